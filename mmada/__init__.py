@@ -1,0 +1,99 @@
+"""Masked diffusion over text and images in one transformer: reason, see and draw.
+
+    from mmada import MMaDA
+    model = MMaDA.from_pretrained("debug")
+    model.draw("two red hearts above a dog", seed=3).image.save("out.png")
+
+Names are imported at first use, so that `import mmada` costs milliseconds. After it, transformers' Auto classes know the
+model: AutoConfig, AutoModel, AutoTokenizer, AutoImageProcessor, AutoProcessor (mmada/auto.py). The four paths through the
+code are drawn in docs/map.md.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mmada import auto
+
+if TYPE_CHECKING:
+    from mmada.canvas import Canvas, Field
+    from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
+    from mmada.image import ImageTokenizer, ImageTokenizerConfig
+    from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser, preset
+    from mmada.pipeline import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest, MMaDA
+    from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
+    from mmada.prompt import Hole, Message, Prompts, Style
+    from mmada.sampling import Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
+    from mmada.vocab import PUBLISHED, IdRange, VocabLayout
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "mmada.canvas": ("Canvas", "Field"),
+    "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
+    "mmada.image": ("ImageTokenizer", "ImageTokenizerConfig"),
+    "mmada.model": ("MMaDAConfig", "MMadaModelLM", "TransformerDenoiser", "preset"),
+    "mmada.pipeline": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest", "MMaDA"),
+    "mmada.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
+    "mmada.prompt": ("Hole", "Message", "Prompts", "Style"),
+    "mmada.sampling": ("Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
+    "mmada.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+
+__all__ = [
+    "PUBLISHED",
+    "Answer",
+    "Canvas",
+    "ChatRequest",
+    "CheckpointError",
+    "Defaults",
+    "Denoising",
+    "DrawRequest",
+    "Drawing",
+    "EmptyAnswerError",
+    "Field",
+    "FillRequest",
+    "Hole",
+    "IdRange",
+    "ImageError",
+    "ImageTokenizer",
+    "ImageTokenizerConfig",
+    "InputError",
+    "MMaDA",
+    "MMaDAConfig",
+    "MMaDAError",
+    "MMaDAImageProcessor",
+    "MMaDAProcessor",
+    "MMadaModelLM",
+    "Message",
+    "MissingDependencyError",
+    "Prompts",
+    "Recipe",
+    "Style",
+    "TokenizerError",
+    "TransformerDenoiser",
+    "VocabLayout",
+    "__version__",
+    "denoise",
+    "fast_image",
+    "fast_text",
+    "infill",
+    "preset",
+    "published_image",
+    "published_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'mmada' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+auto.register()

@@ -1,0 +1,155 @@
+"""What lies in a checkpoint directory, and whether it fits.
+
+    find(name)       a directory as it is, or a hub name downloaded into the hub's cache -> Path
+    shapes(path)     tensor name -> shape, read from the headers of the safetensors files, no weights are loaded
+    check(path, …)   every missing, unexpected and misshapen tensor in one CheckpointError
+
+A safetensors file is an 8-byte header length, a JSON header with shapes and offsets, and the data; a file that is shorter
+than its header says was written only half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmada.errors import CheckpointError
+
+__all__ = ["CONFIG_NAME", "check", "compare", "find", "shapes", "weight_files"]
+
+CONFIG_NAME = "config.json"
+INDEX_NAME = "model.safetensors.index.json"
+SINGLE_NAME = "model.safetensors"
+PICKLE_NAME = "pytorch_model.bin"
+_PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", PICKLE_NAME)
+_SHOWN = 12
+
+
+def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns: Sequence[str] = _PATTERNS) -> Path:
+    """The local directory of a checkpoint; a hub name (`owner/name`) is downloaded with a progress bar.
+
+    Raises CheckpointError if there is no such directory and no such hub repository, or the hub cannot be reached.
+    """
+    if not str(name):
+        raise CheckpointError("model='' is empty; give a directory or a hub name such as Gen-Verse/MMaDA-8B-MixCoT")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"model={str(name)!r} is a file; give the directory that holds {CONFIG_NAME} and the weights")
+    text = str(name)
+    if text.count("/") != 1 or text.startswith((".", "/", "~")):
+        raise CheckpointError(f"model={text!r} is no directory; give an existing directory or a hub name such as Gen-Verse/MMaDA-8B-MixCoT")
+
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(text, revision=revision, allow_patterns=list(patterns)))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise CheckpointError(f"model={text!r} is neither a directory nor a repository of the hub; check the spelling") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"model={text!r} is not in the local cache and the hub cannot be reached; go online once, or copy the files and give their directory"
+        ) from error
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a directory, in the order of its index.
+
+    Raises CheckpointError if there are none, or the index names files that are not there.
+    """
+    index = directory / INDEX_NAME
+    if not index.exists():
+        single = directory / SINGLE_NAME
+        if single.exists():
+            return [single]
+        raise CheckpointError(f"{directory} has neither {SINGLE_NAME} nor {INDEX_NAME}; is it the directory of a checkpoint?")
+    try:
+        names = sorted(set(_json(index)["weight_map"].values()))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{index} has no weight_map from tensors to files; copy or download it again") from error
+    lost = [name for name in names if not (directory / name).exists()]
+    if lost or not names:
+        raise CheckpointError(
+            f"{index} names {len(names)} files, of which {len(lost)} are missing ({', '.join(lost[:_SHOWN])}); copy or download the checkpoint again"
+        )
+    return [directory / name for name in names]
+
+
+def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape over all weight files of a directory: safetensors, or else a pickled state dict.
+
+    Raises CheckpointError if a file is truncated or of another format.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    pickled = directory / PICKLE_NAME
+    if pickled.exists() and not any(directory.glob("*.safetensors")):
+        return _pickle_shapes(pickled)
+    for file in weight_files(directory):
+        found.update(_header_shapes(file))
+    return found
+
+
+def compare(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[int]], *, optional: Iterable[str] = ()) -> list[str]:
+    """One line per difference: missing, unexpected and misshapen tensors. `optional` names may be missing."""
+    optional = set(optional)
+    missing = [f"missing     {name} {tuple(expected[name])}" for name in expected if name not in found and name not in optional]
+    unexpected = [f"unexpected  {name} {tuple(found[name])}" for name in found if name not in expected]
+    wrong = [
+        f"wrong shape {name} {tuple(found[name])}, the configuration asks for {tuple(expected[name])}"
+        for name in expected
+        if name in found and tuple(found[name]) != tuple(expected[name])
+    ]
+    return missing + unexpected + wrong
+
+
+def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: Iterable[str] = ()) -> None:
+    """Raise one CheckpointError that lists every tensor by which a directory differs from `expected` (name -> shape)."""
+    differences = compare(shapes(directory), expected, optional=optional)
+    if differences:
+        raise CheckpointError(
+            f"{directory} does not fit its {CONFIG_NAME} in {len(differences)} of {len(expected)} tensors; "
+            "use the configuration that the weights were saved with:\n  " + "\n  ".join(differences)
+        )
+
+
+def _header_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise CheckpointError(f"{file} ({size} bytes) is truncated or not a safetensors file; copy or download it again")
+        try:
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            found = {name: tuple(entry["shape"]) for name, entry in header.items()}
+            end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{file} has an unreadable header; copy or download it again") from error
+    if size != 8 + length + end:
+        raise CheckpointError(
+            f"{file} has {size} bytes, its header promises {8 + length + end}; it was written or copied only in part, fetch it again"
+        )
+    return found
+
+
+def _pickle_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The published image tokenizer comes as a pickle; only tensors are accepted, no code is run."""
+    import torch
+
+    try:
+        return {name: tuple(tensor.shape) for name, tensor in torch.load(file, map_location="meta", weights_only=True).items()}
+    except (AttributeError, EOFError, OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{file} is truncated or not a state dict; copy or download it again") from error
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not valid JSON ({error}); copy or download it again") from error

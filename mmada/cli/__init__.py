@@ -1,0 +1,40 @@
+"""The command line, a file for each verb. Heavy imports happen inside the commands, so that `mmada --help` is instant.
+
+Results go to files and standard output; progress and remarks to standard error. Every error of the package is one sentence on
+standard error and exit status 2; an answer that stayed empty is status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from mmada.cli import ask, chat, convert, draw, fill, info
+from mmada.errors import MMaDAError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="mmada",
+    help="Masked diffusion over text and images in one transformer: chat, look at images, draw, fill.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (chat, ask, draw, fill, info, convert):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(getattr(module, name))
+
+
+def main() -> None:
+    """Entry point of the `mmada` command."""
+    try:
+        app()
+    except MMaDAError as error:
+        from mmada.cli.session import report
+
+        sys.exit(report(error))
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,39 @@
+"""`mmada ask`: a question about a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmada.cli import options
+
+__all__ = ["ask"]
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="PNG, JPEG, WebP, ...")],
+    question: Annotated[str | None, typer.Argument(help="Default: describe the image.")] = None,
+    model: options.Model = "debug",
+    think: options.Think = False,
+    seed: options.Seed = 0,
+    max_new_tokens: options.MaxNew = None,
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Answer a question about a picture.
+
+    mmada ask photo.png "how many cats?" --think
+    """
+    from mmada.cli.chat import show
+    from mmada.cli.session import load, progress_bar
+    from mmada.image import load_image
+    from mmada.pipeline import DESCRIBE
+
+    picture = load_image(image)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    with progress_bar("looking") as on_step:
+        answer = pipeline.ask(picture, question or DESCRIBE, think=think, max_new_tokens=max_new_tokens, seed=seed, on_step=on_step)
+    show(answer)

@@ -1,0 +1,56 @@
+"""`mmada chat`: one answer, or a conversation in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmada.cli import options
+
+if TYPE_CHECKING:
+    from mmada.pipeline import Answer
+
+__all__ = ["chat", "show"]
+
+
+def chat(
+    message: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation begins.")] = None,
+    model: options.Model = "debug",
+    think: options.Think = False,
+    seed: options.Seed = 0,
+    max_new_tokens: options.MaxNew = None,
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Talk to the model; /help inside a conversation lists what it can do.
+
+    mmada chat "Tom has 3 apples and buys 4. How many has he?" --think
+    """
+    from mmada.cli.session import load, progress_bar
+    from mmada.errors import InputError
+
+    if message is not None and not message.strip():
+        raise InputError("message='' is empty; write a question, or leave it out for a conversation")
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    if message is None:
+        from mmada.cli.terminal import Terminal
+
+        Terminal(pipeline, think=think, seed=seed, max_new_tokens=max_new_tokens).run(sys.stdin)
+        return
+    with progress_bar("answering") as on_step:
+        answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=max_new_tokens, on_step=on_step)
+    show(answer)
+
+
+def show(answer: Answer) -> None:
+    """The answer on standard output, thinking dim on standard error."""
+    from rich.markup import escape
+
+    from mmada.cli.session import remarks
+
+    if answer.thinking:
+        remarks.print(f"[dim]{escape(answer.thinking)}[/dim]")
+    typer.echo(answer.text)

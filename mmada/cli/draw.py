@@ -1,0 +1,57 @@
+"""`mmada draw`: a picture from words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmada.cli import options
+
+__all__ = ["draw"]
+
+
+def draw(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    output: options.Output = Path("out.png"),
+    model: options.Model = "debug",
+    seed: options.Seed = 0,
+    num: Annotated[int, typer.Option("--num", "-n", min=1, max=64, help="How many, with seeds from --seed on; names get a number.")] = 1,
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    negative_prompt: options.Negative = "",
+    size: options.Size = None,
+    think: options.Think = False,
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Draw a picture.
+
+    mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
+    """
+    from mmada.cli.session import check_output, load, progress_bar, remarks, save
+    from mmada.pipeline import Drawing, DrawRequest
+
+    check_output(output)
+    pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    requests = [
+        DrawRequest(
+            prompt,
+            negative_prompt=negative_prompt,
+            size=(pixels[0], pixels[1]) if pixels else None,
+            think=think,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed + i,
+        )
+        for i in range(num)
+    ]
+    with progress_bar("drawing") as on_step:
+        drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
+    for i, drawing in enumerate(drawings):
+        if drawing.thinking:
+            remarks.print(f"[dim]{drawing.thinking}[/dim]")
+        save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))

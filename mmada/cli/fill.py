@@ -1,0 +1,69 @@
+"""`mmada fill`: complete a text with holes, or draw a part of a picture anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmada.cli import options
+
+__all__ = ["fill"]
+
+
+def fill(
+    template: Annotated[str | None, typer.Argument(help="Text with holes: [MASK] is one token, [MASK:5] five.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture to draw a part of anew.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="Where to draw: the white part of a picture as large as the image.")] = None,
+    extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add left, above, right, below, and draw.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the picture shows.")] = None,
+    output: options.Output = Path("out.png"),
+    model: options.Model = "debug",
+    seed: options.Seed = 0,
+    steps: options.Steps = None,
+    guidance_scale: options.Guidance = None,
+    negative_prompt: options.Negative = "",
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Complete a text, or a picture.
+
+    mmada fill "The [MASK:3] sat on the mat."
+
+    mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
+    """
+    from mmada.cli.chat import show
+    from mmada.cli.session import check_output, load, progress_bar, save
+    from mmada.errors import InputError
+    from mmada.image import load_image
+
+    if (template is None) == (image is None):
+        raise InputError(
+            f"template={template!r} with image={str(image) if image else None!r}; give a text with holes or --image, and not both"
+        )
+    if image is not None:
+        check_output(output)
+    around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
+    picture = load_image(image) if image is not None else None
+    marks = load_image(mask) if mask is not None else None
+    if picture is not None and not prompt:
+        raise InputError("prompt='' is empty; say with --prompt what the picture shows")
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    with progress_bar("filling") as on_step:
+        if picture is None:
+            show(pipeline.fill(template or "", seed=seed, on_step=on_step))
+            return
+        drawing = pipeline.fill_image(
+            picture,
+            marks,
+            prompt=prompt or "",
+            negative_prompt=negative_prompt,
+            extend=(around[0], around[1], around[2], around[3]),
+            steps=steps,
+            guidance_scale=guidance_scale,
+            seed=seed,
+            on_step=on_step,
+        )
+    save(drawing.image, output)

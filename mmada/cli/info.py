@@ -1,0 +1,61 @@
+"""`mmada info`: what a checkpoint is, and what this machine offers."""
+
+from __future__ import annotations
+
+import json as json_
+from typing import Annotated
+
+import typer
+
+from mmada.cli import options
+
+__all__ = ["info"]
+
+
+def info(
+    model: options.Model = "debug",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+) -> None:
+    """Show sizes, vocabulary and defaults of a checkpoint; weights are checked, not loaded."""
+    import platform
+
+    import torch
+    import transformers
+
+    import mmada
+    from mmada import checkpoint
+    from mmada.model import MMaDAConfig, MMadaModelLM
+    from mmada.pipeline import Defaults, MMaDA
+
+    if model == "debug":
+        pipeline = MMaDA.debug()
+        config, defaults = pipeline.model.config, pipeline.defaults
+    else:
+        directory = checkpoint.find(model)
+        config, defaults = MMaDAConfig.from_pretrained(directory), Defaults.load(directory)
+        checkpoint.check(directory, MMadaModelLM.shapes(config))
+    shapes = MMadaModelLM.shapes(config)
+    facts = {
+        "model": model,
+        "parameters": sum(torch.Size(shape).numel() for shape in shapes.values()),
+        "tensors": len(shapes),
+        "width": config.d_model,
+        "layers": config.n_layers,
+        "heads": config.n_heads,
+        "context": config.max_sequence_length,
+        "vocabulary": config.layout.to_dict(),
+        "image size": [defaults.image_height, defaults.image_width],
+        "image steps": defaults.image_steps,
+        "guidance scale": defaults.guidance_scale,
+        "block length": defaults.block_length,
+        "threshold": defaults.threshold,
+        "versions": {"mmada": mmada.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
+    }
+    if as_json:
+        typer.echo(json_.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        typer.echo(f"{name:<15} {shown:,}" if isinstance(shown, int) else f"{name:<15} {shown}")

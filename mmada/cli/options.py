@@ -1,0 +1,50 @@
+"""Options that several verbs share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Device",
+    "Dtype",
+    "Guidance",
+    "ImageTokenizerName",
+    "MaxNew",
+    "Model",
+    "Negative",
+    "Output",
+    "Seed",
+    "Size",
+    "Steps",
+    "Think",
+    "parse_pixels",
+]
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint directory, hub name, or a built-in name.", rich_help_panel="Model")]
+ImageTokenizerName = Annotated[
+    str | None, typer.Option("--image-tokenizer", help="Directory or hub name, if not inside the checkpoint.", rich_help_panel="Model")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
+Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
+Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
+MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Room for the answer. Default: the checkpoint's.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default: the checkpoint's.")]
+Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]
+Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]
+Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")]
+
+
+def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int, ...]:
+    """`count` whole numbers out of an option such as 512x512. Raises InputError."""
+    from mmada.errors import InputError
+
+    parts = value.lower().split(separator)
+    if len(parts) != count or not all(part.strip().isdecimal() for part in parts):
+        example = separator.join(["64"] * count)
+        raise InputError(f"{name}={value!r} must be {count} whole numbers separated by {separator!r}; try {example}")
+    return tuple(int(part) for part in parts)

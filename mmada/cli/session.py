@@ -1,0 +1,107 @@
+"""What the verbs have in common while they run: loading a model, progress on standard error, errors, writing pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
+    from mmada.pipeline import MMaDA, Progress
+
+__all__ = ["check_output", "load", "progress_bar", "remarks", "report", "save"]
+
+remarks = Console(stderr=True, highlight=False)
+"""Standard error, for everything that is not the result."""
+
+
+def load(name: str, *, image_tokenizer: str | None = None, device: str | None = None, dtype: str = "auto") -> MMaDA:
+    """The model of a command. Raises the package's errors."""
+    import torch
+    from transformers.utils import logging
+
+    from mmada.errors import InputError
+    from mmada.pipeline import MMaDA
+
+    if not remarks.is_terminal:
+        logging.disable_progress_bar()
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise InputError(f"device={device!r} cannot be used here; try cpu") from error
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
+    if name == "debug":
+        remarks.print("[dim]model debug: random weights, its answers and drawings make no sense[/dim]")
+    return MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
+    """An `on_step` that shows how far a request is, or None where nobody looks."""
+    if not remarks.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns: tuple[Any, ...] = (
+        SpinnerColumn(),
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.fields[round]} steps"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=remarks, transient=True) as bar:
+        task = bar.add_task(what, total=1.0, round=0)
+        yield lambda progress: bar.update(task, completed=progress.fraction, round=progress.round)
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError if a picture could not be written there, before any work is done for it."""
+    import os
+
+    from PIL import Image
+
+    from mmada.errors import InputError
+
+    if path.suffix.lower() not in Image.registered_extensions():
+        raise InputError(f"output={str(path)!r} ends in {path.suffix!r}, which is no picture format; end it in .png or .jpg")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"output={str(path)!r} cannot be written ({error.strerror}); give another path") from error
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"output={str(path)!r} is not writable; give another path")
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Write a picture; the format is that of the name's ending. Raises InputError if it cannot be written after all."""
+    from mmada.errors import InputError
+
+    try:
+        image.save(path)
+    except OSError as error:
+        raise InputError(f"output={str(path)!r} cannot be written ({error}); give another path") from error
+    remarks.print(f"wrote {path} ({image.width}x{image.height})")
+
+
+def report(error: Exception) -> int:
+    """Say what went wrong; returns the exit status."""
+    sys.stdout.flush()
+    remarks.print(f"[bold red]error:[/bold red] {_plain(error)}", soft_wrap=True)
+    return 1 if type(error).__name__ == "EmptyAnswerError" else 2
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

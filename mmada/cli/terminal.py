@@ -1,0 +1,130 @@
+"""A conversation in the terminal: text grows as it becomes final, thinking is dim, pictures come from and go to files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from mmada.errors import InputError, MMaDAError, suggest
+from mmada.prompt import Message, split_thinking
+
+if TYPE_CHECKING:
+    from mmada.image import ImageSource
+    from mmada.pipeline import MMaDA, Progress
+
+__all__ = ["Terminal"]
+
+HELP = """\
+/image FILE           look at a picture; the next questions are about it
+/draw PROMPT          draw a picture into a file
+/think on | off       think before answering
+/seed N               the same seed gives the same answer
+/reset                forget the conversation and the picture
+/quit                 leave (or Ctrl-D)"""
+
+
+class Terminal:
+    """Reads lines, answers them, remembers the turns."""
+
+    def __init__(self, pipeline: MMaDA, *, think: bool, seed: int, max_new_tokens: int | None, console: Console | None = None) -> None:
+        self.pipeline, self.think, self.seed, self.max_new_tokens = pipeline, think, seed, max_new_tokens
+        self.console = console or Console(highlight=False)
+        self.messages: list[Message] = []
+        self.images: list[ImageSource] = []
+        self.num_drawn = 0
+        self._commands: dict[str, Callable[[str], None]] = {
+            "help": lambda _: self.console.print(HELP),
+            "image": self._image,
+            "draw": self._draw,
+            "think": self._think,
+            "seed": self._seed,
+            "reset": self._reset,
+        }
+
+    def run(self, stream: TextIO) -> None:
+        """Until /quit or the end of the stream. An error is said, and the conversation goes on."""
+        self.console.print("[dim]/help for commands, /quit to leave[/dim]")
+        while True:
+            try:
+                self.console.print("[bold]you>[/bold] ", end="")
+                line = stream.readline()
+                if not line or line.strip() == "/quit":
+                    self.console.print()
+                    return
+                self.take(line.strip())
+            except KeyboardInterrupt:
+                self.console.print("[dim]stopped; /quit to leave[/dim]")
+            except MMaDAError as error:
+                self.console.print(Text(str(error), style="red"))
+
+    def take(self, line: str) -> None:
+        """One line of the user. Raises the package's errors."""
+        if line.startswith("/"):
+            name, _, rest = line[1:].partition(" ")
+            if name not in self._commands:
+                raise InputError(f"command /{name} is unknown: {suggest(name, self._commands)}")
+            self._commands[name](rest.strip())
+        elif line:
+            self._answer(line)
+
+    def _answer(self, line: str) -> None:
+        turns = [*self.messages, Message("user", line)]
+        with Live(console=self.console, transient=True, refresh_per_second=12) as live:
+            answer = self.pipeline.chat(
+                turns,
+                images=self.images,
+                think=self.think,
+                seed=self.seed,
+                max_new_tokens=self.max_new_tokens,
+                on_step=lambda progress: live.update(self._look(progress)),
+            )
+        if answer.thinking:
+            self.console.print(Text(answer.thinking, style="dim"))
+        self.console.print(Text(answer.text))
+        self.messages = [*turns, Message("assistant", answer.text)]
+
+    def _look(self, progress: Progress) -> Text:
+        """What is final so far, thinking dim, then a bar of how much is left."""
+        thought = split_thinking(progress.text())
+        share = Text(f" {progress.fraction:.0%}", style="cyan dim")
+        return Text.assemble((f"{thought.thinking or ''}\n" if thought.thinking else "", "dim"), thought.answer, share)
+
+    def _image(self, rest: str) -> None:
+        from mmada.image import load_image
+
+        paths = shlex.split(rest)
+        if len(paths) != 1:
+            raise InputError(f"/image takes one file, got {len(paths)}; try /image photo.png")
+        picture = load_image(Path(paths[0]).expanduser())
+        self.images, self.messages = [picture], []
+        self.console.print(f"[dim]looking at {paths[0]} ({picture.width}x{picture.height})[/dim]")
+
+    def _draw(self, rest: str) -> None:
+        from mmada.cli.session import save
+
+        with self.console.status("drawing"):
+            drawing = self.pipeline.draw(rest, think=self.think, seed=self.seed)
+        if drawing.thinking:
+            self.console.print(Text(drawing.thinking, style="dim"))
+        self.num_drawn += 1
+        save(drawing.image, Path(f"drawing-{self.num_drawn}.png"))
+
+    def _think(self, rest: str) -> None:
+        if rest not in ("on", "off"):
+            raise InputError(f"/think={rest!r} must be on or off")
+        self.think = rest == "on"
+
+    def _seed(self, rest: str) -> None:
+        if not rest.isdecimal():
+            raise InputError(f"/seed={rest!r} must be a whole number; try /seed 1")
+        self.seed = int(rest)
+
+    def _reset(self, rest: str) -> None:
+        self.messages, self.images = [], []
+        self.console.print("[dim]forgotten[/dim]")

@@ -1,0 +1,19 @@
+"""Pixels <-> codes: reading and fitting pictures, the look-up-free quantiser, and the MAGVIT-v2 tokenizer."""
+
+from mmada import auto
+from mmada.image.pixels import FitMode, ImageSource, fit, load_image, to_images, to_pixels
+from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig, Reconstruction
+
+__all__ = [
+    "FitMode",
+    "ImageSource",
+    "ImageTokenizer",
+    "ImageTokenizerConfig",
+    "Reconstruction",
+    "fit",
+    "load_image",
+    "to_images",
+    "to_pixels",
+]
+
+auto.register()

@@ -1,0 +1,167 @@
+"""The only place where pictures become tensors and tensors become pictures.
+
+load_image   path, bytes or PIL image -> upright RGB
+fit          RGB -> RGB of exactly (height, width), by one of three published ways (drawn at `FitMode`)
+to_pixels    RGB images -> (B, 3, H, W) float32 in [-1, 1]
+to_images    (B, 3, H, W) in [-1, 1] -> RGB images
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from mmada.errors import ImageError, InputError, suggest
+
+__all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "load_image", "to_images", "to_pixels"]
+
+ImageSource: TypeAlias = str | Path | bytes | Image.Image
+
+FitMode = Literal["crop", "squash", "pad"]
+"""How a picture of another shape comes to fill the target; a wide picture in a square target:
+
+    crop    |..[######]..|  scale until the target is just covered, cut the middle out   (default of the published model)
+    squash  [############]  scale both sides on their own                                 (diagrams and documents)
+    pad     [--########--]  white bars, then scale; the whole picture stays                (geometry)
+"""
+
+MAX_PIXELS = 2**26
+"""Largest area that is ever decoded or made on the way (67 million pixels, 200 MB as RGB)."""
+
+
+def load_image(source: ImageSource) -> Image.Image:
+    """Read a picture as upright RGB: EXIF orientation applied, transparency composited on white, the first frame of an animation.
+
+    Raises ImageError if the source is missing, is no image, is truncated or corrupt, or has more than MAX_PIXELS pixels.
+    """
+    if isinstance(source, Image.Image):
+        name, opened = "image", source
+    elif isinstance(source, (bytes, str, Path)):
+        name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image={str(source)!r}"
+        opened = _open(source if isinstance(source, bytes) else _read(Path(source)), name)
+    else:
+        raise InputError(f"image is of type {type(source).__name__}; give a path, the bytes of a file or a PIL image")
+    _check_area(opened.width, opened.height, f"{name} has", "give a smaller one")
+    if opened.mode in ("I", "F"):
+        raise ImageError(f"{name} has mode {opened.mode!r}, whose range of values is open; convert it to 8 or 16 bits")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # decoders fail with whatever type a corrupt file happens to provoke
+        raise ImageError(f"{name} is truncated or corrupt ({error}); save or download it again") from error
+
+
+def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.Image:
+    """Bring an RGB image to exactly (height, width) with PIL's antialiased bicubic filter.
+
+    Rounding follows the published preprocessing: the longer side is truncated, a crop's offset is rounded half to even, a
+    pad's offset is rounded down. Source: reference model, docs/parity.md.
+    Raises InputError on an unknown mode, an empty target or an image that is not RGB, ImageError if the shapes are so far
+    apart that the intermediate picture would have more than MAX_PIXELS pixels.
+    """
+    if mode not in get_args(FitMode):
+        raise InputError(f"mode={mode!r} is unknown; {suggest(mode, get_args(FitMode))}")
+    if height < 1 or width < 1:
+        raise InputError(f"height={height} and width={width} must be positive")
+    _check_rgb(image)
+    if mode == "pad":
+        image = _pad(image, height, width)
+    if mode == "crop":
+        return _crop(image, height, width)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def to_pixels(images: Sequence[Image.Image]) -> Tensor:
+    """RGB images of one size -> (B, 3, H, W) float32 in [-1, 1].
+
+    Raises InputError if there are none or one is not RGB, ImageError if their sizes differ.
+    """
+    if not images:
+        raise InputError("images is empty; give at least one")
+    for image in images:
+        _check_rgb(image)
+    sizes = sorted({(image.height, image.width) for image in images})
+    if len(sizes) > 1:
+        raise ImageError(
+            f"images of one batch have {len(sizes)} sizes (height, width), {sizes[0]} and {sizes[-1]} among them; fit them to one"
+        )
+    levels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))  # (B, H, W, 3) uint8
+    return levels.permute(0, 3, 1, 2).float().div(255).mul(2).sub(1).contiguous()
+
+
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """(B, 3, H, W) in [-1, 1] -> RGB images; values outside are clamped, levels truncated to 8 bits as published.
+
+    Truncation costs up to one level: an image that goes through `to_pixels` and back may be darker by 1 in places.
+    Raises InputError if the tensor has another shape or is not floating point.
+    """
+    check_pixels(pixels)
+    levels = pixels.detach().float().add(1).div(2).clamp(0, 1).mul(255).to(torch.uint8)
+    return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Raise InputError unless the tensor is floating point of shape (B, 3, H, W)."""
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
+        raise InputError(f"pixels is {tuple(pixels.shape)} {pixels.dtype}; give floating point (B, 3, H, W) in [-1, 1], see to_pixels")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.expanduser().read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError(f"image={str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from error
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{name} has more than {MAX_PIXELS} pixels; give a smaller one") from error
+    except Exception as error:  # as in load_image
+        raise ImageError(f"{name} is empty, corrupt or not an image; give a PNG, JPEG or another format that PIL reads") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # PIL would clip everything above 255 to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    paper = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(paper, layer).convert("RGB")
+
+
+def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The middle of the image at the smallest scale at which it covers the target."""
+    covering = max(width, height * image.width // image.height), max(height, width * image.height // image.width)
+    _check_area(*covering, f"an image of {image.height}x{image.width} scaled to cover {height}x{width} has", "use mode 'pad' or 'squash'")
+    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+    return image.resize(covering, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+
+
+def _pad(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The image in the middle of the smallest white canvas that has the target's shape."""
+    canvas = max(image.width, -(-image.height * width // height)), max(image.height, -(-image.width * height // width))
+    _check_area(
+        *canvas, f"an image of {image.height}x{image.width} padded to the shape of {height}x{width} has", "use mode 'crop' or 'squash'"
+    )
+    paper = Image.new("RGB", canvas, "white")
+    paper.paste(image, ((canvas[0] - image.width) // 2, (canvas[1] - image.height) // 2))
+    return paper
+
+
+def _check_area(width: int, height: int, subject: str, remedy: str) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"{subject} {height}x{width} pixels, where 1 to {MAX_PIXELS} are allowed; {remedy}")
+
+
+def _check_rgb(image: Image.Image) -> None:
+    if image.mode != "RGB":
+        raise InputError(f"image has mode {image.mode!r}, expected 'RGB'; pass it through load_image")

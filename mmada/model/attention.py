@@ -1,0 +1,121 @@
+"""Bidirectional attention over rows that are padded and masked, or packed without any padding.
+
+The only place where a mask becomes numbers. Masks are bool, True = may attend:
+
+    None             everything attends to everything
+    (B, L)           keys that exist; padding is never attended to
+    (B, L, L)        pairs (query, key)
+    Packing          rows of different lengths laid end to end in one row of T tokens; each sees itself only:
+
+        T tokens   a a a a | b b b b | c c c c c c        runs (2 rows of 4), (1 row of 6)
+
+Packing costs no padding and gives each row the same numbers as alone, so the sampler uses it for every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmada.errors import InputError
+
+__all__ = ["Packing", "Visibility", "attend", "rotary", "rotate", "visibility"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Row lengths of a packed sequence, as runs of rows of equal length: (num_rows, length)."""
+
+    runs: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Packing:
+        """Rows in the given order; neighbours of equal length are computed together."""
+        if not lengths or min(lengths) < 1:
+            raise InputError(f"lengths={list(lengths)} must be positive; leave empty rows out")
+        return cls(tuple((len(list(group)), length) for length, group in groupby(lengths)))
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(rows * length for rows, length in self.runs)
+
+    def positions(self, device: torch.device) -> Tensor:
+        """(T,) int64: each row counts from 0."""
+        return torch.cat([torch.arange(length, device=device).repeat(rows) for rows, length in self.runs])
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Who sees whom, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither."""
+
+    packing: Packing | None = None
+    bias: Tensor | None = None
+
+
+def visibility(
+    mask: Tensor | Packing | None, shape: tuple[int, int], *, dtype: torch.dtype, hidden_score: float | None = None
+) -> Visibility:
+    """Turn a mask for tokens of `shape` (B, L) into numbers, once per forward pass.
+
+    hidden_score  what is added to the score of a hidden pair; None is -inf. The published training code adds 1 to visible
+                  pairs and nothing to hidden ones, which is -1.0 here (docs/parity.md, "soft mask").
+    A query that sees nothing (padding under a pair mask) attends to everything alike, so that it stays finite.
+    Raises InputError unless the mask is bool and has one of the shapes above.
+    """
+    rows, length = shape
+    if mask is None:
+        return Visibility()
+    if isinstance(mask, Packing):
+        if rows != 1 or mask.num_tokens != length:
+            raise InputError(f"tokens {shape} must be one row of the {mask.num_tokens} tokens that are packed")
+        return Visibility(packing=mask)
+    if mask.dtype != torch.bool:
+        raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
+    if tuple(mask.shape) == (rows, length):
+        pairs = mask[:, None, None, :]
+    elif tuple(mask.shape) == (rows, length, length):
+        pairs = mask[:, None]
+    else:
+        raise InputError(f"attention_mask has the shape {tuple(mask.shape)}; expected ({rows}, {length}) or ({rows}, {length}, {length})")
+    hidden = torch.finfo(dtype).min if hidden_score is None else hidden_score
+    return Visibility(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
+    """Scaled dot-product attention, scale 1/sqrt(head_dim). q (B, L, H, hd), k and v (B, L, K, hd), H a multiple of K -> (B, L, H, hd)."""
+    if visible.packing is None:
+        return _sdpa(q, k, v, visible.bias)
+    pieces, start = [], 0
+    for rows, length in visible.packing.runs:
+        stop = start + rows * length
+        run = [x[0, start:stop].unflatten(0, (rows, length)) for x in (q, k, v)]
+        pieces.append(_sdpa(run[0], run[1], run[2], None).flatten(0, 1))
+        start = stop
+    return torch.cat(pieces)[None]
+
+
+def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos and sin, each (L, head_dim) float32, of the angles positions * theta^(-2j/head_dim), the two halves alike."""
+    frequency = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
+    angle = positions.float()[:, None] * frequency[None]
+    angle = torch.cat([angle, angle], dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate (B, L, H, hd) in float32 by the half-split convention: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    wide = x.float()
+    a, b = wide.chunk(2, dim=-1)
+    turned = wide * cos[:, None] + torch.cat([-b, a], dim=-1) * sin[:, None]
+    return turned.to(x.dtype)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    grouped = k.shape[1] != q.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=grouped).transpose(1, 2)

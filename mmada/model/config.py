@@ -1,0 +1,178 @@
+"""Configuration of the backbone: the published field names, with the values of MMaDA-8B as defaults.
+
+`vocab_layout` is ours: it says where the special tokens and the image codes lie. A published config.json does not have it;
+then the published layout is meant. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
+dropout) must keep their values: anything else is an error that names the field.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig
+
+from mmada.errors import InputError, suggest
+from mmada.vocab import PUBLISHED, VocabLayout
+
+__all__ = ["PRESETS", "MMaDAConfig", "preset"]
+
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "activation_type": ("silu",),
+    "block_type": ("llama",),
+    "block_group_size": (1,),
+    "alibi": (False,),
+    "rope": (True,),
+    "rope_full_precision": (True,),
+    "attention_dropout": (0.0,),
+    "residual_dropout": (0.0,),
+    "embedding_dropout": (0.0,),
+    "layer_norm_type": ("rms",),
+    "layer_norm_with_affine": (True,),
+    "attention_layer_norm_with_affine": (True,),
+    "bias_for_layer_norm": (False, None),
+    "include_bias": (False,),
+    "include_qkv_bias": (False,),
+    "scale_logits": (False,),
+    "input_emb_norm": (False,),
+}
+
+
+class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
+    """All backbone fields of the published config.json (docs: reference model Gen-Verse/MMaDA-8B).
+
+    d_model is the residual width, n_heads and n_kv_heads count attention heads (n_kv_heads None: as many as n_heads),
+    mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalises queries and keys over
+    their whole width. Raises InputError that lists every field with an unsupported value.
+    """
+
+    model_type = "mmada"
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "n_heads",
+        "num_key_value_heads": "n_kv_heads",
+        "num_hidden_layers": "n_layers",
+        "intermediate_size": "mlp_hidden_size",
+        "max_position_embeddings": "max_sequence_length",
+    }
+
+    d_model: int = 4096
+    n_heads: int = 32
+    n_kv_heads: int | None = None
+    multi_query_attention: bool | None = None
+    n_layers: int = 32
+    mlp_hidden_size: int | None = 12288
+    mlp_ratio: int = 4
+    activation_type: str = "silu"
+    block_type: str = "llama"
+    block_group_size: int = 1
+    alibi: bool = False
+    alibi_bias_max: float = 8.0
+    rope: bool = True
+    rope_full_precision: bool = True
+    rope_theta: float = 500000.0
+    flash_attention: bool = False
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    attention_layer_norm: bool = False
+    attention_layer_norm_with_affine: bool = True
+    layer_norm_type: str = "rms"
+    layer_norm_with_affine: bool = True
+    rms_norm_eps: float = 1e-5
+    bias_for_layer_norm: bool | None = False
+    include_bias: bool = False
+    include_qkv_bias: bool = False
+    scale_logits: bool = False
+    input_emb_norm: bool = False
+    max_sequence_length: int = 4096
+    vocab_size: int = 134656
+    embedding_size: int | None = None
+    weight_tying: bool = False
+    tie_word_embeddings: bool = False
+    eos_token_id: int | None = 126081
+    pad_token_id: int | None = 126081
+    mask_token_id: int = 126336
+    init_device: str | None = None
+    init_fn: str = "mitchell"
+    init_std: float = 0.02
+    init_cutoff_factor: float | None = None
+    precision: str | None = "amp_bf16"
+    codebook_size: int = 8192
+    llm_vocab_size: int = 126464
+    new_vocab_size: int = 134656
+    num_vq_tokens: int = 1024
+    vocab_layout: dict[str, int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.multi_query_attention:
+            self.n_kv_heads = 1
+        if self.n_kv_heads is None:
+            self.n_kv_heads = self.n_heads
+        if self.mlp_hidden_size is None:
+            self.mlp_hidden_size = self.mlp_ratio * self.d_model
+        if self.embedding_size is None:
+            self.embedding_size = self.vocab_size
+        self._check()
+        super().__post_init__(**kwargs)
+
+    @property
+    def layout(self) -> VocabLayout:
+        """Where special tokens and image codes lie.
+
+        Raises InputError if config.json has no `vocab_layout` and is not of the published size.
+        """
+        if self.vocab_layout is not None:
+            return VocabLayout.from_dict(self.vocab_layout)
+        if self.embedding_size == PUBLISHED.vocab_size and self.codebook_size == PUBLISHED.codebook_size:
+            return PUBLISHED
+        raise InputError(
+            f"config.json has no vocab_layout, and its embedding_size={self.embedding_size} is not the published {PUBLISHED.vocab_size}; "
+            "add vocab_layout with the special ids and the image offset"
+        )
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
+
+    def _check(self) -> None:
+        wrong = [
+            f"{name}={getattr(self, name)!r} (only {allowed[0]!r})" for name, allowed in _ONLY.items() if getattr(self, name) not in allowed
+        ]
+        if wrong:
+            raise InputError(f"unsupported backbone configuration: {', '.join(wrong)}; no published checkpoint uses other values")
+        if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
+            raise InputError(f"d_model={self.d_model} must be n_heads={self.n_heads} times an even head width")
+        if self.n_heads % (self.n_kv_heads or 1):
+            raise InputError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
+        if self.vocab_layout is not None and VocabLayout.from_dict(self.vocab_layout).vocab_size != self.embedding_size:
+            raise InputError(
+                f"vocab_layout has vocab_size={self.vocab_layout['vocab_size']}, the model {self.embedding_size} rows; make them agree"
+            )
+
+
+# Width, depth, heads and feed-forward width of each size.
+PRESETS: dict[str, dict[str, int | bool]] = {
+    "debug": {"d_model": 64, "n_layers": 2, "n_heads": 4, "mlp_hidden_size": 160},
+    "3m": {"d_model": 192, "n_layers": 6, "n_heads": 6, "mlp_hidden_size": 512, "attention_layer_norm": True},
+    "8m": {"d_model": 256, "n_layers": 8, "n_heads": 8, "mlp_hidden_size": 768, "attention_layer_norm": True},
+    "40m": {"d_model": 512, "n_layers": 12, "n_heads": 8, "mlp_hidden_size": 1408, "attention_layer_norm": True},
+    "8b": {},
+}
+
+
+def preset(name: str, *, layout: VocabLayout = PUBLISHED, **changes: Any) -> MMaDAConfig:
+    """The configuration of a named size over a vocabulary. Raises InputError for an unknown name."""
+    if name not in PRESETS:
+        raise InputError(f"preset={name!r} is unknown: {suggest(name, PRESETS)}")
+    vocabulary: dict[str, Any] = {
+        "vocab_size": layout.vocab_size,
+        "embedding_size": layout.vocab_size,
+        "new_vocab_size": layout.vocab_size,
+        "llm_vocab_size": layout.vocab_size - layout.codebook_size,
+        "codebook_size": layout.codebook_size,
+        "eos_token_id": layout.eos_id,
+        "pad_token_id": layout.eos_id,
+        "mask_token_id": layout.mask_id,
+        "vocab_layout": layout.to_dict(),
+    }
+    return MMaDAConfig(**{**vocabulary, **PRESETS[name], **changes})

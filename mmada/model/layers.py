@@ -1,0 +1,62 @@
+"""One pre-norm transformer block, with the published names: RMSNorm, rotary attention, SwiGLU, no biases.
+
+x = x + attn_out( attend( rotate(q), rotate(k), v ) )      q, k, v = {q,k,v}_proj( attn_norm(x) )
+x = x + ff_out( silu(ff_proj(h)) * up_proj(h) )            h = ff_norm(x)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from mmada.model.attention import Visibility, attend, rotate
+from mmada.model.config import MMaDAConfig
+
+__all__ = ["Block", "RMSNorm"]
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) in float32, back to the input's dtype, then times the weight (in that order, as published)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight
+
+
+class Block(GradientCheckpointingLayer):  # type: ignore[misc]
+    """(B, L, D) -> (B, L, D)."""
+
+    def __init__(self, config: MMaDAConfig) -> None:
+        super().__init__()
+        width, wide = config.d_model, config.mlp_hidden_size or 0
+        kv_width = (config.n_kv_heads or config.n_heads) * config.head_dim
+        self.head_dim = config.head_dim
+        self.attn_norm = RMSNorm(width, config.rms_norm_eps)
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, kv_width, bias=False)
+        self.v_proj = nn.Linear(width, kv_width, bias=False)
+        self.q_norm = RMSNorm(width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.attn_out = nn.Linear(width, width, bias=False)
+        self.ff_norm = RMSNorm(width, config.rms_norm_eps)
+        self.ff_proj = nn.Linear(width, wide, bias=False)
+        self.up_proj = nn.Linear(width, wide, bias=False)
+        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
+        h = self.attn_norm(x)
+        q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
+        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))  # (B, L, heads, hd)
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, visible)
+        x = x + self.attn_out(mixed.flatten(-2))
+        h = self.ff_norm(x)
+        out: Tensor = x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
+        return out

@@ -1,0 +1,169 @@
+"""The backbone: (tokens, mask) -> logits. A transformers `PreTrainedModel` with the published tensor names.
+
+    wte -> n_layers blocks -> ln_f -> ff_out        logits at position i predict the token at position i (no shift)
+
+`trunk` gives the hidden states, `head` the logits of a vocabulary slice; `forward` joins them and can leave out positions
+and vocabulary rows that nobody needs: the same bits, less work.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import MaskedLMOutput
+
+from mmada import checkpoint
+from mmada.errors import CheckpointError, InputError
+from mmada.model.attention import Packing, rotary, visibility
+from mmada.model.config import MMaDAConfig
+from mmada.model.layers import Block, RMSNorm
+
+__all__ = ["MMadaModelLM"]
+
+
+class _Backbone(nn.Module):
+    """Holds `transformer.*`, so that tensors are called model.transformer.* as published."""
+
+    def __init__(self, config: MMaDAConfig) -> None:
+        super().__init__()
+        rows = config.embedding_size or config.vocab_size
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(rows, config.d_model),
+                "blocks": nn.ModuleList(Block(config) for _ in range(config.n_layers)),
+                "ln_f": RMSNorm(config.d_model, config.rms_norm_eps),
+            }
+        )
+        if not config.weight_tying:
+            self.transformer["ff_out"] = nn.Linear(config.d_model, rows, bias=False)
+
+
+class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
+    """The masked-diffusion transformer. The class carries its published name, so that config.json travels both ways.
+
+    `from_pretrained` takes a directory or hub name in the published layout; tensors that do not fit are one CheckpointError
+    that lists them all. All keywords of transformers (dtype, device_map, quantization_config, ...) apply.
+    """
+
+    config_class = MMaDAConfig
+    config: MMaDAConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("Block",)
+
+    def __init__(self, config: MMaDAConfig) -> None:
+        super().__init__(config)
+        self.model = _Backbone(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | Packing | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        positions: Tensor | None = None,
+        vocab: tuple[int, int] | None = None,
+        hidden_score: float | None = None,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> MaskedLMOutput | tuple[Tensor, ...]:
+        """Logits for every position, or only for those that are asked for.
+
+        input_ids       (B, L) int64; or inputs_embeds (B, L, D)
+        attention_mask  bool (B, L) or (B, L, L), a Packing, or None (model/attention.py); attention is bidirectional
+        positions       (B, Q) int64: only these positions reach the head
+        vocab           [start, stop): only these rows of the head
+        Returns logits (B, L or Q, V or stop - start), and hidden_states (n_layers + 1 tensors, the last after the final norm).
+        Raises InputError for a mask that is not bool, or has another shape.
+        """
+        collected: list[Tensor] | None = [] if output_hidden_states else None
+        hidden = self.trunk(input_ids, attention_mask, inputs_embeds=inputs_embeds, hidden_score=hidden_score, collect=collected)
+        if positions is not None:
+            hidden = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))  # (B, Q, D)
+        logits = self.head(hidden, vocab)
+        states = tuple(collected) if collected is not None else None
+        if not return_dict:
+            return (logits,) if states is None else (logits, states)
+        return MaskedLMOutput(logits=logits, hidden_states=states)
+
+    def trunk(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | Packing | None = None,
+        *,
+        inputs_embeds: Tensor | None = None,
+        hidden_score: float | None = None,
+        collect: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give either input_ids or inputs_embeds, not both and not neither")
+        parts = self.model.transformer
+        x: Tensor = parts["wte"](input_ids) if inputs_embeds is None else inputs_embeds
+        rows, length = x.shape[:2]
+        # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
+        dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        visible = visibility(attention_mask, (rows, length), dtype=dtype, hidden_score=hidden_score)
+        places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.positions(x.device)
+        cos, sin = rotary(places, self.config.head_dim, self.config.rope_theta)
+        for block in parts["blocks"]:  # type: ignore[attr-defined]
+            if collect is not None:
+                collect.append(x)
+            x = block(x, cos, sin, visible)
+        x = parts["ln_f"](x)
+        if collect is not None:
+            collect.append(x)
+        return x
+
+    def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
+        """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
+        weight: Tensor = self.get_output_embeddings().weight  # type: ignore[assignment]
+        return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.transformer["wte"]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.model.transformer["wte"] = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.model.transformer["wte" if self.config.weight_tying else "ff_out"] = new_embeddings
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal with init_std; projections back into the residual stream shrink with the depth (GPT-2, section 2.3)."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=self.config.init_std)
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, Block):
+            std = self.config.init_std / (2 * self.config.n_layers) ** 0.5
+            nn.init.normal_(module.attn_out.weight, std=std)
+            nn.init.normal_(module.ff_out.weight, std=std)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> MMadaModelLM:
+        """Load a checkpoint. Raises CheckpointError for anything that is missing, left over, misshapen or cut short."""
+        directory = checkpoint.find(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
+        if not (directory / checkpoint.CONFIG_NAME).exists():
+            raise CheckpointError(f"{directory} has no {checkpoint.CONFIG_NAME}; is it the directory of a checkpoint?")
+        config = kwargs.setdefault("config", MMaDAConfig.from_pretrained(directory))
+        checkpoint.check(directory, cls.shapes(config))
+        return super().from_pretrained(directory, *args, **kwargs)  # type: ignore[no-any-return]
+
+    @classmethod
+    def shapes(cls, config: MMaDAConfig) -> dict[str, tuple[int, ...]]:
+        """Tensor name -> shape of a checkpoint with this configuration; nothing is allocated."""
+        with torch.device("meta"):
+            return {name: tuple(tensor.shape) for name, tensor in cls(config).state_dict().items()}

@@ -1,0 +1,17 @@
+"""Filling a canvas: propose.py (which token), score.py (where first), recipes.py (settings), loop.py (the one loop)."""
+
+from mmada.sampling.loop import Denoiser, Denoising, Step, denoise
+from mmada.sampling.recipes import Recipe, fast_image, fast_text, infill, published_image, published_text
+
+__all__ = [
+    "Denoiser",
+    "Denoising",
+    "Recipe",
+    "Step",
+    "denoise",
+    "fast_image",
+    "fast_text",
+    "infill",
+    "published_image",
+    "published_text",
+]

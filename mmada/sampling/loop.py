@@ -1,0 +1,309 @@
+"""The one sampling loop. A `Denoising` asks, somebody evaluates, it advances.
+
+    while not d.done:
+        d.advance(denoiser([d.inputs()])[0])        # or: for _ in denoise([d, e, f], denoiser)
+
+`inputs()` names the rows, the positions and the vocabulary slice whose logits are needed; `advance(logits)` proposes a token
+at each of those positions, scores the proposals, and commits the best ones. It never calls a model, so that requests of any
+kind can share a forward pass, and tests can hand it logits.
+
+State lives in *slots*: slot j of a row is its j-th open position, wherever that lies in the sequence. Blocks are runs of
+slots, so a chat answer, a hole in a sentence and a hole in an image are one case.
+
+        tokens   given given [M] [M] given [M] [M] [M]
+        slot                  0   1         2   3   4
+        block                 0   0         1   1   2          block_length 2
+
+Contracts (tests/sampling): given tokens never change; each open position is committed once; the same seed gives the same
+tokens alone or in a batch; ids outside the field's range are never proposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mmada.canvas import Canvas, Query, stack
+from mmada.errors import InputError
+from mmada.sampling.propose import propose
+from mmada.sampling.recipes import Count, Recipe
+from mmada.sampling.score import gumbel
+
+__all__ = ["Denoiser", "Denoising", "Step", "denoise"]
+
+
+class Denoiser(Protocol):
+    """Whatever can answer queries: query (R, Q) -> logits (R, Q, ids.stop - ids.start)."""
+
+    def __call__(self, queries: Sequence[Query]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step committed in one row. slots ascending; token_ids and scores beside them."""
+
+    row: int
+    step: int
+    slots: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+class Denoising:
+    """Fills B canvases by one recipe.
+
+    canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
+    negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
+                if recipe.guidance_scale > 0
+    seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbours
+    eos_id      ends a text, if recipe.stop_at_eos and the field may hold it
+    record      keep `trace`, a list of `Step`: costs a copy to the host each step
+    Raises InputError if arguments disagree.
+    """
+
+    def __init__(
+        self,
+        canvases: Sequence[Canvas],
+        recipe: Recipe,
+        *,
+        mask_id: int,
+        eos_id: int | None = None,
+        seeds: Sequence[int] | None = None,
+        negatives: Sequence[Canvas] | None = None,
+        record: bool = False,
+    ) -> None:
+        rows = len(canvases)
+        seeds = range(rows) if seeds is None else seeds
+        if not rows or len(seeds) != rows:
+            raise InputError(f"{rows} canvases and {len(seeds)} seeds; give at least one canvas, and one seed for each")
+        if len(negatives or ()) != (rows if recipe.guidance_scale else 0):
+            raise InputError(
+                f"guidance_scale={recipe.guidance_scale} with {len(negatives or ())} negative canvases for {rows} canvases; "
+                "give one each if the scale is above 0, none if it is 0"
+            )
+        evaluated = [*canvases, *(negatives or ())]
+        if any(len(canvas.fields) != 1 for canvas in evaluated):
+            raise InputError("a canvas must have exactly one field to be filled; choose it with canvas.only(i)")
+        fields = [canvas.fields[0] for canvas in canvases]
+        self.ids = fields[0].ids
+        if any(f.ids != self.ids for f in fields):
+            raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
+        if mask_id in self.ids and not recipe.propose_any:
+            raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
+
+        self.recipe, self.mask_id, self.canvases = recipe, mask_id, list(canvases)
+        self.counts = [len(f.positions) for f in fields]
+        self.num_forwards = [0] * rows
+        """per row, how often it was evaluated; a guided pair counts once"""
+        self.finish_reasons = ["length"] * rows
+        """per row, "stop" if an end token ended it"""
+        self.trace: list[Step] = []
+
+        self._record = record
+        self._eos = eos_id if recipe.stop_at_eos and eos_id is not None and eos_id in self.ids else None
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._steps_in_block = [recipe.steps_in_block(n) or 1 for n in self.counts]
+        self._block, self._step = [0] * rows, [0] * rows
+        self._live = list(range(rows))
+
+        # Every table has one column more than it needs, a place for writes that are not meant: slot N, position L.
+        device, width, length = evaluated[0].tokens.device, max(self.counts) + 1, max(len(c) for c in evaluated)
+        self._guided = len(evaluated) > rows
+        self._spans = tuple(c.span for c in evaluated)
+        self._tokens = stack(evaluated, fill_id=mask_id, length=length + 1).tokens  # (R, L+1)
+        self._slots = torch.full((len(evaluated), width), length, device=device)  # (R, N+1) slot -> position
+        for r, canvas in enumerate(evaluated):
+            positions, count = canvas.fields[0].positions, self.counts[r % rows]
+            if len(positions) != count:
+                raise InputError(f"negative canvas {r - rows} has {len(positions)} open positions, its canvas {count}; they must agree")
+            self._slots[r, :count] = positions
+        self._open = torch.arange(width, device=device)[None] < torch.tensor(self.counts, device=device)[:, None]
+        self._filled = torch.full((rows, width), mask_id, device=device)  # (B, N+1) committed ids
+        self._proposed = self._filled.clone()  # (B, N+1) latest proposals
+        self._never = torch.tensor(self.ids.never, dtype=torch.long, device=device) - self.ids.start
+        self._num_total = torch.tensor([f.num_total for f in fields], device=device)
+
+    @property
+    def done(self) -> bool:
+        return not self._live
+
+    @property
+    def live(self) -> tuple[int, ...]:
+        """Rows that are not finished."""
+        return tuple(self._live)
+
+    def inputs(self) -> Query:
+        """What to evaluate next: the live rows, then, if guided, their unconditional rows."""
+        window = self._window()
+        rows = self._evaluated_rows()
+        index = torch.tensor(rows, device=self._slots.device)
+        copies = len(rows) // len(self._live)
+        positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
+        positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
+        return Query(self._tokens[index, :-1], tuple(self._spans[r] for r in rows), positions, self.ids)
+
+    def advance(self, logits: Tensor) -> None:
+        """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
+        window = self._window()
+        expected = (len(self._evaluated_rows()), window.slot.shape[1], self.ids.stop - self.ids.start)
+        if tuple(logits.shape) != expected:
+            raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
+        recipe, rows = self.recipe, torch.tensor(self._live, device=self._slots.device)
+        candidate = self._open[rows].gather(1, window.slot) & window.inside  # (A, Q)
+
+        logits = self._combine(logits.float())
+        uniform = self._uniform(window)  # (2, A, Q)
+        proposal = propose(logits, uniform[0], temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p)
+        score = recipe.score(logits, proposal, uniform[1])
+        commit = self._choose(score, uniform[1], candidate)
+
+        self._write(rows, window.slot, proposal + self.ids.start, commit)
+        if self._record:
+            self._note(window.slot, score, commit)
+        self._move_on(rows, window)
+
+    def token_ids(self, row: int) -> Tensor:
+        """(N,) int64 ids of the field's positions; positions still open hold mask_id."""
+        return self._filled[row, : self.counts[row]].clone()
+
+    def preview(self, row: int) -> Tensor:
+        """(N,) int64 ids, with open positions showing their latest proposal (mask_id before the first)."""
+        return torch.where(self._open[row], self._proposed[row], self._filled[row])[: self.counts[row]]
+
+    def num_final(self, row: int) -> int:
+        """How many leading slots are committed: what a stream may already send."""
+        is_open = self._open[row, : self.counts[row]]
+        return int(is_open.int().argmax()) if bool(is_open.any()) else self.counts[row]
+
+    def canvas(self, row: int) -> Canvas:
+        """The canvas of a row with what was filled so far."""
+        canvas = self.canvases[row]
+        tokens = canvas.tokens.index_copy(0, canvas.fields[0].positions, self.token_ids(row))
+        return Canvas(tokens, canvas.attend, canvas.fields)
+
+    # The parts of a step, in order.
+
+    def _evaluated_rows(self) -> list[int]:
+        return self._live + ([len(self.canvases) + r for r in self._live] if self._guided else [])
+
+    def _window(self) -> _Window:
+        width, device = self.recipe.block_length, self._slots.device
+        start, size = [], []
+        for r in self._live:
+            stop = self.counts[r] if width is None else min(self.counts[r], (self._block[r] + 1) * width)
+            # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
+            start.append(0 if width is None or self.recipe.propose_any else self._block[r] * width)
+            size.append(stop - start[-1])
+        offset = torch.arange(max(size), device=device)[None]
+        first, sizes = torch.tensor([start, size], device=device)[:, :, None]
+        inside = offset < sizes
+        return _Window((first + offset).where(inside, self._slots.shape[1] - 1), inside, size)
+
+    def _combine(self, logits: Tensor) -> Tensor:
+        """Guidance u + (1 + g)(c - u), and -inf where an id is not allowed."""
+        if self._guided:
+            conditional, unconditional = logits.chunk(2)
+            logits = unconditional + (1 + self.recipe.guidance_scale) * (conditional - unconditional)
+        return logits.index_fill(-1, self._never, -torch.inf) if len(self._never) else logits
+
+    def _uniform(self, window: _Window) -> Tensor:
+        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has, whatever its neighbours."""
+        uniform = torch.zeros(2, *window.inside.shape)
+        if self.recipe.draws:
+            for i, (row, size) in enumerate(zip(self._live, window.sizes, strict=True)):
+                uniform[:, i, :size] = torch.rand(2, size, generator=self._generators[row])
+        return uniform.to(window.inside.device)
+
+    def _choose(self, score: Tensor, uniform: Tensor, candidate: Tensor) -> Tensor:
+        """(A, Q) bool: the best candidates, as many as the quota and the threshold say."""
+        recipe, device = self.recipe, score.device
+        num_open = candidate.sum(1)
+        quota = torch.ones_like(num_open)
+        if recipe.steps is not None:
+            width = recipe.block_length or max(self.counts)
+            host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._live]
+            num_start, step, steps = torch.tensor(host, device=device).unbind(1)
+            quota = recipe.quota(Count(num_open, num_start, self._num_total[torch.tensor(self._live, device=device)], step, steps))
+        if recipe.threshold is not None:
+            quota = torch.maximum(quota, ((score >= recipe.threshold) & candidate).sum(1)).clamp_min(1)
+        order = score
+        if recipe.score_temperature:
+            factor = [recipe.anneal(self._step[r], self._steps_in_block[r]) for r in self._live]
+            noise = recipe.score_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
+            order = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise
+        order = order.masked_fill(~candidate, -torch.inf)
+        rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        return candidate & (rank < quota[:, None])
+
+    def _write(self, rows: Tensor, slot: Tensor, token_ids: Tensor, commit: Tensor) -> None:
+        """Put committed ids into the tables and the sequences; a committed [MASK] stays open."""
+        self._proposed[rows] = self._proposed[rows].scatter(1, slot, token_ids)
+        filled, is_open = self._filled[rows], self._open[rows]
+        self._filled[rows] = filled.scatter(1, slot, token_ids.where(commit, filled.gather(1, slot)))
+        self._open[rows] = is_open.scatter(1, slot, (token_ids == self.mask_id).where(commit, is_open.gather(1, slot)))
+        self._to_sequences(rows)
+
+    def _to_sequences(self, rows: Tensor) -> None:
+        self._tokens[rows] = self._tokens[rows].scatter(1, self._slots[rows], self._filled[rows])
+        if self._guided:
+            other = rows + len(self.canvases)
+            self._tokens[other] = self._tokens[other].scatter(1, self._slots[other], self._filled[rows])
+
+    def _note(self, slot: Tensor, score: Tensor, commit: Tensor) -> None:
+        for i, row in enumerate(self._live):
+            at = slot[i][commit[i]]
+            ids, scores = self._filled[row, at], score[i][commit[i]]
+            self.trace.append(Step(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(scores.tolist())))
+
+    def _move_on(self, rows: Tensor, window: _Window) -> None:
+        """Finish blocks and rows. The one place that waits for the device."""
+        left = (self._open[rows].gather(1, window.slot) & window.inside).sum(1)
+        ended = torch.zeros_like(left) if self._eos is None else self._has_ended(rows).long()
+        survivors = []
+        for row, num_left, has_ended in zip(self._live, *torch.stack([left, ended]).tolist(), strict=True):
+            self.num_forwards[row] += 1
+            self._step[row] += 1
+            out_of_steps = self.recipe.steps is not None and self._step[row] == self._steps_in_block[row]
+            if num_left == 0 or out_of_steps:
+                self._block[row], self._step[row] = self._block[row] + 1, 0
+            if has_ended:
+                self._end(row)
+            elif self._block[row] < self.recipe.num_blocks(self.counts[row]):
+                survivors.append(row)
+        self._live = survivors
+
+    def _has_ended(self, rows: Tensor) -> Tensor:
+        """(A,) whether an end token is committed and everything before it too."""
+        width = self._open.shape[1]
+        place = torch.arange(width, device=rows.device)
+        first_end = place.where((self._filled[rows] == self._eos) & ~self._open[rows], width).amin(1)
+        first_open = place.where(self._open[rows], width).amin(1)
+        return first_end < first_open
+
+    def _end(self, row: int) -> None:
+        self._filled[row] = self._filled[row].masked_fill(self._open[row], self._eos or 0)
+        self._open[row] = False
+        self._to_sequences(torch.tensor([row], device=self._open.device))
+        self.finish_reasons[row] = "stop"
+
+
+class _Window(NamedTuple):
+    """The blocks of the live rows: slots (A, Q), whether inside a row's own block (A, Q), and each block's size."""
+
+    slot: Tensor
+    inside: Tensor
+    sizes: list[int]
+
+
+def denoise(denoisings: Sequence[Denoising], denoiser: Denoiser) -> Iterator[int]:
+    """Advance all requests together until all are done; yields the number of rounds so far after each round."""
+    rounds = 0
+    while live := [d for d in denoisings if not d.done]:
+        for denoising, logits in zip(live, denoiser([d.inputs() for d in live]), strict=True):
+            denoising.advance(logits)
+        rounds += 1
+        yield rounds

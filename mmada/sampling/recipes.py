@@ -1,0 +1,198 @@
+"""Named ways of filling a canvas: a few numbers and three small functions.
+
+    recipe            commits each step                   order                 temperature   blocks
+    published_text    an even share of the steps          probability           0 or more     n
+    published_image   what the cosine schedule asks for   log p + T_k * Gumbel  1             1
+    fast_text         all above a confidence, at least 1  probability           0 or more     n
+    fast_image        the schedule, linear annealing      log p + T_k * Gumbel  any           1
+    infill            all above a confidence, at least 1  probability           0 or more     1
+
+`propose_any` and `compounding` are behaviour of the published code that only parity needs; docs/parity.md says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+
+from torch import Tensor
+
+from mmada.diffusion.quota import even_at, remaining
+from mmada.diffusion.schedule import Schedule, cosine
+from mmada.errors import InputError
+from mmada.sampling.score import Score, negative_entropy, probability, random_order
+
+__all__ = ["Anneal", "Count", "Quota", "Recipe", "compounding", "even", "fast_image", "fast_text", "following", "infill", "linear_anneal"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Count:
+    """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region;
+    the step within the block, and the steps that it has."""
+
+    num_open: Tensor
+    num_start: Tensor
+    num_total: Tensor
+    step: Tensor
+    steps: Tensor
+
+
+Quota = Callable[[Count], Tensor]
+Anneal = Callable[[int, int], float]
+
+
+def even(count: Count) -> Tensor:
+    """Split what was open at the block's start evenly over its steps."""
+    return even_at(count.num_start, count.step, count.steps)
+
+
+@cache
+def following(schedule: Schedule) -> Quota:
+    """Leave as many open as the schedule says; the last step commits everything (MaskGIT, section 3.2).
+
+    One function object a schedule, so that recipes of equal settings are equal.
+    """
+
+    def quota(count: Count) -> Tensor:
+        progress = (count.step + 1).float() / count.steps
+        keep = remaining(count.num_open, count.num_total, progress, schedule)
+        return (count.num_open - keep).where(count.step + 1 < count.steps, count.num_open)
+
+    return quota
+
+
+def compounding(step: int, steps: int) -> float:
+    """Product of (1 - (j+1)/steps) for j <= step: the published code overwrites its temperature each step."""
+    factor = 1.0
+    for j in range(step + 1):
+        factor *= 1.0 - (j + 1) / steps
+    return factor
+
+
+def linear_anneal(step: int, steps: int) -> float:
+    """1 - (step+1)/steps, as MaskGIT means it."""
+    return 1.0 - (step + 1) / steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Settings of one request. Raises InputError for a value that cannot be used."""
+
+    steps: int | None = None
+    """forward passes for the whole field, split evenly over its blocks; None: as many as the threshold needs"""
+    block_length: int | None = None
+    """open positions in a block; blocks are finished from left to right; None: one block"""
+    quota: Quota = even
+    """how many to commit when `steps` is given"""
+    score: Score = probability
+    """which to commit first"""
+    threshold: float | None = None
+    """also commit every proposal whose score reaches this; at least one each step"""
+    temperature: float = 0.0
+    """of the proposals; 0 is the arg max"""
+    top_k: int | None = None
+    top_p: float | None = None
+    score_temperature: float = 0.0
+    """Gumbel noise on the logarithm of the score, annealed; 0 is none"""
+    anneal: Anneal = linear_anneal
+    guidance_scale: float = 0.0
+    """g of u + (1 + g)(c - u); 0 is no guidance, 3.5 the published image setting (4.5 in the usual convention)"""
+    stop_at_eos: bool = True
+    """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
+    propose_any: bool = False
+    """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.threshold is None:
+            raise InputError("steps=None needs a threshold; give steps=N, threshold=0.9, or both")
+        _at_least("steps", self.steps, 1)
+        _at_least("block_length", self.block_length, 1)
+        _at_least("top_k", self.top_k, 1)
+        _at_least("temperature", self.temperature, 0)
+        _at_least("score_temperature", self.score_temperature, 0)
+        _at_least("guidance_scale", self.guidance_scale, 0)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
+        if self.score is negative_entropy and self.score_temperature:
+            raise InputError(
+                f"score_temperature={self.score_temperature} needs a positive score; use it with probability or margin, or set 0"
+            )
+
+    def steps_in_block(self, num_open: int) -> int | None:
+        """Steps spent on each block of a field of `num_open` positions. Raises InputError if they do not divide."""
+        if self.steps is None:
+            return None
+        num_blocks = self.num_blocks(num_open)
+        if self.steps % num_blocks:
+            near = max(num_blocks, self.steps - self.steps % num_blocks)
+            raise InputError(
+                f"steps={self.steps} must be a multiple of the {num_blocks} blocks that {num_open} open positions make "
+                f"at block_length={self.block_length}; try steps={near}"
+            )
+        return self.steps // num_blocks
+
+    @property
+    def draws(self) -> bool:
+        """Whether the result depends on the seed."""
+        return bool(self.temperature or self.score_temperature or self.score is random_order)
+
+    def num_blocks(self, num_open: int) -> int:
+        return 1 if self.block_length is None else -(-num_open // self.block_length)
+
+    def with_(self, **changes: object) -> Recipe:
+        """A copy with some settings changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def published_text(
+    *, steps: int = 256, block_length: int = 128, temperature: float = 0.0, guidance_scale: float = 0.0, score: Score = probability
+) -> Recipe:
+    """Semi-autoregressive low-confidence remasking exactly as published: any id may be proposed, no early stop."""
+    return Recipe(
+        steps=steps,
+        block_length=block_length,
+        temperature=temperature,
+        guidance_scale=guidance_scale,
+        score=score,
+        stop_at_eos=False,
+        propose_any=True,
+    )
+
+
+def published_image(
+    *, steps: int = 15, guidance_scale: float = 3.5, temperature: float = 1.0, score_temperature: float = 1.0, schedule: Schedule = cosine
+) -> Recipe:
+    """MaskGIT decoding exactly as published, with its compounding temperature. temperature 0 takes the arg max codes."""
+    return Recipe(
+        steps=steps,
+        quota=following(schedule),
+        temperature=temperature,
+        score_temperature=score_temperature,
+        anneal=compounding,
+        guidance_scale=guidance_scale,
+    )
+
+
+def fast_text(*, threshold: float = 0.9, block_length: int = 32, temperature: float = 0.0, steps: int | None = None) -> Recipe:
+    """Commit every token that is sure enough, stop at the end token (Fast-dLLM's confidence-aware decoding)."""
+    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps)
+
+
+def fast_image(
+    *, steps: int = 12, guidance_scale: float = 2.0, temperature: float = 1.0, score_temperature: float = 1.0, schedule: Schedule = cosine
+) -> Recipe:
+    """`published_image` with the annealing that MaskGIT describes."""
+    return published_image(
+        steps=steps, guidance_scale=guidance_scale, temperature=temperature, score_temperature=score_temperature, schedule=schedule
+    ).with_(anneal=linear_anneal)
+
+
+def infill(*, threshold: float = 0.9, temperature: float = 0.0, steps: int | None = None) -> Recipe:
+    """Fill any open positions of a text, in any order, in one block; an end token does not end it."""
+    return Recipe(threshold=threshold, temperature=temperature, steps=steps, stop_at_eos=False)
+
+
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and value < least:
+        raise InputError(f"{name}={value} must be at least {least}")

@@ -1,0 +1,55 @@
+"""How sure a proposal is; the surest positions are committed first.
+
+Each function takes logits (..., V), the proposed indices (...) and one uniform number a position, and returns (...) float32,
+larger = surer. Probabilities are those of the untempered softmax over the allowed ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["SCORES", "Score", "gumbel", "margin", "negative_entropy", "probability", "random_order"]
+
+Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
+    """Probability of the proposed token: the published "low confidence remasking", which keeps the highest."""
+    return (logits.gather(-1, proposal[..., None])[..., 0] - logits.logsumexp(-1)).exp()
+
+
+def margin(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
+    """Probability of the likeliest token minus that of the second."""
+    if logits.shape[-1] < 2:
+        return torch.ones_like(uniform)
+    top = logits.topk(2, dim=-1).values
+    first, second = (top - logits.logsumexp(-1, keepdim=True)).exp().unbind(-1)
+    return first - second
+
+
+def negative_entropy(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
+    """Sum of p log p in nats; 0 is certain."""
+    logp = logits.log_softmax(-1)
+    return (logp.exp() * logp).nan_to_num(0.0).sum(-1)
+
+
+def random_order(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
+    """A random order (LLaDA's "random remasking")."""
+    return uniform
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise from uniform numbers in [0, 1)."""
+    tiny = torch.finfo(uniform.dtype).tiny
+    return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
+
+
+SCORES: dict[str, Score] = {
+    "probability": probability,
+    "margin": margin,
+    "entropy": negative_entropy,
+    "random": random_order,
+}
