@@ -381,16 +381,18 @@ class MMaDA:
     @property
     def image_tokenizer(self) -> ImageTokenizer:
         """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary."""
-        if not isinstance(self._image_tokenizer, ImageTokenizer):
-            loaded = ImageTokenizer.from_pretrained(self._image_tokenizer or PUBLISHED_IMAGE_TOKENIZER)
-            if loaded.codebook_size != self.layout.codebook_size:
-                raise CheckpointError(
-                    f"image_tokenizer={str(self._image_tokenizer)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
-                    "use the one that the model was trained with"
-                )
-            self._image_tokenizer = loaded.to(self.model.device).eval()
-        tokenizer_: ImageTokenizer = self._image_tokenizer
-        return tokenizer_
+        if isinstance(self._image_tokenizer, ImageTokenizer):
+            return self._image_tokenizer
+        name = self._image_tokenizer or PUBLISHED_IMAGE_TOKENIZER
+        loaded = ImageTokenizer.from_pretrained(name)
+        if loaded.codebook_size != self.layout.codebook_size:
+            raise CheckpointError(
+                f"image_tokenizer={str(name)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
+                "use the one that the model was trained with"
+            )
+        loaded.to(self.model.device).eval()
+        self._image_tokenizer = loaded
+        return loaded
 
     @property
     def layout(self) -> VocabLayout:

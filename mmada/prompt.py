@@ -184,7 +184,7 @@ class Prompts:
         ids = self._filled(self._wrap(self.encode(text, trusted=True)), text_length, keep_end=True)
         return self._with_image(self._after_last_header([self.layout.r2i_id], ids), codes)
 
-    # Inference prompts: open positions hold the mask.
+    # Prompts for inference, where open positions hold the mask; with an `answer`, or with `codes`, the training row of the same prompt.
 
     def chat(
         self,
@@ -193,27 +193,34 @@ class Prompts:
         *,
         images: Sequence[Tensor] = (),
         thinking: bool = False,
+        answer: str | None = None,
         ids: IdRange | None = None,
     ) -> Canvas:
         """A question, with or without images, and num_new open positions for the answer (3.9).
 
         images  codes (N,) of each image, all before the dialogue
+        answer  what stands in the open positions, filled with end tokens; None: masks
         ids     what the answer may contain; default: text
+        Raises InputError if the answer and its end token do not fit.
         """
         prefix = [self.layout.mmu_id, *(i for codes in images for i in self._image(codes))] if len(images) else []
         prefix += self.dialogue(messages, thinking=self.style.thinking if thinking else None)
-        return self._answer(prefix, self._masks(num_new), ids)
+        return self._answer(prefix, self._room(num_new, answer), ids)
 
     def draw(
         self, text: str, codes: Tensor, *, is_open: Tensor | None = None, text_length: int | None = None, pads: Pads = "hidden"
     ) -> Canvas:
-        """A prompt and an image to fill (3.2): where is_open (N,) is False, the given codes stay. "" is the unconditional row."""
+        """A prompt and an image to fill (3.2): where is_open (N,) is False, the given codes stay. "" is the unconditional row.
+
+        Its training row is `t2i`.
+        """
         return self.t2i(codes, text, text_length=text_length, pads=pads, is_open=is_open).masked(self.layout.mask_id)
 
-    def reason_draw(self, text: str, num_new: int, codes: Tensor) -> Canvas:
-        """Two fields: num_new positions for thinking and refined prompt, then the image."""
+    def reason_draw(self, text: str, num_new: int, codes: Tensor, *, answer: str | None = None) -> Canvas:
+        """Two fields: num_new positions for thinking and refined prompt, then the image. With an `answer`, codes stay as they are."""
         head = [self.layout.r2i_id, *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
-        return self._with_image(self._answer(head, self._masks(num_new)), codes).masked(self.layout.mask_id)
+        canvas = self._with_image(self._answer(head, self._room(num_new, answer)), codes)
+        return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
     def infill(self, parts: Sequence[str | Hole], *, messages: Sequence[Message] = ()) -> Canvas:
         """Text with holes; with `messages`, the text is the answer to them. Raises InputError without a hole."""
@@ -236,6 +243,15 @@ class Prompts:
         return Canvas(torch.where(canvas.attend, self.layout.mask_id, canvas.tokens), canvas.attend, canvas.fields)
 
     # Parts.
+
+    def _room(self, num_new: int, answer: str | None) -> list[int]:
+        """num_new positions for an answer: masks, or the answer and end tokens."""
+        if answer is None:
+            return self._masks(num_new)
+        ids = [*self.encode(answer), self.layout.eos_id]
+        if len(ids) > num_new:
+            raise InputError(f"num_new={num_new} is too little for an answer of {len(ids)} tokens with its end; raise it or drop the row")
+        return self._filled(ids, num_new)
 
     def _masks(self, count: int) -> list[int]:
         if count < 1:

@@ -49,8 +49,8 @@ def show(answer: Answer) -> None:
     """The answer on standard output, thinking dim on standard error."""
     from rich.markup import escape
 
-    from mmada.cli.session import remarks
+    from mmada.cli.session import printable, remarks
 
     if answer.thinking:
-        remarks.print(f"[dim]{escape(answer.thinking)}[/dim]")
-    typer.echo(answer.text)
+        remarks.print(f"[dim]{escape(printable(answer.thinking))}[/dim]")
+    typer.echo(printable(answer.text))

@@ -53,5 +53,5 @@ def draw(
         drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
     for i, drawing in enumerate(drawings):
         if drawing.thinking:
-            remarks.print(f"[dim]{drawing.thinking}[/dim]")
+            remarks.print(drawing.thinking, style="dim", markup=False)
         save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmada.pipeline import MMaDA, Progress
 
-__all__ = ["check_output", "load", "progress_bar", "remarks", "report", "save"]
+__all__ = ["check_output", "load", "printable", "progress_bar", "remarks", "report", "save"]
 
 remarks = Console(stderr=True, highlight=False)
 """Standard error, for everything that is not the result."""
@@ -92,6 +92,11 @@ def save(image: Image.Image, path: Path) -> None:
     except OSError as error:
         raise InputError(f"output={str(path)!r} cannot be written ({error}); give another path") from error
     remarks.print(f"wrote {path} ({image.width}x{image.height})")
+
+
+def printable(text: str) -> str:
+    """Without control characters, which a model may produce and a terminal would obey; line ends and tabs stay."""
+    return "".join(c for c in text if c in "\n\t" or (c.isprintable() or c == "\ufffd"))
 
 
 def report(error: Exception) -> int:

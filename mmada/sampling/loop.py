@@ -92,6 +92,8 @@ class Denoising:
         self.ids = fields[0].ids
         if any(f.ids != self.ids for f in fields):
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
+        if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
+            raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
         if mask_id in self.ids and not recipe.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 

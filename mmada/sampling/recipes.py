@@ -106,6 +106,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.steps is None and self.threshold is None:
             raise InputError("steps=None needs a threshold; give steps=N, threshold=0.9, or both")
+        if self.steps is None and self.propose_any:
+            raise InputError("steps=None with propose_any=True may never end, because a proposed [MASK] stays open; give steps=N")
         _at_least("steps", self.steps, 1)
         _at_least("block_length", self.block_length, 1)
         _at_least("top_k", self.top_k, 1)

@@ -1,0 +1,32 @@
+# `make demo` and `make test` do all their set-up themselves; everything lands in .venv and outputs/.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := outputs/demo
+MODEL ?= debug
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	mkdir -p $(OUT)
+	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png
+	$(BIN)/mmada ask $(OUT)/drawing.png "how many hearts?" --model $(MODEL) --seed 1
+	$(BIN)/mmada chat "Tom has 3 apples and buys 4. How many has he?" --model $(MODEL) --seed 1
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) outputs

@@ -1,0 +1,170 @@
+"""The command line as a user runs it: files, standard output, exit status; never a traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from mmada.cli import main
+from mmada.cli.terminal import Terminal
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+
+
+@pytest.fixture
+def mmada(monkeypatch, capsys, tmp_path):
+    """Run `mmada ARGS` in an empty directory: (status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mmada", *args])
+        status = 0
+        try:
+            main()
+        except SystemExit as leave:
+            status = leave.code or 0
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return status, out, err
+
+    return call
+
+
+def test_help_is_instant():
+    code = """
+import sys
+from mmada.cli import main
+sys.argv = ["mmada", "--help"]
+try:
+    main()
+except SystemExit:
+    print([m for m in ("torch", "transformers") if m in sys.modules])
+"""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert min(times) < 0.5
+    for verb in ("chat", "ask", "draw", "fill", "info", "convert"):
+        assert verb in done.stdout
+
+
+def test_draw_ask_and_fill(mmada, tmp_path):
+    status, out, err = mmada("draw", "a cat", "--seed", "3", "-o", "pictures/cat.png")
+    assert (status, out) == (0, "")
+    assert "wrote pictures/cat.png (32x32)" in err
+    first = Image.open(tmp_path / "pictures/cat.png").tobytes()
+    mmada("draw", "a cat", "--seed", "2", "-n", "2", "-o", "cat.png", "--steps", "8", "-g", "1", "--size", "32x32")
+    assert Image.open(tmp_path / "cat-1.png").tobytes() == first
+    assert mmada("draw", "wide", "--size", "64x32", "--think", "-o", "wide.jpg")[0] == 0
+    assert Image.open(tmp_path / "wide.jpg").size == (64, 32)
+
+    status, out, _ = mmada("ask", "cat-1.png", "what?", "--seed", "1")
+    assert status in (0, 1)
+    assert (out.strip() != "") == (status == 0)
+
+    status, out, _ = mmada("fill", "The [MASK:2] sat.")
+    assert status == 0
+    assert out.startswith("The ")
+
+    Image.new("L", (32, 32), 255).save("mask.png")
+    assert mmada("fill", "-i", "cat-1.png", "--mask", "mask.png", "-p", "a dog", "-o", "dog.png")[0] == 0
+    assert mmada("fill", "-i", "cat-1.png", "--extend", "8,0,8,0", "-p", "a dog", "-o", "long.png")[0] == 0
+    assert Image.open(tmp_path / "long.png").size == (48, 32)
+
+
+def test_convert_and_info(mmada, tmp_path):
+    assert mmada("convert", "debug", "copy", "--dtype", "float32")[0] == 0
+    status, out, _ = mmada("info", "-m", "copy", "--json")
+    facts = json.loads(out)
+    assert status == 0
+    assert facts["tensors"] == 21
+    assert facts["vocabulary"]["image_offset"] == 268
+    assert "parameters      143,680" in mmada("info", "-m", "copy")[1]
+    mmada("draw", "x", "-o", "a.png")
+    mmada("draw", "x", "-o", "b.png", "-m", "copy")
+    assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
+    status, _, err = mmada("convert", "debug", "copy")
+    assert (status, "not empty" in err) == (2, True)
+    # A half-written checkpoint is one sentence, not wrong pictures.
+    weights = tmp_path / "copy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for verb in (["draw", "x"], ["chat", "x"], ["info"]):
+        status, _, err = mmada(*verb, "-m", "copy")
+        assert (status, "only in part" in err) == (2, True)
+
+
+BAD = [
+    (["draw", ""], "say what to draw"),
+    (["draw", "x", "--size", "33x33"], "try (32, 32)"),
+    (["draw", "x", "--size", "big"], "try 64x64"),
+    (["draw", "x", "--steps", "0"], "--steps"),
+    (["draw", "x", "--seed", "one"], "--seed"),
+    (["draw", "x", "--stepz", "3"], "No such option"),
+    (["draw", "x", "-o", "out.xyz"], "no picture format"),
+    (["draw", "x", "-o", "/proc/nowhere/out.png"], "cannot be written"),
+    (["draw", "x", "-m", "no/such/model"], "is no directory"),
+    (["draw", "x", "-m", "owner/model"], "hub cannot be reached"),
+    (["draw", "x", "--dtype", "int3"], "use auto, float32"),
+    (["draw", "x", "--device", "warp"], "try cpu"),
+    (["chat", " "], "message='' is empty"),
+    (["chat", "x", "--max-new-tokens", "5000"], "context has 1024"),
+    (["chat", "x" * 2000], "context has 1024"),
+    (["ask", "none.png", "x"], "none.png"),
+    (["ask", "text.png", "x"], "text.png"),
+    (["fill", "no hole"], "no hole to fill"),
+    (["fill"], "give a text with holes or --image"),
+    (["fill", "-i", "ok.png"], "--prompt"),
+    (["fill", "-i", "ok.png", "-p", "x"], "nothing is to be drawn"),
+    (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
+    (["info", "-m", "text.png"], "is a file"),
+    (["sing"], "No such command"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "")
+def test_bad_input_is_one_sentence_and_status_2(mmada, tmp_path, args, message):
+    (tmp_path / "text.png").write_text("not a picture")
+    Image.new("RGB", (32, 32)).save(tmp_path / "ok.png")
+    status, out, err = mmada(*args)
+    assert status == 2
+    assert message in err
+    assert out == ""
+
+
+def test_a_conversation(debug, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    debug.draw("a cat").image.save("cat.png")
+    console = Console(file=io.StringIO(), width=100)
+    lines = ["hello", "", "/image cat.png", "what is it?", "/think on", "/seed 3", "again", "/draw a dog"]
+    lines += ["/nope", "/seed x", "/image", "/reset", "/help", "/quit", "unread"]
+    terminal = Terminal(debug, think=False, seed=1, max_new_tokens=None, console=console)
+    stream = io.StringIO("\n".join(lines) + "\n")
+    terminal.run(stream)
+    said = console.file.getvalue()
+    assert stream.readline() == "unread\n"
+    assert "looking at cat.png (32x32)" in said
+    assert "command /nope is unknown" in said
+    assert "/seed='x' must be a whole number" in said
+    assert "/image takes one file, got 0" in said
+    assert "leave (or Ctrl-D)" in said
+    assert (terminal.think, terminal.seed, terminal.messages, terminal.images) == (True, 3, [], [])
+    assert Image.open("drawing-1.png").size == (32, 32)
+
+
+def test_a_conversation_remembers_its_turns(debug):
+    terminal = Terminal(MMaDA.debug(seed=1), think=False, seed=1, max_new_tokens=None, console=Console(file=io.StringIO()))
+    terminal.take("hello")
+    assert [m.role for m in terminal.messages] == ["user", "assistant"]
+    with pytest.raises(InputError, match="did you mean 'image'"):
+        terminal.take("/imge x")

@@ -1,0 +1,92 @@
+"""The layer table of the architecture: who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mmada"
+
+# Layer of each module or folder directly below the package; a lower layer never imports a higher one.
+LAYER = {
+    "errors": 0,
+    "vocab": 0,
+    "diffusion": 1,
+    "canvas": 1,
+    "checkpoint": 1,
+    "model": 2,
+    "image": 2,
+    "prompt": 2,
+    "tokenizer": 2,
+    "sampling": 3,
+    "processor": 3,
+    "pipeline": 4,
+    "data": 4,
+    "train": 4,
+    "rl": 5,
+    "eval": 5,
+    "serve": 5,
+    "cli": 6,
+}
+# Within a layer, who may import whom; everything else in one layer is apart.
+BESIDE = {("vocab", "errors"), ("train", "data")}
+THIRD_PARTY = {
+    0: set(),
+    1: {"torch", "huggingface_hub"},
+    2: {"torch", "transformers", "tokenizers", "numpy", "PIL", "huggingface_hub"},
+}
+# `auto` registers classes of every layer when transformers is imported; modules call it in their last line.
+EVERYWHERE = {"auto"}
+STANDARD = set(__import__("sys").stdlib_module_names)
+
+
+def unit(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> set[str]:
+    """Dotted names of everything a file imports, also inside functions and for type checking."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} if node.module == "mmada" else {str(node.module)}
+    return names
+
+
+FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if unit(file) not in {"__init__", "auto"}]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_go_down(file):
+    own = unit(file)
+    for name in imports(file):
+        if not name.startswith("mmada"):
+            continue
+        other = [*name.split("."), "errors"][1]
+        if other in EVERYWHERE or other == own or other == "__version__":
+            continue
+        allowed = LAYER[other] < LAYER[own] or (own, other) in BESIDE
+        assert allowed, f"{file.name} (layer {LAYER[own]}) imports mmada.{other} (layer {LAYER[other]})"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if LAYER[unit(f)] <= 2], ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_lower_layers_need_little(file):
+    roots = {name.split(".")[0] for name in imports(file)} - STANDARD - {"mmada"}
+    assert roots <= THIRD_PARTY[LAYER[unit(file)]]
+
+
+def test_sampling_does_not_know_the_model():
+    for file in (PACKAGE / "sampling").glob("*.py"):
+        assert not any(name.startswith(("mmada.model", "transformers")) for name in imports(file))
+
+
+def test_nothing_prints_below_the_command_line():
+    for file in FILES:
+        if unit(file) != "cli":
+            calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+            assert not [n.lineno for n in calls if n.func.id == "print"], file

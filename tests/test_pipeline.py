@@ -1,0 +1,275 @@
+"""What a user does with `MMaDA`, on the debug model."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from PIL import Image
+
+from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
+from mmada.pipeline import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest, MMaDA
+from mmada.prompt import Hole, Message
+from mmada.sampling import fast_text, published_image, published_text
+from mmada.sampling.score import random_order
+
+
+def run(model: MMaDA, requests) -> list:
+    """Results, also if a random model left an answer empty."""
+    try:
+        return model.run(requests)
+    except EmptyAnswerError as error:
+        return error.results
+
+
+def ids(result) -> list[int]:
+    return list(result.token_ids) if isinstance(result, Answer) else result.codes.flatten().tolist()
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    return Image.radial_gradient("L").resize((40, 40)).convert("RGB")
+
+
+@pytest.fixture(scope="module")
+def mixture(picture):
+    """Requests of every kind: lengths, seeds, recipes, guidance, images, thinking, inpainting."""
+    mask = Image.new("L", (40, 40))
+    mask.paste(255, (8, 8, 24, 24))
+    return [
+        ChatRequest("hello", seed=1),
+        ChatRequest(
+            "a longer question about nothing", max_new_tokens=40, recipe=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2
+        ),
+        ChatRequest("guided", max_new_tokens=16, recipe=published_text(steps=8, block_length=8, guidance_scale=1.5)),
+        ChatRequest("what?", images=[picture], max_new_tokens=24, seed=3),
+        ChatRequest("think", think=True, recipe=fast_text(temperature=0.7), seed=4),
+        ChatRequest("any order", max_new_tokens=16, recipe=published_text(steps=4, block_length=16, score=random_order), seed=5),
+        DrawRequest("a cat", seed=6),
+        DrawRequest("a cat", seed=7, steps=5, guidance_scale=0.0),
+        DrawRequest("a dog", negative_prompt="a cat", size=(24, 48), seed=8),
+        DrawRequest("x", recipe=published_image(steps=6, guidance_scale=2.0), seed=9),
+        DrawRequest("think first", think=True, seed=10),
+        DrawRequest("patch", image=picture, mask=mask, seed=11),
+        DrawRequest("wider", image=picture, extend=(0, 4, 8, 0), seed=12),
+        FillRequest("The [MASK:3] sat on the [MASK].", seed=13),
+    ]
+
+
+def test_a_mixed_batch_equals_each_request_alone(debug, mixture):
+    together = run(debug, mixture)
+    backwards = run(debug, mixture[::-1])[::-1]
+    for request, one, other in zip(mixture, together, backwards, strict=True):
+        (alone,) = run(debug, [request])
+        assert ids(one) == ids(alone) == ids(other)
+        assert one.num_forwards == alone.num_forwards
+        if isinstance(one, Drawing):
+            assert one.image.tobytes() == alone.image.tobytes()
+            assert one.thinking == alone.thinking
+
+
+def test_passes_of_any_size_give_the_same(debug, mixture):
+    small = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=debug.defaults, max_tokens=128)
+    assert [ids(r) for r in run(small, mixture)] == [ids(r) for r in run(debug, mixture)]
+    assert small.denoiser.num_forwards > 0
+
+
+def test_a_seed_is_a_result(debug):
+    first, again, other = (debug.draw("a cat", seed=seed).codes.tolist() for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_chat_stops_at_the_end_token_and_reports(debug):
+    # Hot enough to be nearly uniform over 258 ids: of 32 answers of 64 tokens, about 7 end; none or all of them: below 0.1 %.
+    recipe = fast_text(temperature=20.0, block_length=4)
+    results = run(debug, [ChatRequest("hello", seed=s, max_new_tokens=64, recipe=recipe) for s in range(32)])
+    assert {r.finish_reason for r in results} == {"stop", "length"}
+    for result in results:
+        has_end = debug.layout.eos_id in result.token_ids
+        assert (result.finish_reason == "stop") == has_end
+        if has_end:
+            first = result.token_ids.index(debug.layout.eos_id)
+            # What was committed behind it in the same block stays; no later block was begun.
+            assert set(result.token_ids[first - first % 4 + 4 :]) <= {debug.layout.eos_id}
+            assert result.num_forwards <= first - first % 4 + 4
+
+
+def test_answers_contain_text_only(debug):
+    (result,) = run(debug, [ChatRequest("hello", recipe=fast_text(temperature=3.0), max_new_tokens=64)])
+    assert all(i in debug.layout.text_ids for i in result.token_ids)
+
+
+def test_an_empty_answer_is_an_error_with_the_results(debug):
+    model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=debug.defaults)
+    end = model.layout.eos_id
+
+    def always_ends(queries):
+        """A model that is sure of the end token."""
+        answers = [torch.zeros(*q.positions.shape, q.ids.stop - q.ids.start) for q in queries]
+        for query, logits in zip(queries, answers, strict=True):
+            if end in query.ids:
+                logits[..., end - query.ids.start] = 20.0
+        return answers
+
+    model.denoiser = always_ends
+    with pytest.raises(EmptyAnswerError, match="request 1: the model ended its answer at once") as caught:
+        model.run([DrawRequest("x"), ChatRequest("hello")])
+    drawing, answer = caught.value.results
+    assert drawing.codes.shape == (8, 8)
+    assert (answer.text, answer.finish_reason, answer.num_forwards) == ("", "stop", 1)
+    assert "raise max_new_tokens" in Answer("", "hm", "length", (1, 2), 2).problem
+    assert Answer("x", None, "stop", (1,), 1).problem is None
+
+
+def test_progress_is_append_only_and_ends_with_the_answer(debug):
+    seen, fractions = [], []
+
+    def on_step(progress):
+        seen.append(progress.text())
+        fractions.append(progress.fraction)
+        assert isinstance(progress.draft(), str)
+
+    (answer,) = debug.run([ChatRequest("hello", seed=1)], on_step=on_step)
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert seen[-1].strip() == answer.text.rstrip("\ufffd")
+
+
+def test_previews_of_a_drawing(debug):
+    open_counts = []
+
+    def on_step(progress):
+        codes, is_open = progress.codes()
+        assert codes.shape == is_open.shape == (8, 8)
+        assert progress.image().size == (32, 32)
+        open_counts.append(int(is_open.sum()))
+
+    drawing = debug.draw("a cat", on_step=on_step, trace=True)
+    assert open_counts == sorted(open_counts, reverse=True)
+    assert open_counts[-1] == 0
+    committed = [slot for step in drawing.trace for slot in step.slots]
+    assert sorted(committed) == list(range(64))
+    assert len(drawing.trace) == debug.defaults.image_steps
+
+
+def test_inpainting_keeps_what_is_given(debug, picture):
+    mask = Image.new("L", (40, 40))
+    mask.paste(255, (12, 12, 20, 20))
+    drawing = debug.fill_image(picture, mask, prompt="x")
+    before, after = picture.load(), drawing.image.load()
+    inside = [(x, y) for x in range(12, 20) for y in range(12, 20)]
+    assert all(before[x, y] == after[x, y] for x in range(40) for y in range(40) if (x, y) not in inside)
+    assert any(before[p] != after[p] for p in inside)
+    original = debug.image_tokenizer.encode_images([picture])[0]
+    changed = (original != drawing.codes).nonzero().tolist()
+    assert changed
+    assert all(3 <= y <= 4 and 3 <= x <= 4 for y, x in changed)
+
+
+def test_outpainting_grows_the_picture(debug, picture):
+    drawing = debug.fill_image(picture, prompt="x", extend=(4, 8, 12, 0))
+    assert drawing.image.size == (40 + 16, 40 + 8)
+    assert drawing.image.crop((4, 8, 44, 48)).tobytes() == picture.tobytes()
+
+
+def test_filling_keeps_the_given_text(debug):
+    answer = debug.fill(["The ", Hole(2), " sat on ", Hole(1), " mat."], seed=1)
+    assert answer.text.startswith("The ")
+    assert " sat on " in answer.text
+    assert answer.text.endswith(" mat.")
+    assert len(answer.token_ids) == 3
+    in_answer = debug.fill("yes, [MASK:2]!", messages="Is it?", seed=1)
+    assert in_answer.text.startswith("yes, ")
+
+
+def test_thinking_before_drawing_in_two_passes(debug):
+    from dataclasses import replace
+
+    separate = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, reasons_in_one_row=False))
+    one, two = debug.draw("a cat", think=True), separate.draw("a cat", think=True)
+    assert one.codes.shape == two.codes.shape == (8, 8)
+    assert one.num_forwards > debug.defaults.image_steps
+
+
+def test_conversations_and_messages(debug):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "bye"}]
+    messages = [Message(t["role"], t["content"]) for t in turns]
+    assert ids(run(debug, [ChatRequest(turns)])[0]) == ids(run(debug, [ChatRequest(messages)])[0])
+
+
+def test_save_and_load_give_the_same(debug, tmp_path):
+    debug.save_pretrained(tmp_path / "m", max_shard_size="100KB")
+    again = MMaDA.from_pretrained(tmp_path / "m", device="cpu")
+    assert again.defaults == debug.defaults
+    assert again.draw("a cat", seed=3).codes.tolist() == debug.draw("a cat", seed=3).codes.tolist()
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["architectures"] == ["MMadaModelLM"]
+    half = MMaDA.from_pretrained(tmp_path / "m", device="cpu", dtype="bfloat16")
+    assert half.draw("a cat", seed=3).codes.shape == (8, 8)
+
+
+BAD = {
+    "empty prompt": (DrawRequest("  "), "prompt='' is empty"),
+    "empty message": (ChatRequest(" "), "content='' of message 0 is empty"),
+    "steps do not divide": (ChatRequest("x", max_new_tokens=32, recipe=published_text(steps=30, block_length=8)), "try steps=28"),
+    "too long": (ChatRequest("x" * 1100), "the model's context has 1024"),
+    "no room": (ChatRequest("x", max_new_tokens=-1), "must be at least 1"),
+    "size": (DrawRequest("x", size=(33, 32)), r"try \(32, 32\)"),
+    "mask without image": (DrawRequest("x", mask=Image.new("L", (8, 8))), "give image"),
+    "nothing to draw": (DrawRequest("x", image=Image.new("RGB", (8, 8))), "nothing is to be drawn"),
+    "extend": (DrawRequest("x", image=Image.new("RGB", (8, 8)), extend=(3, 0, 0, 0)), "multiples of 4"),
+    "no hole": (FillRequest("all there"), "no hole"),
+    "thinking over an image": (DrawRequest("x", image=Image.new("RGB", (8, 8)), extend=(4, 0, 0, 0), think=True), "without thinking"),
+    "not a request": ("hello", "give ChatRequest"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests(debug, name):
+    request, message = BAD[name]
+    with pytest.raises(InputError, match=message):
+        debug.run([request])
+
+
+def test_bad_images(debug, picture):
+    with pytest.raises(ImageError, match="same size"):
+        debug.fill_image(picture, Image.new("L", (8, 8)), prompt="x")
+    with pytest.raises(ImageError, match=r"cannot|corrupt|no image"):
+        debug.ask(b"not a picture", "what?")
+    with pytest.raises(InputError, match="requests"):
+        debug.run([])
+
+
+def test_bad_checkpoints(debug, tmp_path):
+    debug.save_pretrained(tmp_path)
+    (tmp_path / "mmada.json").write_text('{"blocklength": 3}')
+    with pytest.raises(CheckpointError, match="did you mean 'block_length'"):
+        MMaDA.from_pretrained(tmp_path)
+    (tmp_path / "mmada.json").unlink()
+    assert MMaDA.from_pretrained(tmp_path).defaults == Defaults()
+    for file in tmp_path.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
+        MMaDA.from_pretrained(tmp_path)
+    debug.image_tokenizer.save_pretrained(tmp_path / "image_tokenizer")
+    data = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="only in part"):
+        MMaDA.from_pretrained(tmp_path)
+
+
+def test_an_image_tokenizer_of_another_size_is_refused(debug):
+    from mmada.image import ImageTokenizer, ImageTokenizerConfig
+
+    config = ImageTokenizerConfig(
+        ch=8, encoder_ch_mult=(1,), encoder_num_res_blocks=(1,), decoder_ch_mult=(1,), decoder_num_res_blocks=(1,), z_channels=4
+    )
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        ImageTokenizer(config).save_pretrained(directory)
+        model = MMaDA(debug.model, debug.prompts, directory, defaults=debug.defaults)
+        with pytest.raises(CheckpointError, match="has 16 codes, the model 64"):
+            model.draw("x")
