@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
     from mmada.image import ImageTokenizer, ImageTokenizerConfig
     from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser, preset
-    from mmada.pipeline import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest, MMaDA
+    from mmada.pipeline import MMaDA
     from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
     from mmada.prompt import Hole, Message, Prompts, Style
+    from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
     from mmada.sampling import Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
     from mmada.vocab import PUBLISHED, IdRange, VocabLayout
 
@@ -34,9 +35,10 @@ _WHERE = {
     "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
     "mmada.image": ("ImageTokenizer", "ImageTokenizerConfig"),
     "mmada.model": ("MMaDAConfig", "MMadaModelLM", "TransformerDenoiser", "preset"),
-    "mmada.pipeline": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest", "MMaDA"),
+    "mmada.pipeline": ("MMaDA",),
     "mmada.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.prompt": ("Hole", "Message", "Prompts", "Style"),
+    "mmada.request": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
     "mmada.sampling": ("Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
     "mmada.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
 }

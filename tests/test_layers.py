@@ -22,6 +22,8 @@ LAYER = {
     "tokenizer": 2,
     "sampling": 3,
     "processor": 3,
+    "request": 3,
+    "jobs": 3,
     "pipeline": 4,
     "data": 4,
     "train": 4,
@@ -31,7 +33,7 @@ LAYER = {
     "cli": 6,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE = {("vocab", "errors"), ("train", "data")}
+BESIDE = {("vocab", "errors"), ("request", "sampling"), ("jobs", "sampling"), ("jobs", "request"), ("train", "data")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch", "huggingface_hub"},

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
-from mmada.pipeline import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest, MMaDA
+from mmada.pipeline import MMaDA
 from mmada.prompt import Hole, Message
+from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import fast_text, published_image, published_text
 from mmada.sampling.score import random_order
 

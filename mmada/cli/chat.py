@@ -10,7 +10,7 @@ import typer
 from mmada.cli import options
 
 if TYPE_CHECKING:
-    from mmada.pipeline import Answer
+    from mmada.request import Answer
 
 __all__ = ["chat", "show"]
 

@@ -32,7 +32,7 @@ def draw(
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
     from mmada.cli.session import check_output, load, progress_bar, remarks, save
-    from mmada.pipeline import Drawing, DrawRequest
+    from mmada.request import Drawing, DrawRequest
 
     check_output(output)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None

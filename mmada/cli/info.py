@@ -25,7 +25,8 @@ def info(
     import mmada
     from mmada import checkpoint
     from mmada.model import MMaDAConfig, MMadaModelLM
-    from mmada.pipeline import Defaults, MMaDA
+    from mmada.pipeline import MMaDA
+    from mmada.request import Defaults
 
     if model == "debug":
         pipeline = MMaDA.debug()

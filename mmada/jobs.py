@@ -1,0 +1,296 @@
+"""A request becomes a job: a canvas and a recipe, later a result.
+
+    plan = Planner(prompts, defaults, context=4096, image_tokenizer=...)
+    job = plan.job(request)          # InputError for a bad request, before anything is computed
+    plan.start([job])                # Denoisings to be advanced until they are done
+    plan.go_on(job)                  # True: thinking is done, and the job now draws; start it again
+    plan.result(job)                 # Answer or Drawing
+
+No model is needed here; the pipeline and the server bring the forward passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mmada.canvas import Canvas, Field
+from mmada.errors import ImageError, InputError
+from mmada.image import ImageSource, ImageTokenizer, fit, load_image
+from mmada.prompt import Message, Prompts, messages_of, parse_holes, split_thinking
+from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, FillRequest, Request, Result
+from mmada.sampling import Denoising, Recipe, Step, fast_image, fast_text, infill
+from mmada.vocab import IdRange, VocabLayout
+
+__all__ = ["Job", "Planner", "Sketch"]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request on its way: its canvas and recipe, then the denoising that it is a row of.
+
+    thinks  this is the thinking before a drawing
+    later   the image field of a joint row, drawn when its thinking is done
+    sketch  what a drawing starts from
+    """
+
+    request: Request
+    canvas: Canvas
+    recipe: Recipe
+    layout: VocabLayout
+    negative: Canvas | None = None
+    thinks: bool = False
+    later: Field | None = None
+    sketch: Sketch | None = None
+    thinking: str | None = None
+    prompt: str = ""
+    num_forwards: int = 0
+    denoising: Denoising = field(init=False)
+    row: int = field(init=False)
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.canvas.fields[0].positions)
+
+    @property
+    def num_done(self) -> int:
+        return int((self.denoising.token_ids(self.row) != self.layout.mask_id).sum())
+
+    @property
+    def trace(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.denoising.trace if step.row == self.row)
+
+    def codes(self, ids: Tensor) -> Tensor:
+        """(h, w) codes of a drawing whose open positions have the ids (N,); [MASK] counts as code 0."""
+        assert self.sketch is not None
+        codes = self.sketch.codes.clone()
+        codes[self.sketch.is_open] = (ids.cpu() - self.layout.image_offset).clamp(0, self.layout.codebook_size - 1)
+        return codes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sketch:
+    """What a drawing starts from: codes (h, w), which are open (h, w) bool, and the picture whose other parts stay."""
+
+    codes: Tensor
+    is_open: Tensor
+    picture: Image.Image | None = None
+
+
+class Planner:
+    """Turns requests into jobs and jobs into results, for one model.
+
+    context          most tokens that a canvas may have
+    image_tokenizer  called when an image is first needed
+    """
+
+    def __init__(self, prompts: Prompts, defaults: Defaults, *, context: int, image_tokenizer: Callable[[], ImageTokenizer]) -> None:
+        self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
+
+    @property
+    def layout(self) -> VocabLayout:
+        return self.prompts.layout
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        return self._image_tokenizer()
+
+    def job(self, request: Request) -> Job:
+        if isinstance(request, ChatRequest):
+            job = self._chat_job(request)
+        elif isinstance(request, FillRequest):
+            job = self._fill_job(request)
+        elif isinstance(request, DrawRequest):
+            job = self._draw_job(request)
+        else:
+            raise InputError(f"request is of type {type(request).__name__}; give ChatRequest, DrawRequest or FillRequest")
+        if len(job.canvas) > self.context:
+            raise InputError(
+                f"the request needs {len(job.canvas)} tokens, of which {job.num_slots} are to be filled, and the model's context has {self.context}; "
+                "shorten the prompt, or ask for fewer new tokens or a smaller image"
+            )
+        return job
+
+    def start(self, jobs: Sequence[Job], *, device: torch.device | str = "cpu", trace: bool = False) -> list[Denoising]:
+        """Denoisings that fill the canvases; jobs of equal settings become rows of one."""
+        groups: dict[tuple[Recipe, IdRange], list[Job]] = {}
+        for job in jobs:
+            groups.setdefault((job.recipe, job.canvas.fields[0].ids), []).append(job)
+        denoisings = []
+        for (recipe, _), group in groups.items():
+            denoising = Denoising(
+                [job.canvas.to(device) for job in group],
+                recipe,
+                mask_id=self.layout.mask_id,
+                eos_id=self.layout.eos_id,
+                seeds=[job.request.seed for job in group],
+                negatives=[job.negative.to(device) for job in group if job.negative is not None] or None,
+                record=trace,
+            )
+            denoisings.append(denoising)
+            for row, job in enumerate(group):
+                job.denoising, job.row = denoising, row
+        return denoisings
+
+    def _chat_job(self, request: ChatRequest) -> Job:
+        d = self.defaults
+        num_new = request.max_new_tokens or (d.max_thinking_tokens if request.think else d.max_new_tokens)
+        recipe = request.recipe or self._text_recipe()
+        codes = [self._codes_of(image) for image in request.images]
+        ids = self.layout.any_ids if recipe.propose_any else None
+        canvas = self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
+        return self._text_job(request, canvas, recipe)
+
+    def _fill_job(self, request: FillRequest) -> Job:
+        parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
+        canvas = self.prompts.infill(parts, messages=messages_of(request.messages) if request.messages else ())
+        return self._text_job(request, canvas, request.recipe or infill(threshold=self.defaults.threshold))
+
+    def _text_job(self, request: Request, canvas: Canvas, recipe: Recipe) -> Job:
+        return Job(request, canvas, recipe, self.layout, self.prompts.blank(canvas) if recipe.guidance_scale else None)
+
+    def _draw_job(self, request: DrawRequest) -> Job:
+        if not request.prompt.strip():
+            raise InputError("prompt='' is empty; say what to draw")
+        sketch = self._sketch(request)
+        if request.think:
+            return self._thinking_job(request, sketch)
+        job = Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request), self.layout)
+        return self._guided(job, sketch)
+
+    def _thinking_job(self, request: DrawRequest, sketch: Sketch) -> Job:
+        """The first half of a drawing that is thought about."""
+        if request.image is not None:
+            raise InputError("think=True cannot start from an image; draw without thinking")
+        d = self.defaults
+        if not d.reasons_in_one_row:
+            question = [Message("user", d.style.draw_thinking + request.prompt)]
+            job = self._text_job(request, self.prompts.chat(question, d.max_thinking_tokens), self._text_recipe())
+        else:
+            canvas = self.prompts.reason_draw(request.prompt, d.max_thinking_tokens, sketch.codes.flatten())
+            job = self._text_job(request, canvas.only(0), self._text_recipe())
+            job.later = canvas.fields[1]
+        job.sketch, job.thinks = sketch, True
+        return job
+
+    def go_on(self, job: Job) -> bool:
+        """Call once when a job's denoising is done: whether there is more to do, for which the job has its next canvas."""
+        job.num_forwards += job.denoising.num_forwards[job.row]
+        if not job.thinks:
+            return False
+        assert isinstance(job.request, DrawRequest)
+        assert job.sketch is not None
+        job.thinks = False
+        thought = split_thinking(self.prompts.decode(job.denoising.token_ids(job.row)))
+        job.thinking = thought.thinking
+        job.prompt = thought.answer or thought.thinking or job.request.prompt
+        job.recipe = self._image_recipe(job.request)
+        if job.later is not None:
+            job.canvas = replace(job.denoising.canvas(job.row).to("cpu"), fields=(job.later,))
+        else:
+            job.canvas = self._drawing(job.prompt, job.sketch)
+        self._guided(job, job.sketch)
+        return True
+
+    def _guided(self, job: Job, sketch: Sketch) -> Job:
+        """Give a drawing its unconditional row, which drops the prompt and any thinking."""
+        assert isinstance(job.request, DrawRequest)
+        job.sketch = sketch
+        job.prompt = job.prompt or job.request.prompt
+        job.negative = self._drawing(job.request.negative_prompt, sketch) if job.recipe.guidance_scale else None
+        return job
+
+    def _drawing(self, prompt: str, sketch: Sketch) -> Canvas:
+        return self.prompts.draw(prompt, sketch.codes.flatten(), is_open=sketch.is_open.flatten())
+
+    def _text_recipe(self) -> Recipe:
+        return fast_text(threshold=self.defaults.threshold, block_length=self.defaults.block_length)
+
+    def _image_recipe(self, request: DrawRequest) -> Recipe:
+        if request.recipe is not None:
+            return request.recipe
+        d = self.defaults
+        scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        return fast_image(steps=d.image_steps if request.steps is None else request.steps, guidance_scale=scale)
+
+    def _codes_of(self, image: ImageSource) -> Tensor:
+        """(N,) codes of an image at the checkpoint's size."""
+        d = self.defaults
+        codes = self.image_tokenizer.encode_images([image], size=(d.image_height, d.image_width), mode=d.image_mode)
+        return codes.flatten().cpu()
+
+    def _sketch(self, request: DrawRequest) -> Sketch:
+        """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""
+        factor = self.image_tokenizer.factor
+        if request.image is None:
+            if request.mask is not None or any(request.extend):
+                raise InputError("mask and extend need an image to start from; give image")
+            height, width = request.size or (self.defaults.image_height, self.defaults.image_width)
+            _whole_tokens("size", (height, width), factor)
+            shape = (height // factor, width // factor)
+            return Sketch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+        picture = load_image(request.image)
+        height, width = request.size or tuple(max(1, side // factor) * factor for side in (picture.height, picture.width))
+        _whole_tokens("size", (height, width), factor)
+        _whole_tokens("extend", request.extend, factor, least=0)
+        is_open = torch.zeros(height // factor, width // factor, dtype=torch.bool)
+        if request.mask is not None:
+            marks = load_image(request.mask)
+            if marks.size != picture.size:
+                raise ImageError(
+                    f"mask is {marks.width}x{marks.height} pixels, image {picture.width}x{picture.height}; make them the same size"
+                )
+            marks = fit(marks, height=height, width=width, mode="crop")
+            lit = torch.from_numpy(np.asarray(marks.convert("L")).copy()) > 127
+            is_open = lit.unflatten(0, (-1, factor)).unflatten(2, (-1, factor)).any(3).any(1)
+        picture = fit(picture, height=height, width=width, mode="crop")
+        codes = self.image_tokenizer.encode_images([picture])[0].cpu()
+        left, top, right, bottom = request.extend
+        around = (left // factor, right // factor, top // factor, bottom // factor)
+        codes, is_open = F.pad(codes, around), F.pad(is_open, around, value=True)
+        if not bool(is_open.any()):
+            raise InputError("nothing is to be drawn: mask is black everywhere and extend is 0; mark a part in white or extend the image")
+        frame = Image.new("RGB", (width + left + right, height + top + bottom))
+        frame.paste(picture, (left, top))
+        return Sketch(codes, is_open, frame)
+
+    def result(self, job: Job) -> Result:
+        """What was filled, as text or as a picture."""
+        ids = job.denoising.token_ids(job.row)
+        if isinstance(job.request, DrawRequest):
+            return self._finish_drawing(job, ids)
+        reason = job.denoising.finish_reasons[job.row]
+        if isinstance(job.request, FillRequest):
+            tokens = job.denoising.canvas(job.row).tokens
+            shown = tokens[1:] if not job.request.messages else tokens[self._start_of_answer(tokens) :]
+            return Answer(self.prompts.decode(shown), None, "stop", tuple(ids.tolist()), job.num_forwards, job.trace)
+        thought = split_thinking(self.prompts.decode(ids))
+        return Answer(thought.answer, thought.thinking, reason, tuple(ids.tolist()), job.num_forwards, job.trace)
+
+    def _finish_drawing(self, job: Job, ids: Tensor) -> Drawing:
+        assert job.sketch is not None
+        codes = job.codes(ids)
+        (image,) = self.image_tokenizer.decode_images(codes[None])
+        if job.sketch.picture is not None:
+            # Given tokens keep their own pixels, not their reconstruction.
+            given = Image.fromarray((~job.sketch.is_open).numpy().astype(np.uint8) * 255)
+            image.paste(job.sketch.picture, mask=given.resize(image.size, Image.Resampling.NEAREST))
+        return Drawing(image, codes, job.thinking, job.prompt, job.num_forwards, job.trace)
+
+    def _start_of_answer(self, tokens: Tensor) -> int:
+        """Behind the last header and its newline."""
+        header = int((tokens == self.layout.end_header_id).nonzero()[-1])
+        return header + 1 + len(self.prompts.encode("\n"))
+
+
+def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:
+    """Raise InputError unless every value is a whole number of tokens of `factor` pixels, and at least `least` of them."""
+    if any(value % factor or value < least * factor for value in values):
+        near = tuple(max(least, round(value / factor)) * factor for value in values)
+        raise InputError(f"{name}={tuple(values)} must be multiples of {factor} pixels, at least {least * factor}; try {near}")

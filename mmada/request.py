@@ -1,0 +1,168 @@
+"""What users ask for and what they get: plain records, shared by the pipeline and the server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from mmada.errors import CheckpointError, MMaDAError, suggest
+from mmada.image import FitMode, ImageSource
+from mmada.prompt import Hole, Message, Style
+from mmada.sampling import Recipe, Step
+
+__all__ = [
+    "Answer",
+    "ChatRequest",
+    "Conversation",
+    "Defaults",
+    "DrawRequest",
+    "Drawing",
+    "EmptyAnswerError",
+    "FillRequest",
+    "Request",
+    "Result",
+]
+
+DEFAULTS_NAME = "mmada.json"
+
+Conversation = str | Sequence[Message | Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models."""
+
+    max_new_tokens: int = 256
+    """room for an answer, in tokens"""
+    max_thinking_tokens: int = 512
+    """room for thinking and answer together"""
+    block_length: int = 32
+    threshold: float = 0.9
+    """a text token is committed when its probability reaches this"""
+    image_height: int = 512
+    image_width: int = 512
+    """pixels; what images are brought to before they are looked at, and the size of drawings"""
+    image_mode: FitMode = "crop"
+    image_steps: int = 15
+    guidance_scale: float = 3.5
+    reasons_in_one_row: bool = False
+    """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
+    style: Style = field(default_factory=Style)
+
+    def save(self, directory: Path) -> None:
+        (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Defaults:
+        """From mmada.json, or the published values where there is none. Raises CheckpointError on an unknown field."""
+        file = directory / DEFAULTS_NAME
+        if not file.exists():
+            return cls()
+        values = json.loads(file.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(cls)}
+        for name in sorted(set(values) - known):
+            raise CheckpointError(f"{file} has the unknown field {name!r}: {suggest(name, known)}")
+        return cls(**{**values, "style": Style(**values.get("style", {}))})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A conversation, with or without images, to be answered. `recipe` overrides the checkpoint's way of decoding text."""
+
+    messages: Conversation
+    images: Sequence[ImageSource] = ()
+    think: bool = False
+    max_new_tokens: int | None = None
+    recipe: Recipe | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """An image to be drawn; with `image` and `mask`, a part of an image to be drawn anew.
+
+    size      (height, width) in pixels
+    image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
+    mask      where to draw, non-black; as large as `image`; everything in tokens that it touches
+    extend    (left, top, right, bottom) pixels to add around `image` and draw
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    size: tuple[int, int] | None = None
+    image: ImageSource | None = None
+    mask: ImageSource | None = None
+    extend: tuple[int, int, int, int] = (0, 0, 0, 0)
+    think: bool = False
+    steps: int | None = None
+    guidance_scale: float | None = None
+    recipe: Recipe | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FillRequest:
+    """A text with holes, `[MASK:n]` for n tokens, to be completed; with messages, the text is the answer to them."""
+
+    template: str | Sequence[str | Hole]
+    messages: Conversation = ()
+    recipe: Recipe | None = None
+    seed: int = 0
+
+
+Request = ChatRequest | DrawRequest | FillRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Text, with what was thought before it. finish_reason is "stop" or "length"; num_forwards counts model evaluations."""
+
+    text: str
+    thinking: str | None
+    finish_reason: str
+    token_ids: tuple[int, ...]
+    num_forwards: int
+    trace: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no text, and what would help; None if there is one."""
+        if self.text:
+            return None
+        if self.thinking is not None:
+            return f"the thinking used all {len(self.token_ids)} tokens and was not closed; raise max_new_tokens, or ask without thinking"
+        if self.finish_reason == "stop":
+            return "the model ended its answer at once; rephrase the question, or raise the temperature"
+        return "the model produced no printable token; this checkpoint cannot answer the question"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """An image with its codes (h, w), and what was thought before it was drawn."""
+
+    image: Image.Image
+    codes: Tensor
+    thinking: str | None
+    prompt: str
+    """what was drawn: the request's prompt, or what thinking made of it"""
+    num_forwards: int
+    trace: tuple[Step, ...] = ()
+
+
+Result = Answer | Drawing
+
+
+class EmptyAnswerError(MMaDAError):
+    """The model gave no answer. `results` holds what was produced all the same, for every request of the call."""
+
+    def __init__(self, message: str, results: Sequence[Result]) -> None:
+        super().__init__(message)
+        self.results = list(results)
