@@ -129,6 +129,7 @@ class Planner:
                 recipe,
                 mask_id=self.layout.mask_id,
                 eos_id=self.layout.eos_id,
+                stop_ids=[self.layout.eot_id],
                 seeds=[job.request.seed for job in group],
                 negatives=[job.negative.to(device) for job in group if job.negative is not None] or None,
                 record=trace,

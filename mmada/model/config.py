@@ -7,6 +7,7 @@ dropout) must keep their values: anything else is an error that names the field.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
@@ -104,6 +105,8 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     vocab_layout: dict[str, int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for name in self.attribute_map.keys() & kwargs.keys():
+            setattr(self, name, kwargs.pop(name))
         if self.multi_query_attention:
             self.n_kv_heads = 1
         if self.n_kv_heads is None:
@@ -140,6 +143,10 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         ]
         if wrong:
             raise InputError(f"unsupported backbone configuration: {', '.join(wrong)}; no published checkpoint uses other values")
+        sizes = ("d_model", "n_heads", "n_kv_heads", "n_layers", "mlp_hidden_size", "embedding_size")
+        small = [f"{name}={getattr(self, name)!r}" for name in sizes if not isinstance(getattr(self, name), int) or getattr(self, name) < 1]
+        if small:
+            raise InputError(f"{', '.join(small)} must be a whole number of at least 1")
         if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
             raise InputError(f"d_model={self.d_model} must be n_heads={self.n_heads} times an even head width")
         if self.n_heads % (self.n_kv_heads or 1):
@@ -161,9 +168,12 @@ PRESETS: dict[str, dict[str, int | bool]] = {
 
 
 def preset(name: str, *, layout: VocabLayout = PUBLISHED, **changes: Any) -> MMaDAConfig:
-    """The configuration of a named size over a vocabulary. Raises InputError for an unknown name."""
+    """The configuration of a named size over a vocabulary, with some fields changed. Raises InputError for an unknown name."""
     if name not in PRESETS:
         raise InputError(f"preset={name!r} is unknown: {suggest(name, PRESETS)}")
+    known = {field.name for field in fields(MMaDAConfig)} | MMaDAConfig.attribute_map.keys()
+    if unknown := sorted(changes.keys() - known):
+        raise InputError(f"unknown configuration field {unknown[0]!r}: {suggest(unknown[0], known)}")
     vocabulary: dict[str, Any] = {
         "vocab_size": layout.vocab_size,
         "embedding_size": layout.vocab_size,

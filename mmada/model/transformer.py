@@ -125,8 +125,14 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
-        weight: Tensor = self.get_output_embeddings().weight  # type: ignore[assignment]
+        weight = self.head_weight
         return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D)"""
+        weight: Tensor = self.get_output_embeddings().weight  # type: ignore[assignment]
+        return weight
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.transformer["wte"]

@@ -60,7 +60,8 @@ class Denoising:
     negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
                 if recipe.guidance_scale > 0
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbours
-    eos_id      ends a text, if recipe.stop_at_eos and the field may hold it
+    eos_id      ends a text, if recipe.stop_at_eos and the field may hold it, and fills what is behind the end
+    stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `Step`: costs a copy to the host each step
     Raises InputError if arguments disagree.
     """
@@ -72,6 +73,7 @@ class Denoising:
         *,
         mask_id: int,
         eos_id: int | None = None,
+        stop_ids: Sequence[int] = (),
         seeds: Sequence[int] | None = None,
         negatives: Sequence[Canvas] | None = None,
         record: bool = False,
@@ -107,6 +109,7 @@ class Denoising:
 
         self._record = record
         self._eos = eos_id if recipe.stop_at_eos and eos_id is not None and eos_id in self.ids else None
+        self._ends = torch.tensor([] if self._eos is None else [self._eos, *stop_ids], device=canvases[0].tokens.device)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._steps_in_block = [recipe.steps_in_block(n) or 1 for n in self.counts]
         self._block, self._step = [0] * rows, [0] * rows
@@ -282,7 +285,7 @@ class Denoising:
         """(A,) whether an end token is committed and everything before it too."""
         width = self._open.shape[1]
         place = torch.arange(width, device=rows.device)
-        first_end = place.where((self._filled[rows] == self._eos) & ~self._open[rows], width).amin(1)
+        first_end = place.where(torch.isin(self._filled[rows], self._ends) & ~self._open[rows], width).amin(1)
         first_open = place.where(self._open[rows], width).amin(1)
         return first_end < first_open
 

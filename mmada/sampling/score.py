@@ -1,6 +1,6 @@
 """How sure a proposal is; the surest positions are committed first.
 
-Each function takes logits (..., V), the proposed indices (...) and one uniform number a position, and returns (...) float32,
+Each function takes logits (..., V), the proposed indices (...) and one uniform number a position, and returns (...) floats,
 larger = surer. Probabilities are those of the untempered softmax over the allowed ids.
 """
 
@@ -17,8 +17,12 @@ Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
-    """Probability of the proposed token: the published "low confidence remasking", which keeps the highest."""
-    return (logits.gather(-1, proposal[..., None])[..., 0] - logits.logsumexp(-1)).exp()
+    """Probability of the proposed token: the published "low confidence remasking", which keeps the highest.
+
+    In float64, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
+    """
+    wide = logits.double()
+    return (wide.gather(-1, proposal[..., None])[..., 0] - wide.logsumexp(-1)).exp()
 
 
 def margin(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:

@@ -44,10 +44,14 @@ def test_text(golden, name):
 @pytest.mark.parametrize("name", ["no_cfg", "cfg", "cfg_12_steps"])
 def test_image(golden, name):
     guidance, steps = float(golden[f"t2i.{name}.guidance"]), int(golden[f"t2i.{name}.steps"])
-    canvases, negatives = [], []
-    for kind, into in (("", canvases), ("uncond_", negatives)):
-        for tokens, attend in zip(golden[f"t2i.{kind}input_ids"], golden[f"t2i.{kind}attention_mask"], strict=True):
-            into.append(golden.canvas(tokens, attend, tokens == golden.mask_id, golden.image_ids))
+    is_open = golden["t2i.input_ids"] == golden.mask_id
+    canvases, negatives = (
+        [
+            golden.canvas(tokens, attend, opened, golden.image_ids)
+            for tokens, attend, opened in zip(golden[f"t2i.{kind}input_ids"], golden[f"t2i.{kind}attention_mask"], is_open, strict=True)
+        ]
+        for kind in ("", "uncond_")
+    )
     recipe = published_image(steps=steps, guidance_scale=guidance, temperature=0, score_temperature=0)
     denoising = Denoising(canvases, recipe, mask_id=golden.mask_id, negatives=negatives if guidance else None)
     for _ in denoise([denoising], golden.denoiser):

@@ -1,0 +1,133 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmada.sampling.propose import keep_top_k, keep_top_p, propose
+
+few = settings(derandomize=True, max_examples=40, deadline=None)
+below_one = st.floats(0, 1, exclude_max=True, width=32)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def is_drawn_from(draws, p):
+    """Chi-square of draws (N,) against p (V,) over the ids of p > 0: a false alarm for one seed in a million."""
+    counts = torch.bincount(draws, minlength=len(p)).double()
+    kept = p > 0
+    if counts[~kept].any():
+        return False
+    if kept.sum() == 1:
+        return True
+    expected = len(draws) * p[kept].double()
+    statistic = ((counts[kept] - expected) ** 2 / expected).sum()
+    return torch.special.gammaincc(torch.tensor((int(kept.sum()) - 1) / 2).double(), statistic / 2) > 1e-6
+
+
+LOGITS = torch.tensor([0.5, 2.0, -1.0, 1.0, -torch.inf, 0.0])
+SETTINGS = [(1.0, None, None), (0.6, None, None), (2.0, 3, None), (1.0, None, 0.7), (1.5, 4, 0.8), (0.5, 1, None)]
+
+
+@pytest.mark.parametrize(("temperature", "top_k", "top_p"), SETTINGS)
+def test_draws_follow_the_tempered_and_cut_softmax(temperature, top_k, top_p):
+    p = (LOGITS.double() / temperature).softmax(-1)
+    order = p.argsort(descending=True).tolist()
+    if top_k is not None:
+        p[order[top_k:]] = 0
+        p /= p.sum()
+    if top_p is not None:
+        kept = next(n for n in range(1, 7) if p[order[:n]].sum() >= top_p)
+        p[order[kept:]] = 0
+        p /= p.sum()
+    uniform = torch.rand(5000, generator=seeded())
+    draws = propose(LOGITS.expand(5000, -1), uniform, temperature=temperature, top_k=top_k, top_p=top_p)
+    assert is_drawn_from(draws, p)
+
+
+def test_the_check_of_frequencies_would_notice():
+    uniform = torch.rand(5000, generator=seeded())
+    draws = propose(LOGITS.expand(5000, -1), uniform, temperature=1.0)
+    assert not is_drawn_from(draws, (LOGITS.double() / 1.2).softmax(-1))
+
+
+@few
+@given(st.integers(0, 10**6), st.floats(0.1, 3))
+def test_a_draw_is_the_inverse_of_the_cumulative_distribution(seed, temperature):
+    logits, uniform = torch.randn(2, 3, 5, generator=seeded(seed)), torch.rand(2, 3, generator=seeded(seed + 1))
+    drawn = propose(logits, uniform, temperature=temperature)
+    assert drawn.shape == (2, 3)
+    for b in range(2):
+        for i in range(3):
+            weights = [math.exp(value / temperature) for value in logits[b, i].double().tolist()]
+            reached = [sum(weights[: n + 1]) / sum(weights) for n in range(5)]
+            naive = next(n for n in range(5) if reached[n] > uniform[b, i] - 1e-7)
+            at_an_edge = next((n for n in range(5) if reached[n] > uniform[b, i] + 1e-7), 4)
+            assert drawn[b, i].item() in {naive, at_an_edge}
+
+
+@few
+@given(st.integers(0, 10**6), st.lists(st.booleans(), min_size=8, max_size=8).filter(any), below_one, st.sampled_from(SETTINGS))
+def test_an_id_that_is_not_allowed_is_never_drawn(seed, allowed, uniform, setting):
+    temperature, top_k, top_p = setting
+    logits = torch.randn(8, generator=seeded(seed)).masked_fill(~torch.tensor(allowed), -torch.inf)
+    assert allowed[int(propose(logits, torch.tensor(uniform), temperature=temperature, top_k=top_k, top_p=top_p))]
+    assert allowed[int(propose(logits, torch.tensor(uniform), temperature=0))]
+
+
+def test_the_ends_of_the_unit_interval():
+    logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf])
+    assert propose(logits, torch.tensor(0.0), temperature=1.0) == 1
+    assert propose(logits, torch.tensor(1 - 2**-24), temperature=1.0) == 2
+
+
+def test_temperature_zero_is_the_arg_max_whatever_the_numbers():
+    logits = torch.randn(4, 9, generator=seeded())
+    for seed in range(3):
+        assert torch.equal(propose(logits, torch.rand(4, generator=seeded(seed)), temperature=0), logits.argmax(-1))
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, None), (None, 1e-6), (1, 1.0)])
+def test_one_candidate_is_the_arg_max(top_k, top_p):
+    logits = torch.randn(50, 9, generator=seeded())
+    drawn = propose(logits, torch.rand(50, generator=seeded(1)), temperature=3.0, top_k=top_k, top_p=top_p)
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
+def test_a_large_vocabulary_keeps_its_last_ids():
+    # In float32 the cumulative sum of 130,000 equal numbers would lose the place by hundreds.
+    size, uniform = 130_000, torch.tensor([0.3, 0.999995])
+    assert propose(torch.zeros(2, size), uniform, temperature=1.0).tolist() == [int(u * size) for u in uniform.double().tolist()]
+
+
+@few
+@given(st.integers(0, 10**6), st.integers(1, 12))
+def test_keep_top_k_keeps_the_k_largest(seed, k):
+    logits = torch.randn(2, 9, generator=seeded(seed))
+    kept = keep_top_k(logits, k)
+    for row, before in zip(kept, logits, strict=True):
+        expected = set(before.argsort(descending=True)[:k].tolist())
+        assert {i for i in range(9) if row[i] == before[i]} == expected
+        assert all(row[i] == -torch.inf for i in range(9) if i not in expected)
+
+
+@few
+@given(st.integers(0, 10**6), st.floats(0.05, 1))
+def test_keep_top_p_keeps_the_smallest_set_that_reaches_p(seed, p):
+    logits = torch.randn(2, 9, generator=seeded(seed)).double()
+    kept = keep_top_p(logits, p)
+    for row, before in zip(kept, logits, strict=True):
+        probability, order = before.softmax(-1), before.argsort(descending=True).tolist()
+        size = next((n for n in range(1, 9) if probability[order[:n]].sum() >= p), 9)
+        assert {i for i in range(9) if row[i] == before[i]} == set(order[:size])
+        assert all(row[i] == -torch.inf for i in order[size:])
+
+
+def test_cutting_leaves_the_logits_as_they_were():
+    logits = torch.randn(3, 9, generator=seeded())
+    before = logits.clone()
+    propose(logits, torch.rand(3, generator=seeded()), temperature=0.5, top_k=2, top_p=0.5)
+    assert torch.equal(logits, before)
