@@ -1,0 +1,344 @@
+"""Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..99.
+
+    prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 20 more coins. How many coins does Tom have now?
+    think    14 - 9 = 5; 5 + 20 = 25
+    answer   25
+
+A story is an opening, some events and a question; a comparison brings in a second person. Each clause is a template with its
+operation, so a story and its steps grow together. Nouns of stories are no objects of the world: "three apples" in a story must not meet
+the held-out numbers of apples in pictures. `gsm_symbolic` adapts a harder set of reasoning-gym, with its written solutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from mmada.data.emoji.chooser import Chooser, DeadEndError
+from mmada.data.emoji.example import Example, Meta
+from mmada.data.emoji.split import HELD_OUT_SHARE, Combination, Split, Templates, stable_hash
+from mmada.errors import InputError, MissingDependencyError
+
+__all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "gsm_symbolic"]
+
+MAX_VALUE = 99
+_MAX_DRAWS = 40
+
+ITEMS = ("coins", "marbles", "stickers", "stamps", "shells", "cards", "beads", "buttons", "nuts", "tickets", "photos", "pebbles")
+_PEOPLE = ("Tom", "Mia", "Ana", "Ben", "Eva", "Leo", "Ida", "Max", "Zoe", "Sam", "Lily", "Noah", "Omar", "Rosa", "Kim", "Paul")
+
+_OPENINGS = Templates(
+    "opening",
+    "{n} has {a} {i}.",
+    "{n} starts with {a} {i}.",
+    "{n} owns {a} {i}.",
+    "At first {n} has {a} {i}.",
+    "There are {a} {i} in the pocket of {n}.",
+    "In the morning {n} has {a} {i}.",
+    "{n} finds {a} {i} at home.",
+    "{n} keeps {a} {i} in a drawer.",
+    "{n} gets {a} {i} as a present.",
+    "Today {n} counts {a} {i}.",
+)
+_PRODUCTS = Templates(
+    "opening *",
+    "{n} has {a} bags with {b} {i} in each.",
+    "{n} fills {a} jars with {b} {i} each.",
+    "{n} buys {a} packs of {b} {i}.",
+    "{n} lays out {a} rows of {b} {i}.",
+    "There are {a} plates with {b} {i} each on the table of {n}.",
+    "{n} collects {b} {i} a day for {a} days.",
+    "{n} gets {a} letters with {b} {i} in each.",
+    "On each of {a} shelves {n} has {b} {i}.",
+    "{n} makes {a} piles of {b} {i}.",
+)
+_EVENTS: Mapping[str, Templates] = {
+    "+": Templates(
+        "event +",
+        "{n} buys {b} more.",
+        "{n} finds {b} more.",
+        "{n} gets {b} {i} from {m}.",
+        "{m} gives {b} {i} to {n}.",
+        "{n} wins {b} {i}.",
+        "Then {n} picks up {b} more {i}.",
+        "{n} adds {b} {i}.",
+        "Later {n} is given {b} more.",
+        "{b} more {i} come in the mail for {n}.",
+        "{n} trades a hat for {b} {i}.",
+    ),
+    "-": Templates(
+        "event -",
+        "{n} loses {b}.",
+        "{n} gives {b} to {m}.",
+        "{n} sells {b} {i}.",
+        "{m} takes {b} {i} away from {n}.",
+        "{b} of the {i} break.",
+        "Then {n} drops {b} of them.",
+        "{n} uses up {b} {i}.",
+        "Later {n} throws {b} {i} away.",
+        "{n} lends {b} {i} to {m}.",
+        "{n} hides {b} {i} and cannot find them again.",
+    ),
+    "*": Templates(
+        "event *",
+        "Then {n} gets {b} times as many.",
+        "Soon {n} has {b} times as many.",
+        "By luck {n} ends up with {b} times as many {i}.",
+        "A trick turns them into {b} times as many {i}.",
+        "After a week {n} has {b} times as many {i}.",
+        "The number of {i} grows to {b} times as many.",
+        "{n} trades them for {b} times as many.",
+    ),
+}
+_COMPARISONS: Mapping[str, Templates] = {
+    "+": Templates(
+        "comparison +",
+        "{m} has {b} more {i} than {n}.",
+        "{m} has {b} more than {n}.",
+        "{m} owns {b} {i} more than {n}.",
+        "{m} has as many {i} as {n} and {b} more.",
+        "{m} counts {b} {i} more than {n} has.",
+        "{n} has {b} fewer {i} than {m}.",
+    ),
+    "-": Templates(
+        "comparison -",
+        "{m} has {b} fewer {i} than {n}.",
+        "{m} has {b} fewer than {n}.",
+        "{m} owns {b} {i} less than {n}.",
+        "{m} lacks {b} {i} to have as many as {n}.",
+        "{m} counts {b} {i} fewer than {n} has.",
+        "{n} has {b} more {i} than {m}.",
+    ),
+    "*": Templates(
+        "comparison *",
+        "{m} has {b} times as many {i} as {n}.",
+        "{m} has {b} times as many as {n}.",
+        "{m} owns {b} times the {i} of {n}.",
+        "{m} counts {b} times as many {i} as {n} has.",
+        "For each one that {n} has, {m} has {b}.",
+    ),
+}
+_ASK_NOW = Templates(
+    "ask now",
+    "How many {i} does {n} have now?",
+    "How many {i} does {n} have in the end?",
+    "How many {i} does {n} finally have?",
+    "How many does {n} have now?",
+    "What is the number of {i} that {n} has now?",
+    "How many {i} is that for {n}?",
+    "With how many {i} does {n} end up?",
+    "Now count the {i} of {n}. How many?",
+)
+_ASK_OTHER = Templates(
+    "ask other",
+    "How many {i} does {m} have?",
+    "How many does {m} have?",
+    "What is the number of {i} that {m} has?",
+    "How many {i} belong to {m}?",
+    "Count the {i} of {m}. How many?",
+)
+_ASK_TOGETHER = Templates(
+    "ask together",
+    "How many {i} do they have together?",
+    "How many {i} do {n} and {m} have in all?",
+    "How many is that in all?",
+    "What is the total number of {i}?",
+    "How many {i} do the two have together?",
+    "Count the {i} of {n} and {m} together. How many?",
+)
+_COMPUTE = Templates(
+    "compute",
+    "What is {e}?",
+    "Compute {e}.",
+    "{e} = ?",
+    "{e}",
+    "Calculate {e}.",
+    "How much is {e}?",
+    "Work out {e}.",
+    "Tell me what {e} is.",
+    "Solve: {e}",
+    "What do you get for {e}?",
+    "Please evaluate {e}.",
+)
+TABLES = (
+    _OPENINGS,
+    _PRODUCTS,
+    *_EVENTS.values(),
+    *_COMPARISONS.values(),
+    _ASK_NOW,
+    _ASK_OTHER,
+    _ASK_TOGETHER,
+    _COMPUTE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation on two numbers."""
+
+    left: int
+    operation: str
+    right: int
+
+    @property
+    def result(self) -> int:
+        return {"+": self.left + self.right, "-": self.left - self.right, "*": self.left * self.right}[self.operation]
+
+    @property
+    def combination(self) -> Combination:
+        """What the split knows the step by."""
+        return ("expression", f"{self.left} {self.operation} {self.right}")
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.operation} {self.right} = {self.result}"
+
+
+_OPERATIONS: Mapping[str, float] = {"+": 0.4, "-": 0.4, "*": 0.2}
+_TIMES_TABLE = 9
+_MAX_FACTOR = 5
+
+
+def _is_allowed(c: Chooser, step: Step) -> bool:
+    """Whether a step ends in 0..99 and belongs to this side of the split."""
+    return 0 <= step.result <= MAX_VALUE and c.allows(step.combination)
+
+
+def _allowed_step(c: Chooser, draw: Callable[[], Step]) -> Step:
+    for _ in range(_MAX_DRAWS):
+        step = draw()
+        if _is_allowed(c, step):
+            return step
+    raise DeadEndError
+
+
+def _product(c: Chooser) -> Step:
+    """A product of the multiplication table."""
+    return _allowed_step(c, lambda: Step(c.between(2, _TIMES_TABLE), "*", c.between(2, _TIMES_TABLE)))
+
+
+def _next_step(c: Chooser, left: int, operations: Mapping[str, float] = _OPERATIONS) -> Step:
+    """A step that begins with a known value; of nothing there is only more to get."""
+
+    def draw() -> Step:
+        operation = c.weighted(operations) if left else "+"
+        if operation == "*":
+            return Step(left, operation, c.between(2, _MAX_FACTOR))
+        most = max(1, MAX_VALUE - left if operation == "+" else left)
+        # Half of the numbers are small, as they are in life.
+        return Step(left, operation, c.between(1, min(most, 20) if c.chance(0.5) else most))
+
+    return _allowed_step(c, draw)
+
+
+def _start(c: Chooser) -> int:
+    return c.between(2, 30 if c.chance(0.4) else MAX_VALUE)
+
+
+class _Story:
+    """Clauses and steps of a word problem, which grow together."""
+
+    def __init__(self, c: Chooser) -> None:
+        self.c = c
+        n, m = c.shuffled(_PEOPLE)[:2]
+        self.words = {"n": n, "m": m, "i": c.pick(ITEMS)}
+        self.clauses: list[str] = []
+        self.steps: list[Step] = []
+        self.value = 0
+
+    def say(self, table: Templates, **numbers: int) -> None:
+        self.clauses.append(self.c.template(table).format(**self.words, **numbers))
+
+    def take(self, step: Step) -> None:
+        self.steps.append(step)
+        self.value = step.result
+
+    def open(self) -> None:
+        self.value = _start(self.c)
+        self.say(_OPENINGS, a=self.value)
+
+    def open_with_product(self) -> None:
+        self.take(_product(self.c))
+        self.say(_PRODUCTS, a=self.steps[-1].left, b=self.steps[-1].right)
+
+    def go_on(self, tables: Mapping[str, Templates]) -> None:
+        """An event, or a comparison, with its step."""
+        self.take(_next_step(self.c, self.value))
+        self.say(tables[self.steps[-1].operation], b=self.steps[-1].right)
+
+    def add_up(self, value: int) -> None:
+        """What the two people have together."""
+        self.take(Step(value, "+", self.value))
+        if not _is_allowed(self.c, self.steps[-1]):
+            raise DeadEndError
+
+
+def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step]) -> Example:
+    meta = Meta(stated=tuple(step.combination for step in steps), templates=tuple(c.templates))
+    return Example(task="text", kind=kind, prompt=prompt, think="; ".join(map(str, steps)), answer=str(steps[-1].result), meta=meta)
+
+
+def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
+    def make(c: Chooser) -> Example:
+        story = _Story(c)
+        compares = c.chance(0.3)
+        adds_up = compares and num_steps > 1 and c.chance(0.5)
+        num_last = compares + adds_up
+        if num_steps > num_last and c.chance(0.25):
+            story.open_with_product()
+        else:
+            story.open()
+        while len(story.steps) < num_steps - num_last:
+            story.go_on(_EVENTS)
+        mine = story.value
+        if compares:
+            story.go_on(_COMPARISONS)
+        if adds_up:
+            story.add_up(mine)
+        story.say(_ASK_TOGETHER if adds_up else _ASK_OTHER if compares else _ASK_NOW)
+        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps)
+
+    return make
+
+
+def _expression(c: Chooser) -> Example:
+    """One to three operations in a row; a product only at the start, so that they are worked out from left to right."""
+    num_steps = c.between(1, 3)
+    steps = [_product(c) if c.chance(0.25) else _next_step(c, _start(c), {"+": 0.5, "-": 0.5})]
+    while len(steps) < num_steps:
+        steps.append(_next_step(c, steps[-1].result, {"+": 0.5, "-": 0.5}))
+    expression = " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
+    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression), steps)
+
+
+ARITHMETIC: Mapping[str, Callable[[Chooser], Example]] = {
+    "expression": _expression,
+    "arithmetic1": _word_problem(1),
+    "arithmetic2": _word_problem(2),
+    "arithmetic3": _word_problem(3),
+}
+"""Kind -> what makes an example of it."""
+
+
+def gsm_symbolic(num_examples: int, *, seed: int, split: Split = "train") -> Iterator[Example]:
+    """Grade-school problems of reasoning-gym (100 templates after GSM8K) with written solutions: harder, with larger numbers.
+
+    Every tenth problem, by the hash of its text, belongs to the test. Raises MissingDependencyError without reasoning-gym.
+    """
+    if num_examples < 1:
+        raise InputError(f"num_examples={num_examples} must be at least 1")
+    try:
+        create_dataset = import_module("reasoning_gym").create_dataset
+    except ImportError as error:
+        raise MissingDependencyError("gsm_symbolic needs the package reasoning-gym; run pip install reasoning-gym") from error
+    made = 0
+    # The data set is made item by item, so a size that is never reached costs nothing.
+    for entry in create_dataset("gsm_symbolic", seed=seed, size=1000 + 40 * num_examples):
+        question = entry["question"].removesuffix(" Give the result as your final answer. Do not include units.")
+        if (split == "test") != (stable_hash("gsm_symbolic", question) < HELD_OUT_SHARE):
+            continue
+        solution = entry["metadata"]["answer_cot"].rsplit("####", 1)[0].strip()
+        yield Example(task="text", kind="gsm_symbolic", prompt=question, think=solution, answer=entry["answer"])
+        made += 1
+        if made == num_examples:
+            return

@@ -1,0 +1,94 @@
+"""Word problems: every step is true, follows from the prompt, and stays within two digits."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+
+from mmada.data.emoji import Example, gsm_symbolic, objects, sample
+from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES
+from mmada.errors import InputError, MissingDependencyError
+
+STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
+EXAMPLES = 1500
+
+
+def steps_of(example: Example) -> list[tuple[int, str, int, int]]:
+    assert example.think is not None
+    return [(int(a), operation, int(b), int(c)) for a, operation, b, c in STEP.findall(example.think)]
+
+
+@pytest.mark.parametrize(("kind", "num_steps"), [("arithmetic1", 1), ("arithmetic2", 2), ("arithmetic3", 3)])
+def test_steps_are_true_and_follow_from_the_story(kind: str, num_steps: int) -> None:
+    rng = np.random.default_rng(num_steps)
+    operations = set()
+    for _ in range(EXAMPLES):
+        example = sample(kind, rng)
+        steps = steps_of(example)
+        assert len(steps) == num_steps
+        known = [int(number) for number in re.findall(r"\d+", example.prompt)]
+        # The story gives one number more than it has steps; adding up two people's sums takes none.
+        assert len(known) in (num_steps, num_steps + 1)
+        for left, operation, right, result in steps:
+            assert {"+": left + right, "-": left - right, "*": left * right}[operation] == result
+            assert 0 <= result <= MAX_VALUE
+            assert left in known
+            assert right in known
+            known.append(result)
+            operations.add(operation)
+        assert example.answer == str(steps[-1][3])
+        assert example.think == "; ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
+    assert operations == {"+", "-", "*"}
+
+
+def test_expressions_have_their_usual_value() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(EXAMPLES):
+        example = sample("expression", rng)
+        found = re.search(r"\d+( [-+*] \d+)+", example.prompt)
+        assert found is not None
+        assert str(eval(found.group())) == example.answer  # digits and operators only
+        assert all(0 <= result <= MAX_VALUE for *_, result in steps_of(example))
+
+
+def test_answers_are_spread_out() -> None:
+    rng = np.random.default_rng(5)
+    answers = [int(sample("arithmetic2", rng).answer) for _ in range(EXAMPLES)]
+    shares = np.histogram(answers, bins=5, range=(0, 100))[0] / EXAMPLES
+    assert shares.min() > 0.1
+    assert shares.max() < 0.4
+    assert len(set(answers)) > 80
+
+
+def test_stories_count_nothing_that_pictures_show() -> None:
+    nouns = {noun for thing in objects().values() for noun in (thing.name, thing.plural)}
+    assert not nouns & set(ITEMS)
+    words = {word for table in TABLES for text in table.options for word in re.findall(r"[a-z]+", text)}
+    assert not nouns & words
+
+
+def test_no_placeholder_is_left() -> None:
+    rng = np.random.default_rng(6)
+    for kind in ("arithmetic1", "arithmetic2", "arithmetic3", "expression"):
+        for split in ("train", "test"):
+            assert all(not set("{}") & set(sample(kind, rng, split).prompt) for _ in range(200))
+
+
+def test_gsm_symbolic() -> None:
+    if importlib.util.find_spec("reasoning_gym") is None:
+        with pytest.raises(MissingDependencyError, match="reasoning-gym"):
+            next(gsm_symbolic(1, seed=0))
+        return
+    train, test = (list(gsm_symbolic(30, seed=0, split=split)) for split in ("train", "test"))
+    assert train == list(gsm_symbolic(30, seed=0))
+    assert len(train) == len(test) == 30
+    assert not {example.prompt for example in train} & {example.prompt for example in test}
+    assert all(example.think and float(example.answer) >= 0 and "####" not in example.think for example in train + test)
+
+
+def test_gsm_symbolic_checks_its_size() -> None:
+    with pytest.raises(InputError, match="num_examples=0"):
+        next(gsm_symbolic(0, seed=0))
