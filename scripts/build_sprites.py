@@ -1,4 +1,3 @@
-# ruff: noqa: T201
 """Build the sprite sheet and the index of the emoji world from the artists' vector files.
 
     pip install resvg-py==0.5.0        # and npm, which fetches the three packages below

@@ -7,10 +7,11 @@ standard error and exit status 2; an answer that stayed empty is status 1.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, draw, fill, info
+from mmada.cli import ask, chat, convert, draw, evaluate, fill, info
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -23,9 +24,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (chat, ask, draw, fill, info, convert):
-    name = module.__name__.rpartition(".")[2]
-    app.command(name)(getattr(module, name))
+_VERBS: dict[str, Callable[..., None]] = {
+    "chat": chat.chat,
+    "ask": ask.ask,
+    "draw": draw.draw,
+    "fill": fill.fill,
+    "eval": evaluate.evaluate,
+    "info": info.info,
+    "convert": convert.convert,
+}
+for verb, command in _VERBS.items():
+    app.command(verb)(command)
 
 
 def main() -> None:

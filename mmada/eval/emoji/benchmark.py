@@ -1,0 +1,227 @@
+"""The emoji world as a benchmark: held-out examples of every kind, answered and drawn, judged exactly.
+
+    for each kind, with and without thinking:  sample test examples -> requests -> MMaDA.run -> verify
+        text, understand     the answer, by data/emoji/verify.py
+        draw, reason_draw    what the judge sees in the drawing must satisfy the example's spec
+    beside it: the judge's own accuracy on real, reconstructed and spoilt pictures, and a feature distance to real pictures
+
+Every test example contains a combination that training never has (data/emoji/split.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from mmada.data.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, render, sample, satisfies
+from mmada.errors import InputError, suggest
+from mmada.eval.emoji.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
+from mmada.eval.emoji.spoil import SPOILERS
+from mmada.eval.metrics import Share, frechet_distance
+from mmada.pipeline import MMaDA
+from mmada.request import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, Request, Result
+
+__all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "run"]
+
+DRAWN = ("draw", "reason_draw")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What is measured. Raises InputError for an unknown kind or a number below 1."""
+
+    num: int = 50
+    """examples of each kind and mode"""
+    kinds: tuple[str, ...] = tuple(KINDS)
+    modes: tuple[str, ...] = ("direct", "think")
+    """drawings of kind draw_* are always direct"""
+    image_steps: int | None = None
+    guidance_scale: float | None = None
+    seed: int = 0
+    batch: int = 32
+    """requests that share forward passes"""
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise InputError(f"kind={kind!r} is unknown: {suggest(kind, KINDS)}")
+        for mode in self.modes:
+            if mode not in ("direct", "think"):
+                raise InputError(f"mode={mode!r} must be direct or think")
+        if self.num < 1 or self.batch < 1:
+            raise InputError(f"num={self.num} and batch={self.batch} must be at least 1")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """One kind in one mode: how many were right, by type of what was held out, and what it cost."""
+
+    kind: str
+    mode: str
+    right: list[bool] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+    num_forwards: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    samples: list[tuple[Example, Result, bool]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        types = Counter(self.held_out)
+        return {
+            "kind": self.kind,
+            "task": KINDS[self.kind].task,
+            "mode": self.mode,
+            **Share(sum(self.right), len(self.right)).to_dict(),
+            "held_out": {
+                name: Share(sum(r for r, h in zip(self.right, self.held_out, strict=True) if h == name), count).to_dict()
+                for name, count in sorted(types.items())
+            },
+            "mean_forwards": round(float(np.mean(self.num_forwards)), 2),
+            "seconds_each": round(self.seconds / len(self.right), 4),
+        }
+
+
+def run(model: MMaDA, judge: Judge, settings: Settings, *, on_step: Callable[[float, str], None] | None = None) -> list[Outcome]:
+    """Measure a model. on_step(share done, what is being done) is called before each kind and mode."""
+    plan = [(kind, mode) for kind in settings.kinds for mode in settings.modes if mode == "direct" or not kind.startswith("draw_")]
+    outcomes = []
+    for i, (kind, mode) in enumerate(plan):
+        if on_step is not None:
+            on_step(i / len(plan), f"{kind} {mode}")
+        # The same examples with and without thinking.
+        rng = np.random.default_rng([settings.seed, list(KINDS).index(kind)])
+        examples = [sample(kind, rng, "test") for _ in range(settings.num)]
+        outcomes.append(_measure(model, judge, settings, kind, mode, examples))
+    return outcomes
+
+
+def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: str, examples: Sequence[Example]) -> Outcome:
+    outcome = Outcome(kind, mode)
+    for start in range(0, len(examples), settings.batch):
+        chunk = examples[start : start + settings.batch]
+        requests = [_request(example, mode == "think", settings, settings.seed + start + i) for i, example in enumerate(chunk)]
+        begin = time.perf_counter()
+        results = _results(model, requests)
+        outcome.seconds += time.perf_counter() - begin
+        right = _judged(judge, chunk, results)
+        outcome.right += right
+        outcome.held_out += [str(example.meta.held_out) for example in chunk]
+        outcome.num_forwards += [result.num_forwards for result in results]
+        outcome.samples += list(zip(chunk, results, right, strict=True))
+    return outcome
+
+
+def _request(example: Example, think: bool, settings: Settings, seed: int) -> Request:
+    if example.task in DRAWN:
+        size = (SCENE_SIZE, SCENE_SIZE)
+        scale = settings.guidance_scale
+        return DrawRequest(example.prompt, size=size, think=think, steps=settings.image_steps, guidance_scale=scale, seed=seed)
+    images = [Image.fromarray(render(example.scene))] if example.scene is not None else []
+    return ChatRequest(example.prompt, images=images, think=think, seed=seed)
+
+
+def _results(model: MMaDA, requests: Sequence[Request]) -> list[Result]:
+    """Results, empty answers among them: here they count as wrong, and nothing else is lost."""
+    try:
+        return model.run(requests)
+    except EmptyAnswerError as error:
+        return error.results
+
+
+def _judged(judge: Judge, examples: Sequence[Example], results: Sequence[Result]) -> list[bool]:
+    drawings = [np.asarray(result.image) for result in results if isinstance(result, Drawing)]
+    findings = iter(judge.look(np.stack(drawings)) if drawings else [])
+    right = []
+    for example, result in zip(examples, results, strict=True):
+        if isinstance(result, Answer):
+            right.append(is_correct(example, result.text))
+        else:
+            right.append(_shows(example, next(findings)))
+    return right
+
+
+def _shows(example: Example, finding: Finding) -> bool:
+    return example.spec is not None and satisfies(example.spec, finding.cells, background=finding.background)
+
+
+def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int = 1) -> dict[str, Any]:
+    """The judge's own accuracy: scenes read exactly, and spoilt boxes refused; with a model, also its reconstructions of the scenes.
+
+    Also the feature distance of the reconstructions to other real pictures, and that of real pictures among themselves.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [random_scene(rng) for _ in range(num)]
+    pictures = np.stack([render(scene) for scene in scenes])
+    others = np.stack([render(random_scene(rng)) for _ in range(num)])
+    found: dict[str, Any] = {"real": _read(judge, scenes, pictures), "refused": _refused(judge, rng, num)}
+    found["distance_real"] = _distance(judge, pictures, others)
+    if model is not None:
+        codes = model.image_tokenizer.encode_images([Image.fromarray(p) for p in pictures])
+        rebuilt = np.stack([np.asarray(image) for image in model.image_tokenizer.decode_images(codes)])
+        error = np.square(rebuilt.astype(float) - pictures).mean((1, 2, 3))
+        psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+        single = np.array([scene.layout == "single" for scene in scenes])
+        found |= {
+            "reconstructed": _read(judge, scenes, rebuilt),
+            "distance_reconstructed": _distance(judge, rebuilt, others),
+            "psnr": round(float(psnr.mean()), 2),
+            "psnr_single": round(float(psnr[single].mean()), 2),
+            "codes_in_use": int(torch.unique(codes).numel()),
+        }
+    return found
+
+
+def _read(judge: Judge, scenes: Sequence[Any], pictures: NDArray[np.uint8]) -> dict[str, float | int]:
+    findings = judge.look(pictures)
+    return Share(sum(f.cells == s.cells for f, s in zip(findings, scenes, strict=True)), len(scenes)).to_dict()
+
+
+def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict[str, float | int]]:
+    """Share of spoilt objects that the judge does not take for the object, by kind of spoiling."""
+    crops: list[tuple[NDArray[np.uint8], str]] = []
+    while len(crops) < num:
+        scene = random_scene(rng)
+        picture = render(scene)
+        for cell, label in labels_of(scene, picture).items():
+            left, top, side = BOXES[cell]
+            if label not in (EMPTY, REJECT) and side == 32:
+                crops.append((picture[top : top + side, left : left + side], label))
+    refused = {}
+    for name, spoil in SPOILERS.items():
+        spoilt = np.stack([spoil(crop, crops[i - 1][0], rng) for i, (crop, _) in enumerate(crops[:num])])
+        with torch.inference_mode():
+            pixels = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+            seen = [judge.classes[i] for i in judge.eval()(pixels).argmax(-1).tolist()]
+        refused[name] = Share(sum(s != label for s, (_, label) in zip(seen, crops, strict=False)), len(seen)).to_dict()
+    return refused
+
+
+@torch.inference_mode()
+def _distance(judge: Judge, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    return round(frechet_distance(*(judge.eval().features(boxes(p)["center"]) for p in (first, second))), 4)
+
+
+def contact_sheet(samples: Sequence[tuple[Example, Result, bool]], *, columns: int = 8, side: int = 128) -> Image.Image:
+    """Drawings with their prompts below; a red frame where the judge disagrees."""
+    drawn = [(example, result, right) for example, result, right in samples if isinstance(result, Drawing)]
+    if not drawn:
+        raise InputError("samples hold no drawing; give those of a draw kind")
+    rows = -(-len(drawn) // columns)
+    sheet = Image.new("RGB", (columns * (side + 8), rows * (side + 44)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for i, (example, result, right) in enumerate(drawn):
+        x, y = i % columns * (side + 8) + 4, i // columns * (side + 44) + 4
+        sheet.paste(result.image.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        pen.rectangle((x - 2, y - 2, x + side + 1, y + side + 1), outline="green" if right else "red", width=2)
+        words, lines = example.prompt.split(), [""]
+        for word in words:
+            lines = [*lines, word] if len(lines[-1]) + len(word) > 21 else [*lines[:-1], f"{lines[-1]} {word}".strip()]
+        pen.multiline_text((x, y + side + 3), "\n".join(lines[:3]), fill="black", spacing=0)
+    return sheet

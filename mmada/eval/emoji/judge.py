@@ -1,0 +1,209 @@
+"""An independent judge of drawings: what stands in each cell, and whether a person would recognise it.
+
+    picture 64 x 64 -> nine boxes (one of 64, eight of 32 pixels) -> network -> an object, "empty", or "reject" for each box
+                    -> the layout whose boxes are all accepted, most surely -> Finding
+
+The network is trained on artwork only, never on a generated picture: on every object in both styles at its usual sizes (accepted, also
+slightly blurred, noisy and off-colour), and on boxes that cut through objects, hold pieces, or were spoilt (rejected; spoil.py). It knows
+nothing of the train/test split: all combinations are alike to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Scene, jittered_item, objects, render
+from mmada.data.emoji.objects import SHAPES
+from mmada.errors import CheckpointError
+from mmada.eval.emoji.spoil import SPOILERS
+
+__all__ = ["EMPTY", "REJECT", "Finding", "Judge", "boxes", "labels_of", "random_scene", "the_judge", "training_batches"]
+
+EMPTY, REJECT = "empty", "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a picture shows. `cells` holds a name outside the world, "reject", where something cannot be recognised."""
+
+    layout: str
+    cells: dict[str, str]
+    background: str
+    confidence: float
+    """the least sure box of the layout, 0 to 1"""
+
+
+def boxes(pictures: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """(B, 64, 64, 3) uint8 -> cell -> (B, 3, S, S) float32 in [-1, 1]."""
+    pixels = torch.from_numpy(pictures.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    return {cell: pixels[:, :, top : top + side, left : left + side] for cell, (left, top, side) in BOXES.items()}
+
+
+class _Residual(nn.Module):
+    def __init__(self, width_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width_in, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+        self.skip = nn.Conv2d(width_in, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+class Judge(nn.Module):
+    """(B, 3, S, S) in [-1, 1] -> (B, classes) logits; S is 32 or 64. A small residual network with global pooling."""
+
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.classes = (*objects(), EMPTY, REJECT)
+        self.stem = nn.Conv2d(3, width, 5, 2, 2)
+        self.body = nn.Sequential(_Residual(width, 2 * width, 2), _Residual(2 * width, 4 * width, 2), _Residual(4 * width, 6 * width, 1))
+        # Large pictures of an object are described by their own last layer: same features, four times as many places.
+        self.small = nn.Linear(12 * width, len(self.classes))
+        self.large = nn.Linear(12 * width, len(self.classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, 12 width): mean and largest value of each channel."""
+        y = self.body(F.relu(self.stem(x)))
+        return torch.cat([y.mean((2, 3)), y.amax((2, 3))], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = (self.large if x.shape[-1] == SCENE_SIZE else self.small)(self.features(x))
+        return logits
+
+    @torch.inference_mode()
+    def look(self, pictures: NDArray[np.uint8]) -> list[Finding]:
+        """(B, 64, 64, 3) uint8 -> a finding for each picture."""
+        self.eval()
+        probabilities = {cell: self(box).softmax(-1) for cell, box in boxes(pictures).items()}
+        best = {cell: p.max(-1) for cell, p in probabilities.items()}
+        findings = []
+        for row, picture in enumerate(pictures):
+            options = []
+            for layout, cells in LAYOUTS.items():
+                seen = {cell: self.classes[int(best[cell].indices[row])] for cell in cells}
+                sure = min(float(best[cell].values[row]) for cell in cells)
+                filled = {cell: name for cell, name in seen.items() if name != EMPTY}
+                accepted = bool(filled) and REJECT not in filled.values() and (layout == "grid" or len(filled) == len(cells))
+                options.append((accepted, sure, layout, filled))
+            accepted, sure, layout, filled = max(options, key=lambda option: option[:2])
+            findings.append(Finding(layout, filled if accepted else {**filled, "": REJECT}, background_of(picture), sure))
+        return findings
+
+    def save(self, path: Path) -> None:
+        from safetensors.torch import save_file
+
+        save_file(
+            {name: tensor.contiguous().half() if tensor.is_floating_point() else tensor for name, tensor in self.state_dict().items()}, path
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Judge:
+        from safetensors.torch import load_file
+
+        tensors = load_file(path)
+        judge = cls(width=len(tensors["stem.bias"]))
+        judge.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in tensors.items()})
+        return judge.eval()
+
+
+@cache
+def the_judge() -> Judge:
+    """The judge that ships with the package (scripts/train_judge.py). Raises CheckpointError if its weights are missing."""
+    path = Path(__file__).with_name("judge.safetensors")
+    if not path.exists():
+        raise CheckpointError(f"{path.name} is missing from the package; install it again, or run scripts/train_judge.py")
+    return Judge.load(path)
+
+
+def background_of(picture: NDArray[np.uint8]) -> str:
+    """The named background nearest to the commonest colour along the border of a picture (64, 64, 3)."""
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]]).astype(int)
+    median = np.median(border, axis=0)
+    return min(BACKGROUNDS, key=lambda name: float(np.abs(median - np.array(BACKGROUNDS[name])).sum()))
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Any objects in any cells, regardless of the split; single objects as often as all else, for they have most detail."""
+    names = list(objects())
+    layout = str(rng.choice(list(LAYOUTS), p=[0.3, 0.15, 0.15, 0.4]))
+    cells = LAYOUTS[layout]
+    some = [cell for cell in cells if rng.random() < 0.7] or [str(rng.choice(cells))]
+    filled = some if layout == "grid" else list(cells)
+    style = str(rng.choice(STYLES))
+    items = tuple(jittered_item(names[int(rng.integers(len(names)))], style, cell, rng) for cell in filled)
+    return Scene(layout, str(rng.choice(list(BACKGROUNDS))), items)
+
+
+def labels_of(scene: Scene, picture: NDArray[np.uint8]) -> dict[str, str]:
+    """What each of the nine boxes holds: its object, nothing, or something that is cut or too small and must be rejected."""
+    ground = np.array(BACKGROUNDS[scene.background])
+    differs = np.abs(picture.astype(int) - ground).max(-1) > 12
+    labels = {}
+    for cell, (left, top, side) in BOXES.items():
+        if cell in LAYOUTS[scene.layout]:
+            labels[cell] = scene.cells.get(cell, EMPTY)
+        else:
+            labels[cell] = REJECT if differs[top : top + side, left : left + side].mean() > 0.01 else EMPTY
+    return labels
+
+
+def training_batches(size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """Endless (pixels (size, 3, S, S), classes (size,), S) of S = 64 and 32 in turn."""
+    rng = np.random.default_rng(seed)
+    classes = {name: i for i, name in enumerate((*objects(), EMPTY, REJECT))}
+    while True:
+        for side, share in ((SCENE_SIZE, 1.0), (32, 0.45)):
+            pictures: list[NDArray[np.uint8]] = []
+            labels: list[str] = []
+            while len(pictures) < size:
+                scene = random_scene(rng)
+                picture = render(scene)
+                for cell, label in labels_of(scene, picture).items():
+                    left, top, width = BOXES[cell]
+                    # Boxes of other layouts are many and easy: a few of them do.
+                    foreign = label in (EMPTY, REJECT)
+                    if width == side and rng.random() < (0.25 if foreign else share):
+                        pictures.append(picture[top : top + side, left : left + side])
+                        labels.append(label)
+            yield _prepare(pictures[:size], labels[:size], classes, rng), torch.tensor([classes[x] for x in labels[:size]]), side
+
+
+def _prepare(pictures: Sequence[NDArray[np.uint8]], labels: list[str], classes: dict[str, int], rng: np.random.Generator) -> Tensor:
+    """Spoil a quarter of the objects (their labels become "reject"), disturb the others slightly; -> (B, 3, S, S)."""
+    prepared = []
+    shaped = {name for name, thing in objects().items() if thing.category in SHAPES}
+    for i, picture in enumerate(pictures):
+        label = labels[i]
+        if label not in (EMPTY, REJECT) and rng.random() < 0.25:
+            name = str(rng.choice([n for n in SPOILERS if n != "blurred" or label not in shaped]))
+            other = pictures[int(rng.integers(len(pictures)))]
+            picture = SPOILERS[name](picture, other, rng)
+            labels[i] = REJECT
+        prepared.append(picture)
+    pixels = torch.from_numpy(np.stack(prepared).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    return _disturbed(pixels, rng)
+
+
+def _disturbed(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """What a person would not mind: a little softness, noise, and a shift of brightness and colour."""
+    soft = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    amount = torch.from_numpy(rng.uniform(0, 0.8, size=(len(pixels), 1, 1, 1)).astype(np.float32))
+    noise = torch.from_numpy(rng.normal(size=pixels.shape).astype(np.float32))
+    strength = torch.from_numpy(rng.uniform(0, 0.06, size=(len(pixels), 1, 1, 1)).astype(np.float32))
+    shift = torch.from_numpy(rng.normal(scale=0.03, size=(len(pixels), 3, 1, 1)).astype(np.float32))
+    return (pixels + amount * (soft - pixels) + strength * noise + shift).clamp(-1, 1)
