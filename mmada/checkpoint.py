@@ -19,7 +19,7 @@ from typing import Any
 
 from mmada.errors import CheckpointError
 
-__all__ = ["CONFIG_NAME", "check", "compare", "find", "shapes", "weight_files"]
+__all__ = ["CONFIG_NAME", "check", "compare", "find", "read_config", "shapes", "weight_files"]
 
 CONFIG_NAME = "config.json"
 INDEX_NAME = "model.safetensors.index.json"
@@ -56,6 +56,17 @@ def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns:
         raise CheckpointError(
             f"model={text!r} is not in the local cache and the hub cannot be reached; go online once, or copy the files and give their directory"
         ) from error
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """What config.json says. Raises CheckpointError if it is missing or not a JSON object."""
+    file = directory / CONFIG_NAME
+    if not file.exists():
+        raise CheckpointError(f"{directory} has no {CONFIG_NAME}; is it the directory of a checkpoint?")
+    values = _json(file)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{file} is not a JSON object; copy or download it again")
+    return values
 
 
 def weight_files(directory: Path) -> list[Path]:

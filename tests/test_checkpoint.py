@@ -78,6 +78,23 @@ def test_find_refuses_a_name_that_no_hub_repository_can_have(name):
         checkpoint.find(name)
 
 
+# Reading the configuration.
+
+
+def test_read_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"d_model": 64}')
+    assert checkpoint.read_config(tmp_path) == {"d_model": 64}
+
+
+def test_a_missing_or_damaged_config_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"has no config\.json; is it the directory of a checkpoint\?"):
+        checkpoint.read_config(tmp_path)
+    for text in ("", '{"d_model": 6', "[]", '"text"'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"config\.json is not .*copy or download it again"):
+            checkpoint.read_config(tmp_path)
+
+
 # Reading shapes.
 
 

@@ -4,7 +4,8 @@
     pixels (B, 3, H, W)  conv_out  norm_out  up.0 ... up.n  mid  conv_in  post_quant_conv  signs   (B, K, H/f, W/f)
 
 Read the second line from right to left. Level i works at 1/2^i of the image size with ch * ch_mult[i] channels; all levels
-but the last one halve (or, backwards, double) the sides, so f = 2^n. Only the attention of `mid` sees the whole image.
+but the last one halve (or, backwards, double) the sides, so f = 2^n. With a patch of p > 1, p x p pixels become the channels of
+one position first, level 0 works at 1/p of the image size, and f = p 2^n. Only the attention of `mid` sees the whole image.
 Attribute names are those of the published state dict (showlab/magvitv2). Source: Yu et al. 2023; Esser et al. 2021 for the blocks.
 """
 
@@ -43,13 +44,15 @@ class NetworkShape:
     """levels whose nominal side is listed attend after each block, on top of the attention in `mid`"""
     resolution: int
     """nominal side of level 0 in pixels; it chooses those levels and nothing else, any image size is accepted"""
+    patch: int = 1
+    """side of the squares of pixels that level 0 takes as one; 1, as published, is full size, more is faster"""
 
     def __post_init__(self) -> None:
         if not self.ch_mult or len(self.ch_mult) != len(self.num_res_blocks):
             raise InputError(
                 f"ch_mult={self.ch_mult} and num_res_blocks={self.num_res_blocks} need one number for each level, at least one"
             )
-        if min(self.ch, self.z_channels, self.resolution, *self.ch_mult, *self.num_res_blocks) < 1:
+        if min(self.ch, self.z_channels, self.resolution, self.patch, *self.ch_mult, *self.num_res_blocks) < 1:
             raise InputError(f"all sizes must be positive, got {self}")
         uneven = [width for width in (self.ch, *self.widths) if width % min(MAX_GROUPS, width)]
         if uneven:
@@ -165,7 +168,8 @@ class Encoder(nn.Module):
         super().__init__()
         widths = shape.widths
         sizes = zip((shape.ch, *widths[:-1]), widths, shape.num_res_blocks, strict=True)
-        self.conv_in = _conv3(3, shape.ch)
+        self.patch = shape.patch
+        self.conv_in = _conv3(3 * shape.patch**2, shape.ch)
         self.down = nn.ModuleList(Level(*size, attends=shape.attends(i), downsample=i + 1 < len(widths)) for i, size in enumerate(sizes))
         self.mid = _middle(widths[-1])
         self.norm_out = _norm(widths[-1])
@@ -173,7 +177,7 @@ class Encoder(nn.Module):
         self.quant_conv = _conv1(shape.z_channels, shape.z_channels)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.conv_in(pixels)
+        x = self.conv_in(F.pixel_unshuffle(pixels, self.patch) if self.patch > 1 else pixels)
         for level in self.down:
             x = level(x)
         x = F.silu(self.norm_out(self.mid(x)))
@@ -192,10 +196,12 @@ class Decoder(nn.Module):
         self.mid = _middle(widths[-1])
         self.up = nn.ModuleList(Level(*size, attends=shape.attends(i), upsample=i > 0) for i, size in enumerate(sizes))
         self.norm_out = _norm(widths[0])
-        self.conv_out = _conv3(widths[0], 3)
+        self.patch = shape.patch
+        self.conv_out = _conv3(widths[0], 3 * shape.patch**2)
 
     def forward(self, signs: Tensor) -> Tensor:
         x = self.mid(self.conv_in(self.post_quant_conv(signs)))
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
+        x = self.conv_out(F.silu(self.norm_out(x)))
+        return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x

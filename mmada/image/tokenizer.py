@@ -50,6 +50,7 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
     # no level of a 256-pixel image is 5 wide: the published network attends in the middle only
     attn_resolutions: list[int] | tuple[int, ...] = (5,)
     resolution: int = 256
+    patch: int = 1
 
     def __post_init__(self, **kwargs: Any) -> None:
         # transformers keeps unknown arguments as attributes that nobody reads
@@ -102,6 +103,7 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
             z_channels=self.z_channels,
             attn_resolutions=tuple(self.attn_resolutions),
             resolution=self.resolution,
+            patch=self.patch,
         )
 
 
@@ -161,7 +163,7 @@ class ImageTokenizer(PreTrainedModel):  # type: ignore[misc]
     @property
     def factor(self) -> int:
         """Pixels along the side of the square that one code stands for."""
-        return int(2 ** (len(self.config.encoder_ch_mult) - 1))
+        return int(self.config.patch * 2 ** (len(self.config.encoder_ch_mult) - 1))
 
     def latent(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, K, h, w), the encoder's output before its signs are taken.

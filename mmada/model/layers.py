@@ -14,7 +14,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmada.model.attention import Visibility, attend, rotate
 from mmada.model.config import MMaDAConfig
 
-__all__ = ["Block", "RMSNorm"]
+__all__ = ["Block", "RMSNorm", "ResidualProjection"]
 
 
 class RMSNorm(nn.Module):
@@ -31,6 +31,10 @@ class RMSNorm(nn.Module):
         return normed.to(x.dtype) * self.weight
 
 
+class ResidualProjection(nn.Linear):
+    """A linear map back into the residual stream; a class of its own because it starts smaller (MMadaModelLM._init_weights)."""
+
+
 class Block(GradientCheckpointingLayer):  # type: ignore[misc]
     """(B, L, D) -> (B, L, D)."""
 
@@ -45,11 +49,11 @@ class Block(GradientCheckpointingLayer):  # type: ignore[misc]
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.q_norm = RMSNorm(width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
         self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.attn_out = nn.Linear(width, width, bias=False)
+        self.attn_out = ResidualProjection(width, width, bias=False)
         self.ff_norm = RMSNorm(width, config.rms_norm_eps)
         self.ff_proj = nn.Linear(width, wide, bias=False)
         self.up_proj = nn.Linear(width, wide, bias=False)
-        self.ff_out = nn.Linear(wide, width, bias=False)
+        self.ff_out = ResidualProjection(wide, width, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
         h = self.attn_norm(x)

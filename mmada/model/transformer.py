@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada import checkpoint
-from mmada.errors import CheckpointError, InputError
+from mmada.errors import InputError
 from mmada.model.attention import Packing, rotary, visibility
 from mmada.model.config import MMaDAConfig
-from mmada.model.layers import Block, RMSNorm
+from mmada.model.layers import Block, ResidualProjection, RMSNorm
 
 __all__ = ["MMadaModelLM"]
 
@@ -148,22 +148,22 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Normal with init_std; projections back into the residual stream shrink with the depth (GPT-2, section 2.3)."""
-        if isinstance(module, nn.Linear | nn.Embedding):
+        """Normal with init_std; projections back into the residual stream shrink with the depth (GPT-2, section 2.3).
+
+        transformers calls this for modules with parameters of their own only, hence not for a whole Block.
+        """
+        if isinstance(module, ResidualProjection):
+            nn.init.normal_(module.weight, std=self.config.init_std / (2 * self.config.n_layers) ** 0.5)
+        elif isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=self.config.init_std)
         elif isinstance(module, RMSNorm):
             nn.init.ones_(module.weight)
-        elif isinstance(module, Block):
-            std = self.config.init_std / (2 * self.config.n_layers) ** 0.5
-            nn.init.normal_(module.attn_out.weight, std=std)
-            nn.init.normal_(module.ff_out.weight, std=std)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> MMadaModelLM:
         """Load a checkpoint. Raises CheckpointError for anything that is missing, left over, misshapen or cut short."""
         directory = checkpoint.find(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
-        if not (directory / checkpoint.CONFIG_NAME).exists():
-            raise CheckpointError(f"{directory} has no {checkpoint.CONFIG_NAME}; is it the directory of a checkpoint?")
+        checkpoint.read_config(directory)  # a damaged file is reported as what it is
         config = kwargs.setdefault("config", MMaDAConfig.from_pretrained(directory))
         checkpoint.check(directory, cls.shapes(config))
         return super().from_pretrained(directory, *args, **kwargs)  # type: ignore[no-any-return]

@@ -97,10 +97,15 @@ def test_one_candidate_is_the_arg_max(top_k, top_p):
     assert torch.equal(drawn, logits.argmax(-1))
 
 
-def test_a_large_vocabulary_keeps_its_last_ids():
-    # In float32 the cumulative sum of 130,000 equal numbers would lose the place by hundreds.
-    size, uniform = 130_000, torch.tensor([0.3, 0.999995])
-    assert propose(torch.zeros(2, size), uniform, temperature=1.0).tolist() == [int(u * size) for u in uniform.double().tolist()]
+def test_a_large_vocabulary_keeps_its_rare_ids():
+    # Two likely ids and 130,000 of 4e-10 each, which a cumulative sum in float32 would merge by the hundred.
+    logits, uniform = torch.full((130_002,), -21.0), torch.tensor(0.99998)
+    logits[:2] = 0
+    rare = math.exp(-21)
+    mass = 2 + 130_000 * rare
+    expected = 2 + int((uniform.double().item() * mass - 2) / rare)
+    assert 70_000 < expected < 110_000
+    assert abs(int(propose(logits, uniform, temperature=1.0)) - expected) <= 1
 
 
 @few

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmada.canvas import Canvas
+from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.sampling import Denoising, Recipe, denoise, published_image, published_text
-from mmada.sampling.recipes import even
+from mmada.sampling.recipes import even, following
 from mmada.sampling.score import random_order
 
 from .toy_denoiser import ANY, CODES, EOS, MASK, NEVER, TEXT, VOCAB, Toy, canvas, canvases, contextual, problems, run, stateless
@@ -105,7 +106,7 @@ def test_the_number_of_forwards(problem):
     for row, count in enumerate(denoising.counts):
         blocks = recipe.num_blocks(count)
         if recipe.threshold is not None:
-            assert blocks <= denoising.num_forwards[row] <= max(count, recipe.steps or 0)
+            assert blocks <= denoising.num_forwards[row] <= count  # at least one token a step
         elif recipe.quota is not even:
             assert denoising.num_forwards[row] == recipe.steps
         else:
@@ -334,6 +335,15 @@ def test_a_threshold_only_speeds_up_the_quota_of_its_steps():
     assert [len(step.slots) for step in slow.trace] == [2, 2, 2]
     assert [len(step.slots) for step in fast.trace] == [6]
     assert never.trace == slow.trace
+
+
+def test_with_a_threshold_no_step_is_empty():
+    # The cosine quota alone keeps the last of 2 positions open until the last of 6 steps.
+    quota, row = following(cosine), canvas([MASK] * 2)
+    patient = run(Denoising([row], Recipe(steps=6, quota=quota), mask_id=MASK, record=True))
+    eager = run(Denoising([row], Recipe(steps=6, quota=quota, threshold=2.0), mask_id=MASK, record=True))
+    assert [len(step.slots) for step in patient.trace] == [1, 0, 0, 0, 0, 1]
+    assert [len(step.slots) for step in eager.trace] == [1, 1]
 
 
 def test_the_surest_are_committed_first():
