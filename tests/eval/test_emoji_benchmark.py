@@ -10,7 +10,7 @@ from PIL import Image
 from mmada.data.emoji import BACKGROUNDS, BOXES, KINDS, Scene, jittered_item, objects, render
 from mmada.errors import InputError
 from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, run
-from mmada.eval.emoji.judge import EMPTY, REJECT, Judge, background_of, boxes, labels_of, random_scene, training_batches
+from mmada.eval.emoji.judge import EMPTY, REJECT, Judge, _spoilt, background_of, boxes, labels_of, random_scene, training_batches
 from mmada.eval.emoji.spoil import SPOILERS
 
 
@@ -68,6 +68,18 @@ def test_training_batches_hold_every_class_and_are_repeatable():
         reject = len(objects()) + 1
         assert 0.1 < float((y == reject).float().mean()) < 0.8
         assert int((y < reject - 1).sum()) > 5
+
+
+def test_spoilt_objects_are_labelled_reject():
+    """A first version spoilt the pictures and kept their labels: the judge learnt to accept every smear."""
+    rng = np.random.default_rng(0)
+    dog = render(scene("single", center="dog"))
+    pictures, labels = _spoilt([dog] * 300, ["dog"] * 300, rng)
+    changed = [not np.array_equal(picture, dog) for picture in pictures]
+    assert [label == REJECT for label in labels] == changed
+    # 300 draws at 1/3: 100 +- 8; outside 60..140 with a probability below 1e-6.
+    assert 60 < sum(changed) < 140
+    assert _spoilt([dog], [EMPTY], rng)[1] == [EMPTY]
 
 
 def test_judge_reads_boxes_and_survives_saving(judge, tmp_path):

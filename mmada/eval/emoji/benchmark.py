@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmada.data.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, render, sample, satisfies
+from mmada.data.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, objects, render, sample, satisfies
+from mmada.data.emoji.objects import SHAPES
 from mmada.errors import InputError, suggest
 from mmada.eval.emoji.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
 from mmada.eval.emoji.spoil import SPOILERS
@@ -184,14 +185,15 @@ def _read(judge: Judge, scenes: Sequence[Any], pictures: NDArray[np.uint8]) -> d
 
 
 def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict[str, float | int]]:
-    """Share of spoilt objects that the judge does not take for the object, by kind of spoiling."""
+    """Share of spoilt objects (no plain shapes) that the judge does not take for the object, by kind of spoiling."""
+    plain = {name for name, thing in objects().items() if thing.category in SHAPES}
     crops: list[tuple[NDArray[np.uint8], str]] = []
     while len(crops) < num:
         scene = random_scene(rng)
         picture = render(scene)
         for cell, label in labels_of(scene, picture).items():
             left, top, side = BOXES[cell]
-            if label not in (EMPTY, REJECT) and side == 32:
+            if label not in (EMPTY, REJECT) and label not in plain and side == 32:
                 crops.append((picture[top : top + side, left : left + side], label))
     refused = {}
     for name, spoil in SPOILERS.items():

@@ -180,23 +180,23 @@ def training_batches(size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor, 
                     if width == side and rng.random() < (0.25 if foreign else share):
                         pictures.append(picture[top : top + side, left : left + side])
                         labels.append(label)
-            yield _prepare(pictures[:size], labels[:size], classes, rng), torch.tensor([classes[x] for x in labels[:size]]), side
+            pictures, labels = _spoilt(pictures[:size], labels[:size], rng)
+            pixels = torch.from_numpy(np.stack(pictures).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+            yield _disturbed(pixels, rng), torch.tensor([classes[label] for label in labels]), side
 
 
-def _prepare(pictures: Sequence[NDArray[np.uint8]], labels: list[str], classes: dict[str, int], rng: np.random.Generator) -> Tensor:
-    """Spoil a quarter of the objects (their labels become "reject"), disturb the others slightly; -> (B, 3, S, S)."""
-    prepared = []
+def _spoilt(
+    pictures: Sequence[NDArray[np.uint8]], labels: Sequence[str], rng: np.random.Generator
+) -> tuple[list[NDArray[np.uint8]], list[str]]:
+    """The same boxes, but a third of the objects spoilt and labelled "reject"."""
     shaped = {name for name, thing in objects().items() if thing.category in SHAPES}
-    for i, picture in enumerate(pictures):
-        label = labels[i]
-        if label not in (EMPTY, REJECT) and rng.random() < 0.25:
+    new_pictures, new_labels = list(pictures), list(labels)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        if label not in (EMPTY, REJECT) and rng.random() < 0.33:
             name = str(rng.choice([n for n in SPOILERS if n != "blurred" or label not in shaped]))
-            other = pictures[int(rng.integers(len(pictures)))]
-            picture = SPOILERS[name](picture, other, rng)
-            labels[i] = REJECT
-        prepared.append(picture)
-    pixels = torch.from_numpy(np.stack(prepared).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    return _disturbed(pixels, rng)
+            new_pictures[i] = SPOILERS[name](picture, pictures[int(rng.integers(len(pictures)))], rng)
+            new_labels[i] = REJECT
+    return new_pictures, new_labels
 
 
 def _disturbed(pixels: Tensor, rng: np.random.Generator) -> Tensor:
