@@ -78,10 +78,24 @@ class Progress:
         job = self._jobs[request]
         return self.model.prompts.decode(job.denoising.preview(job.row))
 
+    def pieces(self, request: int = 0) -> list[tuple[str, bool]]:
+        """Every token of a text as it looks now, and whether it is final; a position without a proposal is a dot."""
+        job = self._jobs[request]
+        final = (job.denoising.token_ids(job.row) != self.model.layout.mask_id).tolist()
+        ids = job.denoising.preview(job.row).tolist()
+        ends = (self.model.layout.eos_id, self.model.layout.eot_id)
+        words = ["\u00b7" if i == self.model.layout.mask_id else "" if i in ends else self.model.prompts.decode([i]) for i in ids]
+        return list(zip(words, final, strict=True))
+
+    def is_drawing(self, request: int = 0) -> bool:
+        """Whether a request fills an image now; False while it is thinking, or is a text."""
+        job = self._jobs[request]
+        return job.sketch is not None and job.canvas.fields[0].ids == self.model.layout.image_ids
+
     def codes(self, request: int = 0) -> tuple[Tensor, Tensor]:
         """Codes of a drawing (h, w), open positions with their latest proposals, and which are still open (h, w) bool."""
         job = self._jobs[request]
-        if job.sketch is None or job.canvas.fields[0].ids != self.model.layout.image_ids:
+        if job.sketch is None or not self.is_drawing(request):
             raise InputError(f"request {request} is not drawing now; ask for its text")
         is_open = job.sketch.is_open.clone()
         is_open[job.sketch.is_open] = (job.denoising.token_ids(job.row) == self.model.layout.mask_id).cpu()

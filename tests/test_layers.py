@@ -25,6 +25,7 @@ LAYER = {
     "request": 3,
     "jobs": 3,
     "pipeline": 4,
+    "trace": 4,
     "data": 4,
     "train": 4,
     "rl": 5,
@@ -33,7 +34,7 @@ LAYER = {
     "cli": 6,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE = {("vocab", "errors"), ("request", "sampling"), ("jobs", "sampling"), ("jobs", "request"), ("train", "data")}
+BESIDE = {("vocab", "errors"), ("request", "sampling"), ("jobs", "sampling"), ("jobs", "request"), ("trace", "pipeline"), ("train", "data")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch", "huggingface_hub"},

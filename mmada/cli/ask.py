@@ -19,6 +19,7 @@ def ask(
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,
+    trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -28,12 +29,12 @@ def ask(
     mmada ask photo.png "how many cats?" --think
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import load, progress_bar
+    from mmada.cli.session import load, watched
     from mmada.image import load_image
     from mmada.pipeline import DESCRIBE
 
     picture = load_image(image)
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
-    with progress_bar("looking") as on_step:
+    with watched("looking", trace) as on_step:
         answer = pipeline.ask(picture, question or DESCRIBE, think=think, max_new_tokens=max_new_tokens, seed=seed, on_step=on_step)
     show(answer)

@@ -21,6 +21,7 @@ def chat(
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,
+    trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -29,7 +30,7 @@ def chat(
 
     mmada chat "Tom has 3 apples and buys 4. How many has he?" --think
     """
-    from mmada.cli.session import load, progress_bar
+    from mmada.cli.session import load, watched
     from mmada.errors import InputError
 
     if message is not None and not message.strip():
@@ -40,7 +41,7 @@ def chat(
 
         Terminal(pipeline, think=think, seed=seed, max_new_tokens=max_new_tokens).run(sys.stdin)
         return
-    with progress_bar("answering") as on_step:
+    with watched("answering", trace) as on_step:
         answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=max_new_tokens, on_step=on_step)
     show(answer)
 

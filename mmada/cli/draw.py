@@ -23,6 +23,7 @@ def draw(
     negative_prompt: options.Negative = "",
     size: options.Size = None,
     think: options.Think = False,
+    trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -31,7 +32,7 @@ def draw(
 
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
-    from mmada.cli.session import check_output, load, progress_bar, remarks, save
+    from mmada.cli.session import check_output, load, remarks, save, watched
     from mmada.request import Drawing, DrawRequest
 
     check_output(output)
@@ -49,7 +50,7 @@ def draw(
         )
         for i in range(num)
     ]
-    with progress_bar("drawing") as on_step:
+    with watched("drawing", trace) as on_step:
         drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
     for i, drawing in enumerate(drawings):
         if drawing.thinking:

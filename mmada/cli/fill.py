@@ -24,6 +24,7 @@ def fill(
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
     negative_prompt: options.Negative = "",
+    trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -35,7 +36,7 @@ def fill(
     mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_output, load, progress_bar, save
+    from mmada.cli.session import check_output, load, save, watched
     from mmada.errors import InputError
     from mmada.image import load_image
 
@@ -51,7 +52,7 @@ def fill(
     if picture is not None and not prompt:
         raise InputError("prompt='' is empty; say with --prompt what the picture shows")
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
-    with progress_bar("filling") as on_step:
+    with watched("filling", trace) as on_step:
         if picture is None:
             show(pipeline.fill(template or "", seed=seed, on_step=on_step))
             return

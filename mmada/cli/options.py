@@ -20,6 +20,7 @@ __all__ = [
     "Size",
     "Steps",
     "Think",
+    "Trace",
     "parse_pixels",
 ]
 
@@ -36,6 +37,7 @@ Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default
 Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]
 Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
+Trace = Annotated[Path | None, typer.Option("--trace", help="Show how it appeared: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmada.pipeline import MMaDA, Progress
 
-__all__ = ["check_output", "load", "printable", "progress_bar", "remarks", "report", "save"]
+__all__ = ["check_output", "load", "printable", "remarks", "report", "save", "watched"]
 
 remarks = Console(stderr=True, highlight=False)
 """Standard error, for everything that is not the result."""
@@ -46,8 +46,31 @@ def load(name: str, *, image_tokenizer: str | None = None, device: str | None = 
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
-    """An `on_step` that shows how far a request is, or None where nobody looks."""
+def watched(what: str, trace: Path | None = None) -> Iterator[Callable[[Progress], None] | None]:
+    """An `on_step` that shows how far a request is, if somebody looks, and records its trace, which is written at the end."""
+    if trace is None:
+        with _progress_bar(what) as show:
+            yield show
+        return
+    from mmada.trace import Recorder
+
+    check_output(trace)
+    Recorder.check(trace)
+    recorder = Recorder()
+    with _progress_bar(what) as show:
+
+        def on_step(progress: Progress) -> None:
+            recorder(progress)
+            if show is not None:
+                show(progress)
+
+        yield on_step
+    recorder.save(trace)
+    remarks.print(f"wrote {trace} ({len(recorder.frames)} frames)")
+
+
+@contextmanager
+def _progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
     if not remarks.is_terminal:
         yield None
         return
