@@ -198,9 +198,8 @@ def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict
     refused = {}
     for name, spoil in SPOILERS.items():
         spoilt = np.stack([spoil(crop, crops[i - 1][0], rng) for i, (crop, _) in enumerate(crops[:num])])
-        with torch.inference_mode():
-            pixels = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-            seen = [judge.classes[i] for i in judge.eval()(pixels).argmax(-1).tolist()]
+        pixels = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+        seen = [judge.classes[i] for i in judge.probabilities(pixels).argmax(-1).tolist()]
         refused[name] = Share(sum(s != label for s, (_, label) in zip(seen, crops, strict=False)), len(seen)).to_dict()
     return refused
 

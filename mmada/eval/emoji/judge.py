@@ -30,6 +30,10 @@ __all__ = ["EMPTY", "REJECT", "Finding", "Judge", "boxes", "labels_of", "random_
 
 EMPTY, REJECT = "empty", "reject"
 
+REJECT_BIAS = -2.0
+"""Added to the logit of "reject" when judging: a third of what it was trained on was spoilt, and pictures are not. Of 0, -1, -2, -3 and -4
+this is the value that reads 99 % of real scenes exactly and still refuses 92 % or more of every kind of spoilt art (docs/results/judge.json)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -86,11 +90,17 @@ class Judge(nn.Module):
         return logits
 
     @torch.inference_mode()
+    def probabilities(self, x: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, classes), with the bias against rejecting."""
+        logits = self.eval()(x)
+        logits[:, self.classes.index(REJECT)] += REJECT_BIAS
+        probability: Tensor = logits.softmax(-1)
+        return probability
+
+    @torch.inference_mode()
     def look(self, pictures: NDArray[np.uint8]) -> list[Finding]:
         """(B, 64, 64, 3) uint8 -> a finding for each picture."""
-        self.eval()
-        probabilities = {cell: self(box).softmax(-1) for cell, box in boxes(pictures).items()}
-        best = {cell: p.max(-1) for cell, p in probabilities.items()}
+        best = {cell: self.probabilities(box).max(-1) for cell, box in boxes(pictures).items()}
         findings = []
         for row, picture in enumerate(pictures):
             options = []
