@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, draw, evaluate, fill, info
+from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, tokenize
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -32,9 +32,11 @@ _VERBS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "info": info.info,
     "convert": convert.convert,
+    "tokenize": tokenize.tokenize,
 }
 for verb, command in _VERBS.items():
     app.command(verb)(command)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import Enum
 from pathlib import Path
@@ -18,10 +19,11 @@ class Suite(str, Enum):
     """The suites that ship with the package."""
 
     emoji = "emoji"
+    judge = "judge"
 
 
 def evaluate(
-    suite: Annotated[Suite, typer.Argument(help="emoji: held-out text, understanding and drawing tasks of the emoji world.")],
+    suite: Annotated[Suite, typer.Argument(help="emoji: held-out tasks of the emoji world; judge: the judge of its drawings, no model.")],
     model: options.Model = "debug",
     num: Annotated[int, typer.Option(min=1, help="Examples of each kind, with and without thinking.")] = 50,
     kinds: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
@@ -50,8 +52,16 @@ def evaluate(
     settings = Settings(
         **wanted, num=num, modes=tuple(modes.split(",")), image_steps=steps, guidance_scale=guidance_scale, seed=seed, batch=batch
     )
-    pipeline = load(model, device=device, dtype=dtype)
     judge = the_judge()
+    settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
+    about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), "settings": settled}
+    if suite is Suite.judge:
+        found = check_judge(judge, None, num=max(num, 2), seed=seed)
+        typer.echo(json.dumps(found, indent=1))
+        if out is not None:
+            report.save(out, {**about, "judge": found})
+        return
+    pipeline = load(model, device=device, dtype=dtype)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
         task = bar.add_task(suite.value, total=1.0)
         outcomes = run(pipeline, judge, settings, on_step=lambda share, what: bar.update(task, completed=share, description=what))
@@ -62,22 +72,8 @@ def evaluate(
         numbers = f"{row['mean_forwards']:>8.1f}  {row['seconds_each']:>8.3f}"
         typer.echo(f"{row['kind']:<16} {row['mode']:<7} {row['value']:>7.3f}   {interval}   {numbers}")
     if out is not None:
-        results = {
-            "suite": suite.value,
-            "model": model,
-            "settings": {
-                "num": num,
-                "modes": settings.modes,
-                "steps": steps,
-                "guidance_scale": guidance_scale,
-                "seed": seed,
-                "batch": batch,
-            },
-            "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])),
-            "judge": check_judge(judge, pipeline),
-            "outcomes": [outcome.to_dict() for outcome in outcomes],
-        }
-        report.save(out, results)
+        measured = {"judge": check_judge(judge, pipeline), "outcomes": [outcome.to_dict() for outcome in outcomes]}
+        report.save(out, {**about, "model": model, **measured})
         remarks.print(f"wrote {out}")
     if sheets is not None:
         sheets.mkdir(parents=True, exist_ok=True)

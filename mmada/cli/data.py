@@ -1,0 +1,223 @@
+"""`mmada data check`: is this data what it should be, and what will be masked?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmada.cli import options
+
+if TYPE_CHECKING:
+    from mmada.data.check import Report
+    from mmada.data.mixture import Reader
+    from mmada.image import ImageTokenizer
+    from mmada.prompt import Prompts
+    from mmada.request import Defaults
+
+__all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
+
+app = typer.Typer(name="data", help="Look at training data.", no_args_is_help=True)
+
+Data = Annotated[
+    str, typer.Argument(help="A .jsonl file, shards such as data-{000..127}.tar, a dataset's folder or files, or tokenized shards.")
+]
+FormatName = Annotated[
+    str | None,
+    typer.Option("--format", help="jsonl, webdataset, datasets or tokenized. Default: as the name ends.", rich_help_panel="Data"),
+]
+Adapter = Annotated[
+    str, typer.Option(help="Form of the objects: record, text, instruction, draw, describe, messages, llava.", rich_help_panel="Data")
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD=OWN", help="Which own field is the adapter's, such as caption=txt.", rich_help_panel="Data"),
+]
+Images = Annotated[str | None, typer.Option(help="Folder that image paths start from. Default: that of the file.", rich_help_panel="Data")]
+Split = Annotated[str, typer.Option(help="Part of a dataset.", rich_help_panel="Data")]
+
+
+@app.callback()
+def data() -> None:
+    """Look at training data."""
+
+
+@app.command("check")
+def check(
+    file: Data,
+    model: options.Model = "debug",
+    format_name: FormatName = None,
+    adapter: Adapter = "record",
+    rename: Rename = None,
+    images: Images = None,
+    split: Split = "train",
+    context: Annotated[int | None, typer.Option(min=1, help="Longest row, in tokens. Default: the model's.")] = None,
+    room: Annotated[int | None, typer.Option(min=1, help="Room for the text to learn, in tokens. Default: what it takes.")] = None,
+    open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or trust them.")] = True,
+    previews: Annotated[int, typer.Option(min=0, help="Records whose masking is shown in words.")] = 4,
+    limit: Annotated[int, typer.Option(min=0, help="Problems that are listed; all are counted.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
+) -> None:
+    """Read every record: schema, images, lengths, duplicates, and what will be masked, in words.
+
+    Exit status 0: all is well; 1: problems were found; 2: the input cannot be used at all.
+
+    mmada data check my.jsonl
+    """
+    import json
+
+    from mmada.data.check import adapter_hint, check_records
+    from mmada.data.shards import TokenizedReader, text_hash
+    from mmada.errors import InputError
+
+    reader = open_data(file, format_name, adapter, rename, images, split)
+    tokenizers = load_tokenizers(model)
+    if isinstance(reader, TokenizedReader):
+        prompts = tokenizers.prompts
+        expected = replace(reader.manifest.settings, text=text_hash(prompts), codebook_size=prompts.layout.codebook_size)
+        TokenizedReader(file, settings=expected).verify()
+    with counting("reading", len(reader)) as on_progress:
+        report = check_records(
+            reader,
+            tokenizers.prompts,
+            num_image_tokens=tokenizers.num_image_tokens,
+            context=tokenizers.context if context is None else context,
+            room=room,
+            open_images=open_images,
+            num_previews=previews,
+            limit=max(limit, 1),
+            name=reader.name,
+            on_progress=on_progress,
+        )
+    if not report.tasks:
+        raise InputError(f"none of the {report.num_records} objects is a record; the first: {report.problems[0]}{adapter_hint(reader)}")
+    typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else _in_words(report, limit))
+    if report.num_problems:
+        raise typer.Exit(1)
+
+
+def _in_words(report: Report, limit: int) -> str:
+    from mmada.cli.session import printable
+
+    tasks = ", ".join(f"{name} {count}" for name, count in report.tasks.items())
+    counts = ", ".join(f"{kind} {count}" for kind, count in report.counts.items())
+    lines = [f"{report.name}: {report.num_records} records, {report.num_usable} can be used"]
+    lines.append(f"tasks      {tasks}; {report.num_thinking} with thinking; {report.num_images} different images")
+    lines.append(f"problems   {report.num_problems}{f': {counts}' if counts else ''}")
+    lines += [f"  {problem}" for problem in report.problems[:limit]]
+    if report.num_problems > limit:
+        lines.append(f"  and {report.num_problems - len(report.problems[:limit])} more (--limit)")
+    lines.append(f"{'tokens':<10} {'least':>7} {'median':>7} {'90 %':>7} {'99 %':>7} {'most':>7}")
+    for column, spread in report.lengths.items():
+        numbers = (spread.least, spread.median, spread.p90, spread.p99, spread.most)
+        lines.append(f"  {column:<8} " + " ".join(f"{number:>7}" for number in numbers))
+    limits = f"context {report.context}, room {'as needed' if report.room is None else report.room}"
+    lines.append(f"rows longer than  {', '.join(f'{context}: {count}' for context, count in report.longer.items())}  ({limits})")
+    for preview in report.previews:
+        lines.append(f"{preview.where}  {preview.task}, {preview.num_tokens} tokens")
+        lines += [f"  {kind:<7} {words}" for kind, words in preview.parts]
+    return "\n".join(printable(line) for line in lines)
+
+
+# Shared with `mmada tokenize`.
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizers:
+    """A checkpoint without its network: prompts, defaults, context in tokens, and codes of an image."""
+
+    prompts: Prompts
+    defaults: Defaults
+    context: int
+    num_image_tokens: int
+
+
+def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokenizers:
+    """What data needs to know of a model; the weights are neither loaded nor downloaded. Raises the package's errors."""
+    import torch
+
+    from mmada import checkpoint, tokenizer
+    from mmada.image import ImageTokenizer, ImageTokenizerConfig
+    from mmada.model import MMaDAConfig
+    from mmada.pipeline import IMAGE_TOKENIZER_DIR, MMaDA
+    from mmada.prompt import Prompts
+    from mmada.request import Defaults
+
+    if name == "debug":
+        model = MMaDA.debug()
+        prompts, defaults, context = model.prompts, model.defaults, model.model.config.max_sequence_length
+        factor = model.image_tokenizer.factor
+    else:
+        directory = checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model"))
+        config = MMaDAConfig.from_pretrained(directory)
+        defaults = Defaults.load(directory)
+        prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)
+        context = config.max_sequence_length
+        own = Path(image_tokenizer) if image_tokenizer else directory / IMAGE_TOKENIZER_DIR
+        # without one of its own a checkpoint has the published one
+        sizes = ImageTokenizerConfig.from_pretrained(own) if own.is_dir() else ImageTokenizerConfig()
+        with torch.device("meta"):
+            factor = ImageTokenizer(sizes).factor
+    return Tokenizers(prompts, defaults, context, (defaults.image_height // factor) * (defaults.image_width // factor))
+
+
+def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str | None, codebook_size: int) -> ImageTokenizer:
+    """The image tokenizer of a model, without the model. Raises the package's errors."""
+    import torch
+
+    from mmada import checkpoint
+    from mmada.errors import CheckpointError, InputError
+    from mmada.image import ImageTokenizer
+    from mmada.pipeline import IMAGE_TOKENIZER_DIR, PUBLISHED_IMAGE_TOKENIZER, MMaDA
+
+    if name == "debug" and image_tokenizer is None:
+        found, loaded = name, MMaDA.debug().image_tokenizer
+    else:
+        own = None if image_tokenizer else checkpoint.find(name, patterns=(f"{IMAGE_TOKENIZER_DIR}/*",)) / IMAGE_TOKENIZER_DIR
+        found = image_tokenizer or (str(own) if own is not None and own.is_dir() else PUBLISHED_IMAGE_TOKENIZER)
+        loaded = ImageTokenizer.from_pretrained(found).eval()
+    if loaded.codebook_size != codebook_size:
+        raise CheckpointError(
+            f"image_tokenizer={found!r} has {loaded.codebook_size} codes, the model {codebook_size}; use the one that the model was trained with"
+        )
+    try:
+        return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[no-any-return]
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device={device!r} cannot be used here; try cpu") from error
+
+
+def open_data(path: str, format_name: str | None, adapter: str, rename: list[str] | None, images: str | None, split: str) -> Reader:
+    """The reader of a command's input. Raises InputError."""
+    from mmada.data.mixture import Source, open_source
+    from mmada.data.readers import TableStream
+    from mmada.errors import InputError
+
+    pairs = [pair.partition("=") for pair in rename or ()]
+    for field, sign, own in pairs:
+        if not sign or not field or not own:
+            raise InputError(f"rename={field + sign + own!r} must be FIELD=OWN; try caption=txt")
+    names = {field: own for field, _, own in pairs}
+    source = Source(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split)  # type: ignore[arg-type]
+    reader = open_source(source)
+    assert not isinstance(reader, TableStream)  # only where streaming is asked for
+    return reader
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """A bar for `total` records that is told how many are done, or None where nobody looks."""
+    from mmada.cli.session import remarks
+
+    if not remarks.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (SpinnerColumn(), TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=remarks, transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,74 @@
+"""`mmada tokenize`: compute the image codes of a data set once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmada.cli import data, options
+
+__all__ = ["tokenize"]
+
+
+def tokenize(
+    source: data.Data,
+    target: Annotated[Path, typer.Argument(help="Folder of shards to write, or to go on with.")],
+    model: options.Model = "debug",
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    format_name: data.FormatName = None,
+    adapter: data.Adapter = "record",
+    rename: data.Rename = None,
+    images: data.Images = None,
+    split: data.Split = "train",
+    size: options.Size = None,
+    mode: Annotated[str | None, typer.Option(help="crop, squash or pad images to the size. Default: the checkpoint's.")] = None,
+    split_texts: Annotated[
+        int | None, typer.Option(min=16, help="Split texts that are learnt as they are into rows of so many tokens.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Records for each shard; what an interruption costs.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded together.")] = 16,
+    threads: Annotated[int, typer.Option(min=1, help="That read images.")] = 4,
+) -> None:
+    """Encode every image and write shards with a manifest; repeat the command to go on after an interruption.
+
+    Records that cannot be used are left out, counted, and listed in *.dropped.jsonl; `mmada data check` shows them beforehand.
+
+    mmada tokenize photos.jsonl photos-codes --model Gen-Verse/MMaDA-8B-MixCoT --size 512x512
+    """
+    from typing import get_args
+
+    from mmada.cli.session import remarks
+    from mmada.data.shards import write_shards
+    from mmada.errors import InputError, suggest
+    from mmada.image import FitMode
+
+    if mode is not None and mode not in get_args(FitMode):
+        raise InputError(f"mode={mode!r} is unknown: {suggest(mode, get_args(FitMode))}")
+    reader = data.open_data(source, format_name, adapter, rename, images, split)
+    tokenizers = data.load_tokenizers(model, image_tokenizer=image_tokenizer)
+    prompts, defaults = tokenizers.prompts, tokenizers.defaults
+    encoder = data.load_image_tokenizer(model, image_tokenizer=image_tokenizer, device=device, codebook_size=prompts.layout.codebook_size)
+    width, height = options.parse_pixels("size", size, "x", 2) if size else (defaults.image_width, defaults.image_height)
+    renamed = f", rename {' '.join(sorted(rename))}" if rename else ""
+    with data.counting("encoding", len(reader)) as on_progress:
+        manifest = write_shards(
+            reader,
+            target,
+            image_tokenizer=encoder,
+            prompts=prompts,
+            size=(height, width),
+            mode=mode or defaults.image_mode,  # type: ignore[arg-type]  # checked above
+            source=f"{reader.name}, adapter {adapter}{renamed}, {len(reader)} records, {reader.fingerprint}",
+            context=split_texts,
+            shard_size=shard_size,
+            batch_size=batch_size,
+            num_threads=threads,
+            on_progress=on_progress,
+        )
+    remarks.print(f"wrote {target}: {manifest.num_records} records, {manifest.num_images} images, {len(manifest.shards)} shards")
+    if manifest.dropped:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.dropped.items()))
+        remarks.print(f"left out {manifest.dropped.total()} ({reasons}); see {target}/*.dropped.jsonl", markup=False)

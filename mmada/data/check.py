@@ -1,0 +1,346 @@
+"""Is this data what it should be? Every record is read, its row is measured, its images are opened; then a report.
+
+problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates,
+           thoughts that failed their verifier or go round in circles)
+lengths    quantiles of the tokens that are given, learnt as text, learnt as image, and of whole rows
+contexts   how many rows are longer than 256, 512, … tokens
+previews   what will be masked, in words: the canvas of a few records, as training and sampling see it
+
+Memory: about 250 bytes a record and 150 a picture, however long they are.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmada.canvas import Canvas
+from mmada.data.forms import fitting_adapters
+from mmada.data.readers import Indexed, JsonlReader
+from mmada.data.records import Kind, Picture, Problem, Record, RecordError, Where
+from mmada.data.rows import lengths_of, to_canvas
+from mmada.errors import ImageError
+from mmada.image import load_image
+from mmada.prompt import Prompts
+
+__all__ = ["Preview", "Report", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+
+CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
+"""Row lengths of the report; 1539 is the published one."""
+_QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
+_GRAM = 8
+MAX_REPETITION = 0.3
+"""Share of repeated 8-word sequences above which a thought counts as looping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Smallest, median, 90th and 99th percentile, and largest of a count."""
+
+    least: int
+    median: int
+    p90: int
+    p99: int
+    most: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.int32]) -> Spread:
+        return cls(*(int(value) for value in np.quantile(values, _QUANTILES, method="higher")))
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """One record's row in words."""
+
+    id: str
+    task: str
+    where: str
+    num_tokens: int
+    parts: tuple[tuple[str, str], ...]
+    """("given" | "masked", words), in order"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What `check_records` found."""
+
+    name: str
+    num_records: int
+    num_usable: int
+    tasks: Mapping[str, int]
+    num_thinking: int
+    """records with a thought"""
+    num_images: int
+    """different images, unreadable ones included"""
+    counts: Mapping[str, int]
+    """problems by kind"""
+    problems: tuple[Problem, ...]
+    """the first of them"""
+    lengths: Mapping[str, Spread]
+    """tokens: given, text, image, row"""
+    longer: Mapping[int, int]
+    """context -> rows that are longer"""
+    context: int | None
+    room: int | None
+    previews: tuple[Preview, ...]
+
+    @property
+    def num_problems(self) -> int:
+        return sum(self.counts.values())
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON."""
+        found = asdict(self)
+        return {**found, "num_problems": self.num_problems, "problems": [problem.to_dict() for problem in self.problems]}
+
+
+def check_records(
+    records: Indexed[Record],
+    prompts: Prompts,
+    *,
+    num_image_tokens: int,
+    context: int | None = None,
+    room: int | None = None,
+    open_images: bool = True,
+    num_previews: int = 3,
+    limit: int = 20,
+    name: str = "data",
+    on_progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Read every record once.
+
+    num_image_tokens  codes of an image; images that are codes already keep theirs
+    context, room     limits of a row and of the text to learn, in tokens (records.to_canvas); None: no limit
+    open_images       decode every image: finds missing and corrupt ones, and takes the longest
+    limit             problems that are listed; all are counted
+    """
+    check = _Check(records, prompts, num_image_tokens, context, room, open_images, limit)
+    report = on_progress or (lambda done: None)
+    for index in range(len(records)):
+        try:
+            check.add(records[index], index)
+        except RecordError as error:
+            for problem in error.problems:
+                check.problem(problem)
+        report(index + 1)
+    columns = {column: np.array(values, np.int32) for column, values in check.lengths.items()}
+    learnt = {column: values[values > 0] if column in ("text", "image") else values for column, values in columns.items()}
+    return Report(
+        name=name,
+        num_records=len(records),
+        num_usable=check.num_usable,
+        tasks=dict(sorted(check.tasks.items())),
+        num_thinking=check.num_thinking,
+        num_images=len(check.images),
+        counts=dict(check.counts.most_common()),
+        problems=tuple(check.problems),
+        lengths={column: Spread.of(values) for column, values in learnt.items() if len(values)},
+        longer={limit: int((columns["row"] > limit).sum()) for limit in sorted({*CONTEXTS, *([context] if context else [])})},
+        context=context,
+        room=room,
+        previews=tuple(_preview(record, prompts, num_image_tokens, room) for record in _chosen(check.first, num_previews)),
+    )
+
+
+class _Check:
+    """What is known after the records so far."""
+
+    def __init__(
+        self,
+        records: Indexed[Record],
+        prompts: Prompts,
+        num_image_tokens: int,
+        context: int | None,
+        room: int | None,
+        open_images: bool,
+        limit: int,
+    ) -> None:
+        self.records, self.prompts, self.num_image_tokens = records, prompts, num_image_tokens
+        self.context, self.room, self.open_images, self.limit = context, room, open_images, limit
+        self.tasks: Counter[str] = Counter()
+        self.counts: Counter[Kind] = Counter()
+        self.problems: list[Problem] = []
+        self.lengths = {name: array("i") for name in ("given", "text", "image", "row")}
+        self.images: dict[object, str | None] = {}  # picture -> what is wrong with it
+        self.contents: dict[int, int] = {}  # hash of what is said -> index of the first record that says it
+        self.ids: dict[int, int] = {}
+        self.first: dict[tuple[str, bool], list[Record]] = {}  # by task and thinking, for the previews
+        self.num_usable = self.num_thinking = 0
+
+    def problem(self, problem: Problem) -> None:
+        self.counts[problem.kind] += 1
+        if len(self.problems) < self.limit:
+            self.problems.append(problem)
+
+    def add(self, record: Record, index: int) -> None:
+        where = record.where
+        self.tasks[record.task] += 1
+        self.num_thinking += record.thinking is not None
+        before = self.num_bad
+        self._images(record, where)
+        self._lengths(record, where)
+        self.num_usable += self.num_bad == before
+        self._twice(record, index)
+        self._thought(record, where)
+        kept = self.first.setdefault((record.task, record.thinking is not None), [])
+        if len(kept) < 8:
+            kept.append(record)
+
+    @property
+    def num_bad(self) -> int:
+        return self.counts["image"] + self.counts["too long"]
+
+    def _images(self, record: Record, where: Where) -> None:
+        for picture in record.pictures:
+            key = _content(picture)
+            if key not in self.images:
+                self.images[key] = _fault(picture, self.prompts.layout.codebook_size) if self.open_images else None
+            fault = self.images[key]
+            if fault is not None:
+                self.problem(Problem(where, "", "", "image", fault))
+
+    def _lengths(self, record: Record, where: Where) -> None:
+        lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
+        for name, value in asdict(lengths).items():
+            self.lengths[name].append(value)
+        self.lengths["row"].append(lengths.row(self.room))
+        reason = lengths.reason(context=self.context, room=self.room)
+        if reason is not None:
+            has = f"the text has {lengths.text} tokens, the row {lengths.row(self.room)}; context={self.context}, room={self.room}"
+            self.problem(Problem(where, "", "", "too long", f"{reason}: {has}; the record would be left out"))
+
+    def _twice(self, record: Record, index: int) -> None:
+        same_id = self.ids.setdefault(_hash(record.id.encode()), index)
+        same = self.contents.setdefault(_hash(*_said(record)), index)
+        if same_id != index:
+            first = self.records[same_id].where
+            self.problem(Problem(record.where, "id", repr(record.id), "duplicate", f"is also that of {first}; give each record its own"))
+        elif same != index:
+            said = f"the record {record.id!r} says the same as {self.records[same].where}; keep one of them"
+            self.problem(Problem(record.where, "", "", "duplicate", said))
+
+    def _thought(self, record: Record, where: Where) -> None:
+        thinking = record.thinking
+        if thinking is None:
+            return
+        if thinking.verifier is not None and not thinking.verifier.passed:
+            judge = repr(thinking.verifier.name)
+            self.problem(Problem(where, "think.verifier", judge, "failed verifier", "did not pass; leave the record out"))
+        share = repetition(thinking.text)
+        if share > MAX_REPETITION:
+            said = f"repeats {share:.0%} of its sequences of {_GRAM} words; leave the record out"
+            self.problem(Problem(where, "think.text", repr(thinking.text[:40]), "looping think", said))
+
+
+def _hash(*parts: bytes) -> int:
+    """64 bits; two of ten million different ones are equal once in 400,000 times."""
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _said(record: Record) -> list[bytes]:
+    """What a record says, without its id and origin; capitals and spaces do not count."""
+    texts = [record.task, *(turn.text for turn in record.turns), record.learnt_text]
+    return [" ".join(text.casefold().split()).encode() for text in texts] + [
+        repr(_content(picture)).encode() for picture in record.pictures
+    ]
+
+
+def _content(picture: Picture) -> object:
+    return _hash(picture.source) if isinstance(picture.source, bytes) else picture.source
+
+
+def _fault(picture: Picture, codebook_size: int) -> str | None:
+    """What is wrong with a picture."""
+    if isinstance(picture.source, tuple):
+        top = max(picture.source, default=0)
+        return (
+            None if top < codebook_size else f"has the code {top}, the model {codebook_size} codes; tokenize with the model's own tokenizer"
+        )
+    try:
+        load_image(picture.source)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def repetition(text: str) -> float:
+    """Share of a text's sequences of 8 words that it has said before, 0 to 1."""
+    words = text.casefold().split()
+    grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def _chosen(first: Mapping[tuple[str, bool], list[Record]], count: int) -> list[Record]:
+    """Records of as many different sorts as there are, then more of each."""
+    chosen = [kept[i] for i in range(8) for kept in first.values() if i < len(kept)]
+    return chosen[:count]
+
+
+def _preview(record: Record, prompts: Prompts, num_image_tokens: int, room: int | None) -> Preview:
+    def codes_of_image(picture: Picture) -> torch.Tensor:
+        return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else num_image_tokens, dtype=torch.long)
+
+    fits = lengths_of(record, prompts, num_image_tokens=num_image_tokens).reason(room=room) is None
+    canvas = to_canvas(record, prompts, codes_of_image, room=room if fits else None)
+    return Preview(record.id, record.task, str(record.where), len(canvas), tuple(masked_in_words(canvas, prompts)))
+
+
+def masked_in_words(canvas: Canvas, prompts: Prompts, *, width: int = 200) -> list[tuple[str, str]]:
+    """A clean canvas as ("given" | "masked", what stands there), run by run; long texts are shortened in the middle to `width`."""
+    tokens, is_open, attend = canvas.tokens.tolist(), canvas.is_open.tolist(), canvas.attend.tolist()
+    kinds = ["masked" if open_ else "given" if seen else "padding" for open_, seen in zip(is_open, attend, strict=True)]
+    parts, start = [], 0
+    for kind, run in groupby(kinds):
+        stop = start + len(list(run))
+        parts.append((kind, _in_words(tokens[start:stop], prompts, width)))
+        start = stop
+    return parts
+
+
+def _in_words(ids: list[int], prompts: Prompts, width: int) -> str:
+    layout = prompts.layout
+    names = {i: f"[{name}]" for name, i in layout.special_ids.items()}
+
+    def sort(i: int) -> str:
+        return names.get(i) or ("code" if i in layout.image_ids else "text")
+
+    words = []
+    for kind, run_ in groupby(ids, sort):
+        run = list(run_)
+        if kind == "text":
+            text = str(prompts.tokenizer.decode(run))
+            words.append(text if len(text) <= width else f"{text[: width // 2]} … {text[-width // 2 :]}")
+        elif kind == "code":
+            words.append(f"({len(run)} image codes)")
+        else:
+            words.append(kind if len(run) == 1 else f"{kind} x{len(run)}")
+    return " ".join(re.sub(r"\n", "⏎", word) for word in words)
+
+
+def adapter_hint(reader: object) -> str:
+    """Which other adapters could read the first lines of a file, as the end of a sentence; "" if none, or if its own can."""
+    if not isinstance(reader, JsonlReader):
+        return ""
+    common: set[str] | None = None
+    for index in range(min(3, len(reader))):
+        try:
+            value, where = reader.read(index)
+        except RecordError:
+            return ""
+        fitting = set(fitting_adapters(value, where, reader.pictures))
+        common = fitting if common is None else common & fitting
+    if not common or reader.form.adapter in common:
+        return ""
+    return f"; its first lines have the form of adapter {' or '.join(sorted(common))}"

@@ -1,0 +1,217 @@
+"""One record: what is given, what is learnt, where it comes from. One JSON object a line:
+
+    {"id": "clevr-17", "task": "understand",
+     "messages": [{"role": "user", "content": [{"type": "image", "image": "images/17.png"}, {"type": "text", "text": "How many?"}]}],
+     "think": {"text": "A cube, a ball."}, "answer": {"text": "2"}, "meta": {"license": "CC-BY-4.0", "lang": "en", "source": "clevr"}}
+
+    task          messages                        think      answer
+    text          a conversation; none: a text    may have   text                                learnt: think and text
+    understand    a conversation with images      may have   text                                learnt: think and text
+    draw          one turn of the user            none       image                               learnt: image
+    reason_draw   one turn of the user            must have  image, and a refined prompt as text  learnt: think, text, image
+
+forms.py makes a `Record` of such an object, or of the forms that other data sets have; rows.py makes the training canvas of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from mmada.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = [
+    "Kind",
+    "Meta",
+    "Picture",
+    "Problem",
+    "ROLES",
+    "Record",
+    "RecordError",
+    "RowError",
+    "TASKS",
+    "Task",
+    "Thinking",
+    "Turn",
+    "Verifier",
+    "Where",
+]
+
+Task: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+TASKS: tuple[Task, ...] = get_args(Task)
+ROLES = ("system", "user", "assistant")
+_PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
+
+
+# What a record is.
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a record stands: a file, and the line (from 1), number or key in it."""
+
+    file: str
+    line: int | str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image: `name` as the record has it, for messages, and where its pixels are.
+
+    source  a file, the bytes of a file, or its image codes in raster order, where they were computed before (shards.py)
+    """
+
+    name: str
+    source: Path | bytes | tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message. The pictures of all turns stand before the dialogue, in order (prompt.py)."""
+
+    role: str
+    text: str
+    pictures: tuple[Picture, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Who judged a thought or its answer, and how."""
+
+    name: str
+    passed: bool
+    score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """What is thought before the answer, without its tags; `source` says who wrote it."""
+
+    text: str
+    source: str | None = None
+    verifier: Verifier | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """Where a record comes from. `extra` is free for the owner of the data; it is kept and not read."""
+
+    license: str | None = None
+    lang: str | None = None
+    source: str | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A checked record: its task's rules hold, see the table above."""
+
+    id: str
+    task: Task
+    turns: tuple[Turn, ...] = ()
+    """what is given; ends with the user's turn"""
+    thinking: Thinking | None = None
+    answer: str | None = None
+    """the text to learn; of reason_draw the refined prompt"""
+    image: Picture | None = None
+    """the picture to learn"""
+    meta: Meta = field(default_factory=Meta)
+    where: Where = field(default=Where("record", 0), compare=False)
+    """for messages"""
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All pictures: the given ones in order, then the one to learn."""
+        given = tuple(picture for turn in self.turns for picture in turn.pictures)
+        return given if self.image is None else (*given, self.image)
+
+    @property
+    def learnt_text(self) -> str:
+        """What is learnt as text: "<think> thought</think> answer", or the answer alone."""
+        if self.thinking is None:
+            return self.answer or ""
+        return f"<think> {self.thinking.text}</think> {self.answer or ''}".rstrip()
+
+    def without_thinking(self) -> Record:
+        """The same, answered directly: reason_draw becomes draw, with the user's prompt."""
+        if self.task == "reason_draw":
+            return replace(self, task="draw", thinking=None, answer=None)
+        return replace(self, thinking=None)
+
+    def to_dict(self, name_of: Callable[[Picture], str] = lambda picture: picture.name) -> dict[str, object]:
+        """The JSON object that `parse` reads back; `name_of` writes the pictures."""
+        think = None
+        if self.thinking is not None:
+            verifier = self.thinking.verifier
+            judged = verifier and _present(name=verifier.name, passed=verifier.passed, score=verifier.score)
+            think = _present(text=self.thinking.text, source=self.thinking.source, verifier=judged)
+        meta = _present(license=self.meta.license, lang=self.meta.lang, source=self.meta.source, extra=dict(self.meta.extra) or None)
+        answer = _present(text=self.answer, image=self.image and name_of(self.image))
+        messages = [{"role": turn.role, "content": _content(turn, name_of)} for turn in self.turns]
+        return _present(id=self.id, task=self.task, messages=messages or None, think=think, answer=answer, meta=meta or None)
+
+
+def _present(**values: object) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _content(turn: Turn, name_of: Callable[[Picture], str]) -> str | list[dict[str, str]]:
+    if not turn.pictures:
+        return turn.text
+    return [*({"type": "image", "image": name_of(picture)} for picture in turn.pictures), {"type": "text", "text": turn.text}]
+
+
+# What can be wrong with one.
+
+Kind: TypeAlias = Literal[
+    "json", "field", "empty", "unclosed think", "image reference", "image", "too long", "duplicate", "failed verifier", "looping think"
+]
+"""The first five make an object unusable as a record; check.py finds the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: which field has which value, and in `message` why that is bad and what helps."""
+
+    where: Where
+    field: str
+    value: str
+    kind: Kind
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.field}={self.value} {self.message}" if self.field else f"{self.where}: {self.message}"
+
+    def to_dict(self) -> dict[str, object]:
+        names = {"file": self.where.file, "line": self.where.line}
+        return {**names, "field": self.field, "value": self.value, "kind": self.kind, "message": self.message}
+
+
+class RecordError(InputError):
+    """Objects that cannot be used as records; `problems` lists everything that is wrong with them."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type[RecordError], tuple[tuple[Problem, ...]]]:  # sent from workers
+        return type(self), (self.problems,)
+
+
+class RowError(InputError):
+    """A record that does not fit the row it should become; `reason` is the same text for all of one sort, to be counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason, self.message = reason, message
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        return type(self), (self.reason, self.message)
