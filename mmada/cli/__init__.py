@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, tokenize
+from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, tokenize, train
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "eval": evaluate.evaluate,
     "info": info.info,
     "convert": convert.convert,
+    "train": train.train,
     "tokenize": tokenize.tokenize,
 }
 for verb, command in _VERBS.items():

@@ -1,0 +1,123 @@
+"""`mmada train`: carry out a training run, or go on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mmada.train.contract import Report
+
+__all__ = ["train"]
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/emoji/base.yaml.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as stage.optim.lr=1e-3.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what `out` holds is moved aside, to out.1, out.2, ...")] = False,
+) -> None:
+    """Train a stage, or a whole curriculum. A run whose directory holds a save goes on from there, so repeat the command to resume.
+
+    mmada train configs/debug.yaml
+    """
+    from transformers.utils import logging
+
+    from mmada.errors import MissingDependencyError
+
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise MissingDependencyError("training needs accelerate; install the extra: pip install 'mmada[train]'") from error
+
+    from mmada.cli.session import remarks
+    from mmada.train.config import load_all
+    from mmada.train.setup import run
+    from mmada.train.state import latest
+
+    logging.disable_progress_bar()
+    configs = load_all(config, settings or [])
+    is_main = PartialState().is_main_process
+    for i, one in enumerate(configs):
+        out, saved = Path(one.out), latest(Path(one.out) / "state")
+        if fresh and is_main and out.exists():
+            aside = _aside(out)
+            out.rename(aside)
+            remarks.print(f"moved {out} to {aside}", soft_wrap=True)
+            saved = None
+        PartialState().wait_for_everyone()
+        if is_main:
+            number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
+            begin = f"going on from {saved.name}" if saved else "from the beginning"
+            remarks.print(f"{number}stage {one.stage.name} in {out}, {begin}", soft_wrap=True)
+        with _progress(is_main) as on_step:
+            outcome = run(one, on_step=on_step)
+        if is_main:
+            remarks.print(
+                f"{outcome.step} steps, {outcome.tokens:,} tokens, {outcome.seconds / 60:.1f} minutes; wrote {out / 'model'}",
+                soft_wrap=True,
+            )
+        if outcome.reason != "done":
+            if is_main:
+                why = "time is up" if outcome.reason == "time" else "stopped"
+                remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on", soft_wrap=True)
+            return
+
+
+def _aside(out: Path) -> Path:
+    """The first of out.1, out.2, ... that is not there."""
+    number = 1
+    while (path := out.with_name(f"{out.name}.{number}")).exists():
+        number += 1
+    return path
+
+
+@contextmanager
+def _progress(is_main: bool) -> Iterator[Callable[[Report], None] | None]:
+    """A bar with speed and time left on a terminal, a line for each report elsewhere."""
+    from mmada.cli.session import remarks
+
+    if not is_main:
+        yield None
+        return
+    if not remarks.is_terminal:
+        yield lambda report: remarks.print(_line(report), soft_wrap=True) if report.values else None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[rate]} tokens/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=remarks, speed_estimate_period=120) as bar:
+        task = bar.add_task("", total=None, loss="-", rate="-")
+        begun = False
+
+        def show(report: Report) -> None:
+            nonlocal begun
+            if not begun:  # the time left is estimated from this session's steps alone
+                bar.reset(task, total=report.steps, completed=report.step - 1)
+                begun = True
+            shown: dict[str, Any] = {"rate": f"{report.tokens_per_second:,.0f}"}
+            if "loss" in report.values:
+                shown["loss"] = f"{report.values['loss']:.4f}"
+            bar.update(task, completed=report.step, **shown)
+
+        yield show
+
+
+def _line(report: Report) -> str:
+    """Losses and, where there was an evaluation, its main numbers; all of them are in metrics.jsonl."""
+    shown = {name: value for name, value in report.values.items() if name.split("/")[0] in ("loss", "eval") and "@" not in name}
+    numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+    return f"step {report.step}/{report.steps}  {report.tokens_per_second:,.0f} tokens/s  {numbers}"

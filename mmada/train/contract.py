@@ -1,0 +1,75 @@
+"""What the training loop asks of whatever is trained, and what it reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mmada.errors import MMaDAError
+
+__all__ = ["MicroBatch", "NonFiniteLossError", "Outcome", "Report", "Task"]
+
+
+class MicroBatch(Protocol):
+    """One micro-batch: normalisers (F,) float32, its part of what the losses are divided by."""
+
+    @property
+    def normalisers(self) -> Tensor: ...
+
+    @property
+    def num_tokens(self) -> int: ...
+
+
+class Task(Protocol):
+    """What is trained, and on what.
+
+    module        the weights; what accelerate prepares and `losses` calls
+    names         (F,) of the losses; coefficients  (F,) of their sum
+    batches       micro-batches of a step on one process: pure, may run ahead in another thread
+    losses        (F,) differentiable sums of a micro-batch
+    evaluate      name -> (sum, count) over this process's part; the loop adds them up
+    sample        files to look at, on the main process only
+    export        the trained model for users; weights: the state dict of `module`, whole. On the main process only
+    """
+
+    @property
+    def module(self) -> nn.Module: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def coefficients(self) -> Tensor: ...
+
+    def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> Sequence[MicroBatch]: ...
+    def losses(self, model: nn.Module, batch: Any, device: torch.device) -> Tensor: ...
+    def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> Mapping[str, tuple[float, float]]: ...
+    def sample(self, directory: Path) -> None: ...
+    def export(self, directory: Path, weights: Mapping[str, Tensor]) -> None: ...
+
+
+class NonFiniteLossError(MMaDAError):
+    """A loss or gradient became infinite or not a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One step, for a progress bar. values holds what was logged in this step, if anything."""
+
+    step: int
+    steps: int
+    tokens_per_second: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: "done", "stopped" (by a signal) or "time"; `step` steps are done and saved."""
+
+    reason: Literal["done", "stopped", "time"]
+    step: int
+    tokens: int
+    seconds: float

@@ -1,0 +1,246 @@
+"""The training loop. It knows nothing about diffusion: a `Task` brings batches, losses, evaluation, samples and the export.
+
+    for each step:  batches -> global normalisers -> losses -> backward -> clip -> optimizers -> averages
+    now and then:   log, evaluate, sample, save
+
+accelerate carries devices, precision, accumulation and processes. Each batch is a pure function of its step, the state on disk
+is everything else, so stopping at any time and going on gives the same weights, bit for bit (on CPUs).
+SIGTERM and Ctrl-C finish the step, save, and return.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from mmada.errors import InputError
+from mmada.train import state
+from mmada.train.contract import MicroBatch, NonFiniteLossError, Outcome, Report, Task
+from mmada.train.interrupt import signals_noted
+from mmada.train.log import Log
+from mmada.train.optim import Ema, Optim, build, lr_scale, set_lr, settings_kept
+from mmada.train.prefetch import ahead
+
+__all__ = ["Loop", "train"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loop:
+    """How a run is carried out; nothing here but accumulation and precision touches the weights."""
+
+    accumulate: int = 1
+    """micro-batches that a global batch is split into on each process"""
+    precision: Literal["no", "bf16"] = "no"
+    """autocast of the forward pass; weights stay float32"""
+    compile: bool = False
+    """torch.compile each block, once for all shapes"""
+    checkpointing: bool = False
+    """compute activations again in the backward pass: a third more work, a fraction of the memory"""
+    prefetch: int = 2
+    """batches made ahead in a thread; 0: in line"""
+    log_every: int = 10
+    eval_every: int = 500
+    sample_every: int = 1000
+    save_every: int = 500
+    """in steps; 0: at the end only"""
+    keep: int = 2
+    """saves kept"""
+    max_minutes: float = 0.0
+    """stop after that long, saved, to be continued; 0: no limit"""
+
+    def __post_init__(self) -> None:
+        for name in ("accumulate", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"loop.{name}={getattr(self, name)} must be at least 1")
+        for name in ("prefetch", "eval_every", "sample_every", "save_every", "max_minutes"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"loop.{name}={getattr(self, name)} must not be negative; 0 turns it off")
+
+
+def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on_step: Callable[[Report], None] | None = None) -> Outcome:
+    """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
+
+    Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
+    """
+    accelerator = Accelerator(
+        mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate, step_scheduler_with_optimizer=False
+    )
+    accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
+    deepspeed = accelerator.state.deepspeed_plugin
+    if deepspeed is not None:  # it wants a number; ours are not of one size, and it only reports speed by it
+        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+    if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and (optim.ema or optim.name == "muon" or settings.sample_every):
+        raise InputError(
+            f"optim.name={optim.name}, optim.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
+            "use adamw, 0 and 0 with FSDP and DeepSpeed"
+        )
+    model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
+    unwrapped = accelerator.unwrap_model(model)
+    ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
+    saved = state.latest(out / "state")
+    with settings_kept(optimizers):
+        progress = state.restore(saved, accelerator, ema) if saved is not None else state.Progress()
+    log = Log(out, start=progress.step) if accelerator.is_main_process else None
+    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
+    with signals_noted() as is_stopped:
+        return runner.run(is_stopped)
+
+
+@dataclass(slots=True)
+class _Runner:
+    """One session of a run."""
+
+    task: Task
+    optim: Optim
+    settings: Loop
+    steps: int
+    out: Path
+    on_step: Callable[[Report], None] | None
+    accelerator: Accelerator
+    model: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    ema: Ema | None
+    progress: state.Progress
+    log: Log | None
+    window: Tensor = field(init=False)
+    """(2, F) sums and normalisers since the last report; their quotient is the mean over those steps"""
+
+    def __post_init__(self) -> None:
+        self.window = torch.zeros(2, len(self.task.names), device=self.accelerator.device)
+
+    def run(self, is_stopped: Callable[[], bool]) -> Outcome:
+        reason: Literal["done", "stopped", "time"] = "done"
+        begin = clock = time.monotonic()
+        limit = begin + (60 * self.settings.max_minutes or math.inf)
+        for batches in ahead(self._batches, range(self.progress.step, self.steps), self.settings.prefetch):
+            *normalisers, tokens, late, stop = self._share(batches, late=time.monotonic() > limit, stop=is_stopped())
+            if late or stop:  # the same on every process
+                reason = "stopped" if stop else "time"
+                break
+            norm = self._step(batches, torch.tensor(normalisers))
+            now = time.monotonic()
+            self.progress.step += 1
+            self.progress.tokens += int(tokens)
+            self.progress.seconds += now - clock
+            rate = tokens / (now - clock)
+            values = self._losses(norm, rate) if self.progress.step % self.settings.log_every == 0 else {}
+            values |= self._now_and_then()
+            if self.log is not None and values:
+                self.log.write(self.progress.step, values)
+            if self.on_step is not None:
+                self.on_step(Report(self.progress.step, self.steps, rate, values))
+            clock = time.monotonic()
+        saved = state.latest(self.out / "state")
+        if saved is None or state.steps_of(saved) != self.progress.step:
+            self._save()
+        self._as_averaged(self._export)
+        if self.log is not None:
+            self.log.close()
+        return Outcome(reason, self.progress.step, self.progress.tokens, self.progress.seconds)
+
+    def _batches(self, step: int) -> Sequence[MicroBatch]:
+        a = self.accelerator
+        return self.task.batches(step, rank=a.process_index, world=a.num_processes, accumulate=self.settings.accumulate)
+
+    def _share(self, batches: Sequence[MicroBatch], *, late: bool, stop: bool) -> list[float]:
+        """F + 3 sums over micro-batches and processes: normalisers, tokens, late, stop. One message a step."""
+        own = torch.stack([batch.normalisers for batch in batches]).sum(0)
+        others = torch.tensor([sum(batch.num_tokens for batch in batches), late, stop])
+        return self._sum(torch.cat([own, others.to(own)])).tolist()
+
+    def _sum(self, values: Tensor) -> Tensor:
+        total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
+        return total
+
+    def _step(self, batches: Sequence[MicroBatch], normalisers: Tensor) -> float:
+        """One optimizer step. Returns the norm of the gradient."""
+        a, device = self.accelerator, self.accelerator.device
+        set_lr(self.optimizers, lr_scale(self.optim, self.progress.step, self.steps))
+        share = (self.task.coefficients / normalisers.clamp_min(1e-12)).to(device)
+        sums, norm = torch.zeros_like(self.window[0]), torch.zeros(())
+        for batch in batches:
+            with a.accumulate(self.model):
+                losses = self.task.losses(self.model, batch, device)
+                # accelerate divides by the micro-batches, and processes average their gradients: both are undone.
+                a.backward((losses * share).sum() * (a.num_processes * self.settings.accumulate))
+                sums += losses.detach()
+                if a.sync_gradients:
+                    norm = torch.as_tensor(a.clip_grad_norm_(self.model.parameters(), self.optim.clip or math.inf) or 0.0)
+                    self._check(norm, sums, normalisers)
+                for optimizer in self.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update()
+        self.window += torch.stack([sums, normalisers.to(device) / a.num_processes])
+        return float(norm)
+
+    def _losses(self, norm: float, rate: float) -> dict[str, float]:
+        """Means since the last report. Every process calls it."""
+        total = self._sum(self.window).cpu()
+        self.window.zero_()
+        means = total[0] / total[1].clamp_min(1e-12)
+        values = {f"loss/{name}": float(mean) for name, mean, count in zip(self.task.names, means, total[1], strict=True) if count}
+        scale = lr_scale(self.optim, self.progress.step - 1, self.steps)
+        return {
+            "loss": float(means @ self.task.coefficients),
+            **values,
+            "lr": self.optim.lr * scale,
+            "gradient_norm": norm,
+            "tokens": self.progress.tokens,
+            "seconds": self.progress.seconds,
+            "tokens_per_second": rate,
+        }
+
+    def _check(self, norm: Tensor, sums: Tensor, normalisers: Tensor) -> None:
+        """Before the weights move; the norm is the same on every process, so all of them stop."""
+        if bool(torch.isfinite(norm)):
+            return
+        means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalisers, strict=True) if c}
+        raise NonFiniteLossError(
+            f"step {self.progress.step}: the gradient's norm is {float(norm)}, losses {means}; no weight was changed and nothing was saved. "
+            f"The last save is {state.latest(self.out / 'state')}; lower optim.lr, or set optim.clip, and go on from there"
+        )
+
+    def _now_and_then(self) -> dict[str, float]:
+        """After a step: evaluate, sample, save, each in its own time."""
+        step, settings = self.progress.step, self.settings
+        values: dict[str, float] = {}
+        if settings.eval_every and step % settings.eval_every == 0:
+            self._as_averaged(lambda: values.update(self._evaluate()))
+        if settings.sample_every and step % settings.sample_every == 0 and self.accelerator.is_main_process:
+            self._as_averaged(lambda: self.task.sample(self.out / "samples" / f"step-{step:08d}"))
+        if settings.save_every and step % settings.save_every == 0 and step < self.steps:
+            self._save()
+        return values
+
+    def _evaluate(self) -> dict[str, float]:
+        a = self.accelerator
+        parts = self.task.evaluate(self.model, a.device, rank=a.process_index, world=a.num_processes)
+        total = self._sum(torch.tensor(list(parts.values()), dtype=torch.float32)).cpu()
+        return {name: float(value / count) for name, (value, count) in zip(parts, total, strict=True) if count}
+
+    def _as_averaged(self, function: Callable[[], None]) -> None:
+        """Call with the averaged weights in place, without gradients."""
+        averaged: AbstractContextManager[None] = self.ema.applied() if self.ema is not None else nullcontext()
+        self.model.eval()
+        with averaged, torch.no_grad():
+            function()
+        self.model.train()
+
+    def _export(self) -> None:
+        weights = self.accelerator.get_state_dict(self.model)
+        if self.accelerator.is_main_process:
+            self.task.export(self.out / "model", weights)
+
+    def _save(self) -> None:
+        state.save(self.out / "state", self.progress, self.accelerator, self.ema, keep=self.settings.keep)

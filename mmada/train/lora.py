@@ -1,0 +1,79 @@
+"""Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
+
+The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
+PEFT writes it (adapter_config.json, adapter_model.safetensors) and can be loaded with `peft.PeftModel.from_pretrained`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmada.errors import InputError, MissingDependencyError
+from mmada.model import MMadaModelLM
+
+__all__ = ["Lora", "inject", "merged", "save_adapter"]
+
+_NAME = "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lora:
+    """Which matrices are adapted, and how much. Raises InputError for values that cannot be used."""
+
+    rank: int = 0
+    """of A and B; 0: no LoRA, all weights are trained"""
+    alpha: float = 16.0
+    """the adapter's output is scaled by alpha / rank"""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
+    """names of linear layers; ff_out is also the head"""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or not self.alpha > 0:
+            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0")
+        if self.rank and not self.targets:
+            raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
+
+
+def inject(model: MMadaModelLM, lora: Lora, *, seed: int) -> None:
+    """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingDependencyError("lora needs peft, which is not installed; pip install 'mmada[train]'") from error
+    known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    unknown = [name for name in lora.targets if name not in known]
+    if unknown:
+        raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
+    model.requires_grad_(False)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # restored by fork_rng
+        inject_adapter_in_model(settings, model, adapter_name=_NAME)
+
+
+def merged(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the adapted model as one of the plain model: W + (alpha / rank) B A under the name of W."""
+    plain = {name: tensor for name, tensor in weights.items() if ".lora_" not in name and ".base_layer." not in name}
+    for name, layer in model.named_modules():
+        if f"{name}.base_layer.weight" in weights:
+            a, b = (weights[f"{name}.lora_{x}.{_NAME}.weight"] for x in "AB")
+            plain[f"{name}.weight"] = weights[f"{name}.base_layer.weight"] + layer.scaling[_NAME] * (b @ a)
+    return plain
+
+
+def save_adapter(model: MMadaModelLM, weights: Mapping[str, Tensor], directory: Path) -> None:
+    """Write A and B alone, for PEFT."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    model.peft_config[_NAME].save_pretrained(str(directory))
+    factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME)
+    save_file(
+        {f"base_model.model.{name}": tensor.contiguous() for name, tensor in factors.items()}, directory / "adapter_model.safetensors"
+    )

@@ -1,0 +1,121 @@
+"""The networks and tokenizers that a run begins with: loaded, or new from the seed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from torch import nn
+from transformers import AutoTokenizer
+
+from mmada import tokenizer
+from mmada.data.emoji.scenes import SCENE_SIZE
+from mmada.data.emoji.tasks import KINDS, sample
+from mmada.errors import InputError
+from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.model import MMaDAConfig, MMadaModelLM, preset
+from mmada.train import code_bits, lora, state
+from mmada.train.config import Net, TrainConfig
+from mmada.train.seeds import generator
+from mmada.vocab import SPECIAL_STRINGS, VocabLayout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["IMAGE_TOKENIZER_DIR", "backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
+
+IMAGE_TOKENIZER_DIR = "image_tokenizer"
+_NUM_CORPUS = 3000
+"""Examples, of every kind alike, that a new text tokenizer learns its merges from."""
+
+
+def new_image_tokenizer(net: Net, *, seed: int) -> ImageTokenizer:
+    if net.start:
+        loaded: ImageTokenizer = ImageTokenizer.from_pretrained(net.start).train()
+        return loaded
+    sizes = asdict(net)
+    del sizes["start"]
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # restored by fork_rng
+        return ImageTokenizer(ImageTokenizerConfig(resolution=SCENE_SIZE, **sizes))
+
+
+def image_tokenizer(config: TrainConfig, start: Path | None) -> ImageTokenizer:
+    own = None if start is None else start / IMAGE_TOKENIZER_DIR
+    name = config.model.image_tokenizer or (own if own is not None and own.exists() else "")
+    if not name and not config.debug:
+        raise InputError(
+            f"model.image_tokenizer is empty and model.start={config.model.start!r} holds none; train one with stage=tokenizer"
+        )
+    images = ImageTokenizer.from_pretrained(name) if name else new_image_tokenizer(config.net, seed=config.seed)
+    if SCENE_SIZE % images.factor:
+        raise InputError(
+            f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, scenes have {SCENE_SIZE}; use another"
+        )
+    images.eval().requires_grad_(False)
+    return images
+
+
+def text_tokenizer(config: TrainConfig, start: Path | None) -> PreTrainedTokenizerBase:
+    """That of the start; or a new one, which is made once and kept beside the state."""
+    if start is not None:
+        return tokenizer.load(start, MMaDAConfig.from_pretrained(start).layout)
+    kept = Path(config.out) / "tokenizer"
+    with PartialState().main_process_first():
+        if not kept.exists():
+            examples = (sample(kind, generator("corpus", kind, i)) for kind in KINDS for i in range(_NUM_CORPUS // len(KINDS)))
+            corpus = (text for e in examples for text in (e.prompt, f"<think> {e.think}</think> {e.answer}" if e.think else e.answer))
+            made = tokenizer.byte_level(corpus if config.model.num_merges else (), num_merges=config.model.num_merges)
+            state.write(kept, made.save_pretrained)
+        return AutoTokenizer.from_pretrained(kept)
+
+
+def backbone(config: TrainConfig, start: Path | None, text: PreTrainedTokenizerBase, *, codebook_size: int) -> MMadaModelLM:
+    dtype = getattr(torch, config.model.dtype)
+    if start is not None:
+        model = MMadaModelLM.from_pretrained(start, dtype=dtype)
+        model.train()
+        if model.config.layout.codebook_size != codebook_size:
+            raise InputError(
+                f"model.start={str(start)!r} has {model.config.layout.codebook_size} image codes, model.image_tokenizer {codebook_size}; "
+                "use the one that the model was trained with"
+            )
+    else:
+        layout = VocabLayout.compact(len(text) - len(SPECIAL_STRINGS), codebook_size)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
+            sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
+            model = MMadaModelLM(sizes)
+            model.to(dtype)
+    tokenizer.check(text, model.config.layout)
+    if config.model.code_bits:
+        code_bits.add_maps(model, num_bits=(codebook_size - 1).bit_length())
+    if config.lora.rank:
+        lora.inject(model, config.lora, seed=config.seed)
+    if config.loop.checkpointing:
+        # The second is its name in older versions of transformers.
+        enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return model
+
+
+def freeze(module: nn.Module, patterns: tuple[str, ...]) -> None:
+    """Only parameters whose name (in the network's own checkpoint) matches a pattern stay trainable."""
+    names = [name.partition(".")[2] for name, _ in module.named_parameters()]
+    unused = [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in names)]
+    if unused:
+        raise InputError(f"stage.trainable: {unused[0]!r} matches no parameter; names look like {names[0]!r} and {names[-1]!r}")
+    for name, parameter in module.named_parameters():
+        if not any(fnmatch(name.partition(".")[2], pattern) for pattern in patterns):
+            parameter.requires_grad_(False)
+
+
+def compile_blocks(module: nn.Module) -> None:
+    """torch.compile each repeated block, for all shapes: they share one compiled code, made in half a minute."""
+    for part in module.modules():
+        if type(part).__name__ in ("Block", "ResnetBlock"):
+            part.compile(dynamic=True)

@@ -1,0 +1,222 @@
+"""Optimizers, learning rate, averaged weights.
+
+    adamw   every parameter with AdamW
+    muon    matrices of the blocks, and convolutions, with Muon; everything else with AdamW
+
+    lr(step) = peak * scale(step)         scale: warm-up, then stable-and-decay, cosine or constant, down to `floor`
+
+Embeddings, the head and vectors (norms, biases) are not decayed, unless `decay_everything` says so, as published.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from mmada.errors import InputError
+
+__all__ = ["Ema", "Muon", "Optim", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
+
+
+_FEWEST_CHANNELS = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optim:
+    """How weights move. Raises InputError for values that cannot be used."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    lr: float = 1e-3
+    """peak learning rate of AdamW"""
+    matrix_lr: float = 0.02
+    """peak learning rate of Muon"""
+    momentum: float = 0.95
+    """of Muon"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    """share of a weight that a step at learning rate 1 takes away"""
+    decay_everything: bool = False
+    """also decay embeddings, norms and biases, as the published code does"""
+    clip: float = 1.0
+    """largest norm of the gradient of all weights; 0: no limit"""
+    schedule: Literal["stable", "cosine", "constant"] = "stable"
+    """after the warm-up: peak until the decay (WSD); half a cosine down to the floor; peak to the end"""
+    warmup: int = 100
+    """steps from 0 to the peak"""
+    decay: float = 0.3
+    """share of all steps that the decay of `stable` takes, linear"""
+    floor: float = 0.0
+    """where the schedule ends, as a share of the peak"""
+    ema: float = 0.0
+    """decay of the averaged weights, which are the ones evaluated and shipped; 0: none"""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "matrix_lr", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"optim.{name}={getattr(self, name)} must be a positive number")
+        for name in ("weight_decay", "clip", "warmup"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"optim.{name}={getattr(self, name)} must not be negative; 0 turns it off")
+        for name in ("momentum", "floor", "decay", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"optim.{name}={getattr(self, name)} must lie between 0 and 1")
+        if not all(0 <= beta < 1 for beta in self.betas) or self.ema == 1:
+            raise InputError(f"optim.betas={self.betas} and optim.ema={self.ema} must lie below 1; at 1 nothing would move")
+
+
+def lr_scale(optim: Optim, step: int, steps: int) -> float:
+    """Share of the peak at which step `step` (from 0) of `steps` is taken; the first step of a warm-up is not 0."""
+    if step < optim.warmup:
+        return (step + 1) / optim.warmup
+    if optim.schedule == "constant":
+        return 1.0
+    if optim.schedule == "cosine":
+        progress = min(1.0, (step - optim.warmup) / max(1, steps - optim.warmup))
+        return optim.floor + (1 - optim.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+    num_decay = max(1.0, optim.decay * steps)
+    left = min(1.0, max(0.0, (steps - step) / num_decay))
+    return optim.floor + (1 - optim.floor) * left
+
+
+def set_lr(optimizers: Sequence[Optimizer], scale: float) -> None:
+    """Every group's learning rate = its peak * scale."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * scale
+
+
+@contextmanager
+def settings_kept(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """Loading a state inside brings moments and nothing else: rates and decays stay those of the settings at hand."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    kept = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    yield
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group, own in zip(groups, kept, strict=True):
+        group.update(own)
+
+
+def build(parameters: Iterable[tuple[str, nn.Parameter]], optim: Optim) -> list[Optimizer]:
+    """The optimizers of the named parameters that require a gradient, each of them in exactly one group.
+
+    Raises InputError if there is nothing to train, or if Muon is asked for and weights are sharded: it needs whole matrices.
+    """
+    named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    if not named:
+        raise InputError("no parameter is trainable; check stage.trainable and lora")
+    by_muon = {name for name, parameter in named if optim.name == "muon" and _is_for_muon(name, parameter)}
+    if by_muon and any(hasattr(parameter, "full_tensor") for _, parameter in named):
+        raise InputError("optim.name=muon needs whole matrices, and these are sharded; use optim.name=adamw with FSDP or ZeRO-3")
+    rest = [(name, parameter) for name, parameter in named if name not in by_muon]
+    decayed = [parameter for name, parameter in rest if optim.decay_everything or _decays(name, parameter)]
+    kept = [parameter for name, parameter in rest if not (optim.decay_everything or _decays(name, parameter))]
+    groups = [
+        {"params": params, "weight_decay": decay, "peak_lr": optim.lr}
+        for params, decay in ((decayed, optim.weight_decay), (kept, 0.0))
+        if params
+    ]
+    optimizers: list[Optimizer] = []
+    if groups:
+        optimizers.append(AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True))
+    if by_muon:
+        matrices = {"params": [parameter for name, parameter in named if name in by_muon], "peak_lr": optim.matrix_lr}
+        optimizers.append(Muon([matrices], lr=optim.matrix_lr, momentum=optim.momentum, weight_decay=optim.weight_decay))
+    return optimizers
+
+
+def _is_for_muon(name: str, parameter: Tensor) -> bool:
+    """Matrices of transformer blocks, and convolutions between many channels.
+
+    LoRA's factors, pixels and codes have ranks so low that orthogonalising them makes no sense.
+    """
+    if parameter.dim() == 2:
+        return ".blocks." in name and "lora_" not in name
+    return parameter.dim() > 2 and min(parameter.shape[:2]) >= _FEWEST_CHANNELS
+
+
+def _decays(name: str, parameter: Tensor) -> bool:
+    is_vocabulary = ".blocks." not in name and (".wte." in name or ".ff_out." in name)
+    return parameter.dim() >= 2 and not is_vocabulary
+
+
+class Muon(Optimizer):
+    """Steps of equal size in every direction: w -= lr sqrt(max(1, rows / columns)) orthogonal(momentum), Nesterov's form.
+
+    torch.optim.Muon, with the filters of a convolution as rows of a matrix. Source: Jordan et al. 2024, "Muon".
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, momentum: float, weight_decay: float) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                average = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                average.lerp_(weight.grad, 1 - group["momentum"])
+                update = orthogonal(weight.grad.lerp(average, group["momentum"]).flatten(1))
+                scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update.view_as(weight).to(weight.dtype), alpha=-group["lr"] * scale)
+
+
+def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
+    """(rows, columns) -> about U V^T of its singular value decomposition, bfloat16: singular values between 0.7 and 1.2.
+
+    Newton-Schulz iteration x <- a x + (b A + c A^2) x, A = x x^T, with the coefficients of Jordan et al.: steepest at 0.
+    """
+    x = matrix.bfloat16()
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x
+    x = x / x.norm().clamp_min(1e-7)
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if is_tall else x
+
+
+class Ema:
+    """Averaged weights in float32: average = d average + (1 - d) weights, with d rising from 0.1 towards `decay`.
+
+    The rise, min(decay, (1 + n) / (10 + n)) after n updates, lets the average forget the first random weights.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor], decay: float) -> None:
+        if any(hasattr(tensor, "full_tensor") for tensor in named.values()):
+            raise InputError("optim.ema needs whole weights, and these are sharded; set optim.ema=0 with FSDP or ZeRO-3")
+        self.decay, self.num_updates = decay, 0
+        self.weights = {name: tensor.detach().float().clone() for name, tensor in named.items()}
+        self._live = dict(named)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        share = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        live = [self._live[name].detach().float() for name in self.weights]
+        torch._foreach_lerp_(list(self.weights.values()), live, share)
+        self.num_updates += 1
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model holds the averaged weights inside, and its own ones, bit for bit, afterwards."""
+        kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
+        try:
+            self._copy(self.weights)
+            yield
+        finally:
+            self._copy(kept)
+
+    @torch.no_grad()
+    def _copy(self, source: Mapping[str, Tensor]) -> None:
+        for name, tensor in self._live.items():
+            tensor.copy_(source[name])

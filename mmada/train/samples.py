@@ -1,0 +1,55 @@
+"""What the model says and draws while it is trained, as files to look at.
+
+samples/step-00001000/answers.jsonl     prompt, reference, thinking and answer of each sample
+samples/step-00001000/draw-0.png        what was drawn
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmada.jobs import Planner
+from mmada.model import MMadaModelLM, TransformerDenoiser
+from mmada.request import Answer, ChatRequest, DrawRequest
+from mmada.sampling import denoise
+from mmada.train.source import Samples
+from mmada.train.stages import Task
+
+__all__ = ["write_samples"]
+
+
+def write_samples(
+    directory: Path, model: MMadaModelLM, planner: Planner, samples: Mapping[Task, Samples], *, num_samples: int, thinks: bool
+) -> None:
+    """Answer and draw the first held-out samples of each task, by the recipes that the finished model will use.
+
+    thinks  let it think before it answers; drawings that need thinking always get it
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    factor = planner.image_tokenizer.factor
+    grid = planner.defaults.image_height // factor, planner.defaults.image_width // factor
+    chosen = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
+    jobs = []
+    for seed, (task, sample) in enumerate(chosen):
+        if task in ("draw", "reason_draw"):
+            jobs.append(planner.job(DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)))
+        else:
+            seen = [planner.image_tokenizer.decode_images(codes.view(1, *grid))[0] for codes in sample.seen]
+            jobs.append(planner.job(ChatRequest(sample.messages, seen, think=thinks, seed=seed)))
+    denoiser, waiting = TransformerDenoiser(model), jobs
+    while waiting:
+        for _ in denoise(planner.start(waiting, device=model.device), denoiser):
+            pass
+        waiting = [job for job in waiting if planner.go_on(job)]
+    with (directory / "answers.jsonl").open("w", encoding="utf-8") as stream:
+        for i, ((task, sample), job) in enumerate(zip(chosen, jobs, strict=True)):
+            result = planner.result(job)
+            line = {"task": task, "prompt": sample.prompt, "reference": sample.answer, "thinking": result.thinking}
+            if isinstance(result, Answer):
+                line["answer"] = result.text
+            else:
+                line |= {"drawn": result.prompt, "picture": f"{task}-{i}.png"}
+                result.image.save(directory / f"{task}-{i}.png")
+            stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,200 @@
+"""From a configuration to a task: networks, tokenizers, data, evaluation, samples and export are put together here.
+
+run(config)     train, or go on with, one run
+out/            config.yaml  metrics.jsonl  tensorboard/  samples/  state/  model/ (what from_pretrained takes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from torch import Tensor
+
+from mmada.checkpoint import find
+from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select
+from mmada.data.emoji.scenes import SCENE_SIZE, Scene, render
+from mmada.data.emoji.split import Split
+from mmada.errors import InputError
+from mmada.image import ImageTokenizer
+from mmada.jobs import Planner
+from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
+from mmada.prompt import Prompts
+from mmada.request import Defaults
+from mmada.train import code_bits, lora, state
+from mmada.train.config import TrainConfig, fill
+from mmada.train.contract import Outcome, Report, Task
+from mmada.train.image_task import EmojiPictures, ImageBatch, ImageTask, PixelObjective
+from mmada.train.loop import train
+from mmada.train.networks import IMAGE_TOKENIZER_DIR, backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.samples import write_samples
+from mmada.train.source import EmojiSamples, FlowRows, RecordSamples, Samples
+from mmada.train.stages import Flow, ImageStage, Stage
+from mmada.train.stages import Task as Topic
+from mmada.train.step import Objective
+from mmada.train.task import BatchPlan, DiffusionTask
+
+__all__ = ["build_task", "run"]
+
+
+def run(config: TrainConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
+    """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors."""
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    _record(config, out)
+    task = build_task(config)
+    stage = config.stage
+    return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step)
+
+
+def build_task(config: TrainConfig) -> Task:
+    """Networks with the weights that a run begins with, and its data."""
+    stage = config.stage
+    task: Task = _image_task(config, stage) if isinstance(stage, ImageStage) else _diffusion_task(config, stage)
+    freeze(task.module, stage.trainable)
+    if config.loop.compile:
+        compile_blocks(task.module)
+    return task
+
+
+# The image tokenizer.
+
+
+def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
+    network = new_image_tokenizer(config.net, seed=config.seed)
+    return ImageTask(
+        stage,
+        PixelObjective(network),
+        EmojiPictures(seed=config.seed),
+        EmojiPictures(seed=config.seed, split="test"),
+        num_held_out=config.data.held_out,
+        on_export=lambda directory, weights: state.write(directory, partial(network.save_pretrained, state_dict=dict(weights))),
+    )
+
+
+# The transformer.
+
+
+def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
+    start = find(config.model.start) if config.model.start else None
+    images = image_tokenizer(config, start)
+    text = text_tokenizer(config, start)
+    model = backbone(config, start, text, codebook_size=images.codebook_size)
+    defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
+    prompts = Prompts(model.config.layout, text, defaults.style)
+    num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
+    make = partial(_records if config.data.name == "records" else _emoji, config, stage, images, prompts, defaults)
+    training, testing = make("train"), make("test")
+
+    def rows(samples: Mapping[Topic, Samples], flows: Iterable[Flow]) -> dict[str, FlowRows]:
+        return {
+            flow.name: FlowRows(flow, stage, samples[flow.task], prompts, seed=config.seed, num_image_tokens=num_codes)
+            for flow in flows
+            if flow.task in samples
+        }
+
+    def write(directory: Path, weights: Mapping[str, Tensor]) -> None:
+        if config.lora.rank:
+            lora.save_adapter(model, weights, directory / "adapter")
+        model.save_pretrained(directory, state_dict=code_bits.fold(model, lora.merged(model, weights)))
+        pixels = MMaDAImageProcessor(defaults.image_height, defaults.image_width, defaults.image_mode, images.factor)
+        MMaDAProcessor(pixels, text, vocab_layout=prompts.layout.to_dict(), style=asdict(defaults.style)).save_pretrained(directory)
+        images.save_pretrained(directory / IMAGE_TOKENIZER_DIR)
+        defaults.save(directory)
+
+    def sample(directory: Path) -> None:
+        planner = Planner(prompts, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
+        thinks = any(flow.think for flow in stage.flows)
+        write_samples(directory, model, planner, testing, num_samples=config.data.num_samples, thinks=thinks)
+
+    return DiffusionTask(
+        plan=BatchPlan(stage=stage, sources=rows(training, stage.flows), layout=prompts.layout, seed=config.seed),
+        module=Objective(model),
+        held_out=rows(testing, [replace(flow, drop=0.0) for flow in stage.flows]),
+        num_held_out=config.data.held_out,
+        on_sample=sample,
+        on_export=lambda directory, weights: state.write(directory, lambda path: write(path, weights)),
+    )
+
+
+def _emoji(
+    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split
+) -> dict[Topic, Samples]:
+    if (defaults.image_height, defaults.image_width) != (SCENE_SIZE, SCENE_SIZE):
+        raise InputError(f"the emoji world has pictures of {SCENE_SIZE} pixels; set defaults.image_height and defaults.image_width to it")
+
+    def encode(scenes: Sequence[Scene]) -> Tensor:
+        return images.encode(ImageBatch.of([render(scene) for scene in scenes], factor=images.factor).pixels).flatten(1)
+
+    data = config.data
+    return {
+        task: EmojiSamples(task, encode, seed=config.seed, split=split, size=data.size, num_kept=data.num_kept_codes)
+        for task in _topics(stage)
+    }
+
+
+def _records(
+    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split
+) -> dict[Topic, Samples]:
+    """The user's own records, sorted by task; those that do not fit rooms and context are left out."""
+    path = config.data.path if split == "train" else config.data.eval_path
+    if not path:
+        return {}
+    size = (defaults.image_height, defaults.image_width)
+    encode = ImageCodes(images, size=size, mode=defaults.image_mode, num_kept=config.data.num_kept_codes)
+    if path.endswith((".yaml", ".yml")):
+        recipe, root = load_recipe(Path(path)), Path(config.data.root or Path(path).parent)
+        settings = Settings.of(images, prompts, size=size, mode=defaults.image_mode)
+        return {task: RecordSamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in _topics(stage)}
+    reader = open_source(Source(path=path))
+    if isinstance(reader, TableStream):
+        raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
+    num_codes = size[0] * size[1] // images.factor**2
+    room = stage.rooms[-1] if stage.text_length is None else None  # the published layouts cut instead
+    found: dict[Topic, Samples] = {}
+    for task in _topics(stage):
+
+        def reason(record: Record, task: str = task) -> str | None:
+            if record.task != task:
+                return "another task"
+            lengths = lengths_of(record, prompts, num_image_tokens=num_codes)
+            return lengths.reason(room=room if record.turns else None, context=config.model.max_sequence_length)
+
+        chosen = select(reader, reason)
+        if len(chosen):
+            found[task] = RecordSamples(Epochs(chosen, seed=config.seed), encode)
+    return found
+
+
+def _topics(stage: Stage) -> list[Topic]:
+    return sorted({flow.task for flow in stage.flows if flow.share})
+
+
+def _record(config: TrainConfig, out: Path) -> None:
+    """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
+    import yaml
+
+    values = yaml.safe_load(yaml.safe_dump(_plain(asdict(config))))
+    file = out / "config.yaml"
+    if file.exists() and state.latest(out / "state") is not None:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
+        changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
+        if changed:
+            was = ", ".join(f"{name}={before[name] if name != 'stage' else before[name]['name']}" for name in changed)
+            raise InputError(
+                f"{out} holds a run with other settings ({was}), which cannot be continued; restore them, or start afresh elsewhere"
+            )
+    if PartialState().is_main_process:
+        file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, which is what YAML has."""
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

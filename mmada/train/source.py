@@ -1,0 +1,256 @@
+"""Where rows come from: pure functions of an index, so that the position in the data is one integer.
+
+    Samples   indices -> samples  what is said, thought, answered and shown: a generator of a synthetic world, or a shuffled list
+    FlowRows  indices -> rows     samples in the layout of one flow, their clean tokens on canvases
+    Mixture   position -> (flow, index of the flow's row)
+
+Every global batch holds the same number of rows of each flow, and rank r of R takes its rows r, r + R, ... So the batch is the
+same for any number of processes, and so is everything that is drawn for a row: it depends on (seed, flow, index) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mmada.canvas import Canvas
+from mmada.data import Endless, Picture, Record
+from mmada.data.emoji.example import Example
+from mmada.data.emoji.scenes import Scene
+from mmada.data.emoji.split import Split
+from mmada.data.emoji.tasks import sample_task
+from mmada.errors import InputError
+from mmada.prompt import Message, Prompts
+from mmada.train.batch import Row
+from mmada.train.seeds import generator, uniforms
+from mmada.train.stages import Flow, Stage, Task
+
+__all__ = ["EmojiSamples", "FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sample:
+    """What a row teaches, before it is laid out.
+
+    text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
+    draw                 messages         -> drawn
+    reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
+    """
+
+    messages: tuple[Message, ...] = ()
+    seen: tuple[Tensor, ...] = ()
+    """(N,) int64 codes of each image that is given"""
+    think: str | None = None
+    answer: str = ""
+    drawn: Tensor | None = None
+    """(N,) int64 codes of the image to be learnt"""
+
+    @property
+    def prompt(self) -> str:
+        """The user's last words, or nothing."""
+        return self.messages[-1].content if self.messages else ""
+
+
+class Samples(Protocol):
+    """indices >= 0, without end -> samples; each depends on its own index alone."""
+
+    def take(self, indices: Sequence[int]) -> list[Sample]: ...
+
+
+class Source(Protocol):
+    """indices >= 0, without end -> rows of a flow; each depends on its own index alone."""
+
+    def rows(self, indices: Sequence[int]) -> list[Row]: ...
+
+
+class EmojiSamples:
+    """Examples of the emoji world, made when they are asked for.
+
+    encode    n scenes -> (n, N) int64 codes
+    size      number of different examples; None: no two are alike
+    num_kept  scenes whose codes are remembered; a `size` no larger is encoded once
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        encode: Callable[[Sequence[Scene]], Tensor],
+        *,
+        seed: int,
+        split: Split = "train",
+        size: int | None = None,
+        num_kept: int = 20_000,
+    ) -> None:
+        self.task, self.encode, self.seed, self.split, self.size, self.num_kept = task, encode, seed, split, size, num_kept
+        self._codes: dict[Scene, Tensor] = {}
+
+    def example(self, index: int) -> Example:
+        index = index if self.size is None else index % self.size
+        return sample_task(self.task, generator("emoji", self.task, self.split, self.seed, index), self.split)
+
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        examples = [self.example(index) for index in indices]
+        new = list(dict.fromkeys(e.scene for e in examples if e.scene is not None and e.scene not in self._codes))
+        if new:  # all at once: three times as fast as one by one
+            self._codes.update(zip(new, self.encode(new), strict=True))
+        samples = [self._sample(example) for example in examples]
+        for scene in list(self._codes)[: max(0, len(self._codes) - self.num_kept)]:
+            del self._codes[scene]
+        return samples
+
+    def _sample(self, example: Example) -> Sample:
+        codes = () if example.scene is None else (self._codes[example.scene],)
+        is_seen = example.task == "understand"
+        return Sample(
+            messages=(Message("user", example.prompt),),
+            seen=codes if is_seen else (),
+            think=example.think,
+            answer=example.answer,
+            drawn=codes[0] if codes and not is_seen else None,
+        )
+
+
+class RecordSamples:
+    """Records of one task (mmada.data.records), with their pictures as codes."""
+
+    def __init__(self, records: Endless[Record], encode: Callable[[Picture], Tensor]) -> None:
+        self.records, self.encode = records, encode
+
+    def take(self, indices: Sequence[int]) -> list[Sample]:
+        return [self._sample(self.records[index]) for index in indices]
+
+    def _sample(self, record: Record) -> Sample:
+        return Sample(
+            messages=tuple(Message(turn.role, turn.text) for turn in record.turns),
+            seen=tuple(self.encode(picture) for turn in record.turns for picture in turn.pictures),
+            think=None if record.thinking is None else record.thinking.text,
+            answer=record.answer or "",
+            drawn=None if record.image is None else self.encode(record.image),
+        )
+
+
+class FlowRows:
+    """The rows of one flow: layout, thinking, dropped conditions and room for the answer, all drawn by index.
+
+    num_image_tokens  N of the published layouts without an image
+    """
+
+    def __init__(self, flow: Flow, stage: Stage, samples: Samples, prompts: Prompts, *, seed: int, num_image_tokens: int) -> None:
+        self.flow, self.stage, self.samples, self.prompts, self.seed = flow, stage, samples, prompts, seed
+        self.num_image_tokens = num_image_tokens
+        self._close = prompts.encode("</think>")
+
+    def rows(self, indices: Sequence[int]) -> list[Row]:
+        return [self._row(index, sample) for index, sample in zip(indices, self.samples.take(indices), strict=True)]
+
+    def _row(self, index: int, sample: Sample) -> Row:
+        draw_think, draw_drop, draw_room, which_room = uniforms(4, "row", self.seed, self.flow.name, index)
+        think = sample.think if draw_think < self.flow.think else None
+        answer = sample.answer if think is None else f"<think> {think}</think> {sample.answer}".rstrip()
+        is_dropped = draw_drop < self.flow.drop
+        canvas = self._canvas(sample, answer, think is not None, is_dropped, draw_room < self.stage.spare_room, which_room)
+        return Row(flow=self.flow.name, index=index, canvas=canvas, factor=self._factor(canvas, think is not None))
+
+    def _canvas(self, sample: Sample, answer: str, thinks: bool, is_dropped: bool, spare: bool, which: float) -> Canvas:
+        prompts, layout, length = self.prompts, self.flow.layout, self.stage.text_length
+        if layout == "chat" and not sample.messages:
+            return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
+        if layout == "chat":
+            return prompts.chat(sample.messages, self._room(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer)
+        if layout in ("draw", "t2i") or (layout == "reason_draw" and is_dropped):
+            # Guidance drops the prompt and any thinking: an unconditional row is the same for drawing and for reasoning first.
+            text = "" if is_dropped else sample.prompt
+            return prompts.t2i(self._drawn(sample), text, text_length=length if layout == "t2i" else None, pads=self.stage.pads)
+        if layout == "reason_draw":
+            return prompts.reason_draw(sample.prompt, self._room(answer, spare, which), self._drawn(sample), answer=answer)
+        assert length is not None  # checked by Stage
+        total = length + self.num_image_tokens + 3
+        if layout == "lm" or (layout == "lm_chat" and not sample.messages):
+            return prompts.lm("\n".join((*(message.content for message in sample.messages), answer)), length=total)
+        dialogue = self._dialogue(sample.messages, answer, thinks)
+        if layout == "lm_chat":
+            return prompts.lm_chat(dialogue, length=total)
+        if layout == "r2i":
+            return prompts.r2i(self._drawn(sample), dialogue, text_length=length)
+        if len(sample.seen) != 1:
+            raise InputError(
+                f"flow {self.flow.name!r}: layout mmu has room for one image, the sample shows {len(sample.seen)}; use layout=chat"
+            )
+        return prompts.mmu(sample.seen[0], dialogue, text_length=length)
+
+    def _drawn(self, sample: Sample) -> Tensor:
+        if sample.drawn is None:
+            raise InputError(f"flow {self.flow.name!r}: the sample has no image to draw; give task={self.flow.task} samples that do")
+        return sample.drawn
+
+    def _room(self, answer: str, spare: bool, which: float) -> int:
+        """Positions for an answer: the smallest room that holds it with its end token, or, if `spare`, any that does."""
+        needed = len(self.prompts.encode(answer)) + 1
+        fitting = [room for room in self.stage.rooms if room >= needed]
+        if not fitting:
+            raise InputError(
+                f"flow {self.flow.name!r}: an answer of {needed} tokens fits none of stage.rooms={self.stage.rooms}; add a longer room"
+            )
+        return fitting[int(which * len(fitting))] if spare else fitting[0]
+
+    def _dialogue(self, messages: Sequence[Message], answer: str, thinks: bool) -> str:
+        """Turns and answer as one ready-made text, in the published format (mmada.md 2.2, 3.8)."""
+        style = self.prompts.style
+        end = "<|eot_id|>" if style.separator == "token" else "<eot_id>"
+        turns = [
+            f"<|start_header_id|>{m.role}<|end_header_id|>\n{style.thinking if thinks and m is messages[-1] else ''}{m.content}{end}"
+            for m in messages
+        ]
+        return "".join(turns) + f"<|start_header_id|>assistant<|end_header_id|>\n{answer}"
+
+    def _factor(self, canvas: Canvas, thinks: bool) -> Tensor | None:
+        """(L,) float32, the flow's extra factors on answer and fill; None if all are 1."""
+        flow, layout = self.flow, self.prompts.layout
+        if (flow.answer_weight == 1 or not thinks) and flow.fill_weight == 1:
+            return None
+        factor = torch.ones(len(canvas))
+        for field in canvas.fields:
+            if layout.eos_id not in field.ids:
+                continue
+            ids = canvas.tokens[field.positions].tolist()
+            end = ids.index(layout.eos_id) + 1 if layout.eos_id in ids else len(ids)
+            close = _find(ids, self._close)
+            if thinks and close is not None:
+                factor[field.positions[close + len(self._close) : end]] = flow.answer_weight
+            factor[field.positions[end:]] = flow.fill_weight
+        return factor
+
+
+def _find(ids: Sequence[int], part: Sequence[int]) -> int | None:
+    """Where `part` last begins in `ids`."""
+    return next((i for i in range(len(ids) - len(part), -1, -1) if list(ids[i : i + len(part)]) == list(part)), None)
+
+
+class Mixture:
+    """position -> (flow, index): which row of which flow stands at each position of the endless stream of rows.
+
+    Each `batch` positions hold the same flows at the same places, as many of each as its share says, by largest remainder.
+    Raises InputError if a flow with a share would get no row.
+    """
+
+    def __init__(self, shares: Mapping[str, float], batch: int) -> None:
+        total = sum(shares.values())
+        exact = {name: share / total * batch for name, share in shares.items()}
+        self.counts = {name: int(count) for name, count in exact.items()}
+        by_remainder = sorted(exact, key=lambda name: self.counts[name] - exact[name])
+        for name in by_remainder[: batch - sum(self.counts.values())]:
+            self.counts[name] += 1
+        empty = [name for name, share in shares.items() if share and not self.counts[name]]
+        if empty:
+            raise InputError(f"batch={batch} leaves no row for the flows {empty} with shares {dict(shares)}; raise the batch or the shares")
+        # Flow after flow: processes and micro-batches take every n-th row, and so get their share of each flow.
+        self._slots = [(name, j) for name, n in self.counts.items() for j in range(n)]
+
+    def __getitem__(self, position: int) -> tuple[str, int]:
+        step, place = divmod(position, len(self._slots))
+        name, j = self._slots[place]
+        return name, step * self.counts[name] + j

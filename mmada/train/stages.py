@@ -1,0 +1,278 @@
+"""The curriculum as values: which rows are seen, how they are noised, and what is scored.
+
+    Flow    one kind of row: its layout, noise, weights and share of the batch
+    Stage   flows that share every forward pass, and how the weights move
+
+    noise         what happens to a field of the canvas, drawn for each row
+    independent   each position with probability p = (1 - eps) t + eps                       LLaDA, algorithm 1
+    count         exactly k of n positions, k uniform in 1..n, p = k / n                     LLaDA, appendix A.2
+    cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
+    hidden        everything, and nothing is scored: a part that is filled later
+    given         nothing: a part that was filled before
+
+    weight        of a scored position: 1, 1/p, or 1/(p a) with a = maskable positions of the row, fill included
+    normaliser    what a flow's sum of weight * nll is divided by, summed over the whole global batch (train/step.py)
+
+The published stages are here with their own odd choices (mmada.md 5.1-5.5); tests/train compares their losses with recorded numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+from mmada.diffusion import noise
+from mmada.diffusion.schedule import schedule, text_mask_ratio
+from mmada.errors import InputError
+from mmada.prompt import Pads
+from mmada.train.optim import Optim
+
+__all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
+
+Layout: TypeAlias = Literal["chat", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+Task: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
+Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
+
+UNSCORED = ("hidden", "given")
+NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
+
+
+def draw_mask(law: str, n: int, t: float, generator: Generator) -> tuple[Tensor, float]:
+    """Which of n maskable positions are masked, (n,) bool, and the probability or share p with which each of them was.
+
+    law  a name from the table above; t  a uniform number in [0, 1)
+    """
+    if law in UNSCORED:
+        return torch.full((n,), law == "hidden"), 1.0
+    if law == "independent":
+        x0, maskable = torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool)
+        ratio = text_mask_ratio(torch.tensor([t]))
+        return noise.independent(x0, ratio, maskable, mask_id=-1, generator=generator).is_masked[0], float(ratio)
+    return exact_mask(n, 1 + int(t * n) if law == "count" else round(n * float(schedule(law).mask_ratio(torch.tensor(t)))), generator)
+
+
+def exact_mask(n: int, count: int, generator: Generator) -> tuple[Tensor, float]:
+    """`count` of n positions, at least one, as `draw_mask` gives them."""
+    count = max(1, count)
+    x0, maskable = torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool)
+    return noise.exact(x0, torch.tensor([count]), maskable, mask_id=-1, generator=generator).is_masked[0], count / n
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """One kind of row. Raises InputError if its parts do not fit together."""
+
+    name: str
+    task: Task
+    """which samples its rows are made of"""
+    layout: Layout
+    """how a sample becomes a canvas: chat, draw and reason_draw as at inference, the others as published (prompt.py)"""
+    noise: tuple[str, ...]
+    """a law for each field of the canvas, in order: the answer, or the image, or both"""
+    share: float
+    """rows of the batch, relative to the other flows"""
+    weight: Weight = "1"
+    normaliser: Normaliser = "scored"
+    coefficient: float = 1.0
+    """of this flow's loss in the sum"""
+    think: float = 0.0
+    """share of rows with thinking, of those that have any"""
+    drop: float = 0.0
+    """share of rows whose condition is dropped, for guidance"""
+    markers: bool = False
+    """also score the visible begin and end of the image, as published"""
+    head: Literal["slice", "full"] = "slice"
+    """logits over text ids or image codes only, or over the whole vocabulary, as published"""
+    complement: bool = False
+    """each row twice, the second time with what the first left visible masked: every token is scored once"""
+    answer_weight: float = 1.0
+    """extra factor on the answer behind </think>, which is a small part of the tokens"""
+    fill_weight: float = 1.0
+    """extra factor on the end tokens behind the first, which fill the room of an answer"""
+
+    def __post_init__(self) -> None:
+        if len(self.noise) != NUM_FIELDS.get(self.layout, 1):
+            raise InputError(
+                f"flow {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
+                "names another number of laws; give one for each"
+            )
+        for law in self.noise:
+            if law not in ("independent", "count", *UNSCORED):
+                schedule(law)
+        if all(law in UNSCORED for law in self.noise):
+            raise InputError(f"flow {self.name!r}: noise={self.noise} scores nothing; give one field a law such as count or cosine")
+        for name in ("think", "drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} is a share of rows and must lie in 0..1")
+        for name in ("share", "coefficient", "answer_weight", "fill_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
+        if self.markers and self.head == "slice":
+            raise InputError(f"flow {self.name!r}: markers are text ids behind an image; score them with head=full")
+        if self.complement and ("independent" in self.noise or self.weight != "1"):
+            raise InputError(
+                f"flow {self.name!r}: complement=true needs a law with an exact count and weight=1, not {self.noise}, {self.weight}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A stage of the transformer."""
+
+    name: str
+    flows: tuple[Flow, ...]
+    batch: int
+    """rows of a global batch, all flows, processes and micro-batches together"""
+    optim: Optim
+    steps: int
+    """optimizer steps"""
+    trainable: tuple[str, ...] = ("*",)
+    """patterns of parameter names (fnmatch); what matches none is frozen"""
+    rooms: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
+    """lengths of an answer's room in chat and reason_draw; the answer and end tokens fill it"""
+    spare_room: float = 0.3
+    """share of rows whose room is any of those that fit, instead of the smallest: inference does not know the length"""
+    stratified: bool = True
+    """times t of a flow's rows spread evenly (a golden-ratio sequence) instead of independently; each alone is uniform"""
+    text_length: int | None = None
+    """T of the published layouts"""
+    pads: Pads = "hidden"
+    """whether t2i's left padding is attended to"""
+    hidden_score: float | None = None
+    """added to hidden pairs of the attention; the published code makes it -1, a soft mask (docs/parity.md); None hides them"""
+
+    def __post_init__(self) -> None:
+        names = [flow.name for flow in self.flows]
+        if not names or len(set(names)) != len(names) or not any(flow.share for flow in self.flows):
+            raise InputError(f"stage {self.name!r} has the flows {names}; give at least one with a share above 0, each name once")
+        if self.batch < 1 or self.steps < 1:
+            raise InputError(f"stage {self.name!r}: batch={self.batch} and steps={self.steps} must be at least 1")
+        if not self.rooms or list(self.rooms) != sorted(self.rooms) or self.rooms[0] < 2:
+            raise InputError(f"stage {self.name!r}: rooms={self.rooms} must ascend, from at least 2 tokens")
+        if not 0 <= self.spare_room <= 1:
+            raise InputError(f"stage {self.name!r}: spare_room={self.spare_room} is a share of rows and must lie in 0..1")
+        if self.text_length is None and any(flow.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for flow in self.flows):
+            raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageStage:
+    """A stage of the image tokenizer: weights of its losses, which are means over the images of a batch."""
+
+    name: str
+    batch: int
+    """images of a global batch"""
+    optim: Optim
+    steps: int
+    """optimizer steps"""
+    l1: float = 1.0
+    """mean absolute error of pixels in [-1, 1]"""
+    l2: float = 2.0
+    """mean squared error of pixels"""
+    gradient: float = 0.5
+    """mean absolute error of the Sobel gradients: edges"""
+    quantizer: float = 1.0
+    """distance of latents to their signs (quantizer.quantizer_loss)"""
+    entropy: float = 1.0
+    """each bit certain, all bits used (quantizer.entropy_loss)"""
+    trainable: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.steps < 1:
+            raise InputError(f"stage {self.name!r}: batch={self.batch} and steps={self.steps} must be at least 1")
+        for name in ("l1", "l2", "gradient", "quantizer", "entropy"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"stage {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
+
+
+# Ours. The image law is MaskGIT's; text counts k of n with weight n / k, the low-variance form of LLaDA's objective.
+
+_TEXT = Flow(name="text", task="text", layout="chat", noise=("count",), weight="1/p", normaliser="maskable", share=0.25)
+_LOOK = replace(_TEXT, name="look", task="understand", share=0.35)
+_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.4, drop=0.1)
+_PLAN = replace(_TEXT, name="plan", task="reason_draw", layout="reason_draw", noise=("count", "hidden"), share=0.1, think=1.0)
+_MAKE = replace(_DRAW, name="make", task="reason_draw", layout="reason_draw", noise=("given", "cosine"), share=0.1, think=1.0)
+
+_MUON = Optim(name="muon", lr=4e-3, matrix_lr=0.02, ema=0.999)
+
+# Published. One optimizer for all stages; the floor of the cosine is 0, because the published min_lr_scale has no effect.
+
+
+def _published(
+    name: str,
+    *,
+    text_length: int,
+    rows: tuple[float, float, float],
+    batch: int,
+    coefficients: tuple[float, float, float],
+    lr: float,
+    steps: int,
+) -> Stage:
+    """Flows t2i, lm, mmu with plain text; rows and coefficients in this order. The batch is that of 64 GPUs with accumulation."""
+    t2i = Flow(
+        name="t2i", task="draw", layout="t2i", noise=("cosine",), drop=0.1, markers=True, head="full",
+        share=rows[0], coefficient=coefficients[0],
+    )  # fmt: skip
+    lm = Flow(
+        name="lm", task="text", layout="lm", noise=("independent",), weight="1/p", normaliser="positions", head="full",
+        share=rows[1], coefficient=coefficients[1],
+    )  # fmt: skip
+    mmu = Flow(
+        name="mmu", task="understand", layout="mmu", noise=("independent",), weight="1/(p a)", normaliser="rows", head="full",
+        share=rows[2], coefficient=coefficients[2],
+    )  # fmt: skip
+    optim = Optim(lr=lr, betas=(0.9, 0.999), weight_decay=0.01, decay_everything=True, clip=1.0, schedule="cosine", warmup=5000)
+    return Stage(
+        name=name, flows=(t2i, lm, mmu), batch=batch, optim=optim, steps=steps, text_length=text_length, hidden_score=-1.0, stratified=False
+    )
+
+
+def _with_chat(stage: Stage, *, think: float = 0.0) -> Stage:
+    """The same with dialogues as text. A sample without messages is plain text: all of it is maskable, and a is the whole row."""
+    t2i, lm, mmu = stage.flows
+    chat = replace(lm, name="lm_chat", layout="lm_chat", weight="1/(p a)", normaliser="rows", think=think)
+    return replace(stage, flows=(t2i, chat, replace(mmu, think=think)))
+
+
+_11 = _published("1.1", text_length=128, rows=(7, 2, 6), batch=1920, coefficients=(1.0, 0.1, 1.0), lr=1e-4, steps=500_000)
+_12 = _published("1.2", text_length=256, rows=(7, 2, 3), batch=1536, coefficients=(1.0, 0.1, 0.5), lr=5e-5, steps=1_000_000)
+_13 = _published("1.3", text_length=512, rows=(4, 1, 1), batch=1536, coefficients=(1.0, 0.4, 0.5), lr=5e-5, steps=1_000_000)
+_21 = _published("2.1", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(1.0, 0.5, 0.5), lr=5e-5, steps=1_000_000)
+_22 = _published("2.2", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(0.05, 0.6, 0.4), lr=5e-5, steps=1_000_000)
+
+STAGES: Mapping[str, Stage | ImageStage] = {
+    stage.name: stage
+    for stage in (
+        ImageStage(
+            name="tokenizer",
+            batch=32,
+            steps=3000,
+            optim=Optim(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
+        ),
+        Stage(name="base", flows=(_DRAW, _LOOK, _TEXT), batch=64, steps=12_000, optim=_MUON),
+        Stage(
+            name="mixcot",
+            flows=(
+                replace(_DRAW, share=0.25),
+                replace(_LOOK, share=0.3, think=0.6, answer_weight=4.0),
+                replace(_TEXT, share=0.25, think=0.6, answer_weight=4.0),
+                _PLAN,
+                _MAKE,
+            ),
+            batch=64,
+            steps=12_000,
+            optim=_MUON,
+        ),
+        _11,
+        _12,
+        _with_chat(_13),
+        _with_chat(_21, think=1.0),
+        _with_chat(_22, think=1.0),
+    )
+}
+"""Every stage by name."""

@@ -1,0 +1,161 @@
+"""Noise and batches: independent of neighbours, processes and micro-batches; every normaliser by its definition."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmada.errors import InputError
+from mmada.train.batch import collate, noise_row
+
+from . import tiny
+
+
+def noised(flow, row, **changes):
+    return noise_row(row, replace(flow, **changes), layout=tiny.LAYOUT, seed=0)
+
+
+def one(name, **changes):
+    """A flow, and its first row."""
+    stage = tiny.stage(name, **changes)
+    (flow,) = stage.flows
+    stage = replace(stage, flows=(replace(flow, drop=0.0),))
+    return flow, tiny.sources(stage)[name].rows([0])[0]
+
+
+def scored_rows(batches):
+    """What is scored, over all batches, whatever the order: (flow, target, weight) beside the tokens around it."""
+    found = []
+    for batch in batches:
+        tokens = batch.tokens.flatten()
+        for part in batch.scored:
+            for position, target, weight, flow in zip(
+                *(x.tolist() for x in (part.positions, part.targets, part.weight, part.flow)), strict=True
+            ):
+                found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 3) : position + 1].tolist())))
+    return sorted(found)
+
+
+def test_a_global_batch_is_the_same_for_any_number_of_processes_and_micro_batches():
+    plan = tiny.plan(tiny.stage(batch=12))
+    whole = plan.batches(3, rank=0, world=1, accumulate=1)
+    for world, accumulate in ((2, 1), (1, 3), (2, 2), (3, 4)):
+        parts = [batch for rank in range(world) for batch in plan.batches(3, rank=rank, world=world, accumulate=accumulate)]
+        assert len(parts) == world * accumulate
+        torch.testing.assert_close(torch.stack([p.normalisers for p in parts]).sum(0), whole[0].normalisers)
+        assert sum(p.num_tokens for p in parts) == whole[0].num_tokens
+        # Packing puts rows next to others; only rows shorter than the window could look different, and none is.
+        assert scored_rows(parts) == scored_rows(whole)
+
+
+def test_batches_are_a_pure_function_of_the_step():
+    plans = [tiny.plan(tiny.stage()) for _ in range(2)]
+    first = plans[0].batches(5, rank=0, world=1, accumulate=1)
+    plans[1].batches(2, rank=0, world=1, accumulate=1)
+    again = plans[1].batches(5, rank=0, world=1, accumulate=1)
+    assert first[0].tokens.tolist() == again[0].tokens.tolist()
+    other = tiny.plan(tiny.stage(), seed=1).batches(5, rank=0, world=1, accumulate=1)
+    assert other[0].tokens.tolist() != first[0].tokens.tolist()
+
+
+def test_a_batch_that_cannot_be_split_is_an_error():
+    with pytest.raises(InputError, match="batch=8 rows cannot be split over 3 processes"):
+        tiny.plan(tiny.stage()).batches(0, rank=0, world=3, accumulate=4)
+
+
+@pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
+def test_only_what_may_be_masked_is_masked_and_scored(name):
+    flow, row = one(name)
+    (view,) = noised(flow, row)
+    is_masked = view.tokens == tiny.LAYOUT.mask_id
+    assert not (is_masked & ~row.canvas.is_open).any()
+    assert not (view.scored & ~is_masked).any()
+    assert view.tokens[~is_masked].tolist() == row.canvas.tokens[~is_masked].tolist()
+    assert view.scored.any()
+    if name == "plan":  # the image comes later: hidden, not scored
+        image = row.canvas.fields[1].positions
+        assert is_masked[image].all()
+        assert not view.scored[image].any()
+    if name == "make":  # the text came before: given
+        assert not is_masked[row.canvas.fields[0].positions].any()
+
+
+def test_weights_follow_the_rule_and_the_extra_factors():
+    flow, row = one("text")
+    at = row.canvas.fields[0].positions
+    factor = torch.ones(len(row.canvas))
+    factor[at[-1]] = 3.0
+    row = replace(row, factor=factor)
+    a = len(at) + 2.0
+    for rule, expected in (("1", lambda p: 1.0), ("1/p", lambda p: 1 / p), ("1/(p a)", lambda p: 1 / (p * a))):
+        (view,) = noised(flow, row, weight=rule)
+        p = float((view.tokens[at] == tiny.LAYOUT.mask_id).sum()) / len(at)
+        assert view.maskable == a
+        torch.testing.assert_close(view.weight[at], factor[at] * expected(p))
+
+
+def test_complementary_rows_score_each_token_once():
+    flow, row = one("draw")
+    first, second = noised(flow, row, complement=True)
+    open_ = row.canvas.is_open
+    assert ((first.scored ^ second.scored) == open_).all()
+    assert not (first.scored & second.scored).any()
+    assert (second.tokens[first.scored] == row.canvas.tokens[first.scored]).all()
+
+
+def test_published_drawings_also_score_the_marks_around_the_image():
+    flow, row = one("draw")
+    (view,) = noised(flow, row, markers=True, head="full")
+    marks = (row.canvas.tokens == tiny.LAYOUT.soi_id) | (row.canvas.tokens == tiny.LAYOUT.eoi_id)
+    assert int(marks.sum()) == 2
+    assert view.scored[marks].all()
+    assert (view.weight[marks] == 1).all()
+    assert (view.tokens[marks] == row.canvas.tokens[marks]).all()
+
+
+def test_times_of_a_flow_cover_the_interval_evenly():
+    stage = tiny.stage("draw")
+    (flow,) = stage.flows
+    counts = []
+    for row in tiny.sources(stage)["draw"].rows(range(64)):
+        (view,) = noise_row(row, replace(flow, noise=("count",)), layout=tiny.LAYOUT, seed=0, stratified=True)
+        counts.append(int(view.scored.sum()))
+    frequencies = [counts.count(k) for k in range(1, tiny.NUM_CODES + 1)]
+    assert sum(frequencies) == 64
+    assert all(2 <= frequency <= 6 for frequency in frequencies), frequencies  # 4 each on average; a golden-ratio sequence is this even
+
+
+def test_a_fixed_ratio_masks_exactly_that_share():
+    flow, row = one("make")
+    for ratio in (0.25, 0.5, 1.0):
+        (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, ratio=ratio)
+        assert int(view.scored.sum()) == round(ratio * tiny.NUM_CODES)
+
+
+def test_every_normaliser_has_its_definition():
+    stage = tiny.stage("draw", "text")
+    base = tiny.plan(stage)
+    rows = [view for source in base.sources.values() for row in source.rows(range(3)) for view in base._noise(row)]
+    own = [row for row in rows if row.flow == "text"]
+    expected = {
+        "scored": sum(int(row.scored.sum()) for row in own),
+        "rows": 3,
+        "positions": sum(len(row.tokens) for row in own),
+        "maskable": sum(row.maskable for row in own),
+        "weight": sum(float(row.weight[row.scored].sum()) for row in own),
+    }
+    for name, value in expected.items():
+        flows = [replace(flow, normaliser=name) if flow.name == "text" else flow for flow in stage.flows]
+        batch = collate(rows, flows, layout=tiny.LAYOUT)
+        assert float(batch.normalisers[[f.name for f in flows].index("text")]) == pytest.approx(value), name
+
+
+def test_the_head_gets_the_slice_of_each_target():
+    (batch,) = tiny.plan(tiny.stage()).batches(0, rank=0, world=1, accumulate=1)
+    text, image = batch.scored
+    assert text.vocab == (0, tiny.LAYOUT.image_offset)
+    assert image.vocab == (tiny.LAYOUT.image_ids.start, tiny.LAYOUT.image_ids.stop)
+    for part in batch.scored:
+        assert int(part.targets.min()) >= 0
+        assert int(part.targets.max()) < part.vocab[1] - part.vocab[0]
+        assert (batch.tokens[0, part.positions] == tiny.LAYOUT.mask_id).all()

@@ -1,0 +1,108 @@
+"""YAML and key=value fill dataclasses; whatever does not fit is an error that says what would."""
+
+from pathlib import Path
+
+import pytest
+
+from mmada.errors import InputError
+from mmada.train.config import load, load_all
+from mmada.train.stages import STAGES
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def write(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_name_is_the_whole_stage(tmp_path):
+    config = load(write(tmp_path, "stage: base"))
+    assert config.stage == STAGES["base"]
+    assert config.out == "runs/base"
+
+
+def test_files_and_settings_reach_into_sections_and_flows(tmp_path):
+    text = "stage: {name: base, batch: 32, optim: {lr: 1e-3}, flows: {draw: {share: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
+    config = load(write(tmp_path, text), ["stage.flows.look.think=0.5", "stage.optim.betas=[0.9, 0.99]", "model.preset=8m", "seed=7"])
+    draw, look, text = config.stage.flows
+    assert (config.stage.batch, config.stage.optim.lr, config.stage.optim.betas) == (32, 1e-3, (0.9, 0.99))
+    assert (draw.share, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, STAGES["base"].flows[2])
+    assert (config.loop.precision, config.model.preset, config.seed) == ("bf16", "8m", 7)
+
+
+def test_settings_can_exchange_the_stage(tmp_path):
+    path = write(tmp_path, "stage: {name: base, batch: 32}")
+    assert load(path, ["stage=mixcot"]).stage == STAGES["mixcot"]
+    assert load(write(tmp_path, "stage: base"), ["stage.batch=16"]).stage.batch == 16
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("stag=base", "unknown setting stag: did you mean 'stage'"),
+        ("stage.optim.l=1", "unknown setting stage.optim.l: did you mean 'lr'"),
+        ("stage.flows.drow.share=1", "unknown setting stage.flows.drow: did you mean 'draw'"),
+        ("stage.flows.draw.shar=1", "unknown setting stage.flows.draw.shar: did you mean 'share'"),
+        ("stage=bas", "stage='bas' is unknown: did you mean 'base'"),
+        ("stage.batch=ten", "stage.batch='ten' is not a whole number"),
+        ("stage.batch=1.5", "stage.batch=1.5 is not a whole number"),
+        ("stage.batch=true", "stage.batch=True is not a whole number"),
+        ("loop.compile=1", "loop.compile=1 is not true or false"),
+        ("loop.precision=fp8", "loop.precision='fp8' is not one of 'no', 'bf16'"),
+        ("stage.rooms=8", "stage.rooms=8 is not a list, each a whole number"),
+        ("stage.rooms=[8, x]", "is not a list, each a whole number"),
+        ("stage.text_length=x", "is not a whole number or null"),
+        ("stage.optim=3", "stage.optim=3 is a section; set its parts"),
+        ("model.preset=3n", "model.preset='3n' is unknown"),
+        ("defaults.image_hight=64", "unknown setting defaults.image_hight: did you mean 'image_height'"),
+        ("loop.accumulate=0", "loop.accumulate=0 must be at least 1"),
+        ("seed", "is not of the form key=value"),
+        ("out=''", "out='' is empty"),
+        ("seed=[1", "is not valid YAML"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(tmp_path, setting, message):
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, "stage: base"), [setting])
+    assert message in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_errors(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="must be a mapping"):
+        load(write(tmp_path, "- base"))
+    with pytest.raises(InputError, match="runs must be a list"):
+        load(write(tmp_path, "runs: base"))
+
+
+def test_a_curriculum_is_the_same_file_with_changes(tmp_path):
+    text = "seed: 3\nloop: {compile: true, keep: 1}\nruns: [{stage: tokenizer}, {stage: base, loop: {keep: 5}}]"
+    first, second = load_all(write(tmp_path, text), ["loop.prefetch=0"])
+    assert (first.stage.name, second.stage.name) == ("tokenizer", "base")
+    assert (first.seed, second.seed) == (3, 3)
+    assert (first.loop.keep, second.loop.keep) == (1, 5)
+    assert first.loop.compile
+    assert second.loop.compile
+    assert first.loop.prefetch == second.loop.prefetch == 0
+    with pytest.raises(InputError, match="holds 2 runs"):
+        load(write(tmp_path, text))
+
+
+def test_debug_shrinks_any_stage(tmp_path):
+    for name in STAGES:
+        config = load(write(tmp_path, f"stage: '{name}'\ndebug: true"))
+        assert config.stage.name == name
+        assert config.stage.steps <= 4
+        assert config.stage.batch <= 16
+        assert config.model.preset == "debug"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(p for p in CONFIGS.rglob("*.yaml") if p.parent.name not in ("accelerate", "data")), ids=lambda p: p.stem
+)
+def test_every_shipped_config_loads(path):
+    for config in load_all(path):
+        assert config.stage.name in STAGES

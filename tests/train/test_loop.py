@@ -1,0 +1,188 @@
+"""The loop: learning, accumulation, processes, stopping, numbers that are not finite."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmada.errors import InputError
+from mmada.train import loop
+from mmada.train.contract import NonFiniteLossError
+from mmada.train.log import Log
+from mmada.train.loop import Loop
+from mmada.train.optim import Optim
+from mmada.train.prefetch import ahead
+from mmada.train.state import latest
+from mmada.train.step import Objective
+from mmada.train.task import DiffusionTask
+
+from . import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+class OneBatch(DiffusionTask):
+    """The first batch at every step."""
+
+    def batches(self, step, **shares):
+        return super().batches(0, **shares)
+
+
+@pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
+def test_each_flow_learns_one_batch_by_heart(tmp_path, name):
+    stage = tiny.stage(name, batch=2, optim=Optim(name="muon", lr=1e-2, matrix_lr=0.05, warmup=5, decay=0.5))
+    network = tiny.model(init_std=0.1, attention_layer_norm=True)
+    job = OneBatch(plan=tiny.plan(stage), module=Objective(network), held_out={})
+    losses = []
+    loop.train(job, stage.optim, tiny.QUIET, steps=50, out=tmp_path, on_step=lambda report: losses.append(report.values["loss"]))
+    assert losses[-1] < 0.05 * losses[0], losses[::10]
+
+
+def relative(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_accumulation_equals_one_large_batch(tmp_path):
+    whole, _ = tiny.fit(tiny.stage(), tmp_path / "whole", steps=3)
+    split, _ = tiny.fit(tiny.stage(), tmp_path / "split", steps=3, settings=replace(tiny.QUIET, accumulate=4))
+    assert relative(tiny.weights(whole), tiny.weights(split)) < 1e-6
+    assert relative(tiny.weights(whole), tiny.weights(tiny.task(tiny.stage()))) > 1e-4
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    code = "import sys; from tests.train import tiny; tiny.main('rank', sys.argv[1])"
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
+        for i in range(2)
+    ]
+    alone, _ = tiny.fit(tiny.stage(), tmp_path / "alone", steps=3)
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    first, second = (torch.load(tmp_path / f"weights-{i}.pt") for i in range(2))
+    assert relative(first, second) == 0
+    assert relative(first, tiny.weights(alone)) < 1e-6
+    lines = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (tmp_path, tmp_path / "alone")]
+    for one, other in zip(*lines, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert one["tokens"] == other["tokens"]
+
+
+def test_a_batch_made_ahead_is_the_same_batch(tmp_path):
+    inline, _ = tiny.fit(tiny.stage(), tmp_path / "inline", steps=4)
+    ahead, _ = tiny.fit(tiny.stage(), tmp_path / "ahead", steps=4, settings=replace(tiny.QUIET, prefetch=3))
+    assert relative(tiny.weights(inline), tiny.weights(ahead)) == 0
+
+
+def test_batches_made_ahead_come_in_order_and_bring_their_errors():
+    def make(step):
+        if step == 5:
+            raise ValueError("no fifth batch")
+        return step
+
+    stream = ahead(make, range(2, 9), 2)
+    assert [next(stream) for _ in range(3)] == [2, 3, 4]
+    with pytest.raises(ValueError, match="no fifth batch"):
+        next(stream)
+
+
+class BrokenAtTheThird(DiffusionTask):
+    """Its third loss is not a number."""
+
+    def losses(self, model, batch, device):
+        BrokenAtTheThird.calls += 1
+        return super().losses(model, batch, device) * (torch.nan if BrokenAtTheThird.calls == 3 else 1)
+
+    calls = 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_any_weight_takes_harm(tmp_path):
+    stage = tiny.stage()
+    settings = replace(tiny.QUIET, save_every=2)
+    tiny.fit(stage, tmp_path, steps=2, settings=settings)
+    broken = BrokenAtTheThird(tiny.plan(stage), Objective(tiny.model()), {})
+    with pytest.raises(NonFiniteLossError, match=r"step 4: the gradient's norm is nan.*step-00000004"):
+        loop.train(broken, stage.optim, settings, steps=12, out=tmp_path)
+    assert latest(tmp_path / "state").name == "step-00000004"
+    assert all(bool(torch.isfinite(p).all()) for p in broken.module.parameters())
+
+
+def test_a_signal_ends_the_step_saves_and_returns(tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def on_step(report):
+        if report.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stage = tiny.stage()
+    outcome = loop.train(tiny.task(stage), stage.optim, tiny.QUIET, steps=12, out=tmp_path, on_step=on_step)
+    assert (outcome.reason, outcome.step) == ("stopped", 3)
+    assert latest(tmp_path / "state").name == "step-00000003"
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_time_that_is_up_ends_the_run_saved(tmp_path):
+    _, outcome = tiny.fit(tiny.stage(), tmp_path, settings=replace(tiny.QUIET, max_minutes=1e-9))
+    assert (outcome.reason, outcome.step) == ("time", 0)
+    _, outcome = tiny.fit(tiny.stage(), tmp_path, steps=2)
+    assert (outcome.reason, outcome.step) == ("done", 2)
+
+
+def test_reports_hold_losses_evaluation_and_speed(tmp_path):
+    stage = tiny.stage("draw", "text", batch=4)
+    reports = []
+    settings = replace(tiny.QUIET, log_every=2, eval_every=2)
+    loop.train(tiny.task(stage), stage.optim, settings, steps=4, out=tmp_path, on_step=reports.append)
+    assert [bool(report.values) for report in reports] == [False, True, False, True]
+    values = reports[-1].values
+    assert {"loss", "loss/draw", "loss/text", "lr", "gradient_norm", "tokens_per_second", "eval/draw/acc@0.25", "eval/text/nll"} <= set(
+        values
+    )
+    assert values["loss"] == pytest.approx(values["loss/draw"] + values["loss/text"], rel=1e-5)
+    assert 0 <= values["eval/draw/acc@1"] <= 1
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert lines[-1]["eval/draw/nll"] == values["eval/draw/nll"]
+
+
+def test_evaluation_is_the_same_at_any_time_and_in_parts():
+    job = tiny.task(tiny.stage("draw", "text"))
+    job.module.eval()
+
+    def evaluate(**kwargs):
+        with torch.no_grad():
+            return job.evaluate(job.module, torch.device("cpu"), **kwargs)
+
+    whole, again = (evaluate(rank=0, world=1) for _ in range(2))
+    assert whole == again
+    parts = [evaluate(rank=rank, world=2) for rank in range(2)]
+    for name, (value, count) in whole.items():
+        assert sum(part[name][0] for part in parts) == pytest.approx(value, rel=1e-5), name
+        assert sum(part[name][1] for part in parts) == count
+
+
+def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
+    first = Log(tmp_path, start=0)
+    for step in range(1, 6):
+        first.write(step, {"loss": 1.0 / step})
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "lo')  # cut short by a crash
+    Log(tmp_path, start=3).close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 0}, {"keep": 0}, {"prefetch": -1}, {"max_minutes": -1.0}])
+def test_settings_that_cannot_be_used_are_errors(changes):
+    with pytest.raises(InputError, match=f"loop.{next(iter(changes))}"):
+        replace(Loop(), **changes)

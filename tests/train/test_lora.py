@@ -1,0 +1,76 @@
+"""LoRA trains, merges and loads again, here and in PEFT."""
+
+import pytest
+import torch
+from peft import PeftModel
+
+from mmada.errors import InputError
+from mmada.model import MMadaModelLM
+from mmada.train.lora import Lora, inject, merged, save_adapter
+from mmada.train.optim import Optim
+
+from . import tiny
+
+TOKENS = torch.arange(40)[None]
+
+
+def adapted():
+    network = tiny.model()
+    inject(network, Lora(rank=4, targets=("q_proj", "up_proj", "ff_out")), seed=0)
+    return network
+
+
+def logits(network):
+    with torch.no_grad():
+        return network.eval()(TOKENS).logits
+
+
+def test_only_the_factors_are_trained_and_the_start_is_the_model_itself(tmp_path):
+    network = adapted()
+    torch.testing.assert_close(logits(network), logits(tiny.model()), rtol=0, atol=0)
+    job, _ = tiny.fit(tiny.stage("text"), tmp_path, steps=4, network=network)
+    before, after = tiny.model().state_dict(), network.state_dict()
+    assert not torch.allclose(logits(network), logits(tiny.model()))
+    for name, tensor in after.items():
+        if "lora_" not in name:
+            assert torch.equal(tensor, before[name.replace(".base_layer", "")]), name
+    factors = [name for name, p in job.module.named_parameters() if p.requires_grad]
+    assert factors
+    assert all("lora_" in name for name in factors)
+
+
+def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
+    network = adapted()
+    tiny.fit(tiny.stage("text"), tmp_path / "run", steps=4, network=network)
+    expected, weights = logits(network), network.state_dict()
+    plain = tiny.model()
+    plain.load_state_dict(merged(network, weights))
+    torch.testing.assert_close(logits(plain), expected, rtol=1e-4, atol=1e-5)
+
+    network.save_pretrained(tmp_path / "merged", state_dict=merged(network, weights))
+    torch.testing.assert_close(logits(MMadaModelLM.from_pretrained(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-5)
+
+    save_adapter(network, weights, tmp_path / "adapter")
+    again = PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
+
+
+def test_a_run_with_lora_resumes_bit_for_bit(tmp_path):
+    stage = tiny.stage("text", optim=Optim(schedule="constant", warmup=2))
+    whole, _ = tiny.fit(stage, tmp_path / "whole", steps=4, network=adapted())
+    tiny.fit(stage, tmp_path / "parts", steps=2, network=adapted())
+    resumed, outcome = tiny.fit(stage, tmp_path / "parts", steps=4, network=adapted())
+    assert outcome.step == 4
+    for name, tensor in tiny.weights(whole).items():
+        assert torch.equal(tensor, tiny.weights(resumed)[name]), name
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"rank": -1}, "lora.rank=-1"), ({"rank": 2, "targets": ()}, "adapts nothing")])
+def test_settings_that_cannot_be_used_are_errors(changes, message):
+    with pytest.raises(InputError, match=message):
+        Lora(**changes)
+
+
+def test_a_layer_that_is_not_there_is_an_error():
+    with pytest.raises(InputError, match="no layer 'q_prj'"):
+        inject(tiny.model(), Lora(rank=2, targets=("q_prj",)), seed=0)

@@ -1,0 +1,166 @@
+"""Whole runs from a configuration: what they write, what they go on from, and what they refuse."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from mmada.cli.train import train
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.train.config import load
+from mmada.train.setup import build_task, run
+from mmada.train.stages import STAGES
+from mmada.train.state import latest
+
+DEFAULTS = {
+    "image_height": 64, "image_width": 64, "max_new_tokens": 8, "max_thinking_tokens": 16, "block_length": 8, "image_steps": 2,
+    "guidance_scale": 1.0, "reasons_in_one_row": True, "style": {"thinking": "Think. ", "draw_thinking": "Think. "},
+}  # fmt: skip
+NET = {"patch": 4, "encoder_ch_mult": [1, 1], "decoder_ch_mult": [1, 1]}
+
+
+def write(path, values):
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def config(tmp_path, *settings, **values):
+    base = {"debug": True, "stage": "base", "out": str(tmp_path / "run"), "net": NET, "defaults": DEFAULTS, "loop": {"prefetch": 0}}
+    return load(write(tmp_path / "run.yaml", {**base, **values}), settings)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of the base stage, done."""
+    tmp_path = tmp_path_factory.mktemp("finished")
+    run(config(tmp_path))
+    return tmp_path / "run"
+
+
+def test_a_run_writes_a_model_that_can_be_used(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "model",
+        "samples",
+        "state",
+        "tensorboard",
+        "tokenizer",
+    }
+    model = MMaDA.from_pretrained(finished / "model")
+    assert model.defaults.image_height == 64
+    assert model.draw("a red heart", seed=1).image.size == (64, 64)
+    samples = [json.loads(line) for line in (finished / "samples" / "step-00000004" / "answers.jsonl").read_text().splitlines()]
+    assert [sample["task"] for sample in samples] == ["draw", "text", "understand"]
+    assert (finished / "samples" / "step-00000004" / samples[0]["picture"]).exists()
+
+
+def test_the_model_holds_the_averaged_weights(finished):
+    model = MMaDA.from_pretrained(finished / "model").model
+    from safetensors.torch import load_file
+
+    averaged = load_file(latest(finished / "state") / "ema.safetensors")
+    assert averaged
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, averaged[f"model.{name}"]), name
+
+
+def test_the_next_stage_starts_from_the_model_of_the_last(finished, tmp_path):
+    job = build_task(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}))
+    before = MMaDA.from_pretrained(finished / "model").model.state_dict()
+    for name, tensor in job.module.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_lora_writes_adapter_and_merged_model(finished, tmp_path):
+    run(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}, lora={"rank": 2}))
+    out = tmp_path / "run" / "model"
+    assert (out / "adapter" / "adapter_config.json").exists()
+    merged, before = MMaDA.from_pretrained(out).model.state_dict(), MMaDA.from_pretrained(finished / "model").model.state_dict()
+    assert set(merged) == set(before)
+    assert any(not torch.equal(merged[name], before[name]) for name in merged)
+
+
+def test_only_matching_parameters_are_trained(tmp_path):
+    job = build_task(config(tmp_path, "stage.trainable=['*.blocks.1.*', '*ln_f*']"))
+    trained = {name for name, p in job.module.named_parameters() if p.requires_grad}
+    assert trained
+    assert all(".blocks.1." in name or "ln_f" in name for name in trained)
+    with pytest.raises(InputError, match=r"'blocks.9' matches no parameter"):
+        build_task(config(tmp_path, "stage.trainable=[blocks.9]"))
+
+
+def test_a_run_is_not_continued_with_another_network(finished):
+    settings = load(write(finished.parent / "again.yaml", yaml.safe_load((finished.parent / "run.yaml").read_text()) | {"seed": 5}))
+    with pytest.raises(InputError, match=r"other settings \(seed=0\)"):
+        run(settings)
+
+
+def test_a_run_can_be_made_longer(tmp_path):
+    first = config(tmp_path)
+    run(first)
+    outcome = run(replace(first, stage=replace(first.stage, steps=6)))
+    assert (outcome.reason, outcome.step) == ("done", 6)
+
+
+def test_own_records_finetune_a_model(finished, tmp_path):
+    records = [
+        {"id": str(i), "task": "text", "messages": [{"role": "user", "content": f"Say {word}"}], "answer": {"text": word}}
+        for i, word in enumerate(["one", "two", "six", "ten", "red", "sky", "sun", "sea", "cat", "dog"])
+    ]
+    path = tmp_path / "own.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    data = {"name": "records", "path": str(path)}
+    settings = config(tmp_path, model={"start": str(finished / "model")}, data=data, stage={"name": "base", "flows": NO_IMAGES})
+    outcome = run(settings)
+    assert outcome.reason == "done"
+    job = build_task(settings)
+    (batch,) = job.batches(0, rank=0, world=1, accumulate=1)
+    assert batch.flows == ("text",)
+    texts = {row.canvas.tokens.tolist().__repr__() for row in job.plan.sources["text"].rows(range(10))}
+    assert len(texts) >= 10 - 2  # rooms are drawn anew, records are not
+
+
+NO_IMAGES = {"draw": {"share": 0}, "look": {"share": 0}}
+
+
+def test_records_of_no_task_of_the_stage_are_an_error(tmp_path, finished):
+    path = tmp_path / "own.jsonl"
+    path.write_text(
+        json.dumps({"id": "1", "task": "text", "messages": [{"role": "user", "content": "Hi"}], "answer": {"text": "Ho"}}) + "\n"
+    )
+    with pytest.raises(InputError, match=r"no rows for the flows \['draw', 'look'\]"):
+        build_task(config(tmp_path, model={"start": str(finished / "model")}, data={"name": "records", "path": str(path)}))
+
+
+def test_without_an_image_tokenizer_the_remedy_is_named(tmp_path):
+    with pytest.raises(InputError, match="train one with stage=tokenizer"):
+        build_task(config(tmp_path, debug=False))
+
+
+def test_the_command_trains_goes_on_and_begins_afresh(tmp_path):
+    app, runner = typer.Typer(), CliRunner()
+    app.command()(train)
+    path = write(tmp_path / "tokenizer.yaml", {"debug": True, "stage": "tokenizer", "out": str(tmp_path / "out"), "net": NET})
+    first = runner.invoke(app, [str(path)])
+    assert first.exit_code == 0, first.output
+    assert "from the beginning" in first.output
+    again = runner.invoke(app, [str(path)])
+    assert "going on from step-00000004" in again.output
+    fresh = runner.invoke(app, [str(path), "--fresh"])
+    assert "from the beginning" in fresh.output
+    assert (tmp_path / "out.1" / "model").exists()
+    assert (tmp_path / "out" / "model").exists()
+    wrong = runner.invoke(app, [str(path), "stage.stps=2"])
+    assert isinstance(wrong.exception, InputError)
+
+
+def test_every_stage_has_a_debug_form_that_builds(tmp_path):
+    for name in STAGES:
+        job = build_task(config(tmp_path, stage=name))
+        assert job.batches(0, rank=0, world=1, accumulate=1)[0].num_tokens > 0
