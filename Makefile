@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/mmada chat "Tom has 3 apples and buys 4. How many has he?" --model $(MODEL) --seed 1
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: setup
 	$(BIN)/ruff check .
