@@ -79,7 +79,8 @@ class Data:
     name: Literal["emoji", "records"] = "emoji"
     """emoji: the synthetic world of mmada.data.emoji; records: your own (mmada.data.records)"""
     path: str = ""
-    """of records: a file or folder of records, or a recipe (YAML) whose top parts are named like the tasks"""
+    """of records: a file or folder of records, or a recipe (YAML) whose top parts are named like the tasks. Flows of tasks that a
+    file does not hold take no part"""
     root: str = ""
     """directory that a recipe's paths start from; empty: the recipe's own"""
     eval_path: str = ""

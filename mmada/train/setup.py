@@ -89,6 +89,10 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     make = partial(_records if config.data.name == "records" else _emoji, config, stage, images, prompts, defaults)
     training, testing = make("train"), make("test")
+    present = tuple(flow if flow.task in training else replace(flow, share=0.0) for flow in stage.flows)
+    if not any(flow.share for flow in present):
+        raise InputError(f"data.path={config.data.path!r} holds no record that fits a flow of stage {stage.name!r}; see `mmada data check`")
+    stage = replace(stage, flows=present)
 
     def rows(samples: Mapping[Topic, Samples], flows: Iterable[Flow]) -> dict[str, FlowRows]:
         return {

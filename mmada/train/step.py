@@ -51,7 +51,7 @@ class Objective(nn.Module):
                 sums = sums + torch.stack([part.weight[chosen] * nll, correct]) @ member
         if not batch.scored:  # wrappers wait for a gradient of every weight
             sums = sums + 0 * self.model.head(hidden[:1]).float().sum()
-        return sums if counts else sums[0]
+        return sums if counts else sums[0].clone()  # FSDP warns of views
 
     def _width(self, part: Scored) -> int:
         return self.model.head_weight.shape[0] if part.vocab is None else part.vocab[1] - part.vocab[0]

@@ -42,7 +42,7 @@ class BatchPlan:
     def __post_init__(self) -> None:
         missing = [flow.name for flow in self.flows if flow.name not in self.sources]
         if missing:
-            raise InputError(f"stage {self.stage.name!r} has no rows for the flows {missing}; give a source for each")
+            raise InputError(f"stage {self.stage.name!r} has no rows for the flows {missing}; give a source for each, or share 0")
 
     @property
     def flows(self) -> tuple[Flow, ...]:

@@ -56,7 +56,10 @@ def test_accumulation_equals_one_large_batch(tmp_path):
     assert relative(tiny.weights(whole), tiny.weights(tiny.task(tiny.stage()))) > 1e-4
 
 
-def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Two processes have trained: with DDP, then with FSDP2."""
+    out = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -64,18 +67,34 @@ def test_two_processes_equal_one_with_the_same_global_batch(tmp_path):
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     code = "import sys; from tests.train import tiny; tiny.main('rank', sys.argv[1])"
     ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
+        subprocess.Popen([sys.executable, "-c", code, str(out)], env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
         for i in range(2)
     ]
-    alone, _ = tiny.fit(tiny.stage(), tmp_path / "alone", steps=3)
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
-    first, second = (torch.load(tmp_path / f"weights-{i}.pt") for i in range(2))
+    return out
+
+
+def metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
+    alone, _ = tiny.fit(tiny.stage(), tmp_path, steps=3)
+    first, second = (torch.load(two / f"weights-{i}.pt") for i in range(2))
     assert relative(first, second) == 0
     assert relative(first, tiny.weights(alone)) < 1e-6
-    lines = [[json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in (tmp_path, tmp_path / "alone")]
-    for one, other in zip(*lines, strict=True):
+    for one, other in zip(metrics(two), metrics(tmp_path), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["tokens"] == other["tokens"]
+
+
+def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_path):
+    alone, _ = tiny.fit(tiny.stage(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
+    assert relative(torch.load(two / "sharded.pt"), tiny.weights(alone)) < 1e-6
+    assert (latest(two / "sharded" / "state") / "pytorch_model_fsdp_0").exists()
+    sharded = metrics(two / "sharded")
+    assert [line["loss"] for line in sharded] == pytest.approx([line["loss"] for line in metrics(tmp_path)], rel=1e-4)
+    assert 0 <= sharded[-1]["eval/draw/acc@1"] <= 1
 
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):

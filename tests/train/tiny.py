@@ -1,14 +1,19 @@
 """Real classes at a tiny size: byte tokenizer, 64 codes, 16 codes an image, two layers. Run as a script, it trains in another process."""
 
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 
 from mmada import tokenizer
 from mmada.model import MMadaModelLM, preset
 from mmada.prompt import Prompts, Style
+from mmada.train import state
 from mmada.train.loop import Loop, train
 from mmada.train.optim import Optim
 from mmada.train.seeds import integer
@@ -74,14 +79,9 @@ def weights(job):
 
 
 def main(mode, out):
-    """Another process: `rank` is one of several; `kill` dies in the middle of its second save."""
+    """Another process: `rank` is one of several, with copies of the weights and then with shards; `kill` dies in its second save."""
     torch.set_num_threads(1)
     if mode == "kill":
-        import os
-        import signal
-
-        from mmada.train import state
-
         whole = state.publish
 
         def publish(scratch, target):
@@ -94,13 +94,24 @@ def main(mode, out):
         fit(stage(), out, settings=replace(QUIET, save_every=2))
         return
     job, _ = fit(stage(), out, steps=3, settings=replace(QUIET, accumulate=2))
-    torch.save(weights(job), Path(out) / f"weights-{os_rank()}.pt")
+    rank = os.environ["RANK"]
+    torch.save(weights(job), Path(out) / f"weights-{rank}.pt")
+    shard_next_run()
+    unaveraged = stage(optim=replace(CALM, ema=0.0))
+    job = task(unaveraged)
+    job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "sharded.pt")
+    train(job, unaveraged.optim, replace(QUIET, accumulate=2, eval_every=3), steps=3, out=Path(out) / "sharded")
 
 
-def os_rank():
-    import os
-
-    return os.environ.get("RANK", "0")
+def shard_next_run():
+    """The next run of this process uses FSDP2. accelerate offers it on GPUs only, so they are what it is told this is."""
+    torch.distributed.destroy_process_group()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 
 
 if __name__ == "__main__":
