@@ -26,10 +26,11 @@ from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.prompt import Prompts
 from mmada.request import Defaults
 from mmada.train import code_bits, lora, state
-from mmada.train.config import TrainConfig, fill
+from mmada.train.config import Model, Net, TrainConfig, fill
 from mmada.train.contract import Outcome, Report, Task
 from mmada.train.image_task import EmojiPictures, ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
+from mmada.train.lora import Lora
 from mmada.train.networks import IMAGE_TOKENIZER_DIR, backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
 from mmada.train.samples import write_samples
 from mmada.train.source import EmojiSamples, FlowRows, RecordSamples, Samples
@@ -186,12 +187,15 @@ def _record(config: TrainConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        # What an older version did not know had its default.
+        for name, defaults in (("model", Model()), ("net", Net()), ("lora", Lora())):
+            before[name] = _plain(asdict(defaults)) | before[name]
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
         if changed:
             was = ", ".join(f"{name}={before[name] if name != 'stage' else before[name]['name']}" for name in changed)
             raise InputError(
-                f"{out} holds a run with other settings ({was}), which cannot be continued; restore them, or start afresh elsewhere"
+                f"{out} holds a run with other settings ({was}), which cannot be continued; restore them, or start afresh (--fresh)"
             )
     if PartialState().is_main_process:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
