@@ -211,7 +211,8 @@ class Planner:
         return self.prompts.draw(prompt, sketch.codes.flatten(), is_open=sketch.is_open.flatten())
 
     def _text_recipe(self) -> Recipe:
-        return fast_text(threshold=self.defaults.threshold, block_length=self.defaults.block_length)
+        d = self.defaults
+        return fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead)
 
     def _image_recipe(self, request: DrawRequest) -> Recipe:
         if request.recipe is not None:

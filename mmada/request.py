@@ -44,6 +44,8 @@ class Defaults:
     block_length: int = 32
     threshold: float = 0.9
     """a text token is committed when its probability reaches this"""
+    sees_ahead: bool = True
+    """whether the room behind the block that is being written is seen (sampling/recipes.py); the published models see it"""
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at, and the size of drawings"""

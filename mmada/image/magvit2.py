@@ -46,12 +46,16 @@ class NetworkShape:
     """nominal side of level 0 in pixels; it chooses those levels and nothing else, any image size is accepted"""
     patch: int = 1
     """side of the squares of pixels that level 0 takes as one; 1, as published, is full size, more is faster"""
+    kernel: int = 3
+    """side of the convolutions, of an encoder only: 3, as published, or 1 without attention, where each square is encoded by itself"""
 
     def __post_init__(self) -> None:
         if not self.ch_mult or len(self.ch_mult) != len(self.num_res_blocks):
             raise InputError(
                 f"ch_mult={self.ch_mult} and num_res_blocks={self.num_res_blocks} need one number for each level, at least one"
             )
+        if self.kernel not in (1, 3) or (self.kernel == 1 and (len(self.ch_mult) > 1 or any(map(self.attends, range(len(self.ch_mult)))))):
+            raise InputError(f"kernel={self.kernel} must be 3, or 1 with one level that does not attend, got {self}")
         if min(self.ch, self.z_channels, self.resolution, self.patch, *self.ch_mult, *self.num_res_blocks) < 1:
             raise InputError(f"all sizes must be positive, got {self}")
         uneven = [width for width in (self.ch, *self.widths) if width % min(MAX_GROUPS, width)]
@@ -69,12 +73,22 @@ class NetworkShape:
         return self.resolution // 2**level in self.attn_resolutions
 
 
-def _norm(width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(MAX_GROUPS, width), width, eps=1e-6)
+class _PositionNorm(nn.GroupNorm):
+    """One group, and each position by itself: nothing of the rest of the image gets in."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(1, width, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1).flatten(0, -2)).view(*x.shape[:1], *x.shape[2:], -1).movedim(-1, 1)
 
 
-def _conv3(width_in: int, width: int) -> nn.Conv2d:
-    return nn.Conv2d(width_in, width, kernel_size=3, padding=1)
+def _norm(width: int, kernel: int = 3) -> nn.GroupNorm:
+    return _PositionNorm(width) if kernel == 1 else nn.GroupNorm(min(MAX_GROUPS, width), width, eps=1e-6)
+
+
+def _conv3(width_in: int, width: int, kernel: int = 3) -> nn.Conv2d:
+    return nn.Conv2d(width_in, width, kernel_size=kernel, padding=kernel // 2)
 
 
 def _conv1(width_in: int, width: int) -> nn.Conv2d:
@@ -84,12 +98,12 @@ def _conv1(width_in: int, width: int) -> nn.Conv2d:
 class ResnetBlock(nn.Module):
     """x + two 3x3 convolutions; where the width changes, x passes a 1x1 convolution."""
 
-    def __init__(self, width_in: int, width: int) -> None:
+    def __init__(self, width_in: int, width: int, kernel: int = 3) -> None:
         super().__init__()
-        self.norm1 = _norm(width_in)
-        self.conv1 = _conv3(width_in, width)
-        self.norm2 = _norm(width)
-        self.conv2 = _conv3(width, width)
+        self.norm1 = _norm(width_in, kernel)
+        self.conv1 = _conv3(width_in, width, kernel)
+        self.norm2 = _norm(width, kernel)
+        self.conv2 = _conv3(width, width, kernel)
         self.nin_shortcut = _conv1(width_in, width) if width_in != width else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,10 +156,18 @@ class Level(nn.Module):
     """Blocks at one image size, each followed by attention where asked for, then a change of size where asked for."""
 
     def __init__(
-        self, width_in: int, width: int, num_blocks: int, *, attends: bool, downsample: bool = False, upsample: bool = False
+        self,
+        width_in: int,
+        width: int,
+        num_blocks: int,
+        *,
+        attends: bool,
+        downsample: bool = False,
+        upsample: bool = False,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResnetBlock(width if j else width_in, width) for j in range(num_blocks))
+        self.block = nn.ModuleList(ResnetBlock(width if j else width_in, width, kernel) for j in range(num_blocks))
         self.attn = nn.ModuleList(AttnBlock(width) if attends else nn.Identity() for _ in range(num_blocks))
         self.downsample = Downsample(width) if downsample else nn.Identity()
         self.upsample = Upsample(width) if upsample else nn.Identity()
@@ -156,8 +178,10 @@ class Level(nn.Module):
         return self.upsample(self.downsample(x))  # type: ignore[no-any-return]
 
 
-def _middle(width: int) -> nn.Sequential:
-    parts = {"block_1": ResnetBlock(width, width), "attn_1": AttnBlock(width), "block_2": ResnetBlock(width, width)}
+def _middle(width: int, kernel: int = 3) -> nn.Sequential:
+    parts: dict[str, nn.Module] = {"block_1": ResnetBlock(width, width, kernel), "block_2": ResnetBlock(width, width, kernel)}
+    if kernel > 1:
+        parts = {"block_1": parts["block_1"], "attn_1": AttnBlock(width), "block_2": parts["block_2"]}
     return nn.Sequential(OrderedDict(parts))
 
 
@@ -169,11 +193,14 @@ class Encoder(nn.Module):
         widths = shape.widths
         sizes = zip((shape.ch, *widths[:-1]), widths, shape.num_res_blocks, strict=True)
         self.patch = shape.patch
-        self.conv_in = _conv3(3 * shape.patch**2, shape.ch)
-        self.down = nn.ModuleList(Level(*size, attends=shape.attends(i), downsample=i + 1 < len(widths)) for i, size in enumerate(sizes))
-        self.mid = _middle(widths[-1])
-        self.norm_out = _norm(widths[-1])
-        self.conv_out = _conv3(widths[-1], shape.z_channels)
+        kernel = shape.kernel
+        self.conv_in = _conv3(3 * shape.patch**2, shape.ch, kernel)
+        self.down = nn.ModuleList(
+            Level(*size, attends=shape.attends(i), downsample=i + 1 < len(widths), kernel=kernel) for i, size in enumerate(sizes)
+        )
+        self.mid = _middle(widths[-1], kernel)
+        self.norm_out = _norm(widths[-1], kernel)
+        self.conv_out = _conv3(widths[-1], shape.z_channels, kernel)
         self.quant_conv = _conv1(shape.z_channels, shape.z_channels)
 
     def forward(self, pixels: Tensor) -> Tensor:

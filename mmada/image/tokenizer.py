@@ -51,6 +51,7 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
     attn_resolutions: list[int] | tuple[int, ...] = (5,)
     resolution: int = 256
     patch: int = 1
+    encoder_kernel: int = 3
 
     def __post_init__(self, **kwargs: Any) -> None:
         # transformers keeps unknown arguments as attributes that nobody reads
@@ -89,13 +90,13 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def encoder_shape(self) -> NetworkShape:
-        return self._shape(self.encoder_ch_mult, self.encoder_num_res_blocks)
+        return self._shape(self.encoder_ch_mult, self.encoder_num_res_blocks, self.encoder_kernel)
 
     @property
     def decoder_shape(self) -> NetworkShape:
         return self._shape(self.decoder_ch_mult, self.decoder_num_res_blocks)
 
-    def _shape(self, ch_mult: Sequence[int], num_res_blocks: Sequence[int]) -> NetworkShape:
+    def _shape(self, ch_mult: Sequence[int], num_res_blocks: Sequence[int], kernel: int = 3) -> NetworkShape:
         return NetworkShape(
             ch=self.ch,
             ch_mult=tuple(ch_mult),  # JSON brings lists
@@ -104,6 +105,7 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
             attn_resolutions=tuple(self.attn_resolutions),
             resolution=self.resolution,
             patch=self.patch,
+            kernel=kernel,
         )
 
 

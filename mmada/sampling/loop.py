@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas, Query, stack
+from mmada.canvas import Canvas, Field, Query, stack
 from mmada.errors import InputError
 from mmada.sampling.propose import propose
 from mmada.sampling.recipes import Count, Recipe
@@ -96,6 +96,8 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
+        if not recipe.sees_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
+            raise InputError("sees_ahead=False needs open positions that are one run at the end of the row; use True for infilling")
         if mask_id in self.ids and not recipe.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 
@@ -149,7 +151,7 @@ class Denoising:
         copies = len(rows) // len(self._live)
         positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
-        return Query(self._tokens[index, :-1], tuple(self._spans[r] for r in rows), positions, self.ids)
+        return Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
 
     def advance(self, logits: Tensor) -> None:
         """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
@@ -194,6 +196,15 @@ class Denoising:
 
     def _evaluated_rows(self) -> list[int]:
         return self._live + ([len(self.canvases) + r for r in self._live] if self._guided else [])
+
+    def _span(self, evaluated: int) -> tuple[int, int]:
+        """What is evaluated of a row: all that it attends to, or no more than the active block."""
+        start, stop = self._spans[evaluated]
+        if self.recipe.sees_ahead:
+            return start, stop
+        row = evaluated % len(self.canvases)
+        behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
+        return start, stop - behind
 
     def _window(self) -> _Window:
         width, device = self.recipe.block_length, self._slots.device
@@ -294,6 +305,10 @@ class Denoising:
         self._open[row] = False
         self._to_sequences(torch.tensor([row], device=self._open.device))
         self.finish_reasons[row] = "stop"
+
+
+def _is_run(field: Field) -> bool:
+    return int(field.positions[-1] - field.positions[0]) + 1 == len(field.positions)
 
 
 class _Window(NamedTuple):

@@ -100,6 +100,9 @@ class Recipe:
     """g of u + (1 + g)(c - u); 0 is no guidance, 3.5 the published image setting (4.5 in the usual convention)"""
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
+    sees_ahead: bool = True
+    """evaluate the open positions behind the active block too, as published; False leaves them out, for models that were taught so
+    (the law `block` of train/stages.py): shorter rows, and an answer that does not depend on the room it is given"""
     propose_any: bool = False
     """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
 
@@ -114,6 +117,8 @@ class Recipe:
         _at_least("temperature", self.temperature, 0)
         _at_least("score_temperature", self.score_temperature, 0)
         _at_least("guidance_scale", self.guidance_scale, 0)
+        if not self.sees_ahead and (self.block_length is None or self.propose_any):
+            raise InputError("sees_ahead=False needs a block_length, and propose_any=False; the blocks behind the active one are left out")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
         if self.score is negative_entropy and self.score_temperature:
@@ -176,9 +181,11 @@ def published_image(
     )
 
 
-def fast_text(*, threshold: float = 0.9, block_length: int = 32, temperature: float = 0.0, steps: int | None = None) -> Recipe:
+def fast_text(
+    *, threshold: float = 0.9, block_length: int = 32, temperature: float = 0.0, steps: int | None = None, sees_ahead: bool = True
+) -> Recipe:
     """Commit every token that is sure enough, stop at the end token (Fast-dLLM's confidence-aware decoding)."""
-    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps)
+    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, sees_ahead=sees_ahead)
 
 
 def fast_image(

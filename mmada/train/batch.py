@@ -112,50 +112,66 @@ class Batch:
 
 
 def noise_row(
-    row: Row, flow: Flow, *, layout: VocabLayout, seed: int, stratified: bool = False, ratio: float | None = None
+    row: Row,
+    flow: Flow,
+    *,
+    layout: VocabLayout,
+    seed: int,
+    stratified: bool = False,
+    ratio: float | None = None,
+    block_length: int = 16,
 ) -> tuple[NoisedRow, ...]:
     """Draw the noise of a row: one noised row, or two if the flow is complementary.
 
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
+    block_length  of the law `block`
     """
-    canvas = row.canvas
+    canvas, attend = row.canvas, row.canvas.attend
     generator = Generator().manual_seed(integer("noise", seed, row.flow, row.index))
     t = float(torch.rand((), generator=generator))
     if stratified:
         # Rows i, i + 1, ... of a flow cover [0, 1) evenly; the start depends on the seed, so that each time alone is uniform.
         t = (integer("time", seed, row.flow) / 2**63 + row.index * _GOLDEN) % 1.0
     factor = torch.ones(len(canvas)) if row.factor is None else row.factor
-    maskable = float(factor[canvas.is_open].sum())
     is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
-    weight = torch.zeros(len(canvas))
+    share = torch.ones(len(canvas))
     # A row whose condition was dropped has lost its first field; the image is the last.
     for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
         at = part.positions
+        if law == "block":
+            at, behind = _block(at, canvas.tokens[at], layout.eos_id, block_length, generator)
+            attend = attend.index_fill(0, behind, False)
+            law = "count"
         if law in UNSCORED or ratio is None:
             drawn, p = draw_mask(law, len(at), t, generator)
         else:
             drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
-        is_masked[at], is_open[at] = drawn, law not in UNSCORED
-        weight[at] = factor[at] * base_weight(flow, p, maskable)
+        is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
+    maskable = float(factor[is_open].sum())
+    weight = torch.where(is_open, factor * base_weight(flow, share, maskable), 0.0)
     views = [is_masked]
     if flow.complement and bool((is_open & ~is_masked).any()):
         views.append(is_masked ^ is_open)
-    noised = []
+    noised, span = [], replace(canvas, attend=attend, fields=()).span
     for view in views:
         tokens, scored = torch.where(view, layout.mask_id, canvas.tokens), view & is_open
         if flow.markers:
             scored |= (canvas.tokens == layout.soi_id) | (canvas.tokens == layout.eoi_id)
-        noised.append(
-            NoisedRow(
-                row.flow, tokens, canvas.tokens, canvas.attend, scored, weight.masked_fill(scored & ~view, 1.0), maskable, canvas.span
-            )
-        )
+        noised.append(NoisedRow(row.flow, tokens, canvas.tokens, attend, scored, weight.masked_fill(scored & ~view, 1.0), maskable, span))
     return tuple(noised)
 
 
-def base_weight(flow: Flow, p: float, maskable: float) -> float:
-    """Weight of a scored position, by the flow's rule, before the factors of positions."""
-    return {"1": 1.0, "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[flow.weight]
+def _block(at: Tensor, ids: Tensor, eos_id: int, length: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """One block of an answer's positions, any that holds a part of it or its end token; and the positions behind that block."""
+    ends = (ids == eos_id).nonzero()
+    num_blocks = -(-(int(ends[0]) + 1 if len(ends) else len(at)) // length)
+    start = int(torch.randint(num_blocks, (), generator=generator)) * length
+    return at[start : start + length], at[start + length :]
+
+
+def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
+    """Weights of scored positions that were masked with probability p, by the flow's rule, before the factors of positions."""
+    return {"1": torch.ones_like(p), "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[flow.weight]
 
 
 def collate(rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLayout, hidden_score: float | None = None) -> Batch:

@@ -70,6 +70,8 @@ class Net:
     """bits of a code"""
     patch: int = 1
     """pixels along the side of the square that the first layer takes as one"""
+    encoder_kernel: int = 3
+    """1: each square of pixels is encoded by itself, and means the same anywhere"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

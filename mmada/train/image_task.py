@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mmada.data.emoji.scenes import render
 from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import sample_task
+from mmada.data.emoji.tasks import picture
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, to_images
 from mmada.train.seeds import generator
@@ -46,9 +46,7 @@ class EmojiPictures:
         self.seed, self.split = seed, split
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        example = sample_task("draw", generator("picture", self.split, self.seed, index), self.split)
-        assert example.scene is not None
-        return render(example.scene)
+        return render(picture(generator("picture", self.split, self.seed, index), self.split))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -33,13 +33,17 @@ from mmada.train.prefetch import ahead
 __all__ = ["Loop", "train"]
 
 
+_PRECISIONS = {"fp32": "no", "bf16": "bf16"}
+"""Our word -> accelerate's, which YAML would read as false."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loop:
     """How a run is carried out; nothing here but accumulation and precision touches the weights."""
 
     accumulate: int = 1
     """micro-batches that a global batch is split into on each process"""
-    precision: Literal["no", "bf16"] = "no"
+    precision: Literal["fp32", "bf16"] = "fp32"
     """autocast of the forward pass; weights stay float32"""
     compile: bool = False
     """torch.compile each block, once for all shapes"""
@@ -72,7 +76,9 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
     Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
     """
     accelerator = Accelerator(
-        mixed_precision=settings.precision, gradient_accumulation_steps=settings.accumulate, step_scheduler_with_optimizer=False
+        mixed_precision=_PRECISIONS[settings.precision],
+        gradient_accumulation_steps=settings.accumulate,
+        step_scheduler_with_optimizer=False,
     )
     accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
     deepspeed = accelerator.state.deepspeed_plugin

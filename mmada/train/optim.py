@@ -171,11 +171,13 @@ class Muon(Optimizer):
 
 
 def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
-    """(rows, columns) -> about U V^T of its singular value decomposition, bfloat16: singular values between 0.7 and 1.2.
+    """(rows, columns) -> about U V^T of its singular value decomposition: singular values between 0.7 and 1.2.
+
+    In bfloat16 on a GPU; float32 on a CPU, where it is twice as fast.
 
     Newton-Schulz iteration x <- a x + (b A + c A^2) x, A = x x^T, with the coefficients of Jordan et al.: steepest at 0.
     """
-    x = matrix.bfloat16()
+    x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
     x = x / x.norm().clamp_min(1e-7)

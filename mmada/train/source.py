@@ -11,7 +11,7 @@ same for any number of processes, and so is everything that is drawn for a row: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -160,6 +160,9 @@ class FlowRows:
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
         if layout == "chat":
+            if self.flow.task == "reason_draw" and thinks:
+                ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
+                return prompts.chat([*sample.messages[:-1], ask], self._room(answer, spare, which), answer=answer)
             return prompts.chat(sample.messages, self._room(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer)
         if layout in ("draw", "t2i") or (layout == "reason_draw" and is_dropped):
             # Guidance drops the prompt and any thinking: an unconditional row is the same for drawing and for reasoning first.
@@ -190,6 +193,8 @@ class FlowRows:
     def _room(self, answer: str, spare: bool, which: float) -> int:
         """Positions for an answer: the smallest room that holds it with its end token, or, if `spare`, any that does."""
         needed = len(self.prompts.encode(answer)) + 1
+        if "block" in self.flow.noise:
+            return -(-needed // self.stage.block_length) * self.stage.block_length
         fitting = [room for room in self.stage.rooms if room >= needed]
         if not fitting:
             raise InputError(

@@ -6,6 +6,8 @@
     noise         what happens to a field of the canvas, drawn for each row
     independent   each position with probability p = (1 - eps) t + eps                       LLaDA, algorithm 1
     count         exactly k of n positions, k uniform in 1..n, p = k / n                     LLaDA, appendix A.2
+    block         count in one block of block_length; before it everything is given, what lies behind it is left out of the row: what the
+                  sampler sees that fills block after block without looking ahead
     cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
     hidden        everything, and nothing is scored: a part that is filled later
     given         nothing: a part that was filled before
@@ -102,7 +104,7 @@ class Flow:
                 "names another number of laws; give one for each"
             )
         for law in self.noise:
-            if law not in ("independent", "count", *UNSCORED):
+            if law not in ("independent", "count", "block", *UNSCORED):
                 schedule(law)
         if all(law in UNSCORED for law in self.noise):
             raise InputError(f"flow {self.name!r}: noise={self.noise} scores nothing; give one field a law such as count or cosine")
@@ -135,6 +137,8 @@ class Stage:
     """patterns of parameter names (fnmatch); what matches none is frozen"""
     rooms: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
     """lengths of an answer's room in chat and reason_draw; the answer and end tokens fill it"""
+    block_length: int = 16
+    """positions of a block, for the law `block`; the answer's room is then the fewest blocks that hold it"""
     spare_room: float = 0.3
     """share of rows whose room is any of those that fit, instead of the smallest: inference does not know the length"""
     stratified: bool = True
@@ -150,8 +154,10 @@ class Stage:
         names = [flow.name for flow in self.flows]
         if not names or len(set(names)) != len(names) or not any(flow.share for flow in self.flows):
             raise InputError(f"stage {self.name!r} has the flows {names}; give at least one with a share above 0, each name once")
-        if self.batch < 1 or self.steps < 1:
-            raise InputError(f"stage {self.name!r}: batch={self.batch} and steps={self.steps} must be at least 1")
+        if min(self.batch, self.steps, self.block_length) < 1:
+            raise InputError(
+                f"stage {self.name!r}: batch={self.batch}, steps={self.steps} and block_length={self.block_length} must be at least 1"
+            )
         if not self.rooms or list(self.rooms) != sorted(self.rooms) or self.rooms[0] < 2:
             raise InputError(f"stage {self.name!r}: rooms={self.rooms} must ascend, from at least 2 tokens")
         if not 0 <= self.spare_room <= 1:
@@ -190,13 +196,15 @@ class ImageStage:
                 raise InputError(f"stage {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
 
 
-# Ours. The image law is MaskGIT's; text counts k of n with weight n / k, the low-variance form of LLaDA's objective.
+# Ours. The image law is MaskGIT's; text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
-_TEXT = Flow(name="text", task="text", layout="chat", noise=("count",), weight="1/p", normaliser="maskable", share=0.25)
+_TEXT = Flow(name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.25)
 _LOOK = replace(_TEXT, name="look", task="understand", share=0.35)
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.4, drop=0.1)
-_PLAN = replace(_TEXT, name="plan", task="reason_draw", layout="reason_draw", noise=("count", "hidden"), share=0.1, think=1.0)
-_MAKE = replace(_DRAW, name="make", task="reason_draw", layout="reason_draw", noise=("given", "cosine"), share=0.1, think=1.0)
+_PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.1, think=1.0)
+"""Thinking that ends in a plain prompt, which is then drawn."""
+_MAKE = replace(_DRAW, name="make", task="reason_draw", share=0.05)
+"""The same instructions drawn at once."""
 
 _MUON = Optim(name="muon", lr=4e-3, matrix_lr=0.02, ema=0.999)
 
@@ -258,9 +266,9 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         Stage(
             name="mixcot",
             flows=(
-                replace(_DRAW, share=0.25),
-                replace(_LOOK, share=0.3, think=0.6, answer_weight=4.0),
-                replace(_TEXT, share=0.25, think=0.6, answer_weight=4.0),
+                replace(_DRAW, share=0.3),
+                replace(_LOOK, share=0.3, think=0.6, answer_weight=2.0),
+                replace(_TEXT, share=0.25, think=0.6, answer_weight=2.0),
                 _PLAN,
                 _MAKE,
             ),

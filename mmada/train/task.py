@@ -73,7 +73,8 @@ class BatchPlan:
 
     def _noise(self, row: Row) -> tuple[NoisedRow, ...]:
         flow = next(flow for flow in self.flows if flow.name == row.flow)
-        return noise_row(row, flow, layout=self.layout, seed=self.seed, stratified=self.stage.stratified)
+        s = self.stage
+        return noise_row(row, flow, layout=self.layout, seed=self.seed, stratified=s.stratified, block_length=s.block_length)
 
 
 @dataclass(slots=True)
@@ -120,7 +121,14 @@ class DiffusionTask:
                 replace(noised, flow=at.name)
                 for at, ratio in zip(flows, EVAL_RATIOS, strict=True)
                 for row in rows
-                for noised in noise_row(replace(row, factor=None), plain, layout=self.plan.layout, seed=0, ratio=ratio)
+                for noised in noise_row(
+                    replace(row, factor=None),
+                    plain,
+                    layout=self.plan.layout,
+                    seed=0,
+                    ratio=ratio,
+                    block_length=self.plan.stage.block_length,
+                )
             ]
             totals = torch.zeros(3, len(flows))  # nll, correct, scored
             for start in range(0, len(noised), self.plan.stage.batch):

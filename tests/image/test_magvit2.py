@@ -43,12 +43,27 @@ def test_attention_equals_the_naive_formula():
     torch.testing.assert_close(attention(x), x + attention.proj_out(mixed))
 
 
+def test_an_encoder_of_kernel_1_encodes_each_square_by_itself():
+    torch.manual_seed(0)
+    encoder = Encoder(
+        NetworkShape(ch=8, ch_mult=(2,), num_res_blocks=(1,), z_channels=4, attn_resolutions=(), resolution=8, patch=4, kernel=1)
+    )
+    pixels = torch.randn(1, 3, 8, 12)
+    whole = encoder(pixels)
+    for y in range(2):
+        for x in range(3):
+            square = pixels[:, :, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+            torch.testing.assert_close(encoder(square)[0, :, 0, 0], whole[0, :, y, x])
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"num_res_blocks": (1,)}, "one number for each level"),
         ({"ch_mult": (), "num_res_blocks": ()}, "at least one"),
         ({"ch": 0}, "positive"),
+        ({"kernel": 1}, "kernel=1 must be 3, or 1 with one level"),
+        ({"kernel": 2}, "kernel=2 must be 3"),
         ({"ch": 48}, r"\[48, 48, 96\]|\[48, 48\]"),
     ],
 )

@@ -473,6 +473,27 @@ def test_stopping_early_gives_the_text_of_the_full_run(problem):
         assert full.finish_reasons[row] == "length"
 
 
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_without_seeing_ahead_a_row_ends_with_its_block(guidance):
+    """So an answer is the same in any room: its blocks alone are evaluated, one after the other."""
+    recipe = Recipe(threshold=0.9, block_length=3, sees_ahead=False, guidance_scale=guidance)
+
+    def start(room):
+        negatives = [canvas([4] + [MASK] * room)] if guidance else None
+        return Denoising([canvas([1, 2] + [MASK] * room, before=2)], recipe, mask_id=MASK, negatives=negatives, record=True)
+
+    toy, short, long = Toy(), start(6), start(8)
+    for _ in denoise([long], toy):
+        pass
+    run(short)
+    assert long.token_ids(0)[:6].tolist() == short.token_ids(0).tolist()
+    for (query,), step in zip(toy.queries, long.trace, strict=True):
+        stop = min(8, 3 * (step.slots[0] // 3 + 1))
+        assert query.spans == ((2, 4 + stop), (0, 1 + stop))[: 2 if guidance else 1]
+    ahead = run(Denoising([canvas([1, 2] + [MASK] * 8, before=2)], recipe.with_(sees_ahead=True, guidance_scale=0.0), mask_id=MASK))
+    assert ahead.token_ids(0).tolist() != long.token_ids(0).tolist()
+
+
 def test_an_image_has_no_end_token():
     recipe = Recipe(steps=2)
     denoising = run(Denoising([canvas([MASK] * 4, CODES)], recipe, mask_id=MASK, eos_id=EOS))
@@ -612,6 +633,12 @@ TWO_FIELDS = Canvas(ROW.tokens, ROW.attend, tuple(type(f)(f.positions[i : i + 1]
             lambda: Denoising([Canvas(torch.tensor([1, 2, 3]), ROW.attend, ROW.fields)], Recipe(steps=1), mask_id=MASK),
             r"open positions must hold mask_id=12; hide a training row's tokens with canvas.masked\(12\)",
         ),
+        (
+            lambda: Denoising([canvas([MASK, 1, MASK])], Recipe(steps=1, block_length=3, sees_ahead=False), mask_id=MASK),
+            "sees_ahead=False needs open positions that are one run at the end of the row",
+        ),
+        (lambda: Denoising([canvas([MASK, 1])], Recipe(steps=1, block_length=3, sees_ahead=False), mask_id=MASK), "at the end of the row"),
+        (lambda: Recipe(steps=1, sees_ahead=False), "sees_ahead=False needs a block_length"),
         (
             lambda: Denoising([canvas([MASK] * 7)], Recipe(steps=8, block_length=3), mask_id=MASK),
             "steps=8 must be a multiple of the 3 blocks that 7 open positions make at block_length=3; try steps=6",

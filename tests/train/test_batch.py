@@ -88,10 +88,32 @@ def test_weights_follow_the_rule_and_the_extra_factors():
     row = replace(row, factor=factor)
     a = len(at) + 2.0
     for rule, expected in (("1", lambda p: 1.0), ("1/p", lambda p: 1 / p), ("1/(p a)", lambda p: 1 / (p * a))):
-        (view,) = noised(flow, row, weight=rule)
+        (view,) = noised(flow, row, weight=rule, noise=("count",))
         p = float((view.tokens[at] == tiny.LAYOUT.mask_id).sum()) / len(at)
         assert view.maskable == a
         torch.testing.assert_close(view.weight[at], factor[at] * expected(p))
+
+
+def test_a_block_is_noised_after_what_is_given_and_before_what_is_left_out():
+    """Of an answer of 20 tokens and an end token in blocks of 8: any of three blocks, and never the room behind it."""
+    seen = set()
+    flow, row = one("text")
+    at = row.canvas.fields[0].positions
+    clean = row.canvas.tokens.index_fill(0, at[20:], tiny.LAYOUT.eos_id).index_fill(0, at[:20], 65)
+    for index in range(40):
+        changed = replace(row, index=index, canvas=replace(row.canvas, tokens=clean))
+        (view,) = noise_row(changed, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
+        start = int(view.span[1] - at[0] - 8)
+        seen.add(start)
+        is_masked = (view.tokens == tiny.LAYOUT.mask_id)[at]
+        assert not is_masked[:start].any()
+        assert not is_masked[start + 8 :].any()
+        assert (view.scored[at] == is_masked).all()
+        assert view.span == (0, int(at[start + 8 - 1]) + 1)
+        assert view.maskable == 8
+        masked = int(is_masked.sum())
+        torch.testing.assert_close(view.weight[at[start : start + 8]], torch.full((8,), 8 / masked))
+    assert seen == {0, 8, 16}
 
 
 def test_complementary_rows_score_each_token_once():

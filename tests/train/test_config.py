@@ -50,7 +50,7 @@ def test_settings_can_exchange_the_stage(tmp_path):
         ("stage.batch=1.5", "stage.batch=1.5 is not a whole number"),
         ("stage.batch=true", "stage.batch=True is not a whole number"),
         ("loop.compile=1", "loop.compile=1 is not true or false"),
-        ("loop.precision=fp8", "loop.precision='fp8' is not one of 'no', 'bf16'"),
+        ("loop.precision=fp8", "loop.precision='fp8' is not one of 'fp32', 'bf16'"),
         ("stage.rooms=8", "stage.rooms=8 is not a list, each a whole number"),
         ("stage.rooms=[8, x]", "is not a list, each a whole number"),
         ("stage.text_length=x", "is not a whole number or null"),

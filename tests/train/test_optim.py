@@ -92,7 +92,8 @@ def test_muon_equals_torchs_on_matrices():
         ours.step()
         theirs.step()
     for name, weight in network.items():
-        torch.testing.assert_close(weight, copies[name])
+        # torch's works in bfloat16, which has 8 bits: a step of 0.03 is off by less than a hundredth of it.
+        torch.testing.assert_close(weight, copies[name], rtol=0, atol=3e-3)
 
 
 def test_muon_takes_convolutions_between_many_channels():

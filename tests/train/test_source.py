@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mmada.errors import InputError
-from mmada.prompt import Message
+from mmada.prompt import Message, Style
 from mmada.train.seeds import integer, uniforms
 from mmada.train.source import FlowRows, Mixture, Sample
+from mmada.train.stages import STAGES
 
 from . import tiny
 
@@ -95,9 +96,10 @@ def test_thinking_has_its_share_and_is_asked_for_in_the_prompt():
 def test_the_room_is_the_smallest_that_fits_unless_spare():
     sample = Fixed(prompt="hello", answer="1234567")  # 7 bytes and an end token
     stage = tiny.stage("text", rooms=(4, 8, 16, 32), spare_room=0.0)
-    lengths = {len(row.canvas.fields[0].positions) for row in rows("text", sample, 50, stage=stage)}
+    count = {"noise": ("count",)}
+    lengths = {len(row.canvas.fields[0].positions) for row in rows("text", sample, 50, stage=stage, **count)}
     assert lengths == {8}
-    drawn = rows("text", sample, 300, stage=replace(stage, spare_room=1.0))
+    drawn = rows("text", sample, 300, stage=replace(stage, spare_room=1.0), **count)
     assert {len(row.canvas.fields[0].positions) for row in drawn} == {8, 16, 32}
     answer = drawn[0].canvas.tokens[drawn[0].canvas.fields[0].positions].tolist()
     assert answer[7:] == [tiny.LAYOUT.eos_id] * (len(answer) - 7)
@@ -105,7 +107,23 @@ def test_the_room_is_the_smallest_that_fits_unless_spare():
 
 def test_an_answer_that_fits_no_room_is_an_error_that_names_the_rooms():
     with pytest.raises(InputError, match=r"an answer of 101 tokens fits none of stage.rooms=\(4, 8\)"):
-        rows("text", Fixed(prompt="hello", answer="x" * 100), 1, stage=tiny.stage("text", rooms=(4, 8)))
+        rows("text", Fixed(prompt="hello", answer="x" * 100), 1, stage=tiny.stage("text", rooms=(4, 8)), noise=("count",))
+
+
+def test_blocks_give_an_answer_the_fewest_that_hold_it():
+    for length, room in ((6, 8), (7, 8), (8, 16)):  # with an end token
+        (row,) = rows("text", Fixed(prompt="hello", answer="1" * length), 1, stage=tiny.stage("text", block_length=8))
+        assert len(row.canvas.fields[0].positions) == room
+
+
+def test_thinking_before_a_drawing_is_asked_for_in_its_own_words():
+    stage = STAGES["mixcot"]
+    (flow,) = (flow for flow in stage.flows if flow.name == "plan")
+    sample = Fixed(prompt="one more cat than dogs", think="two cats", answer="two cats, a dog", drawn=CODES)
+    speech = replace(tiny.prompts(), style=Style(thinking="Think. ", draw_thinking="Plan. "))
+    (row,) = FlowRows(flow, stage, sample, speech, seed=0, num_image_tokens=tiny.NUM_CODES).rows([0])
+    expected = speech.chat([Message("user", "Plan. one more cat than dogs")], len(row.canvas.fields[0].positions))
+    assert row.canvas.masked(tiny.LAYOUT.mask_id).tokens.tolist() == expected.tokens.tolist()
 
 
 def test_extra_weights_lie_on_the_answer_behind_thinking_and_on_the_fill():

@@ -34,7 +34,7 @@ def recorded(golden, chat):
         p = {0: 1.0, 1: golden["loss.p_mask_lm"][i % 2], 2: golden["loss.p_mask_mmu"][i % 2]}[i // 2]
         answer = {0: 1.0, 1: golden["loss.answer_lengths_lm"][i % 2], 2: golden["loss.answer_lengths"][i % 2]}[i // 2]
         p, answer = (float(x if isinstance(x, float) else x.flatten()[0]) for x in (p, answer))
-        weight = torch.full(tokens.shape, base_weight(own, p, answer))
+        weight = torch.full(tokens.shape, float(base_weight(own, torch.tensor(p), answer)))
         clean = torch.where(label == -100, tokens, label)
         rows.append(NoisedRow(own.name, tokens, clean, attend, scored, weight, answer, (0, len(tokens))))
     return rows, flows
@@ -79,7 +79,7 @@ def test_packed_rows_have_the_losses_of_padded_ones():
     packed = plan.collate(rows)
     padded = collate(rows, plan.flows, layout=tiny.LAYOUT, hidden_score=-1e9)
     assert padded.tokens.shape[0] == len(rows)
-    assert packed.tokens.shape == (1, padded.num_tokens)
+    assert packed.tokens.shape == (1, sum(row.span[1] - row.span[0] for row in rows))
     torch.testing.assert_close(packed.normalisers, padded.normalisers)
     with torch.no_grad():
         torch.testing.assert_close(objective(packed), objective(padded), rtol=1e-5, atol=1e-5)

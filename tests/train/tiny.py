@@ -39,10 +39,17 @@ def encode(scenes):
     return torch.stack([torch.randint(64, (NUM_CODES,), generator=torch.Generator().manual_seed(integer(repr(s)))) for s in scenes])
 
 
+# Thinking and drawing in one row, which our stages do in two.
+JOINT = {
+    "plan": {"layout": "reason_draw", "noise": ("count", "hidden")},
+    "make": {"layout": "reason_draw", "noise": ("given", "cosine"), "think": 1.0},
+}
+
+
 def stage(*names, batch=8, **changes):
-    """The flows of our mixed stage, or those named, in a small batch."""
+    """The flows of our mixed stage, the last two as joint rows, or those named, in a small batch."""
     mixcot = STAGES["mixcot"]
-    flows = tuple(replace(flow, share=1.0) for flow in mixcot.flows if not names or flow.name in names)
+    flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in mixcot.flows if not names or flow.name in names)
     settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)
 

@@ -22,7 +22,7 @@ from mmada.data.emoji.objects import STYLES, EmojiObject, objects, sprite
 from mmada.data.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, jittered_item, render
 from mmada.data.emoji.spec import SceneSpec, implies, satisfies, spec_of
 from mmada.data.emoji.split import Combination, HoldOut, Split, is_held_out
-from mmada.data.emoji.tasks import KINDS, TEMPLATES, Kind, combinations_of, held_out_in, interview, sample, sample_task
+from mmada.data.emoji.tasks import KINDS, TEMPLATES, Kind, combinations_of, held_out_in, interview, picture, sample, sample_task
 from mmada.data.emoji.verify import Reading, is_correct, normalise_answer, read_answer
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "objects",
     "paraphrase",
     "parse",
+    "picture",
     "read_answer",
     "render",
     "sample",

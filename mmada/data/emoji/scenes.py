@@ -7,7 +7,7 @@
     |  (64 px)  |     |  (32 px)  |     |   bottom  |     +-----+-----+   bottom left, bottom right
     +-----------+     +-----------+     +-----------+     +-----+-----+
 
-A scene says which object stands in which cell; place and size are jittered inside the cell. Rows and stacks fill both
+A scene says which object stands in which cell; its place inside the cell is jittered. Rows and stacks fill both
 cells, a grid one to four. Cells are named alike everywhere: in scenes, sentences, answers and by the verifiers.
 """
 
@@ -61,8 +61,12 @@ BOXES: Mapping[str, tuple[int, int, int]] = {
 }
 """Cell -> left, top and side of its square, in pixels."""
 
-_SIZES = {64: (54, 61), 32: (26, 30)}
-"""Side of a cell -> smallest and largest side of an object in it, in pixels."""
+_PLACEMENTS: Mapping[int, tuple[int, tuple[tuple[int, int], ...]]] = {
+    64: (48, ((8, 8), (0, 8), (16, 8), (8, 16))),
+    32: (24, ((0, 0), (8, 0), (0, 8), (8, 8))),
+}
+"""Side of a cell -> size of an object in it, and its places, in pixels: multiples of 8, the side of the square that one image code stands for.
+Any other size or place would be another set of squares for the image tokenizer to learn (docs/decisions.md, 2026-11-24)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +131,11 @@ def layout_of(cells: Mapping[str, str]) -> str | None:
 
 
 def jittered_item(name: str, style: str, cell: str, rng: np.random.Generator) -> Item:
-    """An item of random size at a random place inside its cell."""
+    """An item at one of the places inside its cell."""
     left, top, side = BOXES[cell]
-    smallest, largest = _SIZES[side]
-    size = smallest + int(rng.random() * (largest - smallest + 1))
-    slack = side - size + 1
-    return Item(name, style, cell, left + int(rng.random() * slack), top + int(rng.random() * slack), size)
+    size, places = _PLACEMENTS[side]
+    x, y = places[int(rng.random() * len(places))]
+    return Item(name, style, cell, left + x, top + y, size)
 
 
 @lru_cache(maxsize=4096)

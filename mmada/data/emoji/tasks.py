@@ -21,11 +21,12 @@ import numpy as np
 from mmada.data.emoji import arithmetic, drawing, grammar, knowledge, questions, reasoning
 from mmada.data.emoji.chooser import Chooser, DeadEndError
 from mmada.data.emoji.example import Example, Task
-from mmada.data.emoji.scenes import Scene
+from mmada.data.emoji.objects import STYLES, objects
+from mmada.data.emoji.scenes import BACKGROUNDS, LAYOUTS, Scene, jittered_item
 from mmada.data.emoji.split import Combination, HoldOut, Split, Templates, is_held_out, pairs_among, scene_combinations
 from mmada.errors import InputError, suggest
 
-__all__ = ["KINDS", "TEMPLATES", "Kind", "combinations_of", "held_out_in", "interview", "sample", "sample_task"]
+__all__ = ["KINDS", "TEMPLATES", "Kind", "combinations_of", "held_out_in", "interview", "picture", "sample", "sample_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,22 @@ def sample_task(task: Task, rng: np.random.Generator, split: Split = "train") ->
     if not weights:
         raise InputError(f"task={task!r} is unknown: {suggest(task, {entry.task for entry in KINDS.values()})}")
     return sample(Chooser(rng).weighted(weights), rng, split)
+
+
+_LAYOUT_SHARES = {"single": 0.4, "row": 0.1, "stack": 0.1, "grid": 0.4}
+
+
+def picture(rng: np.random.Generator, split: Split = "train") -> Scene:
+    """A scene without words, for the image tokenizer: every object in every style alike, and large objects, which have most detail, often."""
+    names, backgrounds = tuple(objects()), tuple(BACKGROUNDS)
+    c = Chooser(rng)
+    while True:
+        layout = c.weighted(_LAYOUT_SHARES)
+        cells = LAYOUTS[layout]
+        filled = [cell for cell in cells if layout != "grid" or c.chance(0.75)] or [c.pick(cells)]
+        scene = Scene(layout, c.pick(backgrounds), tuple(jittered_item(c.pick(names), c.pick(STYLES), cell, rng) for cell in filled))
+        if any(map(is_held_out, scene_combinations(scene))) == (split == "test"):
+            return scene
 
 
 def interview(scene: Scene, rng: np.random.Generator, num_questions: int) -> tuple[Example, ...]:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Scene, jittered_item, objects, render
+from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Item, Scene, objects, render
 from mmada.data.emoji.objects import SHAPES
 from mmada.errors import CheckpointError
 from mmada.eval.emoji.spoil import SPOILERS
@@ -147,16 +147,28 @@ def background_of(picture: NDArray[np.uint8]) -> str:
     return min(BACKGROUNDS, key=lambda name: float(np.abs(median - np.array(BACKGROUNDS[name])).sum()))
 
 
+_SIZES = {64: (46, 61), 32: (24, 30)}
+"""Side of a cell -> smallest and largest side of an object, in pixels; the judge accepts more than the world shows."""
+
+
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Any objects in any cells, regardless of the split; single objects as often as all else, for they have most detail."""
+    """Any objects in any cells at any place and size, regardless of the split; single objects often, for they have most detail."""
     names = list(objects())
     layout = str(rng.choice(list(LAYOUTS), p=[0.3, 0.15, 0.15, 0.4]))
     cells = LAYOUTS[layout]
     some = [cell for cell in cells if rng.random() < 0.7] or [str(rng.choice(cells))]
     filled = some if layout == "grid" else list(cells)
     style = str(rng.choice(STYLES))
-    items = tuple(jittered_item(names[int(rng.integers(len(names)))], style, cell, rng) for cell in filled)
+    items = tuple(_anywhere(names[int(rng.integers(len(names)))], style, cell, rng) for cell in filled)
     return Scene(layout, str(rng.choice(list(BACKGROUNDS))), items)
+
+
+def _anywhere(name: str, style: str, cell: str, rng: np.random.Generator) -> Item:
+    left, top, side = BOXES[cell]
+    smallest, largest = _SIZES[side]
+    size = smallest + int(rng.random() * (largest - smallest + 1))
+    slack = side - size + 1
+    return Item(name, style, cell, left + int(rng.random() * slack), top + int(rng.random() * slack), size)
 
 
 def labels_of(scene: Scene, picture: NDArray[np.uint8]) -> dict[str, str]:
