@@ -1,6 +1,6 @@
 """What lies in a checkpoint directory, and whether it fits.
 
-    find(name)       a directory as it is, or a hub name downloaded into the hub's cache -> Path
+    find(name)       a directory as it is, a model that ships with the package, or a hub name downloaded into the hub's cache -> Path
     shapes(path)     tensor name -> shape, read from the headers of the safetensors files, no weights are loaded
     check(path, …)   every missing, unexpected and misshapen tensor in one CheckpointError
 
@@ -19,7 +19,11 @@ from typing import Any
 
 from mmada.errors import CheckpointError
 
-__all__ = ["CONFIG_NAME", "check", "compare", "find", "read_config", "shapes", "weight_files"]
+__all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "built_in", "check", "compare", "find", "read_config", "shapes", "weight_files"]
+
+DEFAULT_MODEL = "mmada-emoji-mixcot"
+"""What every command uses unless it is told otherwise."""
+
 
 CONFIG_NAME = "config.json"
 INDEX_NAME = "model.safetensors.index.json"
@@ -29,21 +33,33 @@ _PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", PICKLE_NA
 _SHOWN = 12
 
 
+_BUILT_IN = Path(__file__).with_name("checkpoints")
+
+
+def built_in() -> list[str]:
+    """Names of the checkpoints that ship with the package."""
+    return sorted(path.parent.name for path in _BUILT_IN.glob(f"*/{CONFIG_NAME}"))
+
+
 def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns: Sequence[str] = _PATTERNS) -> Path:
-    """The local directory of a checkpoint; a hub name (`owner/name`) is downloaded with a progress bar.
+    """The local directory of a checkpoint, or of a built-in one; a hub name (`owner/name`) is downloaded with a progress bar.
 
     Raises CheckpointError if there is no such directory and no such hub repository, or the hub cannot be reached.
     """
     if not str(name):
-        raise CheckpointError("model='' is empty; give a directory or a hub name such as Gen-Verse/MMaDA-8B-MixCoT")
+        raise CheckpointError(f"model='' is empty; give a directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}")
     path = Path(name).expanduser()
     if path.is_dir():
         return path
     if path.exists():
         raise CheckpointError(f"model={str(name)!r} is a file; give the directory that holds {CONFIG_NAME} and the weights")
     text = str(name)
+    if text in built_in():
+        return _BUILT_IN / text
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise CheckpointError(f"model={text!r} is no directory; give an existing directory or a hub name such as Gen-Verse/MMaDA-8B-MixCoT")
+        raise CheckpointError(
+            f"model={text!r} is no directory; give an existing directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}"
+        )
 
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
@@ -56,6 +72,10 @@ def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns:
         raise CheckpointError(
             f"model={text!r} is not in the local cache and the hub cannot be reached; go online once, or copy the files and give their directory"
         ) from error
+
+
+def _names() -> str:
+    return "a built-in name: " + ", ".join(["debug", *built_in()])
 
 
 def read_config(directory: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from mmada.model import MMadaModelLM, TransformerDenoiser, preset
 from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.prompt import Hole, Prompts, Style
 from mmada.request import (
+    IMAGE_TOKENIZER_DIR,
     Answer,
     ChatRequest,
     Conversation,
@@ -39,14 +40,13 @@ from mmada.request import (
     FillRequest,
     Request,
     Result,
+    image_tokenizer_of,
 )
 from mmada.sampling import Denoiser, Recipe, denoise
 from mmada.vocab import VocabLayout
 
 __all__ = ["DESCRIBE", "MMaDA", "Progress"]
 
-PUBLISHED_IMAGE_TOKENIZER = "showlab/magvitv2"
-IMAGE_TOKENIZER_DIR = "image_tokenizer"
 DESCRIBE = "Please describe this image in detail."
 
 _R = TypeVar("_R", Answer, Drawing)
@@ -143,9 +143,9 @@ class MMaDA:
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
     ) -> MMaDA:
-        """A checkpoint directory, a hub name such as "Gen-Verse/MMaDA-8B-MixCoT", or "debug".
+        """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
 
-        image_tokenizer  directory or hub name; default: the one inside the checkpoint, else the published one
+        image_tokenizer  directory or name; default: the one inside the checkpoint, else the one that its defaults name
         device           default: the GPU if there is one, else the CPU
         dtype            default: as saved
         Raises CheckpointError, TokenizerError.
@@ -157,8 +157,7 @@ class MMaDA:
         model = MMadaModelLM.from_pretrained(directory, dtype=dtype).to(device)
         defaults = Defaults.load(directory)
         prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
-        own = directory / IMAGE_TOKENIZER_DIR
-        return cls(model, prompts, image_tokenizer or (own if own.exists() else PUBLISHED_IMAGE_TOKENIZER), defaults=defaults)
+        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
 
     @classmethod
     def debug(cls, *, seed: int = 0) -> MMaDA:
@@ -216,7 +215,7 @@ class MMaDA:
         """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary."""
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
-        name = self._image_tokenizer or PUBLISHED_IMAGE_TOKENIZER
+        name = self._image_tokenizer or self.defaults.image_tokenizer
         loaded = ImageTokenizer.from_pretrained(name)
         if loaded.codebook_size != self.layout.codebook_size:
             raise CheckpointError(

@@ -24,11 +24,14 @@ __all__ = [
     "Drawing",
     "EmptyAnswerError",
     "FillRequest",
+    "IMAGE_TOKENIZER_DIR",
     "Request",
     "Result",
+    "image_tokenizer_of",
 ]
 
 DEFAULTS_NAME = "mmada.json"
+IMAGE_TOKENIZER_DIR = "image_tokenizer"
 
 Conversation = str | Sequence[Message | Mapping[str, str]]
 
@@ -52,6 +55,8 @@ class Defaults:
     image_mode: FitMode = "crop"
     image_steps: int = 15
     guidance_scale: float = 3.5
+    image_tokenizer: str = "showlab/magvitv2"
+    """directory, hub name or built-in name, for a checkpoint that holds none"""
     reasons_in_one_row: bool = False
     """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
     style: Style = field(default_factory=Style)
@@ -70,6 +75,12 @@ class Defaults:
         for name in sorted(set(values) - known):
             raise CheckpointError(f"{file} has the unknown field {name!r}: {suggest(name, known)}")
         return cls(**{**values, "style": Style(**values.get("style", {}))})
+
+
+def image_tokenizer_of(directory: Path) -> str:
+    """Directory or name of a checkpoint's image tokenizer: the one inside, or else the one that its defaults name."""
+    own = directory / IMAGE_TOKENIZER_DIR
+    return str(own) if own.is_dir() else Defaults.load(directory).image_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

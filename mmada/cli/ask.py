@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 __all__ = ["ask"]
@@ -15,7 +16,7 @@ __all__ = ["ask"]
 def ask(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG, WebP, ...")],
     question: Annotated[str | None, typer.Argument(help="Default: describe the image.")] = None,
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,

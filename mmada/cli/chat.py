@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ __all__ = ["chat", "show"]
 
 def chat(
     message: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation begins.")] = None,
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def data() -> None:
 @app.command("check")
 def check(
     file: Data,
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     format_name: FormatName = None,
     adapter: Adapter = "record",
     rename: Rename = None,
@@ -143,9 +144,9 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
     from mmada import checkpoint, tokenizer
     from mmada.image import ImageTokenizer, ImageTokenizerConfig
     from mmada.model import MMaDAConfig
-    from mmada.pipeline import IMAGE_TOKENIZER_DIR, MMaDA
+    from mmada.pipeline import MMaDA
     from mmada.prompt import Prompts
-    from mmada.request import Defaults
+    from mmada.request import Defaults, image_tokenizer_of
 
     if name == "debug":
         model = MMaDA.debug()
@@ -157,9 +158,10 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
         defaults = Defaults.load(directory)
         prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)
         context = config.max_sequence_length
-        own = Path(image_tokenizer) if image_tokenizer else directory / IMAGE_TOKENIZER_DIR
-        # without one of its own a checkpoint has the published one
-        sizes = ImageTokenizerConfig.from_pretrained(own) if own.is_dir() else ImageTokenizerConfig()
+        own = image_tokenizer or image_tokenizer_of(directory)
+        # what would have to be downloaded is the published one
+        is_here = Path(own).is_dir() or own in checkpoint.built_in()
+        sizes = ImageTokenizerConfig.from_pretrained(checkpoint.find(own)) if is_here else ImageTokenizerConfig()
         with torch.device("meta"):
             factor = ImageTokenizer(sizes).factor
     return Tokenizers(prompts, defaults, context, (defaults.image_height // factor) * (defaults.image_width // factor))
@@ -172,13 +174,13 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
     from mmada import checkpoint
     from mmada.errors import CheckpointError, InputError
     from mmada.image import ImageTokenizer
-    from mmada.pipeline import IMAGE_TOKENIZER_DIR, PUBLISHED_IMAGE_TOKENIZER, MMaDA
+    from mmada.pipeline import MMaDA
+    from mmada.request import IMAGE_TOKENIZER_DIR, image_tokenizer_of
 
     if name == "debug" and image_tokenizer is None:
         found, loaded = name, MMaDA.debug().image_tokenizer
     else:
-        own = None if image_tokenizer else checkpoint.find(name, patterns=(f"{IMAGE_TOKENIZER_DIR}/*",)) / IMAGE_TOKENIZER_DIR
-        found = image_tokenizer or (str(own) if own is not None and own.is_dir() else PUBLISHED_IMAGE_TOKENIZER)
+        found = image_tokenizer or image_tokenizer_of(checkpoint.find(name, patterns=(f"{IMAGE_TOKENIZER_DIR}/*", "*.json")))
         loaded = ImageTokenizer.from_pretrained(found).eval()
     if loaded.codebook_size != codebook_size:
         raise CheckpointError(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 __all__ = ["draw"]
@@ -15,7 +16,7 @@ __all__ = ["draw"]
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: options.Output = Path("out.png"),
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
     num: Annotated[int, typer.Option("--num", "-n", min=1, max=64, help="How many, with seeds from --seed on; names get a number.")] = 1,
     steps: options.Steps = None,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 __all__ = ["evaluate"]
@@ -24,7 +25,7 @@ class Suite(str, Enum):
 
 def evaluate(
     suite: Annotated[Suite, typer.Argument(help="emoji: held-out tasks of the emoji world; judge: the judge of its drawings, no model.")],
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     num: Annotated[int, typer.Option(min=1, help="Examples of each kind, with and without thinking.")] = 50,
     kinds: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
     modes: Annotated[str, typer.Option(help="direct, think, or both.")] = "direct,think",
@@ -45,7 +46,7 @@ def evaluate(
 
     from mmada.cli.session import load, remarks, save
     from mmada.eval import report
-    from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, run
+    from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
     from mmada.eval.emoji.judge import the_judge
 
     wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
@@ -72,7 +73,11 @@ def evaluate(
         numbers = f"{row['mean_forwards']:>8.1f}  {row['seconds_each']:>8.3f}"
         typer.echo(f"{row['kind']:<16} {row['mode']:<7} {row['value']:>7.3f}   {interval}   {numbers}")
     if out is not None:
-        measured = {"judge": check_judge(judge, pipeline), "outcomes": [outcome.to_dict() for outcome in outcomes]}
+        measured = {
+            "judge": check_judge(judge, pipeline, num=max(num, 400)),
+            "distance_drawn": distance_of_drawings(judge, outcomes),
+            "outcomes": [outcome.to_dict() for outcome in outcomes],
+        }
         report.save(out, {**about, "model": model, **measured})
         remarks.print(f"wrote {out}")
     if sheets is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 __all__ = ["fill"]
@@ -19,7 +20,7 @@ def fill(
     extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add left, above, right, below, and draw.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the picture shows.")] = None,
     output: options.Output = Path("out.png"),
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,

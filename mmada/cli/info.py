@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
 __all__ = ["info"]
 
 
 def info(
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Show sizes, vocabulary and defaults of a checkpoint; weights are checked, not loaded."""

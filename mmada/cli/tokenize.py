@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import data, options
 
 __all__ = ["tokenize"]
@@ -15,7 +16,7 @@ __all__ = ["tokenize"]
 def tokenize(
     source: data.Data,
     target: Annotated[Path, typer.Argument(help="Folder of shards to write, or to go on with.")],
-    model: options.Model = "debug",
+    model: options.Model = DEFAULT_MODEL,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     format_name: data.FormatName = None,

@@ -163,6 +163,7 @@ PRESETS: dict[str, dict[str, int | bool]] = {
     "3m": {"d_model": 192, "n_layers": 6, "n_heads": 6, "mlp_hidden_size": 512, "attention_layer_norm": True},
     "5m": {"d_model": 224, "n_layers": 6, "n_heads": 7, "mlp_hidden_size": 608, "attention_layer_norm": True, "weight_tying": True},
     "8m": {"d_model": 256, "n_layers": 8, "n_heads": 8, "mlp_hidden_size": 768, "attention_layer_norm": True},
+    "27m": {"d_model": 448, "n_layers": 10, "n_heads": 7, "mlp_hidden_size": 1216, "attention_layer_norm": True, "weight_tying": True},
     "40m": {"d_model": 512, "n_layers": 12, "n_heads": 8, "mlp_hidden_size": 1408, "attention_layer_norm": True},
     "8b": {},
 }

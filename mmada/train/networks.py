@@ -18,6 +18,7 @@ from mmada.data.emoji.tasks import KINDS, sample
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import MMaDAConfig, MMadaModelLM, preset
+from mmada.request import image_tokenizer_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Net, TrainConfig
 from mmada.train.seeds import generator
@@ -26,9 +27,8 @@ from mmada.vocab import SPECIAL_STRINGS, VocabLayout
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["IMAGE_TOKENIZER_DIR", "backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
+__all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
 
-IMAGE_TOKENIZER_DIR = "image_tokenizer"
 _NUM_CORPUS = 3000
 """Examples, of every kind alike, that a new text tokenizer learns its merges from."""
 
@@ -45,8 +45,7 @@ def new_image_tokenizer(net: Net, *, seed: int) -> ImageTokenizer:
 
 
 def image_tokenizer(config: TrainConfig, start: Path | None) -> ImageTokenizer:
-    own = None if start is None else start / IMAGE_TOKENIZER_DIR
-    name = config.model.image_tokenizer or (own if own is not None and own.exists() else "")
+    name = config.model.image_tokenizer or ("" if start is None else image_tokenizer_of(start))
     if not name and not config.debug:
         raise InputError(
             f"model.image_tokenizer is empty and model.start={config.model.start!r} holds none; train one with stage=tokenizer"

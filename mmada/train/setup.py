@@ -24,14 +24,14 @@ from mmada.image import ImageTokenizer
 from mmada.jobs import Planner
 from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.prompt import Prompts
-from mmada.request import Defaults
+from mmada.request import IMAGE_TOKENIZER_DIR, Defaults
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Model, Net, TrainConfig, fill
 from mmada.train.contract import Outcome, Report, Task
 from mmada.train.image_task import EmojiPictures, ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
-from mmada.train.networks import IMAGE_TOKENIZER_DIR, backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
 from mmada.train.samples import write_samples
 from mmada.train.source import EmojiSamples, FlowRows, RecordSamples, Samples
 from mmada.train.stages import Flow, ImageStage, Stage

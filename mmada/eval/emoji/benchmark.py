@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mmada.data.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, objects, render, sample, satisfies
+from mmada.data.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, is_held_out, objects, picture, render, sample, satisfies
 from mmada.data.emoji.objects import SHAPES
+from mmada.data.emoji.split import scene_combinations
 from mmada.errors import InputError, suggest
 from mmada.eval.emoji.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
 from mmada.eval.emoji.spoil import SPOILERS
@@ -30,7 +31,7 @@ from mmada.eval.metrics import Share, frechet_distance
 from mmada.pipeline import MMaDA
 from mmada.request import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, Request, Result
 
-__all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "run"]
+__all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "distance_of_drawings", "run"]
 
 DRAWN = ("draw", "reason_draw")
 
@@ -153,14 +154,14 @@ def _shows(example: Example, finding: Finding) -> bool:
 
 
 def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int = 1) -> dict[str, Any]:
-    """The judge's own accuracy: scenes read exactly, and spoilt boxes refused; with a model, also its reconstructions of the scenes.
+    """The judge's own accuracy: held-out scenes read exactly, and spoilt boxes refused; with a model, also its reconstructions.
 
     Also the feature distance of the reconstructions to other real pictures, and that of real pictures among themselves.
     """
     rng = np.random.default_rng(seed)
-    scenes = [random_scene(rng) for _ in range(num)]
+    scenes = [picture(rng, "test") for _ in range(num)]
     pictures = np.stack([render(scene) for scene in scenes])
-    others = np.stack([render(random_scene(rng)) for _ in range(num)])
+    others = _real_pictures(num, seed)
     found: dict[str, Any] = {"real": _read(judge, scenes, pictures), "refused": _refused(judge, rng, num)}
     found["distance_real"] = _distance(judge, pictures, others)
     if model is not None:
@@ -169,14 +170,27 @@ def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int 
         error = np.square(rebuilt.astype(float) - pictures).mean((1, 2, 3))
         psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
         single = np.array([scene.layout == "single" for scene in scenes])
+        unseen = np.array([any(c[0] == "style" and is_held_out(c) for c in scene_combinations(scene)) for scene in scenes])
         found |= {
             "reconstructed": _read(judge, scenes, rebuilt),
             "distance_reconstructed": _distance(judge, rebuilt, others),
-            "psnr": round(float(psnr.mean()), 2),
-            "psnr_single": round(float(psnr[single].mean()), 2),
+            "psnr": round(float(psnr[~unseen].mean()), 2),
+            "psnr_single": round(float(psnr[single & ~unseen].mean()), 2),
+            "psnr_unseen_style": round(float(psnr[unseen].mean()), 2),
             "codes_in_use": int(torch.unique(codes).numel()),
         }
     return found
+
+
+def distance_of_drawings(judge: Judge, outcomes: Sequence[Outcome], *, seed: int = 1) -> float | None:
+    """Feature distance of all drawings to as many real pictures (benchmark.check_judge has those to compare it with); None for one or none."""
+    drawn = [np.asarray(result.image) for outcome in outcomes for _, result, _ in outcome.samples if isinstance(result, Drawing)]
+    return _distance(judge, np.stack(drawn), _real_pictures(len(drawn), seed)) if len(drawn) > 1 else None
+
+
+def _real_pictures(num: int, seed: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng([seed, 1])
+    return np.stack([render(picture(rng, "test")) for _ in range(num)])
 
 
 def _read(judge: Judge, scenes: Sequence[Any], pictures: NDArray[np.uint8]) -> dict[str, float | int]:
@@ -190,16 +204,16 @@ def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict
     crops: list[tuple[NDArray[np.uint8], str]] = []
     while len(crops) < num:
         scene = random_scene(rng)
-        picture = render(scene)
-        for cell, label in labels_of(scene, picture).items():
+        pixels = render(scene)
+        for cell, label in labels_of(scene, pixels).items():
             left, top, side = BOXES[cell]
             if label not in (EMPTY, REJECT) and label not in plain and side == 32:
-                crops.append((picture[top : top + side, left : left + side], label))
+                crops.append((pixels[top : top + side, left : left + side], label))
     refused = {}
     for name, spoil in SPOILERS.items():
         spoilt = np.stack([spoil(crop, crops[i - 1][0], rng) for i, (crop, _) in enumerate(crops[:num])])
-        pixels = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-        seen = [judge.classes[i] for i in judge.probabilities(pixels).argmax(-1).tolist()]
+        stacked = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+        seen = [judge.classes[i] for i in judge.probabilities(stacked).argmax(-1).tolist()]
         refused[name] = Share(sum(s != label for s, (_, label) in zip(seen, crops, strict=False)), len(seen)).to_dict()
     return refused
 

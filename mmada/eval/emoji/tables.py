@@ -1,0 +1,110 @@
+"""Result files of `mmada eval emoji` as tables of a document: a row for each skill, with and without thinking.
+
+skills(results)           Markdown: share right in per cent with its 95 % interval, held-out combinations of art that was trained on
+about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
+
+Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
+a picture by a likeness instead of parts that are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mmada.errors import InputError
+from mmada.eval.metrics import Share
+
+__all__ = ["SKILLS", "about_drawings", "share_of", "skills"]
+
+SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "Understanding": {
+        "presence": ("presence",),
+        "position": ("where", "what_at", "relation"),
+        "colour": ("colour", "background"),
+        "counting": ("count", "count_category", "total"),
+        "comparison": ("compare",),
+        "caption, all of it": ("caption", "contents"),
+    },
+    "Text": {
+        "word problems, one step": ("arithmetic1",),
+        "word problems, two steps": ("arithmetic2",),
+        "word problems, three steps": ("arithmetic3",),
+        "expressions": ("expression",),
+        "knowledge of the objects": ("category", "is_a", "odd_one_out", "clue", "keyword"),
+    },
+    "Drawing": {
+        "single object": ("draw_single",),
+        "two objects": ("draw_two",),
+        "counting": ("draw_count", "draw_counts"),
+        "position": ("draw_place", "draw_relation"),
+        "colour and attribute binding": ("draw_binding",),
+    },
+    "Thinking before drawing": {
+        "final scene": tuple(
+            f"reason_{name}" for name in ("restate", "more", "times", "rest", "change", "sum", "opposite", "swap", "clue", "tint")
+        ),
+    },
+}
+"""Part -> skill -> the kinds of examples that it is measured by."""
+
+UNSEEN_STYLE = "style"
+
+
+def share_of(outcomes: Iterable[Mapping[str, Any]], kinds: Sequence[str], mode: str, *, unseen_style: bool = False) -> Share | None:
+    """Over all examples of these kinds in a mode: those with an unseen art style, or all others. None if there are none."""
+    parts = [
+        part
+        for outcome in outcomes
+        if outcome["kind"] in kinds and outcome["mode"] == mode
+        for name, part in outcome["held_out"].items()
+        if (name == UNSEEN_STYLE) == unseen_style
+    ]
+    total = sum(part["total"] for part in parts)
+    return Share(sum(part["correct"] for part in parts), total) if total else None
+
+
+def skills(results: Mapping[str, Any]) -> str:
+    """Raises InputError if the file is of another suite."""
+    outcomes = _outcomes(results)
+    lines = ["| | without thinking | thinking | unseen art style |", "|---|---|---|---|"]
+    for part, rows in SKILLS.items():
+        lines.append(f"| **{part}** | | | |")
+        for skill, kinds in rows.items():
+            direct, think = share_of(outcomes, kinds, "direct"), share_of(outcomes, kinds, "think")
+            unseen = share_of(outcomes, kinds, "think", unseen_style=True) or share_of(outcomes, kinds, "direct", unseen_style=True)
+            lines.append(f"| {skill} | {_cell(direct)} | {_cell(think)} | {_cell(unseen)} |")
+    return "\n".join(lines)
+
+
+def about_drawings(results: Mapping[str, Any]) -> str:
+    judge = results["judge"]
+    rows = [
+        ("real scenes that the judge reads exactly", _cell(_share(judge["real"]))),
+        ("their reconstructions by the image tokenizer", _cell(_share(judge["reconstructed"]))),
+        *((f"{name} art that it refuses", _cell(_share(part))) for name, part in judge["refused"].items()),
+        ("feature distance of real scenes to others", f"{judge['distance_real']:.1f}"),
+        ("feature distance of reconstructions", f"{judge['distance_reconstructed']:.1f}"),
+        ("PSNR of reconstructions (large objects)", f"{judge['psnr']:.1f} dB ({judge['psnr_single']:.1f} dB)"),
+        ("PSNR with an art style that was never trained", f"{judge['psnr_unseen_style']:.1f} dB"),
+        ("image codes in use", f"{judge['codes_in_use']}"),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _outcomes(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "outcomes" not in results:
+        raise InputError(f"suite={results.get('suite')!r} has no outcomes; give a file that `mmada eval emoji -o FILE` wrote")
+    outcomes: list[Mapping[str, Any]] = results["outcomes"]
+    return outcomes
+
+
+def _share(part: Mapping[str, Any]) -> Share:
+    return Share(part["correct"], part["total"])
+
+
+def _cell(share: Share | None) -> str:
+    if share is None:
+        return "–"
+    low, high = share.interval
+    return f"{100 * share.value:.1f} ({100 * low:.0f}–{100 * high:.0f}, n {share.total})"

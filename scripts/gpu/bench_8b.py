@@ -1,0 +1,126 @@
+"""Speed of the published size (8B, random weights) on a GPU: what an answer and an image cost, recipe by recipe.
+
+    python scripts/gpu/bench_8b.py -o docs/results/gpu-8b.json             # one CUDA GPU with 24 GB or more, about three minutes
+    python scripts/gpu/bench_8b.py --preset debug --device cpu --repeats 1  # the same on a CPU in seconds, to see that it runs
+
+Random weights decide nothing about quality, and with them a confidence threshold is hardly ever reached: threshold recipes are
+timed as so many tokens a step (`steps`), which is what a threshold amounts to. Each figure is the median of `--repeats` runs
+after one run to warm up. Rows: published text (one token a forward, the whole row and head every step), the same with the head on
+the active block only, several tokens a forward, batches; images with guidance, whole rows as published and packed without padding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmada.canvas import Canvas, Field
+from mmada.eval import report
+from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.sampling import Denoising, Recipe, denoise, fast_image
+from mmada.vocab import PUBLISHED, IdRange, VocabLayout
+
+QUESTION, ANSWER, BLOCK = 128, 256, 32
+CAPTION, CODES = 64, 1024
+
+
+def build(name: str, device: torch.device) -> MMadaModelLM:
+    """Random weights made on the device, in bfloat16 on a GPU."""
+    layout = PUBLISHED if name == "8b" else VocabLayout.compact(256, 64)
+    with torch.device("meta"):
+        model = MMadaModelLM(preset(name, layout=layout))
+    model = model.to(torch.bfloat16 if device.type == "cuda" else torch.float32).to_empty(device=device).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02) if parameter.dim() > 1 else torch.nn.init.ones_(parameter)
+    return model
+
+
+def canvas(layout: VocabLayout, given: int, num_open: int, ids: IdRange, device: torch.device) -> Canvas:
+    """`given` random text tokens, then `num_open` masks."""
+    tokens = torch.cat([torch.randint(200, (given,)), torch.full((num_open,), layout.mask_id)])
+    return Canvas(tokens, torch.ones_like(tokens, dtype=torch.bool), (Field(torch.arange(given, given + num_open), ids, num_open),)).to(
+        device
+    )
+
+
+def text(model: MMadaModelLM, rows: int, tokens_a_step: int, *, small: bool) -> Callable[[], Denoising]:
+    layout, device = model.config.layout, model.device
+    length = ANSWER // 8 if small else ANSWER
+    recipe = Recipe(steps=length // tokens_a_step, block_length=BLOCK, stop_at_eos=False)
+    return lambda: Denoising(
+        [canvas(layout, QUESTION, length, layout.text_ids, device) for _ in range(rows)], recipe, mask_id=layout.mask_id
+    )
+
+
+def image(model: MMadaModelLM, rows: int, steps: int, *, padding: int, small: bool) -> Callable[[], Denoising]:
+    """Guided drawings. padding: further given tokens, as the published rows of 512 text tokens have them."""
+    layout, device = model.config.layout, model.device
+    codes = 64 if small else CODES
+
+    def start() -> Denoising:
+        rows_, negatives = (
+            [canvas(layout, given + padding, codes, layout.image_ids, device) for _ in range(rows)]
+            for given in (CAPTION, 4 + CAPTION * bool(padding))
+        )
+        return Denoising(rows_, fast_image(steps=steps, guidance_scale=3.5), mask_id=layout.mask_id, negatives=negatives)
+
+    return start
+
+
+def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -> dict[str, float]:
+    denoiser, seconds = TransformerDenoiser(model), []
+    for _ in range(repeats + 1):
+        denoising = start()
+        _wait(model.device)
+        begin = time.perf_counter()
+        for _ in denoise([denoising], denoiser):
+            pass
+        _wait(model.device)
+        seconds.append(time.perf_counter() - begin)
+    taken = statistics.median(seconds[1:])
+    tokens = sum(denoising.counts)
+    return {"seconds": round(taken, 4), "forwards": max(denoising.num_forwards), "tokens_per_second": round(tokens / taken, 1)}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="8b")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", "-o", type=Path)
+    args = parser.parse_args()
+    model = build(args.preset, torch.device(args.device))
+    small = args.preset != "8b"
+    cases = {
+        "text, 1 token a step": text(model, 1, 1, small=small),
+        "text, 4 tokens a step": text(model, 1, 4, small=small),
+        "text, 4 tokens a step, batch 16": text(model, 16, 4, small=small),
+        "image, 15 steps, rows padded as published": image(model, 1, 15, padding=0 if small else 448, small=small),
+        "image, 15 steps, no padding": image(model, 1, 15, padding=0, small=small),
+        "image, 15 steps, no padding, batch 8": image(model, 8, 15, padding=0, small=small),
+    }
+    results: dict[str, Any] = {"suite": "gpu-8b", "environment": report.environment(" ".join(["python", *sys.argv])), "preset": args.preset}
+    results["cases"] = {}
+    for name, start in cases.items():
+        results["cases"][name] = measure(model, start, args.repeats)
+        print(f"{name:<44} {results['cases'][name]}", flush=True)
+    if model.device.type == "cuda":
+        results["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    if args.out:
+        report.save(args.out, results)
+
+
+if __name__ == "__main__":
+    main()
