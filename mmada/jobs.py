@@ -59,6 +59,16 @@ class Job:
         return len(self.canvas.fields[0].positions)
 
     @property
+    def num_evaluated(self) -> int:
+        """Tokens that a step evaluates at most, the unconditional row included."""
+        return len(self.canvas) + (len(self.negative) if self.negative is not None else 0)
+
+    @property
+    def draws_now(self) -> bool:
+        """Whether it fills an image now; False while it is thinking, or is a text."""
+        return self.sketch is not None and not self.thinks
+
+    @property
     def num_done(self) -> int:
         return int((self.denoising.token_ids(self.row) != self.layout.mask_id).sum())
 
@@ -142,7 +152,7 @@ class Planner:
     def _chat_job(self, request: ChatRequest) -> Job:
         d = self.defaults
         num_new = request.max_new_tokens or (d.max_thinking_tokens if request.think else d.max_new_tokens)
-        recipe = request.recipe or self._text_recipe()
+        recipe = request.recipe or self.text_recipe()
         codes = [self._codes_of(image) for image in request.images]
         ids = self.layout.any_ids if recipe.propose_any else None
         canvas = self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
@@ -151,7 +161,7 @@ class Planner:
     def _fill_job(self, request: FillRequest) -> Job:
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
         canvas = self.prompts.infill(parts, messages=messages_of(request.messages) if request.messages else ())
-        return self._text_job(request, canvas, request.recipe or infill(threshold=self.defaults.threshold))
+        return self._text_job(request, canvas, request.recipe or self.fill_recipe())
 
     def _text_job(self, request: Request, canvas: Canvas, recipe: Recipe) -> Job:
         return Job(request, canvas, recipe, self.layout, self.prompts.blank(canvas) if recipe.guidance_scale else None)
@@ -172,10 +182,10 @@ class Planner:
         d = self.defaults
         if not d.reasons_in_one_row:
             question = [Message("user", d.style.draw_thinking + request.prompt)]
-            job = self._text_job(request, self.prompts.chat(question, d.max_thinking_tokens), self._text_recipe())
+            job = self._text_job(request, self.prompts.chat(question, d.max_thinking_tokens), self.text_recipe())
         else:
             canvas = self.prompts.reason_draw(request.prompt, d.max_thinking_tokens, sketch.codes.flatten())
-            job = self._text_job(request, canvas.only(0), self._text_recipe())
+            job = self._text_job(request, canvas.only(0), self.text_recipe())
             job.later = canvas.fields[1]
         job.sketch, job.thinks = sketch, True
         return job
@@ -210,9 +220,14 @@ class Planner:
     def _drawing(self, prompt: str, sketch: Sketch) -> Canvas:
         return self.prompts.draw(prompt, sketch.codes.flatten(), is_open=sketch.is_open.flatten())
 
-    def _text_recipe(self) -> Recipe:
+    def text_recipe(self, **changes: object) -> Recipe:
+        """The checkpoint's way of decoding text, with some settings changed. Raises InputError for a value that cannot be used."""
         d = self.defaults
-        return fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead)
+        return fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead).with_(**changes)
+
+    def fill_recipe(self, **changes: object) -> Recipe:
+        """The checkpoint's way of filling holes in a text, with some settings changed."""
+        return infill(threshold=self.defaults.threshold).with_(**changes)
 
     def _image_recipe(self, request: DrawRequest) -> Recipe:
         if request.recipe is not None:
@@ -274,6 +289,10 @@ class Planner:
             return Answer(self.prompts.decode(shown), None, "stop", tuple(ids.tolist()), job.num_forwards, job.trace)
         thought = split_thinking(self.prompts.decode(ids))
         return Answer(thought.answer, thought.thinking, reason, tuple(ids.tolist()), job.num_forwards, job.trace)
+
+    def preview(self, job: Job) -> Image.Image:
+        """A drawing as it looks now: open positions show their latest proposal."""
+        return self._finish_drawing(job, job.denoising.preview(job.row)).image
 
     def _finish_drawing(self, job: Job, ids: Tensor) -> Drawing:
         assert job.sketch is not None

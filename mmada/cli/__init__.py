@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, tokenize, train
+from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, serve, tokenize, train
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "ask": ask.ask,
     "draw": draw.draw,
     "fill": fill.fill,
+    "serve": serve.serve,
     "eval": evaluate.evaluate,
     "info": info.info,
     "convert": convert.convert,

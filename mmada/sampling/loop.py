@@ -186,6 +186,10 @@ class Denoising:
         is_open = self._open[row, : self.counts[row]]
         return int(is_open.int().argmax()) if bool(is_open.any()) else self.counts[row]
 
+    def num_blocks_done(self, row: int) -> int:
+        """How many blocks of a row are finished, all of them once it has ended; known without asking the device."""
+        return self._block[row] if row in self._live else self.recipe.num_blocks(self.counts[row])
+
     def canvas(self, row: int) -> Canvas:
         """The canvas of a row with what was filled so far."""
         canvas = self.canvases[row]

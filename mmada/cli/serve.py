@@ -1,0 +1,90 @@
+"""`mmada serve`: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmada.checkpoint import DEFAULT_MODEL
+from mmada.cli import options
+
+__all__ = ["serve"]
+
+_LIMITS, _ACCESS = "Limits", "Access"
+
+
+def serve(
+    model: options.Model = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="The model's id for clients. Default: the last part of --model.")] = None,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(envvar="MMADA_API_KEY", help="A key that opens the server; better set in the environment.", rich_help_panel=_ACCESS),
+    ] = None,
+    allow_remote_images: Annotated[
+        bool, typer.Option("--allow-remote-images", help="Fetch http(s) images, from public addresses only.", rich_help_panel=_ACCESS)
+    ] = False,
+    max_queue: Annotated[
+        int, typer.Option(min=1, help="Generations that may wait; more are answered with 429.", rich_help_panel=_LIMITS)
+    ] = 128,
+    max_round_tokens: Annotated[int, typer.Option(min=1, help="Tokens evaluated together: memory.", rich_help_panel=_LIMITS)] = 16384,
+    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
+    max_image_pixels: Annotated[int, typer.Option(min=1, help="Of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
+    max_n: Annotated[int, typer.Option(min=1, help="Generations of one request.", rich_help_panel=_LIMITS)] = 10,
+    max_steps: Annotated[int, typer.Option(min=1, help="Steps of one generation.", rich_help_panel=_LIMITS)] = 1024,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a generation is given up.", rich_help_panel=_LIMITS)] = 600,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs, after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Serve a model to OpenAI clients: chat, completions with a suffix, images, edits, variations.
+
+    mmada serve --model debug --port 8000
+    """
+    import ipaddress
+    import logging
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from mmada.cli.session import load, remarks
+    from mmada.errors import MissingDependencyError
+
+    missing = [package for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart") if find_spec(package) is None]
+    if missing:
+        raise MissingDependencyError(f"the server needs {', '.join(missing)}; install the extra: pip install 'mmada[serve]'")
+
+    from mmada.serve.config import ServeConfig
+    from mmada.serve.engine import Engine
+    from mmada.serve.http import create_app, run
+    from mmada.serve.request import Reader
+
+    config = ServeConfig(
+        name=name or Path(model).name,
+        api_keys=tuple(api_key or ()),
+        max_queue=max_queue,
+        max_round_tokens=max_round_tokens,
+        request_timeout=timeout,
+        max_body_bytes=int(max_body_mib * 2**20),
+        max_image_pixels=max_image_pixels,
+        max_n=max_n,
+        max_steps=max_steps,
+        allow_remote_images=allow_remote_images,
+    )
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("mmada.serve").setLevel(logging.INFO)
+    try:
+        everywhere = not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        everywhere = host != "localhost"
+    if everywhere and not config.api_keys:
+        remarks.print(f"[yellow]warning: {host} may be reached by others, and no --api-key is set[/yellow]", soft_wrap=True)
+    # Loaded now, not by the first request: a server whose images cannot work should not start.
+    factor = pipeline.image_tokenizer.factor
+    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=pipeline.model.device)
+    app = create_app(engine, Reader(pipeline.planner, config, factor=factor), config)
+    run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log)

@@ -1,0 +1,14 @@
+"""The OpenAI-compatible server: HTTP -> schema.py -> request.py -> scheduler.py -> engine.py (sampling/loop.py) -> stream.py.
+
+config.py     limits and secrets of one server
+schema.py     the bodies that come and go, as pydantic models
+pictures.py   bytes, data: URLs and, if allowed, remote addresses -> images; remote.py fetches them
+request.py    a body -> orders: requests of the package, and how they are to be followed
+scheduler.py  whose turn it is: plain records, no tensors
+engine.py     one thread that runs rounds: one denoising step of every request whose turn it is, in one forward pass
+stream.py     what of a growing text may be sent, append-only
+replies.py    outcomes -> bodies and events
+http.py       the application: routes, keys, limits, errors
+metrics.py    Prometheus
+web/          static files of the studio, mounted at / when there is an index.html
+"""

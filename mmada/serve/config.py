@@ -1,0 +1,62 @@
+"""Limits and secrets of one server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mmada.errors import InputError
+
+__all__ = ["ServeConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Settings of a server. Raises InputError for a value that cannot be used."""
+
+    name: str = "mmada"
+    """the model's id in /v1/models and in requests"""
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    """any of them opens the server; none: no key is asked for"""
+    max_queue: int = 128
+    """generations that may wait for their turn; more are answered with 429"""
+    max_round_tokens: int = 16384
+    """tokens that one round evaluates, which bounds memory and the time of a round; a single longer request still runs, alone"""
+    request_timeout: float = 600.0
+    """seconds from arrival until a request is given up with 504"""
+    body_timeout: float = 60.0
+    """seconds in which a body must have arrived, else 408"""
+    max_body_bytes: int = 20 * 2**20
+    max_image_pixels: int = 2**24
+    """of an image that is sent; its size is read from the header before anything is decoded"""
+    max_images: int = 16
+    """images in one request"""
+    max_prompt_chars: int = 65536
+    """characters of all texts of a request; the model's context is a closer limit"""
+    max_n: int = 10
+    """generations of one request"""
+    max_steps: int = 1024
+    """denoising steps, and model evaluations, of one generation"""
+    max_partial_images: int = 64
+    allow_remote_images: bool = False
+    """whether http(s) addresses of images are fetched; private addresses never are"""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_queue",
+            "max_round_tokens",
+            "max_body_bytes",
+            "max_image_pixels",
+            "max_images",
+            "max_prompt_chars",
+            "max_n",
+            "max_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("request_timeout", "body_timeout"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name}={getattr(self, name)} must be above 0 seconds")
+        if self.max_n > self.max_queue:
+            raise InputError(f"max_n={self.max_n} is above max_queue={self.max_queue}: such a request could never be taken; lower max_n")
+        if any(not key.strip() for key in self.api_keys):
+            raise InputError("api_keys has an empty key, which would open the server to everybody; leave it out, or give a key")

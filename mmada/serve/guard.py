@@ -1,0 +1,143 @@
+"""What a request has to pass before anybody reads its body: the key, where it comes from, size and time of its body.
+
+client ──► Guard ──► application          every answer carries an x-request-id
+             401 no key, or a wrong one
+             403 sent by another site's page
+             408 a body that does not arrive
+             413 a body that is too large: read to its end and thrown away, so that the client gets to read the answer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+
+from mmada.serve.config import ServeConfig
+
+__all__ = ["Guard", "error_body"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_OPEN_TO_ALL = ("/health", "/openapi.json")
+_DISCARD_BYTES = 256 * 2**20
+_DISCARD_SECONDS = 10.0
+
+
+def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error in OpenAI's shape."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+class Guard:
+    """ASGI middleware around the application."""
+
+    def __init__(self, app: App, config: ServeConfig) -> None:
+        self._app, self._config = app, config
+        self._keys = [_digest(key.encode()) for key in config.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        number = secrets.token_hex(8)
+
+        async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", number.encode())]}
+            await send(message)
+
+        headers = dict(scope["headers"])
+        problem = self._problem(scope, headers)
+        body = _Body(receive, self._config)
+        if problem is None and body.announced_too_large(headers):
+            if b"expect" not in headers:
+                await body.discard()
+            problem = 413, error_body(body.too_large, "invalid_request_error", code="body_too_large")
+        if problem is not None:
+            await _answer(send_with_id, *problem)
+            return
+        await self._app(scope, body.receive, send_with_id)
+
+    def _problem(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
+        path = scope["path"]
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and headers.get(b"sec-fetch-site") == b"cross-site":
+            return 403, error_body("the request comes from another site's page; call the server from its own", "invalid_request_error")
+        if self._keys and path not in _OPEN_TO_ALL and (path.startswith("/v1/") or path == "/metrics") and not self._has_key(headers):
+            message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
+            return 401, error_body(message, "authentication_error", code="invalid_api_key")
+        return None
+
+    def _has_key(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether the header has one of the keys; takes as long for a wrong one, whatever it shares with a right one."""
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        digest = _digest(key.strip())
+        matches = [hmac.compare_digest(digest, known) for known in self._keys]
+        return any(matches) and scheme.lower() == b"bearer"
+
+
+class _Body:
+    """The body of a request, as it arrives. Raises HTTPException when it is too large, or too slow."""
+
+    def __init__(self, receive: Receive, config: ServeConfig) -> None:
+        self._receive, self._config = receive, config
+        self._size = 0
+        self._complete = False
+        self._deadline = time.monotonic() + config.body_timeout
+
+    @property
+    def too_large(self) -> str:
+        return f"the body has more than {self._config.max_body_bytes} bytes; send smaller or fewer images"
+
+    def announced_too_large(self, headers: dict[bytes, bytes]) -> bool:
+        length = headers.get(b"content-length", b"0")
+        return length.isdigit() and int(length) > self._config.max_body_bytes
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        if self._complete:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), max(0.001, self._deadline - time.monotonic()))
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise HTTPException(408, f"the body did not arrive within {self._config.body_timeout:g} seconds") from error
+        self._note(message)
+        if self._size > self._config.max_body_bytes:
+            await self.discard()
+            raise HTTPException(413, self.too_large)
+        return message
+
+    async def discard(self) -> None:
+        """Read the rest for nothing, up to a limit."""
+        deadline = time.monotonic() + _DISCARD_SECONDS
+        while not self._complete and self._size < _DISCARD_BYTES:
+            try:
+                self._note(await asyncio.wait_for(self._receive(), max(0.001, deadline - time.monotonic())))
+            except (TimeoutError, asyncio.TimeoutError):
+                return
+
+    def _note(self, message: MutableMapping[str, Any]) -> None:
+        self._size += len(message.get("body", b""))
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+
+
+async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": data})
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

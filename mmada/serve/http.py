@@ -1,0 +1,498 @@
+"""The application: routes, and what goes wrong on them.
+
+    engine = Engine(model.planner, model.denoiser, config, device=model.model.device)
+    run(create_app(engine, Reader(model.planner, config, factor=model.image_tokenizer.factor), config), engine, host="127.0.0.1", port=8000)
+
+A client that goes away cancels its generations. Errors have OpenAI's shape and status: 400 what was asked, 401 key, 404 model or
+path, 408 and 413 body, 429 queue full (Retry-After), 500 our fault (in the log), 503 shutting down, 504 out of time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from mmada import __version__
+from mmada.errors import ImageError, InputError, MMaDAError
+from mmada.serve.calls import Calls
+from mmada.serve.config import ServeConfig
+from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Words, Written
+from mmada.serve.guard import Guard, error_body
+from mmada.serve.pictures import Pictures
+from mmada.serve.replies import ImageReplies, TextReplies, event
+from mmada.serve.request import Intake, Reader
+from mmada.serve.scheduler import BusyError, ClosedError
+from mmada.serve.schema import (
+    ChatBody,
+    ChatReply,
+    CompletionBody,
+    CompletionReply,
+    EditBody,
+    EditForm,
+    ErrorReply,
+    GenerationBody,
+    ImagesReply,
+    ModelCard,
+    ModelList,
+    VariationForm,
+)
+
+__all__ = ["create_app", "run"]
+
+_T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
+
+WEB = Path(__file__).parent / "web"
+_HEARTBEAT = 15.0
+"""Seconds without news after which a stream sends a comment, so that proxies keep it open."""
+_MAX_FIELDS, _MAX_FILES = 64, 32
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorReply, "description": "The request cannot be served as it is"},
+    "5XX": {"model": ErrorReply, "description": "The server failed, is busy or shuts down"},
+}
+
+
+def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_ERRORS}
+
+
+class _UnknownModelError(MMaDAError):
+    pass
+
+
+class _GoneError(Exception):
+    """The client went away."""
+
+
+def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
+    """The application of one model. It starts the engine, and stops it in the end."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        engine.start()
+        yield
+        await asyncio.to_thread(engine.stop)
+
+    app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    _add_errors(app)
+    _add_status(app, engine, config)
+    _Generations(engine, reader, config).add_to(app)
+    if (WEB / "index.html").exists():
+        app.mount("/", StaticFiles(directory=WEB, html=True))
+    app.add_middleware(Guard, config=config)
+    return app
+
+
+class _Generations:
+    """The routes that generate."""
+
+    def __init__(self, engine: Engine, reader: Reader, config: ServeConfig) -> None:
+        self._engine, self._reader, self._config = engine, reader, config
+        self._readers = ThreadPoolExecutor(4, thread_name_prefix="mmada-read")
+
+    def add_to(self, app: FastAPI) -> None:
+        post = partial(app.post, tags=["generate"])
+        post("/v1/chat/completions", responses=_answers(ChatReply))(self.chat)
+        post("/v1/completions", responses=_answers(CompletionReply))(self.completions)
+        images = partial(post, responses=_answers(ImagesReply))
+        images("/v1/images/generations")(self.generations)
+        images("/v1/images/edits", openapi_extra=_form_of(EditForm, ["image"], ["mask"], also=EditBody))(self.edits)
+        images("/v1/images/variations", openapi_extra=_form_of(VariationForm, ["image"], []))(self.variations)
+
+    async def chat(self, request: Request, body: ChatBody) -> Response:
+        """Answer a conversation."""
+        return await self._text(request, body, self._reader.chat)
+
+    async def completions(self, request: Request, body: CompletionBody) -> Response:
+        """Go on with a text, or fill the gap between a text and its suffix."""
+        return await self._text(request, body, self._reader.completion)
+
+    async def generations(self, request: Request, body: GenerationBody) -> Response:
+        """Draw."""
+        self._check_model(body.model)
+        intake = await self._reading(self._reader.generation, body)
+        return await self._images(request, intake, ImageReplies(body, intake.seed, "image_generation"), stream=bool(body.stream))
+
+    async def edits(self, request: Request) -> Response:
+        """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
+        pictures = Pictures(self._config)
+        form: EditForm
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
+            form = body = _validated(EditBody, await _json(request), strict=True)
+            images = [await self._reading(pictures.from_address, reference.image_url) for reference in body.images]
+            mask = None if body.mask is None else await self._reading(pictures.from_address, body.mask.image_url)
+        else:
+            async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
+                form = _validated(EditForm, _texts_of(fields.multi_items(), files=("image", "image[]", "mask")), strict=False)
+                uploads = [value for name, value in fields.multi_items() if name in ("image", "image[]")]
+                images = [await self._uploaded(pictures, "image", upload) for upload in uploads]
+                mask = None if "mask" not in fields else await self._uploaded(pictures, "mask", fields["mask"])
+        self._check_model(form.model)
+        if len(images) != 1:
+            raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
+        intake = await self._reading(self._reader.edit, form, images[0], mask)
+        return await self._images(request, intake, ImageReplies(form, intake.seed, "image_edit"), stream=bool(form.stream))
+
+    async def variations(self, request: Request) -> Response:
+        """Draw a random part of an image anew, led by what it shows."""
+        pictures = Pictures(self._config)
+        async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
+            form = _validated(VariationForm, _texts_of(fields.multi_items(), files=("image",)), strict=False)
+            image = await self._uploaded(pictures, "image", fields.get("image"))
+        self._check_model(form.model)
+        prompt, made_up = form.prompt, None
+        if prompt is None:
+            order = await self._reading(self._reader.description, image)
+            calls = Calls(self._engine, [order])
+            try:
+                (seen,) = await _unless_gone(request, calls.results())
+            finally:
+                calls.cancel()
+            assert isinstance(seen, Written)
+            prompt = made_up = seen.answer or "a picture"
+        intake = await self._reading(self._reader.variation, form, image, prompt)
+        replies = ImageReplies(form, intake.seed, "image_generation", prompt=made_up)
+        return await self._images(request, intake, replies, stream=bool(form.stream))
+
+    # What they have in common.
+
+    async def _text(self, request: Request, body: Any, read: Callable[[Any], Intake]) -> Response:
+        self._check_model(body.model)
+        intake = await self._reading(read, body)
+        replies = TextReplies(body, self._config.name, intake.seed)
+        calls = Calls(self._engine, intake.orders, priority=intake.priority)
+        if body.stream:
+            return await self._stream(request, calls, _text_events(calls, replies, len(intake.orders)))
+        try:
+            results = await _unless_gone(request, calls.results())
+        finally:
+            calls.cancel()
+        return JSONResponse(replies.whole([result for result in results if isinstance(result, Written)]))
+
+    async def _images(self, request: Request, intake: Intake, replies: ImageReplies, *, stream: bool) -> Response:
+        calls = Calls(self._engine, intake.orders, priority=intake.priority)
+        if stream:
+            return await self._stream(request, calls, _image_events(calls, replies))
+        try:
+            results = await _unless_gone(request, calls.results())
+        finally:
+            calls.cancel()
+        return JSONResponse(await asyncio.to_thread(replies.whole, [result for result in results if isinstance(result, Drawn)]))
+
+    async def _stream(self, request: Request, calls: Calls, events: AsyncIterator[bytes]) -> Response:
+        """Begins only when the orders were found to be good ones, so that a bad request has its own status."""
+        try:
+            await _unless_gone(request, calls.begun())
+        except BaseException:
+            calls.cancel()
+            raise
+        return _EventStream(events, calls, limit=2 * self._config.request_timeout)
+
+    async def _reading(self, read: Callable[..., _T], *args: Any) -> _T:
+        """Decode pictures and check fields apart from the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(read, *args))
+
+    async def _uploaded(self, pictures: Pictures, name: str, upload: object) -> Any:
+        if not isinstance(upload, UploadFile):
+            raise InputError(f"{name} is missing, or no file; send it as a file of a form (multipart/form-data)")
+        return await self._reading(pictures.from_bytes, await upload.read())
+
+    def _check_model(self, name: str | None) -> None:
+        if name is not None and name != self._config.name:
+            raise _UnknownModelError(f"the model {name[:80]!r} does not exist here; use {self._config.name!r}")
+
+
+class _EventStream(StreamingResponse):
+    """Server-sent events that end when the client goes, or does not read for `limit` seconds."""
+
+    def __init__(self, events: AsyncIterator[bytes], calls: Calls, *, limit: float) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._calls, self._limit = calls, limit
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        tasks = [asyncio.ensure_future(self.stream_response(send)), asyncio.ensure_future(self.listen_for_disconnect(receive))]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=self._limit, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._calls.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _text_events(calls: Calls, replies: TextReplies, count: int) -> AsyncIterator[bytes]:
+    for index in range(count):
+        for chunk in replies.first(index):
+            yield event(chunk)
+    results: dict[int, Written] = {}
+    try:
+        async for told in calls.events(every=_HEARTBEAT):
+            if told is None:
+                yield b": waiting\n\n"
+                continue
+            index, what = told
+            chunks: list[dict[str, Any]] = []
+            if isinstance(what, Words):
+                chunks = replies.words(index, what)
+            elif isinstance(what, Draft):
+                chunks = replies.draft(index, what)
+            elif isinstance(what, Written):
+                results[index] = what
+                chunks = replies.last(index, what)
+            for chunk in chunks:
+                yield event(chunk)
+    except MMaDAError as error:
+        yield event(_body_of(error))
+        return
+    for chunk in replies.usage_chunk([results[index] for index in sorted(results)]):
+        yield event(chunk)
+    yield b"data: [DONE]\n\n"
+
+
+async def _image_events(calls: Calls, replies: ImageReplies) -> AsyncIterator[bytes]:
+    try:
+        async for told in calls.events(every=_HEARTBEAT):
+            if told is None:
+                yield b": waiting\n\n"
+            elif isinstance(told[1], Preview):
+                yield await asyncio.to_thread(replies.preview, told[1])
+            elif isinstance(told[1], Drawn):
+                yield await asyncio.to_thread(replies.completed, told[0], told[1])
+    except MMaDAError as error:
+        yield event({"type": "error", **_body_of(error)}, "error")
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of some work, unless the client goes away before: then _GoneError."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(gone())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0].done():
+            return tasks[0].result()  # type: ignore[return-value]
+        raise _GoneError
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# Bodies that FastAPI does not read for us.
+
+
+async def _json(request: Request) -> Any:
+    try:
+        return json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the body is no JSON ({error})") from error
+
+
+def _texts_of(items: list[tuple[str, UploadFile | str]], *, files: tuple[str, ...]) -> dict[str, str]:
+    """The fields of a form that are no files."""
+    texts: dict[str, str] = {}
+    for name, value in items:
+        if name in files:
+            continue
+        if not isinstance(value, str):
+            raise InputError(f"{name[:64]} is a file; send it as text")
+        if name in texts:
+            raise InputError(f"{name[:64]} is given twice; give it once")
+        texts[name] = value
+    return texts
+
+
+def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
+    try:
+        return model.model_validate(values, strict=strict)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+
+
+def _form_of(model: type[BaseModel], required: list[str], optional: list[str], *, also: type[BaseModel] | None = None) -> dict[str, Any]:
+    """The description of a body that we read ourselves: a form with files, or JSON."""
+    schema = _inlined(model)
+    file = {"type": "string", "format": "binary"}
+    schema["properties"] = {**schema["properties"], **dict.fromkeys([*required, *optional], file)}
+    schema["required"] = [*schema.get("required", []), *required]
+    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
+    if also is not None:
+        content["application/json"] = {"schema": _inlined(also)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's schema without references, which would point into another document."""
+    schema = model.model_json_schema()
+    parts = schema.pop("$defs", {})
+
+    def resolve(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolve(parts[node["$ref"].rpartition("/")[2]])
+            return {key: resolve(value) for key, value in node.items()}
+        return [resolve(value) for value in node] if isinstance(node, list) else node
+
+    resolved: dict[str, Any] = resolve(schema)
+    return resolved
+
+
+# Status and errors.
+
+
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig) -> None:
+    card = ModelCard(id=config.name, created=int(time.time()))
+
+    @app.get("/v1/models", tags=["status"], response_model=ModelList, responses=_ERRORS)
+    async def models() -> ModelList:
+        """The one model that is served."""
+        return ModelList(data=[card])
+
+    @app.get("/v1/models/{name:path}", tags=["status"], response_model=ModelCard, responses=_ERRORS)
+    async def model(name: str) -> ModelCard:
+        """The model, by its id."""
+        if name != config.name:
+            raise _UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
+        return card
+
+    @app.get("/health", tags=["status"], responses=_ERRORS)
+    async def health() -> JSONResponse:
+        """200 while requests are taken, 503 when the server shuts down."""
+        if not engine.healthy:
+            return JSONResponse(error_body("the server is shutting down", "server_error", code="unavailable"), 503)
+        return JSONResponse({"status": "ok", "model": config.name, "generations": engine.num_live})
+
+    @app.get("/metrics", tags=["status"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_ERRORS})
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return JSONResponse(_body_of_invalid(error.errors()), 400)
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+        return JSONResponse(error_body(str(error.detail), kind), error.status_code, headers=_headers(error.headers))
+
+    @app.exception_handler(MMaDAError)
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, MMaDAError)
+        headers = (
+            {"Retry-After": str(error.retry_after)}
+            if isinstance(error, BusyError)
+            else {"Retry-After": "5"}
+            if isinstance(error, ClosedError)
+            else None
+        )
+        return JSONResponse(_body_of(error), _status_of(error), headers=headers)
+
+    @app.exception_handler(_GoneError)
+    async def gone(_: Request, error: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it; the log does
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(error_body(f"the server failed ({type(error).__name__}); its log says more", "server_error"), 500)
+
+
+def _status_of(error: MMaDAError) -> int:
+    table: dict[type[MMaDAError], int] = {
+        BusyError: 429,
+        ClosedError: 503,
+        ExpiredError: 504,
+        EngineError: 500,
+        _UnknownModelError: 404,
+        InputError: 400,
+        ImageError: 400,
+    }
+    return next((status for kind, status in table.items() if isinstance(error, kind)), 500)
+
+
+def _body_of(error: MMaDAError) -> dict[str, Any]:
+    codes = {
+        429: ("rate_limit_error", "queue_full"),
+        503: ("server_error", "unavailable"),
+        504: ("server_error", "timeout"),
+        500: ("server_error", None),
+    }
+    kind, code = codes.get(_status_of(error), ("invalid_request_error", None))
+    if isinstance(error, _UnknownModelError):
+        return error_body(str(error), kind, param="model", code="model_not_found")
+    return error_body(str(error), kind, param=None, code=code or ("invalid_image" if isinstance(error, ImageError) else None))
+
+
+def _body_of_invalid(errors: Any) -> dict[str, Any]:
+    """The first of what is wrong with a body, in a sentence, without what was sent."""
+    first = errors[0]
+    where = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
+    where = where[1:] if where[:1] == ["body"] else where
+    if first["type"] == "json_invalid":
+        return error_body(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}", "invalid_request_error")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not where and first["type"] in ("missing", "model_attributes_type", "dict_type", "model_type"):
+        message = "the body must be a JSON object, sent with 'Content-Type: application/json'"
+    name = ".".join(map(str, where)) or None
+    return error_body(f"{name}: {message}" if name else message, "invalid_request_error", param=name)
+
+
+def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+    return None if headers is None else dict(headers)
+
+
+# The process.
+
+
+class _Server(uvicorn.Server):
+    """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._engine.drain()
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def run(app: FastAPI, engine: Engine, *, host: str, port: int, drain_seconds: float = 60.0, access_log: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="info",
+        access_log=access_log,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=int(drain_seconds),
+    )
+    _Server(config, engine).run()

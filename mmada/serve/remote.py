@@ -1,0 +1,90 @@
+"""Fetch an image from the internet, and from nowhere else.
+
+A server that fetches addresses for strangers must not reach its own network (server-side request forgery). So the name is resolved
+once, every address it has must be public, and the connection goes to exactly that address; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from urllib.parse import SplitResult, urlsplit
+
+from mmada.errors import ImageError
+
+__all__ = ["fetch", "is_public"]
+
+_CHUNK = 65536
+# Addresses that carry an IPv4 address inside: NAT64 (RFC 6052).
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def fetch(url: str, *, max_bytes: int, timeout: float = 10.0) -> bytes:
+    """The body behind an http or https URL. Raises ImageError if it cannot be had, or must not be.
+
+    timeout  seconds for all of it
+    """
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ImageError(f"the image address {url[:200]!r} cannot be read ({error}); correct it") from error
+    if parts.scheme not in ("http", "https") or not host or parts.username is not None:
+        raise ImageError(f"the image address {url[:200]!r} must be http:// or https://, without a user name")
+    deadline = time.monotonic() + timeout
+    try:
+        address = _public_address(host, port or (443 if parts.scheme == "https" else 80))
+        return _get(parts, host, address, max_bytes=max_bytes, deadline=deadline)
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+        raise ImageError(f"the image at {host} cannot be fetched ({type(error).__name__}); send it as a data: URL") from error
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, and the IPv4 address that it may carry, is one of the public internet."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inside is None and ip in _NAT64:
+            inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inside is not None and not is_public(str(inside)):
+            return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
+
+
+def _public_address(host: str, port: int) -> tuple[str, int]:
+    found = [(str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    if not found or not all(is_public(ip.partition("%")[0]) for ip, _ in found):
+        raise ImageError(f"the image address names {host!r}, which is not on the public internet; send the image as a data: URL")
+    return found[0]
+
+
+def _get(parts: SplitResult, host: str, address: tuple[str, int], *, max_bytes: int, deadline: float) -> bytes:
+    def left() -> float:
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        return seconds
+
+    raw = socket.create_connection(address, timeout=left())
+    connection = http.client.HTTPConnection(host, address[1])
+    connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if parts.scheme == "https" else raw
+    try:
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("GET", path, headers={"Host": parts.netloc, "User-Agent": "mmada", "Accept": "image/*"})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise ImageError(f"the image at {host} was answered with status {response.status}; give the address that it is really at")
+        body = bytearray()
+        while True:
+            connection.sock.settimeout(left())
+            chunk = response.read1(min(_CHUNK, max_bytes + 1 - len(body)))
+            body += chunk
+            if len(body) > max_bytes:
+                raise ImageError(f"the image at {host} has more than {max_bytes} bytes; send a smaller one")
+            if not chunk:
+                return bytes(body)
+    finally:
+        connection.close()

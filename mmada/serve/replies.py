@@ -1,0 +1,205 @@
+"""Outcomes of the engine -> bodies and events in OpenAI's shapes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+from mmada.serve.engine import Draft, Drawn, Preview, Words, Written
+from mmada.serve.schema import (
+    AnswerMessage,
+    ChatBody,
+    ChatChoice,
+    ChatReply,
+    CompletionBody,
+    CompletionChoice,
+    CompletionReply,
+    Format,
+    ImageItem,
+    ImageOptions,
+    ImagesReply,
+    ImageUsage,
+    InputDetails,
+    OutputDetails,
+    TokenDetails,
+    Usage,
+)
+
+__all__ = ["ImageReplies", "TextReplies", "event"]
+
+
+def event(data: object, name: str | None = None) -> bytes:
+    """One server-sent event."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class TextReplies:
+    """Replies to one request for text."""
+
+    body: ChatBody | CompletionBody
+    model: str
+    seed: int
+    created: int = field(default_factory=lambda: int(time.time()))
+    token: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    @property
+    def is_chat(self) -> bool:
+        return isinstance(self.body, ChatBody)
+
+    def whole(self, results: Sequence[Written]) -> dict[str, Any]:
+        """The answer as one body."""
+        common: dict[str, Any] = {"created": self.created, "model": self.model, "usage": self._usage(results), "seed": self.seed}
+        if self.is_chat:
+            choices = [
+                ChatChoice(
+                    index=i,
+                    message=AnswerMessage(content=result.answer, reasoning_content=result.thinking),
+                    finish_reason=result.finish_reason,
+                )
+                for i, result in enumerate(results)
+            ]
+            return ChatReply(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump()
+        texts = [CompletionChoice(index=i, text=result.answer, finish_reason=result.finish_reason) for i, result in enumerate(results)]
+        return CompletionReply(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
+
+    # Chunks of a stream.
+
+    def first(self, index: int) -> list[dict[str, Any]]:
+        return [self._chunk(index, {"role": "assistant", "content": ""})] if self.is_chat else []
+
+    def words(self, index: int, words: Words) -> list[dict[str, Any]]:
+        if not self.is_chat:
+            return [self._chunk(index, words.answer)]
+        deltas = [{"reasoning_content": words.thinking}] * bool(words.thinking) + [{"content": words.answer}] * bool(words.answer)
+        return [self._chunk(index, delta) for delta in deltas]
+
+    def draft(self, index: int, draft: Draft) -> list[dict[str, Any]]:
+        pieces = [{"text": piece.text, "confidence": piece.confidence} for piece in draft.pieces]
+        return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
+
+    def last(self, index: int, result: Written) -> list[dict[str, Any]]:
+        return [self._chunk(index, {} if self.is_chat else "", result.finish_reason)]
+
+    def usage_chunk(self, results: Sequence[Written]) -> list[dict[str, Any]]:
+        if not self._shows_usage:
+            return []
+        return [{**self._chunk(0, {}), "choices": [], "usage": self._usage(results).model_dump()}]
+
+    @property
+    def _shows_usage(self) -> bool:
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def _chunk(self, index: int, content: object, reason: str | None = None) -> dict[str, Any]:
+        head = {"id": f"{'chatcmpl' if self.is_chat else 'cmpl'}-{self.token}"}
+        kind = "chat.completion.chunk" if self.is_chat else "text_completion"
+        choice = {"index": index, "delta" if self.is_chat else "text": content, "logprobs": None, "finish_reason": reason}
+        chunk = {**head, "object": kind, "created": self.created, "model": self.model, "choices": [choice], "seed": self.seed}
+        return {**chunk, "usage": None} if self._shows_usage else chunk
+
+    def _usage(self, results: Sequence[Written]) -> Usage:
+        prompt, new = results[0].num_prompt_tokens, sum(result.num_new_tokens for result in results)
+        forwards = sum(result.num_forwards for result in results)
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=new,
+            total_tokens=prompt + new,
+            completion_tokens_details=TokenDetails(reasoning_tokens=sum(result.num_thinking_tokens for result in results)),
+            nfe=forwards,
+            tokens_per_forward=round(new / max(1, forwards), 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReplies:
+    """Replies to one request for images. prefix is that of the events' types."""
+
+    body: ImageOptions
+    seed: int
+    prefix: str
+    prompt: str | None = None
+    """a prompt that the server made up"""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, results: Sequence[Drawn]) -> dict[str, Any]:
+        """The images as one body."""
+        reply = ImagesReply(
+            created=self.created,
+            data=[self._item(result) for result in results],
+            output_format=self._format,
+            size=_size(results[0].drawing.image),
+            quality=self._quality,
+            usage=_image_usage(results),
+            seed=self.seed,
+        )
+        return reply.model_dump()
+
+    def preview(self, preview: Preview) -> bytes:
+        data = self._event("partial_image", preview.image)
+        return event({**data, "partial_image_index": preview.index}, str(data["type"]))
+
+    def completed(self, index: int, result: Drawn) -> bytes:
+        data = self._event("completed", result.drawing.image)
+        item = self._item(result, with_image=False).model_dump(exclude_none=True)
+        return event({**data, **item, "index": index, "seed": self.seed, "usage": _image_usage([result]).model_dump()}, str(data["type"]))
+
+    @property
+    def _format(self) -> Format:
+        return self.body.output_format or "png"
+
+    @property
+    def _quality(self) -> Any:
+        return {"low": "low", "high": "high", "hd": "high"}.get(self.body.quality or "", "medium")
+
+    def _encoded(self, image: Image.Image) -> str:
+        buffer = BytesIO()
+        quality = {} if self._format == "png" else {"quality": 90 if self.body.output_compression is None else self.body.output_compression}
+        image.save(buffer, format=self._format, **quality)
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    def _item(self, result: Drawn, *, with_image: bool = True) -> ImageItem:
+        drawing = result.drawing
+        item = ImageItem(revised_prompt=drawing.prompt if drawing.thinking is not None else self.prompt, thinking=drawing.thinking)
+        if with_image and self.body.response_format == "url":
+            item.url = f"data:image/{self._format};base64,{self._encoded(drawing.image)}"
+        elif with_image:
+            item.b64_json = self._encoded(drawing.image)
+        return item
+
+    def _event(self, kind: str, image: Image.Image) -> dict[str, Any]:
+        return {
+            "type": f"{self.prefix}.{kind}",
+            "b64_json": self._encoded(image),
+            "created_at": int(time.time()),
+            "size": _size(image),
+            "quality": self._quality,
+            "background": "opaque",
+            "output_format": self._format,
+        }
+
+
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _image_usage(results: Sequence[Drawn]) -> ImageUsage:
+    text, drawn = sum(r.num_thinking_tokens for r in results), sum(r.num_new_tokens for r in results)
+    prompt = results[0].num_prompt_tokens
+    given = results[0].drawing.codes.numel() - results[0].num_new_tokens
+    return ImageUsage(
+        input_tokens=prompt,
+        output_tokens=text + drawn,
+        total_tokens=prompt + text + drawn,
+        input_tokens_details=InputDetails(text_tokens=prompt - given, image_tokens=given),
+        output_tokens_details=OutputDetails(image_tokens=drawn, text_tokens=text),
+        nfe=sum(r.drawing.num_forwards for r in results),
+    )

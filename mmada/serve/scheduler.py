@@ -1,0 +1,154 @@
+"""Whose turn it is. Plain records and counts: no tensors, no threads, no clock of its own.
+
+A ticket stands for one generation. A round evaluates as many tickets as its budget of tokens holds, in the order of their place:
+
+    place = round of arrival + SLOWDOWN * (whole quanta of rounds that it has had) - BOOST * priority
+
+So generations of usual length are served first come, first served, and a long one falls behind those that come later once it has had
+a quantum: it never starves short ones. It does not starve either: its place stays while the places of newcomers grow with time.
+Putting a generation aside is free, because all that it has between two rounds is its tokens. What is left of a budget goes to the
+next ticket that fits, and whatever stands first runs even if it alone is above the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from mmada.errors import InputError, MMaDAError
+
+__all__ = ["BOOST", "QUANTUM", "SLOWDOWN", "BusyError", "ClosedError", "Round", "Scheduler", "Ticket"]
+
+QUANTUM = 64
+"""Rounds after which a generation falls behind; above the steps of a usual drawing or answer, so that those are not cut up."""
+SLOWDOWN = 2 * QUANTUM
+BOOST = 8 * QUANTUM
+"""Rounds of arrival that a priority is worth."""
+
+
+class BusyError(MMaDAError):
+    """The queue is full. retry_after is in seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ClosedError(MMaDAError):
+    """The server is shutting down and takes nothing new."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One generation in the scheduler's eyes.
+
+    num_tokens  what a round of it evaluates; 0 until it is planned, and then it is not scheduled
+    deadline    when it is given up, in the caller's seconds
+    rounds      how many it has had
+    """
+
+    number: int
+    arrived: int
+    deadline: float
+    priority: int
+    num_tokens: int = 0
+    rounds: int = 0
+    gone: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Smaller is sooner; equal places go by number."""
+        return self.arrived + SLOWDOWN * (self.rounds // QUANTUM) - BOOST * self.priority, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What to do next: whose step to evaluate together, and who has waited too long and is out."""
+
+    tickets: tuple[Ticket, ...]
+    expired: tuple[Ticket, ...]
+
+
+class Scheduler:
+    """Admits, orders and forgets tickets.
+
+    max_queue         tickets that may wait, which is all that were not in the last round
+    max_round_tokens  budget of a round
+    """
+
+    def __init__(self, *, max_queue: int, max_round_tokens: int) -> None:
+        self.max_queue, self.max_round_tokens = max_queue, max_round_tokens
+        self.closed = False
+        """set it to drain: nothing new is taken, and what is there is finished"""
+        self._tickets: dict[int, Ticket] = {}
+        self._running: tuple[Ticket, ...] = ()
+        self._clock = 0
+        self._number = 0
+        self._finished: deque[float] = deque(maxlen=32)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @property
+    def num_running(self) -> int:
+        """Tickets of the last round that are not finished."""
+        return sum(not ticket.gone for ticket in self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._tickets) - self.num_running
+
+    def submit(self, count: int, *, now: float, deadline: float, priority: int = 0) -> list[Ticket]:
+        """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
+        if self.closed:
+            raise ClosedError("the server is shutting down; send the request again later")
+        if self.num_waiting + count > self.max_queue:
+            raise BusyError(
+                f"{self.num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
+                self.retry_after(now),
+            )
+        tickets = [Ticket(self._number + i, self._clock, deadline, priority) for i in range(count)]
+        self._number += count
+        self._tickets.update((ticket.number, ticket) for ticket in tickets)
+        return tickets
+
+    def resize(self, ticket: Ticket, num_tokens: int) -> None:
+        """Say what a round of the ticket evaluates, which also makes it ready."""
+        if num_tokens < 1:
+            raise InputError(f"num_tokens={num_tokens} must be at least 1")
+        ticket.num_tokens = num_tokens
+
+    def round(self, now: float) -> Round:
+        """Choose the next round, and count it for those chosen."""
+        expired = tuple(ticket for ticket in self._tickets.values() if ticket.num_tokens and ticket.deadline <= now)
+        for ticket in expired:
+            self.remove(ticket)
+        chosen: list[Ticket] = []
+        room = self.max_round_tokens
+        for ticket in sorted((t for t in self._tickets.values() if t.num_tokens), key=lambda t: t.place):
+            if ticket.num_tokens <= room or not chosen:
+                chosen.append(ticket)
+                room -= ticket.num_tokens
+        for ticket in chosen:
+            ticket.rounds += 1
+        self._clock += bool(chosen)
+        self._running = tuple(chosen)
+        return Round(self._running, expired)
+
+    def finish(self, ticket: Ticket, now: float) -> None:
+        """The ticket has all that it wanted."""
+        self.remove(ticket)
+        self._finished.append(now)
+
+    def remove(self, ticket: Ticket) -> bool:
+        """Forget a ticket, which was finished, cancelled or given up; False if it was gone already."""
+        ticket.gone = True
+        return self._tickets.pop(ticket.number, None) is not None
+
+    def retry_after(self, now: float) -> int:
+        """Seconds, 1 to 60, in which half of those who wait will be finished at the present rate."""
+        if len(self._finished) < 2 or now <= self._finished[0]:
+            return 1
+        rate = len(self._finished) / (now - self._finished[0])
+        return min(60, max(1, math.ceil(self.num_waiting / 2 / rate)))

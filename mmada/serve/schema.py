@@ -1,0 +1,377 @@
+"""The bodies that come and go, in OpenAI's shapes with our fields beside them.
+
+A field that neither OpenAI nor we know is an error that names the nearest one. A field of OpenAI's that changes nothing here is
+accepted and ignored (`IGNORED`); one that asks for what we cannot do is refused unless it asks for nothing (`UNSUPPORTED`).
+Fields marked "extension" are ours: clients send them in `extra_body`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mmada.errors import suggest
+
+__all__ = [
+    "IGNORED",
+    "UNSUPPORTED",
+    "ChatBody",
+    "ChatReply",
+    "CompletionBody",
+    "CompletionReply",
+    "EditBody",
+    "EditForm",
+    "ErrorReply",
+    "GenerationBody",
+    "ImagesReply",
+    "ModelCard",
+    "ModelList",
+    "StreamOptions",
+    "VariationForm",
+]
+
+IGNORED = frozenset(
+    {
+        "complexity",
+        "frequency_penalty",
+        "input_fidelity",
+        "logit_bias",
+        "metadata",
+        "moderation",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "store",
+        "style",
+        "top_logprobs",
+        "user",
+        "verbosity",
+    }
+)
+"""OpenAI's fields that are accepted and change nothing."""
+UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False, 0),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "web_search_options": (),
+    "echo": (False,),
+    "best_of": (1,),
+    "markup": (),
+    "svg": (),
+    "frame_count": (1,),
+    "frame_duration_ms": (),
+}
+"""OpenAI's fields that would change the answer, with the values, besides null, that ask for nothing."""
+
+Seed = Annotated[
+    int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
+]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Format = Literal["png", "jpeg", "webp"]
+Quality = Literal["auto", "low", "medium", "high", "standard", "hd"]
+
+
+def _neutral(name: str, value: object) -> bool:
+    return value is None or any(value == v and type(value) is type(v) for v in UNSUPPORTED[name])
+
+
+class _Body(BaseModel):
+    """What comes in."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_fields(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        kept = {}
+        for name, value in values.items():
+            if name in known:
+                kept[name] = value
+            elif name in UNSUPPORTED and not _neutral(name, value):
+                raise ValueError(f"{name} is not supported by this server; leave it out")
+            elif name not in IGNORED and name not in UNSUPPORTED:
+                raise ValueError(f"the field {name[:64]!r} is unknown; {suggest(name[:64], known)}")
+        return kept
+
+
+class _Options(_Body):
+    """What every generation understands."""
+
+    model: str | None = Field(None, description="The id of /v1/models; may be left out.")
+    n: Annotated[int, Field(ge=1)] | None = Field(None, description="How many; the seeds count up from `seed`.")
+    seed: Seed | None = None
+    stream: bool | None = None
+    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = Field(
+        None, description="flex waits behind the others, priority goes before them."
+    )
+
+
+class StreamOptions(_Body):
+    """What a stream of text carries besides the text."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = Field(None, description="Accepted and ignored.")
+    include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
+
+
+class TextOptions(_Options):
+    """How a text is written."""
+
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = Field(
+        None, description="0, the default, takes the likeliest."
+    )
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stream_options: StreamOptions | None = None
+    top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension.")
+    block_length: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: tokens of a block. Default: the checkpoint's.")
+    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="Extension: the confidence at which a token is committed. Default: the checkpoint's."
+    )
+    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: steps for the whole text, a multiple of its blocks.")
+    max_nfe: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Extension: model evaluations after which the text ends with what is final."
+    )
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(
+        None, description="Extension: how closely to follow the prompt; 0 is off."
+    )
+
+
+class TextPart(_Body):
+    """Words of a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImageAddress(_Body):
+    """An image: a data: URL, or an http(s) address if the server fetches those."""
+
+    url: str
+    detail: Literal["auto", "low", "high", "original"] | None = Field(None, description="Accepted and ignored.")
+
+
+class ImagePart(_Body):
+    """A picture in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageAddress
+
+
+class ChatMessage(_Body):
+    """A turn. Images may stand in user messages; the model sees them before the dialogue."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    name: str | None = Field(None, description="Accepted and ignored.")
+    refusal: str | None = Field(None, description="Accepted and ignored.")
+    reasoning_content: str | None = Field(None, description="Accepted and ignored: thinking of earlier turns is not shown to the model.")
+
+
+class ChatBody(TextOptions):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Room for thinking and answer. Default: the checkpoint's."
+    )
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="The old name of max_completion_tokens.")
+    reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
+
+
+class CompletionBody(TextOptions):
+    """POST /v1/completions: with a suffix, what stands between the two; without, max_tokens tokens that follow."""
+
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=64)]
+    suffix: str | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="Tokens to write, exactly. Default: 16.")
+
+
+class ImageOptions(_Options):
+    """How a picture is drawn and sent."""
+
+    size: str | None = Field(None, description='"WIDTHxHEIGHT" in pixels, or "auto".')
+    quality: Quality | None = Field(None, description="low: half of the checkpoint's steps; high and hd: twice as many.")
+    response_format: Literal["b64_json", "url"] | None = Field(None, description="url is a data: URL.")
+    output_format: Format | None = None
+    output_compression: Annotated[int, Field(ge=0, le=100)] | None = Field(None, description="Quality of jpeg and webp. Default: 90.")
+    background: Literal["auto", "opaque"] | None = None
+    partial_images: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="Pictures on the way, if streamed; more than 3 is an extension."
+    )
+    negative_prompt: str | None = Field(None, description="Extension: what to stay away from.")
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(None, description="Extension.")
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: denoising steps.")
+    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same.")
+
+
+class GenerationBody(ImageOptions):
+    """POST /v1/images/generations."""
+
+    prompt: str
+    thinking: bool | None = Field(None, description="Extension: think about the prompt first.")
+
+
+class EditForm(ImageOptions):
+    """POST /v1/images/edits as a form; `image` and `mask` are files."""
+
+    prompt: str
+
+
+class FileReference(_Body):
+    """An image of a JSON edit."""
+
+    image_url: str
+
+
+class EditBody(EditForm):
+    """POST /v1/images/edits as JSON."""
+
+    images: Annotated[list[FileReference], Field(min_length=1)]
+    mask: FileReference | None = None
+
+
+class VariationForm(ImageOptions):
+    """POST /v1/images/variations; `image` is a file."""
+
+    prompt: str | None = Field(None, description="Extension: what the picture shows. Default: what the model sees in it.")
+    strength: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
+        None, description="Extension: share of the picture's tokens that are drawn anew. Default: 0.6."
+    )
+
+
+# What goes out.
+
+
+class _Reply(BaseModel):
+    pass
+
+
+class ErrorDetail(_Reply):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(_Reply):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ModelCard(_Reply):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "mmada"
+
+
+class ModelList(_Reply):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class TokenDetails(_Reply):
+    reasoning_tokens: int
+
+
+class Usage(_Reply):
+    """Tokens; nfe counts model evaluations."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    completion_tokens_details: TokenDetails
+    nfe: int
+    tokens_per_forward: float
+
+
+class AnswerMessage(_Reply):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    reasoning_content: str | None = None
+
+
+class ChatChoice(_Reply):
+    index: int
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class ChatReply(_Reply):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    seed: int
+
+
+class CompletionChoice(_Reply):
+    index: int
+    text: str
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class CompletionReply(_Reply):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage
+    seed: int
+
+
+class ImageItem(_Reply):
+    b64_json: str | None = None
+    url: str | None = None
+    revised_prompt: str | None = None
+    thinking: str | None = None
+
+
+class InputDetails(_Reply):
+    text_tokens: int
+    image_tokens: int
+
+
+class OutputDetails(_Reply):
+    image_tokens: int
+    text_tokens: int
+
+
+class ImageUsage(_Reply):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens_details: OutputDetails
+    nfe: int
+
+
+class ImagesReply(_Reply):
+    created: int
+    data: list[ImageItem]
+    background: Literal["opaque"] = "opaque"
+    output_format: Format
+    size: str
+    quality: Literal["low", "medium", "high"]
+    usage: ImageUsage
+    seed: int
