@@ -3,6 +3,7 @@
     lm            [bos] text [eos] fill                                                             everything maskable
     chat          [bos] <header>user</header> \n question <eot> <header>assistant</header> | answer [eos] fill
     understand    [mmu] [soi] codes [eoi] chat                                                      the answer
+    interview     [mmu] [soi] codes [eoi] question | answer <eot> | question | answer <eot> | …       all answers
     text to image [t2i] [bos] text [eos] [soi] | codes | [eoi]                                      the codes
     reason, draw  [r2i] chat | thinking and refined prompt | [soi] | codes | [eoi]                  both, as two fields
 
@@ -183,6 +184,30 @@ class Prompts:
         """Thinking, then an image: fields text and codes (3.7). `text` is a ready-made dialogue, filled to text_length tokens."""
         ids = self._filled(self._wrap(self.encode(text, trusted=True)), text_length, keep_end=True)
         return self._with_image(self._after_last_header([self.layout.r2i_id], ids), codes)
+
+    def interview(self, messages: Sequence[Message], *, images: Sequence[Tensor] = ()) -> Canvas:
+        """A whole conversation, with or without images; every turn of the assistant is maskable, with the token that ends it.
+
+        Earlier turns end as `dialogue` has them, the last as an answer does.
+
+        Raises InputError if the last turn is not the assistant's, or for what `dialogue` refuses.
+        """
+        if not messages or messages[-1].role != "assistant":
+            raise InputError(f"the last of {len(messages)} messages must be the assistant's; add the answer")
+        ids = [self.layout.mmu_id, *(i for codes in images for i in self._image(codes))] if len(images) else []
+        positions: list[int] = []
+        start = 0
+        for i, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            head = self.dialogue(messages[start:i])
+            ids += head if start == 0 else head[1:]  # one begin token
+            end = self.layout.eos_id if message is messages[-1] else self.layout.eot_id
+            answer = [*self.encode(message.content), end]
+            positions += range(len(ids), len(ids) + len(answer))
+            ids += answer
+            start = i + 1
+        return self._canvas(ids, Field(torch.tensor(positions), self.layout.text_ids, len(positions)))
 
     # Prompts for inference, where open positions hold the mask; with an `answer`, or with `codes`, the training row of the same prompt.
 

@@ -21,10 +21,16 @@ class Suite(str, Enum):
 
     emoji = "emoji"
     judge = "judge"
+    speed = "speed"
 
 
 def evaluate(
-    suite: Annotated[Suite, typer.Argument(help="emoji: held-out tasks of the emoji world; judge: the judge of its drawings, no model.")],
+    suite: Annotated[
+        Suite,
+        typer.Argument(
+            help="emoji: held-out tasks of the emoji world; judge: the judge of its drawings, no model; speed: seconds of a command and a call."
+        ),
+    ],
     model: options.Model = DEFAULT_MODEL,
     num: Annotated[int, typer.Option(min=1, help="Examples of each kind, with and without thinking.")] = 50,
     kinds: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
@@ -49,6 +55,14 @@ def evaluate(
     from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
     from mmada.eval.emoji.judge import the_judge
 
+    if suite is Suite.speed:
+        from mmada.eval import speed
+
+        measured = speed.run(model, on_step=lambda case: remarks.print(case, style="dim"))
+        typer.echo(json.dumps(measured, indent=1))
+        if out is not None:
+            report.save(out, {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), **measured})
+        return
     wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
     settings = Settings(
         **wanted, num=num, modes=tuple(modes.split(",")), image_steps=steps, guidance_scale=guidance_scale, seed=seed, batch=batch

@@ -22,7 +22,7 @@ from mmada.data import Endless, Picture, Record
 from mmada.data.emoji.example import Example
 from mmada.data.emoji.scenes import Scene
 from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import sample_task
+from mmada.data.emoji.tasks import interview, sample_task
 from mmada.errors import InputError
 from mmada.prompt import Message, Prompts
 from mmada.train.batch import Row
@@ -37,6 +37,7 @@ class Sample:
     """What a row teaches, before it is laid out.
 
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
+    interview            the same; the answers of earlier turns are learnt too
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
     """
@@ -67,12 +68,17 @@ class Source(Protocol):
     def rows(self, indices: Sequence[int]) -> list[Row]: ...
 
 
+NUM_QUESTIONS = 5
+
+
 class EmojiSamples:
     """Examples of the emoji world, made when they are asked for.
 
     encode    n scenes -> (n, N) int64 codes
     size      number of different examples; None: no two are alike
     num_kept  scenes whose codes are remembered; a `size` no larger is encoded once
+
+    The task "interview" asks up to NUM_QUESTIONS questions about one scene; in the test one.
     """
 
     def __init__(
@@ -89,24 +95,38 @@ class EmojiSamples:
         self._codes: dict[Scene, Tensor] = {}
 
     def example(self, index: int) -> Example:
+        """The first of `examples`."""
+        return self.examples(index)[0]
+
+    def examples(self, index: int) -> tuple[Example, ...]:
+        """One example, or several about one scene."""
         index = index if self.size is None else index % self.size
-        return sample_task(self.task, generator("emoji", self.task, self.split, self.seed, index), self.split)
+        rng = generator("emoji", self.task, self.split, self.seed, index)
+        if self.task != "interview":
+            return (sample_task(self.task, rng, self.split),)
+        first = sample_task("understand", rng, self.split)
+        if self.split == "test" or first.scene is None:
+            return (first,)
+        others = (e for e in interview(first.scene, rng, NUM_QUESTIONS) if e.kind != first.kind)
+        return (first, *others)[:NUM_QUESTIONS]
 
     def take(self, indices: Sequence[int]) -> list[Sample]:
-        examples = [self.example(index) for index in indices]
-        new = list(dict.fromkeys(e.scene for e in examples if e.scene is not None and e.scene not in self._codes))
+        examples = [self.examples(index) for index in indices]
+        new = list(dict.fromkeys(e.scene for e, *_ in examples if e.scene is not None and e.scene not in self._codes))
         if new:  # all at once: three times as fast as one by one
             self._codes.update(zip(new, self.encode(new), strict=True))
-        samples = [self._sample(example) for example in examples]
+        samples = [self._sample(group) for group in examples]
         for scene in list(self._codes)[: max(0, len(self._codes) - self.num_kept)]:
             del self._codes[scene]
         return samples
 
-    def _sample(self, example: Example) -> Sample:
+    def _sample(self, examples: Sequence[Example]) -> Sample:
+        *before, example = examples
         codes = () if example.scene is None else (self._codes[example.scene],)
         is_seen = example.task == "understand"
+        turns = [Message(role, text) for e in before for role, text in (("user", e.prompt), ("assistant", e.answer))]
         return Sample(
-            messages=(Message("user", example.prompt),),
+            messages=(*turns, Message("user", example.prompt)),
             seen=codes if is_seen else (),
             think=example.think,
             answer=example.answer,
@@ -159,6 +179,8 @@ class FlowRows:
         prompts, layout, length = self.prompts, self.flow.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
+        if layout == "interview":
+            return prompts.interview([*sample.messages, Message("assistant", sample.answer)], images=sample.seen)
         if layout == "chat":
             if self.flow.task == "reason_draw" and thinks:
                 ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)

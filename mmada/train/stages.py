@@ -35,8 +35,8 @@ from mmada.train.optim import Optim
 
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
-Layout: TypeAlias = Literal["chat", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+Layout: TypeAlias = Literal["chat", "interview", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+Task: TypeAlias = Literal["text", "understand", "interview", "draw", "reason_draw"]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
@@ -73,7 +73,8 @@ class Flow:
     task: Task
     """which samples its rows are made of"""
     layout: Layout
-    """how a sample becomes a canvas: chat, draw and reason_draw as at inference, the others as published (prompt.py)"""
+    """how a sample becomes a canvas: chat, draw and reason_draw as at inference, interview with every answer of a conversation to be
+    learnt, the others as published (prompt.py)"""
     noise: tuple[str, ...]
     """a law for each field of the canvas, in order: the answer, or the image, or both"""
     share: float
@@ -198,15 +199,19 @@ class ImageStage:
 
 # Ours. The image law is MaskGIT's; text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
-_TEXT = Flow(name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.25)
+_TEXT = Flow(
+    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.25, fill_weight=0.1
+)  # fmt: skip
 _LOOK = replace(_TEXT, name="look", task="understand", share=0.35)
+_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), share=0.15)
+"""Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.4, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.1, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
 _MAKE = replace(_DRAW, name="make", task="reason_draw", share=0.05)
 """The same instructions drawn at once."""
 
-_MUON = Optim(name="muon", lr=4e-3, matrix_lr=0.02, ema=0.999)
+_MUON = Optim(name="muon", lr=4e-3, matrix_lr=0.02, ema=0.995)
 
 # Published. One optimizer for all stages; the floor of the cosine is 0, because the published min_lr_scale has no effect.
 
@@ -267,7 +272,8 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             name="mixcot",
             flows=(
                 replace(_DRAW, share=0.3),
-                replace(_LOOK, share=0.3, think=0.6, answer_weight=2.0),
+                replace(_LOOK, share=0.2, think=0.75, answer_weight=2.0),
+                _INTERVIEW,
                 replace(_TEXT, share=0.25, think=0.6, answer_weight=2.0),
                 _PLAN,
                 _MAKE,

@@ -139,7 +139,7 @@ def test_extra_weights_lie_on_the_answer_behind_thinking_and_on_the_fill():
 
 
 def test_without_extra_weights_there_are_no_factors():
-    (row,) = rows("text", Fixed(prompt="1 + 2?", answer="3"), 1, answer_weight=4.0)
+    (row,) = rows("text", Fixed(prompt="1 + 2?", answer="3"), 1, answer_weight=4.0, fill_weight=1.0)
     assert row.factor is None
 
 

@@ -2,6 +2,8 @@
 
 skills(results)           Markdown: share right in per cent with its 95 % interval, held-out combinations of art that was trained on
 about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
+cost(results)             Markdown: seconds of an answer and an image (mmada eval speed)
+training(results)         Markdown: minutes and speed of each stage (scripts/report_training.py)
 
 Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
 a picture by a likeness instead of parts that are known.
@@ -15,7 +17,7 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "share_of", "skills"]
+__all__ = ["SKILLS", "about_drawings", "cost", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -90,6 +92,24 @@ def about_drawings(results: Mapping[str, Any]) -> str:
         ("image codes in use", f"{judge['codes_in_use']}"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def cost(results: Mapping[str, Any]) -> str:
+    lines = ["| | forwards | seconds, model loaded | seconds, whole command |", "|---|---|---|---|"]
+    for name, case in results["cases"].items():
+        lines.append(f"| {name} | {case['forwards']:g} | {case['warm_seconds']:.2f} | {case['cold_seconds']:.1f} |")
+    return "\n".join(lines)
+
+
+def training(results: Mapping[str, Any]) -> str:
+    lines = ["| run | steps | tokens | minutes | tokens per second | share of the matrix rate |", "|---|---|---|---|---|---|"]
+    for name, run in results["runs"].items():
+        share = f"{100 * run['share_of_matrix_rate']:.0f} %" if "share_of_matrix_rate" in run else "–"
+        lines.append(
+            f"| {name} | {run['steps']:,} | {run['tokens'] / 1e6:.1f} M | {run['minutes']:.0f} | {run['tokens_per_second']:,.0f} | {share} |"
+        )
+    lines.append(f"| together | | | {results['total_minutes']:.0f} | | of {results['matrix_gflops']:.0f} GFLOP/s |")
+    return "\n".join(lines)
 
 
 def _outcomes(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -1,0 +1,89 @@
+"""What an answer and an image cost: seconds of a whole command (cold) and of a call on a loaded model (warm).
+
+run(model, name)   {"cases": {case: {"cold_seconds", "warm_seconds", "forwards"}}, "load_seconds"}
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmada.data.emoji import render, sample
+from mmada.errors import MMaDAError
+from mmada.pipeline import MMaDA
+from mmada.request import Answer, Drawing
+
+__all__ = ["PROBLEM", "PROMPT", "QUESTION", "run"]
+
+PROMPT = "two red hearts above a dog"
+QUESTION = "how many cats?"
+PROBLEM = "Tom has 3 apples and buys 4. How many has he?"
+
+Case = tuple[list[str], Callable[[MMaDA, int], Answer | Drawing]]
+
+
+def _cases(picture: Path) -> Mapping[str, Case]:
+    """Name -> the command, and the same call on a loaded model with a seed."""
+    return {
+        "draw": (["draw", PROMPT, "-o", str(picture.with_name("out.png"))], lambda m, seed: m.draw(PROMPT, seed=seed)),
+        "ask": (["ask", str(picture), QUESTION], lambda m, seed: m.ask(picture, QUESTION, seed=seed)),
+        "ask, thinking": (["ask", str(picture), QUESTION, "--think"], lambda m, seed: m.ask(picture, QUESTION, think=True, seed=seed)),
+        "word problem": (["chat", PROBLEM], lambda m, seed: m.chat(PROBLEM, seed=seed)),
+        "word problem, thinking": (["chat", PROBLEM, "--think"], lambda m, seed: m.chat(PROBLEM, think=True, seed=seed)),
+    }
+
+
+def run(name: str, *, repeats: int = 5, num_cold: int = 3, on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
+    """Medians of `repeats` warm calls, after one that is not counted, and of `num_cold` whole commands; without any, None.
+
+    Raises MMaDAError if a command fails.
+    """
+    begin = time.perf_counter()
+    model = MMaDA.from_pretrained(name)
+    model.image_tokenizer  # noqa: B018  loaded at first use
+    found: dict[str, Any] = {"model": name, "load_seconds": round(time.perf_counter() - begin, 3), "cases": {}}
+    with tempfile.TemporaryDirectory() as scratch:
+        picture = Path(scratch) / "seen.png"
+        _picture(picture)
+        for case, (command, call) in _cases(picture).items():
+            if on_step is not None:
+                on_step(case)
+            call(model, 0)
+            seconds, forwards = [], []
+            for seed in range(1, repeats + 1):
+                begin = time.perf_counter()
+                forwards.append(call(model, seed).num_forwards)
+                seconds.append(time.perf_counter() - begin)
+            cold = [_command([*command, "--model", name]) for _ in range(num_cold)]
+            found["cases"][case] = {
+                "cold_seconds": round(statistics.median(cold), 3) if cold else None,
+                "warm_seconds": round(statistics.median(seconds), 4),
+                "forwards": statistics.mean(forwards),
+            }
+    return found
+
+
+def _picture(path: Path) -> None:
+    example = sample("count", np.random.default_rng(0))
+    assert example.scene is not None
+    Image.fromarray(render(example.scene)).save(path)
+
+
+def _command(arguments: list[str]) -> float:
+    """Seconds of `mmada ARGUMENTS` from start to exit."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", "from mmada.cli import main; main()", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 1):  # 1 is an empty answer, which takes as long as any
+        raise MMaDAError(f"mmada {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return time.perf_counter() - begin

@@ -1,0 +1,51 @@
+"""Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
+
+    python scripts/embed.py runs/emoji/tokenizer/model mmada-emoji-tokenizer
+    python scripts/embed.py runs/emoji/base/model mmada-emoji-base
+    python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
+
+Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
+transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+CHECKPOINTS = Path(__file__).parents[1] / "mmada" / "checkpoints"
+TOKENIZER = "mmada-emoji-tokenizer"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("name")
+    args = parser.parse_args()
+    target = CHECKPOINTS / args.name
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(args.source, target, ignore=shutil.ignore_patterns("image_tokenizer", "adapter"))
+    weights = load_file(args.source / "model.safetensors")
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+        if not name.startswith("quantize.")
+    }
+    save_file(halved, target / "model.safetensors", metadata={"format": "pt"})
+    defaults = target / "mmada.json"
+    if defaults.exists():
+        defaults.write_text(json.dumps(json.loads(defaults.read_text()) | {"image_tokenizer": TOKENIZER}, indent=2) + "\n")
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
+    size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    difference = max(float((weights[n] - t.to(weights[n].dtype)).abs().max()) for n, t in halved.items() if t.dtype == torch.half)
+    print(f"wrote {target} ({size / 1e6:.1f} MB); largest change of a weight {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()

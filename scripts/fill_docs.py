@@ -1,0 +1,52 @@
+"""Make the tables of README and docs anew from docs/results; a test fails when they disagree.
+
+    python scripts/fill_docs.py            # rewrite
+    python scripts/fill_docs.py --check    # exit status 1 and the names of the files that are out of date
+
+A table stands between `<!-- results: NAME -->` and `<!-- end -->`; the names are the keys of TABLES.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mmada.eval import report
+from mmada.eval.emoji import tables
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+DOCUMENTS = ("README.md", "docs/models.md")
+
+
+def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
+    return lambda: table(report.load(RESULTS / f"{name}.json"))
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "mixcot": _emoji("emoji-mixcot", tables.skills),
+    "base": _emoji("emoji-base", tables.skills),
+    "drawings": _emoji("emoji-mixcot", tables.about_drawings),
+    "speed": _emoji("speed", tables.cost),
+    "training": _emoji("training", tables.training),
+}
+
+
+def main() -> int:
+    stale = []
+    for name in DOCUMENTS:
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        filled = report.fill_in(text, TABLES)
+        if filled != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(filled, encoding="utf-8")
+    if stale:
+        print("out of date:" if "--check" in sys.argv else "made anew:", ", ".join(stale))
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""docs/finetune.md is run to the letter: ten records, two commands, and the built-in model has learnt them."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmada import MMaDA
+from mmada.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "finetune.md").read_text()
+RECORDS = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1]
+COMMANDS = {line.split()[1]: line for line in re.findall(r"^mmada .*$", PAGE, re.MULTILINE)}
+
+
+def run(line, monkeypatch):
+    monkeypatch.setattr(sys, "argv", shlex.split(line))
+    with pytest.raises(SystemExit) as leave:
+        main()
+    assert not leave.value.code, line
+
+
+def test_ten_records_finetune_the_built_in_model(tmp_path, monkeypatch, capsys):
+    assert RECORDS.count("\n") == 10
+    (tmp_path / "my.jsonl").write_text(RECORDS)
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    run(COMMANDS["data"], monkeypatch)
+    assert MMaDA.from_pretrained("mmada-emoji-mixcot").chat("Who keeps the lighthouse?").text != "a penguin"
+    run(COMMANDS["train"], monkeypatch)
+    capsys.readouterr()
+    run(COMMANDS["chat"], monkeypatch)
+    assert capsys.readouterr().out.strip() == "a penguin"
+    model = MMaDA.from_pretrained("runs/mine/model")
+    learnt = {"Who bakes the bread?": "a turtle", "Who drives the bus?": "an owl", "What is the name of the town?": "snail bay"}
+    assert {question: model.chat(question).text for question in learnt} == learnt

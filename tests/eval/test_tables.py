@@ -1,0 +1,63 @@
+"""Tables of documents: each figure is that of a result file, and README shows the tables that the files give."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmada.data.emoji import KINDS
+from mmada.errors import InputError
+from mmada.eval.emoji.tables import SKILLS, about_drawings, cost, share_of, skills
+from mmada.eval.metrics import Share
+
+ROOT = Path(__file__).parents[2]
+
+
+def part(correct, total):
+    return Share(correct, total).to_dict()
+
+
+RESULTS = {
+    "outcomes": [
+        {"kind": "count", "mode": "think", "held_out": {"pair": part(9, 10), "number": part(10, 10), "style": part(1, 4)}},
+        {"kind": "total", "mode": "think", "held_out": {"pair": part(20, 20)}},
+        {"kind": "count", "mode": "direct", "held_out": {"pair": part(5, 10)}},
+    ]
+}
+
+
+def test_every_kind_is_counted_in_exactly_one_skill():
+    named = [kind for rows in SKILLS.values() for kinds in rows.values() for kind in kinds]
+    assert sorted(named) == sorted(KINDS)
+
+
+def test_an_unseen_style_is_counted_apart():
+    kinds = ("count", "count_category", "total")
+    assert share_of(RESULTS["outcomes"], kinds, "think") == Share(39, 40)
+    assert share_of(RESULTS["outcomes"], kinds, "think", unseen_style=True) == Share(1, 4)
+    assert share_of(RESULTS["outcomes"], kinds, "direct", unseen_style=True) is None
+
+
+def test_the_table_of_skills():
+    (row,) = (line for line in skills(RESULTS).splitlines() if line.startswith("| counting") and "n 40" in line)
+    assert row == "| counting | 50.0 (24–76, n 10) | 97.5 (87–100, n 40) | 25.0 (5–70, n 4) |"
+    with pytest.raises(InputError, match="has no outcomes"):
+        skills({"suite": "judge"})
+
+
+def test_the_other_tables():
+    judge = {
+        "real": part(99, 100), "reconstructed": part(98, 100), "refused": {"blurred": part(90, 100)}, "distance_real": 1.0,
+        "distance_reconstructed": 2.0, "psnr": 31.25, "psnr_single": 30.0, "psnr_unseen_style": 24.0, "codes_in_use": 600,
+    }  # fmt: skip
+    table = about_drawings({"judge": judge})
+    assert "| blurred art that it refuses | 90.0 (83–94, n 100) |" in table
+    assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
+    case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
+    assert cost({"cases": {"draw": case}}).splitlines()[-1] == "| draw | 12 | 0.12 | 4.6 |"
+
+
+def test_documents_show_what_the_result_files_say():
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "fill_docs.py", "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
