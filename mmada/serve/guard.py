@@ -35,8 +35,8 @@ _DISCARD_SECONDS = 10.0
 
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """An error in OpenAI's shape."""
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    """An error in OpenAI's shape. Half characters, which JSON may smuggle into a text that is quoted, are replaced."""
+    return {"error": {"message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code}}
 
 
 class Guard:

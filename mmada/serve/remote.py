@@ -27,8 +27,8 @@ def fetch(url: str, *, max_bytes: int, timeout: float = 10.0) -> bytes:
 
     timeout  seconds for all of it
     """
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ImageError(f"the image address {url[:200]!r} cannot be read ({error}); correct it") from error
@@ -46,10 +46,11 @@ def is_public(address: str) -> bool:
     """Whether an IP address, and the IPv4 address that it may carry, is one of the public internet."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address):
-        inside = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inside is None and ip in _NAT64:
-            inside = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inside is not None and not is_public(str(inside)):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if ip in _NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.sixtofour is not None or ip.teredo is not None:
             return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
 
@@ -68,23 +69,26 @@ def _get(parts: SplitResult, host: str, address: tuple[str, int], *, max_bytes: 
             raise TimeoutError
         return seconds
 
-    raw = socket.create_connection(address, timeout=left())
+    sock = socket.create_connection(address, timeout=left())
     connection = http.client.HTTPConnection(host, address[1])
-    connection.sock = ssl.create_default_context().wrap_socket(raw, server_hostname=host) if parts.scheme == "https" else raw
     try:
+        if parts.scheme == "https":
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+        connection.sock = sock
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"Host": parts.netloc, "User-Agent": "mmada", "Accept": "image/*"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ImageError(f"the image at {host} was answered with status {response.status}; give the address that it is really at")
-        body = bytearray()
-        while True:
-            connection.sock.settimeout(left())
-            chunk = response.read1(min(_CHUNK, max_bytes + 1 - len(body)))
-            body += chunk
-            if len(body) > max_bytes:
-                raise ImageError(f"the image at {host} has more than {max_bytes} bytes; send a smaller one")
-            if not chunk:
-                return bytes(body)
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise ImageError(f"the image at {host} was answered with status {response.status}; give the address that it is really at")
+            body = bytearray()
+            while True:
+                sock.settimeout(left())
+                chunk = response.read1(min(_CHUNK, max_bytes + 1 - len(body)))
+                body += chunk
+                if len(body) > max_bytes:
+                    raise ImageError(f"the image at {host} has more than {max_bytes} bytes; send a smaller one")
+                if not chunk:
+                    return bytes(body)
     finally:
         connection.close()
+        sock.close()

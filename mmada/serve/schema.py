@@ -84,6 +84,11 @@ def _neutral(name: str, value: object) -> bool:
     return value is None or any(value == v and type(value) is type(v) for v in UNSUPPORTED[name])
 
 
+def _has_half_characters(text: str) -> bool:
+    r"""Whether a text has lone surrogates, which JSON can write (\ud800) but no encoding can."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class _Body(BaseModel):
     """What comes in."""
 
@@ -98,6 +103,9 @@ class _Body(BaseModel):
         kept = {}
         for name, value in values.items():
             if name in known:
+                for text in value if isinstance(value, list) else [value]:
+                    if isinstance(text, str) and not text.isascii() and _has_half_characters(text):
+                        raise ValueError(f"{name} has a surrogate that is no character; encode the text as UTF-8")
                 kept[name] = value
             elif name in UNSUPPORTED and not _neutral(name, value):
                 raise ValueError(f"{name} is not supported by this server; leave it out")

@@ -1,0 +1,102 @@
+"""A real server process on the debug model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import openai
+from PIL import Image
+
+
+class Server:
+    """`mmada serve --model debug` with options, in a process of its own."""
+
+    def __init__(self, log: Path, *options: str, **environment: str) -> None:
+        self.log = log
+        command = [
+            sys.executable,
+            "-c",
+            "from mmada.cli import main; main()",
+            "serve",
+            "--model",
+            "debug",
+            "--device",
+            "cpu",
+            "--port",
+            "0",
+            *options,
+        ]
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+        with log.open("w") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+
+    def wait(self) -> Server:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if found := re.search(r"running on (http://\S+)", self.log.read_text()):
+                self.url = found[1]
+                return self
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def client(self, *, api_key: str = "any", max_retries: int = 0) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=max_retries, timeout=60)
+
+    def metrics(self) -> dict[str, float]:
+        """Name with labels -> value."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+    def settled(self, seconds: float = 10) -> dict[str, float]:
+        """Metrics once nothing is running or waiting any more."""
+        deadline = time.monotonic() + seconds
+        while True:
+            metrics = self.metrics()
+            if not metrics["mmada_generations_running"] and not metrics["mmada_generations_waiting"]:
+                return metrics
+            assert time.monotonic() < deadline, metrics
+            time.sleep(0.05)
+
+    def wait_for(self, name: str, value: float, seconds: float = 5) -> None:
+        """Until a metric has a value."""
+        deadline = time.monotonic() + seconds
+        while (seen := self.metrics().get(name, 0)) != value:
+            assert time.monotonic() < deadline, f"{name} is {seen}, not {value}"
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(log: Path, *options: str, **environment: str) -> Iterator[Server]:
+    server = Server(log, *options, **environment)
+    try:
+        yield server.wait()
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(10)
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,264 @@
+"""The engine: everybody gets what they would get alone, and nobody's trouble is somebody else's."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmada.errors import InputError
+from mmada.prompt import Hole
+from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.sampling import fast_text
+from mmada.serve.config import ServeConfig
+from mmada.serve.engine import Begun, Draft, Drawn, Engine, EngineError, ExpiredError, Failed, Order, Preview, Words, Written
+from mmada.serve.scheduler import BusyError, ClosedError
+
+
+class Followed:
+    """An engine, and what it tells."""
+
+    def __init__(self, model, config: ServeConfig, denoiser=None) -> None:
+        self.engine = Engine(model.planner, denoiser or model.denoiser, config)
+        self.told: queue.Queue = queue.Queue()
+        self.events: dict[int, list] = {}
+
+    def submit(self, *orders: Order) -> list:
+        first = len(self.events)
+        self.events.update((first + i, []) for i in range(len(orders)))
+        return self.engine.submit(orders, lambda i, event: self.told.put((first + i, event)))
+
+    def wait(self, *numbers: int) -> list:
+        """The last event of each."""
+        while not all(self.events[n] and isinstance(self.events[n][-1], (Written, Drawn, Failed)) for n in numbers):
+            number, event = self.told.get(timeout=30)
+            self.events[number].append(event)
+        return [self.events[n][-1] for n in numbers]
+
+    def metric(self, name: str, **labels: str) -> float:
+        return self.engine.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def followed(debug) -> Iterator[Followed]:
+    served = Followed(debug, ServeConfig())
+    served.engine.start()
+    yield served
+    served.engine.stop()
+
+
+def alone(model, request):
+    try:
+        return model.run([request])[0]
+    except EmptyAnswerError as error:
+        return error.results[0]
+
+
+@pytest.fixture(scope="module")
+def mixture(picture):
+    return [
+        ChatRequest("hello", seed=1),
+        ChatRequest("a longer question", max_new_tokens=40, recipe=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2),
+        ChatRequest("guided", max_new_tokens=16, recipe=fast_text(block_length=8).with_(guidance_scale=1.5)),
+        ChatRequest("one block at a time", recipe=fast_text(block_length=8, sees_ahead=False), seed=3),
+        ChatRequest("what?", images=[picture], max_new_tokens=24, seed=3),
+        ChatRequest("think", think=True, recipe=fast_text(temperature=0.7), seed=4),
+        DrawRequest("a cat", seed=6),
+        DrawRequest("a dog", negative_prompt="a cat", size=(24, 48), guidance_scale=2.0, steps=5, seed=8),
+        DrawRequest("think first", think=True, seed=10),
+        DrawRequest("wider", image=picture, extend=(0, 4, 8, 0), seed=12),
+        FillRequest(["The ", Hole(5), " sat."], seed=13),
+    ]
+
+
+def same(result, expected) -> bool:
+    if isinstance(result, Drawn):
+        drawing = result.drawing
+        equal = drawing.codes.tolist() == expected.codes.tolist() and drawing.image.tobytes() == expected.image.tobytes()
+        return equal and (drawing.thinking, drawing.prompt, drawing.num_forwards) == (
+            expected.thinking,
+            expected.prompt,
+            expected.num_forwards,
+        )
+    return (result.token_ids, result.num_forwards) == (expected.token_ids, expected.num_forwards)
+
+
+def test_each_of_many_is_as_alone(debug, followed, mixture):
+    followed.submit(*(Order(request=request) for request in mixture))
+    for result, request in zip(followed.wait(*range(len(mixture))), mixture, strict=True):
+        expected = alone(debug, request)
+        assert same(result, expected), request
+        if isinstance(request, ChatRequest):
+            assert (result.answer, result.thinking, result.finish_reason) == (expected.text, expected.thinking, expected.finish_reason)
+    assert followed.engine.num_live == 0
+    assert followed.metric("mmada_generations_running") == followed.metric("mmada_generations_waiting") == 0
+    assert followed.metric("mmada_rounds_total") < sum(alone(debug, request).num_forwards for request in mixture) / 2
+
+
+def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
+    served = Followed(debug, ServeConfig(max_round_tokens=200))
+    served.engine.start()
+    served.submit(*(Order(request=request) for request in mixture))
+    assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(len(mixture))), mixture, strict=True))
+    served.engine.stop()
+
+
+@pytest.mark.parametrize("think", [False, True])
+def test_a_stream_is_the_answer(debug, followed, think):
+    request = ChatRequest("hello", think=think, recipe=fast_text(block_length=8, temperature=1.5, threshold=0.3), seed=5)
+    followed.submit(Order(request=request, streams=True))
+    (result,) = followed.wait(0)
+    words = [event for event in followed.events[0] if isinstance(event, Words)]
+    assert isinstance(followed.events[0][0], Begun)
+    assert len(words) > 3
+    assert "".join(w.answer for w in words) == result.answer == alone(debug, request).text
+    assert "".join(w.thinking for w in words) == (result.thinking or "")
+
+
+def test_a_stop_string_ends_the_computation_too(debug, followed):
+    request = ChatRequest("hello", recipe=fast_text(block_length=4), seed=1)
+    text = alone(debug, request).text
+    stop = text[6:8]
+    followed.submit(Order(request=request, stop=(stop,)), Order(request=request, stop=(stop,), streams=True))
+    quiet, streamed = followed.wait(0, 1)
+    assert quiet == streamed
+    assert quiet.answer == text[: text.index(stop)]
+    assert quiet.finish_reason == "stop"
+    assert quiet.num_forwards < alone(debug, request).num_forwards
+
+
+def test_max_forwards_gives_what_is_final(debug, followed):
+    request = ChatRequest("hello", recipe=fast_text(block_length=4), seed=1)
+    followed.submit(Order(request=request, max_forwards=9))
+    (result,) = followed.wait(0)
+    assert (result.num_forwards, result.finish_reason) == (9, "length")
+    assert len(result.answer) >= 8
+    assert alone(debug, request).text.startswith(result.answer)
+
+
+def test_drafts_show_the_whole_text_and_how_sure_it_is(debug, followed):
+    request = ChatRequest("hello", recipe=fast_text(block_length=8), seed=1)
+    followed.submit(Order(request=request, drafts=True))
+    (result,) = followed.wait(0)
+    drafts = [event for event in followed.events[0] if isinstance(event, Draft)]
+    assert len(drafts) == result.num_forwards
+    sure = [sum(piece.confidence is not None for piece in draft.pieces) for draft in drafts]
+    assert sure == sorted(sure)
+    assert sure[-1] == len(result.token_ids)
+    assert all(0 <= piece.confidence <= 1 for piece in drafts[-1].pieces)
+    assert "".join(piece.text for piece in drafts[-1].pieces).strip() == result.answer
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(0, 0), (1, 1), (3, 3), (64, 7)])
+def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
+    followed.submit(Order(request=DrawRequest("a cat", seed=6), num_previews=wanted))
+    (result,) = followed.wait(0)
+    previews = [event for event in followed.events[0] if isinstance(event, Preview)]
+    assert [preview.index for preview in previews] == list(range(expected))
+    assert all(preview.image.size == result.drawing.image.size for preview in previews)
+    assert same(result, alone(debug, DrawRequest("a cat", seed=6)))
+
+
+def test_a_cancelled_generation_is_heard_of_no_more(debug, followed, mixture):
+    tickets = followed.submit(*(Order(request=replace_seed(mixture[0], i), streams=True) for i in range(8)))
+    followed.engine.cancel(tickets[:4])
+    followed.engine.cancel(tickets[:2])  # twice is nothing
+    results = followed.wait(*range(4, 8))
+    assert all(same(result, alone(debug, replace_seed(mixture[0], i))) for i, result in zip(range(4, 8), results, strict=True))
+    assert not any(isinstance(event, (Written, Failed)) for i in range(4) for event in followed.events[i])
+    assert followed.engine.num_live == 0
+    assert followed.metric("mmada_generations_total", kind="chat", outcome="cancelled") == 4
+    assert not followed.engine._lives
+
+
+def replace_seed(request, seed):
+    return replace(request, seed=seed)
+
+
+def test_a_bad_request_fails_alone(debug, followed, mixture):
+    followed.submit(Order(request=ChatRequest("x" * 2000)), Order(request=mixture[0]), Order(request=DrawRequest(" ")))
+    long, good, empty = followed.wait(0, 1, 2)
+    assert isinstance(long.error, InputError)
+    assert "context has 1024" in str(long.error)
+    assert "prompt='' is empty" in str(empty.error)
+    assert same(good, alone(debug, mixture[0]))
+
+
+def test_a_failure_of_the_model_hits_only_who_caused_it(debug, mixture, caplog):
+    """Such as memory that does not suffice for one of a round: the others are evaluated alone and go on."""
+
+    def denoiser(queries):
+        if any(query.tokens.shape[1] > 60 for query in queries):
+            raise RuntimeError("out of memory")
+        return debug.denoiser(queries)
+
+    served = Followed(debug, ServeConfig(), denoiser)
+    served.engine.start()
+    served.submit(Order(request=mixture[0]), Order(request=ChatRequest("y" * 60)), Order(request=mixture[10]))
+    good, bad, fill = served.wait(0, 1, 2)
+    assert isinstance(bad.error, EngineError)
+    assert "RuntimeError" in str(bad.error)
+    assert "out of memory" in caplog.text
+    assert same(good, alone(debug, mixture[0]))
+    assert same(fill, alone(debug, mixture[10]))
+    assert served.engine.healthy
+    served.engine.stop()
+
+
+def slow(model, seconds):
+    def denoiser(queries):
+        time.sleep(seconds)
+        return model.denoiser(queries)
+
+    return denoiser
+
+
+def test_what_takes_too_long_is_given_up(debug, mixture):
+    served = Followed(debug, ServeConfig(request_timeout=0.2), slow(debug, 0.05))
+    served.engine.start()
+    served.submit(Order(request=mixture[0]))
+    (result,) = served.wait(0)
+    assert isinstance(result.error, ExpiredError)
+    assert "0.2 seconds" in str(result.error)
+    assert served.metric("mmada_generations_total", kind="chat", outcome="expired") == 1
+    assert served.engine.num_live == 0
+    served.engine.stop()
+
+
+def test_a_full_queue_and_a_drained_engine_refuse(debug, mixture):
+    served = Followed(debug, ServeConfig(max_queue=2, max_n=2, max_round_tokens=1), slow(debug, 0.02))
+    served.engine.start()
+    served.submit(Order(request=mixture[0]), Order(request=mixture[0]))
+    with pytest.raises(BusyError):
+        served.submit(Order(request=mixture[0]), Order(request=mixture[0]))
+    served.engine.drain()
+    with pytest.raises(ClosedError):
+        served.submit(Order(request=mixture[0]))
+    assert not served.engine.healthy
+    assert all(isinstance(result, Written) for result in served.wait(0, 1))  # what was there is finished
+    served.engine.stop()
+
+
+def test_stopping_tells_those_who_wait(debug, mixture):
+    served = Followed(debug, ServeConfig(), slow(debug, 0.05))
+    served.engine.start()
+    served.submit(Order(request=mixture[0]))
+    served.engine.stop()
+    (result,) = served.wait(0)
+    assert isinstance(result.error, ClosedError)
+    assert not served.engine.healthy
+
+
+def test_an_engine_that_breaks_says_so(debug, mixture, monkeypatch, caplog):
+    served = Followed(debug, ServeConfig())
+    monkeypatch.setattr(served.engine, "_round", lambda: torch.ones(2).reshape(3))
+    served.engine.start()
+    served.submit(Order(request=mixture[0]))
+    (result,) = served.wait(0)
+    assert isinstance(result.error, ClosedError)
+    assert "the engine stopped" in caplog.text
+    assert not served.engine.healthy

@@ -1,0 +1,343 @@
+"""What goes wrong: hostile clients, bad bodies, too many requests, a server that is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import http.client
+import io
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import openai
+import pytest
+from PIL import Image
+
+from mmada.serve.config import ServeConfig
+from mmada.serve.guard import Guard
+
+from .process import Server, png, serving
+
+KEY, OTHER_KEY = "a-secret-key", "another-secret-key"
+HELLO = [{"role": "user", "content": "hello"}]
+CANCELLED = 'mmada_generations_total{kind="chat",outcome="cancelled"}'
+LONG = {"model": "debug", "messages": HELLO, "max_completion_tokens": 600, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory) -> Iterator[Server]:
+    """A server with keys and small limits, which evaluates one generation at a time."""
+    options = ["--max-queue", "4", "--max-n", "4", "--max-round-tokens", "1", "--max-body-mib", "0.25", "--max-image-pixels", "10000"]
+    with serving(tmp_path_factory.mktemp("narrow") / "log", *options, "--api-key", OTHER_KEY, "--api-key", KEY) as server:
+        yield server
+
+
+def ask(server: Server, path: str, body: bytes | Iterator[bytes] = b"{}", *, method: str = "POST", **headers: str):
+    """Status, headers and body of one request."""
+    connection = http.client.HTTPConnection(*server.address, timeout=30)
+    fields = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    try:
+        connection.request(method, path, body, fields)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), json.loads(answer.read() or b"null")
+    finally:
+        connection.close()
+
+
+def assert_error(body, status: int) -> None:
+    assert set(body) == {"error"}, body
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"]
+    assert body["error"]["type"] == (
+        "authentication_error" if status == 401 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    )
+
+
+# Keys.
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Bearer wrong", f"Basic {KEY}", KEY, f"Bearer {KEY}x", f"Bearer {KEY[:-1]}"])
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics"])
+def test_without_a_key_nothing_is_told(narrow, header, path):
+    status, headers, body = ask(narrow, path, b"", method="GET", Authorization=header)
+    assert status == 401
+    assert headers["www-authenticate"] == "Bearer"
+    assert_error(body, 401)
+
+
+def test_any_of_the_keys_opens(narrow):
+    assert [len(narrow.client(api_key=key).models.list().data) for key in (KEY, OTHER_KEY)] == [1, 1]
+    with pytest.raises(openai.AuthenticationError):
+        narrow.client(api_key="guess").models.list()
+    assert ask(narrow, "/health", b"", method="GET", Authorization="")[0] == 200
+
+
+def test_other_sites_cannot_use_a_visitors_browser(narrow):
+    status, _, body = ask(narrow, "/v1/chat/completions", Sec_Fetch_Site="cross-site")
+    assert status == 403
+    assert_error(body, 403)
+
+
+# Bodies.
+
+BAD_BODIES = {
+    "no JSON": (b"{", 400, "no JSON"),
+    "empty": (b"", 400, "JSON object"),
+    "a list": (b"[1]", 400, "JSON object"),
+    "null": (b"null", 400, "JSON object"),
+    "bytes": (b"\xff\xfe\x00", 400, ""),
+    "deep": (b"[" * 100_000, 400, ""),
+    "no messages": (b"{}", 400, "messages"),
+    "empty messages": (b'{"messages": []}', 400, "messages"),
+    "wrong type": (b'{"messages": "hello"}', 400, "messages"),
+    "wrong role": (b'{"messages": [{"role": "robot", "content": "x"}]}', 400, "messages.0.role"),
+    "no content": (b'{"messages": [{"role": "user", "content": null}]}', 400, "messages.0.content"),
+    "number as text": (b'{"messages": [{"role": "user", "content": "x"}], "n": "2"}', 400, "n: "),
+    "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n: "),
+    "infinity": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', 400, "temperature"),
+    "nan": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, "temperature"),
+    "huge number": (b'{"messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 4000 + b"}", 400, "seed"),
+    "half a character": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
+    "half a character in a name": (b'{"\\ud800": 1}', 400, "unknown"),
+    "half a character in a tag": (b'{"messages": [{"role": "user", "content": [{"type": "\\ud800"}]}]}', 400, "messages.0"),
+    "misspelt": (b'{"messages": [{"role": "user", "content": "x"}], "max_token": 5}', 400, "did you mean 'max_tokens'"),
+    "empty prompt": (b'{"messages": [{"role": "user", "content": " "}]}', 400, "is empty"),
+    "last is the assistant's": (b'{"messages": [{"role": "assistant", "content": "x"}]}', 400, "must be the user's"),
+    "too long": (json.dumps({"messages": [{"role": "user", "content": "x" * 1100}]}).encode(), 400, "context has 1024"),
+    "steps do not divide": (b'{"messages": [{"role": "user", "content": "x"}], "steps": 33}', 400, "must be a multiple"),
+    "another model": (b'{"messages": [{"role": "user", "content": "x"}], "model": "gpt"}', 404, "use 'debug'"),
+    "stream of a bad request": (b'{"messages": [{"role": "user", "content": " "}], "stream": true}', 400, "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_bad_bodies(narrow, name):
+    body, status, message = BAD_BODIES[name]
+    got, _, answer = ask(narrow, "/v1/chat/completions", body)
+    assert got == status, answer
+    assert_error(answer, status)
+    assert message in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/images/edits", "/v1/images/variations"])
+@pytest.mark.parametrize("content_type", ["application/json", "multipart/form-data", "multipart/form-data; boundary=x", "text/plain", ""])
+@pytest.mark.parametrize("body", [b"", b"{}", b"--x\r\n\r\n", b"\x00" * 100])
+def test_bad_forms(narrow, path, content_type, body):
+    status, _, answer = ask(narrow, path, body, Content_Type=content_type)
+    assert status == 400
+    assert_error(answer, 400)
+
+
+def test_unknown_paths_and_methods(narrow):
+    for method, path, expected in [("GET", "/v1/nothing", 404), ("DELETE", "/v1/models", 405), ("GET", "/v1/chat/completions", 405)]:
+        status, _, body = ask(narrow, path, b"", method=method)
+        assert status == expected
+        assert_error(body, status)
+
+
+@cache
+def hostile_images() -> dict[str, bytes]:
+    bomb = io.BytesIO()
+    Image.new("1", (20000, 20000)).save(bomb, "PNG")  # 400 million pixels
+    whole = png(Image.effect_noise((64, 64), 50))
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 0xFF
+    return {
+        "nothing": b"",
+        "text": b"hello",
+        "half": whole[: len(whole) // 2],
+        "flipped": bytes(flipped),
+        "bomb": bomb.getvalue(),
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "header alone": b"\x89PNG\r\n\x1a\n",
+        "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        "tiff": b"II*\x00\x08\x00\x00\x00",
+    }
+
+
+@pytest.mark.parametrize("name", hostile_images())
+def test_hostile_images(narrow, name, mask):
+    data = hostile_images()[name]
+    client = narrow.client(api_key=KEY)
+    url = "data:image/png;base64," + base64.b64encode(data).decode()
+    with pytest.raises(openai.BadRequestError, match="image"):
+        client.chat.completions.create(
+            model="debug", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+        )
+    with pytest.raises(openai.BadRequestError):
+        client.images.edit(image=("a.png", data), mask=("m.png", png(mask)), prompt="x")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/x.png", "https://example.com/x.png", "file:///etc/passwd", "data:,x", "", "\x00"])
+def test_addresses_are_not_fetched(narrow, url):
+    with pytest.raises(openai.BadRequestError, match="data:"):
+        narrow.client(api_key=KEY).chat.completions.create(
+            model="debug", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]
+        )
+
+
+def test_bodies_of_100_megabytes(narrow):
+    status, _, body = ask(narrow, "/v1/chat/completions", b"x" * 100 * 2**20)
+    assert status == 413
+    assert body["error"]["code"] == "body_too_large"
+    assert_error(body, 413)
+    chunks = (b"x" * 2**16 for _ in range(100))  # of a length that is not announced
+    status, _, body = ask(narrow, "/v1/chat/completions", chunks)
+    assert status == 413
+    assert_error(body, 413)
+    assert ask(narrow, "/v1/models", b"", method="GET")[0] == 200
+
+
+def run_guard(config: ServeConfig, messages: list, app) -> list:
+    """What a guarded application sends when the client sends these messages, then nothing more."""
+    sent = []
+
+    async def receive():
+        if messages:
+            return messages.pop(0)
+        await asyncio.sleep(60)
+        return None
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
+    asyncio.run(Guard(app, config)(scope, receive, send))
+    return sent
+
+
+def test_a_body_that_does_not_arrive():
+    from starlette.exceptions import HTTPException
+
+    seen = []
+
+    async def app(_scope, receive, _send):
+        await receive()
+        try:
+            await receive()
+        except HTTPException as error:
+            seen.append((error.status_code, error.detail))
+
+    run_guard(ServeConfig(body_timeout=0.05), [{"type": "http.request", "body": b"x", "more_body": True}], app)
+    assert seen == [(408, "the body did not arrive within 0.05 seconds")]
+
+
+# Clients that go away.
+
+
+def open_stream(server: Server, body: dict) -> tuple[socket.socket, bytes]:
+    """A connection on which the answer has begun."""
+    data = json.dumps(body).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    connection = socket.create_connection(server.address, timeout=30)
+    connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    return connection, connection.recv(4096)
+
+
+def test_a_client_that_leaves_in_mid_stream(server):
+    before = server.settled().get(CANCELLED, 0)
+    connection, first = open_stream(server, LONG)
+    assert first.startswith(b"HTTP/1.1 200")
+    assert server.metrics()["mmada_generations_running"] == 1
+    connection.close()
+    server.wait_for(CANCELLED, before + 1)
+    server.settled(2)
+
+
+def test_a_client_that_does_not_wait_for_its_answer(server):
+    before = server.settled().get(CANCELLED, 0)
+    with pytest.raises(openai.APITimeoutError):
+        server.client().with_options(timeout=0.2).chat.completions.create(**{**LONG, "stream": False})
+    server.wait_for(CANCELLED, before + 1)
+    server.settled(2)
+
+
+def test_a_client_that_does_not_read(server):
+    """Holds up nobody: its events wait in its own queue."""
+    connection, _ = open_stream(server, {**LONG, "max_completion_tokens": 200, "stream_options": {"include_drafts": True}})
+    began = time.monotonic()
+    assert server.client().chat.completions.create(model="debug", messages=HELLO).choices
+    assert time.monotonic() - began < 5
+    server.settled()
+    connection.close()
+
+
+# Too many requests.
+
+
+def test_a_full_queue_is_answered_with_429_and_recovers(narrow):
+    client = narrow.client(api_key=KEY)
+
+    def one(i: int) -> str | int:
+        try:
+            return (
+                client.chat.completions.create(model="debug", messages=HELLO, seed=i, max_completion_tokens=100).choices[0].message.content
+            )
+        except openai.RateLimitError as error:
+            assert_error({"error": error.body}, 429)
+            return int(error.response.headers["retry-after"])
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(one, range(16)))
+    refused = [answer for answer in answers if isinstance(answer, int)]
+    served = {answer for answer in answers if isinstance(answer, str)}
+    assert len(refused) >= 8
+    assert all(1 <= seconds <= 60 for seconds in refused)
+    assert len(served) == 1  # the arg max does not depend on the seed
+    patient = narrow.client(api_key=KEY, max_retries=10)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: patient.images.generate(prompt="x").data, range(8)))
+
+
+def test_a_request_of_more_than_the_queue_holds(narrow):
+    with pytest.raises(openai.BadRequestError, match="n=5"):
+        narrow.client(api_key=KEY).chat.completions.create(model="debug", messages=HELLO, n=5)
+
+
+def test_the_log_tells_no_secrets(narrow):
+    secret = "the-password-is-swordfish"
+    client = narrow.client(api_key=KEY)
+    client.chat.completions.create(model="debug", messages=[{"role": "user", "content": secret}], max_completion_tokens=2)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model="debug", messages=[{"role": "user", "content": secret * 100}])
+    ask(narrow, "/v1/chat/completions", f'{{"{secret}": 1}}'.encode())
+    log = narrow.log.read_text()
+    assert "finished: 2 tokens" in log
+    assert not any(word in log for word in (secret, KEY, "hello", "Traceback"))
+
+
+# The end.
+
+
+def test_sigterm_under_load_finishes_what_runs(tmp_path):
+    with serving(tmp_path / "log", "--host", "0.0.0.0", "--drain", "30") as server:
+        server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+        client = server.client()
+        begun = threading.Barrier(7)
+
+        def stream(i: int) -> tuple[str, str | None]:
+            text, reason = "", None
+            for n, chunk in enumerate(client.chat.completions.create(**{**LONG, "max_completion_tokens": 150 + i}, seed=i)):
+                if n == 1:
+                    begun.wait(20)
+                text += chunk.choices[0].delta.content or ""
+                reason = chunk.choices[0].finish_reason or reason
+            return text, reason
+
+        with ThreadPoolExecutor(6) as pool:
+            streams = [pool.submit(stream, i) for i in range(6)]
+            begun.wait(20)
+            assert server.stop() == 0
+            results = [s.result(20) for s in streams]
+        assert all(reason in ("stop", "length") and text for text, reason in results)
+        log = server.log.read_text()
+        assert log.count("finished") >= 6
+        assert "may be reached by others, and no --api-key is set" in " ".join(log.split())
+        assert "Traceback" not in log
+        with pytest.raises(openai.APIConnectionError):
+            client.models.list()

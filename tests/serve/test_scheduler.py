@@ -1,0 +1,168 @@
+"""Whose turn it is: no model, no threads, no tensors."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmada.errors import InputError
+from mmada.serve import scheduler
+from mmada.serve.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, Scheduler, Ticket
+
+
+def make(*, max_queue: int = 100, max_round_tokens: int = 100) -> Scheduler:
+    return Scheduler(max_queue=max_queue, max_round_tokens=max_round_tokens)
+
+
+def submit(scheduler: Scheduler, num_tokens: int, *, priority: int = 0, deadline: float = 1e9) -> Ticket:
+    (ticket,) = scheduler.submit(1, now=0.0, deadline=deadline, priority=priority)
+    scheduler.resize(ticket, num_tokens)
+    return ticket
+
+
+def test_it_holds_no_tensors():
+    tree = ast.parse(Path(scheduler.__file__).read_text())
+    roots = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    roots |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert roots <= {"__future__", "math", "collections", "dataclasses", "mmada"}
+
+
+def test_a_round_is_first_come_first_served_within_its_budget():
+    s = make(max_round_tokens=100)
+    a, b, c, d = (submit(s, n) for n in (60, 50, 30, 10))
+    assert s.round(0.0).tickets == (a, c, d)  # b does not fit beside a; what is left goes to those that do
+    assert (s.num_running, s.num_waiting) == (3, 1)
+    s.finish(a, 1.0)
+    assert s.round(1.0).tickets == (b, c, d)
+    for ticket in (b, c, d):
+        s.finish(ticket, 2.0)
+    assert s.round(2.0).tickets == ()
+    assert (len(s), s.num_running, s.num_waiting) == (0, 0, 0)
+
+
+def test_what_is_above_the_budget_runs_alone():
+    s = make(max_round_tokens=100)
+    large, small = submit(s, 500), submit(s, 10)
+    assert s.round(0.0).tickets == (large,)
+    s.finish(large, 0.0)
+    assert s.round(0.0).tickets == (small,)
+
+
+def test_what_is_not_planned_is_not_scheduled():
+    s = make()
+    (ticket,) = s.submit(1, now=0.0, deadline=0.5)
+    assert s.round(1.0) == scheduler.Round((), ())  # nor given up: its owner does not know of it yet
+    s.resize(ticket, 5)
+    assert s.round(1.0).expired == (ticket,)
+    with pytest.raises(InputError, match="at least 1"):
+        s.resize(ticket, 0)
+
+
+def test_a_long_generation_does_not_starve_short_ones():
+    s = make(max_round_tokens=100)
+    long = submit(s, 100)
+    for _ in range(QUANTUM):
+        assert s.round(0.0).tickets == (long,)
+    short = submit(s, 100)
+    for _ in range(QUANTUM):
+        assert s.round(0.0).tickets == (short,)
+
+
+def test_a_stream_of_short_generations_does_not_starve_a_long_one():
+    s = make(max_queue=10**6, max_round_tokens=100)
+    long = submit(s, 100)
+    waited = longest = 0
+    for _ in range(20 * QUANTUM):  # more work arrives than can be done: a short generation each round, which needs all of one
+        (ticket,) = s.round(0.0).tickets
+        waited = 0 if ticket is long else waited + 1
+        longest = max(longest, waited)
+        if ticket is not long:
+            s.finish(ticket, 0.0)
+        submit(s, 100)
+    assert long.rounds > 5 * QUANTUM
+    assert longest <= SLOWDOWN + QUANTUM
+
+
+def test_priorities():
+    s = make(max_round_tokens=10)
+    normal, flexible, urgent = submit(s, 10), submit(s, 10, priority=-1), submit(s, 10, priority=1)
+    order = []
+    while len(s):
+        (ticket,) = s.round(0.0).tickets
+        order.append(ticket)
+        s.finish(ticket, 0.0)
+    assert order == [urgent, normal, flexible]
+
+
+def test_the_queue_is_bounded_and_recovers():
+    s = make(max_queue=4, max_round_tokens=10)
+    running = submit(s, 10)
+    assert s.round(0.0).tickets == (running,)
+    waiting = s.submit(4, now=0.0, deadline=1e9)
+    with pytest.raises(BusyError, match="4 generations wait and the queue holds 4") as caught:
+        s.submit(1, now=0.0, deadline=1e9)
+    assert caught.value.retry_after == 1
+    assert len(s) == 5  # a refused request leaves nothing behind
+    s.remove(waiting[0])
+    s.submit(1, now=0.0, deadline=1e9)
+    with pytest.raises(BusyError):
+        s.submit(2, now=0.0, deadline=1e9)  # all or none
+
+
+def test_retry_after_follows_the_rate():
+    s = make(max_queue=20, max_round_tokens=10)
+    for i in range(10):
+        s.finish(submit(s, 10), now=float(i))  # about one a second
+    s.submit(20, now=9.0, deadline=1e9)
+    assert 8 <= s.retry_after(9.0) <= 10
+    assert s.retry_after(10_000.0) == 60
+
+
+def test_deadlines_and_removal():
+    s = make()
+    a, b = submit(s, 10, deadline=5.0), submit(s, 10)
+    assert s.round(5.0) == scheduler.Round((b,), (a,))
+    assert a.gone
+    assert not s.remove(a)
+    assert s.remove(b)
+    assert (len(s), s.num_running) == (0, 0)
+
+
+def test_draining_takes_nothing_new_and_finishes_what_is_there():
+    s = make()
+    a = submit(s, 10)
+    s.closed = True
+    with pytest.raises(ClosedError, match="shutting down"):
+        s.submit(1, now=0.0, deadline=1.0)
+    assert s.round(0.0).tickets == (a,)
+
+
+arrivals = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 150), st.integers(1, 200), st.integers(-1, 1)), min_size=1, max_size=25)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrivals)
+def test_everything_is_finished_within_the_work_there_is(requests):
+    """(arrival, tokens, rounds, priority): the budget is kept, no round is wasted, and all ends after at most the sum of rounds."""
+    s = make(max_round_tokens=100)
+    needs: dict[int, int] = {}
+    pending = sorted(requests)
+    rounds = 0
+    while pending or len(s):
+        while pending and pending[0][0] <= rounds:
+            _, num_tokens, need, priority = pending.pop(0)
+            needs[submit(s, num_tokens, priority=priority).number] = need
+        chosen = s.round(0.0).tickets
+        assert bool(chosen) == bool(len(s))
+        assert sum(t.num_tokens for t in chosen) <= 100 or len(chosen) == 1
+        assert len(set(chosen)) == len(chosen)
+        for ticket in chosen:
+            if ticket.rounds == needs[ticket.number]:
+                s.finish(ticket, 0.0)
+        rounds += 1
+        assert rounds <= 31 + sum(need for _, _, need, _ in requests)
+    assert (s.num_running, s.num_waiting) == (0, 0)
