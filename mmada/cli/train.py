@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from mmada.train.contract import Report
+    from mmada.train.contract import Outcome, Report
 
-__all__ = ["train"]
+__all__ = ["begin", "finish", "is_loss", "progress", "train"]
 
 
 def train(
@@ -35,38 +35,56 @@ def train(
     except ImportError as error:
         raise MissingDependencyError("training needs accelerate; install the extra: pip install 'mmada[train]'") from error
 
-    from mmada.cli.session import remarks
     from mmada.train.config import load_all
     from mmada.train.setup import run
-    from mmada.train.state import latest
 
     logging.disable_progress_bar()
     configs = load_all(config, settings or [])
     is_main = PartialState().is_main_process
     for i, one in enumerate(configs):
-        out, saved = Path(one.out), latest(Path(one.out) / "state")
-        if fresh and is_main and out.exists():
-            aside = _aside(out)
-            out.rename(aside)
-            remarks.print(f"moved {out} to {aside}", soft_wrap=True)
-            saved = None
-        PartialState().wait_for_everyone()
-        if is_main:
-            number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
-            begin = f"going on from {saved.name}" if saved else "from the beginning"
-            remarks.print(f"{number}stage {one.stage.name} in {out}, {begin}", soft_wrap=True)
-        with _progress(is_main) as on_step:
+        number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
+        begin(Path(one.out), f"{number}stage {one.stage.name}", fresh=fresh)
+        with progress(is_main) as on_step:
             outcome = run(one, on_step=on_step)
-        if is_main:
-            remarks.print(
-                f"{outcome.step} steps, {outcome.tokens:,} tokens, {outcome.seconds / 60:.1f} minutes; wrote {out / 'model'}",
-                soft_wrap=True,
-            )
+        finish(Path(one.out), outcome)
         if outcome.reason != "done":
-            if is_main:
-                why = "time is up" if outcome.reason == "time" else "stopped"
-                remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on", soft_wrap=True)
             return
+
+
+def begin(out: Path, what: str, *, fresh: bool) -> None:
+    """Say what is about to be done, and where it goes on; `fresh` moves a run that is there aside. Every process calls it."""
+    from accelerate import PartialState
+
+    from mmada.cli.session import remarks
+    from mmada.train.state import latest
+
+    saved, is_main = latest(out / "state"), PartialState().is_main_process
+    if fresh and is_main and out.exists():
+        aside = _aside(out)
+        out.rename(aside)
+        remarks.print(f"moved {out} to {aside}", soft_wrap=True)
+        saved = None
+    PartialState().wait_for_everyone()
+    if is_main:
+        where = f"going on from {saved.name}" if saved else "from the beginning"
+        remarks.print(f"{what} in {out}, {where}", soft_wrap=True)
+
+
+def finish(out: Path, outcome: Outcome) -> None:
+    """Say what was done and written, and how to go on."""
+    from accelerate import PartialState
+
+    from mmada.cli.session import remarks
+
+    if not PartialState().is_main_process:
+        return
+    remarks.print(
+        f"{outcome.step} steps, {outcome.tokens:,} tokens, {outcome.seconds / 60:.1f} minutes; wrote {out / 'model'}",
+        soft_wrap=True,
+    )
+    if outcome.reason != "done":
+        why = "time is up" if outcome.reason == "time" else "stopped"
+        remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on", soft_wrap=True)
 
 
 def _aside(out: Path) -> Path:
@@ -77,16 +95,24 @@ def _aside(out: Path) -> Path:
     return path
 
 
+def is_loss(name: str) -> bool:
+    """Losses and, where there was an evaluation, its main numbers."""
+    return name.split("/")[0] in ("loss", "eval") and "@" not in name
+
+
 @contextmanager
-def _progress(is_main: bool) -> Iterator[Callable[[Report], None] | None]:
-    """A bar with speed and time left on a terminal, a line for each report elsewhere."""
+def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterator[Callable[[Report], None] | None]:
+    """A bar with speed and time left on a terminal, a line for each report elsewhere.
+
+    is_shown  whether a number, by its name, is among those of a line
+    """
     from mmada.cli.session import remarks
 
     if not is_main:
         yield None
         return
     if not remarks.is_terminal:
-        yield lambda report: remarks.print(_line(report), soft_wrap=True) if report.values else None
+        yield lambda report: remarks.print(_line(report, is_shown), soft_wrap=True) if report.values else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -108,16 +134,16 @@ def _progress(is_main: bool) -> Iterator[Callable[[Report], None] | None]:
             if not begun:  # the time left is estimated from this session's steps alone
                 bar.reset(task, total=report.steps, completed=report.step - 1)
                 begun = True
-            shown: dict[str, Any] = {"rate": f"{report.tokens_per_second:,.0f}"}
+            fields: dict[str, Any] = {"rate": f"{report.tokens_per_second:,.0f}"}
             if "loss" in report.values:
-                shown["loss"] = f"{report.values['loss']:.4f}"
-            bar.update(task, completed=report.step, **shown)
+                fields["loss"] = f"{report.values['loss']:.4f}"
+            bar.update(task, completed=report.step, **fields)
 
         yield show
 
 
-def _line(report: Report) -> str:
-    """Losses and, where there was an evaluation, its main numbers; all of them are in metrics.jsonl."""
-    shown = {name: value for name, value in report.values.items() if name.split("/")[0] in ("loss", "eval") and "@" not in name}
+def _line(report: Report, is_shown: Callable[[str], bool]) -> str:
+    """The main numbers; all of them are in metrics.jsonl."""
+    shown = {name: value for name, value in report.values.items() if is_shown(name)}
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
     return f"step {report.step}/{report.steps}  {report.tokens_per_second:,.0f} tokens/s  {numbers}"

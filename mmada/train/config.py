@@ -24,7 +24,7 @@ from mmada.train.loop import Loop
 from mmada.train.lora import Lora
 from mmada.train.stages import STAGES, ImageStage, Stage
 
-__all__ = ["Data", "Model", "Net", "TrainConfig", "fill", "load", "load_all"]
+__all__ = ["Data", "Model", "Net", "TrainConfig", "fill", "load", "load_all", "mappings"]
 
 T = TypeVar("T")
 
@@ -142,6 +142,11 @@ def load_all(path: Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
 
     Raises InputError for a file that cannot be read, an unknown name, a value of the wrong type, or parts that do not fit.
     """
+    return [_config(values) for values in mappings(path, overrides)]
+
+
+def mappings(path: Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The runs of a YAML file as nested mappings, settings applied, names and types not checked yet."""
     import yaml
 
     try:
@@ -156,7 +161,7 @@ def load_all(path: Path, overrides: Sequence[str] = ()) -> list[TrainConfig]:
     runs = values.pop("runs", [{}])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs) or not runs:
         raise InputError(f"config {str(path)!r}: runs must be a list of mappings, one for each run")
-    return [_config(_put(_merge(values, run), settings)) for run in runs]
+    return [_put(_merge(values, run), settings) for run in runs]
 
 
 def fill(base: T, values: Mapping[str, Any], where: str = "") -> T:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from mmada.errors import MMaDAError
 
-__all__ = ["MicroBatch", "NonFiniteLossError", "Outcome", "Report", "Task"]
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Live", "MicroBatch", "NonFiniteLossError", "Outcome", "Report", "Task"]
 
 
 class MicroBatch(Protocol):
@@ -49,6 +52,18 @@ class Task(Protocol):
     def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> Mapping[str, tuple[float, float]]: ...
     def sample(self, directory: Path) -> None: ...
     def export(self, directory: Path, weights: Mapping[str, Tensor]) -> None: ...
+
+
+@runtime_checkable
+class Live(Protocol):
+    """A task that looks at the model while it is trained, such as one whose batches are made by it (loop.prefetch=0).
+
+    prepared   called once, before a save is restored: with the accelerator, whose hooks may add to a save, and the prepared model
+    measures   name -> (sum, count) since the last call, for a report; the same names on each process, and the loop adds them up
+    """
+
+    def prepared(self, accelerator: Accelerator, model: nn.Module) -> None: ...
+    def measures(self) -> Mapping[str, tuple[float, float]]: ...
 
 
 class NonFiniteLossError(MMaDAError):

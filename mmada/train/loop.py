@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.train import state
-from mmada.train.contract import MicroBatch, NonFiniteLossError, Outcome, Report, Task
+from mmada.train.contract import Live, MicroBatch, NonFiniteLossError, Outcome, Report, Task
 from mmada.train.interrupt import signals_noted
 from mmada.train.log import Log
 from mmada.train.optim import Ema, Optim, build, lr_scale, set_lr, settings_kept
@@ -92,6 +92,8 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
     model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
     unwrapped = accelerator.unwrap_model(model)
     ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
+    if isinstance(task, Live):
+        task.prepared(accelerator, model)
     saved = state.latest(out / "state")
     with settings_kept(optimizers):
         progress = state.restore(saved, accelerator, ema) if saved is not None else state.Progress()
@@ -196,6 +198,8 @@ class _Runner:
         self.window.zero_()
         means = total[0] / total[1].clamp_min(1e-12)
         values = {f"loss/{name}": float(mean) for name, mean, count in zip(self.task.names, means, total[1], strict=True) if count}
+        if isinstance(self.task, Live):
+            values |= self._means(self.task.measures())
         scale = lr_scale(self.optim, self.progress.step - 1, self.steps)
         return {
             "loss": float(means @ self.task.coefficients),
@@ -231,7 +235,10 @@ class _Runner:
 
     def _evaluate(self) -> dict[str, float]:
         a = self.accelerator
-        parts = self.task.evaluate(self.model, a.device, rank=a.process_index, world=a.num_processes)
+        return self._means(self.task.evaluate(self.model, a.device, rank=a.process_index, world=a.num_processes))
+
+    def _means(self, parts: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """Quotients of (sum, count) over all processes; nothing where nothing was counted."""
         total = self._sum(torch.tensor(list(parts.values()), dtype=torch.float32)).cpu()
         return {name: float(value / count) for name, (value, count) in zip(parts, total, strict=True) if count}
 

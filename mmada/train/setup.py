@@ -22,6 +22,7 @@ from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer
 from mmada.jobs import Planner
+from mmada.model import MMadaModelLM
 from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.prompt import Prompts
 from mmada.request import IMAGE_TOKENIZER_DIR, Defaults
@@ -39,7 +40,7 @@ from mmada.train.stages import Task as Topic
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
 
-__all__ = ["build_task", "run"]
+__all__ = ["build_task", "export", "plain", "run"]
 
 
 def run(config: TrainConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
@@ -102,15 +103,6 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
             if flow.task in samples
         }
 
-    def write(directory: Path, weights: Mapping[str, Tensor]) -> None:
-        if config.lora.rank:
-            lora.save_adapter(model, weights, directory / "adapter")
-        model.save_pretrained(directory, state_dict=code_bits.fold(model, lora.merged(model, weights)))
-        pixels = MMaDAImageProcessor(defaults.image_height, defaults.image_width, defaults.image_mode, images.factor)
-        MMaDAProcessor(pixels, text, vocab_layout=prompts.layout.to_dict(), style=asdict(defaults.style)).save_pretrained(directory)
-        images.save_pretrained(directory / IMAGE_TOKENIZER_DIR)
-        defaults.save(directory)
-
     def sample(directory: Path) -> None:
         planner = Planner(prompts, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
         thinks = any(flow.think for flow in stage.flows)
@@ -122,8 +114,33 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         held_out=rows(testing, [replace(flow, drop=0.0) for flow in stage.flows]),
         num_held_out=config.data.held_out,
         on_sample=sample,
-        on_export=lambda directory, weights: state.write(directory, lambda path: write(path, weights)),
+        on_export=partial(export, model=model, images=images, prompts=prompts, defaults=defaults, has_adapter=bool(config.lora.rank)),
     )
+
+
+def export(
+    directory: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    model: MMadaModelLM,
+    images: ImageTokenizer,
+    prompts: Prompts,
+    defaults: Defaults,
+    has_adapter: bool,
+) -> None:
+    """Write what `from_pretrained` takes: weights (adapters merged, and beside them), both tokenizers, defaults. All of it or nothing."""
+
+    def write(path: Path) -> None:
+        if has_adapter:
+            lora.save_adapter(model, weights, path / "adapter")
+        model.save_pretrained(path, state_dict=code_bits.fold(model, lora.merged(model, weights)))
+        pixels = MMaDAImageProcessor(defaults.image_height, defaults.image_width, defaults.image_mode, images.factor)
+        layout = prompts.layout.to_dict()
+        MMaDAProcessor(pixels, prompts.tokenizer, vocab_layout=layout, style=asdict(defaults.style)).save_pretrained(path)
+        images.save_pretrained(path / IMAGE_TOKENIZER_DIR)
+        defaults.save(path)
+
+    state.write(directory, write)
 
 
 def _emoji(
@@ -183,13 +200,13 @@ def _record(config: TrainConfig, out: Path) -> None:
     """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
     import yaml
 
-    values = yaml.safe_load(yaml.safe_dump(_plain(asdict(config))))
+    values = yaml.safe_load(yaml.safe_dump(plain(asdict(config))))
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         # What an older version did not know had its default.
         for name, defaults in (("model", Model()), ("net", Net()), ("lora", Lora())):
-            before[name] = _plain(asdict(defaults)) | before[name]
+            before[name] = plain(asdict(defaults)) | before[name]
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
         if changed:
@@ -201,8 +218,8 @@ def _record(config: TrainConfig, out: Path) -> None:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Tuples as lists, which is what YAML has."""
     if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value

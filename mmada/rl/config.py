@@ -1,0 +1,188 @@
+"""A run of reinforcement learning as a value. YAML and key=value fill it, by the rules of train/config.py.
+
+out: runs/emoji/max
+model: {start: mmada-emoji-mixcot}
+tasks: {text: {prompts: 6, rewards: {correct: 2.0, format: 0.5}}, draw: {prompts: 4, rewards: {drawn: 1.0}}}
+objective: {name: unigrpo, updates: 2}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from mmada.data.records import Task
+from mmada.errors import InputError, suggest
+from mmada.request import Defaults
+from mmada.rl.advantage import Scale
+from mmada.rl.objective import Settings
+from mmada.rl.rollout import Decoding
+from mmada.train.config import Model, Net, fill, mappings
+from mmada.train.loop import Loop
+from mmada.train.lora import Lora
+from mmada.train.optim import Optim
+
+__all__ = ["REWARDS", "Data", "RLConfig", "TaskPlan", "load"]
+
+REWARDS: Mapping[str, str] = {
+    "format": "thinking in its tags where it was asked for, none where it was not",
+    "brevity": "fewer tokens of the room",
+    "exact": "the answer is the reference",
+    "math": "the answer means the reference, by math-verify",
+    "correct": "emoji world: right, by value or meaning",
+    "caption": "emoji world: a caption, with half a point if true but incomplete",
+    "drawn": "emoji world: the picture satisfies the request",
+    "objects": "emoji world: share of objects that picture and request have in common",
+    "clip": "CLIPScore of a drawing; scorers.clip names the weights",
+    "caption_clip": "CLIPScore of an answer and the picture shown; scorers.clip",
+    "pick": "PickScore; scorers.pick",
+    "image_reward": "ImageReward; scorers.image_reward",
+    "hps": "HPS v2; scorers.hps",
+}
+"""Name -> what is rewarded. "package.module:function" is a reward of your own (docs/rl.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskPlan:
+    """One task's part of a batch. Raises InputError if its parts do not fit together."""
+
+    name: Task
+    prompts: int = 0
+    """for each batch of rollouts, over all processes; 0: the task takes no part"""
+    weight: float = 1.0
+    """of its loss, which is a mean over its rollouts"""
+    think: float = 1.0
+    """share of prompts that ask for thinking; plain drawings never do, drawings that need it always"""
+    kinds: tuple[str, ...] = ()
+    """of the emoji world; empty: all of the task"""
+    rewards: Mapping[str, Any] = field(default_factory=dict)
+    """name -> weight"""
+    decoding: Decoding = field(default_factory=Decoding)
+
+    def __post_init__(self) -> None:
+        if self.prompts < 0 or not self.weight >= 0:
+            raise InputError(
+                f"tasks.{self.name}: prompts={self.prompts} and weight={self.weight} must not be negative; 0 turns the task off"
+            )
+        if not 0 <= self.think <= 1:
+            raise InputError(f"tasks.{self.name}: think={self.think} is a share of prompts and must lie in 0..1")
+        for reward, weight in self.rewards.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float):
+                raise InputError(f"tasks.{self.name}.rewards.{reward}={weight!r} must be a number, the weight of the reward")
+        if self.prompts and not any(self.rewards.values()):
+            raise InputError(f"tasks.{self.name} has prompts={self.prompts} and no reward with a weight; add one of {', '.join(REWARDS)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """Where prompts come from."""
+
+    name: Literal["emoji", "records"] = "emoji"
+    """emoji: the synthetic world of mmada.data.emoji; records: your own (mmada.data.records), each with the reference of its rewards"""
+    path: str = ""
+    """of records: a file or folder"""
+    eval_path: str = ""
+    """the same for evaluation and samples; empty: none"""
+    held_out: int = 32
+    """prompts of each task that are evaluated"""
+    num_samples: int = 4
+    """samples of each task written during training"""
+
+    def __post_init__(self) -> None:
+        if (self.name == "records") != bool(self.path):
+            raise InputError(f"data.path={self.path!r} goes with data.name=records, not with {self.name!r}")
+        if self.held_out < 0 or self.num_samples < 0:
+            raise InputError(f"data.held_out={self.held_out} and num_samples={self.num_samples} must not be negative; 0 turns them off")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scorers:
+    """Directories or names of the weights of learned rewards; only those that a task rewards are loaded."""
+
+    clip: str = "openai/clip-vit-large-patch14"
+    pick: str = "yuvalkirstain/PickScore_v1"
+    image_reward: str = "ImageReward-v1.0"
+    hps: str = "v2.1"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RLConfig:
+    """One run. Raises InputError if its parts do not fit together."""
+
+    out: str
+    """directory of everything that the run writes"""
+    steps: int = 400
+    """optimizer steps; every objective.updates of them share a batch of rollouts"""
+    seed: int = 0
+    group: int = 8
+    """rollouts of each prompt"""
+    scale: Scale = "group"
+    """of advantages (advantage.py)"""
+    drop_flat: bool = True
+    """leave groups whose rollouts all have the same reward out of the objective"""
+    unfinished: Literal["score", "zero", "drop"] = "zero"
+    """a text without end token: rewarded as it is; no reward at all; or out of its group. It is counted in any case"""
+    tasks: tuple[TaskPlan, ...] = tuple(TaskPlan(name=name) for name in ("text", "understand", "draw", "reason_draw"))
+    objective: Settings = field(default_factory=Settings)
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0))
+    model: Model = field(default_factory=Model)
+    net: Net = field(default_factory=Net)
+    data: Data = field(default_factory=Data)
+    scorers: Scorers = field(default_factory=Scorers)
+    loop: Loop = field(default_factory=lambda: Loop(prefetch=0, log_every=1, eval_every=50, sample_every=50, save_every=50))
+    lora: Lora = field(default_factory=Lora)
+    max_tokens: int = 65536
+    """that share a forward pass of the sampler"""
+    verifier: str = "artwork"
+    """who looks at drawings for the rewards drawn and objects: artwork (rewards/artwork.py), or a file of weights that `mmada rl` loads"""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """how the trained model is best used (mmada.request.Defaults), on top of what it starts from"""
+    debug: bool = False
+    """shrink everything, so that the run takes seconds on a CPU"""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise InputError("out='' is empty; name a directory, such as runs/max")
+        if self.steps < 1 or self.group < 2:
+            raise InputError(f"steps={self.steps} must be at least 1, and group={self.group} at least 2, for rollouts are compared")
+        if self.loop.prefetch:
+            raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
+        for task in self.tasks:
+            for reward in task.rewards:
+                if reward not in REWARDS and ":" not in reward:
+                    raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, REWARDS)}")
+        fill(Defaults(), self.defaults, "defaults.")
+
+    @property
+    def active(self) -> tuple[TaskPlan, ...]:
+        """Tasks that take part."""
+        return tuple(task for task in self.tasks if task.prompts)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
+    """The run of a YAML file, with `key=value` settings on top. Raises InputError for what is unknown, mistyped or does not fit."""
+    found = mappings(path, overrides)
+    if len(found) != 1:
+        raise InputError(f"{path} holds {len(found)} runs; reinforcement learning takes one")
+    config = fill(RLConfig(out="runs/rl"), found[0])
+    return _debug(config) if config.debug else config
+
+
+def _debug(config: RLConfig) -> RLConfig:
+    """The same run at a size that takes seconds; what it starts from and where it writes stay."""
+    tasks = tuple(
+        replace(task, prompts=min(task.prompts, 2), decoding=replace(task.decoding, max_new_tokens=32, image_steps=4))
+        for task in config.tasks
+    )
+    return replace(
+        config,
+        steps=4,
+        group=4,
+        tasks=tasks,
+        model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
+        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6),
+        data=replace(config.data, held_out=2, num_samples=1),
+        loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
+    )

@@ -1,0 +1,93 @@
+"""What passes between the parts of reinforcement learning.
+
+Prompt   what is asked, and what a reward may know about the right answer
+Sample   what came back, as text and picture: all that a reward sees
+Part     a stretch of tokens that the sampler filled: an answer, the thinking before a drawing, an image
+Rollout  one answer to a prompt: its sample and its parts
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+from torch import Tensor
+
+from mmada.canvas import Canvas, Field
+from mmada.data.emoji import Example
+from mmada.data.records import Task
+from mmada.prompt import messages_of
+from mmada.request import ChatRequest, DrawRequest
+
+__all__ = ["Part", "Prompt", "Rollout", "Sample"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Prompt:
+    """A request, and what its rewards may compare the answer with."""
+
+    task: Task
+    index: int
+    """of the prompt among those of its task; with the seed it decides everything that is drawn for it"""
+    request: ChatRequest | DrawRequest
+    reference: str = ""
+    """the right answer; empty where there is none"""
+    example: Example | None = None
+    """where the prompt comes from, in the emoji world"""
+
+    @property
+    def text(self) -> str:
+        """What the user said last."""
+        if isinstance(self.request, DrawRequest):
+            return self.request.prompt
+        return messages_of(self.request.messages)[-1].content
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Sample:
+    """One answer to a prompt, as a reward sees it."""
+
+    prompt: Prompt
+    text: str = ""
+    """everything that was written up to the end token, tags included; of a drawing that was thought about, the thinking"""
+    thinking: str | None = None
+    answer: str = ""
+    """the text without its thinking"""
+    image: Image.Image | None = None
+    num_tokens: int = 0
+    """of the text, its end token included"""
+    has_ended: bool = True
+    """whether an end token was written; a drawing without thinking has none to write"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Part:
+    """One field that the sampler filled, and how.
+
+    canvas       the row with its N slots filled, and that field alone
+    num_tokens   leading slots that count: up to and including the first end token; all of an image
+    steps        (N,) int64, the step in which a slot was committed; -1: filled without one, behind the end. None: not recorded
+    """
+
+    canvas: Canvas
+    num_tokens: int
+    is_image: bool
+    temperature: float
+    """of the proposals; 0 was the arg max"""
+    block_length: int | None
+    sees_ahead: bool
+    """as in sampling.Recipe: whether the open slots behind the active block were seen"""
+    steps: Tensor | None = None
+
+    @property
+    def field(self) -> Field:
+        return self.canvas.fields[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Rollout:
+    """One answer to a prompt. A drawing that was thought about has two parts, everything else one."""
+
+    sample: Sample
+    parts: tuple[Part, ...]
+    seed: int

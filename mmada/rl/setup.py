@@ -1,0 +1,206 @@
+"""From a configuration to a task: networks, prompts, rewards and export are put together here.
+
+run(config)     train, or go on with, one run
+out/            config.yaml  metrics.jsonl  tensorboard/  samples/  state/  model/ (what from_pretrained takes)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+
+from accelerate import PartialState
+
+from mmada.checkpoint import find
+from mmada.data import Epochs, Record, Source, TableStream, lengths_of, open_source, select
+from mmada.data.emoji.split import Split
+from mmada.errors import InputError
+from mmada.jobs import Planner
+from mmada.prompt import Prompts as Speech
+from mmada.request import Defaults
+from mmada.rl.config import REWARDS, RLConfig, TaskPlan
+from mmada.rl.prompts import EmojiPrompts, Prompts, RecordPrompts
+from mmada.rl.rewards import Reward, artwork, emoji, pictures, text
+from mmada.rl.step import Policy
+from mmada.rl.task import RLTask
+from mmada.train import networks, state
+from mmada.train.config import TrainConfig, fill
+from mmada.train.contract import Outcome, Report
+from mmada.train.loop import train
+from mmada.train.setup import export, plain
+from mmada.train.stages import STAGES
+
+__all__ = ["build_task", "run"]
+
+_KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
+"""Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
+
+
+def run(
+    config: RLConfig,
+    *,
+    on_step: Callable[[Report], None] | None = None,
+    load_verifier: Callable[[Path], emoji.Verifier] | None = None,
+) -> Outcome:
+    """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
+
+    load_verifier  file of weights -> verifier of pictures, for config.verifier
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    task = build_task(config, load_verifier=load_verifier)
+    _record(config, out)
+    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step)
+
+
+def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifier] | None = None) -> RLTask:
+    """Networks with the weights that a run begins with, its prompts and rewards. Raises InputError for parts that do not fit together."""
+    if not config.active:
+        raise InputError("no task has prompts; set tasks.text.prompts=8, for example, with rewards")
+    if not config.model.start and not config.debug:
+        raise InputError("model.start='' is empty; reinforcement learning begins with a trained model: name one, or set debug=true")
+    base = TrainConfig(
+        stage=STAGES["finetune"],
+        out=config.out,
+        seed=config.seed,
+        model=config.model,
+        net=config.net,
+        loop=config.loop,
+        lora=config.lora,
+        debug=config.debug,
+    )
+    start = find(config.model.start) if config.model.start else None
+    images = networks.image_tokenizer(base, start)
+    tokens = networks.text_tokenizer(base, start)
+    model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
+    defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
+    speech = Speech(model.config.layout, tokens, defaults.style)
+    planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
+    for plan in config.active:
+        recipe = plan.decoding.text(planner)
+        if config.objective.law == "whole" and not recipe.sees_ahead and plan.name != "draw":
+            raise InputError("objective.law='whole' shows the room behind the active block, which this model never sees; use auto or block")
+    policy = Policy(model, max_tokens=config.max_tokens)
+    reference = None
+    if config.objective.kl_weight:
+        # Adapters begin at 0: without them the model is its own reference. Everything else needs a copy.
+        reference = policy if config.lora.rank else copy.deepcopy(policy).eval().requires_grad_(False)
+    if config.loop.compile:
+        networks.compile_blocks(policy)
+    num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
+    verifier = _verifier(config, load_verifier)
+    return RLTask(
+        config=config,
+        module=policy,
+        planner=planner,
+        sources=_prompts(config, speech, defaults, "train", context=planner.context, num_codes=num_codes),
+        rewards={
+            plan.name: {name: (float(weight), _reward(name, plan, config, planner, verifier)) for name, weight in plan.rewards.items()}
+            for plan in config.active
+        },
+        reference=reference,
+        held_out=_prompts(config, speech, defaults, "test", context=planner.context, num_codes=num_codes),
+        on_export=partial(export, model=model, images=images, prompts=speech, defaults=defaults, has_adapter=bool(config.lora.rank)),
+    )
+
+
+def _verifier(config: RLConfig, load: Callable[[Path], emoji.Verifier] | None) -> emoji.Verifier:
+    if config.verifier == "artwork":
+        return artwork.match
+    if load is None or not Path(config.verifier).is_file():
+        raise InputError(
+            f"verifier={config.verifier!r} is no file of weights that can be loaded here; use artwork, or `mmada rl` with a file"
+        )
+    return load(Path(config.verifier))
+
+
+def _reward(name: str, plan: TaskPlan, config: RLConfig, planner: Planner, verifier: emoji.Verifier) -> Reward:
+    """The reward of a name; weights of learned ones are loaded here."""
+    if ":" in name:
+        return _own(name)
+    scorers, device = config.scorers, str(PartialState().device)
+    room = plan.decoding.max_new_tokens or planner.defaults.max_thinking_tokens
+    makers: Mapping[str, Callable[[], Reward]] = {
+        "format": lambda: text.think_format,
+        "brevity": lambda: partial(text.brevity, room=room),
+        "exact": lambda: text.exact,
+        "math": lambda: text.math_verified,
+        "correct": lambda: emoji.correct,
+        "caption": lambda: emoji.caption,
+        "drawn": lambda: partial(emoji.drawn, verifier=verifier),
+        "objects": lambda: partial(emoji.objects_in_common, verifier=verifier),
+        "clip": lambda: pictures.clip_score(scorers.clip, device=device),
+        "caption_clip": lambda: pictures.clip_score(scorers.clip, device=device, caption=True),
+        "pick": lambda: pictures.pick_score(scorers.pick, device=device),
+        "image_reward": lambda: pictures.image_reward(scorers.image_reward, device=device),
+        "hps": lambda: pictures.hps(scorers.hps),
+    }
+    assert set(makers) == set(REWARDS)
+    return makers[name]()
+
+
+def _own(name: str) -> Reward:
+    """package.module:function, from the Python path. Raises InputError if it is not there."""
+    module, _, function = name.partition(":")
+    try:
+        found: Reward = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"reward {name!r} cannot be imported ({error}); put its folder on PYTHONPATH, and write package.module:function"
+        ) from error
+    return found
+
+
+def _prompts(config: RLConfig, speech: Speech, defaults: Defaults, split: Split, *, context: int, num_codes: int) -> dict[str, Prompts]:
+    """Task -> prompts, of the training or the test side; without records for the test, none."""
+    if config.data.name == "emoji":
+        return {
+            plan.name: EmojiPrompts(plan.name, seed=config.seed, split=split, think=plan.think, kinds=plan.kinds) for plan in config.active
+        }
+    path = config.data.path if split == "train" else config.data.eval_path
+    if not path:
+        return {}
+    reader = open_source(Source(path=path))
+    if isinstance(reader, TableStream):
+        raise InputError(
+            f"data.path={path!r} can only be read in order; give records that can be read by number, such as a JSON lines file"
+        )
+    found: dict[str, Prompts] = {}
+    for plan in config.active:
+        room = (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + len(speech.encode(defaults.style.thinking))
+
+        def reason(record: Record, name: str = plan.name, room: int = room) -> str | None:
+            if record.task != name or not record.turns:
+                return "another task"
+            given = lengths_of(record, speech, num_image_tokens=num_codes).given
+            return "the prompt and its room are longer than the context" if given + room > context else None
+
+        chosen = select(reader, reason)
+        if not len(chosen):
+            raise InputError(
+                f"data.path={path!r} holds no record of task {plan.name} that fits; see `mmada data check`, or set its prompts=0"
+            )
+        found[plan.name] = RecordPrompts(Epochs(chosen, seed=config.seed, shuffle=split == "train"), seed=config.seed, think=plan.think)
+    return found
+
+
+def _record(config: RLConfig, out: Path) -> None:
+    """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
+    import yaml
+
+    values = yaml.safe_load(yaml.safe_dump(plain(asdict(config))))
+    file = out / "config.yaml"
+    if file.exists() and state.latest(out / "state") is not None:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        changed = [name for name in _KEPT if before.get(name) != values[name]]
+        if changed:
+            raise InputError(
+                f"{out} holds a run with other settings of {', '.join(changed)} (see {file}), which cannot be continued; "
+                "restore them, or start afresh (--fresh)"
+            )
+    if PartialState().is_main_process:
+        file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,398 @@
+"""Reinforcement learning as a `Task` of the training loop.
+
+    step s = round r * mu + update n
+    n = 0    prompts of round r -> rollouts by the current weights -> rewards -> advantages -> views for all mu updates
+             -> old and reference log-probabilities on those views: an Experience
+    each n   the n-th batches of the experience -> new log-probabilities -> objective -> the loop's optimizers
+
+Rollouts depend on the weights, the seed and the round alone. An experience that is not used up is part of every save, so a run that is
+stopped within a round goes on with the same rollouts, masks and log-probabilities: resuming gives the same weights, bit for bit.
+
+Every process takes whole groups (prompts r, r + R, ...), so that advantages need no messages, except those scaled by the whole batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from mmada.canvas import Query
+from mmada.errors import CheckpointError, InputError
+from mmada.jobs import Planner
+from mmada.rl.advantage import Advantages, advantages
+from mmada.rl.batch import PolicyBatch, Trained, collate
+from mmada.rl.config import RLConfig, TaskPlan
+from mmada.rl.prompts import Prompts
+from mmada.rl.records import Prompt, Rollout
+from mmada.rl.rewards import Reward, Scores, combine
+from mmada.rl.rollout import Decoding, roll_out
+from mmada.rl.step import Policy, frozen_adapters, terms
+from mmada.train.seeds import integer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Experience", "Measures", "RLTask"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Experience:
+    """What a round's updates learn from: `batches[n]` are the micro-batches of update n. first_step is that of update 0."""
+
+    first_step: int
+    batches: tuple[tuple[PolicyBatch, ...], ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"first_step": self.first_step, "batches": [[batch.state_dict() for batch in part] for part in self.batches]}
+
+    @classmethod
+    def from_state_dict(cls, values: Mapping[str, Any]) -> Experience:
+        return cls(values["first_step"], tuple(tuple(map(PolicyBatch.from_state_dict, part)) for part in values["batches"]))
+
+
+class Measures:
+    """Sums and counts for the log, by name; names without a value are there all the same, for every process must report the same."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+        self._values = {name: [0.0, 0.0] for name in self._names}
+
+    def add(self, name: str, values: Tensor | Sequence[float]) -> None:
+        """Each of the values counts as one."""
+        found = torch.as_tensor(values, dtype=torch.float64).detach().flatten()
+        entry = self._values[name]
+        entry[0] += float(found.sum())
+        entry[1] += len(found)
+
+    def take(self) -> dict[str, tuple[float, float]]:
+        """Everything since the last call."""
+        taken = {name: (values[0], values[1]) for name, values in self._values.items()}
+        self._values = {name: [0.0, 0.0] for name in self._names}
+        return taken
+
+
+_MEASURES = (
+    "reward",
+    "advantage",
+    "signal",
+    "empty",
+    "failed",
+    "unfinished",
+    "distinct",
+    "length",
+    "kl",
+    "ratio",
+    "ratio_change",
+    "clipped",
+    "entropy",
+    "logp",
+)
+"""Of each task; docs/rl.md says what they mean."""
+
+
+@dataclass(slots=True)
+class RLTask:
+    """Train a policy on rewarded rollouts.
+
+    sources    task -> its prompts; held_out: prompts that are never trained on, for evaluation and samples
+    rewards    task -> name -> (weight, reward)
+    reference  what the policy stays near: a frozen copy, or `module` itself, which then is meant without its adapters; None: nothing
+    on_export  write the model for users: (directory, state dict of the model) -> files
+    """
+
+    config: RLConfig
+    module: Policy
+    planner: Planner
+    sources: Mapping[str, Prompts]
+    rewards: Mapping[str, Mapping[str, tuple[float, Reward]]]
+    reference: Policy | None = None
+    held_out: Mapping[str, Prompts] = field(default_factory=dict)
+    on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
+    experience: Experience | None = None
+    latest: list[tuple[Rollout, float, float]] = field(default_factory=list)
+    """rollouts of the last round in this process, with reward and advantage"""
+    _model: nn.Module = field(init=False)
+    _accelerator: Accelerator | None = None
+    _measures: Measures = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._model = self.module
+        names = [f"{name}/{task.name}" for task in self.config.active for name in _MEASURES]
+        names += [f"reward/{task.name}/{reward}" for task in self.config.active for reward in self.rewards[task.name]]
+        self._measures = Measures([*names, "rollout_seconds"])
+
+    # What the loop asks for.
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(task.name for task in self.config.active)
+
+    @property
+    def coefficients(self) -> Tensor:
+        return torch.tensor([float(task.weight) for task in self.config.active])
+
+    def prepared(self, accelerator: Accelerator, model: nn.Module) -> None:
+        self._accelerator, self._model = accelerator, model
+        if self.reference is not None:
+            self.reference.to(accelerator.device)
+        accelerator.register_save_state_pre_hook(self._save)
+        accelerator.register_load_state_pre_hook(self._load)
+
+    def measures(self) -> dict[str, tuple[float, float]]:
+        return self._measures.take()
+
+    def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> tuple[PolicyBatch, ...]:
+        """The micro-batches of a step; the first of a round samples.
+
+        Raises InputError if a save within a round is gone on with by another number of updates or micro-batches.
+        """
+        updates = self.config.objective.updates
+        first = step - step % updates
+        if self.experience is None or self.experience.first_step != first:
+            if step != first:
+                raise InputError(
+                    f"step {step} is within a round of objective.updates={updates}, and its rollouts are not in the save; start afresh"
+                )
+            self.experience = self._experience(step, rank=rank, world=world, accumulate=accumulate)
+        found = self.experience.batches
+        if len(found) != updates or len(found[0]) != accumulate:
+            raise InputError(
+                f"the save is within a round of objective.updates={len(found)} and loop.accumulate={len(found[0])}, not {updates} and {accumulate}; "
+                "go on with those, and change them between rounds"
+            )
+        return found[step - first]
+
+    def losses(self, model: nn.Module, batch: PolicyBatch, device: torch.device) -> Tensor:
+        batch = batch.to(device)
+        new, entropy = model(batch).unbind(0)
+        found = terms(batch, new, self.config.objective)
+        loss = batch.share * (found.policy + self.config.objective.kl_weight * found.kl)
+        with torch.no_grad():
+            for i, name in enumerate(self.names):
+                own, scored, ratios = batch.task == i, batch.task[batch.sequence] == i, batch.task[found.sequence] == i
+                self._measures.add(f"kl/{name}", found.kl[own])
+                self._measures.add(f"ratio/{name}", found.ratio[ratios])
+                self._measures.add(f"ratio_change/{name}", (found.ratio[ratios] - 1).abs())
+                self._measures.add(f"clipped/{name}", found.is_clipped[ratios].float())
+                self._measures.add(f"entropy/{name}", entropy[scored])
+                self._measures.add(f"logp/{name}", new[scored])
+        sums = loss.new_zeros(len(self.names)).index_add(0, batch.task, loss)
+        return sums if len(new) else sums + new.sum()  # nothing to learn from: a gradient of 0
+
+    def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> dict[str, tuple[float, float]]:
+        """eval/TASK, the reward of the likeliest answers to held-out prompts, and eval/TASK/PART."""
+        values: dict[str, tuple[float, float]] = {}
+        for task in self.config.active:
+            if task.name not in self.held_out:
+                continue
+            _, scores = self._answered(task, range(rank, self.config.data.held_out, world), device)
+            total = [value for value in scores.total if value == value]
+            values[f"eval/{task.name}"] = (sum(total), len(total))
+            for name in self.rewards[task.name]:
+                part = [value for value in scores.parts.get(name, ()) if value is not None and value == value]
+                values[f"eval/{task.name}/{name}"] = (sum(part), len(part))
+        return values
+
+    def sample(self, directory: Path) -> None:
+        """held_out.jsonl and rollouts.jsonl: prompt, text and rewards of each sample; pictures beside them."""
+        directory.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for task in self.config.active:
+            if task.name not in self.held_out or not self.config.data.num_samples:
+                continue
+            rollouts, scores = self._answered(task, range(self.config.data.num_samples), next(self.module.parameters()).device)
+            for i, rollout in enumerate(rollouts):
+                parts = {name: values[i] for name, values in scores.parts.items()}
+                lines.append(_line(rollout, directory / f"held-out-{task.name}-{i}.png", reward=_json(scores.total[i]), parts=parts))
+        _write(directory / "held_out.jsonl", lines)
+        shown: dict[str, int] = {}
+        lines = []
+        for rollout, reward, advantage in self.latest:
+            name, i = rollout.sample.prompt.task, shown.setdefault(rollout.sample.prompt.task, 0)
+            if i < self.config.group:
+                lines.append(_line(rollout, directory / f"rollout-{name}-{i}.png", reward=_json(reward), advantage=advantage))
+                shown[name] += 1
+        _write(directory / "rollouts.jsonl", lines)
+
+    def export(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
+        if self.on_export is not None:
+            self.on_export(directory, {name.removeprefix("model."): tensor for name, tensor in weights.items()})
+
+    # A round.
+
+    def _experience(self, step: int, *, rank: int, world: int, accumulate: int) -> Experience:
+        begin = time.monotonic()
+        device = next(self.module.parameters()).device
+        trained: list[tuple[int, list[tuple[Trained, ...]]]] = []
+        self.latest = []
+        with torch.no_grad():
+            for i, task in enumerate(self.config.active):
+                rollouts, found = self._round(task, step, rank, world, device)
+                for j, rollout in enumerate(rollouts):
+                    group, place = divmod(j, self.config.group)
+                    if bool(found.is_kept[group, place]):
+                        trained.append((i, self._views(rollout, step, i, float(found.values[group, place]))))
+            self._measures.add("rollout_seconds", [time.monotonic() - begin])
+            batches = tuple(
+                tuple(self._with_logps(self._batch(trained[micro::accumulate], n), n, device) for micro in range(accumulate))
+                for n in range(self.config.objective.updates)
+            )
+        return Experience(step, batches)
+
+    def _round(self, task: TaskPlan, step: int, rank: int, world: int, device: torch.device) -> tuple[list[Rollout], Advantages]:
+        """The rollouts of one task, and their advantages (P, G)."""
+        c = self.config
+        number = step // c.objective.updates
+        indices = range(number * task.prompts + rank, (number + 1) * task.prompts, world)
+        rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
+        scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
+        total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
+        found = advantages(total.view(-1, c.group), scale=c.scale, drop_flat=c.drop_flat, total=self._added)
+        self._note(task, rollouts, scores, total, found)
+        self.latest += zip(rollouts, total.tolist(), found.values.flatten().tolist(), strict=True)
+        return rollouts, found
+
+    def _total(self, rollout: Rollout, total: float) -> float:
+        """The reward, after what is to happen to texts without an end."""
+        if rollout.sample.has_ended or self.config.unfinished == "score":
+            return total
+        return 0.0 if self.config.unfinished == "zero" and total == total else float("nan")
+
+    def _views(self, rollout: Rollout, step: int, task: int, advantage: float) -> list[tuple[Trained, ...]]:
+        """For each update, the rollout's parts with their views."""
+        settings = self.config.objective
+        plans = [
+            settings.plan(part, Generator().manual_seed(integer("views", rollout.seed, step, p))) for p, part in enumerate(rollout.parts)
+        ]
+        share = 1 / len(rollout.parts)
+        return [
+            tuple(
+                Trained(part=part, views=plan[n], advantage=advantage, task=task, share=share)
+                for part, plan in zip(rollout.parts, plans, strict=True)
+            )
+            for n in range(settings.updates)
+        ]
+
+    def _batch(self, trained: Sequence[tuple[int, list[tuple[Trained, ...]]]], update: int) -> PolicyBatch:
+        counts = torch.zeros(len(self.names))
+        for task, _ in trained:
+            counts[task] += 1
+        return collate([part for _, updates in trained for part in updates[update]], layout=self.planner.layout, normalisers=counts)
+
+    def _with_logps(self, batch: PolicyBatch, update: int, device: torch.device) -> PolicyBatch:
+        """The batch with what is compared with. The first update is compared with itself, so it needs no pass for the old policy."""
+        on_device, old, ref = batch.to(device), None, None
+        if update and self.config.objective.objective.has_ratio:
+            old = self._model(on_device)[0].cpu()
+        if self.reference is self.module:
+            with frozen_adapters(self.module):
+                ref = self._model(on_device)[0].cpu()
+        elif self.reference is not None:
+            with self._accelerator.autocast() if self._accelerator is not None else nullcontext():
+                ref = self.reference(on_device)[0].cpu()
+        return replace(batch, old=old, ref=ref)
+
+    def _rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, num: int, seed: int, device: torch.device) -> list[Rollout]:
+        return roll_out(
+            prompts,
+            self.planner,
+            self._denoise,
+            decoding,
+            num=num,
+            seed=seed,
+            device=device,
+            record=self.config.objective.objective.needs_steps,
+            agree=self._agree,
+        )
+
+    def _answered(self, task: TaskPlan, indices: Sequence[int], device: torch.device) -> tuple[list[Rollout], Scores]:
+        """Answers to held-out prompts as users get them, the likeliest ones if they are texts, and their rewards."""
+        usual = Decoding(temperature=0.0, max_new_tokens=task.decoding.max_new_tokens)
+        with torch.no_grad():
+            rollouts = self._rollouts(self.held_out[task.name].take(indices), usual, 1, 0, device)
+        return rollouts, combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
+
+    def _note(self, task: TaskPlan, rollouts: Sequence[Rollout], scores: Scores, total: Tensor, found: Advantages) -> None:
+        m, name = self._measures, task.name
+        known = ~found.is_failed
+        m.add(f"reward/{name}", total.view_as(known)[known])
+        for part, values in scores.parts.items():
+            m.add(f"reward/{name}/{part}", [value for value in values if value is not None and value == value])
+        m.add(f"advantage/{name}", found.values.abs())
+        m.add(f"signal/{name}", (~found.is_empty & ~found.is_flat).float())
+        m.add(f"empty/{name}", found.is_empty.float())
+        m.add(f"failed/{name}", found.is_failed.float())
+        m.add(f"unfinished/{name}", [float(not rollout.sample.has_ended) for rollout in rollouts])
+        m.add(f"length/{name}", [float(rollout.sample.num_tokens) for rollout in rollouts if rollout.sample.num_tokens])
+        for start in range(0, len(rollouts), self.config.group):
+            group = rollouts[start : start + self.config.group]
+            kinds = {tuple(tuple(part.canvas.tokens[part.field.positions].tolist()) for part in rollout.parts) for rollout in group}
+            m.add(f"distinct/{name}", [len(kinds) / len(group)])
+
+    # Processes.
+
+    def _denoise(self, queries: Sequence[Query]) -> list[Tensor]:
+        logits: list[Tensor] = self._model(queries=queries)
+        return logits
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self._accelerator is not None and self._accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
+
+    def _agree(self, has_work: bool) -> bool:
+        """Whether any process has work, where a forward pass of one needs all of them."""
+        if not self._is_sharded:
+            return has_work
+        return bool(self._added(torch.tensor([float(has_work)])) > 0)
+
+    def _added(self, own: Tensor) -> Tensor:
+        if self._accelerator is None or self._accelerator.num_processes == 1:
+            return own
+        total: Tensor = self._accelerator.reduce(own.float().to(self._accelerator.device), reduction="sum")
+        return total.cpu()
+
+    # Saves.
+
+    def _save(self, models: object, weights: object, directory: str) -> None:
+        assert self._accelerator is not None
+        values = {"world": self._accelerator.num_processes, "experience": self.experience and self.experience.state_dict()}
+        torch.save(values, _file(directory, self._accelerator.process_index))
+
+    def _load(self, models: object, directory: str) -> None:
+        assert self._accelerator is not None
+        file = _file(directory, self._accelerator.process_index)
+        values: dict[str, Any] = torch.load(file, weights_only=True) if file.exists() else {"world": 0}
+        if values["world"] != self._accelerator.num_processes:
+            raise CheckpointError(
+                f"{directory} was saved by another number of processes than {self._accelerator.num_processes}; go on with as many"
+            )
+        self.experience = Experience.from_state_dict(values["experience"]) if values["experience"] else None
+
+
+def _file(directory: str, rank: int) -> Path:
+    return Path(directory) / f"experience-{rank}.pt"
+
+
+def _json(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _line(rollout: Rollout, picture: Path, **values: object) -> dict[str, object]:
+    s = rollout.sample
+    line = {"task": s.prompt.task, "prompt": s.prompt.text, "reference": s.prompt.reference, "text": s.text, **values}
+    if s.image is not None:
+        s.image.save(picture)
+        line["picture"] = picture.name
+    return line
+
+
+def _write(file: Path, lines: Iterable[Mapping[str, object]]) -> None:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

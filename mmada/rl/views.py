@@ -1,0 +1,241 @@
+"""Noised looks at a rollout: which of its tokens are masked, which are scored, with which weight. The question stays as it is.
+
+    part       question  t t t t | t t t t | t t e . .        8 slots in blocks of 4, then t t and the end; two slots of fill
+    whole      question  t M t M | M t t M | M t t M M        any slots; the fill is masked and never scored (the published models)
+    block      question  t t t t | M t M t                    a clean beginning, one noised block, and what lies behind it cut off
+               question  t t t t | M t M t | M M M M M        ... or masked, if the model sees it (Recipe.sees_ahead)
+
+A plan is drawn once for a rollout, a tuple of views for each update, and stored: new, old and reference policy are compared on the same
+masks. That is worth a factor of twenty in the noise of the ratio.
+
+    drawn by       views of an update                                                     an update's weighted log p estimates
+    structured     one a block; k masked, by times spread over the updates                likelihood bound / tokens, in expectation
+    all_masked     one a block, everything masked, and a part of the question             mean-field likelihood / tokens
+    complementary  two a block, what the first masks the second shows: each token once    likelihood bound / tokens, k in a band
+    recorded       one for `shrink` steps of the sampler, as it saw them                  mean over steps of its own log p
+    stratified     `draws` a block with evenly spread k                                   likelihood bound / tokens
+
+The weights of an update add up to 1 (stratified: in expectation), so ratios and clipping mean the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from mmada.diffusion.schedule import cosine
+from mmada.errors import InputError
+from mmada.rl.records import Part
+
+if TYPE_CHECKING:
+    from mmada.rl.objective import Settings
+
+__all__ = [
+    "Block",
+    "Law",
+    "Plan",
+    "Reading",
+    "View",
+    "all_masked",
+    "blocks_of",
+    "complementary",
+    "recorded",
+    "stratified",
+    "structured",
+    "times",
+]
+
+T = TypeVar("T")
+
+Law: TypeAlias = Literal["whole", "block"]
+Reading: TypeAlias = Literal["spacing", "algorithm"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """One forward row.
+
+    is_masked  (N,) bool    slots that hold the mask
+    weight     (N,) float64 of scored slots, which are masked; 0 elsewhere
+    num_kept   leading slots that are in the row; those behind are cut off
+    given      (L,) bool    given positions that are masked too, or None
+    """
+
+    is_masked: Tensor
+    weight: Tensor
+    num_kept: int
+    given: Tensor | None = None
+
+
+Plan: TypeAlias = "tuple[tuple[View, ...], ...]"
+"""For each update, the views of one part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots behind `stop` are masked or cut off."""
+
+    start: int
+    stop: int
+    num_kept: int
+
+
+def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
+    """The blocks of what counts. An image is one block.
+
+    Raises InputError if the whole answer is to be noised for a model that never sees behind its active block.
+    """
+    n, room = part.num_tokens, len(part.field.positions)
+    if part.is_image or (law == "whole" and part.sees_ahead):
+        return (Block(0, n, room),)
+    if law == "whole":
+        raise InputError("law='whole' shows what lies behind the active block, and sees_ahead=False models never see it; use law='block'")
+    width = part.block_length or room
+    starts = range(0, n, width)
+    return tuple(Block(s, min(s + width, n), room if part.sees_ahead else min(s + width, room)) for s in starts)
+
+
+def times(reading: Reading, start: float, updates: int) -> tuple[float, ...]:
+    """Times in [0, 1] of the updates 1..mu, from a start in [0, 1): what share is masked. Source: MMaDA, algorithm 1 and section 5.2.
+
+    spacing    t_1 + (n - 1) / mu, wrapped: the paper's example (100, 300, 500, 700, 900 of 1000). Each time alone is uniform
+    algorithm  floor((n - 1) / (mu - 1) (T - t_1) + t_1) with T = 1000, to the letter: the last is 1, and high ratios come more often
+    """
+    if reading == "spacing":
+        return tuple((start + n / updates) % 1.0 for n in range(updates))
+    first = int(start * 1000)
+    return tuple(((n * (1000 - first)) // max(updates - 1, 1) + first) / 1000 for n in range(updates))
+
+
+# The plans. Each: (part, settings, generator) -> views for each update.
+
+
+def structured(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """UniGRPO: exactly k of a block's n slots, k by `times` from a random start; images take k from the cosine schedule."""
+    blocks = blocks_of(part, settings.law_of(part))
+    starts = torch.rand(len(blocks), generator=generator, dtype=torch.float64).tolist()
+    at = [times(settings.reading, start, settings.updates) for start in starts]
+    plan = []
+    for n, (some, factor) in enumerate(_some(range(len(blocks)), settings, generator)):
+        plan.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
+    return tuple(plan)
+
+
+def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """diffu-GRPO: every slot of a block masked, and each given position with probability `prompt_ratio`, drawn anew for each update."""
+    blocks = blocks_of(part, settings.law_of(part))
+    can_hide = part.canvas.attend & ~part.canvas.is_open
+    plan = []
+    for some, factor in _some(blocks, settings, generator):
+        draw = torch.rand(len(can_hide), generator=generator, dtype=torch.float64)
+        given = can_hide & (draw < settings.prompt_ratio)
+        views = []
+        for block in some:
+            slots = torch.arange(block.start, block.stop)
+            views.append(_view(part, block, slots, factor / part.num_tokens, given if bool(given.any()) else None))
+        plan.append(tuple(views))
+    return tuple(plan)
+
+
+def complementary(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """Coupled masks: a mask of a share in [ratio_low, ratio_high] and its complement, so that each token is scored once."""
+    low, high = settings.ratio_low, settings.ratio_high
+    plan = []
+    for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
+        views: list[View] = []
+        for block in some:
+            t = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+            count = min(_count(part, block, t), max(1, block.stop - block.start - 1))
+            views += _masking(part, block, count, factor, generator, both=True)
+        plan.append(tuple(views))
+    return tuple(plan)
+
+
+def stratified(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """SPG: `draws` views of each block with evenly spread counts. Every token may be masked in several of them, or in none."""
+    draws = settings.draws
+    plan = []
+    for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
+        views: list[View] = []
+        for block in some:
+            for t in times("spacing", float(torch.rand((), generator=generator, dtype=torch.float64)), draws):
+                views += _masking(part, block, _count(part, block, t), factor / draws, generator)
+        plan.append(tuple(views))
+    return tuple(plan)
+
+
+def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """TraceRL: the states that the sampler went through. A view masks what was open at its first step, and scores what was committed in
+    it or the `shrink` - 1 steps that follow; each view weighs the same, and so does each token in it.
+
+    Raises InputError if the rollout was not recorded.
+    """
+    if part.steps is None:
+        raise InputError("the trace objective needs rollouts with their steps; sample with record=True")
+    counts = torch.arange(len(part.steps)) < part.num_tokens
+    width = None if part.is_image or part.sees_ahead else part.block_length
+    groups: list[list[int]] = []
+    block = -1
+    for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):
+        own = 0 if width is None else int((part.steps == step).nonzero()[0]) // width
+        if own != block or len(groups[-1]) == settings.shrink:
+            groups.append([])
+        block = own
+        groups[-1].append(step)
+    plan = []
+    for some, factor in _some(groups, settings, generator):
+        views = []
+        for steps in some:
+            is_scored = counts & torch.isin(part.steps, torch.tensor(steps))
+            is_masked = (part.steps < 0) | (part.steps >= steps[0])
+            room = len(part.steps)
+            kept = room if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, room)
+            weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
+            views.append(View(is_masked, weight, kept))
+        plan.append(tuple(views))
+    return tuple(plan)
+
+
+# Parts of plans.
+
+
+def _some(items: Iterable[T], settings: Settings, generator: Generator) -> list[tuple[list[T], float]]:
+    """For each update, which items take part, and the factor that makes up for the others; with `max_blocks`, updates take turns."""
+    items = list(items)
+    size = min(settings.max_blocks or len(items), len(items))
+    if size == len(items):
+        return [(items, 1.0)] * settings.updates
+    order = torch.randperm(len(items), generator=generator).tolist()
+    picks = [sorted(order[(n * size + j) % len(items)] for j in range(size)) for n in range(settings.updates)]
+    return [([items[i] for i in chosen], len(items) / size) for chosen in picks]
+
+
+def _count(part: Part, block: Block, t: float) -> int:
+    """How many of a block's slots are masked at time t in [0, 1]: uniform in 1..n for text; by the cosine schedule for images."""
+    size = block.stop - block.start
+    if part.is_image:
+        return min(size, max(1, round(size * float(cosine.mask_ratio(torch.tensor(1 - t, dtype=torch.float64))))))
+    return min(size, 1 + int(t * size))
+
+
+def _masking(part: Part, block: Block, count: int, factor: float, generator: Generator, *, both: bool = False) -> list[View]:
+    """A view with `count` of a block's slots masked, and, with both, that of the others, each token with the weight 1 / tokens."""
+    size = block.stop - block.start
+    order = block.start + torch.randperm(size, generator=generator)
+    if not both:
+        return [_view(part, block, order[:count], factor * size / (count * part.num_tokens))]
+    halves = [half for half in (order[:count], order[count:]) if len(half)]
+    return [_view(part, block, half, factor / part.num_tokens) for half in halves]
+
+
+def _view(part: Part, block: Block, slots: Tensor, weight: float, given: Tensor | None = None) -> View:
+    room = len(part.field.positions)
+    is_masked = torch.arange(room) >= block.stop
+    is_masked[slots] = True
+    weights = torch.zeros(room, dtype=torch.float64)
+    weights[slots] = weight
+    return View(is_masked, weights, block.num_kept, given)

@@ -1,0 +1,153 @@
+"""Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. Run as a script, it trains and is killed."""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmada.canvas import Canvas, Field
+from mmada.pipeline import MMaDA
+from mmada.prompt import Message
+from mmada.request import ChatRequest, DrawRequest
+from mmada.rl.config import RLConfig, TaskPlan
+from mmada.rl.objective import Settings
+from mmada.rl.records import Part, Prompt
+from mmada.rl.rollout import Decoding
+from mmada.rl.step import Policy
+from mmada.rl.task import RLTask
+from mmada.train import state
+from mmada.train.loop import Loop, train
+from mmada.train.optim import Optim
+
+QUIET = Loop(prefetch=0, log_every=1, eval_every=0, sample_every=0, save_every=0)
+ADAM = Optim(lr=3e-3, weight_decay=0.0, schedule="constant", warmup=1, clip=1.0)
+
+
+class Letters:
+    """Prompts of one task, each a letter."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def take(self, indices):
+        texts = [chr(ord("a") + index % 3) for index in indices]
+        make = (lambda t: DrawRequest(t, think=self.task == "reason_draw")) if "draw" in self.task else ChatRequest
+        return [Prompt(task=self.task, index=i, request=make(text), reference=text) for i, text in zip(indices, texts, strict=True)]
+
+
+def vowels(samples):
+    """The share of letters that come early in the alphabet."""
+    return [sum(c in "abcdefgh" for c in s.text) / max(1, len(s.text)) if s.image is None or s.text else None for s in samples]
+
+
+def brightness(samples):
+    return [None if s.image is None else float(np.asarray(s.image).mean()) / 255 for s in samples]
+
+
+def pipeline(*, dtype=torch.float32, sees_ahead=False, seed=0):
+    model = MMaDA.debug(seed=seed)
+    model.model.to(dtype)
+    model.defaults = replace(model.defaults, sees_ahead=sees_ahead, block_length=8, image_steps=4, reasons_in_one_row=False)
+    model.planner.defaults = model.defaults
+    return model
+
+
+def config(*names, out="unused", prompts=2, decoding=None, **changes):
+    decoding = decoding or Decoding(max_new_tokens=16, guidance_scale=0.0)
+    plans = tuple(TaskPlan(name=n, prompts=prompts, rewards={"format": 1.0}, decoding=decoding) for n in names or ("text",))
+    settings = {"group": 4, "optim": ADAM, "loop": QUIET, "steps": 4, "unfinished": "score", "debug": True, **changes}
+    return RLConfig(out=str(out), tasks=plans, **settings)
+
+
+def task(settings, *, rewards=None, model=None, reference=None, sources=None):
+    """rewards: {task: {name: (weight, function)}}; vowels for texts and brightness for drawings."""
+    model = model or pipeline()
+    usual = {"text": {"vowels": (1.0, vowels)}, "draw": {"brightness": (1.0, brightness)}}
+    usual["reason_draw"] = {**usual["text"], **usual["draw"]}
+    model.model.train()
+    policy = Policy(model.model)
+    if reference is None and settings.objective.kl_weight:
+        reference = Policy(pipeline().model)
+    names = [plan.name for plan in settings.active]
+    return RLTask(
+        config=settings,
+        module=policy,
+        planner=model.planner,
+        sources=sources or {name: Letters(name) for name in names},
+        rewards=rewards or {name: usual[name] for name in names},
+        reference=reference,
+        held_out={name: Letters(name) for name in names},
+    )
+
+
+def fit(job, out, *, steps=None, settings=None, reports=None):
+    c = job.config
+    return train(
+        job, c.optim, settings or c.loop, steps=steps or c.steps, out=Path(out), on_step=None if reports is None else reports.append
+    )
+
+
+def weights(job):
+    return {name: tensor.clone() for name, tensor in job.module.state_dict().items()}
+
+
+def part(model, ids, *, prompt="a", room=None, num_tokens=None, steps=None, temperature=1.0, sees_ahead=True, block_length=None):
+    """A text answer of given ids, filled with end tokens up to its room."""
+    layout = model.layout
+    canvas = model.prompts.chat([Message("user", prompt)], room or len(ids))
+    positions = canvas.fields[0].positions
+    tokens = canvas.tokens.clone()
+    tokens[positions] = torch.tensor([*ids, *[layout.eos_id] * (len(positions) - len(ids))])
+    return Part(
+        canvas=Canvas(tokens, canvas.attend, canvas.fields),
+        num_tokens=num_tokens or len(ids),
+        is_image=False,
+        temperature=temperature,
+        block_length=block_length,
+        sees_ahead=sees_ahead,
+        steps=None if steps is None else torch.tensor(steps),
+    )
+
+
+def picture(model, codes, *, steps=None):
+    """A drawing of given codes."""
+    canvas = model.prompts.t2i(torch.tensor(codes), "a")
+    (field,) = canvas.fields
+    canvas = Canvas(canvas.tokens, canvas.attend, (Field(field.positions, field.ids, field.num_total),))
+    return Part(
+        canvas=canvas,
+        num_tokens=len(codes),
+        is_image=True,
+        temperature=1.0,
+        block_length=None,
+        sees_ahead=True,
+        steps=None if steps is None else torch.tensor(steps),
+    )
+
+
+def main(out):
+    """Another process: dies in the middle of writing its third save, within a round."""
+    torch.set_num_threads(1)
+    whole = state.publish
+
+    def publish(scratch, target):
+        if target.name.endswith("3"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(scratch, target)
+
+    state.publish = publish
+    job = resumable()
+    fit(job, out, settings=replace(QUIET, save_every=1))
+
+
+def resumable():
+    """Two tasks, three updates of each batch of rollouts: a save after the second step lies within a round."""
+    return task(config("text", "draw", prompts=1, steps=6, objective=Settings(updates=3, kl_weight=0.1)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
