@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, serve, tokenize, train
+from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, rl, serve, tokenize, train
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -34,6 +34,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "info": info.info,
     "convert": convert.convert,
     "train": train.train,
+    "rl": rl.rl,
     "tokenize": tokenize.tokenize,
 }
 for verb, command in _VERBS.items():
