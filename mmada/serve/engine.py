@@ -44,8 +44,9 @@ __all__ = [
     "Order",
     "Piece",
     "Preview",
-    "Written",
+    "Thought",
     "Words",
+    "Written",
 ]
 
 _log = logging.getLogger("mmada.serve")
@@ -115,6 +116,14 @@ class Draft:
     pieces: tuple[Piece, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What was thought before a drawing, and what is drawn now."""
+
+    thinking: str | None
+    prompt: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Preview:
     """A drawing as it looks on the way."""
@@ -154,7 +163,7 @@ class Failed:
     error: MMaDAError
 
 
-Event = Begun | Words | Draft | Preview | Written | Drawn | Failed
+Event = Begun | Words | Draft | Thought | Preview | Written | Drawn | Failed
 
 
 @dataclass(slots=True, eq=False)
@@ -393,6 +402,7 @@ class Engine:
             live.denoising = None
             with self._changed:
                 self._scheduler.resize(live.ticket, job.num_evaluated)
+            live.tell(Thought(job.thinking, job.prompt))
         else:
             drawing = self._planner.result(job)
             assert isinstance(drawing, Drawing)

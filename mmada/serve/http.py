@@ -33,7 +33,7 @@ from mmada import __version__
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.serve.calls import Calls
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Words, Written
+from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Thought, Words, Written
 from mmada.serve.guard import Guard, error_body
 from mmada.serve.pictures import Pictures
 from mmada.serve.replies import ImageReplies, TextReplies, event
@@ -50,6 +50,7 @@ from mmada.serve.schema import (
     GenerationBody,
     ImagesReply,
     ModelCard,
+    ModelFacts,
     ModelList,
     VariationForm,
 )
@@ -92,7 +93,7 @@ def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config)
+    _add_status(app, engine, config, reader.facts())
     _Generations(engine, reader, config).add_to(app)
     if (WEB / "index.html").exists():
         app.mount("/", StaticFiles(directory=WEB, html=True))
@@ -273,6 +274,8 @@ async def _image_events(calls: Calls, replies: ImageReplies) -> AsyncIterator[by
         async for told in calls.events(every=_HEARTBEAT):
             if told is None:
                 yield b": waiting\n\n"
+            elif isinstance(told[1], Thought):
+                yield replies.thought(told[1])
             elif isinstance(told[1], Preview):
                 yield await asyncio.to_thread(replies.preview, told[1])
             elif isinstance(told[1], Drawn):
@@ -362,8 +365,8 @@ def _inlined(model: type[BaseModel]) -> dict[str, Any]:
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig) -> None:
-    card = ModelCard(id=config.name, created=int(time.time()))
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelFacts) -> None:
+    card = ModelCard(id=config.name, created=int(time.time()), mmada=facts)
 
     @app.get("/v1/models", tags=["status"], response_model=ModelList, responses=_ERRORS)
     async def models() -> ModelList:

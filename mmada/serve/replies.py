@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.engine import Draft, Drawn, Preview, Words, Written
+from mmada.serve.engine import Draft, Drawn, Preview, Thought, Words, Written
 from mmada.serve.schema import (
     AnswerMessage,
     ChatBody,
@@ -146,6 +146,11 @@ class ImageReplies:
     def preview(self, preview: Preview) -> bytes:
         data = self._event("partial_image", preview.image)
         return event({**data, "partial_image_index": preview.index}, str(data["type"]))
+
+    def thought(self, thought: Thought) -> bytes:
+        """An event of ours: only who asks for thinking gets it."""
+        kind = f"{self.prefix}.thinking"
+        return event({"type": kind, "thinking": thought.thinking, "revised_prompt": thought.prompt, "created_at": int(time.time())}, kind)
 
     def completed(self, index: int, result: Drawn) -> bytes:
         data = self._event("completed", result.drawing.image)

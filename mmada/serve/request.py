@@ -31,6 +31,7 @@ from mmada.serve.schema import (
     GenerationBody,
     ImageOptions,
     ImagePart,
+    ModelFacts,
     TextOptions,
     TextPart,
     VariationForm,
@@ -136,6 +137,24 @@ class Reader:
         requests = [self._draw(form, prompt, image=picture, mask=mask, seed=seed) for mask, seed in zip(masks, seeds, strict=True)]
         return self._drawings(form, requests, seeds[0])
 
+    def facts(self) -> ModelFacts:
+        """What a client may want to know before it asks."""
+        d, c = self._planner.defaults, self._config
+        return ModelFacts(
+            context=self._planner.context,
+            max_new_tokens=d.max_new_tokens,
+            max_thinking_tokens=d.max_thinking_tokens,
+            block_length=d.block_length,
+            threshold=d.threshold,
+            image_size=self._default_size,
+            image_factor=self._factor,
+            image_steps=d.image_steps,
+            guidance_scale=d.guidance_scale,
+            max_n=c.max_n,
+            max_steps=c.max_steps,
+            max_partial_images=c.max_partial_images,
+        )
+
     # Parts.
 
     def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
@@ -237,6 +256,8 @@ class Reader:
 
     def _check_area(self, height: int, width: int) -> None:
         num_tokens = (height // self._factor) * (width // self._factor)
+        if min(height, width) < 2 * self._factor:
+            raise InputError(f"an image of {width}x{height} pixels is too small to draw; give at least {2 * self._factor} a side")
         if num_tokens >= self._planner.context:
             raise InputError(
                 f"an image of {width}x{height} pixels has {num_tokens} tokens, the model's context {self._planner.context}; "

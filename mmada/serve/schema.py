@@ -26,6 +26,7 @@ __all__ = [
     "GenerationBody",
     "ImagesReply",
     "ModelCard",
+    "ModelFacts",
     "ModelList",
     "StreamOptions",
     "VariationForm",
@@ -280,11 +281,29 @@ class ErrorReply(_Reply):
     error: ErrorDetail
 
 
+class ModelFacts(_Reply):
+    """Extension: how the model is best used, and what the server allows; sliders begin here."""
+
+    context: int
+    max_new_tokens: int
+    max_thinking_tokens: int
+    block_length: int
+    threshold: float
+    image_size: str
+    image_factor: int
+    image_steps: int
+    guidance_scale: float
+    max_n: int
+    max_steps: int
+    max_partial_images: int
+
+
 class ModelCard(_Reply):
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "mmada"
+    mmada: ModelFacts
 
 
 class ModelList(_Reply):

@@ -33,7 +33,7 @@ LONG = {"model": "debug", "messages": HELLO, "max_completion_tokens": 600, "stre
 def narrow(tmp_path_factory) -> Iterator[Server]:
     """A server with keys and small limits, which evaluates one generation at a time."""
     options = ["--max-queue", "4", "--max-n", "4", "--max-round-tokens", "1", "--max-body-mib", "0.25", "--max-image-pixels", "10000"]
-    with serving(tmp_path_factory.mktemp("narrow") / "log", *options, "--api-key", OTHER_KEY, "--api-key", KEY) as server:
+    with serving(tmp_path_factory.mktemp("narrow") / "log", *options, MMADA_API_KEY=f"{OTHER_KEY} {KEY}") as server:
         yield server
 
 

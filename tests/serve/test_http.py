@@ -42,7 +42,10 @@ def get(url: str) -> tuple[int, dict[str, str], bytes]:
 
 def test_models_health_and_metrics(client, server):
     assert [model.id for model in client.models.list()] == ["debug"]
-    assert client.models.retrieve("debug").owned_by == "mmada"
+    card = client.models.retrieve("debug")
+    assert card.owned_by == "mmada"
+    facts = {"context": 1024, "image_size": "32x32", "image_factor": 4, "image_steps": 8, "block_length": 16, "max_n": 10}
+    assert {name: card.mmada[name] for name in facts} == facts
     with pytest.raises(openai.NotFoundError, match="use 'debug'"):
         client.models.retrieve("another/one")
     status, headers, body = get(f"{server.url}/health")
@@ -177,6 +180,13 @@ def test_thinking_before_drawing(client, debug):
     assert pixels(reply.data[0].b64_json) == expected.image.tobytes()
     assert reply.usage.output_tokens_details.text_tokens > 0
     assert reply.usage.output_tokens_details.image_tokens == 64
+
+
+def test_thinking_is_told_before_the_drawing(client):
+    extra = {"thinking": True, "seed": 2}
+    events = list(client.images.generate(prompt="a cat", extra_body=extra, stream=True, partial_images=1))
+    assert [event.type.rpartition(".")[2] for event in events] == ["thinking", "partial_image", "completed"]
+    assert events[0].revised_prompt  # what is drawn, if the model thought of something
 
 
 def test_a_stream_of_images(client):

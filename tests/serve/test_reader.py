@@ -164,6 +164,8 @@ LIMITS = {
     "size": (lambda r: r.generation(GenerationBody(prompt="x", size="33x32")), r"size='33x32' must be multiples of 4 pixels; try '32x32'"),
     "size of words": (lambda r: r.generation(GenerationBody(prompt="x", size="large")), 'must be "auto" or "WIDTHxHEIGHT"'),
     "no size": (lambda r: r.generation(GenerationBody(prompt="x", size="0x0")), "multiples"),
+    "tiny size": (lambda r: r.generation(GenerationBody(prompt="x", size="4x32")), "too small to draw; give at least 8 a side"),
+    "tiny image": (lambda r: r.variation(VariationForm(), Image.new("RGB", (1, 1)), "x"), "too small to draw"),
     "huge size": (lambda r: r.generation(GenerationBody(prompt="x", size="400000x400000")), "10000000000 tokens, the model's context 1024"),
     "room": (lambda r: r.chat(chat(max_tokens=10**12)), "does not fit the model's context"),
     "hole": (lambda r: r.completion(CompletionBody(prompt="x", max_tokens=10**12)), "does not fit the model's context"),

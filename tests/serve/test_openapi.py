@@ -1,0 +1,60 @@
+"""The server does what its own description says: generated requests, good and bad, never get an answer that is not described."""
+
+from __future__ import annotations
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+]
+OPERATIONS = {
+    "/health": "GET",
+    "/metrics": "GET",
+    "/v1/models": "GET",
+    "/v1/models/{name}": "GET",
+    "/v1/chat/completions": "POST",
+    "/v1/completions": "POST",
+    "/v1/images/generations": "POST",
+    "/v1/images/edits": "POST",
+    "/v1/images/variations": "POST",
+}
+
+
+@pytest.fixture(scope="module")
+def described(server):
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+def test_everything_is_described(described):
+    found = {result.ok().path: result.ok().method.upper() for result in described.get_all_operations()}
+    assert found == OPERATIONS
+
+
+@pytest.mark.parametrize("path", OPERATIONS)
+def test_generated_requests(described, server, path):
+    operation = described[path][OPERATIONS[path]]
+    modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE] if OPERATIONS[path] == "POST" else [GenerationMode.POSITIVE]
+
+    # The same requests every time: no false alarms.
+    @settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.one_of([operation.as_strategy(mode) for mode in modes]))
+    def check(case: schemathesis.Case) -> None:
+        answer = case.call(timeout=30)
+        seen.add(answer.status_code)
+        case.validate_response(answer, checks=CHECKS)
+
+    seen: set[int] = set()
+    check()
+    server.settled()
+    if path in ("/v1/chat/completions", "/v1/completions", "/v1/images/generations"):
+        assert {200, 400} <= seen
