@@ -17,7 +17,8 @@ from mmada.rl.records import Sample
 
 __all__ = ["brevity", "exact", "math_verified", "think_format"]
 
-_LATEX = re.compile(r"\\|\$")
+_MARKED = re.compile(r"\$|\\boxed|\\\(|\\\[")
+"""Signs around the LaTeX that math-verify looks for."""
 
 
 def think_format(samples: Sequence[Sample]) -> list[float | None]:
@@ -47,9 +48,9 @@ def math_verified(samples: Sequence[Sample]) -> list[float | None]:
         raise MissingDependencyError("the reward math needs math-verify, which is not installed; pip install 'mmada[rl]'") from error
 
     def equals(answer: str, reference: str) -> float:
-        # math-verify reads LaTeX between signs that mark it; a bare number or expression needs them.
-        gold = parse(reference if _LATEX.search(reference) else f"${reference}$", parsing_timeout=None)
-        said = parse(answer if _LATEX.search(answer) else f"${answer}$", parsing_timeout=None) or parse(answer, parsing_timeout=None)
+        # A bare number or expression needs the signs.
+        gold = parse(reference if _MARKED.search(reference) else f"${reference}$", parsing_timeout=None)
+        said = parse(answer if _MARKED.search(answer) else f"${answer}$", parsing_timeout=None) or parse(answer, parsing_timeout=None)
         return float(bool(gold and said) and verify(gold, said, timeout_seconds=None))
 
     return [equals(sample.answer, sample.prompt.reference) if sample.prompt.reference and _is_text(sample) else None for sample in samples]

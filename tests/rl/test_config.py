@@ -1,0 +1,119 @@
+"""Configurations, and the command."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mmada.cli import app
+from mmada.errors import InputError
+from mmada.rl.config import REWARDS, load
+from mmada.rl.setup import build_task, run
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = [*sorted((ROOT / "configs" / "rl").glob("*.yaml")), ROOT / "configs" / "emoji" / "max.yaml"]
+
+
+def write(folder, text):
+    file = folder / "rl.yaml"
+    file.write_text(text)
+    return file
+
+
+DEBUG = """
+debug: true
+unfinished: score
+net: {patch: 4, encoder_ch_mult: [1, 2], decoder_ch_mult: [1, 2]}
+tasks: {text: {prompts: 2, rewards: {"tests.rl.test_config:letters": 1.0, format: 0.5}}}
+defaults: {max_new_tokens: 16, max_thinking_tokens: 16, block_length: 8, image_height: 64, image_width: 64, sees_ahead: false}
+"""
+
+
+def letters(samples):
+    """A reward as a user writes it."""
+    return [float(sum(c.isalpha() for c in sample.text)) for sample in samples]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_shipped_config_loads_and_has_a_debug_form(path):
+    config = load(path)
+    assert config.active
+    assert all(set(task.rewards) <= set(REWARDS) for task in config.active)
+    small = load(path, ["debug=true"])
+    assert (small.steps, small.group) == (4, 4)
+    assert small.objective == config.objective
+
+
+def test_settings_reach_their_place(tmp_path):
+    file = write(tmp_path, "tasks: {text: {prompts: 2, rewards: {format: 1}}}")
+    config = load(file, ["objective.name=espo", "tasks.text.rewards.exact=2", "tasks.text.decoding.temperature=0.7", "lora.rank=4"])
+    assert [task.name for task in config.active] == ["text"]
+    assert config.objective.name == "espo"
+    assert config.tasks[0].rewards == {"format": 1, "exact": 2}
+    assert (config.tasks[0].decoding.temperature, config.lora.rank, config.loop.prefetch) == (0.7, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("objective.nme=spg", "did you mean 'name'"),
+        ("objective.name=ppo", "objective.name"),
+        ("tasks.text.rewards.fromat=1", "did you mean 'format'"),
+        ("tasks.text.rewards.format=yes", "must be a number"),
+        ("tasks.txt.prompts=1", "did you mean 'text'"),
+        ("tasks.text.think=2", "think=2"),
+        ("tasks.draw.prompts=2", "no reward with a weight"),
+        ("group=1", "group=1"),
+        ("loop.prefetch=2", "loop.prefetch=2"),
+        ("defaults.colour=1", "unknown setting defaults.colour"),
+        ("data.path=x.jsonl", "data.name=records"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_errors(tmp_path, setting, message):
+    file = write(tmp_path, "tasks: {text: {prompts: 2, rewards: {format: 1}}}")
+    with pytest.raises(InputError, match=message):
+        load(file, [setting])
+
+
+def test_parts_that_do_not_fit_together_are_errors(tmp_path):
+    file = write(tmp_path, DEBUG)
+    out = f"out={tmp_path / 'run'}"
+    for settings, message in (
+        (["tasks.text.prompts=0"], "no task has prompts"),
+        (["debug=false"], "model.start=''"),
+        (["objective.law=whole"], "law='whole'"),
+        (["verifier=missing.safetensors"], "verifier="),
+        (['tasks.text.rewards={"tests.rl.test_config:none": 1}'], "cannot be imported"),
+    ):
+        with pytest.raises(InputError, match=message):
+            build_task(load(file, [out, *settings]))
+
+
+def test_the_command_trains_resumes_and_keeps_its_settings(tmp_path):
+    file, out = write(tmp_path, DEBUG), tmp_path / "run"
+    result = CliRunner().invoke(app, ["rl", str(file), f"out={out}"])
+    assert result.exit_code == 0, result.output
+    assert "4 steps" in result.stderr
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    own = "tests.rl.test_config:letters"
+    first = lines[0]
+    assert first["reward/text"] == pytest.approx(first[f"reward/text/{own}"] + 0.5 * first["reward/text/format"])
+    assert {"kl/text", "clipped/text", "ratio/text", "entropy/text", "length/text", "gradient_norm", "rollout_seconds"} <= set(first)
+    assert f"eval/text/{own}" in lines[3]
+    assert (out / "model" / "mmada.json").exists()
+    again = CliRunner().invoke(app, ["rl", str(file), f"out={out}"])
+    assert "going on from step-00000004" in again.stderr
+    with pytest.raises(InputError, match="other settings of objective"):
+        run(load(file, [f"out={out}", "objective.kl_weight=0"]))
+
+
+def test_records_are_prompts(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    line = '{"task": "text", "messages": [{"role": "user", "content": "%s"}], "answer": {"text": "1"}}\n'
+    file.write_text(line % "one?" + line % ("long " * 3000))
+    settings = [f"out={tmp_path / 'run'}", "data.name=records", f"data.path={file}"]
+    task = build_task(load(write(tmp_path, DEBUG), settings))
+    assert {p.text for p in task.sources["text"].take(range(6))} == {"one?"}  # the other does not fit the context
+    assert task.held_out == {}
