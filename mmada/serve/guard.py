@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -23,6 +24,8 @@ from starlette.exceptions import HTTPException
 from mmada.serve.config import ServeConfig
 
 __all__ = ["Guard", "error_body"]
+
+_log = logging.getLogger("mmada.serve")
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -51,9 +54,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         number = secrets.token_hex(8)
+        begun = False
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", number.encode())]}
             await send(message)
 
@@ -67,7 +73,13 @@ class Guard:
         if problem is not None:
             await _answer(send_with_id, *problem)
             return
-        await self._app(scope, body.receive, send_with_id)
+        try:
+            await self._app(scope, body.receive, send_with_id)
+        except Exception as error:
+            _log.error("request %s failed", number, exc_info=True)
+            if not begun:
+                text = f"the server failed ({type(error).__name__}); its log says more, at request {number}"
+                await _answer(send_with_id, 500, error_body(text, "server_error"))
 
     def _problem(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
         path = scope["path"]

@@ -71,7 +71,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model, "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **_ERRORS}
+    text = {"type": "string"}
+    stream = {"type": "object", "description": "One event.", "properties": {"data": text, "event": text}, "required": ["data"]}
+    return {200: {"model": model, "content": {"text/event-stream": {"schema": stream}}}, **_ERRORS}
 
 
 class _UnknownModelError(MMaDAError):
@@ -420,10 +422,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(_GoneError)
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it; the log does
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse(error_body(f"the server failed ({type(error).__name__}); its log says more", "server_error"), 500)
 
 
 def _status_of(error: MMaDAError) -> int:

@@ -41,7 +41,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
 
     def wait(self) -> Server:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline and self.process.poll() is None:
             if found := re.search(r"running on (http://\S+)", self.log.read_text()):
                 self.url = found[1]
