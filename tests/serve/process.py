@@ -55,15 +55,15 @@ class Server:
         return host, int(port)
 
     def client(self, *, api_key: str = "any", max_retries: int = 0) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=max_retries, timeout=60)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=max_retries, timeout=300)
 
     def metrics(self) -> dict[str, float]:
         """Name with labels -> value."""
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
             lines = answer.read().decode().splitlines()
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
-    def settled(self, seconds: float = 10) -> dict[str, float]:
+    def settled(self, seconds: float = 60) -> dict[str, float]:
         """Metrics once nothing is running or waiting any more."""
         deadline = time.monotonic() + seconds
         while True:
@@ -73,7 +73,7 @@ class Server:
             assert time.monotonic() < deadline, metrics
             time.sleep(0.05)
 
-    def wait_for(self, name: str, value: float, seconds: float = 5) -> None:
+    def wait_for(self, name: str, value: float, seconds: float = 60) -> None:
         """Until a metric has a value."""
         deadline = time.monotonic() + seconds
         while (seen := self.metrics().get(name, 0)) != value:
@@ -82,7 +82,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(180)
 
 
 @contextlib.contextmanager

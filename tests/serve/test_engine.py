@@ -35,7 +35,7 @@ class Followed:
     def wait(self, *numbers: int) -> list:
         """The last event of each."""
         while not all(self.events[n] and isinstance(self.events[n][-1], (Written, Drawn, Failed)) for n in numbers):
-            number, event = self.told.get(timeout=30)
+            number, event = self.told.get(timeout=180)
             self.events[number].append(event)
         return [self.events[n][-1] for n in numbers]
 

@@ -34,7 +34,7 @@ def pixels(b64_json: str) -> bytes:
 
 def get(url: str) -> tuple[int, dict[str, str], bytes]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read()
@@ -219,7 +219,7 @@ def test_edits(client, server, debug, picture, mask):
     body = {"images": [url(picture)], "mask": url(mask), "prompt": "x", "seed": 4}
     headers = {"Content-Type": "application/json"}
     asked = urllib.request.Request(f"{server.url}/v1/images/edits", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(asked, timeout=20) as answer:
+    with urllib.request.urlopen(asked, timeout=180) as answer:
         assert json.load(answer)["data"][0]["b64_json"] == reply.data[0].b64_json
 
 

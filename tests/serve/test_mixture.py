@@ -120,7 +120,7 @@ def alone(debug: Any, request: Any) -> Any:
 
 async def serve(cases: list[Case], server: Server) -> list[Any]:
     """Answers in order; None for those that were cancelled before they had one."""
-    client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=60)
+    client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=300)
 
     async def one(case: Case) -> Any:
         await asyncio.sleep(case.arrives)

@@ -49,7 +49,7 @@ def test_generated_requests(described, server, path):
     @settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(st.one_of([operation.as_strategy(mode) for mode in modes]))
     def check(case: schemathesis.Case) -> None:
-        case.validate_response(case.call(timeout=30), checks=CHECKS)
+        case.validate_response(case.call(timeout=180), checks=CHECKS)
 
     check()
     server.settled()
@@ -66,7 +66,7 @@ GOOD = {
 @pytest.mark.parametrize("path", GOOD)
 def test_good_requests_are_answered_as_described(described, path, stream):
     case = described[path]["POST"].Case(body={**GOOD[path], "stream": stream}, media_type="application/json")
-    answer = case.call(timeout=30)
+    answer = case.call(timeout=180)
     assert answer.status_code == 200
     assert answer.headers["content-type"][0].startswith("text/event-stream" if stream else "application/json")
     case.validate_response(answer, checks=CHECKS[:-1])
