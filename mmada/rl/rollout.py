@@ -118,9 +118,8 @@ def _finish(
 ) -> None:
     """Fill the canvases of these jobs. A process that is done sooner evaluates a single token while others go on."""
     denoisings = planner.start(jobs, device=device, trace=record)
-    nothing = Query(
-        torch.full((1, 1), planner.layout.bos_id, device=device), ((0, 1),), torch.zeros(1, 1, dtype=torch.long), planner.layout.text_ids
-    )
+    first, origin = torch.full((1, 1), planner.layout.bos_id, device=device), torch.zeros(1, 1, dtype=torch.long, device=device)
+    nothing = Query(first, ((0, 1),), origin, planner.layout.text_ids)
     while agree(any(not d.done for d in denoisings)):
         live = [d for d in denoisings if not d.done]
         answers = denoiser([d.inputs() for d in live] or [nothing])

@@ -6,7 +6,7 @@ policy(queries=[...])    logits for the sampler, through the same door, so that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -22,6 +22,8 @@ __all__ = ["Policy", "evidence", "frozen_adapters", "terms"]
 
 _MAX_LOGITS = 2**26
 """Logits in memory at once (256 MB of float32); more are computed in chunks, and again in the backward pass."""
+_answers: Callable[[TransformerDenoiser, Sequence[Query]], list[Tensor]] = TransformerDenoiser.__call__.__wrapped__  # type: ignore[attr-defined]
+"""The denoiser without its inference mode: FSDP gathers weights into tensors that must not be made in one."""
 
 
 class Policy(nn.Module):
@@ -37,7 +39,8 @@ class Policy(nn.Module):
 
     def forward(self, batch: PolicyBatch | None = None, *, queries: Sequence[Query] | None = None) -> Tensor | list[Tensor]:
         if queries is not None:
-            return self._denoiser(queries)
+            with torch.no_grad():
+                return _answers(self._denoiser, queries)
         assert batch is not None
         hidden = self.model.trunk(batch.tokens, batch.packing).flatten(0, 1)  # (T, D)
         values = hidden.new_zeros(2, len(batch.weight), dtype=torch.promote_types(hidden.dtype, torch.float32))

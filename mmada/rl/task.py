@@ -141,6 +141,7 @@ class RLTask:
 
     def prepared(self, accelerator: Accelerator, model: nn.Module) -> None:
         self._accelerator, self._model = accelerator, model
+        self.planner.image_tokenizer.to(accelerator.device)
         if self.reference is not None:
             self.reference.to(accelerator.device)
         accelerator.register_save_state_pre_hook(self._save)
@@ -193,8 +194,8 @@ class RLTask:
         for task in self.config.active:
             if task.name not in self.held_out:
                 continue
-            _, scores = self._answered(task, range(rank, self.config.data.held_out, world), device)
-            total = [value for value in scores.total if value == value]
+            rollouts, scores = self._answered(task, range(rank, self.config.data.held_out, world), device)
+            total = [value for value in map(self._total, rollouts, scores.total) if value == value]
             values[f"eval/{task.name}"] = (sum(total), len(total))
             for name in self.rewards[task.name]:
                 part = [value for value in scores.parts.get(name, ()) if value is not None and value == value]
@@ -255,7 +256,7 @@ class RLTask:
         rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
-        found = advantages(total.view(-1, c.group), scale=c.scale, drop_flat=c.drop_flat, total=self._added)
+        found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_flat=c.drop_flat, total=self._added)
         self._note(task, rollouts, scores, total, found)
         self.latest += zip(rollouts, total.tolist(), found.values.flatten().tolist(), strict=True)
         return rollouts, found

@@ -1,4 +1,4 @@
-"""Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. Run as a script, it trains and is killed."""
+"""Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. Run as a script, it trains in another process."""
 
 import os
 import signal
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 
 from mmada.canvas import Canvas, Field
 from mmada.pipeline import MMaDA
@@ -129,9 +131,16 @@ def picture(model, codes, *, steps=None):
     )
 
 
-def main(out):
-    """Another process: dies in the middle of writing its third save, within a round."""
+def main(mode, out):
+    """Another process: `kill` dies in the middle of writing its third save, within a round; `shard` holds a part of the weights (FSDP2)."""
     torch.set_num_threads(1)
+    if mode == "shard":
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+        os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
+        PartialState(cpu=True)
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate offers FSDP2 on GPUs only
+        fit(spread(Path(out)), Path(out) / "run")
+        return
     whole = state.publish
 
     def publish(scratch, target):
@@ -140,8 +149,14 @@ def main(out):
         whole(scratch, target)
 
     state.publish = publish
-    job = resumable()
-    fit(job, out, settings=replace(QUIET, save_every=1))
+    fit(resumable(), out, settings=replace(QUIET, save_every=1))
+
+
+def spread(out):
+    """Prompts for two processes, whose rollouts take different numbers of steps. The weights go to a file of `out`."""
+    job = task(config("text", steps=2, objective=Settings(updates=2, kl_weight=0.1), optim=replace(ADAM, eps=1e-3)))
+    job.on_export = lambda _, whole: torch.save(dict(whole), out / "weights.pt")
+    return job
 
 
 def resumable():
