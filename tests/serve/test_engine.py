@@ -163,6 +163,18 @@ def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
     assert same(result, alone(debug, DrawRequest("a cat", seed=6)))
 
 
+def test_what_is_counted(debug, followed):
+    chat = ChatRequest("hello", max_new_tokens=20, recipe=fast_text(block_length=8), seed=1)
+    followed.submit(Order(request=chat), Order(request=DrawRequest("a cat", steps=5, seed=1)))
+    text, drawn = followed.wait(0, 1)
+    assert followed.metric("mmada_blocks_total") == 3 + 1  # 8 + 8 + 4 tokens; a drawing is one block
+    assert followed.metric("mmada_tokens_total", kind="chat") == text.num_new_tokens
+    assert followed.metric("mmada_tokens_total", kind="draw") == drawn.num_new_tokens == 64
+    assert followed.metric("mmada_generation_forwards_sum", kind="draw") == 5
+    assert followed.metric("mmada_first_block_seconds_count", kind="chat") == 1
+    assert followed.metric("mmada_rounds_total") == text.num_forwards  # the drawing's were the same rounds
+
+
 def test_a_cancelled_generation_is_heard_of_no_more(debug, followed, mixture):
     tickets = followed.submit(*(Order(request=replace_seed(mixture[0], i), streams=True) for i in range(8)))
     followed.engine.cancel(tickets[:4])
