@@ -77,6 +77,9 @@ def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifi
     images = networks.image_tokenizer(base, start)
     tokens = networks.text_tokenizer(base, start)
     model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
+    for parameter in model.parameters():
+        if config.lora.rank and parameter.requires_grad:
+            parameter.data = parameter.data.float()  # in bfloat16 an adapter would lose small updates
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
     speech = Speech(model.config.layout, tokens, defaults.style)
     planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)

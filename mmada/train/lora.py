@@ -62,7 +62,8 @@ def merged(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tens
     for name, layer in model.named_modules():
         if f"{name}.base_layer.weight" in weights:
             a, b = (weights[f"{name}.lora_{x}.{_NAME}.weight"] for x in "AB")
-            plain[f"{name}.weight"] = weights[f"{name}.base_layer.weight"] + layer.scaling[_NAME] * (b @ a)
+            base = weights[f"{name}.base_layer.weight"]
+            plain[f"{name}.weight"] = (base + layer.scaling[_NAME] * (b @ a)).to(base.dtype)
     return plain
 
 

@@ -1,9 +1,12 @@
 """Configurations, and the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from mmada.cli import app
@@ -107,6 +110,19 @@ def test_the_command_trains_resumes_and_keeps_its_settings(tmp_path):
     assert "going on from step-00000004" in again.stderr
     with pytest.raises(InputError, match="other settings of objective"):
         run(load(file, [f"out={out}", "objective.kl_weight=0"]))
+
+
+def test_adapters_of_a_bfloat16_model_are_float32(tmp_path):
+    settings = [f"out={tmp_path / 'run'}", "lora.rank=2", "model.dtype=bfloat16", "loop.precision=bf16", "loop.eval_every=0"]
+    config = load(write(tmp_path, DEBUG), [*settings, "loop.sample_every=0", "tasks.text.prompts=1"])
+    config = replace(config, steps=1)
+    task = build_task(config)
+    assert {p.dtype for p in task.module.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in task.module.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert task.reference is task.module
+    run(config)
+    assert {t.dtype for t in load_file(tmp_path / "run" / "model" / "model.safetensors").values()} == {torch.bfloat16}
+    assert (tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors").exists()
 
 
 def test_records_are_prompts(tmp_path):
