@@ -26,14 +26,9 @@ def rl(
     """
     from transformers.utils import logging
 
-    from mmada.cli.train import begin, finish, progress
-    from mmada.errors import MissingDependencyError
+    from mmada.cli.train import begin, finish, is_main_process, progress
 
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise MissingDependencyError("reinforcement learning needs accelerate; install the extra: pip install 'mmada[rl]'") from error
-
+    is_main = is_main_process("reinforcement learning", extra="rl")
     from mmada.rl.config import load
     from mmada.rl.setup import run
 
@@ -41,7 +36,7 @@ def rl(
     one = load(config, settings or [])
     tasks = " ".join(task.name for task in one.active)
     begin(Path(one.out), f"{one.objective.name} on {tasks or 'no task'}", fresh=fresh)
-    with progress(PartialState().is_main_process, is_shown=_is_shown) as on_step:
+    with progress(is_main, is_shown=_is_shown) as on_step:
         outcome = run(one, on_step=on_step, load_verifier=_judge)
     finish(Path(one.out), outcome)
 

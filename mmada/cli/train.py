@@ -28,19 +28,12 @@ def train(
     """
     from transformers.utils import logging
 
-    from mmada.errors import MissingDependencyError
-
-    try:
-        from accelerate import PartialState
-    except ImportError as error:
-        raise MissingDependencyError("training needs accelerate; install the extra: pip install 'mmada[train]'") from error
-
+    is_main = is_main_process("training", extra="train")
     from mmada.train.config import load_all
     from mmada.train.setup import run
 
     logging.disable_progress_bar()
     configs = load_all(config, settings or [])
-    is_main = PartialState().is_main_process
     for i, one in enumerate(configs):
         number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
         begin(Path(one.out), f"{number}stage {one.stage.name}", fresh=fresh)
@@ -49,6 +42,23 @@ def train(
         finish(Path(one.out), outcome)
         if outcome.reason != "done":
             return
+
+
+def is_main_process(what: str, *, extra: str) -> bool:
+    """Whether this process leads, of those that a launcher started. Called first: it also decides that there are several.
+
+    Raises MissingDependencyError if `what` cannot be done without the extra.
+    """
+    from mmada.errors import MissingDependencyError
+
+    try:
+        from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
+    except ImportError as error:
+        raise MissingDependencyError(f"{what} needs accelerate; install the extra: pip install 'mmada[{extra}]'") from error
+    # Not told about CPUs, accelerate would take two processes on one machine for two runs of their own.
+    is_main: bool = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process
+    return is_main
 
 
 def begin(out: Path, what: str, *, fresh: bool) -> None:

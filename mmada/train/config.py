@@ -198,7 +198,7 @@ def _debug(config: TrainConfig) -> TrainConfig:
     quick = replace(stage.optim, warmup=min(2, stage.optim.warmup))
     if isinstance(stage, Stage):
         length = None if stage.text_length is None else 320
-        stage = replace(stage, batch=max(8, 2 * len(stage.flows)), steps=4, optim=quick, text_length=length, rooms=(8, 64, 256))
+        stage = replace(stage, batch=max(8, 4 * len(stage.flows)), steps=4, optim=quick, text_length=length, rooms=(8, 64, 256))
     else:
         stage = replace(stage, batch=4, steps=4, optim=quick)
     return replace(
