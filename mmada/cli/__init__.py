@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, rl, serve, tokenize, train
+from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, rl, serve, studio, tokenize, train
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -30,6 +30,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "draw": draw.draw,
     "fill": fill.fill,
     "serve": serve.serve,
+    "studio": studio.studio,
     "eval": evaluate.evaluate,
     "info": info.info,
     "convert": convert.convert,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 
-__all__ = ["serve"]
+__all__ = ["default_name", "serve", "start"]
 
 _LIMITS, _ACCESS = "Limits", "Access"
 
@@ -45,10 +47,56 @@ def serve(
 
     mmada serve --model debug --port 8000
     """
+    start(
+        model,
+        {
+            "name": name or default_name(model),
+            "api_keys": tuple(api_key or ()),
+            "max_queue": max_queue,
+            "max_round_tokens": max_round_tokens,
+            "request_timeout": timeout,
+            "max_body_bytes": int(max_body_mib * 2**20),
+            "max_image_pixels": max_image_pixels,
+            "max_n": max_n,
+            "max_steps": max_steps,
+            "allow_remote_images": allow_remote_images,
+        },
+        host=host,
+        port=port,
+        drain=drain,
+        access_log=access_log,
+        image_tokenizer=image_tokenizer,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def default_name(model: str) -> str:
+    """The id of a model for clients: the last part of its name or directory."""
+    return Path(model).name
+
+
+def start(
+    model: str,
+    settings: dict[str, Any],
+    *,
+    host: str,
+    port: int,
+    drain: float = 60,
+    access_log: bool = False,
+    image_tokenizer: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Load a model and serve it until a signal comes.
+
+    settings  fields of ServeConfig
+    ready     is told the server's address as soon as it answers
+    """
     import ipaddress
     import logging
     from importlib.util import find_spec
-    from pathlib import Path
 
     from mmada.cli.session import load, remarks
     from mmada.errors import MissingDependencyError
@@ -62,18 +110,7 @@ def serve(
     from mmada.serve.http import create_app, run
     from mmada.serve.request import Reader
 
-    config = ServeConfig(
-        name=name or Path(model).name,
-        api_keys=tuple(api_key or ()),
-        max_queue=max_queue,
-        max_round_tokens=max_round_tokens,
-        request_timeout=timeout,
-        max_body_bytes=int(max_body_mib * 2**20),
-        max_image_pixels=max_image_pixels,
-        max_n=max_n,
-        max_steps=max_steps,
-        allow_remote_images=allow_remote_images,
-    )
+    config = ServeConfig(**settings)
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mmada.serve").setLevel(logging.INFO)
@@ -87,4 +124,4 @@ def serve(
     factor = pipeline.image_tokenizer.factor
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=pipeline.model.device)
     app = create_app(engine, Reader(pipeline.planner, config, factor=factor), config)
-    run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log)
+    run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)

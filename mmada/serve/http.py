@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from socket import socket
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -277,9 +278,9 @@ async def _image_events(calls: Calls, replies: ImageReplies) -> AsyncIterator[by
             if told is None:
                 yield b": waiting\n\n"
             elif isinstance(told[1], Thought):
-                yield replies.thought(told[1])
+                yield replies.thought(told[0], told[1])
             elif isinstance(told[1], Preview):
-                yield await asyncio.to_thread(replies.preview, told[1])
+                yield await asyncio.to_thread(replies.preview, told[0], told[1])
             elif isinstance(told[1], Drawn):
                 yield await asyncio.to_thread(replies.completed, told[0], told[1])
     except MMaDAError as error:
@@ -474,9 +475,16 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
 class _Server(uvicorn.Server):
     """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None) -> None:
         super().__init__(config)
-        self._engine = engine
+        self._engine, self._ready = engine, ready
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and self._ready is not None:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._engine.drain()
@@ -484,8 +492,20 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: FastAPI, engine: Engine, *, host: str, port: int, drain_seconds: float = 60.0, access_log: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish."""
+def run(
+    app: FastAPI,
+    engine: Engine,
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float = 60.0,
+    access_log: bool = False,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish.
+
+    ready is told the server's address on this machine as soon as it answers.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -496,4 +516,4 @@ def run(app: FastAPI, engine: Engine, *, host: str, port: int, drain_seconds: fl
         timeout_keep_alive=30,
         timeout_graceful_shutdown=int(drain_seconds),
     )
-    _Server(config, engine).run()
+    _Server(config, engine, ready).run()

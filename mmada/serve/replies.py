@@ -143,14 +143,22 @@ class ImageReplies:
         )
         return reply.model_dump()
 
-    def preview(self, preview: Preview) -> bytes:
+    def preview(self, index: int, preview: Preview) -> bytes:
+        """index, that of the choice, is ours: OpenAI streams one image."""
         data = self._event("partial_image", preview.image)
-        return event({**data, "partial_image_index": preview.index}, str(data["type"]))
+        return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
 
-    def thought(self, thought: Thought) -> bytes:
+    def thought(self, index: int, thought: Thought) -> bytes:
         """An event of ours: only who asks for thinking gets it."""
         kind = f"{self.prefix}.thinking"
-        return event({"type": kind, "thinking": thought.thinking, "revised_prompt": thought.prompt, "created_at": int(time.time())}, kind)
+        told = {
+            "type": kind,
+            "thinking": thought.thinking,
+            "revised_prompt": thought.prompt,
+            "created_at": int(time.time()),
+            "index": index,
+        }
+        return event(told, kind)
 
     def completed(self, index: int, result: Drawn) -> bytes:
         data = self._event("completed", result.drawing.image)

@@ -1,0 +1,50 @@
+"""`mmada studio`: the server of `mmada serve`, with its page in a browser."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+from typing import Annotated
+
+import typer
+
+from mmada.checkpoint import DEFAULT_MODEL
+from mmada.cli import options
+from mmada.cli.serve import default_name, start
+
+__all__ = ["studio"]
+
+
+def studio(
+    model: options.Model = DEFAULT_MODEL,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, or only print its address.")] = True,
+    name: Annotated[str | None, typer.Option(help="The model's id for clients. Default: the last part of --model.")] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(envvar="MMADA_API_KEY", help="A key that the page asks for; better set in the environment.")
+    ] = None,
+    image_tokenizer: options.ImageTokenizerName = None,
+    device: options.Device = None,
+    dtype: options.Dtype = "auto",
+) -> None:
+    """Chat, draw and edit in a browser, and watch the model denoise.
+
+    mmada studio --model debug --no-browser
+    """
+
+    def ready(url: str) -> None:
+        typer.echo(f"studio: {url}  (stop with Ctrl-C)")
+        if browser:  # in a thread: a text browser would hold the server until it is left
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+
+    start(
+        model,
+        {"name": name or default_name(model), "api_keys": tuple(api_key or ())},
+        host=host,
+        port=port,
+        image_tokenizer=image_tokenizer,
+        device=device,
+        dtype=dtype,
+        ready=ready,
+    )

@@ -1,0 +1,157 @@
+// Paint what of a picture is to be drawn anew. The model redraws whole image tokens, so the brush paints whole tokens.
+
+import { download, element, find, setValue } from "./page.js";
+
+export class Editor {
+  constructor() {
+    this.dialog = find("editor");
+    this.canvas = find("editor-canvas");
+    this.answer = null;
+    this.canvas.addEventListener("pointerdown", (event) => {
+      event.preventDefault();
+      this.canvas.focus({ focusVisible: false });
+      this.canvas.setPointerCapture(event.pointerId);
+      this.isPainting = true;
+      this.paintAt(event);
+    });
+    this.canvas.addEventListener("pointermove", (event) => {
+      this.at = this.cellOf(event);
+      if (this.isPainting) this.paintAt(event);
+      else this.show();
+    });
+    for (const name of ["pointerup", "pointercancel"]) this.canvas.addEventListener(name, () => (this.isPainting = false));
+    this.canvas.addEventListener("pointerleave", () => {
+      this.at = null;
+      this.show();
+    });
+    this.canvas.addEventListener("keydown", (event) => this.press(event));
+    find("editor-clear").addEventListener("click", () => {
+      this.cells.clear();
+      this.show();
+    });
+    find("editor-save").addEventListener("click", () => download(this.mask(), "mask.png"));
+    find("editor-cancel").addEventListener("click", () => this.dialog.close());
+    find("editor-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.send();
+    });
+    this.dialog.addEventListener("close", () => {
+      this.resolve?.(this.answer);
+      this.resolve = null;
+    });
+  }
+
+  /** Edit a picture; the promise brings {prompt, mask}, or null if nothing is to be done. */
+  async open(picture, factor) {
+    const image = find("editor-picture");
+    image.src = picture.url;
+    await image.decode();
+    [this.width, this.height, this.factor] = [image.naturalWidth, image.naturalHeight, factor];
+    this.columns = Math.max(1, Math.floor(this.width / factor));
+    this.rows = Math.max(1, Math.floor(this.height / factor));
+    this.cells = new Set();
+    this.at = null;
+    this.answer = null;
+    this.scale = Math.max(1, Math.ceil(512 / this.width));
+    this.canvas.width = this.width * this.scale;
+    this.canvas.height = this.height * this.scale;
+    find("editor-brush").max = Math.max(2, Math.ceil(this.columns / 2));
+    setValue(find("editor-brush"), Math.max(1, Math.round(this.columns / 4)));
+    find("editor-erase").checked = false;
+    find("editor-prompt").value = picture.prompt ?? "";
+    find("editor-problem").textContent = "";
+    this.show();
+    this.dialog.showModal();
+    this.canvas.focus();
+    return new Promise((resolve) => (this.resolve = resolve));
+  }
+
+  send() {
+    const prompt = find("editor-prompt").value.trim();
+    const missing = this.cells.size ? (prompt ? "" : "Say what the picture shows in the end.") : "Nothing is painted yet.";
+    find("editor-problem").textContent = missing;
+    if (missing) return;
+    this.answer = { prompt, mask: this.mask() };
+    this.dialog.close();
+  }
+
+  cellOf(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const column = Math.floor(((event.clientX - box.left) / box.width) * (this.width / this.factor));
+    const row = Math.floor(((event.clientY - box.top) / box.height) * (this.height / this.factor));
+    return [Math.min(this.columns - 1, Math.max(0, column)), Math.min(this.rows - 1, Math.max(0, row))];
+  }
+
+  paintAt(event) {
+    this.at = this.cellOf(event);
+    this.paint(find("editor-erase").checked || event.shiftKey);
+  }
+
+  /** The cells under the brush: a square around where it is. */
+  brush() {
+    if (!this.at) return [];
+    const side = Number(find("editor-brush").value);
+    const [left, top] = this.at.map((place) => place - Math.floor((side - 1) / 2));
+    const cells = [];
+    for (let row = Math.max(0, top); row < Math.min(this.rows, top + side); row++) {
+      for (let column = Math.max(0, left); column < Math.min(this.columns, left + side); column++) cells.push(row * this.columns + column);
+    }
+    return cells;
+  }
+
+  paint(erases) {
+    for (const cell of this.brush()) {
+      if (erases) this.cells.delete(cell);
+      else this.cells.add(cell);
+    }
+    this.show();
+  }
+
+  press(event) {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const move = moves[event.key];
+    if (!move && event.key !== " ") return;
+    event.preventDefault();
+    this.at ??= [0, 0];
+    if (move) {
+      this.at = [Math.min(this.columns - 1, Math.max(0, this.at[0] + move[0])), Math.min(this.rows - 1, Math.max(0, this.at[1] + move[1]))];
+      this.show();
+    } else {
+      this.paint(find("editor-erase").checked || event.shiftKey);
+    }
+  }
+
+  show() {
+    const context = this.canvas.getContext("2d");
+    const side = this.factor * this.scale;
+    const place = (cell) => [(cell % this.columns) * side, Math.floor(cell / this.columns) * side, side, side];
+    context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    for (const cell of this.cells) {
+      context.fillStyle = "rgb(66 80 216 / .6)";
+      context.fillRect(...place(cell));
+    }
+    context.lineWidth = 3;
+    for (const cell of this.brush()) {
+      context.strokeStyle = "rgb(255 255 255 / .9)";
+      context.strokeRect(...place(cell));
+      context.strokeStyle = "rgb(66 80 216)";
+      context.setLineDash([6, 6]);
+      context.strokeRect(...place(cell));
+      context.setLineDash([]);
+    }
+    const where = this.at ? `, brush at column ${this.at[0] + 1}, row ${this.at[1] + 1}` : "";
+    const label = `Mask: ${this.cells.size} of ${this.columns * this.rows} squares are painted${where}`;
+    this.canvas.setAttribute("aria-label", label);
+  }
+
+  /** A PNG that is transparent where to draw. */
+  mask() {
+    const canvas = element("canvas", { width: this.width, height: this.height });
+    const context = canvas.getContext("2d");
+    context.fillRect(0, 0, this.width, this.height);
+    for (const cell of this.cells) {
+      context.clearRect((cell % this.columns) * this.factor, Math.floor(cell / this.columns) * this.factor, this.factor, this.factor);
+    }
+    return canvas.toDataURL("image/png");
+  }
+}

@@ -1,0 +1,67 @@
+// A draft of a text, token by token: what is committed, coloured by confidence; what is open, dim; what is hidden, a block.
+
+import { element } from "./page.js";
+
+/** Split a draft at its think tags. Returns {thinking, answer}: lists of pieces; thinking is null if there is none. */
+export function splitDraft(pieces) {
+  const text = pieces.map((piece) => piece.text).join("");
+  const opened = text.indexOf("<think>");
+  if (opened < 0) return { thinking: null, answer: pieces };
+  const closed = text.indexOf("</think>", opened);
+  const begin = opened + "<think>".length;
+  const end = closed < 0 ? text.length : closed;
+  const thinking = cut(pieces, begin, end, closed < 0);
+  const before = cut(pieces, 0, opened, false);
+  const after = closed < 0 ? [] : cut(pieces, closed + "</think>".length, text.length, true);
+  return { thinking, answer: [...before, ...after] };
+}
+
+/** The pieces between two characters; empty pieces (hidden tokens) belong to where they stand, at the end only if asked. */
+function cut(pieces, begin, end, withEnd) {
+  const kept = [];
+  let at = 0;
+  for (const piece of pieces) {
+    const next = at + piece.text.length;
+    if (piece.text === "") {
+      if (at > begin && (at < end || (withEnd && at === end))) kept.push(piece);
+    } else if (next > begin && at < end) {
+      kept.push({ text: piece.text.slice(Math.max(0, begin - at), end - at), confidence: piece.confidence });
+    }
+    at = next;
+  }
+  return kept;
+}
+
+export function textOf(pieces) {
+  return pieces.map((piece) => piece.text).join("").trim();
+}
+
+/** Elements for pieces. before: the pieces of the draft before, so that what is new can light up. */
+export function spansOf(pieces, before = []) {
+  const spans = [];
+  for (const [i, piece] of trimmed(pieces).entries()) {
+    if (piece.confidence === null) {
+      const isMask = piece.text.trim() === "";
+      spans.push(element("span", { className: isMask ? "token mask" : "token open", textContent: isMask ? "\u2007" : piece.text }));
+    } else if (piece.text !== "") {
+      const percent = Math.round(100 * piece.confidence);
+      const span = element("span", { className: "token", textContent: piece.text, title: `confidence ${percent} %` });
+      span.style.setProperty("--hue", Math.round(130 * piece.confidence));
+      if (before.length && before[i]?.confidence === null) span.classList.add("fresh");
+      spans.push(span);
+    }
+  }
+  return spans;
+}
+
+/** Without committed spaces at both ends, which the answer does not have either. */
+function trimmed(pieces) {
+  const isSpace = (piece) => piece.confidence !== null && piece.text.trim() === "";
+  let begin = 0;
+  let end = pieces.length;
+  while (begin < end && isSpace(pieces[begin])) begin++;
+  while (end > begin && isSpace(pieces[end - 1])) end--;
+  const kept = pieces.slice(begin, end);
+  if (kept.length && kept[0].confidence !== null) kept[0] = { ...kept[0], text: kept[0].text.trimStart() };
+  return kept;
+}
