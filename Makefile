@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := outputs/demo
-MODEL ?= debug
+MODEL ?= mmada-emoji-mixcot
 
 .PHONY: setup demo test lint clean
 
@@ -16,9 +16,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup
 	mkdir -p $(OUT)
-	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png
-	$(BIN)/mmada ask $(OUT)/drawing.png "how many hearts?" --model $(MODEL) --seed 1
-	$(BIN)/mmada chat "Tom has 3 apples and buys 4. How many has he?" --model $(MODEL) --seed 1
+	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
+	$(BIN)/mmada ask $(OUT)/drawing.png "how many red hearts?" --model $(MODEL) --think
+	$(BIN)/mmada chat "Tom has 3 apples and buys 4. How many has he?" --model $(MODEL) --think --trace $(OUT)/answer.gif
 
 test: setup
 	$(BIN)/python -m pytest -n 2

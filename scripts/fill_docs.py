@@ -26,7 +26,6 @@ def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "mixcot": _emoji("emoji-mixcot", tables.skills),
-    "base": _emoji("emoji-base", tables.skills),
     "drawings": _emoji("emoji-mixcot", tables.about_drawings),
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
