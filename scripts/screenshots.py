@@ -38,39 +38,36 @@ MOST_BYTES = 400 * 1000
 
 
 def chat(page: Page) -> None:
-    """A sum with thinking, then a picture that is asked about, caught in the middle of an answer."""
+    """A sum with thinking."""
     page.locator("#chat-examples button").first.click()
     answered(page, 1)
 
 
 def unmasking(page: Page) -> None:
-    page.locator("#chat-examples button").first.click()
-    answered(page, 1)
+    """The same, at one of its first steps."""
+    chat(page)
     steps = page.get_by_label("Steps of the answer")
     steps.fill(str(int(steps.get_attribute("max") or 0) // 3))
 
 
 def ask(page: Page) -> None:
-    page.locator("#chat-examples button").nth(1).click()
+    page.locator("#chat-examples button").nth(2).click()
     answered(page, 1)
 
 
 def draw(page: Page, count: int = 2) -> None:
     page.get_by_role("tab", name="Draw").click()
-    page.locator("#draw-seed").fill("7")
+    page.locator("#draw-seed").fill("4")
     page.locator("#draw-count").fill(str(count))
     page.locator("#draw-examples button").first.click()
     page.get_by_role("button", name="Download").nth(count - 1).wait_for()
 
 
-def draw_with_thought(page: Page) -> None:
-    draw(page)
-    page.locator("#draw-count").fill("1")
-    page.locator("#draw-examples button").nth(2).click()
-    page.get_by_role("button", name="Download").nth(2).wait_for()
-    scrub = page.locator(".card").nth(1).get_by_label("Steps of the picture").first
+def draw_and_scrub(page: Page) -> None:
+    """Three pictures, of which the second shows one of its first steps."""
+    draw(page, 3)
+    scrub = page.get_by_label("Steps of the picture").nth(1)
     scrub.fill(str(int(scrub.get_attribute("max") or 0) // 3))
-    page.evaluate("scrollTo(0, 0)")
 
 
 def draw_on_a_phone(page: Page) -> None:
@@ -80,7 +77,7 @@ def draw_on_a_phone(page: Page) -> None:
 
 def edit(page: Page) -> None:
     draw(page, 1)
-    page.get_by_role("button", name="Edit").click()
+    page.locator(".card").get_by_role("button", name="Edit").click()
     canvas = page.locator("#editor-canvas")
     box = canvas.bounding_box()
     assert box is not None
@@ -97,14 +94,14 @@ SHOTS: dict[str, tuple[Callable[[Page], None], tuple[int, int], str]] = {
     "chat": (unmasking, DESKTOP, "light"),
     "chat-phone": (chat, PHONE, "light"),
     "ask": (ask, DESKTOP, "dark"),
-    "draw": (draw_with_thought, DESKTOP, "light"),
+    "draw": (draw_and_scrub, DESKTOP, "light"),
     "draw-phone": (draw_on_a_phone, PHONE, "dark"),
     "edit": (edit, DESKTOP, "light"),
 }
 
 
 def shoot(browser: Browser, url: str, name: str) -> bytes:
-    """One picture, in a page of its own, with few colours so that it is small."""
+    """One picture, in a page of its own; a palette makes it small."""
     act, (width, height), scheme = SHOTS[name]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light")
     page = context.new_page()
@@ -116,7 +113,7 @@ def shoot(browser: Browser, url: str, name: str) -> bytes:
     picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
     context.close()
     buffer = BytesIO()
-    picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    picture.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

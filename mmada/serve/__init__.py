@@ -10,5 +10,5 @@ stream.py     what of a growing text may be sent, append-only
 replies.py    outcomes -> bodies and events
 http.py       the application: routes, keys, limits, errors
 metrics.py    Prometheus
-web/          static files of the studio, mounted at / when there is an index.html
+web/          the studio: static files, at /
 """

@@ -29,6 +29,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from mmada import __version__
 from mmada.errors import ImageError, InputError, MMaDAError
@@ -98,10 +99,20 @@ def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
     _add_errors(app)
     _add_status(app, engine, config, reader.facts())
     _Generations(engine, reader, config).add_to(app)
-    if (WEB / "index.html").exists():
-        app.mount("/", StaticFiles(directory=WEB, html=True))
+    # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
+    files = _Web(directory=WEB, html=True)
+    app.router.routes.extend(Route(f"/{name}", files, include_in_schema=False) for name in ["", *sorted(p.name for p in WEB.iterdir())])
     app.add_middleware(Guard, config=config)
     return app
+
+
+class _Web(StaticFiles):
+    """The studio. Browsers ask whether a file has changed, so that one page never mixes files of two versions."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class _Generations:

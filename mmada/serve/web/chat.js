@@ -7,7 +7,7 @@ import { spansOf, splitDraft, textOf } from "./tokens.js";
 const EXAMPLES = [
   { text: "Tom has 3 apples and buys 4. How many has he?", think: true },
   { text: "how many cats?", picture: "cats.png", think: false },
-  { text: "What is in the picture?", picture: "cats.png", think: false },
+  { text: "What colour is the background?", picture: "cats.png", think: false },
   { text: "What is 12 * 3?", think: false },
 ];
 
@@ -197,7 +197,9 @@ class Reply {
 
   /** What the server says is the answer counts, should the tokens show another one (a stop string, bytes of half a character). */
   settle() {
-    const now = splitDraft(this.drafts.at(-1) ?? []);
+    const now = splitDraft((this.drafts.at(-1) ?? []).filter((piece) => piece.confidence !== null)); // an answer may end before its room
+    this.answerText.replaceChildren(...spansOf(now.answer));
+    this.thinkingText.replaceChildren(...spansOf(now.thinking ?? []));
     if (textOf(now.answer) !== this.answer.trim()) this.answerText.textContent = this.answer;
     if (this.thoughts && textOf(now.thinking ?? []) !== this.thoughts.trim()) this.thinkingText.textContent = this.thoughts;
     this.thinking.hidden = !this.thoughts;

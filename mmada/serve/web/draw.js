@@ -25,7 +25,7 @@ export class Draw {
     find("draw-prompt").addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
-      this.draw();
+      find("draw-form").requestSubmit();
     });
     find("draw-dice").addEventListener("click", () => (find("draw-seed").value = Math.floor(Math.random() * 2 ** 31)));
     find("draw-stop").addEventListener("click", () => this.abort?.abort());
@@ -70,11 +70,6 @@ export class Draw {
   draw() {
     const prompt = find("draw-prompt").value.trim();
     if (this.abort) return;
-    if (!prompt) {
-      tell("Say what to draw.");
-      find("draw-prompt").focus();
-      return;
-    }
     const body = { ...this.options(), prompt };
     const count = Number(find("draw-count").value);
     if (count > 1) body.n = count;
@@ -118,10 +113,7 @@ export class Draw {
   }
 
   async run(title, prompt, request) {
-    if (this.abort) {
-      tell("A drawing is under way; stop it first.");
-      return;
-    }
+    if (this.abort) return;
     const card = new Card(title);
     this.add(card);
     const count = request.body.n ?? 1;
@@ -177,7 +169,7 @@ export class Draw {
   working(isWorking) {
     this.abort = isWorking ? new AbortController() : null;
     find("draw-stop").hidden = !isWorking;
-    find("draw-send").disabled = isWorking;
+    for (const button of document.querySelectorAll("#draw-send, #draw-examples button, #gallery .asks")) button.disabled = isWorking;
     find("gallery").setAttribute("aria-busy", isWorking);
     if (isWorking) tell("Drawing …");
   }
@@ -228,20 +220,21 @@ class Card {
 class Picture {
   constructor(draw) {
     this.frames = [];
+    this.isBusy = () => draw.abort !== null;
     this.image = element("img", { className: "pixels", alt: "", hidden: true });
     this.frame = element("div", { className: "frame" }, this.image);
     this.frame.style.setProperty("--shape", draw.studio.facts.image_size.replace("x", " / "));
     this.steps = scrubber("Steps of the picture", (index) => (this.image.src = this.frames[index]));
-    const button = (name, act) => {
-      const made = element("button", { type: "button", textContent: name });
+    const button = (name, act, className = "") => {
+      const made = element("button", { type: "button", textContent: name, className });
       made.addEventListener("click", act);
       return made;
     };
     this.actions = element(
       "div",
       { className: "row", hidden: true },
-      button("Edit", () => draw.edit(this)),
-      button("Variations", () => draw.vary(this)),
+      button("Edit", () => draw.edit(this), "asks"),
+      button("Variations", () => draw.vary(this), "asks"),
       button("Ask about it", () => draw.studio.askAbout(this.url)),
       button("Download", () => download(this.url, `mmada-${this.seed ?? "picture"}.png`)),
     );
@@ -263,6 +256,7 @@ class Picture {
     this.image.alt = prompt || "A picture";
     if (seed !== undefined) this.image.title = `seed ${seed}`;
     this.actions.hidden = false;
+    for (const button of this.actions.querySelectorAll(".asks")) button.disabled = this.isBusy();
     this.image.addEventListener("load", () => {
       this.frame.style.setProperty("--shape", `${this.image.naturalWidth} / ${this.image.naturalHeight}`);
     }, { once: true });

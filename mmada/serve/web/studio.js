@@ -21,7 +21,7 @@ class Studio {
     });
     find("model").addEventListener("change", () => this.choose());
     for (const button of document.querySelectorAll("[data-copy]")) {
-      button.addEventListener("click", () => this.copyLast(button.dataset.of, button.dataset.copy));
+      button.addEventListener("click", () => this.copyLast(button));
     }
     this.load();
   }
@@ -83,20 +83,31 @@ class Studio {
     this.parts.chat.attach(url);
   }
 
-  async copyLast(part, kind) {
+  /** Copy the last request of a tab, and say so on the button for a moment. */
+  async copyLast(button) {
+    const { of: part, copy: kind } = button.dataset;
     const request = this.parts[part].last;
     if (!request) {
       tell(`Nothing was sent yet; ${part === "chat" ? "ask" : "draw"} something first.`);
+      flash(button, "Nothing yet");
       return;
     }
     try {
       await copy(kind === "curl" ? asCurl(request) : asPython(request));
       const needs = request.files ? ` Save the ${Object.keys(request.files).join(" and the ")} as ${Object.keys(request.files).map((name) => `${name}.png`).join(" and ")} first.` : "";
       tell(`Copied as ${kind === "curl" ? "curl" : "Python"}.${needs}`);
+      flash(button, "Copied");
     } catch (error) {
       tell(error.message);
+      flash(button, "Not allowed");
     }
   }
+}
+
+function flash(button, text) {
+  button.dataset.name ??= button.textContent;
+  button.textContent = text;
+  setTimeout(() => (button.textContent = button.dataset.name), 1500);
 }
 
 new Studio();
