@@ -110,6 +110,7 @@ def test_benchmark_runs_on_any_model(debug, judge):
         found = outcome.to_dict()
         assert found["total"] == 3
         assert sum(part["total"] for part in found["held_out"].values()) == 3
+        assert set(found["held_out"]) <= set(KINDS[outcome.kind].hold_outs)
         assert found["mean_forwards"] > 0
     # With and without thinking, the examples are the same.
     direct, think = (o for o in outcomes if o.kind == "count")

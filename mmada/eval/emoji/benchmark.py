@@ -114,7 +114,7 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
         outcome.seconds += time.perf_counter() - begin
         right = _judged(judge, chunk, results)
         outcome.right += right
-        outcome.held_out += [str(example.meta.held_out) for example in chunk]
+        outcome.held_out += [example.meta.held_out[0][0] for example in chunk]  # all of one type
         outcome.num_forwards += [result.num_forwards for result in results]
         outcome.samples += list(zip(chunk, results, right, strict=True))
     return outcome
