@@ -17,7 +17,6 @@ from mmada.cli.terminal import Terminal
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 
-
 DEBUG = ("-m", "debug")
 
 
