@@ -189,6 +189,13 @@ def test_thinking_is_told_before_the_drawing(client):
     assert events[0].revised_prompt  # what is drawn, if the model thought of something
 
 
+def test_a_stream_of_several_images_says_which_is_which(client):
+    *previews, a, b = client.images.generate(prompt="a cat", n=2, extra_body={"seed": 3, "steps": 3}, stream=True, partial_images=2)
+    assert sorted((event.index, event.partial_image_index) for event in previews) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    alone = client.images.generate(prompt="a cat", n=2, extra_body={"seed": 3, "steps": 3}).data
+    assert {event.index: event.b64_json for event in (a, b)} == {i: image.b64_json for i, image in enumerate(alone)}
+
+
 def test_a_stream_of_images(client):
     whole = client.images.generate(prompt="a cat", quality="high", extra_body={"seed": 3})
     *previews, last = client.images.generate(prompt="a cat", quality="high", extra_body={"seed": 3}, stream=True, partial_images=3)

@@ -257,6 +257,7 @@ def test_stop_and_errors_are_shown_in_place(page):
     page.get_by_role("tab", name="Draw").click()
     page.get_by_label("Prompt", exact=True).fill("a cat")
     page.locator("#draw-steps").fill("64")
+    page.locator("#draw-count").fill("8")
     page.get_by_role("button", name="Draw", exact=True).click()
     page.locator(".card img[src]").first.wait_for()
     page.get_by_role("button", name="Stop").click()

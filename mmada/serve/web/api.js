@@ -50,6 +50,7 @@ async function errorOf(response) {
   const body = await response.json().catch(() => null);
   const retryAfter = response.headers.get("Retry-After");
   let message = body?.error?.message ?? `The server answered ${response.status} ${response.statusText}`;
+  if (response.status === 401) message = "the API key is missing or wrong; enter it above, under API key";
   if (response.status === 429) message += retryAfter ? ` (try again in ${retryAfter} s)` : "";
   return new ServerError(message, response.status, retryAfter);
 }
