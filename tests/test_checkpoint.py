@@ -52,7 +52,7 @@ def test_find_refuses_a_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "./no/where", "/no/where", "~/nowhere", "a/b/c"])
 def test_find_refuses_a_missing_directory(name):
-    with pytest.raises(CheckpointError, match=f"model='{name}' is no directory; give an existing directory or a hub name"):
+    with pytest.raises(CheckpointError, match=f"model='{name}' is no directory; give an existing directory, a hub name"):
         checkpoint.find(name)
 
 

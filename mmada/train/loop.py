@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -75,7 +75,6 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
 
     Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
     """
-    torch.set_flush_denormal(True)  # numbers below 1e-38 make CPUs slow and change nothing
     accelerator = Accelerator(
         mixed_precision=_PRECISIONS[settings.precision],
         gradient_accumulation_steps=settings.accumulate,
@@ -100,8 +99,18 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
         progress = state.restore(saved, accelerator, ema) if saved is not None else state.Progress()
     log = Log(out, start=progress.step) if accelerator.is_main_process else None
     runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
-    with signals_noted() as is_stopped:
+    with signals_noted() as is_stopped, _denormals_flushed():
         return runner.run(is_stopped)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Numbers below 1e-38 make CPUs slow and change nothing; other code in the process may need them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @dataclass(slots=True)

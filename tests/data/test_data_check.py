@@ -177,7 +177,8 @@ def mmada(monkeypatch, capsys, folder):
     app.add_typer(data_verb.app, name="data")
 
     def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmada", "data", *args])
+        model = () if "--model" in args else ("--model", "debug")
+        monkeypatch.setattr(sys, "argv", ["mmada", "data", *args, *model])
         status = 0
         try:
             app()

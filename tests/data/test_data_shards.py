@@ -294,7 +294,8 @@ def mmada(monkeypatch, capsys, tmp_path):
     app.command("tokenize")(tokenize)
 
     def call(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mmada", *args])
+        model = () if "--model" in args else ("--model", "debug")
+        monkeypatch.setattr(sys, "argv", ["mmada", *args, *model])
         status = 0
         try:
             app()

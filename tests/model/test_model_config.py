@@ -190,7 +190,7 @@ def test_presets(name):
     ("build", "message"),
     [
         (lambda: preset("debugg"), r"preset='debugg' is unknown: did you mean 'debug'\?"),
-        (lambda: preset("huge"), "preset='huge' is unknown: known names are 3m, 40m, 8b, 8m, debug"),
+        (lambda: preset("huge"), "preset='huge' is unknown: known names are 27m, 3m, 40m, 5m, 8b, 8m, debug"),
         (lambda: preset("debug", n_layer=3), r"unknown configuration field 'n_layer': did you mean 'n_layers'\?"),
     ],
 )
