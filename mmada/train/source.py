@@ -94,10 +94,6 @@ class EmojiSamples:
         self.task, self.encode, self.seed, self.split, self.size, self.num_kept = task, encode, seed, split, size, num_kept
         self._codes: dict[Scene, Tensor] = {}
 
-    def example(self, index: int) -> Example:
-        """The first of `examples`."""
-        return self.examples(index)[0]
-
     def examples(self, index: int) -> tuple[Example, ...]:
         """One example, or several about one scene."""
         index = index if self.size is None else index % self.size
