@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmada.errors import TokenizerError
 from mmada.vocab import SPECIAL_STRINGS, VocabLayout
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["byte_level", "check", "load"]
 
+# Words with the space before them, runs of other signs up to a tag of thinking, and spaces: the pattern of GPT-2.
+_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?(?:(?!</?think>)[^\s\p{L}\p{N}])+|\s+(?!\S)|\s+"
+
 # What the published tokenizer must know by name; the other special tokens are reserved entries to it.
 _NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
 
@@ -26,17 +29,17 @@ _NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
 def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learnt from `corpus`, and the special tokens behind them.
 
-    It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants.
+    It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants; the space before a number goes
+    with its first digit. The tags of thinking are never joined with what stands beside them, and may become one token each.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
-    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    if split_digits:
-        steps.insert(0, pre_tokenizers.Split(Regex(r"\d"), "isolated"))
-    core.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    alone = r"</?think>| ?\d" if split_digits else r"</?think>"
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(f"{alone}|{_WORDS}"), "isolated"), words])
     core.decoder = decoders.ByteLevel()
     if num_merges:
         trainer = trainers.BpeTrainer(vocab_size=256 + num_merges, initial_alphabet=alphabet, show_progress=False)

@@ -49,6 +49,20 @@ def test_digits_stay_tokens_of_their_own():
     assert len(encode(joined, "1234")) < 4
 
 
+def test_a_number_takes_the_space_before_it_along():
+    tokenizer = byte_level(["3 + 12 = 15; 15 - 7 = 8"] * 50, num_merges=60)
+    assert tokenizer.convert_ids_to_tokens(encode(tokenizer, "12 = 15")) == ["1", "2", "Ġ=", "Ġ1", "5"]
+
+
+def test_a_tag_of_thinking_is_one_token_whatever_stands_beside_it():
+    tokenizer = byte_level(["<think> a dog</think> yes"] * 50, num_merges=100)
+    opened, closed = (encode(tokenizer, tag) for tag in ("<think>", "</think>"))
+    assert len(opened) == len(closed) == 1
+    for text in ("<think>x.</think>", "x<think>7</think>!", "? <think> a</think></think>"):
+        assert set(opened + closed) <= set(encode(tokenizer, text))
+        assert tokenizer.decode(encode(tokenizer, text)) == text
+
+
 @pytest.mark.parametrize("tokenizer", [BYTES, MERGED], ids=["bytes", "merged"])
 def test_special_tokens_lie_behind_the_text(tokenizer):
     layout = VocabLayout.compact(len(tokenizer) - 12, 16)

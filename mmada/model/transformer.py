@@ -22,6 +22,7 @@ from mmada.errors import InputError
 from mmada.model.attention import Packing, rotary, visibility
 from mmada.model.config import MMaDAConfig
 from mmada.model.layers import Block, ResidualProjection, RMSNorm
+from mmada.model.places import image_places
 
 __all__ = ["MMadaModelLM"]
 
@@ -39,6 +40,8 @@ class _Backbone(nn.Module):
                 "ln_f": RMSNorm(config.d_model, config.rms_norm_eps),
             }
         )
+        if config.image_positions:
+            self.transformer["wpe_image"] = nn.Embedding(config.image_positions, config.d_model)
         if not config.weight_tying:
             self.transformer["ff_out"] = nn.Linear(config.d_model, rows, bias=False)
 
@@ -108,6 +111,8 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
         parts = self.model.transformer
         x: Tensor = parts["wte"](input_ids) if inputs_embeds is None else inputs_embeds
+        if "wpe_image" in parts:
+            x = x + self._image_positions(input_ids)
         rows, length = x.shape[:2]
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
@@ -122,6 +127,15 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         if collect is not None:
             collect.append(x)
         return x
+
+    def _image_positions(self, input_ids: Tensor | None) -> Tensor:
+        """(B, L, D): what is added to the embedding of a token at its place in its image; 0 outside, and behind the last place."""
+        if input_ids is None:
+            raise InputError("inputs_embeds do not say where images are, which this model embeds (image_positions); give input_ids")
+        places = image_places(input_ids, self.config.layout)
+        table: Tensor = self.model.transformer["wpe_image"].weight  # type: ignore[assignment]
+        known = (places >= 0) & (places < len(table))
+        return F.embedding(places.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""

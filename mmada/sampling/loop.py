@@ -116,6 +116,7 @@ class Denoising:
         self._steps_in_block = [recipe.steps_in_block(n) or 1 for n in self.counts]
         self._block, self._step = [0] * rows, [0] * rows
         self._live = list(range(rows))
+        self._num_open = [len(self._range(row)) for row in self._live]
 
         # Every table has one column more than it needs, a place for writes that are not meant: slot N, position L.
         device, width, length = evaluated[0].tokens.device, max(self.counts) + 1, max(len(c) for c in evaluated)
@@ -160,13 +161,12 @@ class Denoising:
         if tuple(logits.shape) != expected:
             raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
         recipe, rows = self.recipe, torch.tensor(self._live, device=self._slots.device)
-        candidate = self._open[rows].gather(1, window.slot) & window.inside  # (A, Q)
 
         logits = self._combine(logits.float())
         uniform = self._uniform(window)  # (2, A, Q)
         proposal = propose(logits, uniform[0], temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p)
         score = recipe.score(logits, proposal, uniform[1])
-        commit = self._choose(score, uniform[1], candidate)
+        commit = self._choose(score, uniform[1], window.inside)
 
         self._write(rows, window.slot, proposal + self.ids.start, commit)
         if self._record:
@@ -210,18 +210,25 @@ class Denoising:
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
         return start, stop - behind
 
+    def _range(self, row: int) -> range:
+        """The slots among which a row chooses: those of its block."""
+        count, width = self.counts[row], self.recipe.block_length
+        if width is None:
+            return range(count)
+        # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
+        return range(0 if self.recipe.propose_any else self._block[row] * width, min(count, (self._block[row] + 1) * width))
+
     def _window(self) -> _Window:
-        width, device = self.recipe.block_length, self._slots.device
-        start, size = [], []
-        for r in self._live:
-            stop = self.counts[r] if width is None else min(self.counts[r], (self._block[r] + 1) * width)
-            # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
-            start.append(0 if width is None or self.recipe.propose_any else self._block[r] * width)
-            size.append(stop - start[-1])
-        offset = torch.arange(max(size), device=device)[None]
-        first, sizes = torch.tensor([start, size], device=device)[:, :, None]
-        inside = offset < sizes
-        return _Window((first + offset).where(inside, self._slots.shape[1] - 1), inside, size)
+        """The open slots of each live row's range; rows with fewer than others repeat the spare slot."""
+        device, ranges = self._slots.device, [self._range(row) for row in self._live]
+        host = [(slots.start, slots.stop, self._num_open[row]) for slots, row in zip(ranges, self._live, strict=True)]
+        first, stop, num_open = torch.tensor(host, device=device).unbind(1)
+        place = torch.arange(self._slots.shape[1], device=device)[None]
+        is_open = self._open[torch.tensor(self._live, device=device)] & (place >= first[:, None]) & (place < stop[:, None])
+        most = max(self._num_open[row] for row in self._live)
+        slot = is_open.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        inside = place[:, :most] < num_open[:, None]
+        return _Window(slot.where(inside, self._slots.shape[1] - 1), inside, ranges)
 
     def _combine(self, logits: Tensor) -> Tensor:
         """Guidance u + (1 + g)(c - u), and -inf where an id is not allowed."""
@@ -231,12 +238,13 @@ class Denoising:
         return logits.index_fill(-1, self._never, -torch.inf) if len(self._never) else logits
 
     def _uniform(self, window: _Window) -> Tensor:
-        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has, whatever its neighbours."""
-        uniform = torch.zeros(2, *window.inside.shape)
-        if self.recipe.draws:
-            for i, (row, size) in enumerate(zip(self._live, window.sizes, strict=True)):
-                uniform[:, i, :size] = torch.rand(2, size, generator=self._generators[row])
-        return uniform.to(window.inside.device)
+        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbours."""
+        if not self.recipe.draws:
+            return torch.zeros(2, *window.inside.shape, device=window.inside.device)
+        uniform = torch.zeros(2, len(self._live), self._slots.shape[1])
+        for i, (row, slots) in enumerate(zip(self._live, window.ranges, strict=True)):
+            uniform[:, i, slots.start : slots.stop] = torch.rand(2, len(slots), generator=self._generators[row])
+        return uniform.to(window.slot.device).gather(2, window.slot.expand(2, -1, -1))
 
     def _choose(self, score: Tensor, uniform: Tensor, candidate: Tensor) -> Tensor:
         """(A, Q) bool: the best candidates, as many as the quota and the threshold say."""
@@ -287,9 +295,14 @@ class Denoising:
         for row, num_left, has_ended in zip(self._live, *torch.stack([left, ended]).tolist(), strict=True):
             self.num_forwards[row] += 1
             self._step[row] += 1
+            self._num_open[row] = num_left
             out_of_steps = self.recipe.steps is not None and self._step[row] == self._steps_in_block[row]
             if num_left == 0 or out_of_steps:
+                before = self._range(row)
                 self._block[row], self._step[row] = self._block[row] + 1, 0
+                # Slots beyond what the range was are all open; those that stay in it are the ones left.
+                after = self._range(row)
+                self._num_open[row] = after.stop - before.stop + (num_left if after.start < before.stop else 0)
             if has_ended:
                 self._end(row)
             elif self._block[row] < self.recipe.num_blocks(self.counts[row]):
@@ -316,11 +329,11 @@ def _is_run(field: Field) -> bool:
 
 
 class _Window(NamedTuple):
-    """The blocks of the live rows: slots (A, Q), whether inside a row's own block (A, Q), and each block's size."""
+    """What live rows choose among: open slots (A, Q), ascending, whether they are a row's own (A, Q), and the range that they lie in."""
 
     slot: Tensor
     inside: Tensor
-    sizes: list[int]
+    ranges: list[range]
 
 
 def denoise(denoisings: Sequence[Denoising], denoiser: Denoiser) -> Iterator[int]:

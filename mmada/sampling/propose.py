@@ -11,9 +11,10 @@ arg max(logits + T * Gumbel), the published form.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["keep_top_k", "keep_top_p", "propose"]
+__all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "propose"]
 
 
 def propose(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None) -> Tensor:
@@ -25,10 +26,27 @@ def propose(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int |
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None:
         scaled = keep_top_p(scaled, top_p)
-    # float64: in float32 the cumulative sum over 126,000 ids loses the small ones.
-    cumulative = scaled.double().softmax(-1).cumsum(-1)
-    target = uniform.double()[..., None] * cumulative[..., -1:]
-    return torch.searchsorted(cumulative, target, right=True)[..., 0].clamp_max(logits.shape[-1] - 1)
+    return inverse_cumulative((scaled - scaled.amax(-1, keepdim=True)).exp(), uniform)
+
+
+_RUN = 128
+
+
+def inverse_cumulative(weight: Tensor, uniform: Tensor) -> Tensor:
+    """The first index at which the running sum of weight (..., V) >= 0 exceeds uniform (...) in [0, 1) of its total: (...) int64.
+
+    An index of weight 0 is never returned. Sums are float64: in float32 a running sum over 126,000 ids loses the small ones. The run
+    of 128 ids in which it happens is found first, so that nothing but its own ids is summed up one by one.
+    """
+    padded = F.pad(weight, (0, -weight.shape[-1] % _RUN)).unflatten(-1, (-1, _RUN))  # (..., runs, 128)
+    total = padded.sum(-1, dtype=torch.float64).cumsum(-1)  # (..., runs)
+    target = uniform.double()[..., None] * total[..., -1:]
+    run = torch.searchsorted(total, target, right=True)  # (..., 1)
+    before = F.pad(total, (1, 0)).gather(-1, run)
+    inner = padded.gather(-2, run[..., None].expand(*run.shape, _RUN))[..., 0, :].cumsum(-1, dtype=torch.float64)
+    # Both sums are of the same numbers in another order: the rest may come out an ulp too large.
+    rest = torch.minimum(target - before, inner[..., -1:] * (1 - 1e-15))
+    return (run * _RUN + torch.searchsorted(inner, rest, right=True))[..., 0]
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

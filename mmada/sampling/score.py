@@ -19,10 +19,10 @@ Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
     """Probability of the proposed token: the published "low confidence remasking", which keeps the highest.
 
-    In float64, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
+    The sum is float64, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
     """
-    wide = logits.double()
-    return (wide.gather(-1, proposal[..., None])[..., 0] - wide.logsumexp(-1)).exp()
+    weight = (logits - logits.amax(-1, keepdim=True)).exp()
+    return weight.gather(-1, proposal[..., None])[..., 0] / weight.sum(-1, dtype=torch.float64)
 
 
 def margin(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:

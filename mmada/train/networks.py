@@ -67,7 +67,8 @@ def text_tokenizer(config: TrainConfig, start: Path | None) -> PreTrainedTokeniz
     with PartialState().main_process_first():
         if not kept.exists():
             examples = (sample(kind, generator("corpus", kind, i)) for kind in KINDS for i in range(_NUM_CORPUS // len(KINDS)))
-            corpus = (text for e in examples for text in (e.prompt, f"<think> {e.think}</think> {e.answer}" if e.think else e.answer))
+            thinking = "<think> {0.think}</think> {0.answer}".format
+            corpus = (text for e in examples for text in (e.prompt, e.answer, thinking(e) if e.think else ""))
             made = tokenizer.byte_level(corpus if config.model.num_merges else (), num_merges=config.model.num_merges)
             state.write(kept, made.save_pretrained)
         return AutoTokenizer.from_pretrained(kept)

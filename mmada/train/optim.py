@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -143,8 +144,8 @@ def _is_for_muon(name: str, parameter: Tensor) -> bool:
 
 
 def _decays(name: str, parameter: Tensor) -> bool:
-    is_vocabulary = ".blocks." not in name and (".wte." in name or ".ff_out." in name)
-    return parameter.dim() >= 2 and not is_vocabulary
+    is_table = ".blocks." not in name and any(table in name for table in (".wte.", ".wpe_image.", ".ff_out."))
+    return parameter.dim() >= 2 and not is_table
 
 
 class Muon(Optimizer):
@@ -159,15 +160,32 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            directions = []
+            for weight in weights:
                 average = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
                 average.lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonal(weight.grad.lerp(average, group["momentum"]).flatten(1))
+                directions.append(weight.grad.lerp(average, group["momentum"]).flatten(1))
+            for weight, update in zip(weights, _all_orthogonal(directions), strict=True):
                 scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update.view_as(weight).to(weight.dtype), alpha=-group["lr"] * scale)
+
+
+def _all_orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each made orthogonal, once: processes that hold the same matrices share the work, and add up what they made."""
+    world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_available() and dist.is_initialized() else (1, 0)
+    if world == 1 or not matrices:
+        return [orthogonal(matrix) for matrix in matrices]
+    by_size = sorted(range(len(matrices)), key=lambda i: -matrices[i].numel())
+    own = set(by_size[rank::world])
+    sizes = [matrix.numel() for matrix in matrices]
+    made = torch.zeros(sum(sizes), device=matrices[0].device)
+    pieces = [piece.view_as(matrix) for piece, matrix in zip(made.split(sizes), matrices, strict=True)]
+    for i in own:
+        pieces[i].copy_(orthogonal(matrices[i]))
+    dist.all_reduce(made)
+    return pieces
 
 
 def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:

@@ -200,18 +200,18 @@ class ImageStage:
 # Ours. The image law is MaskGIT's; text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
 _TEXT = Flow(
-    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.25, fill_weight=0.1
+    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
 )  # fmt: skip
-_LOOK = replace(_TEXT, name="look", task="understand", share=0.35)
-_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), share=0.15)
+_LOOK = replace(_TEXT, name="look", task="understand", share=0.1)
+_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), share=0.1)
 """Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
-_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.4, drop=0.1)
-_PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.1, think=1.0)
+_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.5, drop=0.1)
+_PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
 _MAKE = replace(_DRAW, name="make", task="reason_draw", share=0.05)
 """The same instructions drawn at once."""
 
-_MUON = Optim(name="muon", lr=4e-3, matrix_lr=0.02, ema=0.995)
+_MUON = Optim(name="muon", lr=1e-3, matrix_lr=0.005, ema=0.995)
 
 # Published. One optimizer for all stages; the floor of the cosine is 0, because the published min_lr_scale has no effect.
 
@@ -267,24 +267,30 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             steps=3000,
             optim=Optim(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
-        Stage(name="base", flows=(_DRAW, _LOOK, _TEXT), batch=64, steps=12_000, optim=_MUON),
+        Stage(
+            name="base",
+            flows=(_DRAW, replace(_INTERVIEW, share=0.2), _LOOK, _TEXT),
+            batch=48,
+            steps=2_000,
+            optim=replace(_MUON, decay=0.15),  # short: the next stage goes on at the peak
+        ),
         Stage(
             name="mixcot",
             flows=(
-                replace(_DRAW, share=0.3),
-                replace(_LOOK, share=0.2, think=0.75, answer_weight=2.0),
+                replace(_DRAW, share=0.33),
+                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0),
                 _INTERVIEW,
-                replace(_TEXT, share=0.25, think=0.6, answer_weight=2.0),
+                replace(_TEXT, share=0.22, think=0.6, answer_weight=2.0),
                 _PLAN,
                 _MAKE,
             ),
-            batch=64,
-            steps=12_000,
-            optim=_MUON,
+            batch=48,
+            steps=6_000,
+            optim=replace(_MUON, decay=0.4),
         ),
         Stage(
             name="finetune",
-            flows=(replace(_LOOK, think=1.0), replace(_TEXT, think=1.0), _DRAW, _PLAN, _MAKE),
+            flows=(replace(_LOOK, share=0.35, think=1.0), replace(_TEXT, share=0.25, think=1.0), replace(_DRAW, share=0.4), _PLAN, _MAKE),
             batch=16,
             steps=150,
             optim=Optim(lr=5e-4, schedule="cosine", warmup=10),

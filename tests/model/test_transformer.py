@@ -4,6 +4,7 @@ import torch
 from mmada.errors import InputError
 from mmada.model import MMadaModelLM, Packing, preset
 from mmada.model.layers import RMSNorm
+from mmada.model.places import image_places
 from mmada.vocab import VocabLayout
 
 LAYOUT = VocabLayout.compact(36, 64)
@@ -187,6 +188,22 @@ def test_the_norm_casts_back_before_the_weight():
     assert not torch.equal((wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5) * norm.weight.float()).bfloat16(), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_norm_has_the_gradient_of_its_formula(dtype):
+    generator = torch.Generator().manual_seed(2)
+    x, weight, grad = (torch.randn(shape, generator=generator).to(dtype) for shape in ((3, 5, 16), (16,), (3, 5, 16)))
+    norm = RMSNorm(16, 1e-5).to(dtype)
+    norm.weight.data.copy_(weight)
+    ours = torch.autograd.grad(norm(x.requires_grad_()), (x, norm.weight), grad)
+    wide, w = x.detach().double().requires_grad_(), weight.double().requires_grad_()
+    formula = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-5) * w
+    expected = torch.autograd.grad(formula, (wide, w), grad.double())
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    for a, b in zip(ours, expected, strict=True):
+        assert a.dtype == dtype
+        torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance)
+
+
 @torch.no_grad()
 def test_autocast_with_a_mask(model, tokens):
     attend = torch.ones(3, 10).bool()
@@ -260,3 +277,54 @@ def test_embeddings_can_be_replaced_and_resized(build_model, tokens):
     model.resize_token_embeddings(56)
     assert model.get_input_embeddings().weight.shape == model.get_output_embeddings().weight.shape == (56, 32)
     torch.testing.assert_close(model(tokens).logits[..., :48], before)
+
+
+SOI, EOI, MASK = (LAYOUT.special_ids[name] for name in ("soi", "eoi", "mask"))
+CODE = LAYOUT.image_offset
+
+
+def test_places_count_from_each_begin_of_an_image():
+    ids = torch.tensor(
+        [[5, SOI, CODE, MASK, CODE + 3, EOI, 5, MASK, SOI, MASK, EOI], [SOI, SOI, CODE, 5, EOI, EOI, CODE, SOI, CODE, CODE, CODE]]
+    )
+    assert image_places(ids, LAYOUT).tolist() == [[-1, -1, 0, 1, 2, -1, -1, -1, -1, 0, -1], [-1, -1, 0, 1, -1, -1, -1, -1, 0, 1, 2]]
+
+
+@pytest.fixture(scope="module")
+def placed():
+    """A model that embeds three places of an image."""
+    model = MMadaModelLM(preset("debug", layout=LAYOUT, image_positions=3)).eval()
+    torch.nn.init.normal_(model.model.transformer["wpe_image"].weight, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@torch.no_grad()
+def test_a_place_is_added_to_the_embedding(placed):
+    ids = torch.tensor([[5, SOI, CODE, MASK, CODE + 3, CODE + 4, EOI, 7]])
+    plain = MMadaModelLM(preset("debug", layout=LAYOUT)).eval()
+    plain.load_state_dict({name: tensor for name, tensor in placed.state_dict().items() if "wpe_image" not in name})
+    table = placed.model.transformer["wpe_image"].weight
+    embeddings = plain.get_input_embeddings()(ids)
+    embeddings[0, 2:5] += table  # the fourth token of the image has no vector, nor has the text
+    torch.testing.assert_close(placed(ids).logits, plain(inputs_embeds=embeddings).logits, rtol=1e-5, atol=1e-5)
+    assert (placed(ids).logits - plain(ids).logits).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_places_do_not_run_over_packed_rows(placed):
+    rows = [torch.tensor(row) for row in ([5, SOI, CODE, MASK, EOI], [6, 7, 8], [SOI, MASK, MASK, CODE, EOI])]
+    packed = placed(torch.cat(rows)[None], Packing.of([len(row) for row in rows])).logits[0].split([len(row) for row in rows])
+    for row, logits in zip(rows, packed, strict=True):
+        torch.testing.assert_close(logits, placed(row[None]).logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_embeddings_do_not_say_where_images_are(placed):
+    with pytest.raises(InputError, match="give input_ids"):
+        placed(inputs_embeds=torch.zeros(1, 4, placed.config.d_model))
+
+
+@torch.no_grad()
+def test_places_survive_saving(placed, tmp_path):
+    placed.save_pretrained(tmp_path)
+    ids = torch.tensor([[SOI, MASK, CODE, EOI]])
+    assert torch.equal(MMadaModelLM.from_pretrained(tmp_path)(ids).logits, placed(ids).logits)

@@ -539,7 +539,7 @@ def test_a_proposed_mask_loses_its_budget_and_a_later_block_may_fill_it():
             logits[0, i, token] = value
         denoising.advance(logits)
     assert denoising.done
-    assert seen == [[1, 2], [1, 2], [1, 2, 3, 4], [1, 2, 3, 4]]
+    assert seen == [[1, 2], [1, 2], [1, 3, 4], [3, 4]]
     assert [(step.slots, step.token_ids) for step in denoising.trace] == [((0,), (MASK,)), ((1,), (5,)), ((0,), (7,)), ((2,), (6,))]
     assert denoising.token_ids(0).tolist() == [7, 5, 6, MASK]
     assert denoising.finish_reasons == ["length"]
@@ -549,13 +549,13 @@ def test_a_proposed_mask_loses_its_budget_and_a_later_block_may_fill_it():
 
 
 def test_preview_shows_proposals_and_num_final_the_finished_prefix():
-    plan = [[1.0, 9.0, 2.0], [9.0, 0.0, 8.0], [0.0, 0.0, 9.0]]
+    plan = [[1.0, 9.0, 2.0], [9.0, 8.0], [9.0]]  # the advantage of id `step` at each slot that is still open
     denoising = Denoising([canvas([8, MASK, 9, MASK, MASK])], Recipe(steps=3), mask_id=MASK)
     assert denoising.preview(0).tolist() == [MASK] * 3
     assert denoising.num_final(0) == 0
     seen = []
     for step, values in enumerate(plan):
-        logits = torch.zeros(1, 3, TEXT.stop)
+        logits = torch.zeros(1, len(values), TEXT.stop)
         logits[0, :, step] = torch.tensor(values)
         denoising.advance(logits)
         seen.append(

@@ -56,7 +56,7 @@ def test_a_run_writes_a_model_that_can_be_used(finished):
     assert model.defaults.image_height == 64
     assert model.draw("a red heart", seed=1).image.size == (64, 64)
     samples = [json.loads(line) for line in (finished / "samples" / "step-00000004" / "answers.jsonl").read_text().splitlines()]
-    assert [sample["task"] for sample in samples] == ["draw", "text", "understand"]
+    assert [sample["task"] for sample in samples] == ["draw", "interview", "text", "understand"]
     assert (finished / "samples" / "step-00000004" / samples[0]["picture"]).exists()
 
 
