@@ -155,10 +155,12 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
             raise InputError(f"image_positions={self.image_positions!r} must be a whole number; 0 leaves places out, as published")
         if self.n_heads % (self.n_kv_heads or 1):
             raise InputError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
-        if self.vocab_layout is not None and VocabLayout.from_dict(self.vocab_layout).vocab_size != self.embedding_size:
-            raise InputError(
-                f"vocab_layout has vocab_size={self.vocab_layout['vocab_size']}, the model {self.embedding_size} rows; make them agree"
-            )
+        if self.vocab_layout is not None:
+            layout = VocabLayout.from_dict(self.vocab_layout)
+            if layout.vocab_size != self.embedding_size:
+                raise InputError(f"vocab_layout has vocab_size={layout.vocab_size}, the model {self.embedding_size} rows; make them agree")
+            if self.mask_token_id != layout.mask_id:
+                raise InputError(f"mask_token_id={self.mask_token_id} is not vocab_layout's mask_id={layout.mask_id}; make them agree")
 
 
 # Rows of the small models have a hundred tokens: angles of 500,000^(-2j/32) would leave most pairs of a head next to unturned.

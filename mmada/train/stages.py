@@ -277,7 +277,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         Stage(
             name="mixcot",
             flows=(
-                replace(_DRAW, share=0.33),
+                replace(_DRAW, share=0.42),
                 replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0),
                 _INTERVIEW,
                 replace(_TEXT, share=0.22, think=0.6, answer_weight=2.0),
@@ -285,7 +285,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 _MAKE,
             ),
             batch=48,
-            steps=6_000,
+            steps=5_200,
             optim=replace(_MUON, decay=0.4),
         ),
         Stage(

@@ -114,6 +114,11 @@ def test_a_value_that_the_model_would_ignore_is_refused(name, value):
         ({"n_layers": 0, "d_model": -4}, "d_model=-4, n_layers=0 must be a whole number of at least 1"),
         ({"d_model": "64"}, "d_model='64' must be a whole number"),
         ({"hidden_size": 60, "num_attention_heads": 8}, "d_model=60 must be n_heads=8 times an even head width"),
+        (
+            {"vocab_layout": LAYOUT.to_dict(), "embedding_size": LAYOUT.vocab_size},
+            f"mask_token_id=126336 is not vocab_layout's mask_id={LAYOUT.mask_id}; make them agree",
+        ),
+        ({"image_positions": -1}, "image_positions=-1 must be a whole number; 0 leaves places out, as published"),
         ({"vocab_layout": LAYOUT.to_dict()}, f"vocab_layout has vocab_size={LAYOUT.vocab_size}, the model 134656 rows; make them agree"),
         ({"vocab_layout": {"mask": 3}}, "unknown vocabulary field 'mask'"),
     ],

@@ -63,7 +63,7 @@ _WEIGHTS_AND_HOLD_OUTS: Mapping[str, tuple[float, tuple[HoldOut, ...]]] = {
     "colour": (1.0, ("pair", "place", "style", "template")),
     "background": (0.3, ("pair", "backdrop", "template")),
     "compare": (1.0, ("pair", "number", "template")),
-    "draw_single": (1.5, ("backdrop", "style", "template")),
+    "draw_single": (3.0, ("backdrop", "style", "template")),
     "draw_two": (1.0, ("pair", "style", "template")),
     "draw_count": (1.0, ("number", "style", "template")),
     "draw_counts": (1.0, ("pair", "number", "template")),

@@ -1,0 +1,43 @@
+import signal
+import threading
+
+import pytest
+
+from mmada.train import interrupt
+from mmada.train.interrupt import signals_noted
+
+
+def test_signals_in_a_row_are_one_wish():
+    with signals_noted() as is_stopped:
+        assert not is_stopped()
+        for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(kind)
+            assert is_stopped()
+
+
+def test_a_later_signal_acts_as_usual(monkeypatch):
+    monkeypatch.setattr(interrupt, "_SAME", 0.0)
+    with pytest.raises(KeyboardInterrupt), signals_noted() as is_stopped:
+        signal.raise_signal(signal.SIGINT)
+        assert is_stopped()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_come_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_noted():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_are_never_told():
+    seen = []
+
+    def ask():
+        with signals_noted() as is_stopped:
+            seen.append(is_stopped())
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    assert seen == [False]
