@@ -148,6 +148,11 @@ def noise_row(
             drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
         is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
     maskable = float(factor[is_open].sum())
+    if flow.restore and ratio is None:
+        seen = _seen(canvas, layout)
+        num_hidden = round(flow.restore * float(torch.rand((), generator=generator)) * len(seen))
+        if num_hidden:
+            is_masked[seen] = is_open[seen] = exact_mask(len(seen), num_hidden, generator)[0]
     weight = torch.where(is_open, factor * base_weight(flow, share, maskable), 0.0)
     views = [is_masked]
     if flow.complement and bool((is_open & ~is_masked).any()):
@@ -159,6 +164,14 @@ def noise_row(
             scored |= (canvas.tokens == layout.soi_id) | (canvas.tokens == layout.eoi_id)
         noised.append(NoisedRow(row.flow, tokens, canvas.tokens, attend, scored, weight.masked_fill(scored & ~view, 1.0), maskable, span))
     return tuple(noised)
+
+
+def _seen(canvas: Canvas, layout: VocabLayout) -> Tensor:
+    """Positions of the image codes that are given, not asked for."""
+    is_given = canvas.attend & (canvas.tokens >= layout.image_ids.start) & (canvas.tokens < layout.image_ids.stop)
+    for part in canvas.fields:
+        is_given = is_given.index_fill(0, part.positions, False)
+    return is_given.nonzero()[:, 0]
 
 
 def _block(at: Tensor, ids: Tensor, eos_id: int, length: int, generator: Generator) -> tuple[Tensor, Tensor]:

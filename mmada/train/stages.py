@@ -95,6 +95,9 @@ class Flow:
     """each row twice, the second time with what the first left visible masked: every token is scored once"""
     answer_weight: float = 1.0
     """extra factor on the answer behind </think>, which is a small part of the tokens"""
+    restore: float = 0.0
+    """share of the images that are seen, at most, which is masked and scored as well, each row drawing its own share: what an image shows is
+    learnt from looking, too, at no cost but the head's"""
     fill_weight: float = 1.0
     """extra factor on the end tokens behind the first, which fill the room of an answer"""
 
@@ -109,7 +112,7 @@ class Flow:
                 schedule(law)
         if all(law in UNSCORED for law in self.noise):
             raise InputError(f"flow {self.name!r}: noise={self.noise} scores nothing; give one field a law such as count or cosine")
-        for name in ("think", "drop"):
+        for name in ("think", "drop", "restore"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} is a share of rows and must lie in 0..1")
         for name in ("share", "coefficient", "answer_weight", "fill_weight"):
@@ -117,6 +120,10 @@ class Flow:
                 raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
         if self.markers and self.head == "slice":
             raise InputError(f"flow {self.name!r}: markers are text ids behind an image; score them with head=full")
+        if self.complement and self.restore:
+            raise InputError(
+                f"flow {self.name!r}: complement=true masks each part in two rows, restore={self.restore} in one; use one of them"
+            )
         if self.complement and ("independent" in self.noise or self.weight != "1"):
             raise InputError(
                 f"flow {self.name!r}: complement=true needs a law with an exact count and weight=1, not {self.noise}, {self.weight}"
@@ -203,7 +210,7 @@ _TEXT = Flow(
     name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
 )  # fmt: skip
 _LOOK = replace(_TEXT, name="look", task="understand", share=0.1)
-_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), share=0.1)
+_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), normaliser="maskable", share=0.1)
 """Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
@@ -278,14 +285,14 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             name="mixcot",
             flows=(
                 replace(_DRAW, share=0.42),
-                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0),
-                _INTERVIEW,
+                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0, restore=0.5),
+                replace(_INTERVIEW, restore=0.5),
                 replace(_TEXT, share=0.22, think=0.6, answer_weight=2.0),
                 _PLAN,
                 _MAKE,
             ),
             batch=48,
-            steps=5_200,
+            steps=5_000,
             optim=replace(_MUON, decay=0.4),
         ),
         Stage(

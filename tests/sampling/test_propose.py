@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.sampling.propose import keep_top_k, keep_top_p, propose
+from mmada.sampling.propose import inverse_cumulative, keep_top_k, keep_top_p, propose
 
 few = settings(derandomize=True, max_examples=40, deadline=None)
 below_one = st.floats(0, 1, exclude_max=True, width=32)
@@ -136,3 +136,25 @@ def test_cutting_leaves_the_logits_as_they_were():
     before = logits.clone()
     propose(logits, torch.rand(3, generator=seeded()), temperature=0.5, top_k=2, top_p=0.5)
     assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("size", [1, 5, 128, 129, 1000, 126_464])
+def test_the_index_of_a_running_sum(size):
+    generator = torch.Generator().manual_seed(size)
+    weight = torch.rand(40, size, generator=generator) ** 8
+    weight[:, torch.rand(size, generator=generator) < 0.3] = 0.0
+    weight[:, size // 2] = 1e-6
+    uniform = torch.rand(40, generator=generator)
+    cumulative = weight.double().cumsum(-1)
+    expected = (cumulative <= uniform.double()[:, None] * cumulative[:, -1:]).sum(-1)
+    assert torch.equal(inverse_cumulative(weight, uniform), expected)
+
+
+def test_an_index_without_weight_is_never_drawn():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(300, 700)
+    for row, index in enumerate(torch.randint(700, (300, 3), generator=generator)):
+        weight[row, index] = 10 ** (20 * torch.rand(3, generator=generator) - 10)
+    for uniform in (0.0, 0.5, 1 - 2**-24):  # 0 and the largest number below 1 that torch.rand gives
+        drawn = inverse_cumulative(weight, torch.full((300,), uniform))
+        assert bool((weight.gather(1, drawn[:, None]) > 0).all())

@@ -32,7 +32,7 @@ def scored_rows(batches):
             for position, target, weight, flow in zip(
                 *(x.tolist() for x in (part.positions, part.targets, part.weight, part.flow)), strict=True
             ):
-                found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 3) : position + 1].tolist())))
+                found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 2) : position + 1].tolist())))
     return sorted(found)
 
 
@@ -66,7 +66,7 @@ def test_a_batch_that_cannot_be_split_is_an_error():
 @pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
 def test_only_what_may_be_masked_is_masked_and_scored(name):
     flow, row = one(name)
-    (view,) = noised(flow, row)
+    (view,) = noised(flow, row, restore=0.0)
     is_masked = view.tokens == tiny.LAYOUT.mask_id
     assert not (is_masked & ~row.canvas.is_open).any()
     assert not (view.scored & ~is_masked).any()
@@ -181,3 +181,35 @@ def test_the_head_gets_the_slice_of_each_target():
         assert int(part.targets.min()) >= 0
         assert int(part.targets.max()) < part.vocab[1] - part.vocab[0]
         assert (batch.tokens[0, part.positions] == tiny.LAYOUT.mask_id).all()
+
+
+def test_a_seen_image_is_restored_beside_the_answer():
+    flow, _ = one("look")
+    codes = range(tiny.LAYOUT.image_ids.start, tiny.LAYOUT.image_ids.stop)
+    stage = tiny.stage("look")
+    shares = []
+    for row in tiny.sources(stage)["look"].rows(range(20)):
+        (plain,), (restored,) = noised(flow, row, restore=0.0), noised(flow, row, restore=0.5)
+        is_code = torch.tensor([token in codes for token in row.canvas.tokens.tolist()])
+        assert torch.equal(plain.scored, restored.scored & ~is_code)
+        assert torch.equal(plain.weight[plain.scored], restored.weight[plain.scored])
+        assert plain.maskable == restored.maskable
+        extra = restored.scored & is_code
+        assert bool((restored.tokens[extra] == tiny.LAYOUT.mask_id).all())
+        assert bool((restored.weight[extra] == 1).all())
+        assert torch.equal(restored.tokens[is_code & ~extra], row.canvas.tokens[is_code & ~extra])
+        shares.append(float(extra.sum() / is_code.sum()))
+    assert max(shares) <= 0.5
+    assert max(shares) - min(shares) > 0.2
+
+
+def test_evaluation_restores_nothing():
+    flow, row = one("look")
+    given = {"layout": tiny.LAYOUT, "seed": 0, "ratio": 1.0}
+    (plain,), (restored,) = noise_row(row, replace(flow, restore=0.0), **given), noise_row(row, replace(flow, restore=0.5), **given)
+    assert torch.equal(plain.tokens, restored.tokens)
+
+
+def test_restoring_and_complements_do_not_go_together():
+    with pytest.raises(InputError, match="restore=0.5"):
+        replace(one("look")[0], complement=True, restore=0.5, noise=("count",), weight="1")
