@@ -39,4 +39,4 @@ def test_a_terminal_that_stops_launcher_and_processes_loses_nothing(tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         rest = process.stderr.read()
     last = max(int(line.split("/")[0].removeprefix("step ")) for line in ["step 3/", *rest.splitlines()] if line.startswith("step "))
-    assert [path.name for path in (tmp_path / "out" / "state").iterdir()] == [f"step-{last:08}"]
+    assert max(path.name for path in (tmp_path / "out" / "state").iterdir()) == f"step-{last:08}"

@@ -211,5 +211,5 @@ def test_evaluation_restores_nothing():
 
 
 def test_restoring_and_complements_do_not_go_together():
-    with pytest.raises(InputError, match="restore=0.5"):
+    with pytest.raises(InputError, match=r"restore=0\.5"):
         replace(one("look")[0], complement=True, restore=0.5, noise=("count",), weight="1")
