@@ -51,9 +51,6 @@ DESCRIBE = "Please describe this image in detail."
 
 _R = TypeVar("_R", Answer, Drawing)
 
-_SMALL = 64_000_000
-"""Parameters"""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
@@ -130,10 +127,7 @@ class MMaDA:
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
         self.defaults = defaults or Defaults(style=prompts.style)
-        # Each part of a pass reads the weights: side by side pays where they stay in the processor's cache.
-        is_small = model.device.type == "cpu" and model.num_parameters() <= _SMALL
-        threads = torch.get_num_threads() if is_small else 1
-        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, side_by_side=threads)
+        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens)
         context = model.config.max_sequence_length
         self.planner = Planner(prompts, self.defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
 

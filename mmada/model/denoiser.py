@@ -3,16 +3,13 @@
     queries -> rows cut to what they attend to, sorted by length, laid end to end -> trunk -> hidden states at the asked
     positions -> head, each query with its own vocabulary slice
 
-No padding is computed, and a row's numbers do not depend on its neighbours. On a CPU the rows are dealt out to threads, which work
-side by side: they wait for each other once a pass, and not after each product of two matrices.
+No padding is computed, and a row's numbers do not depend on its neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -35,12 +32,11 @@ class _Row:
 class TransformerDenoiser:
     """model(queries) for the sampler.
 
-    max_tokens    how many tokens share one forward pass; more are evaluated in several. A single longer row still runs.
-    side_by_side  parts of a pass computed at the same time, by a share of torch's threads each; more than 1 for a plain model on a CPU
+    max_tokens  how many tokens share one forward pass; more are evaluated in several. A single longer row still runs.
     """
 
-    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536, side_by_side: int = 1) -> None:
-        self.model, self.max_tokens, self.side_by_side = model, max_tokens, side_by_side
+    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536) -> None:
+        self.model, self.max_tokens = model, max_tokens
         self.num_forwards = 0
         self.num_tokens = 0
 
@@ -53,35 +49,13 @@ class TransformerDenoiser:
         ]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
         for chunk in self._chunks(sorted(rows, key=lambda row: len(row.tokens))):
-            for row, state in zip(chunk, self._states(chunk), strict=True):
-                hidden[row.query][row.row] = state  # (Q, D)
+            lengths = [len(row.tokens) for row in chunk]
+            states = self.model.trunk(torch.cat([row.tokens for row in chunk])[None], Packing.of(lengths))[0]  # (T, D)
+            for row, state in zip(chunk, states.split(lengths), strict=True):
+                hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1
-            self.num_tokens += sum(len(row.tokens) for row in chunk)
+            self.num_tokens += sum(lengths)
         return [self.model.head(torch.stack(h), (query.ids.start, query.ids.stop)) for h, query in zip(hidden, queries, strict=True)]
-
-    def _states(self, rows: Sequence[_Row]) -> list[Tensor]:
-        """The hidden states of each row at its positions, (Q, D) each."""
-        parts = _dealt_out(rows, self.side_by_side)
-        if len(parts) == 1:
-            return self._trunk(rows)
-        num_threads = torch.get_num_threads()
-        each = max(1, num_threads // len(parts))
-        torch.set_num_threads(each)  # of the matrix library, for all threads
-        try:
-            found = list(_pool(self.side_by_side).map(partial(self._trunk_with, each), parts))
-        finally:
-            torch.set_num_threads(num_threads)
-        return [state for states in found for state in states]
-
-    def _trunk_with(self, num_threads: int, rows: Sequence[_Row]) -> list[Tensor]:
-        torch.set_num_threads(num_threads)  # of the thread that this runs in
-        with torch.inference_mode():
-            return self._trunk(rows)
-
-    def _trunk(self, rows: Sequence[_Row]) -> list[Tensor]:
-        lengths = [len(row.tokens) for row in rows]
-        states = self.model.trunk(torch.cat([row.tokens for row in rows])[None], Packing.of(lengths))[0]  # (T, D)
-        return [state[row.positions] for row, state in zip(rows, states.split(lengths), strict=True)]
 
     def _chunks(self, rows: list[_Row]) -> Iterator[list[_Row]]:
         chunk: list[_Row] = []
@@ -94,20 +68,3 @@ class TransformerDenoiser:
             size += len(row.tokens)
         if chunk:
             yield chunk
-
-
-def _dealt_out(rows: Sequence[_Row], num_parts: int) -> list[Sequence[_Row]]:
-    """Neighbouring rows in at most `num_parts` parts of about as many tokens each."""
-    total = sum(len(row.tokens) for row in rows)
-    parts: list[list[_Row]] = [[] for _ in range(num_parts)]
-    before = 0
-    for row in rows:
-        middle = before + len(row.tokens) / 2
-        parts[int(middle * num_parts / total)].append(row)
-        before += len(row.tokens)
-    return [part for part in parts if part]
-
-
-@cache
-def _pool(size: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(size, thread_name_prefix="trunk")

@@ -3,7 +3,6 @@ import torch
 
 from mmada.canvas import Canvas, Field, Query
 from mmada.model import TransformerDenoiser
-from mmada.model.denoiser import _dealt_out, _Row
 from mmada.sampling import Denoising, Recipe, denoise, fast_text
 from mmada.vocab import IdRange
 
@@ -114,40 +113,3 @@ def test_served_together_equals_each_request_alone(model):
             assert torch.equal(alone.canvas(i).tokens, served.canvas(i).tokens)
         assert alone.num_forwards == served.num_forwards
         assert [(s.slots, s.token_ids) for s in alone.trace] == [(s.slots, s.token_ids) for s in served.trace]
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_threads_side_by_side_give_the_same_bits(model, two_threads):
-    queries = mixture()
-    alone, together = TransformerDenoiser(model), TransformerDenoiser(model, side_by_side=2)
-    for few in (queries, queries[1:2]):  # a single row is not dealt out
-        for a, b in zip(alone(few), together(few), strict=True):
-            assert torch.equal(a, b)
-    assert (together.num_forwards, together.num_tokens) == (alone.num_forwards, alone.num_tokens)
-    assert torch.get_num_threads() == 2
-
-
-def test_threads_are_given_back_after_an_error(model, two_threads):
-    q = mixture()[0]
-    too_large = Query(torch.full_like(q.tokens, 1000), q.spans, q.positions, q.ids)
-    with pytest.raises(IndexError):
-        TransformerDenoiser(model, side_by_side=2)([too_large])
-    assert torch.get_num_threads() == 2
-
-
-@pytest.mark.parametrize("num_parts", [1, 2, 3, 20])
-def test_rows_are_dealt_out_in_order(num_parts):
-    rows = [_Row(i, 0, torch.zeros(length, dtype=torch.long), torch.zeros(0)) for i, length in enumerate([1, 2, 2, 5, 9, 9, 9])]
-    parts = _dealt_out(rows, num_parts)
-    assert [row.query for part in parts for row in part] == list(range(7))
-    assert all(parts)
-    assert len(parts) == {1: 1, 2: 2, 3: 3}.get(num_parts, len(parts))
-    if num_parts == 2:
-        assert [sum(len(row.tokens) for row in part) for part in parts] == [19, 18]
