@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
     from mmada.prompt import Hole, Message, Prompts, Style
     from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
-    from mmada.sampling import Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
+    from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
     from mmada.vocab import PUBLISHED, IdRange, VocabLayout
 
 __version__ = "0.1.0"
@@ -39,7 +39,7 @@ _WHERE = {
     "mmada.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.prompt": ("Hole", "Message", "Prompts", "Style"),
     "mmada.request": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
-    "mmada.sampling": ("Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
+    "mmada.sampling": ("Cache", "Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
     "mmada.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -47,6 +47,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "PUBLISHED",
     "Answer",
+    "Cache",
     "Canvas",
     "ChatRequest",
     "CheckpointError",

@@ -10,6 +10,7 @@ them all (sampling/loop.py). In training the same object holds the clean tokens,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from mmada.errors import InputError
 from mmada.vocab import IdRange
 
-__all__ = ["Canvas", "Field", "Query", "Stack", "stack"]
+__all__ = ["Canvas", "Field", "Memory", "Query", "Stack", "stack"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,6 +136,16 @@ def stack(canvases: Sequence[Canvas], *, fill_id: int, length: int | None = None
     return Stack(tokens, attend, is_open)
 
 
+@dataclass(slots=True, eq=False)
+class Memory:
+    """Keys and values of a row, as the last passes left them that computed them. Who evaluates writes it, who asks holds it.
+
+    layers  per layer, keys and values, each (length of the span, K, hd); empty before the first pass
+    """
+
+    layers: list[tuple[Tensor, Tensor]] = dataclasses.field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
     """What a sampler needs to know next: logits of `ids` at `positions` of each row.
@@ -143,9 +154,14 @@ class Query:
     spans      per row, [start, stop) of the attended run; the rest is padding and need not be evaluated
     positions  (R, Q) int64, inside the spans
     ids        the vocabulary slice; the answer is (R, Q, ids.stop - ids.start)
+    windows    per row, [start, stop) inside the span that holds the positions: what is evaluated, as large as the span or with the keys
+               and values of the rest taken from memory; () evaluates spans
+    memories   per row, where keys and values are put, and taken from; () keeps nothing
     """
 
     tokens: Tensor
     spans: tuple[tuple[int, int], ...]
     positions: Tensor
     ids: IdRange
+    windows: tuple[tuple[int, int], ...] = ()
+    memories: tuple[Memory, ...] = ()

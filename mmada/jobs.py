@@ -25,7 +25,7 @@ from mmada.errors import ImageError, InputError
 from mmada.image import ImageSource, ImageTokenizer, fit, load_image
 from mmada.prompt import Message, Prompts, messages_of, parse_holes, split_thinking
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, FillRequest, Request, Result
-from mmada.sampling import Denoising, Recipe, Step, fast_image, fast_text, infill
+from mmada.sampling import Denoising, Recipe, Step, fast_image, fast_text, infill, named_cache
 from mmada.vocab import IdRange, VocabLayout
 
 __all__ = ["Job", "Planner", "Sketch"]
@@ -223,7 +223,8 @@ class Planner:
     def text_recipe(self, **changes: object) -> Recipe:
         """The checkpoint's way of decoding text, with some settings changed. Raises InputError for a value that cannot be used."""
         d = self.defaults
-        return fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead).with_(**changes)
+        recipe = fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead, cache=named_cache(d.cache))
+        return recipe.with_(**changes)
 
     def fill_recipe(self, **changes: object) -> Recipe:
         """The checkpoint's way of filling holes in a text, with some settings changed."""

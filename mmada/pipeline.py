@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from mmada import checkpoint, tokenizer
-from mmada.errors import CheckpointError, InputError
+from mmada.errors import CheckpointError, InputError, suggest
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.jobs import Job, Planner
 from mmada.model import MMadaModelLM, TransformerDenoiser, preset
@@ -126,10 +126,10 @@ class MMaDA:
         max_tokens: int = 65536,
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
-        self.defaults = defaults or Defaults(style=prompts.style)
         self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens)
         context = model.config.max_sequence_length
-        self.planner = Planner(prompts, self.defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
+        defaults = defaults or Defaults(style=prompts.style)
+        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
 
     # Loading and saving.
 
@@ -209,6 +209,28 @@ class MMaDA:
         if isinstance(self._image_tokenizer, ImageTokenizer):
             self._image_tokenizer.to(device)
         return self
+
+    def use(self, **changes: Any) -> MMaDA:
+        """Change how requests are served that do not say otherwise, such as use(cache="dual", threshold=0.8); returns self.
+
+        The names are those of `Defaults`. Raises InputError for another one, or a value that cannot be used.
+        """
+        known = [f.name for f in fields(Defaults)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"{name}={changes[name]!r} is no default of a checkpoint: {suggest(name, known)}")
+        before, self.planner.defaults = self.defaults, replace(self.defaults, **changes)
+        try:
+            self.planner.text_recipe()
+        except InputError:
+            self.planner.defaults = before
+            raise
+        return self
+
+    @property
+    def defaults(self) -> Defaults:
+        """How this checkpoint is used where a request does not say otherwise."""
+        return self.planner.defaults
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmada.errors import CheckpointError, MMaDAError, suggest
 from mmada.image import FitMode, ImageSource
 from mmada.prompt import Hole, Message, Style
-from mmada.sampling import Recipe, Step
+from mmada.sampling import Recipe, Step, named_cache
 
 __all__ = [
     "Answer",
@@ -38,7 +38,10 @@ Conversation = str | Sequence[Message | Mapping[str, str]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Defaults:
-    """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models."""
+    """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models.
+
+    Raises InputError for an unknown cache.
+    """
 
     max_new_tokens: int = 256
     """room for an answer, in tokens"""
@@ -47,6 +50,8 @@ class Defaults:
     block_length: int = 32
     threshold: float = 0.9
     """a text token is committed when its probability reaches this"""
+    cache: str = "none"
+    """of the keys and values of a text: none, prefix or dual (sampling/recipes.py); all but none are approximations"""
     sees_ahead: bool = True
     """whether the room behind the block that is being written is seen (sampling/recipes.py); the published models see it"""
     image_height: int = 512
@@ -60,6 +65,9 @@ class Defaults:
     reasons_in_one_row: bool = False
     """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
     style: Style = field(default_factory=Style)
+
+    def __post_init__(self) -> None:
+        named_cache(self.cache)
 
     def save(self, directory: Path) -> None:
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
 from mmada.pipeline import MMaDA
 from mmada.prompt import Hole, Message
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
-from mmada.sampling import fast_text, published_image, published_text
+from mmada.sampling import Cache, fast_text, published_image, published_text
 from mmada.sampling.score import random_order
 
 
@@ -241,6 +241,28 @@ def test_bad_images(debug, picture):
         debug.ask(b"not a picture", "what?")
     with pytest.raises(InputError, match="requests"):
         debug.run([])
+
+
+def test_defaults_can_be_changed():
+    model = MMaDA.debug()
+    assert model.use(cache="dual", threshold=0.5) is model
+    assert (model.defaults.cache, model.planner.text_recipe().cache, model.planner.text_recipe().threshold) == ("dual", Cache(), 0.5)
+    with pytest.raises(InputError, match="did you mean 'threshold'"):
+        model.use(treshold=0.5)
+    with pytest.raises(InputError, match="cache='both' is unknown"):
+        model.use(cache="both")
+    with pytest.raises(InputError, match="block_length=0 must be at least 1"):
+        model.use(block_length=0)
+    assert model.defaults.block_length == MMaDA.debug().defaults.block_length
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_cached_requests_of_every_kind_equal_each_alone(mixture, cache):
+    model = MMaDA.debug().use(cache=cache)
+    for request, result in zip(mixture, run(model, mixture), strict=True):
+        (alone,) = run(model, [request])
+        assert ids(result) == ids(alone)
+        assert result.num_forwards == alone.num_forwards
 
 
 def test_bad_checkpoints(debug, tmp_path):

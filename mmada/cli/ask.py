@@ -20,6 +20,7 @@ def ask(
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,
+    cache: options.Cache = None,
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -35,7 +36,7 @@ def ask(
     from mmada.pipeline import DESCRIBE
 
     picture = load_image(image)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
     with watched("looking", trace) as on_step:
         answer = pipeline.ask(picture, question or DESCRIBE, think=think, max_new_tokens=max_new_tokens, seed=seed, on_step=on_step)
     show(answer)

@@ -22,6 +22,7 @@ def chat(
     think: options.Think = False,
     seed: options.Seed = 0,
     max_new_tokens: options.MaxNew = None,
+    cache: options.Cache = None,
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -36,7 +37,7 @@ def chat(
 
     if message is not None and not message.strip():
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
     if message is None:
         from mmada.cli.terminal import Terminal
 

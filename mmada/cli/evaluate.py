@@ -40,6 +40,10 @@ def evaluate(
     seed: options.Seed = 0,
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Confidence at which a token of a text is committed. Default: the checkpoint's.")
+    ] = None,
+    cache: options.Cache = None,
     batch: Annotated[int, typer.Option(min=1, help="Requests that share forward passes.")] = 32,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -69,6 +73,7 @@ def evaluate(
     )
     judge = the_judge()
     settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
+    settled |= {"threshold": threshold, "cache": cache}
     about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), "settings": settled}
     if suite is Suite.judge:
         found = check_judge(judge, None, num=max(num, 2), seed=seed)
@@ -76,7 +81,9 @@ def evaluate(
         if out is not None:
             report.save(out, {**about, "judge": found})
         return
-    pipeline = load(model, device=device, dtype=dtype)
+    pipeline = load(model, device=device, dtype=dtype, cache=cache)
+    if threshold is not None:
+        pipeline.use(threshold=threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
         task = bar.add_task(suite.value, total=1.0)
         outcomes = run(pipeline, judge, settings, on_step=lambda share, what: bar.update(task, completed=share, description=what))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Cache",
     "Device",
     "Dtype",
     "Guidance",
@@ -35,6 +36,14 @@ Think = Annotated[bool, typer.Option("--think", help="Let the model think first.
 MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Room for the answer. Default: the checkpoint's.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default: the checkpoint's.")]
 Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        metavar="none|prefix|dual",
+        help="Keys and values of a text that are kept between the steps of a block: faster with long rows, an approximation. "
+        "Default: the checkpoint's.",
+    ),
+]
 Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Show how it appeared: .gif for an animation, .png for a strip.")]

@@ -39,6 +39,7 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a generation is given up.", rich_help_panel=_LIMITS)] = 600,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs, after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
+    cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -65,6 +66,7 @@ def serve(
         port=port,
         drain=drain,
         access_log=access_log,
+        cache=cache,
         image_tokenizer=image_tokenizer,
         device=device,
         dtype=dtype,
@@ -84,6 +86,7 @@ def start(
     port: int,
     drain: float = 60,
     access_log: bool = False,
+    cache: str | None = None,
     image_tokenizer: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
@@ -111,7 +114,7 @@ def start(
     from mmada.serve.request import Reader
 
     config = ServeConfig(**settings)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mmada.serve").setLevel(logging.INFO)
     try:

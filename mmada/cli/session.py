@@ -23,7 +23,9 @@ remarks = Console(stderr=True, highlight=False)
 """Standard error, for everything that is not the result."""
 
 
-def load(name: str, *, image_tokenizer: str | None = None, device: str | None = None, dtype: str = "auto") -> MMaDA:
+def load(
+    name: str, *, image_tokenizer: str | None = None, device: str | None = None, dtype: str = "auto", cache: str | None = None
+) -> MMaDA:
     """The model of a command. Raises the package's errors."""
     import torch
     from transformers.utils import logging
@@ -42,7 +44,8 @@ def load(name: str, *, image_tokenizer: str | None = None, device: str | None = 
         raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
     if name == "debug":
         remarks.print("[dim]model debug: random weights, its answers and drawings make no sense[/dim]")
-    return MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    return model if cache is None else model.use(cache=cache)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ Packing costs no padding and gives each row the same numbers as alone, so the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmada.errors import InputError
+from mmada.model.cache import Reuse
 
 __all__ = ["Packing", "Visibility", "attend", "rotary", "rotate", "visibility"]
 
@@ -51,10 +52,19 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """Who sees whom, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither."""
+    """Who sees whom, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither.
+
+    reuse  which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
+    """
 
     packing: Packing | None = None
     bias: Tensor | None = None
+    reuse: Reuse | None = None
+    layer: int = 0
+
+    def at(self, layer: int) -> Visibility:
+        """The same for one layer. Only memories know of layers: without them all layers share one object."""
+        return self if self.reuse is None else replace(self, layer=layer)
 
 
 def visibility(
@@ -90,6 +100,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
     """Scaled dot-product attention, scale 1/sqrt(head_dim). q (B, L, H, hd), k and v (B, L, K, hd), H a multiple of K -> (B, L, H, hd)."""
     if visible.packing is None:
         return _sdpa(q, k, v, visible.bias)
+    if visible.reuse is not None:
+        runs = zip(q[0].split(visible.reuse.sizes), visible.reuse.recall(visible.layer, k[0], v[0]), strict=True)
+        return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, None).flatten(0, 1) for a, (rows, b, c) in runs])[None]
     packed: Tensor = _attend_packed(q, k, v, visible.packing)
     return packed
 

@@ -1,7 +1,7 @@
 """Answers the sampler's queries with the transformer: any mixture of requests in one forward pass.
 
-    queries -> rows cut to what they attend to, sorted by length, laid end to end -> trunk -> hidden states at the asked
-    positions -> head, each query with its own vocabulary slice
+    queries -> rows cut to what they attend to, sorted by length, laid end to end -> trunk, on their windows where they have any
+    -> hidden states at the asked positions -> head, each query with its own vocabulary slice
 
 No padding is computed, and a row's numbers do not depend on its neighbours.
 """
@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmada.canvas import Query
+from mmada.canvas import Memory, Query
 from mmada.model.attention import Packing
+from mmada.model.cache import Reuse, remembers
 from mmada.model.transformer import MMadaModelLM
 
 __all__ = ["TransformerDenoiser"]
@@ -26,7 +27,21 @@ class _Row:
     query: int
     row: int
     tokens: Tensor  # (length,)
-    positions: Tensor  # (Q,), from the start of the row
+    positions: Tensor  # (Q,), from the start of the window
+    window: tuple[int, int]  # from the start of the row
+    memory: Memory | None
+
+    @classmethod
+    def of(cls, number: int, row: int, query: Query) -> _Row:
+        start, stop = query.spans[row]
+        memory = query.memories[row] if query.memories else None
+        # What is not remembered is evaluated, whoever asks.
+        first, last = query.windows[row] if query.windows and remembers(memory, stop - start) else (start, stop)
+        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - first, (first - start, last - start), memory)
+
+    @property
+    def num_evaluated(self) -> int:
+        return self.window[1] - self.window[0]
 
 
 class TransformerDenoiser:
@@ -39,32 +54,36 @@ class TransformerDenoiser:
         self.model, self.max_tokens = model, max_tokens
         self.num_forwards = 0
         self.num_tokens = 0
+        """tokens that were evaluated, in all"""
 
     @torch.inference_mode()
     def __call__(self, queries: Sequence[Query]) -> list[Tensor]:
-        rows = [
-            _Row(q, r, query.tokens[r, start:stop], query.positions[r] - start)
-            for q, query in enumerate(queries)
-            for r, (start, stop) in enumerate(query.spans)
-        ]
+        rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
-        for chunk in self._chunks(sorted(rows, key=lambda row: len(row.tokens))):
+        for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window))):
             lengths = [len(row.tokens) for row in chunk]
-            states = self.model.trunk(torch.cat([row.tokens for row in chunk])[None], Packing.of(lengths))[0]  # (T, D)
-            for row, state in zip(chunk, states.split(lengths), strict=True):
+            tokens = torch.cat([row.tokens for row in chunk])[None]
+            states = self.model.trunk(tokens, Packing.of(lengths), reuse=_reuse(chunk, lengths))[0]  # (T, D)
+            for row, state in zip(chunk, states.split([row.num_evaluated for row in chunk]), strict=True):
                 hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1
-            self.num_tokens += sum(lengths)
+            self.num_tokens += sum(row.num_evaluated for row in chunk)
         return [self.model.head(torch.stack(h), (query.ids.start, query.ids.stop)) for h, query in zip(hidden, queries, strict=True)]
 
     def _chunks(self, rows: list[_Row]) -> Iterator[list[_Row]]:
         chunk: list[_Row] = []
         size = 0
         for row in rows:
-            if chunk and size + len(row.tokens) > self.max_tokens:
+            if chunk and size + row.num_evaluated > self.max_tokens:
                 yield chunk
                 chunk, size = [], 0
             chunk.append(row)
-            size += len(row.tokens)
+            size += row.num_evaluated
         if chunk:
             yield chunk
+
+
+def _reuse(rows: Sequence[_Row], lengths: Sequence[int]) -> Reuse | None:
+    if all(row.memory is None for row in rows):
+        return None
+    return Reuse(tuple(lengths), tuple(row.window for row in rows), tuple(row.memory for row in rows))

@@ -9,6 +9,7 @@ and vocabulary rows that nobody needs: the same bits, less work.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from mmada import checkpoint
 from mmada.errors import InputError
 from mmada.model.attention import Packing, rotary, visibility
+from mmada.model.cache import Reuse
 from mmada.model.config import MMaDAConfig
 from mmada.model.layers import Block, ResidualProjection, RMSNorm
 from mmada.model.places import image_places
@@ -105,8 +107,12 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         inputs_embeds: Tensor | None = None,
         hidden_score: float | None = None,
         collect: list[Tensor] | None = None,
+        reuse: Reuse | None = None,
     ) -> Tensor:
-        """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result."""
+        """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
+
+        reuse  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
         parts = self.model.transformer
@@ -118,11 +124,17 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         visible = visibility(attention_mask, (rows, length), dtype=dtype, hidden_score=hidden_score)
         places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.positions(x.device)
+        if reuse is not None:
+            if visible.packing is None:
+                raise InputError("reuse is for packed rows; give a Packing as attention_mask")
+            visible, index = replace(visible, reuse=reuse), reuse.index(x.device)
+            x, places = x[:, index], places[index]
         cos, sin = rotary(places, self.config.head_dim, self.config.rope_theta)
-        for block in parts["blocks"]:  # type: ignore[attr-defined]
+        blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
+        for layer, block in enumerate(blocks):
             if collect is not None:
                 collect.append(x)
-            x = block(x, cos, sin, visible)
+            x = block(x, cos, sin, visible.at(layer))
         x = parts["ln_f"](x)
         if collect is not None:
             collect.append(x)

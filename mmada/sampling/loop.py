@@ -21,16 +21,16 @@ tokens alone or in a batch; ids outside the field's range are never proposed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field, Query, stack
+from mmada.canvas import Canvas, Field, Memory, Query, stack
 from mmada.errors import InputError
 from mmada.sampling.propose import propose
-from mmada.sampling.recipes import Count, Recipe
+from mmada.sampling.recipes import Cache, Count, Recipe
 from mmada.sampling.score import gumbel
 
 __all__ = ["Denoiser", "Denoising", "Step", "denoise"]
@@ -122,6 +122,8 @@ class Denoising:
         device, width, length = evaluated[0].tokens.device, max(self.counts) + 1, max(len(c) for c in evaluated)
         self._guided = len(evaluated) > rows
         self._spans = tuple(c.span for c in evaluated)
+        self._memories = [Memory() for _ in evaluated]
+        self._places = [c.fields[0].positions.tolist() for c in evaluated] if recipe.cache is not None else []
         self._tokens = stack(evaluated, fill_id=mask_id, length=length + 1).tokens  # (R, L+1)
         self._slots = torch.full((len(evaluated), width), length, device=device)  # (R, N+1) slot -> position
         for r, canvas in enumerate(evaluated):
@@ -152,7 +154,11 @@ class Denoising:
         copies = len(rows) // len(self._live)
         positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
-        return Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
+        query = Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
+        if self.recipe.cache is None:
+            return query
+        windows = tuple(self._evaluated(self.recipe.cache, r) for r in rows)
+        return replace(query, windows=windows, memories=tuple(self._memories[r] for r in rows))
 
     def advance(self, logits: Tensor) -> None:
         """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
@@ -209,6 +215,16 @@ class Denoising:
         row = evaluated % len(self.canvases)
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
         return start, stop - behind
+
+    def _evaluated(self, cache: Cache, evaluated: int) -> tuple[int, int]:
+        """The part of a row's span that is evaluated anew: everything at a block's first step, or else its surroundings."""
+        start, stop = self._span(evaluated)
+        row = evaluated % len(self.canvases)
+        if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
+            return start, stop
+        slots, places = self._range(row), self._places[evaluated]
+        last = places[slots.stop - 1] + 1
+        return max(start, places[slots.start] - cache.before), stop if cache.after is None else min(stop, last + cache.after)
 
     def _range(self, row: int) -> range:
         """The slots among which a row chooses: those of its block."""
@@ -307,6 +323,8 @@ class Denoising:
                 self._end(row)
             elif self._block[row] < self.recipe.num_blocks(self.counts[row]):
                 survivors.append(row)
+        for row in set(self._live) - set(survivors):
+            self._memories[row :: len(self.canvases)] = [Memory() for _ in self._memories[row :: len(self.canvases)]]
         self._live = survivors
 
     def _has_ended(self, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -20,10 +20,25 @@ from torch import Tensor
 
 from mmada.diffusion.quota import even_at, remaining
 from mmada.diffusion.schedule import Schedule, cosine
-from mmada.errors import InputError
+from mmada.errors import InputError, suggest
 from mmada.sampling.score import Score, negative_entropy, probability, random_order
 
-__all__ = ["Anneal", "Count", "Quota", "Recipe", "compounding", "even", "fast_image", "fast_text", "following", "infill", "linear_anneal"]
+__all__ = [
+    "CACHES",
+    "Anneal",
+    "Cache",
+    "Count",
+    "Quota",
+    "Recipe",
+    "compounding",
+    "even",
+    "fast_image",
+    "fast_text",
+    "following",
+    "infill",
+    "linear_anneal",
+    "named_cache",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +90,44 @@ def linear_anneal(step: int, steps: int) -> float:
     return 1.0 - (step + 1) / steps
 
 
+def _at_least(name: str, value: float | None, least: float) -> None:
+    if value is not None and value < least:
+        raise InputError(f"{name}={value} must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cache:
+    """Evaluate a window around the active block, and let it attend to keys and values of the rest as an earlier step left them.
+
+    An approximation: in a bidirectional model every committed token changes all keys a little. A block's first step evaluates everything,
+    and a block that takes one step loses nothing. With refresh=1 nothing is approximated. Source: Wu et al. 2025, "Fast-dLLM".
+    Raises InputError for a value that cannot be used.
+    """
+
+    before: int = 0
+    """positions before the block that are evaluated with it"""
+    after: int | None = 0
+    """positions behind the block that are evaluated with it; None: all of them"""
+    refresh: int | None = None
+    """evaluate everything again after so many steps of a block; None: only at its first"""
+
+    def __post_init__(self) -> None:
+        _at_least("before", self.before, 0)
+        _at_least("after", self.after, 0)
+        _at_least("refresh", self.refresh, 1)
+
+
+CACHES: Mapping[str, Cache | None] = {"none": None, "prefix": Cache(after=None), "dual": Cache()}
+"""By the names that Fast-dLLM gave them: keep what lies before the block, or what lies on both sides."""
+
+
+def named_cache(name: str) -> Cache | None:
+    """The cache of a name in CACHES. Raises InputError."""
+    if name not in CACHES:
+        raise InputError(f"cache={name!r} is unknown: {suggest(name, CACHES)}")
+    return CACHES[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of one request. Raises InputError for a value that cannot be used."""
@@ -103,6 +156,8 @@ class Recipe:
     sees_ahead: bool = True
     """evaluate the open positions behind the active block too, as published; False leaves them out, for models that were taught so
     (the law `block` of train/stages.py): shorter rows, and an answer that does not depend on the room it is given"""
+    cache: Cache | None = None
+    """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False
     """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
 
@@ -182,10 +237,16 @@ def published_image(
 
 
 def fast_text(
-    *, threshold: float = 0.9, block_length: int = 32, temperature: float = 0.0, steps: int | None = None, sees_ahead: bool = True
+    *,
+    threshold: float = 0.9,
+    block_length: int = 32,
+    temperature: float = 0.0,
+    steps: int | None = None,
+    sees_ahead: bool = True,
+    cache: Cache | None = None,
 ) -> Recipe:
     """Commit every token that is sure enough, stop at the end token (Fast-dLLM's confidence-aware decoding)."""
-    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, sees_ahead=sees_ahead)
+    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, sees_ahead=sees_ahead, cache=cache)
 
 
 def fast_image(
@@ -200,8 +261,3 @@ def fast_image(
 def infill(*, threshold: float = 0.9, temperature: float = 0.0, steps: int | None = None) -> Recipe:
     """Fill any open positions of a text, in any order, in one block; an end token does not end it."""
     return Recipe(threshold=threshold, temperature=temperature, steps=steps, stop_at_eos=False)
-
-
-def _at_least(name: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
-        raise InputError(f"{name}={value} must be at least {least}")

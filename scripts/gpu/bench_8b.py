@@ -1,12 +1,13 @@
 """Speed of the published size (8B, random weights) on a GPU: what an answer and an image cost, recipe by recipe.
 
-    python scripts/gpu/bench_8b.py -o docs/results/gpu-8b.json             # one CUDA GPU with 24 GB or more, about three minutes
+    python scripts/gpu/bench_8b.py -o docs/results/gpu-8b.json             # one CUDA GPU with 40 GB or more, a few minutes
     python scripts/gpu/bench_8b.py --preset debug --device cpu --repeats 1  # the same on a CPU in seconds, to see that it runs
+    python scripts/gpu/bench_8b.py --preset 40m --device cpu --repeats 1 --only "behind an image, 4 tokens a step"  # shapes of an 8B, smaller layers
 
 Random weights decide nothing about quality, and with them a confidence threshold is hardly ever reached: threshold recipes are
 timed as so many tokens a step (`steps`), which is what a threshold amounts to. Each figure is the median of `--repeats` runs
-after one run to warm up. Rows: published text (one token a forward, the whole row and head every step), the same with the head on
-the active block only, several tokens a forward, batches; images with guidance, whole rows as published and packed without padding.
+after one run to warm up. Cases: one token a forward, as published, several, batches; answers behind an image with each cache of keys and
+values; images with guidance, whole rows as published and packed without padding.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from mmada.canvas import Canvas, Field
 from mmada.eval import report
 from mmada.model import MMadaModelLM, TransformerDenoiser, preset
-from mmada.sampling import Denoising, Recipe, denoise, fast_image
+from mmada.sampling import CACHES, Denoising, Recipe, denoise, fast_image, named_cache
 from mmada.vocab import PUBLISHED, IdRange, VocabLayout
 
 QUESTION, ANSWER, BLOCK = 128, 256, 32
@@ -50,12 +51,14 @@ def canvas(layout: VocabLayout, given: int, num_open: int, ids: IdRange, device:
     )
 
 
-def text(model: MMadaModelLM, rows: int, tokens_a_step: int, *, small: bool) -> Callable[[], Denoising]:
+def text(
+    model: MMadaModelLM, rows: int, tokens_a_step: int, *, small: bool, question: int = QUESTION, cache: str = "none"
+) -> Callable[[], Denoising]:
     layout, device = model.config.layout, model.device
     length = ANSWER // 8 if small else ANSWER
-    recipe = Recipe(steps=length // tokens_a_step, block_length=BLOCK, stop_at_eos=False)
+    recipe = Recipe(steps=length // tokens_a_step, block_length=BLOCK, stop_at_eos=False, cache=named_cache(cache))
     return lambda: Denoising(
-        [canvas(layout, QUESTION, length, layout.text_ids, device) for _ in range(rows)], recipe, mask_id=layout.mask_id
+        [canvas(layout, question, length, layout.text_ids, device) for _ in range(rows)], recipe, mask_id=layout.mask_id
     )
 
 
@@ -99,14 +102,22 @@ def main() -> None:
     parser.add_argument("--preset", default="8b")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--out", "-o", type=Path)
     args = parser.parse_args()
     model = build(args.preset, torch.device(args.device))
-    small = args.preset != "8b"
+    small = args.preset == "debug"
     cases = {
         "text, 1 token a step": text(model, 1, 1, small=small),
         "text, 4 tokens a step": text(model, 1, 4, small=small),
         "text, 4 tokens a step, batch 16": text(model, 16, 4, small=small),
+        **{
+            f"text behind an image, 4 tokens a step, {cache}{f', batch {rows}' if rows > 1 else ''}": text(
+                model, rows, 4, small=small, question=QUESTION + (64 if small else CODES), cache=cache
+            )
+            for rows in (1, 16)
+            for cache in CACHES
+        },
         "image, 15 steps, rows padded as published": image(model, 1, 15, padding=0 if small else 448, small=small),
         "image, 15 steps, no padding": image(model, 1, 15, padding=0, small=small),
         "image, 15 steps, no padding, batch 8": image(model, 8, 15, padding=0, small=small),
@@ -114,6 +125,8 @@ def main() -> None:
     results: dict[str, Any] = {"suite": "gpu-8b", "environment": report.environment(" ".join(["python", *sys.argv])), "preset": args.preset}
     results["cases"] = {}
     for name, start in cases.items():
+        if args.only not in name:
+            continue
         results["cases"][name] = measure(model, start, args.repeats)
         print(f"{name:<44} {results['cases'][name]}", flush=True)
     if model.device.type == "cuda":

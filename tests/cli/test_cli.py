@@ -122,6 +122,7 @@ BAD = [
     (["draw", "x", "--dtype", "int3"], "use auto, float32"),
     (["draw", "x", "--device", "warp"], "try cpu"),
     (["chat", " "], "message='' is empty"),
+    (["chat", "x", "--cache", "all"], "cache='all' is unknown"),
     (["chat", "x", "--max-new-tokens", "5000"], "context has 512"),
     (["chat", "x" * 2000], "context has 512"),
     (["ask", "none.png", "x"], "none.png"),

@@ -53,8 +53,7 @@ def brightness(samples):
 def pipeline(*, dtype=torch.float32, sees_ahead=False, seed=0):
     model = MMaDA.debug(seed=seed)
     model.model.to(dtype)
-    model.defaults = replace(model.defaults, sees_ahead=sees_ahead, block_length=8, image_steps=4, reasons_in_one_row=False)
-    model.planner.defaults = model.defaults
+    model.use(sees_ahead=sees_ahead, block_length=8, image_steps=4, reasons_in_one_row=False)
     return model
 
 

@@ -6,7 +6,7 @@ import torch
 
 from mmada.diffusion.schedule import cosine, linear
 from mmada.errors import InputError
-from mmada.sampling import Recipe, fast_image, fast_text, infill, published_image, published_text
+from mmada.sampling import Cache, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
 from mmada.sampling.recipes import Count, compounding, even, following, linear_anneal
 from mmada.sampling.score import margin, negative_entropy, probability, random_order
 
@@ -168,3 +168,16 @@ def test_steps_must_divide_into_the_blocks(steps, num_open, remedy):
     with pytest.raises(InputError, match=message):
         recipe.steps_in_block(num_open)
     assert recipe.with_(steps=remedy).steps_in_block(num_open) == remedy // blocks
+
+
+@pytest.mark.parametrize(("name", "cache"), [("none", None), ("prefix", Cache(before=0, after=None)), ("dual", Cache(before=0, after=0))])
+def test_caches_have_names(name, cache):
+    assert named_cache(name) == cache
+
+
+def test_bad_caches_are_refused():
+    with pytest.raises(InputError, match="cache='duall' is unknown: did you mean 'dual'"):
+        named_cache("duall")
+    for field, least in (("before", 0), ("after", 0), ("refresh", 1)):
+        with pytest.raises(InputError, match=f"{field}={least - 1} must be at least {least}"):
+            Cache(**{field: least - 1})

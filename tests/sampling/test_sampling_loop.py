@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mmada.canvas import Canvas
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.sampling import Denoising, Recipe, denoise, published_image, published_text
+from mmada.sampling import Cache, Denoising, Recipe, denoise, published_image, published_text
 from mmada.sampling.recipes import even, following
 from mmada.sampling.score import random_order
 
@@ -20,6 +20,14 @@ few = settings(derandomize=True, max_examples=40, deadline=None)
 def trace_of(denoising, row):
     """(step, slots, ids, scores) of one row; its number is not part of it."""
     return [(s.step, s.slots, s.token_ids, s.scores) for s in denoising.trace if s.row == row]
+
+
+def windows_of(recipe, rows, **settings):
+    """Spans and windows of every query."""
+    toy, denoising = Toy(), Denoising(rows, recipe, mask_id=MASK, **settings)
+    for _ in denoise([denoising], toy):
+        pass
+    return [(query.spans, query.windows) for (query,) in toy.queries]
 
 
 # Properties of any canvases and any recipe.
@@ -661,3 +669,65 @@ def test_logits_of_another_shape_are_refused_and_change_nothing(shape):
         denoising.advance(torch.zeros(shape))
     assert denoising.num_forwards == [0]
     assert run(denoising).done
+
+
+# Caches: what is asked for.
+
+
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        (Cache(), [(2, 13), (5, 7), (2, 13), (9, 11)]),
+        (Cache(after=None), [(2, 13), (5, 13), (2, 13), (9, 13)]),
+        (Cache(before=1, after=2), [(2, 13), (4, 9), (2, 13), (8, 13)]),
+        (Cache(before=9, after=9), [(2, 13), (2, 13), (2, 13), (2, 13)]),
+        (Cache(refresh=1), [(2, 13), (2, 13), (2, 13), (2, 13)]),
+    ],
+)
+def test_a_window_is_the_block_with_its_surroundings(cache, expected):
+    """Padding 0, 1 and 13; open 5, 6, 9 and 10: two blocks of two steps, the first of which evaluates everything."""
+    row = canvas([1, 2, 3, MASK, MASK, 4, 5, MASK, MASK, 6, 7], before=2, after=1)
+    asked = windows_of(Recipe(steps=4, block_length=2, cache=cache), [row])
+    assert asked == [(((2, 13),), (window,)) for window in expected]
+
+
+def test_a_window_is_evaluated_anew_every_so_many_steps():
+    asked = windows_of(Recipe(steps=5, cache=Cache(refresh=2)), [canvas([1, *[MASK] * 5])])
+    assert [windows[0] for _, windows in asked] == [(0, 6), (1, 6), (0, 6), (1, 6), (0, 6)]
+
+
+def test_windows_of_a_model_that_does_not_see_ahead():
+    recipe = Recipe(steps=4, block_length=2, sees_ahead=False, cache=Cache())
+    assert windows_of(recipe, [canvas([1, 2, *[MASK] * 4])]) == [
+        (((0, 4),), ((0, 4),)),
+        (((0, 4),), ((2, 4),)),
+        (((0, 6),), ((0, 6),)),
+        (((0, 6),), ((4, 6),)),
+    ]
+
+
+def test_a_guided_pair_has_a_window_and_a_memory_each():
+    recipe = Recipe(steps=2, guidance_scale=1.0, cache=Cache())
+    denoising = Denoising([canvas([1, 2, 3, MASK, MASK])], recipe, mask_id=MASK, negatives=[canvas([1, MASK, MASK])])
+    first = denoising.inputs()
+    assert first.windows == ((0, 5), (0, 3))
+    assert first.memories[0] is not first.memories[1]
+    denoising.advance(Toy()([first])[0])
+    second = denoising.inputs()
+    assert second.windows == ((3, 5), (1, 3))
+    assert second.memories == first.memories
+
+
+def test_a_finished_row_is_forgotten():
+    denoising = Denoising([canvas([1, MASK, MASK])] * 2, Recipe(steps=2, cache=Cache()), mask_id=MASK)
+    memories = denoising.inputs().memories
+    for memory in memories:
+        memory.layers.append((torch.zeros(1), torch.zeros(1)))
+    for _ in denoise([denoising], Toy()):
+        pass
+    assert not any(memory.layers for memory in denoising._memories)
+
+
+def test_without_a_cache_nothing_is_kept():
+    query = Denoising([canvas([1, MASK, MASK])], Recipe(steps=2), mask_id=MASK).inputs()
+    assert (query.windows, query.memories) == ((), ())

@@ -1,0 +1,162 @@
+"""Windows and memories: what is exact is exact to the bit, and the approximation is the one that is meant."""
+
+import pytest
+import torch
+
+from mmada.canvas import Canvas, Field, Memory, Query
+from mmada.errors import InputError
+from mmada.model import Packing, TransformerDenoiser
+from mmada.model.attention import rotary, rotate
+from mmada.model.cache import Reuse
+from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_text
+from mmada.vocab import IdRange
+
+CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
+MASK = 22
+
+
+def canvas(num_given, num_open, ids=TEXT, before=0):
+    tokens = torch.cat([torch.zeros(before).long(), torch.arange(num_given) % 20, torch.full((num_open,), MASK)])
+    positions = torch.arange(before + num_given, len(tokens))
+    return Canvas(tokens, torch.arange(len(tokens)) >= before, (Field(positions, ids, num_open),))
+
+
+def run(model, recipe, canvases, **settings):
+    denoising, denoiser = Denoising(canvases, recipe, mask_id=MASK, record=True, **settings), TransformerDenoiser(model)
+    for _ in denoise([denoising], denoiser):
+        pass
+    return denoising, denoiser
+
+
+def naive(model, tokens, window, layers):
+    """Hidden states of a window, with the keys and values of `layers` elsewhere: layer by layer, without packing."""
+    config, parts = model.config, model.model.transformer
+    start, stop = window
+    x = parts["wte"](tokens)[start:stop]
+    cos, sin = rotary(torch.arange(start, stop), config.head_dim, config.rope_theta)
+    for block, (kept_k, kept_v) in zip(parts["blocks"], layers, strict=True):
+        h = block.attn_norm(x)
+        q, k, v = block.q_norm(block.q_proj(h)), block.k_norm(block.k_proj(h)), block.v_proj(h)
+        q, k, v = (y.unflatten(-1, (-1, config.head_dim)) for y in (q, k, v))
+        q, k = rotate(q[None], cos, sin)[0], rotate(k[None], cos, sin)[0]
+        all_k = torch.cat([kept_k[:start], k, kept_k[stop:]]).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        all_v = torch.cat([kept_v[:start], v, kept_v[stop:]]).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        score = torch.einsum("qhd,khd->hqk", q, all_k) / config.head_dim**0.5
+        mixed = torch.einsum("hqk,khd->qhd", score.softmax(-1), all_v)
+        x = x + block.attn_out(mixed.flatten(1))
+        h = block.ff_norm(x)
+        x = x + block.ff_out(torch.nn.functional.silu(block.ff_proj(h)) * block.up_proj(h))
+    return parts["ln_f"](x)
+
+
+@torch.no_grad()
+def test_a_window_attends_to_what_was_kept(model, tokens):
+    memory, row, window = Memory(), tokens[0], (4, 7)
+    lengths = Packing.of([10])
+    whole = model.trunk(row[None], lengths, reuse=Reuse((10,), ((0, 10),), (memory,)))
+    assert torch.equal(whole, model.trunk(row[None], lengths))
+    kept = [(k.clone(), v.clone()) for k, v in memory.layers]
+    changed = row.clone()
+    changed[5], changed[9] = (row[5] + 1) % 20, (row[9] + 1) % 20  # inside the window, and outside, where nobody looks
+    states = model.trunk(changed[None], lengths, reuse=Reuse((10,), (window,), (memory,)))
+    torch.testing.assert_close(states[0], naive(model, changed, window, kept), rtol=1e-5, atol=1e-5)
+    for (k, v), (old_k, old_v) in zip(memory.layers, kept, strict=True):
+        for new, old in ((k, old_k), (v, old_v)):
+            assert torch.equal(new[:4], old[:4])
+            assert torch.equal(new[7:], old[7:])
+            assert not torch.equal(new[4:7], old[4:7])
+
+
+@torch.no_grad()
+def test_where_nothing_changed_nothing_changes(model, tokens):
+    memory, lengths = Memory(), Packing.of([10])
+    whole = model.trunk(tokens[:1], lengths, reuse=Reuse((10,), ((0, 10),), (memory,)))
+    part = model.trunk(tokens[:1], lengths, reuse=Reuse((10,), ((3, 8),), (memory,)))
+    torch.testing.assert_close(part, whole[:, 3:8], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        fast_text(threshold=0.3, block_length=4, cache=Cache(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, cache=Cache(before=99, after=None)),
+        Recipe(steps=3, block_length=4, cache=Cache()),  # a block that takes one step
+        Recipe(steps=6, temperature=1.0, guidance_scale=1.5, cache=Cache(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, sees_ahead=False, cache=Cache(refresh=1)),
+    ],
+    ids=["refresh", "window of everything", "one step a block", "guided", "blind ahead"],
+)
+def test_what_is_exact_is_exact_to_the_bit(model, recipe):
+    canvases = [canvas(7, 12), canvas(3, 10, before=2)]
+    negatives = [canvas(2, 12), canvas(2, 10)] if recipe.guidance_scale else None
+    cached, denoiser = run(model, recipe, canvases, negatives=negatives)
+    plain, _ = run(model, recipe.with_(cache=None), canvases, negatives=negatives)
+    assert cached.trace == plain.trace
+    assert cached.num_forwards == plain.num_forwards
+    assert denoiser.num_forwards == max(plain.num_forwards)
+
+
+@pytest.mark.parametrize("cache", [Cache(), Cache(after=None), Cache(before=2, after=3), Cache(refresh=2)])
+def test_fewer_tokens_are_evaluated_and_every_position_is_filled(model, cache):
+    recipe = Recipe(steps=12, block_length=6, cache=cache)
+    cached, denoiser = run(model, recipe, [canvas(9, 12)])
+    _, plain = run(model, recipe.with_(cache=None), [canvas(9, 12)])
+    assert plain.num_tokens == 12 * 21
+    whole_steps = 2 * (3 if cache.refresh else 1)
+    widths = [min(21, stop + (21 if cache.after is None else cache.after)) - start + cache.before for start, stop in ((9, 15), (15, 21))]
+    assert denoiser.num_tokens == whole_steps * 21 + (12 - whole_steps) // 2 * sum(widths)
+    assert MASK not in cached.token_ids(0).tolist()
+
+
+def test_together_equals_alone_whoever_remembers(model):
+    guided = Recipe(steps=4, temperature=1.0, score_temperature=1.0, guidance_scale=2.0)
+    requests = [
+        lambda: Denoising([canvas(5, 6), canvas(2, 9)], fast_text(threshold=0.3, block_length=3, cache=Cache()), mask_id=MASK, record=True),
+        lambda: Denoising([canvas(5, 6)], fast_text(threshold=0.5, block_length=3, cache=Cache(after=None)), mask_id=MASK, record=True),
+        lambda: Denoising([canvas(4, 9, CODES, 2)], guided, mask_id=MASK, seeds=[7], negatives=[canvas(2, 9, CODES)], record=True),
+        lambda: Denoising([canvas(5, 6)], Recipe(steps=6, block_length=3), mask_id=MASK, record=True),
+    ]
+    together = [start() for start in requests]
+    for _ in denoise(together, TransformerDenoiser(model, max_tokens=25)):
+        pass
+    for start, served in zip(requests, together, strict=True):
+        alone = start()
+        for _ in denoise([alone], TransformerDenoiser(model)):
+            pass
+        assert [(s.row, s.slots, s.token_ids) for s in served.trace] == [(s.row, s.slots, s.token_ids) for s in alone.trace]
+
+
+def test_what_is_not_remembered_is_evaluated(model, tokens):
+    """Another denoiser may have answered before, or none."""
+    q = Query(tokens[:1], ((0, 10),), torch.tensor([[4, 6]]), TEXT, ((4, 7),), (Memory(),))
+    (logits,) = TransformerDenoiser(model)([q])
+    (plain,) = TransformerDenoiser(model)([Query(q.tokens, q.spans, q.positions, q.ids)])
+    assert torch.equal(logits, plain)
+
+
+@torch.no_grad()
+def test_image_places_do_not_depend_on_the_window(build_model):
+    model = build_model(image_positions=4)
+    layout = model.config.layout
+    row = torch.tensor([1, 2, layout.soi_id, 33, 34, 35, 36, layout.eoi_id])
+    memory = Memory()
+    whole = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((0, 8),), (memory,)))
+    part = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((4, 6),), (memory,)))
+    torch.testing.assert_close(part, whole[:, 4:6], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [(4, 4), (-1, 3), (8, 11), (7, 5)])
+def test_a_window_lies_in_its_row(window):
+    with pytest.raises(InputError, match="must lie in a row of 10 tokens"):
+        Reuse((10,), (window,), (Memory(),))
+
+
+@pytest.mark.parametrize("memory", [None, Memory(), Memory([(torch.zeros(9, 1, 2), torch.zeros(9, 1, 2))])])
+def test_a_window_needs_the_rest(memory):
+    with pytest.raises(InputError, match="needs keys and values of the rest"):
+        Reuse((10,), ((4, 7),), (memory,))
+
+
+def test_windows_are_for_packed_rows(model, tokens):
+    with pytest.raises(InputError, match="give a Packing"):
+        model.trunk(tokens[:1], None, reuse=Reuse((10,), ((0, 10),), (Memory(),)))
