@@ -30,7 +30,7 @@ def stratified_counts(num_draws: int, num_tokens: int, *, generator: torch.Gener
 
 @torch.no_grad()
 def log_likelihood(
-    logits_of: Callable[[Tensor], Tensor],
+    logits_of: Callable[[Tensor, Tensor], Tensor],
     tokens: Tensor,
     is_answer: Tensor,
     *,
@@ -41,7 +41,7 @@ def log_likelihood(
 ) -> float:
     """Estimated log p(answer | prompt) in nats (at most 0).
 
-    logits_of   (B, L) int64 with masks -> (B, L, V)
+    logits_of   (B, L) int64 with masks, (B, L) bool where they are -> (M, V) for the M masked positions, row after row
     tokens      (L,) int64 prompt and answer; is_answer (L,) bool
     num_draws   forward rows spent; the standard error falls with its square root
     Raises InputError if there is no answer token or num_draws < 1.
@@ -56,8 +56,8 @@ def log_likelihood(
         x0 = tokens[None].expand(rows, -1)
         noised = exact(x0.cpu(), chunk, is_answer.cpu()[None].expand(rows, -1), mask_id=mask_id, generator=generator)
         is_masked = noised.is_masked.to(tokens.device)
-        logits = logits_of(noised.xt.to(tokens.device))
-        nll = token_nll(logits[is_masked], x0[is_masked]).double()
+        logits = logits_of(noised.xt.to(tokens.device), is_masked)
+        nll = token_nll(logits, x0[is_masked]).double()
         weight = (num_tokens / chunk.double()).to(tokens.device)[:, None].expand(x0.shape)[is_masked]
         total -= float((nll * weight).sum())
     return total / num_draws

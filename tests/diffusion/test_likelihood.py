@@ -16,14 +16,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def exact_conditionals(xt):
-    """A perfect model of JOINT: log p(token | visible tokens) behind one prompt token. (B, 4) -> (B, 4, 4)."""
+def exact_conditionals(xt, is_masked):
+    """A perfect model of JOINT: log p(token | visible tokens) behind one prompt token. (B, 4) -> (M, 4)."""
     visible = xt[:, None, 1:]  # (B, 1, 3)
     agrees = ((visible == STATES) | (visible == MASK)).all(-1) * JOINT  # (B, 27)
     logits = torch.full((len(xt), 4, 4), -torch.inf, dtype=torch.float64)
     for i, token in itertools.product(range(3), range(3)):
         logits[:, 1 + i, token] = (agrees * (STATES[:, i] == token)).sum(1).log()
-    return logits
+    return logits[is_masked]
 
 
 def test_the_estimate_is_unbiased_for_a_perfect_model():
@@ -45,7 +45,7 @@ def test_the_estimate_is_exact_where_all_positions_are_alike_and_independent(num
     logits = torch.tensor([0.3, -1.0, 2.0, 0.5])
     tokens, is_answer = torch.tensor([0, 1, 2, 2, 2, 2]), torch.tensor([0, 0, 1, 1, 1, 1]).bool()
     estimate = log_likelihood(
-        lambda xt: logits.expand(*xt.shape, 4),
+        lambda xt, is_masked: logits.expand(*xt.shape, 4)[is_masked],
         tokens,
         is_answer,
         mask_id=MASK,
@@ -68,9 +68,10 @@ def test_the_prompt_is_never_masked_and_the_answer_always_in_part():
     tokens, is_answer = torch.tensor([0, 1, 2, 0, 1]), torch.tensor([False, True, True, True, False])
     seen = []
 
-    def logits_of(xt):
+    def logits_of(xt, is_masked):
+        assert torch.equal(is_masked, xt == MASK)
         seen.append(xt)
-        return torch.zeros(*xt.shape, 4)
+        return torch.zeros(int(is_masked.sum()), 4)
 
     log_likelihood(logits_of, tokens, is_answer, mask_id=MASK, num_draws=20, batch_size=8, generator=seeded())
     rows = torch.cat(seen)

@@ -1,0 +1,251 @@
+"""A checkpoint as a model of EleutherAI's lm-evaluation-harness, whose own command line runs it:
+
+    python -m mmada.eval.harness run --model mmada --model_args pretrained=Gen-Verse/MMaDA-8B-MixCoT,think=True --tasks gsm8k --apply_chat_template
+
+    generate_until         one denoising of `batch_size` requests together, by the checkpoint's own recipe
+    loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
+                           every request draws from the same seed, so that continuations of equal length are compared on equal masks
+    loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
+
+A diffusion model has no exact likelihood; results name the number of draws. With --apply_chat_template a context is a conversation in the
+checkpoint's own format, without it a plain text that goes on. Needs the extra: pip install 'mmada[eval]'.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.__main__ import cli_evaluate
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import warning_once
+from torch import Tensor
+from tqdm import tqdm
+
+from mmada.canvas import Canvas, Field
+from mmada.checkpoint import DEFAULT_MODEL
+from mmada.diffusion.likelihood import log_likelihood
+from mmada.errors import InputError
+from mmada.pipeline import MMaDA
+from mmada.prompt import Message, split_thinking
+from mmada.sampling import Denoising, Recipe, denoise
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+__all__ = ["HarnessModel"]
+
+_log = logging.getLogger(__name__)
+_IGNORED = ("do_sample", "max_gen_toks", "until")
+_KNOWN = {field.name for field in fields(Recipe)}
+_CHAT = "mmada conversation "
+
+
+@register_model("mmada")
+class HarnessModel(LM):  # type: ignore[misc]
+    """What --model_args sets:
+
+    pretrained    checkpoint directory, hub name or built-in name
+    think         let the model think before it answers (conversations only); what it thought is left out of the answer
+    mc_num        draws of a likelihood; a continuation of one token needs one and takes one
+    check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
+    max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
+    seed          of draws, and of sampling with a temperature
+    ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (request.Defaults)
+    Raises InputError for a name that is none of these.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = DEFAULT_MODEL,
+        *,
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int | str = 16,
+        max_batch_size: int | None = None,
+        think: bool = False,
+        mc_num: int = 128,
+        check_greedy: bool = False,
+        max_gen_toks: int | None = None,
+        seed: int = 0,
+        **defaults: Any,
+    ) -> None:
+        super().__init__()
+        self.name, self.think, self.mc_num, self.check_greedy, self.seed = pretrained, think, mc_num, check_greedy, seed
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            device = None  # what the harness asks for where nobody said anything
+        size = str(batch_size)
+        self.batch_size = int(size) if size.isdecimal() else max_batch_size or 16  # "auto" has no meaning without padding
+        self.model = MMaDA.from_pretrained(pretrained, device=device, dtype=dtype).use(**defaults)
+        self._device = self.model.model.device
+        self._num_new = max_gen_toks or (self.model.defaults.max_thinking_tokens if think else self.model.defaults.max_new_tokens)
+        self.num_forwards = self.num_tokens = 0
+
+    # What the harness asks for.
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        asked = [(context, normalize_gen_kwargs(settings, self._num_new)) for context, settings in (request.args for request in requests)]
+        answers = [""] * len(asked)
+        with tqdm(total=len(asked), disable=disable_tqdm, desc="generate_until") as bar:
+            for group in _alike(asked, self.batch_size):
+                for i, text in zip(group, self._generate([asked[i] for i in group]), strict=True):
+                    answers[i] = text
+                    self.cache_hook.add_partial("generate_until", requests[i].args, text)
+                bar.update(len(group))
+        return answers
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        found = []
+        for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood"):
+            given, wanted = self._pair(*request.args)
+            found.append((self._likelihood(given, wanted), self.check_greedy and self._is_greedy(given, wanted)))
+            self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
+        return found
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        found, half = [], self._context // 2
+        for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood_rolling"):
+            ids, begin = self.model.prompts.encode(request.args[0]), self.model.layout.bos_id
+            starts = range(0, len(ids), half)
+            found.append(sum(self._likelihood([begin, *ids[max(0, i - half + 1) : i]], ids[i : i + half]) for i in starts))
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
+        return found
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """A conversation as a string that only this class reads: it becomes tokens by `Prompts`, like everywhere else."""
+        return _CHAT + json.dumps(chat_history, ensure_ascii=False)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.name.replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        return "mmada.prompt.Prompts.dialogue"
+
+    def get_model_info(self) -> dict[str, Any]:
+        """For the results: what decoding and likelihoods were made with, and what they cost."""
+        d = self.model.defaults
+        recipe = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "sees_ahead")}
+        cost = {"num_forwards": self.num_forwards, "num_new_tokens": self.num_tokens}
+        return {"think": self.think, "mc_num": self.mc_num, "seed": self.seed, **recipe, **cost}
+
+    # How it is found.
+
+    @property
+    def _context(self) -> int:
+        return int(self.model.model.config.max_sequence_length)
+
+    def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+        """Answers of one group, whose settings are alike."""
+        changes = {name: value for name, value in asked[0][1].items() if name not in _IGNORED}
+        for name in sorted(changes.keys() - _KNOWN):
+            warning_once(_log, f"the task's generation setting {name}={changes.pop(name)!r} has no meaning here, and is left out")
+        canvases = [self._open(self._given(context), each["max_gen_toks"]) for context, each in asked]
+        denoising = self._denoise(canvases, self.model.planner.text_recipe(**changes))
+        texts = []
+        for row, (_, each) in enumerate(asked):
+            text = self.model.prompts.decode(denoising.token_ids(row))
+            text = split_thinking(text).answer if self.think else text
+            ends = [place for stop in each["until"] if stop and (place := text.find(stop)) >= 0]
+            texts.append(text[: min(ends, default=len(text))])
+        return texts
+
+    def _denoise(self, canvases: Sequence[Canvas], recipe: Recipe) -> Denoising:
+        layout = self.model.layout
+        denoising = Denoising(
+            [canvas.to(self._device) for canvas in canvases],
+            recipe,
+            mask_id=layout.mask_id,
+            eos_id=layout.eos_id,
+            stop_ids=[layout.eot_id],
+            seeds=[self.seed] * len(canvases),
+        )
+        for _ in denoise([denoising], self.model.denoiser):
+            pass
+        self.num_forwards += sum(denoising.num_forwards)
+        self.num_tokens += sum(int((denoising.token_ids(row) != layout.eos_id).sum()) for row in range(len(canvases)))
+        return denoising
+
+    def _given(self, context: str) -> list[int]:
+        prompts, (text, messages) = self.model.prompts, _conversation(context)
+        thinking = prompts.style.thinking if self.think and not text else None
+        return [*(prompts.dialogue(messages, thinking=thinking) if messages else [self.model.layout.bos_id]), *prompts.encode(text)]
+
+    def _open(self, given: Sequence[int], num_new: int) -> Canvas:
+        """Open positions behind what is given, of which the beginning is left out if all of it is too long."""
+        room = self._context - num_new
+        if room < 1:
+            raise InputError(f"max_gen_toks={num_new} leaves no room for a prompt in the model's context of {self._context}; lower it")
+        given = given[-room:]
+        tokens = torch.tensor([*given, *[self.model.layout.mask_id] * num_new])
+        positions = torch.arange(len(given), len(tokens))
+        return Canvas(tokens, torch.ones_like(tokens, dtype=torch.bool), (Field(positions, self.model.layout.text_ids, num_new),))
+
+    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of what is given and of what is wanted; together they are the tokens of the whole text."""
+        prompts, (text, messages) = self.model.prompts, _conversation(context)
+        kept = text.rstrip()
+        text, continuation = kept, text[len(kept) :] + continuation
+        begin = prompts.dialogue(messages) if messages else [self.model.layout.bos_id]
+        given, whole = prompts.encode(text), prompts.encode(text + continuation)
+        given, wanted = [*begin, *whole[: len(given)]], whole[len(given) :]
+        if not wanted:
+            raise InputError(f"continuation={continuation!r} has no token of its own behind its context; give a longer one")
+        return given[max(0, len(given) + len(wanted) - self._context) :], wanted
+
+    def _likelihood(self, given: Sequence[int], wanted: Sequence[int]) -> float:
+        """Estimated log p in nats, among all texts: image codes and masks are left out of the distribution, as in sampling."""
+        backbone, allowed = self.model.model, self.model.layout.text_ids
+        never = torch.tensor([i for i in allowed.never if i not in wanted], dtype=torch.long, device=self._device)
+
+        def logits_of(tokens: Tensor, is_masked: Tensor) -> Tensor:
+            self.num_forwards += len(tokens)
+            hidden = backbone.trunk(tokens)[is_masked]
+            logits: Tensor = backbone.head(hidden, (allowed.start, allowed.stop)).float()
+            return logits.index_fill(-1, never, -torch.inf)
+
+        tokens = torch.tensor([*given, *wanted], device=self._device)
+        return log_likelihood(
+            logits_of,
+            tokens,
+            torch.arange(len(tokens), device=self._device) >= len(given),
+            mask_id=self.model.layout.mask_id,
+            num_draws=1 if len(wanted) == 1 else self.mc_num,
+            batch_size=self.batch_size,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def _is_greedy(self, given: Sequence[int], wanted: Sequence[int]) -> bool:
+        """Whether the surest token first, one a pass, gives the same."""
+        denoising = self._denoise([self._open(given, len(wanted))], Recipe(steps=len(wanted), stop_at_eos=False))
+        return bool(denoising.token_ids(0).tolist() == list(wanted))
+
+
+def _conversation(context: str) -> tuple[str, list[Message]]:
+    """The beginning of the answer and the turns before it; a plain text has no turns."""
+    if not context.startswith(_CHAT):
+        return context, []
+    # The harness may have put the beginning of an answer behind the conversation.
+    turns, end = json.JSONDecoder().raw_decode(context, len(_CHAT))
+    messages = [Message(turn["role"], turn["content"]) for turn in turns]
+    begun = messages.pop().content if messages[-1].role == "assistant" else ""
+    return begun + context[end:], messages
+
+
+def _alike(asked: Sequence[tuple[str, dict[str, Any]]], size: int) -> list[list[int]]:
+    """Indices of requests that one denoising can serve: equal settings but for room and stop texts, at most `size` together."""
+    groups: dict[str, list[int]] = {}
+    for i, (_, settings) in enumerate(asked):
+        rest = {name: value for name, value in settings.items() if name not in _IGNORED}
+        groups.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(i)
+    return [group[start : start + size] for group in groups.values() for start in range(0, len(group), size)]
+
+
+if __name__ == "__main__":
+    cli_evaluate()

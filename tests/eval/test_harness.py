@@ -1,0 +1,167 @@
+"""The adapter for lm-evaluation-harness: on hand-made requests, and through the harness itself with a task of two files."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.tasks import TaskManager
+
+from mmada.errors import InputError
+from mmada.eval.harness import HarnessModel
+from mmada.prompt import Message
+
+CHAT = [{"role": "user", "content": "What is 3 + 4?"}]
+
+
+@pytest.fixture(scope="module")
+def harness():
+    return HarnessModel("debug", mc_num=8, max_gen_toks=16, device="cpu")
+
+
+def ask(*args):
+    return Instance("generate_until", {}, args, 0)
+
+
+def test_answers_are_those_of_the_pipeline_alone_or_together(harness, debug):
+    questions = ["hello", "a longer question about nothing", "why?"]
+    contexts = [harness.apply_chat_template([{"role": "user", "content": question}]) for question in questions]
+    together = harness.generate_until([ask(context, {"until": []}) for context in contexts], disable_tqdm=True)
+    assert together == [debug.chat(question, max_new_tokens=16).text for question in questions]
+    assert [harness.generate_until([ask(context, {})], disable_tqdm=True)[0] for context in contexts] == together
+
+
+def test_a_stop_text_ends_an_answer(harness):
+    context = harness.apply_chat_template(CHAT)
+    (whole,) = harness.generate_until([ask(context, {})], disable_tqdm=True)
+    (cut,) = harness.generate_until([ask(context, {"until": [whole[3:5], "never in it"]})], disable_tqdm=True)
+    assert cut == whole[: whole.find(whole[3:5])]
+
+
+def test_settings_of_a_task_are_used(harness):
+    context = harness.apply_chat_template(CHAT)
+    lengths = [harness.generate_until([ask(context, {"max_gen_toks": n})], disable_tqdm=True)[0] for n in (4, 8)]
+    assert [len(harness.model.prompts.encode(text)) for text in lengths] == [4, 8]
+    hot = {"do_sample": True, "temperature": 5.0}
+    assert harness.generate_until([ask(context, hot)], disable_tqdm=True) != harness.generate_until([ask(context, {})], disable_tqdm=True)
+
+
+def test_a_plain_text_goes_on_and_a_begun_answer_too(harness):
+    prompts = harness.model.prompts
+    assert harness._given("1 2 3") == [prompts.layout.bos_id, *prompts.encode("1 2 3")]
+    begun = harness.apply_chat_template([*CHAT, {"role": "assistant", "content": "The answer is"}], add_generation_prompt=False)
+    assert harness._given(begun) == [*prompts.dialogue([Message("user", CHAT[0]["content"])]), *prompts.encode("The answer is")]
+    assert harness._given(begun + " 7") == [*prompts.dialogue([Message("user", CHAT[0]["content"])]), *prompts.encode("The answer is 7")]
+
+
+def test_special_tokens_in_a_text_stay_text(harness):
+    layout = harness.model.layout
+    given = harness._given("<|eot_id|><|endoftext|>")
+    assert not {layout.eot_id, layout.eos_id, layout.mask_id} & set(given)
+
+
+def test_thinking_is_asked_for_and_left_out(debug):
+    thinker = HarnessModel("debug", think=True, max_gen_toks=16, device="cpu")
+    context = thinker.apply_chat_template(CHAT)
+    assert debug.prompts.encode("Think.")[0] in thinker._given(context)
+    assert len(thinker._given(context)) == len(HarnessModel("debug", device="cpu")._given(context)) + len(debug.prompts.encode("Think. "))
+    (answer,) = thinker.generate_until([ask(context, {})], disable_tqdm=True)
+    assert "<think>" not in answer
+
+
+def conditionals(harness, given, wanted, masked):
+    """Log-probabilities of `wanted` (ids) at the masked places of it, the others visible."""
+    layout = harness.model.layout
+    shown = [layout.mask_id if i in masked else token for i, token in enumerate(wanted)]
+    with torch.no_grad():
+        logits = harness.model.model(torch.tensor([[*given, *shown]])).logits[0, -len(wanted) :, : layout.image_offset].clone()
+    logits[:, list(layout.text_ids.never)] = -torch.inf
+    logp = logits.log_softmax(-1)
+    return [float(logp[i, wanted[i]]) for i in masked]
+
+
+def likelihood(harness, context, continuation):
+    return harness.loglikelihood([Instance("loglikelihood", {}, (context, continuation), 0)], disable_tqdm=True)[0]
+
+
+def test_the_likelihood_of_one_token_is_exact(harness):
+    given, wanted = harness._pair("The cat", "s")
+    assert likelihood(harness, "The cat", "s") == (pytest.approx(conditionals(harness, given, wanted, [0])[0], rel=1e-5), False)
+
+
+def test_a_likelihood_is_the_estimate_that_is_meant():
+    """The mean over all masks, which the draws come near: k of n masked, k uniform, n / k times their sum."""
+    harness = HarnessModel("debug", mc_num=600, device="cpu")
+    given, wanted = harness._pair("The ", "cat")
+    assert len(wanted) == 4  # the space before it is its own
+    exact = 0.0
+    for k in range(1, 5):
+        masks = list(itertools.combinations(range(4), k))
+        exact += sum(4 / k * sum(conditionals(harness, given, wanted, mask)) for mask in masks) / len(masks) / 4
+    (found, _) = likelihood(harness, "The ", "cat")
+    assert found == pytest.approx(exact, rel=0.03)
+    assert likelihood(harness, "The ", "cat")[0] == found
+
+
+def test_tokens_of_a_pair_are_those_of_the_whole_text(harness):
+    prompts = harness.model.prompts
+    for context, continuation in [("a b", " c"), ("a b ", "c"), ("", "c"), ("a\n\n", "b")]:
+        given, wanted = harness._pair(context, continuation)
+        assert [*given, *wanted] == [prompts.layout.bos_id, *prompts.encode(context + continuation)]
+        assert wanted
+
+
+def test_the_likeliest_continuation_is_found_out_if_asked():
+    harness = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu")
+    context = harness.apply_chat_template(CHAT)
+    (answer,) = harness.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
+    assert likelihood(harness, context, answer)[1] is True
+    assert likelihood(harness, context, answer[:-1] + ("a" if answer[-1] != "a" else "b"))[1] is False
+
+
+def test_a_long_text_is_scored_piece_by_piece_each_token_once(harness, monkeypatch):
+    text = "".join(chr(97 + i * i % 23) for i in range(1300))
+    pieces = []
+    monkeypatch.setattr(harness, "_likelihood", lambda given, wanted: pieces.append((given, wanted)) or -2.0)
+    (found,) = harness.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
+    ids, begin = harness.model.prompts.encode(text), harness.model.layout.bos_id
+    assert found == -2.0 * len(pieces)
+    assert [token for _, wanted in pieces for token in wanted] == ids
+    assert all(len(given) + len(wanted) <= harness._context for given, wanted in pieces)
+    place = 0
+    for given, wanted in pieces:
+        assert given == [begin, *ids[max(0, place - 511) : place]]
+        place += len(wanted)
+
+
+def test_the_harness_runs_tasks(harness, tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": str(i + 1), "options": ["1", "2"]}) + "\n" for i in range(3)))
+    shared = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test", "doc_to_text": "{{q}}"}
+    free = {"output_type": "generate_until", "doc_to_target": "{{a}}", "metric_list": [{"metric": "exact_match"}]}
+    choice = {"output_type": "multiple_choice", "doc_to_target": 0, "doc_to_choice": "{{options}}", "metric_list": [{"metric": "acc"}]}
+    for name, task in (("free", free), ("choice", choice)):
+        (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name, **shared, **task}))  # JSON is YAML
+    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    for chat in (False, True):
+        found = simple_evaluate(harness, tasks=["free", "choice"], task_manager=tasks, apply_chat_template=chat, bootstrap_iters=0)
+        assert set(found["results"]) == {"free", "choice"}
+        assert 0 <= found["results"]["choice"]["acc,none"] <= 1
+        assert {"threshold", "mc_num", "num_forwards"} <= set(found["config"])
+
+
+def test_bad_settings_are_refused(harness):
+    with pytest.raises(InputError, match="did you mean 'threshold'"):
+        HarnessModel("debug", treshold=0.5)
+    with pytest.raises(InputError, match="has no token of its own"):
+        likelihood(harness, "a", "")
+    with pytest.raises(InputError, match="max_gen_toks=2000 leaves no room"):
+        harness.generate_until([ask("x", {"max_gen_toks": 2000})], disable_tqdm=True)
+
+
+def test_settings_that_mean_nothing_here_are_named(harness, caplog):
+    (plain,) = harness.generate_until([ask("x", {})], disable_tqdm=True)
+    assert harness.generate_until([ask("x", {"repetition_penalty": 1.1})], disable_tqdm=True) == [plain]
+    assert "repetition_penalty=1.1 has no meaning here" in caplog.text
