@@ -119,12 +119,12 @@ def noise_row(
     seed: int,
     stratified: bool = False,
     ratio: float | None = None,
-    block_length: int = 16,
+    block_length: int | None = None,
 ) -> tuple[NoisedRow, ...]:
     """Draw the noise of a row: one noised row, or two if the flow is complementary.
 
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
-    block_length  of the law `block`
+    block_length  of the law `block`, which needs it
     """
     canvas, attend = row.canvas, row.canvas.attend
     generator = Generator().manual_seed(integer("noise", seed, row.flow, row.index))
@@ -139,6 +139,7 @@ def noise_row(
     for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
         at = part.positions
         if law == "block":
+            assert block_length is not None
             at, behind = _block(at, canvas.tokens[at], layout.eos_id, block_length, generator)
             attend = attend.index_fill(0, behind, False)
             law = "count"

@@ -87,6 +87,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     text = text_tokenizer(config, start)
     model = backbone(config, start, text, codebook_size=images.codebook_size)
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
+    stage = replace(stage, block_length=stage.block_length or defaults.block_length)
     prompts = Prompts(model.config.layout, text, defaults.style)
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     make = partial(_records if config.data.name == "records" else _emoji, config, stage, images, prompts, defaults)

@@ -212,7 +212,9 @@ class FlowRows:
         """Positions for an answer: the smallest room that holds it with its end token, or, if `spare`, any that does."""
         needed = len(self.prompts.encode(answer)) + 1
         if "block" in self.flow.noise:
-            return -(-needed // self.stage.block_length) * self.stage.block_length
+            block = self.stage.block_length
+            assert block is not None  # settled by setup.py
+            return -(-needed // block) * block
         fitting = [room for room in self.stage.rooms if room >= needed]
         if not fitting:
             raise InputError(

@@ -145,8 +145,9 @@ class Stage:
     """patterns of parameter names (fnmatch); what matches none is frozen"""
     rooms: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
     """lengths of an answer's room in chat and reason_draw; the answer and end tokens fill it"""
-    block_length: int = 16
-    """positions of a block, for the law `block`; the answer's room is then the fewest blocks that hold it"""
+    block_length: int | None = None
+    """positions of a block, for the law `block`; the answer's room is then the fewest blocks that hold it. None: as many as the
+    checkpoint's defaults say, by which it is sampled"""
     spare_room: float = 0.3
     """share of rows whose room is any of those that fit, instead of the smallest: inference does not know the length"""
     stratified: bool = True
@@ -162,7 +163,7 @@ class Stage:
         names = [flow.name for flow in self.flows]
         if not names or len(set(names)) != len(names) or not any(flow.share for flow in self.flows):
             raise InputError(f"stage {self.name!r} has the flows {names}; give at least one with a share above 0, each name once")
-        if min(self.batch, self.steps, self.block_length) < 1:
+        if min(self.batch, self.steps, self.block_length or 1) < 1:
             raise InputError(
                 f"stage {self.name!r}: batch={self.batch}, steps={self.steps} and block_length={self.block_length} must be at least 1"
             )
@@ -204,7 +205,8 @@ class ImageStage:
                 raise InputError(f"stage {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
 
 
-# Ours. The image law is MaskGIT's; text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
+# Ours. An image is masked by a uniform share: MaskGIT's cosine law spends most of its rows on images that are all but empty, where nothing can be learnt
+# of what objects look like. Text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
 _TEXT = Flow(
     name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
@@ -212,7 +214,7 @@ _TEXT = Flow(
 _LOOK = replace(_TEXT, name="look", task="understand", share=0.1)
 _INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), normaliser="maskable", share=0.1)
 """Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
-_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=0.5, drop=0.1)
+_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
 _MAKE = replace(_DRAW, name="make", task="reason_draw", share=0.05)
@@ -276,7 +278,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         ),
         Stage(
             name="base",
-            flows=(_DRAW, replace(_INTERVIEW, share=0.2), _LOOK, _TEXT),
+            flows=(_DRAW, replace(_INTERVIEW, share=0.2, restore=0.5), replace(_LOOK, restore=0.2), _TEXT),
             batch=48,
             steps=2_000,
             optim=replace(_MUON, decay=0.15),  # short: the next stage goes on at the peak
@@ -284,16 +286,16 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         Stage(
             name="mixcot",
             flows=(
-                replace(_DRAW, share=0.42),
-                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0, restore=0.5),
+                replace(_DRAW, share=0.52),
+                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0, restore=0.2),
                 replace(_INTERVIEW, restore=0.5),
-                replace(_TEXT, share=0.22, think=0.6, answer_weight=2.0),
-                _PLAN,
+                replace(_TEXT, share=0.7, think=0.75, answer_weight=2.0),
+                replace(_PLAN, share=0.1),
                 _MAKE,
             ),
-            batch=48,
-            steps=5_000,
-            optim=replace(_MUON, decay=0.4),
+            batch=72,
+            steps=11_000,
+            optim=replace(_MUON, decay=0.28),
         ),
         Stage(
             name="finetune",

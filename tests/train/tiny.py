@@ -50,7 +50,7 @@ def stage(*names, batch=8, **changes):
     """The flows of our mixed stage, the last two as joint rows, or those named, in a small batch."""
     mixcot = STAGES["mixcot"]
     flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in mixcot.flows if not names or flow.name in names)
-    settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, **changes}
+    settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, "block_length": 16, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)
 
 

@@ -1,8 +1,8 @@
-"""Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..99.
+"""Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
-    prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 20 more coins. How many coins does Tom have now?
-    think    14 - 9 = 5; 5 + 20 = 25
-    answer   25
+    prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
+    think    14 - 9 = 5; 5 + 6 = 11
+    answer   11
 
 A story is an opening, some events and a question; a comparison brings in a second person. Each clause is a template with its
 operation, so a story and its steps grow together. Nouns of stories are no objects of the world: "three apples" in a story must not meet
@@ -22,7 +22,7 @@ from mmada.errors import InputError, MissingDependencyError
 
 __all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "gsm_symbolic"]
 
-MAX_VALUE = 99
+MAX_VALUE = 20
 _MAX_DRAWS = 40
 
 ITEMS = ("coins", "marbles", "stickers", "stamps", "shells", "cards", "beads", "buttons", "nuts", "tickets", "photos", "pebbles")
@@ -200,7 +200,7 @@ _MAX_FACTOR = 5
 
 
 def _is_allowed(c: Chooser, step: Step) -> bool:
-    """Whether a step ends in 0..99 and belongs to this side of the split."""
+    """Whether a step ends in 0..20 and belongs to this side of the split."""
     return 0 <= step.result <= MAX_VALUE and c.allows(step.combination)
 
 
@@ -226,13 +226,13 @@ def _next_step(c: Chooser, left: int, operations: Mapping[str, float] = _OPERATI
             return Step(left, operation, c.between(2, _MAX_FACTOR))
         most = max(1, MAX_VALUE - left if operation == "+" else left)
         # Half of the numbers are small, as they are in life.
-        return Step(left, operation, c.between(1, min(most, 20) if c.chance(0.5) else most))
+        return Step(left, operation, c.between(1, min(most, 9) if c.chance(0.5) else most))
 
     return _allowed_step(c, draw)
 
 
 def _start(c: Chooser) -> int:
-    return c.between(2, 30 if c.chance(0.4) else MAX_VALUE)
+    return c.between(2, MAX_VALUE)
 
 
 class _Story:
