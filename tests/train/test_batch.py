@@ -205,7 +205,7 @@ def test_a_seen_image_is_restored_beside_the_answer():
 
 def test_evaluation_restores_nothing():
     flow, row = one("look")
-    given = {"layout": tiny.LAYOUT, "seed": 0, "ratio": 1.0}
+    given = {"layout": tiny.LAYOUT, "seed": 0, "ratio": 1.0, "block_length": 16}
     (plain,), (restored,) = noise_row(row, replace(flow, restore=0.0), **given), noise_row(row, replace(flow, restore=0.5), **given)
     assert torch.equal(plain.tokens, restored.tokens)
 

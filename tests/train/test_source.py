@@ -117,7 +117,7 @@ def test_blocks_give_an_answer_the_fewest_that_hold_it():
 
 
 def test_thinking_before_a_drawing_is_asked_for_in_its_own_words():
-    stage = STAGES["mixcot"]
+    stage = replace(STAGES["mixcot"], block_length=16)
     (flow,) = (flow for flow in stage.flows if flow.name == "plan")
     sample = Fixed(prompt="one more cat than dogs", think="two cats", answer="two cats, a dog", drawn=CODES)
     speech = replace(tiny.prompts(), style=Style(thinking="Think. ", draw_thinking="Plan. "))

@@ -8,7 +8,7 @@ const EXAMPLES = [
   { text: "Tom has 3 apples and buys 4. How many has he?", think: true },
   { text: "how many cats?", picture: "cats.png", think: false },
   { text: "What colour is the background?", picture: "cats.png", think: false },
-  { text: "What is 12 * 3?", think: false },
+  { text: "What is 4 * 3?", think: false },
 ];
 
 export class Chat {
