@@ -90,6 +90,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     # What the harness asks for.
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers, cut at the first stop text. Raises InputError if max_gen_toks leaves no room for a prompt."""
         asked = [(context, normalize_gen_kwargs(settings, self._num_new)) for context, settings in (request.args for request in requests)]
         answers = [""] * len(asked)
         with tqdm(total=len(asked), disable=disable_tqdm, desc="generate_until") as bar:
@@ -101,6 +102,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return answers
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Estimates in nats, and whether a continuation is the likeliest. Raises InputError for a continuation without a token."""
         found = []
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood"):
             given, wanted = self._pair(*request.args)
@@ -109,6 +111,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return found
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Estimates in nats of whole texts."""
         found, half = [], self._context // 2
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood_rolling"):
             ids, begin = self.model.prompts.encode(request.args[0]), self.model.layout.bos_id
@@ -173,9 +176,13 @@ class HarnessModel(LM):  # type: ignore[misc]
         return denoising
 
     def _given(self, context: str) -> list[int]:
-        prompts, (text, messages) = self.model.prompts, _conversation(context)
-        thinking = prompts.style.thinking if self.think and not text else None
-        return [*(prompts.dialogue(messages, thinking=thinking) if messages else [self.model.layout.bos_id]), *prompts.encode(text)]
+        text, messages = _conversation(context)
+        return [*self._begin(messages, think=self.think and not text), *self.model.prompts.encode(text)]
+
+    def _begin(self, messages: Sequence[Message], *, think: bool = False) -> list[int]:
+        """What stands before a text: the turns of a conversation, or nothing but the begin token."""
+        prompts = self.model.prompts
+        return prompts.dialogue(messages, thinking=prompts.style.thinking if think else None) if messages else [self.model.layout.bos_id]
 
     def _open(self, given: Sequence[int], num_new: int) -> Canvas:
         """Open positions behind what is given, of which the beginning is left out if all of it is too long."""
@@ -192,9 +199,8 @@ class HarnessModel(LM):  # type: ignore[misc]
         prompts, (text, messages) = self.model.prompts, _conversation(context)
         kept = text.rstrip()
         text, continuation = kept, text[len(kept) :] + continuation
-        begin = prompts.dialogue(messages) if messages else [self.model.layout.bos_id]
         given, whole = prompts.encode(text), prompts.encode(text + continuation)
-        given, wanted = [*begin, *whole[: len(given)]], whole[len(given) :]
+        given, wanted = [*self._begin(messages), *whole[: len(given)]], whole[len(given) :]
         if not wanted:
             raise InputError(f"continuation={continuation!r} has no token of its own behind its context; give a longer one")
         return given[max(0, len(given) + len(wanted) - self._context) :], wanted

@@ -163,7 +163,7 @@ class Stage:
         names = [flow.name for flow in self.flows]
         if not names or len(set(names)) != len(names) or not any(flow.share for flow in self.flows):
             raise InputError(f"stage {self.name!r} has the flows {names}; give at least one with a share above 0, each name once")
-        if min(self.batch, self.steps, self.block_length or 1) < 1:
+        if min(self.batch, self.steps, 1 if self.block_length is None else self.block_length) < 1:
             raise InputError(
                 f"stage {self.name!r}: batch={self.batch}, steps={self.steps} and block_length={self.block_length} must be at least 1"
             )

@@ -92,6 +92,7 @@ def test_a_flow_that_does_not_fit_together_says_so(changes, message):
     [
         ({"flows": ()}, "at least one with a share"),
         ({"batch": 0}, "at least 1"),
+        ({"block_length": 0}, "at least 1"),
         ({"rooms": (8, 4)}, "must ascend"),
         ({"spare_room": 1.5}, "share of rows"),
         ({"text_length": None}, "need text_length"),
