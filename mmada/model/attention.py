@@ -25,7 +25,7 @@ from torch import Tensor
 from mmada.errors import InputError
 from mmada.model.cache import Reuse
 
-__all__ = ["Packing", "Visibility", "attend", "rotary", "rotate", "visibility"]
+__all__ = ["Packing", "Visibility", "attend", "neighbours", "rotary", "rotate", "visibility"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,10 @@ class Packing:
     def positions(self, device: torch.device) -> Tensor:
         """(T,) int64: each row counts from 0."""
         return torch.cat([torch.arange(length, device=device).repeat(rows) for rows, length in self.runs])
+
+    def from_end(self, device: torch.device) -> Tensor:
+        """(T,) int64: how many tokens of the same row follow."""
+        return torch.cat([torch.arange(length - 1, -1, -1, device=device).repeat(rows) for rows, length in self.runs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,24 @@ def visibility(
         raise InputError(f"attention_mask has the shape {tuple(mask.shape)}; expected ({rows}, {length}) or ({rows}, {length}, {length})")
     hidden = torch.finfo(dtype).min if hidden_score is None else hidden_score
     return Visibility(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
+
+
+def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) -> Tensor | None:
+    """Whether the token at an offset of -reach .. reach may be seen: (2 reach + 1, B, L) bool, or None if only the ends of rows count.
+
+    mask  as for `visibility`, which checks it: padding is not seen, nor is another packed row
+    """
+    if mask is None:
+        return None
+    offsets = torch.arange(-reach, reach + 1, device=device)
+    if isinstance(mask, Packing):
+        before, after = mask.positions(device), mask.from_end(device)
+        return ((-offsets[:, None] <= before) & (offsets[:, None] <= after))[:, None]
+    index = torch.arange(mask.shape[1], device=device) + offsets[:, None]  # (2 reach + 1, L)
+    inside = (index >= 0) & (index < mask.shape[1])
+    here, there = torch.arange(mask.shape[1], device=device), index.clamp(0, mask.shape[1] - 1)
+    seen = mask[:, there] if mask.dim() == 2 else mask[:, here, there]  # (B, 2 reach + 1, L)
+    return seen.transpose(0, 1) & inside[:, None]
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:

@@ -1,8 +1,9 @@
 """Configuration of the backbone: the published field names, with the values of MMaDA-8B as defaults.
 
-Two fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
+Three fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
 it, and then the published layout is meant. `image_positions` is the number of image tokens whose place in the image is embedded
-(model/places.py); 0, the default, is the published model. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
+(model/places.py), and `short_conv` the number of neighbouring tokens that an embedding carries along (layers.ShortConv); 0, the default of
+both, is the published model. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
 dropout) must keep their values: anything else is an error that names the field.
 """
 
@@ -104,6 +105,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     new_vocab_size: int = 134656
     num_vq_tokens: int = 1024
     image_positions: int = 0
+    short_conv: int = 0
     vocab_layout: dict[str, int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -153,6 +155,8 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
             raise InputError(f"d_model={self.d_model} must be n_heads={self.n_heads} times an even head width")
         if not isinstance(self.image_positions, int) or self.image_positions < 0:
             raise InputError(f"image_positions={self.image_positions!r} must be a whole number; 0 leaves places out, as published")
+        if not isinstance(self.short_conv, int) or self.short_conv < 0 or (self.short_conv and self.short_conv % 2 == 0):
+            raise InputError(f"short_conv={self.short_conv!r} must be an odd number of taps; 0 leaves it out, as published")
         if self.n_heads % (self.n_kv_heads or 1):
             raise InputError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
         if self.vocab_layout is not None:
@@ -164,15 +168,16 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
 
 
 # Rows of the small models have a hundred tokens: angles of 500,000^(-2j/32) would leave most pairs of a head next to unturned.
-_SMALL: dict[str, int | float | bool] = {"attention_layer_norm": True, "rope_theta": 100.0, "image_positions": 64}
+_SMALL: dict[str, int | float | bool] = {"attention_layer_norm": True, "rope_theta": 100.0, "image_positions": 64, "short_conv": 9}
 
-# Width, depth, heads and feed-forward width of each size.
+# Width, depth, heads and feed-forward width of each size. Nothing ties embedding and head: the head's gradient pushes all rows of an embedding
+# one way, until image codes are alike but for 3 % of their length, and words are not told apart (docs/decisions.md).
 PRESETS: dict[str, dict[str, int | float | bool]] = {
     "debug": {"d_model": 64, "n_layers": 2, "n_heads": 4, "mlp_hidden_size": 160},
     "3m": {"d_model": 192, "n_layers": 6, "n_heads": 6, "mlp_hidden_size": 512, **_SMALL},
-    "5m": {"d_model": 224, "n_layers": 6, "n_heads": 7, "mlp_hidden_size": 608, "weight_tying": True, **_SMALL},
+    "6m": {"d_model": 224, "n_layers": 6, "n_heads": 7, "mlp_hidden_size": 608, **_SMALL},
     "8m": {"d_model": 256, "n_layers": 8, "n_heads": 8, "mlp_hidden_size": 768, **_SMALL},
-    "27m": {"d_model": 448, "n_layers": 10, "n_heads": 7, "mlp_hidden_size": 1216, "weight_tying": True, **_SMALL},
+    "30m": {"d_model": 448, "n_layers": 10, "n_heads": 7, "mlp_hidden_size": 1216, **_SMALL},
     "40m": {"d_model": 512, "n_layers": 12, "n_heads": 8, "mlp_hidden_size": 1408, **_SMALL},
     "8b": {},
 }

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from mmada.model.attention import Visibility, attend, rotate
 from mmada.model.config import MMaDAConfig
 
-__all__ = ["Block", "RMSNorm", "ResidualProjection"]
+__all__ = ["Block", "RMSNorm", "ResidualProjection", "ShortConv"]
 
 
 class RMSNorm(nn.Module):
@@ -54,6 +54,34 @@ class _RMSNorm(torch.autograd.Function):
 
 class ResidualProjection(nn.Linear):
     """A linear map back into the residual stream; a class of its own because it starts smaller (MMadaModelLM._init_weights)."""
+
+
+class ShortConv(nn.Module):
+    """x + a depthwise convolution of x over `taps` neighbouring tokens, no bias: (B, L, D) -> (B, L, D). taps is odd.
+
+    A token that carries its neighbours along is found by them: in "top left dog , bottom right lock ... the lock is <mask>" one
+    attention head goes from the mask to "lock" and reads "bottom right" there. Without it two layers must agree on how, which small models
+    hardly learn (docs/decisions.md). On embeddings alone, so that keys and values can be cached as ever. After the short
+    convolutions of H3 (Fu et al. 2022) and the Canon layers of Allen-Zhu (2025).
+    """
+
+    def __init__(self, width: int, taps: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(taps, width))
+
+    @property
+    def reach(self) -> int:
+        """Tokens on each side."""
+        return len(self.weight) // 2
+
+    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
+        """seen  (taps, B, L) bool, who of the neighbours is there (attention.neighbours)"""
+        padded = F.pad(x, (0, 0, self.reach, self.reach))
+        out = x
+        for tap, weight in enumerate(self.weight):
+            shifted = padded[:, tap : tap + x.shape[1]] * weight
+            out = out + (shifted if seen is None else shifted * seen[tap, ..., None].to(x.dtype))
+        return out
 
 
 class Block(GradientCheckpointingLayer):  # type: ignore[misc]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from mmada.data import Endless, Picture, Record
 from mmada.data.emoji.example import Example
 from mmada.data.emoji.scenes import Scene
 from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import interview, sample_task
+from mmada.data.emoji.tasks import description, interview, lookup, sample_task
 from mmada.errors import InputError
 from mmada.prompt import Message, Prompts
 from mmada.train.batch import Row
@@ -38,6 +39,7 @@ class Sample:
 
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
     interview            the same; the answers of earlier turns are learnt too
+    described, lookup    the same, of a scene that is told instead of seen
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
     """
@@ -69,6 +71,7 @@ class Source(Protocol):
 
 
 NUM_QUESTIONS = 5
+_FEWEST_ITEMS = 3
 
 
 class EmojiSamples:
@@ -78,7 +81,7 @@ class EmojiSamples:
     size      number of different examples; None: no two are alike
     num_kept  scenes whose codes are remembered; a `size` no larger is encoded once
 
-    The task "interview" asks up to NUM_QUESTIONS questions about one scene; in the test one.
+    The tasks "interview" and "described" ask up to NUM_QUESTIONS questions about one scene; in the test one.
     """
 
     def __init__(
@@ -98,8 +101,19 @@ class EmojiSamples:
         """One example, or several about one scene."""
         index = index if self.size is None else index % self.size
         rng = generator("emoji", self.task, self.split, self.seed, index)
-        if self.task != "interview":
-            return (sample_task(self.task, rng, self.split),)
+        if self.task == "interview":
+            return self._interview(rng)
+        if self.task == "described":
+            while not (told := description(self._interview(rng), rng)):
+                pass
+            return told
+        if self.task == "lookup":
+            while (scene := sample_task("understand", rng, self.split).scene) is None or len(scene.items) < _FEWEST_ITEMS:
+                pass
+            return (lookup(scene, rng),)
+        return (sample_task(self.task, rng, self.split),)
+
+    def _interview(self, rng: np.random.Generator) -> tuple[Example, ...]:
         first = sample_task("understand", rng, self.split)
         if self.split == "test" or first.scene is None:
             return (first,)

@@ -145,6 +145,15 @@ def test_image_places_do_not_depend_on_the_window(build_model):
     torch.testing.assert_close(part, whole[:, 4:6], rtol=1e-5, atol=1e-5)
 
 
+@torch.no_grad()
+def test_neighbours_outside_the_window_are_seen(build_model):
+    model = build_model(short_conv=5)
+    row, memory = torch.arange(8), Memory()
+    whole = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((0, 8),), (memory,)))
+    part = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((4, 6),), (memory,)))
+    torch.testing.assert_close(part, whole[:, 4:6], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("window", [(4, 4), (-1, 3), (8, 11), (7, 5)])
 def test_a_window_lies_in_its_row(window):
     with pytest.raises(InputError, match="must lie in a row of 10 tokens"):

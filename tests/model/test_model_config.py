@@ -119,6 +119,8 @@ def test_a_value_that_the_model_would_ignore_is_refused(name, value):
             f"mask_token_id=126336 is not vocab_layout's mask_id={LAYOUT.mask_id}; make them agree",
         ),
         ({"image_positions": -1}, "image_positions=-1 must be a whole number; 0 leaves places out, as published"),
+        ({"short_conv": 4}, "short_conv=4 must be an odd number of taps; 0 leaves it out, as published"),
+        ({"short_conv": -1}, "short_conv=-1 must be an odd number of taps"),
         ({"vocab_layout": LAYOUT.to_dict()}, f"vocab_layout has vocab_size={LAYOUT.vocab_size}, the model 134656 rows; make them agree"),
         ({"vocab_layout": {"mask": 3}}, "unknown vocabulary field 'mask'"),
     ],
@@ -195,7 +197,7 @@ def test_presets(name):
     ("build", "message"),
     [
         (lambda: preset("debugg"), r"preset='debugg' is unknown: did you mean 'debug'\?"),
-        (lambda: preset("huge"), "preset='huge' is unknown: known names are 27m, 3m, 40m, 5m, 8b, 8m, debug"),
+        (lambda: preset("huge"), "preset='huge' is unknown: known names are 30m, 3m, 40m, 6m, 8b, 8m, debug"),
         (lambda: preset("debug", n_layer=3), r"unknown configuration field 'n_layer': did you mean 'n_layers'\?"),
     ],
 )

@@ -328,3 +328,67 @@ def test_places_survive_saving(placed, tmp_path):
     placed.save_pretrained(tmp_path)
     ids = torch.tensor([[SOI, MASK, CODE, EOI]])
     assert torch.equal(MMadaModelLM.from_pretrained(tmp_path)(ids).logits, placed(ids).logits)
+
+
+@pytest.fixture(scope="module")
+def convolved():
+    """A model whose embeddings carry two neighbours on each side."""
+    torch.manual_seed(3)
+    return MMadaModelLM(preset("debug", layout=LAYOUT, short_conv=5)).eval()
+
+
+def naive_embeddings(model, tokens, seen):
+    """(L,) ids, seen (L, L) bool -> (L, D): each token's embedding and, tap by tap, those of its neighbours that are seen."""
+    rows, taps = model.get_input_embeddings().weight, model.model.transformer["conv"].weight
+    out = rows[tokens].clone()
+    for i in range(len(tokens)):
+        for tap in range(5):
+            j = i + tap - 2
+            if 0 <= j < len(tokens) and seen[i, j]:
+                out[i] += taps[tap] * rows[tokens[j]]
+    return out
+
+
+def plain_twin(model):
+    """The same model without the convolution."""
+    plain = MMadaModelLM(preset("debug", layout=LAYOUT)).eval()
+    plain.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if "conv" not in name})
+    return plain
+
+
+@pytest.mark.parametrize("kind", ["all", "padding", "pairs"])
+@torch.no_grad()
+def test_neighbours_are_added_where_they_are_seen(convolved, kind):
+    ids = torch.tensor([[5, 7, 9, 11, 2, 3], [8, 1, 4, 4, 6, 0]])
+    generator = torch.Generator().manual_seed(0)
+    mask = {
+        "all": None,
+        "padding": torch.tensor([[False, True, True, True, True, False], [True] * 6]),
+        "pairs": (torch.rand(2, 6, 6, generator=generator) < 0.6) | torch.eye(6).bool(),
+    }[kind]
+    seen = torch.ones(2, 6, 6).bool() if mask is None else mask[:, None].expand(2, 6, 6) if mask.dim() == 2 else mask
+    embeddings = torch.stack([naive_embeddings(convolved, row, pairs) for row, pairs in zip(ids, seen, strict=True)])
+    expected = plain_twin(convolved)(inputs_embeds=embeddings, attention_mask=mask).logits
+    torch.testing.assert_close(convolved(ids, mask).logits, expected, rtol=1e-5, atol=1e-5)
+    assert (expected - plain_twin(convolved)(ids, mask).logits).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_neighbours_are_of_the_same_packed_row(convolved):
+    rows = [torch.tensor(row) for row in ([5, 9], [6, 7], [8], [3, 4, 5, 6, 7])]
+    packed = convolved(torch.cat(rows)[None], Packing.of([len(row) for row in rows])).logits[0].split([len(row) for row in rows])
+    for row, logits in zip(rows, packed, strict=True):
+        torch.testing.assert_close(logits, convolved(row[None]).logits[0], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_embeddings_are_convolved_too(convolved):
+    ids = torch.tensor([[5, 7, 9]])
+    assert torch.equal(convolved(ids).logits, convolved(inputs_embeds=convolved.get_input_embeddings()(ids)).logits)
+
+
+@torch.no_grad()
+def test_the_convolution_survives_saving(convolved, tmp_path):
+    convolved.save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 7, 9]])
+    assert torch.equal(MMadaModelLM.from_pretrained(tmp_path)(ids).logits, convolved(ids).logits)

@@ -56,8 +56,8 @@ def test_a_run_writes_a_model_that_can_be_used(finished):
     assert model.defaults.image_height == 64
     assert model.draw("a red heart", seed=1).image.size == (64, 64)
     samples = [json.loads(line) for line in (finished / "samples" / "step-00000004" / "answers.jsonl").read_text().splitlines()]
-    assert [sample["task"] for sample in samples] == ["draw", "interview", "text", "understand"]
-    assert (finished / "samples" / "step-00000004" / samples[0]["picture"]).exists()
+    assert [sample["task"] for sample in samples] == ["described", "draw", "interview", "lookup", "text", "understand"]
+    assert (finished / "samples" / "step-00000004" / samples[1]["picture"]).exists()
 
 
 def test_the_model_holds_the_averaged_weights(finished):

@@ -22,7 +22,19 @@ from mmada.data.emoji.objects import STYLES, EmojiObject, objects, sprite
 from mmada.data.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, jittered_item, render
 from mmada.data.emoji.spec import SceneSpec, implies, satisfies, spec_of
 from mmada.data.emoji.split import Combination, HoldOut, Split, is_held_out
-from mmada.data.emoji.tasks import KINDS, TEMPLATES, Kind, combinations_of, held_out_in, interview, picture, sample, sample_task
+from mmada.data.emoji.tasks import (
+    KINDS,
+    TEMPLATES,
+    Kind,
+    combinations_of,
+    description,
+    held_out_in,
+    interview,
+    lookup,
+    picture,
+    sample,
+    sample_task,
+)
 from mmada.data.emoji.verify import Reading, is_correct, normalise_answer, read_answer
 
 __all__ = [
@@ -49,6 +61,7 @@ __all__ = [
     "canonical",
     "caption",
     "combinations_of",
+    "description",
     "drawing_prompt",
     "gsm_symbolic",
     "held_out_in",
@@ -57,6 +70,7 @@ __all__ = [
     "is_correct",
     "is_held_out",
     "jittered_item",
+    "lookup",
     "normalise_answer",
     "objects",
     "paraphrase",

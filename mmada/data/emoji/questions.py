@@ -1,17 +1,18 @@
 """Questions about pictures, with thoughts and exact answers.
 
     question   How many dogs are there?
-    think      top left dog, top right cat, bottom left dog; dog 1, dog 2 -> 2
+    think      top left dog 1, top right cat 1, bottom left dog 2
     answer     2
 
-Thoughts list the occupied cells in reading order; then, after the semicolon, they work out what the answer needs. Each function makes
-one kind. Called without a scene it makes one that suits (so that answers are balanced), otherwise it asks about the given scene,
-and raises `DeadEndError` if that leaves nothing to ask.
+Thoughts list the occupied cells in reading order; what is counted is counted along, so that each number follows from the one before and
+the object beside it; and what else the answer needs comes behind a semicolon. Each function makes one kind. Called without a scene it
+makes one that suits (so that answers are balanced), otherwise it asks about the given scene, and raises `DeadEndError` if that leaves
+nothing to ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 from mmada.data.emoji.chooser import Chooser, DeadEndError, Groups
@@ -22,7 +23,7 @@ from mmada.data.emoji.scenes import BOXES, LAYOUTS, MAX_ITEMS, Scene
 from mmada.data.emoji.spec import SceneSpec, spec_of
 from mmada.data.emoji.split import Templates
 
-__all__ = ["PARTITIONS", "QUESTIONS", "TABLES", "Question"]
+__all__ = ["PARTITIONS", "QUESTIONS", "TABLES", "Question", "seen", "unique"]
 
 PARTITIONS: Mapping[int, tuple[tuple[int, ...], ...]] = {
     0: ((),),
@@ -214,15 +215,13 @@ def _any_picture(c: Chooser, *, has_unique: bool = False) -> Scene:
     return _picture(c, c.groups(c.pick([sizes for sizes in PARTITIONS[total] if 1 in sizes or not has_unique])))
 
 
-def _seen(scene: Scene) -> str:
-    """The occupied cells with their contents, as thoughts list them."""
-    return ", ".join(f"{cell} {name}" for cell, name in scene.cells.items())
-
-
-def _numbered(names: Sequence[str], missing: str) -> str:
-    """Counting aloud: "dog 1, dog 2 -> 2", or "no dog -> 0"."""
-    aloud = ", ".join(f"{name} {i}" for i, name in enumerate(names, 1)) or f"no {missing}"
-    return f"{aloud} -> {len(names)}"
+def seen(scene: Scene, *kinds: Container[str]) -> str:
+    """The occupied cells with their contents, and how many of each of these kinds there were so far: "top dog 1, bottom cat 1"."""
+    numbers, parts = [0] * len(kinds), []
+    for cell, name in scene.cells.items():
+        numbers = [number + (name in kind) for number, kind in zip(numbers, kinds, strict=True)]
+        parts.append(" ".join((cell, name, *map(str, numbers))))
+    return ", ".join(parts)
 
 
 def _example(
@@ -230,28 +229,27 @@ def _example(
     kind: str,
     scene: Scene,
     prompt: str,
-    conclusion: str,
+    think: str,
     answer: str,
     *,
     named: tuple[str, ...] = (),
     spec: SceneSpec | None = None,
 ) -> Example:
     meta = Meta(named=named, templates=tuple(c.templates))
-    think = f"{_seen(scene)}; {conclusion}"
     return Example(task="understand", kind=kind, prompt=prompt, think=think, answer=answer, scene=scene, spec=spec, meta=meta)
 
 
 def _describe(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _any_picture(c)
     prompt = c.template(_DESCRIBE)
-    return _example(c, "caption", scene, prompt, f"background {scene.background}", caption(scene), spec=spec_of(scene))
+    return _example(c, "caption", scene, prompt, f"{seen(scene)}; background {scene.background}", caption(scene), spec=spec_of(scene))
 
 
 def _contents(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _any_picture(c)
     spec = SceneSpec.of(scene.counts)
     tally = ", ".join(f"{name} {number}" for name, number in spec.counts)
-    return _example(c, "contents", scene, c.template(_CONTENTS), tally, canonical(spec), spec=spec)
+    return _example(c, "contents", scene, c.template(_CONTENTS), f"{seen(scene)}; {tally}", canonical(spec), spec=spec)
 
 
 def _number_and_rest(c: Chooser) -> tuple[int, int]:
@@ -270,9 +268,8 @@ def _count(c: Chooser, scene: Scene | None = None) -> Example:
     elif c.chance(0.75):
         name = c.pick(list(scene.counts))
     name = name or c.absent(scene, related=c.chance(0.5))
-    ones = [found for found in scene.cells.values() if found == name]
     prompt = c.template(_COUNT).format(things=objects()[name].plural)
-    return _example(c, "count", scene, prompt, _numbered(ones, name), str(len(ones)), named=(name,))
+    return _example(c, "count", scene, prompt, seen(scene, {name}), str(scene.counts.get(name, 0)), named=(name,))
 
 
 def _count_category(c: Chooser, scene: Scene | None = None) -> Example:
@@ -285,40 +282,37 @@ def _count_category(c: Chooser, scene: Scene | None = None) -> Example:
     elif c.chance(0.75):
         categories = {objects()[name].category for name in scene.counts} | {objects()[name].kingdom for name in scene.counts}
         category = c.pick(sorted(categories - {"thing"}) or [category])
-    ones = [name for name in scene.cells.values() if objects()[name].is_a(category)]
+    ones = {name for name in scene.counts if objects()[name].is_a(category)}
     prompt = c.template(_COUNT).format(things=CATEGORY_PLURALS[category])
-    return _example(c, "count_category", scene, prompt, _numbered(ones, category), str(len(ones)))
+    number = sum(scene.counts[name] for name in ones)
+    return _example(c, "count_category", scene, prompt, seen(scene, ones), str(number))
 
 
 def _total(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _picture(c, c.groups(c.pick(PARTITIONS[c.between(1, MAX_ITEMS)])))
-    number = len(scene.items)
-    aloud = ", ".join(str(i) for i in range(1, number + 1))
-    return _example(c, "total", scene, c.template(_TOTAL), f"{aloud} -> {number}", str(number))
+    return _example(c, "total", scene, c.template(_TOTAL), seen(scene, scene.counts), str(len(scene.items)))
 
 
 def _presence(c: Chooser, scene: Scene | None = None) -> Example:
     is_there = c.chance(0.5)
     scene = scene or _any_picture(c)
     name = c.pick(list(scene.counts)) if is_there else c.absent(scene, related=c.chance(0.5))
-    cells = [cell for cell, found in scene.cells.items() if found == name]
     prompt = c.template(_PRESENCE).format(a_thing=canonical(SceneSpec.of({name: 1})), things=objects()[name].plural)
-    conclusion = f"{name} is {cells[0]} -> yes" if cells else f"no {name} -> no"
-    return _example(c, "presence", scene, prompt, conclusion, "yes" if cells else "no", named=(name,))
+    return _example(c, "presence", scene, prompt, seen(scene, {name}), "yes" if name in scene.counts else "no", named=(name,))
 
 
-def _unique(scene: Scene) -> dict[str, str]:
+def unique(scene: Scene) -> dict[str, str]:
     """Object name -> cell, of the objects that are there once."""
     return {name: cell for cell, name in scene.cells.items() if scene.counts[name] == 1}
 
 
 def _where(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _any_picture(c, has_unique=True)
-    unique = _unique(scene)
-    if not unique:
+    once = unique(scene)
+    if not once:
         raise DeadEndError
-    name = c.pick(list(unique))
-    return _example(c, "where", scene, c.template(_WHERE).format(thing=name), f"{name} is {unique[name]}", unique[name])
+    name = c.pick(list(once))
+    return _example(c, "where", scene, c.template(_WHERE).format(thing=name), f"{seen(scene)}; {name} is {once[name]}", once[name])
 
 
 def _what_at(c: Chooser, scene: Scene | None = None) -> Example:
@@ -327,7 +321,7 @@ def _what_at(c: Chooser, scene: Scene | None = None) -> Example:
     cell = c.pick(empty) if empty and c.chance(0.25) else c.pick(list(scene.cells))
     name = scene.cells.get(cell, "nothing")
     prompt = c.template(_WHAT_AT).format(place=c.pick(PLACE_PHRASES[cell]))
-    return _example(c, "what_at", scene, prompt, f"{cell} is {name}", name)
+    return _example(c, "what_at", scene, prompt, f"{seen(scene)}; {cell} is {name}", name)
 
 
 def _coloured_picture(c: Chooser) -> Scene:
@@ -343,7 +337,7 @@ def _coloured_picture(c: Chooser) -> Scene:
 def _colour(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _coloured_picture(c)
     options = []
-    for name, cell in _unique(scene).items():
+    for name, cell in unique(scene).items():
         category = objects()[name].category
         if category in SHAPES:
             only = sum(objects()[other].category == category for other in scene.counts) == 1
@@ -356,12 +350,13 @@ def _colour(c: Chooser, scene: Scene | None = None) -> Example:
     table, subject, name, cell = c.pick(options)
     colour = str(objects()[name].colour)
     prompt = c.template(table).format(thing=subject, place=PLACE_PHRASES[cell][0])
-    return _example(c, "colour", scene, prompt, f"{subject} is {name if subject != name else cell} -> {colour}", colour)
+    think = f"{seen(scene)}; {subject} is {name if subject != name else cell} -> {colour}"
+    return _example(c, "colour", scene, prompt, think, colour)
 
 
 def _background(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _any_picture(c)
-    return _example(c, "background", scene, c.template(_BACKGROUND), f"background {scene.background}", scene.background)
+    return _example(c, "background", scene, c.template(_BACKGROUND), f"{seen(scene)}; background {scene.background}", scene.background)
 
 
 def _compare(c: Chooser, scene: Scene | None = None) -> Example:
@@ -375,13 +370,13 @@ def _compare(c: Chooser, scene: Scene | None = None) -> Example:
         if len(names) < 2:
             raise DeadEndError
     one, other = c.shuffled(names)[:2]
-    tallies = [[name for name in scene.cells.values() if name == kind] for kind in (one, other)]
-    sign = {-1: "<", 0: "=", 1: ">"}[(len(tallies[0]) > len(tallies[1])) - (len(tallies[0]) < len(tallies[1]))]
+    numbers = [scene.counts[name] for name in (one, other)]
+    sign = {-1: "<", 0: "=", 1: ">"}[(numbers[0] > numbers[1]) - (numbers[0] < numbers[1])]
     plurals = [objects()[name].plural for name in (one, other)]
     answer = {"<": plurals[1], "=": "same", ">": plurals[0]}[sign]
-    conclusion = f"{_numbered(tallies[0], one)}; {_numbered(tallies[1], other)}; {len(tallies[0])} {sign} {len(tallies[1])}"
+    think = f"{seen(scene, {one}, {other})}; {numbers[0]} {sign} {numbers[1]}"
     prompt = c.template(_COMPARE).format(ones=plurals[0], others=plurals[1])
-    return _example(c, "compare", scene, prompt, conclusion, answer)
+    return _example(c, "compare", scene, prompt, think, answer)
 
 
 _DIRECTIONS: Mapping[str, tuple[int, int]] = {"to the left of": (0, -1), "to the right of": (0, 1), "above": (1, -1), "below": (1, 1)}
@@ -391,11 +386,11 @@ _DIRECTIONS: Mapping[str, tuple[int, int]] = {"to the left of": (0, -1), "to the
 def _relation(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _picture(c, c.groups(c.pick(((1, 1), (1, 1), (1, 1, 1), (1, 1, 2), (1, 1, 1, 1)))))
     is_so = c.chance(0.5)
-    unique = _unique(scene)
+    once = unique(scene)
     options = []
     for words, (axis, side) in _DIRECTIONS.items():
-        for one, cell in unique.items():
-            for other, other_cell in unique.items():
+        for one, cell in once.items():
+            for other, other_cell in once.items():
                 if (BOXES[cell][axis] - BOXES[other_cell][axis]) * side > 0:
                     options.append((words, one, other))
     if not options:
@@ -406,8 +401,9 @@ def _relation(c: Chooser, scene: Scene | None = None) -> Example:
     prompt = c.template(_RELATION).format(one=one, words=words, other=other)
     answer = "yes" if is_so else "no"
     # "top left" is left across, and top down.
-    sides = [unique[name].split(" ")[-1 if _DIRECTIONS[words][0] == 0 else 0] for name in (one, other)]
-    return _example(c, "relation", scene, prompt, f"{one} is {sides[0]}, {other} is {sides[1]} -> {answer}", answer)
+    sides = [once[name].split(" ")[-1 if _DIRECTIONS[words][0] == 0 else 0] for name in (one, other)]
+    think = f"{seen(scene)}; {one} is {sides[0]}, {other} is {sides[1]} -> {answer}"
+    return _example(c, "relation", scene, prompt, think, answer)
 
 
 class Question(Protocol):

@@ -11,7 +11,7 @@ The same generator state gives the same example. Rendering is left to the caller
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -26,7 +26,19 @@ from mmada.data.emoji.scenes import BACKGROUNDS, LAYOUTS, Scene, jittered_item
 from mmada.data.emoji.split import Combination, HoldOut, Split, Templates, is_held_out, pairs_among, scene_combinations
 from mmada.errors import InputError, suggest
 
-__all__ = ["KINDS", "TEMPLATES", "Kind", "combinations_of", "held_out_in", "interview", "picture", "sample", "sample_task"]
+__all__ = [
+    "KINDS",
+    "TEMPLATES",
+    "Kind",
+    "combinations_of",
+    "description",
+    "held_out_in",
+    "interview",
+    "lookup",
+    "picture",
+    "sample",
+    "sample_task",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +214,44 @@ def interview(scene: Scene, rng: np.random.Generator, num_questions: int) -> tup
         if len(found) == num_questions:
             break
     return tuple(found)
+
+
+def description(examples: Sequence[Example], rng: np.random.Generator) -> tuple[Example, ...]:
+    """The same questions about one scene that is told instead of shown, as texts: what is looked up in words is learnt without a picture.
+
+    The first prompt begins with the cells and what they hold; answers come with what is thought behind the list, or directly, six in ten
+    with it. Questions that need more than the list, such as the background, are left out; there may be none left.
+    """
+    asked = [example for example in examples if example.kind not in _NEED_PICTURE]
+    told: list[Example] = []
+    for example in asked:
+        assert example.scene is not None
+        think = (example.think or "").removeprefix(f"{questions.seen(example.scene)}; ")
+        prompt = example.prompt if told else f"{questions.seen(example.scene)}. {example.prompt}"
+        answer = f"<think> {think}</think> {example.answer}" if rng.random() < _THOUGHT_SHARE else example.answer
+        told.append(replace(example, task="text", prompt=prompt, think=None, answer=answer, scene=None))
+    return tuple(told)
+
+
+def lookup(scene: Scene, rng: np.random.Generator) -> Example:
+    """A list of cells, and in one answer everything that can be looked up in it: where things are, what places hold, what is counted along.
+
+        top left dog, top right cat, bottom left dog. cat, bottom left, top left. dog
+        cat is top right, bottom left is dog, top left is dog; top left dog 1, top right cat 1, bottom left dog 2
+
+    Nearly every token of the answer is found by its content somewhere before, which a thought asks of two tokens or three.
+    """
+    c = Chooser(rng)
+    facts = [(name, cell) for name, cell in questions.unique(scene).items()] + [(cell, name) for cell, name in scene.cells.items()]
+    facts = c.shuffled(facts)
+    counted = c.shuffled(scene.counts)[: 1 + c.chance(0.5)]
+    prompt = f"{questions.seen(scene)}. {', '.join(key for key, _ in facts)}. {', '.join(counted)}"
+    answer = f"{', '.join(f'{key} is {value}' for key, value in facts)}; {questions.seen(scene, *({name} for name in counted))}"
+    return Example(task="text", kind="lookup", prompt=prompt, answer=answer)
+
+
+_NEED_PICTURE = ("caption", "background")
+_THOUGHT_SHARE = 0.6
 
 
 def _ask_about(scene: Scene, ask: questions.Question, chooser: Chooser) -> Example:

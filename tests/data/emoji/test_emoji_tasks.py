@@ -12,7 +12,20 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mmada.data.emoji import KINDS, Chooser, Example, interview, objects, parse, sample, sample_task
+from mmada.data.emoji import (
+    KINDS,
+    Chooser,
+    Example,
+    description,
+    interview,
+    is_correct,
+    lookup,
+    objects,
+    parse,
+    read_answer,
+    sample,
+    sample_task,
+)
 from mmada.errors import InputError
 
 TASKS = ("text", "understand", "draw", "reason_draw")
@@ -76,6 +89,26 @@ def share(kind: str, is_counted: Callable[[Example], bool], split: str = "train"
 def test_yes_and_no_are_balanced(kind: str, split: str) -> None:
     # 1,000 fair coins leave 0.45..0.55 once in 600 runs; the seed is fixed.
     assert 0.45 < share(kind, lambda example: example.answer == "yes", split) < 0.55
+
+
+def test_all_that_a_lookup_says_is_in_its_list() -> None:
+    rng = np.random.default_rng(14)
+    for _ in range(60):
+        scene = sample("caption", rng).scene
+        assert scene is not None
+        example = lookup(scene, rng)
+        listing, keys, counted = example.prompt.split(". ")
+        facts, tally = example.answer.split("; ")
+        assert listing == ", ".join(f"{cell} {name}" for cell, name in scene.cells.items())
+        once = [name for name, number in scene.counts.items() if number == 1]
+        assert sorted(keys.split(", ")) == sorted([*scene.cells, *once])
+        for key, fact in zip(keys.split(", "), facts.split(", "), strict=True):
+            name, value = fact.split(" is ")
+            assert name == key
+            assert scene.cells.get(key) == value or scene.cells[value] == key
+        last = tally.split(", ")[-1].split()
+        names = counted.split(", ")
+        assert [int(n) for n in last[-len(names) :]] == [scene.counts[name] for name in names]
 
 
 @pytest.mark.parametrize("kind", ["count", "count_category"])
@@ -145,6 +178,61 @@ def test_an_interview_refuses_a_test_scene() -> None:
     assert scene is not None
     with pytest.raises(InputError, match="held out"):
         interview(scene, rng, 3)
+
+
+def test_a_described_scene_is_told_once_and_asked_about_in_words() -> None:
+    rng = np.random.default_rng(11)
+    thoughts = 0
+    for _ in range(60):
+        asked = tuple(sample(str(kind), rng) for kind in rng.permutation(["count", "where", "caption", "background", "what_at"])[:4])
+        told = description(asked[:1], rng)
+        assert len(told) == (asked[0].kind not in ("caption", "background"))
+        for before, after in zip(asked, told, strict=False):
+            assert before.scene is not None
+            assert after.scene is None
+            assert after.task == "text"
+            assert after.think is None
+            listing = ", ".join(f"{cell} {name}" for cell, name in before.scene.cells.items())
+            assert after.prompt == f"{listing}. {before.prompt}"
+            reading = read_answer(after.answer)
+            assert reading.answer == before.answer
+            assert is_correct(before, reading.answer)
+            assert reading.think is None or before.think in (reading.think, f"{listing}; {reading.think}")
+            thoughts += reading.think is not None
+    assert 8 < thoughts < 36
+
+
+def test_the_list_is_told_in_the_first_question_only() -> None:
+    rng = np.random.default_rng(12)
+    scene = sample("where", rng).scene
+    assert scene is not None
+    first, *others = description(interview(scene, rng, 5), rng)
+    assert first.prompt.startswith(", ".join(f"{cell} {name}" for cell, name in scene.cells.items()) + ". ")
+    assert others
+    assert not any(", " in example.prompt.split("?")[0] and example.prompt.startswith(next(iter(scene.cells))) for example in others)
+
+
+@pytest.mark.parametrize("kind", ["count", "count_category", "total", "presence", "compare"])
+def test_thoughts_count_along(kind: str) -> None:
+    rng = np.random.default_rng(13)
+    for _ in range(60):
+        example = sample(kind, rng)
+        assert example.scene is not None
+        assert example.think is not None
+        before = [0, 0]
+        cells = example.think.split("; ")[0].split(", ")
+        assert len(cells) == len(example.scene.items)
+        for part, (cell, name) in zip(cells, example.scene.cells.items(), strict=True):
+            numbers = [int(n) for n in part.removeprefix(f"{cell} {name} ").split()]
+            assert len(numbers) == (2 if kind == "compare" else 1)
+            assert all(number - old in (0, 1) for number, old in zip(numbers, before, strict=False))
+            before = numbers
+        if kind == "presence":
+            assert example.answer == ("yes" if before[0] else "no")
+        elif kind != "compare":
+            assert example.answer == str(before[0])
+        else:
+            assert (example.answer == "same") == (before[0] == before[1])
 
 
 @pytest.mark.parametrize(
