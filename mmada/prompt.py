@@ -29,7 +29,17 @@ from mmada.vocab import IdRange, VocabLayout
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["DRAW_THINKING_INSTRUCTION", "THINKING_INSTRUCTION", "Hole", "Message", "Prompts", "Style", "Thought", "split_thinking"]
+__all__ = [
+    "DRAW_THINKING_INSTRUCTION",
+    "THINKING_INSTRUCTION",
+    "Hole",
+    "Message",
+    "Prompts",
+    "Style",
+    "Thought",
+    "join_thinking",
+    "split_thinking",
+]
 
 THINKING_INSTRUCTION = (
     "You should first think about the reasoning process in the mind and then provide the user with the answer. The reasoning process is "
@@ -82,6 +92,11 @@ class Thought:
     thinking: str | None
     answer: str
     closed: bool = True
+
+
+def join_thinking(thinking: str | None, answer: str) -> str:
+    """The text that `split_thinking` takes apart; None is an answer alone."""
+    return answer if thinking is None else f"<think> {thinking}</think> {answer}".rstrip()
 
 
 def split_thinking(text: str) -> Thought:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from mmada.errors import InputError
+from mmada.prompt import join_thinking
 
 if TYPE_CHECKING:
     pass
@@ -136,9 +137,7 @@ class Record:
     @property
     def learnt_text(self) -> str:
         """What is learnt as text: "<think> thought</think> answer", or the answer alone."""
-        if self.thinking is None:
-            return self.answer or ""
-        return f"<think> {self.thinking.text}</think> {self.answer or ''}".rstrip()
+        return join_thinking(None if self.thinking is None else self.thinking.text, self.answer or "")
 
     def without_thinking(self) -> Record:
         """The same, answered directly: reason_draw becomes draw, with the user's prompt."""

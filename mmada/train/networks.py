@@ -18,6 +18,7 @@ from mmada.data.emoji.tasks import KINDS, sample
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import MMaDAConfig, MMadaModelLM, preset
+from mmada.prompt import join_thinking
 from mmada.request import image_tokenizer_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Net, TrainConfig
@@ -67,8 +68,7 @@ def text_tokenizer(config: TrainConfig, start: Path | None) -> PreTrainedTokeniz
     with PartialState().main_process_first():
         if not kept.exists():
             examples = (sample(kind, generator("corpus", kind, i)) for kind in KINDS for i in range(_NUM_CORPUS // len(KINDS)))
-            thinking = "<think> {0.think}</think> {0.answer}".format
-            corpus = (text for e in examples for text in (e.prompt, e.answer, thinking(e) if e.think else ""))
+            corpus = (text for e in examples for text in (e.prompt, e.answer, join_thinking(e.think, e.answer) if e.think else ""))
             made = tokenizer.byte_level(corpus if config.model.num_merges else (), num_merges=config.model.num_merges)
             state.write(kept, made.save_pretrained)
         return AutoTokenizer.from_pretrained(kept)

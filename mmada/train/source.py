@@ -25,7 +25,7 @@ from mmada.data.emoji.scenes import Scene
 from mmada.data.emoji.split import Split
 from mmada.data.emoji.tasks import description, interview, lookup, sample_task
 from mmada.errors import InputError
-from mmada.prompt import Message, Prompts
+from mmada.prompt import Message, Prompts, join_thinking
 from mmada.train.batch import Row
 from mmada.train.seeds import generator, uniforms
 from mmada.train.stages import Flow, Stage, Task
@@ -180,7 +180,7 @@ class FlowRows:
     def _row(self, index: int, sample: Sample) -> Row:
         draw_think, draw_drop, draw_room, which_room = uniforms(4, "row", self.seed, self.flow.name, index)
         think = sample.think if draw_think < self.flow.think else None
-        answer = sample.answer if think is None else f"<think> {think}</think> {sample.answer}".rstrip()
+        answer = join_thinking(think, sample.answer)
         is_dropped = draw_drop < self.flow.drop
         canvas = self._canvas(sample, answer, think is not None, is_dropped, draw_room < self.stage.spare_room, which_room)
         return Row(flow=self.flow.name, index=index, canvas=canvas, factor=self._factor(canvas, think is not None))

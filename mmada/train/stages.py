@@ -217,7 +217,8 @@ _INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=
 _READ = replace(_INTERVIEW, name="read", task="described")
 """The same about a scene that is told: all that is scored is looked up in the words, which thinking rows teach with two tokens each."""
 _LOOKUP = replace(_READ, name="lookup", task="lookup", noise=("linear",), coefficient=3.0)
-"""The same by the dozen, without the words of questions: heads that find a word by its content form within some hundred steps of it."""
+"""The same by the dozen, without the words of questions. After 2,000 steps of base the network finds what a place holds, and does not yet find the
+place of a name (docs/decisions.md)."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""

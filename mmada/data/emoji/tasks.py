@@ -216,6 +216,10 @@ def interview(scene: Scene, rng: np.random.Generator, num_questions: int) -> tup
     return tuple(found)
 
 
+_NEED_PICTURE = ("caption", "background")
+_THOUGHT_SHARE = 0.6
+
+
 def description(examples: Sequence[Example], rng: np.random.Generator) -> tuple[Example, ...]:
     """The same questions about one scene that is told instead of shown, as texts: what is looked up in words is learnt without a picture.
 
@@ -228,6 +232,7 @@ def description(examples: Sequence[Example], rng: np.random.Generator) -> tuple[
         assert example.scene is not None
         think = (example.think or "").removeprefix(f"{questions.seen(example.scene)}; ")
         prompt = example.prompt if told else f"{questions.seen(example.scene)}. {example.prompt}"
+        # As prompt.join_thinking has it, which would bring torch along.
         answer = f"<think> {think}</think> {example.answer}" if rng.random() < _THOUGHT_SHARE else example.answer
         told.append(replace(example, task="text", prompt=prompt, think=None, answer=answer, scene=None))
     return tuple(told)
@@ -242,16 +247,11 @@ def lookup(scene: Scene, rng: np.random.Generator) -> Example:
     Nearly every token of the answer is found by its content somewhere before, which a thought asks of two tokens or three.
     """
     c = Chooser(rng)
-    facts = [(name, cell) for name, cell in questions.unique(scene).items()] + [(cell, name) for cell, name in scene.cells.items()]
-    facts = c.shuffled(facts)
+    facts = c.shuffled([*questions.unique(scene).items(), *scene.cells.items()])
     counted = c.shuffled(scene.counts)[: 1 + c.chance(0.5)]
     prompt = f"{questions.seen(scene)}. {', '.join(key for key, _ in facts)}. {', '.join(counted)}"
     answer = f"{', '.join(f'{key} is {value}' for key, value in facts)}; {questions.seen(scene, *({name} for name in counted))}"
     return Example(task="text", kind="lookup", prompt=prompt, answer=answer)
-
-
-_NEED_PICTURE = ("caption", "background")
-_THOUGHT_SHARE = 0.6
 
 
 def _ask_about(scene: Scene, ask: questions.Question, chooser: Chooser) -> Example:
