@@ -20,7 +20,7 @@ from torch import Tensor
 from mmada.errors import InputError
 from mmada.vocab import IdRange
 
-__all__ = ["Canvas", "Field", "Memory", "Query", "Stack", "stack"]
+__all__ = ["Canvas", "Field", "Memory", "Query", "Sight", "Stack", "block_levels", "sees", "stack"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +136,42 @@ def stack(canvases: Sequence[Canvas], *, fill_id: int, length: int | None = None
     return Stack(tokens, attend, is_open)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """Who sees whom in a row, where not all see all: a prompt, then blocks that see what comes before them and themselves.
+
+        tokens   g  g  g  a  a  b  b | M  a  b  M        a row of training: the answer a a b b, then its blocks once more, noised
+        levels   0  0  0  2  2  4  4 | 1  1  3  3        an even level is seen by itself and all above, an odd one by itself alone
+        places   0  1  2  3  4  5  6 | 3  4  5  6        so each noised block meets what the sampler shows it, and all are scored at once
+
+    levels  (L,) int64
+    places  (L,) int64, where each token stands; None: one after the other
+    """
+
+    levels: Tensor
+    places: Tensor | None = None
+
+    def cut(self, start: int, stop: int) -> Sight:
+        """Tokens start .. stop, as a row of their own."""
+        return Sight(self.levels[start:stop], None if self.places is None else self.places[start:stop] - start)
+
+    def pairs(self) -> Tensor:
+        """(L, L) bool, query by key."""
+        query, key = self.levels[:, None], self.levels[None]
+        return sees(query, key)
+
+
+def sees(query: Tensor, key: Tensor) -> Tensor:
+    """Whether a token of level `query` sees one of level `key`, elementwise."""
+    return torch.where(key % 2 == 0, key <= query, key == query)
+
+
+def block_levels(num_given: int, num_open: int, block_length: int) -> Tensor:
+    """(num_given + num_open,) levels of a prompt and the blocks behind it: 0 0 … 2 2 … 4 4 …"""
+    blocks = torch.arange(num_open) // block_length
+    return torch.cat([torch.zeros(num_given, dtype=torch.long), 2 + 2 * blocks])
+
+
 @dataclass(slots=True, eq=False)
 class Memory:
     """Keys and values of a row, as the last passes left them that computed them. Who evaluates writes it, who asks holds it.
@@ -157,6 +193,7 @@ class Query:
     windows    per row, [start, stop) inside the span that holds the positions: what is evaluated, as large as the span or with the keys
                and values of the rest taken from memory; () evaluates spans
     memories   per row, where keys and values are put, and taken from; () keeps nothing
+    sights     per row, who sees whom in its span, on the CPU; None or () where all see all
     """
 
     tokens: Tensor
@@ -165,3 +202,4 @@ class Query:
     ids: IdRange
     windows: tuple[tuple[int, int], ...] = ()
     memories: tuple[Memory, ...] = ()
+    sights: tuple[Sight | None, ...] = ()

@@ -1,6 +1,7 @@
 """The token order of every task, written once. Training rows and inference prompts come from the same functions.
 
     lm            [bos] text [eos] fill                                                             everything maskable
+    infill        [bos] text | text | text … [eos]                                                  every second piece
     chat          [bos] <header>user</header> \n question <eot> <header>assistant</header> | answer [eos] fill
     understand    [mmu] [soi] codes [eoi] chat                                                      the answer
     interview     [mmu] [soi] codes [eoi] question | answer <eot> | question | answer <eot> | …       all answers
@@ -224,6 +225,18 @@ class Prompts:
             start = i + 1
         return self._canvas(ids, Field(torch.tensor(positions), self.layout.text_ids, len(positions)))
 
+    def pieces(self, texts: Sequence[str]) -> Canvas:
+        """A text in pieces: the first is given, the second maskable, the third given, and so on. Raises InputError if nothing is maskable."""
+        ids = [self.layout.bos_id]
+        positions: list[int] = []
+        for i, text in enumerate(texts):
+            new = self.encode(text)
+            positions += range(len(ids), len(ids) + len(new)) if i % 2 else ()
+            ids += new
+        if not positions:
+            raise InputError(f"texts={list(texts)!r} leave nothing to fill; every second one is to be learnt")
+        return self._canvas([*ids, self.layout.eos_id], Field(torch.tensor(positions), self.layout.text_ids, len(positions)))
+
     # Prompts for inference, where open positions hold the mask; with an `answer`, or with `codes`, the training row of the same prompt.
 
     def chat(
@@ -263,7 +276,10 @@ class Prompts:
         return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
     def infill(self, parts: Sequence[str | Hole], *, messages: Sequence[Message] = ()) -> Canvas:
-        """Text with holes; with `messages`, the text is the answer to them. Raises InputError without a hole."""
+        """Text with holes; with `messages`, the text is the answer to them. Raises InputError without a hole.
+
+        Its training row is `pieces`.
+        """
         ids = self.dialogue(messages) if messages else [self.layout.bos_id]
         positions: list[int] = []
         for part in parts:

@@ -51,7 +51,7 @@ class Defaults:
     threshold: float = 0.9
     """a text token is committed when its probability reaches this"""
     cache: str = "none"
-    """of the keys and values of a text: none, prefix or dual (sampling/recipes.py); all but none are approximations"""
+    """of the keys and values of a text: none, prefix or dual (sampling/recipes.py); an approximation, unless sees_ahead is False"""
     sees_ahead: bool = True
     """whether the room behind the block that is being written is seen (sampling/recipes.py); the published models see it"""
     image_height: int = 512

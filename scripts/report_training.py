@@ -1,11 +1,13 @@
 """What the training of the built-in models took: minutes, tokens per second, and the share of the machine's matrix rate.
 
-    python scripts/report_training.py -o docs/results/training.json      # after the three runs of configs/emoji, on the same machine
+    python scripts/report_training.py -o docs/results/training.json      # after the runs of configs/emoji, on the same machine
+
+A run that is not here (no metrics.jsonl in its directory) keeps what the file says of it already, with the machine that it was made on.
 
 Rate of a run: floating-point operations that the loss and its gradient need, over the seconds of training (batches and optimizer
 included; evaluation, samples and saves not). Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the attention of
-each layer, 6 width ids for each scored position of the head. Rate of the machine: the fastest of some float32 matrix products as large as
-a batch.
+each layer, 6 width ids for each scored position of the head. Rate of the machine: the fastest of some matrix products as large as a batch, in
+the run's precision.
 """
 
 from __future__ import annotations
@@ -14,25 +16,30 @@ import argparse
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from mmada.eval import report
-from mmada.train.config import load
+from mmada.model import Packing
+from mmada.train.config import TrainConfig, load
 from mmada.train.setup import build_task
 from mmada.train.stages import ImageStage
 from mmada.train.task import DiffusionTask
 
-CONFIGS = ("tokenizer", "base", "mixcot")
+CONFIGS = ("tokenizer", "words", "base", "mixcot")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def matrix_rate() -> float:
+@cache
+def matrix_rate(precision: str) -> float:
     """Operations per second of (4096, k) @ (k, n), the best of four shapes, half a second each."""
     best = 0.0
     for k, n in ((224, 224), (224, 608), (608, 224), (1024, 1024)):
-        a, b = torch.randn(4096, k), torch.randn(k, n)
+        a, b = torch.randn(4096, k, dtype=DTYPES[precision]), torch.randn(k, n, dtype=DTYPES[precision])
         count, begin = 0, time.perf_counter()
         while time.perf_counter() - begin < 0.5:
             a @ b
@@ -49,18 +56,19 @@ def operations_per_token(task: DiffusionTask) -> float:
         (batch,) = task.batches(step, rank=0, world=1, accumulate=1)
         tokens += batch.num_tokens
         total += 6.0 * blocks * batch.num_tokens
-        total += sum(12.0 * config.n_layers * config.d_model * length * length * rows for rows, length in batch.mask.runs)
+        assert isinstance(batch.mask, Packing)
+        total += sum(12.0 * config.n_layers * config.d_model * length * length for length in batch.mask.lengths)
         total += sum(6.0 * config.d_model * (part.vocab[1] - part.vocab[0]) * len(part.positions) for part in batch.scored if part.vocab)
     return total / tokens
 
 
-def run(name: str, rate: float) -> dict[str, Any]:
-    path = Path("configs/emoji") / f"{name}.yaml"
-    config = load(path)
+def run(name: str, config: TrainConfig, environment: dict[str, Any]) -> dict[str, Any]:
+    with (Path(config.out) / "config.yaml").open(encoding="utf-8") as stream:
+        precision = yaml.safe_load(stream)["loop"]["precision"]
     lines = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     last = [line for line in lines if "seconds" in line][-1]
     found = {
-        "command": f"mmada train {path}",
+        "command": f"mmada train configs/emoji/{name}.yaml" + (" loop.precision=bf16" if precision == "bf16" else ""),
         "steps": last["step"],
         "tokens": last["tokens"],
         "minutes": round(last["seconds"] / 60, 1),
@@ -76,19 +84,25 @@ def run(name: str, rate: float) -> dict[str, Any]:
         assert isinstance(task, DiffusionTask)
         operations = operations_per_token(task)
         found["operations_per_token"] = round(operations)
-        found["share_of_matrix_rate"] = round(operations * last["tokens"] / last["seconds"] / rate, 3)
-    return found
+        found["matrix_gflops"] = round(matrix_rate(precision) / 1e9, 1)
+        found["share_of_matrix_rate"] = round(operations * last["tokens"] / last["seconds"] / matrix_rate(precision), 3)
+    return found | {"environment": environment}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", "-o", type=Path, required=True)
     args = parser.parse_args()
-    rate = matrix_rate()
-    runs = {name: run(name, rate) for name in CONFIGS}
+    before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    environment, runs = report.environment(" ".join(["python", *sys.argv])), {}
+    for name in CONFIGS:
+        config = load(Path("configs/emoji") / f"{name}.yaml")
+        if (Path(config.out) / "metrics.jsonl").exists():
+            runs[name] = run(name, config, environment)
+        else:
+            runs[name] = {"environment": before["environment"]} | before["runs"][name]
     total = round(sum(found["minutes"] for found in runs.values()), 1)
-    about = {"suite": "training", "environment": report.environment(" ".join(["python", *sys.argv]))}
-    report.save(args.out, {**about, "matrix_gflops": round(rate / 1e9, 1), "total_minutes": total, "runs": runs})
+    report.save(args.out, {"suite": "training", "environment": environment, "total_minutes": total, "runs": runs})
 
 
 if __name__ == "__main__":

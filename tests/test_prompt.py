@@ -404,6 +404,18 @@ def test_infill():
     assert [i in ids for i in (E, EOT, M, P, OFFSET, 0, 255)] == [False] * 5 + [True] * 2
 
 
+def test_a_text_in_pieces_is_the_training_row_of_its_holes():
+    texts = ["The", " cat", " sat on the", " red mat", "."]
+    row = PROMPTS.pieces(texts)
+    holes = [Hole(len(PROMPTS.encode(text))) if i % 2 else text for i, text in enumerate(texts)]
+    prompt = PROMPTS.infill(holes)
+    assert row.masked(PROMPTS.layout.mask_id).tokens.tolist() == prompt.tokens.tolist()
+    assert row.fields[0].positions.tolist() == prompt.fields[0].positions.tolist()
+    assert PROMPTS.decode(row.tokens[1:-1]) == "".join(texts)
+    with pytest.raises(InputError, match="leave nothing to fill; every second one is to be learnt"):
+        PROMPTS.pieces(["The cat"])
+
+
 def test_infill_of_an_answer():
     row = PROMPTS.infill([Hole(1), "!"], messages=[Message("user", "Hi")])
     prompt = PROMPTS.dialogue([Message("user", "Hi")])

@@ -40,8 +40,8 @@ Cache = Annotated[
     str | None,
     typer.Option(
         metavar="none|prefix|dual",
-        help="Keys and values of a text that are kept between the steps of a block: faster with long rows, an approximation. "
-        "Default: the checkpoint's.",
+        help="Keys and values of a text that are kept between the steps of a block: faster with long rows; "
+        "an approximation for models that see ahead, as the published ones do. Default: the checkpoint's.",
     ),
 ]
 Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]

@@ -9,6 +9,8 @@ The only place where a mask becomes numbers. Masks are bool, True = may attend:
 
         T tokens   a a a a | b b b b | c c c c c c        runs (2 rows of 4), (1 row of 6)
 
+    and within a row all see all, or what its Sight says (canvas.py): blocks that do not see the blocks behind them.
+
 Packing costs no padding and gives each row the same numbers as alone, so the sampler uses it for every batch.
 """
 
@@ -22,47 +24,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmada.canvas import Sight, sees
 from mmada.errors import InputError
 from mmada.model.cache import Reuse
 
-__all__ = ["Packing", "Visibility", "attend", "neighbours", "rotary", "rotate", "visibility"]
+__all__ = ["Neighbours", "Packing", "Visibility", "attend", "neighbours", "rotary", "rotate", "visibility"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Packing:
-    """Row lengths of a packed sequence, as runs of rows of equal length: (num_rows, length)."""
+    """Rows of a packed sequence.
 
-    runs: tuple[tuple[int, int], ...]
+    lengths  of the rows
+    sights   per row, who sees whom in it, on the CPU; None where all see all
+    """
+
+    lengths: tuple[int, ...]
+    sights: tuple[Sight | None, ...]
 
     @classmethod
-    def of(cls, lengths: Sequence[int]) -> Packing:
-        """Rows in the given order; neighbours of equal length are computed together."""
+    def of(cls, lengths: Sequence[int], sights: Sequence[Sight | None] = ()) -> Packing:
+        """Rows in the given order; neighbours of equal length are computed together. Raises InputError."""
         if not lengths or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)} must be positive; leave empty rows out")
-        return cls(tuple((len(list(group)), length) for length, group in groupby(lengths)))
+        sights = sights or (None,) * len(lengths)
+        levels = [length if sight is None else len(sight.levels) for length, sight in zip(lengths, sights, strict=True)]
+        if levels != list(lengths):
+            raise InputError(f"rows of {list(lengths)} tokens with sights of {levels}; they must agree")
+        return cls(tuple(lengths), tuple(sights))
 
     @property
     def num_tokens(self) -> int:
-        return sum(rows * length for rows, length in self.runs)
+        return sum(self.lengths)
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """Neighbours that are computed together, of equal length and with or without a sight: (rows, length)."""
+        groups = groupby(zip(self.lengths, self.sights, strict=True), key=lambda row: (row[0], row[1] is None))
+        return tuple((len(list(group)), length) for (length, _), group in groups)
 
     def positions(self, device: torch.device) -> Tensor:
-        """(T,) int64: each row counts from 0."""
-        return torch.cat([torch.arange(length, device=device).repeat(rows) for rows, length in self.runs])
+        """(T,) int64: each row counts from 0, or as its sight says."""
+        rows = zip(self.lengths, self.sights, strict=True)
+        return torch.cat([torch.arange(n) if s is None or s.places is None else s.places for n, s in rows]).to(device)
 
-    def from_end(self, device: torch.device) -> Tensor:
-        """(T,) int64: how many tokens of the same row follow."""
-        return torch.cat([torch.arange(length - 1, -1, -1, device=device).repeat(rows) for rows, length in self.runs])
+    def levels(self) -> Tensor:
+        """(T,) int64 on the CPU."""
+        return torch.cat(
+            [torch.zeros(n, dtype=torch.long) if s is None else s.levels for n, s in zip(self.lengths, self.sights, strict=True)]
+        )
+
+    def starts(self) -> Tensor:
+        """(T,) int64 on the CPU: where each token's row begins."""
+        lengths = torch.tensor(self.lengths)
+        return (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
     """Who sees whom, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither.
 
-    reuse  which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
+    biases  for each run of the packing, or of `reuse`: (rows, 1, queries, keys), or None where all see all
+    reuse   which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
     """
 
     packing: Packing | None = None
     bias: Tensor | None = None
+    biases: tuple[Tensor | None, ...] = ()
     reuse: Reuse | None = None
     layer: int = 0
 
@@ -72,22 +100,34 @@ class Visibility:
 
 
 def visibility(
-    mask: Tensor | Packing | None, shape: tuple[int, int], *, dtype: torch.dtype, hidden_score: float | None = None
+    mask: Tensor | Packing | None,
+    shape: tuple[int, int],
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    hidden_score: float | None = None,
+    reuse: Reuse | None = None,
 ) -> Visibility:
     """Turn a mask for tokens of `shape` (B, L) into numbers, once per forward pass.
 
     hidden_score  what is added to the score of a hidden pair; None is -inf. The published training code adds 1 to visible
                   pairs and nothing to hidden ones, which is -1.0 here (docs/parity.md, "soft mask").
+    reuse         of packed rows, evaluate these windows only
     A query that sees nothing (padding under a pair mask) attends to everything alike, so that it stays finite.
-    Raises InputError unless the mask is bool and has one of the shapes above.
+    Raises InputError unless the mask is bool and has one of the shapes above, or if there is a `reuse` without a packing.
     """
     rows, length = shape
+    if reuse is not None and not isinstance(mask, Packing):
+        raise InputError("reuse is for packed rows; give a Packing as attention_mask")
     if mask is None:
         return Visibility()
     if isinstance(mask, Packing):
         if rows != 1 or mask.num_tokens != length:
             raise InputError(f"tokens {shape} must be one row of the {mask.num_tokens} tokens that are packed")
-        return Visibility(packing=mask)
+        windows = [(0, length) for length in mask.lengths] if reuse is None else reuse.windows
+        sizes = [rows for rows, _ in mask.runs] if reuse is None else reuse.rows
+        hidden = torch.finfo(dtype).min
+        return Visibility(packing=mask, biases=_biases(mask.sights, windows, sizes, hidden, dtype, device), reuse=reuse)
     if mask.dtype != torch.bool:
         raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
     if tuple(mask.shape) == (rows, length):
@@ -100,22 +140,72 @@ def visibility(
     return Visibility(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
 
 
-def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) -> Tensor | None:
-    """Whether the token at an offset of -reach .. reach may be seen: (2 reach + 1, B, L) bool, or None if only the ends of rows count.
+def _biases(
+    sights: Sequence[Sight | None],
+    windows: Sequence[tuple[int, int]],
+    sizes: Sequence[int],
+    hidden: float,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> tuple[Tensor | None, ...]:
+    """For each run of `sizes` rows, which have a sight all or none, an additive bias (rows, 1, queries, keys), or None."""
+    found: list[Tensor | None] = []
+    first = 0
+    for size in sizes:
+        rows = [(sight, windows[row]) for row, sight in enumerate(sights[first : first + size], first)]
+        pairs = [sight.pairs()[slice(*window)] for sight, window in rows if sight is not None]
+        is_hidden = ~torch.stack(pairs)[:, None].to(device) if pairs else None
+        found.append(None if is_hidden is None else torch.zeros(is_hidden.shape, dtype=dtype, device=device).masked_fill(is_hidden, hidden))
+        first += size
+    return tuple(found)
 
-    mask  as for `visibility`, which checks it: padding is not seen, nor is another packed row
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """The tokens at offsets of -reach .. reach.
+
+    seen   (2 reach + 1, B, L) bool, whether each is there and seen
+    index  (2 reach + 1, L) int64, which token it is, if some do not stand at that offset; else None
+    """
+
+    seen: Tensor
+    index: Tensor | None = None
+
+
+def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) -> Neighbours | None:
+    """The tokens around each, or None if only the ends of rows count.
+
+    mask  as for `visibility`, which checks it: padding is not seen, nor is another packed row, nor what a sight hides
     """
     if mask is None:
         return None
-    offsets = torch.arange(-reach, reach + 1, device=device)
     if isinstance(mask, Packing):
-        before, after = mask.positions(device), mask.from_end(device)
-        return ((-offsets[:, None] <= before) & (offsets[:, None] <= after))[:, None]
+        return _packed_neighbours(mask, torch.arange(-reach, reach + 1), device)
+    offsets = torch.arange(-reach, reach + 1, device=device)
     index = torch.arange(mask.shape[1], device=device) + offsets[:, None]  # (2 reach + 1, L)
     inside = (index >= 0) & (index < mask.shape[1])
     here, there = torch.arange(mask.shape[1], device=device), index.clamp(0, mask.shape[1] - 1)
     seen = mask[:, there] if mask.dim() == 2 else mask[:, here, there]  # (B, 2 reach + 1, L)
-    return seen.transpose(0, 1) & inside[:, None]
+    return Neighbours(seen.transpose(0, 1) & inside[:, None])
+
+
+def _packed_neighbours(packing: Packing, offsets: Tensor, device: torch.device) -> Neighbours:
+    """A token's neighbours stand beside it; before the first one of a noised block stands the clean answer, which is elsewhere in the row."""
+    places, levels, starts = packing.positions(torch.device("cpu")), packing.levels(), packing.starts()
+    wanted, here = places + offsets[:, None], torch.arange(packing.num_tokens)
+
+    def is_there(index: Tensor) -> Tensor:
+        inside = (index >= 0) & (index < packing.num_tokens)
+        index = index.clamp(0, packing.num_tokens - 1)
+        return inside & (starts[index] == starts) & (places[index] == wanted) & sees(levels, levels[index])
+
+    beside = here + offsets[:, None]  # (2 reach + 1, T)
+    seen = is_there(beside)
+    if not bool((levels % 2).any()):
+        return Neighbours(seen[:, None].to(device))
+    elsewhere = starts + wanted
+    index = beside.where(seen, elsewhere).clamp(0, packing.num_tokens - 1)
+    return Neighbours((seen | is_there(elsewhere))[:, None].to(device), index.to(device))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
@@ -123,20 +213,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
     if visible.packing is None:
         return _sdpa(q, k, v, visible.bias)
     if visible.reuse is not None:
-        runs = zip(q[0].split(visible.reuse.sizes), visible.reuse.recall(visible.layer, k[0], v[0]), strict=True)
-        return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, None).flatten(0, 1) for a, (rows, b, c) in runs])[None]
-    packed: Tensor = _attend_packed(q, k, v, visible.packing)
+        runs = zip(q[0].split(visible.reuse.sizes), visible.reuse.recall(visible.layer, k[0], v[0]), visible.biases, strict=True)
+        return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
+    packed: Tensor = _attend_packed(q, k, v, visible.packing, visible.biases)
     return packed
 
 
 # The runs differ from batch to batch, and a compiled block must not be specialised on them.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, biases: Sequence[Tensor | None]) -> Tensor:
     # Split, not slices: the gradient of a split is one concatenation, that of n slices adds up n tensors of the whole length.
     sizes = [rows * length for rows, length in packing.runs]
     pieces = [
-        _sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), None).flatten(0, 1)
-        for run, a, b, c in zip(packing.runs, q[0].split(sizes), k[0].split(sizes), v[0].split(sizes), strict=True)
+        _sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1)
+        for run, a, b, c, bias in zip(packing.runs, q[0].split(sizes), k[0].split(sizes), v[0].split(sizes), biases, strict=True)
     ]
     return torch.cat(pieces)[None]
 

@@ -4,8 +4,9 @@
     q                  q q q q
     k, v   r r r r r r k k k k r r      r: remembered from the last pass that evaluated them
 
-An approximation, for in a bidirectional model what is remembered depends on tokens that have changed since; a window as large as its row is
-the exact pass, bit for bit, and fills the row's memory.
+An approximation where what is remembered depends on tokens that have changed since, as in a bidirectional row. Exact where no token sees a block
+behind its own (canvas.Sight), and all that has changed lies in the window. A window as large as its row is the exact pass, bit for bit, and fills
+the row's memory; one that ends with its row may begin where the memory ends: so a memory grows with its row.
 """
 
 from __future__ import annotations
@@ -31,21 +32,28 @@ class Reuse:
     lengths   of the rows
     windows   [start, stop) in each row, not empty
     memories  where a row's keys and values are kept; None keeps nothing, and its window must be the whole row
+    sighted   whether each row has a Sight: only rows alike in this are computed together
     Raises InputError if a window needs what is not remembered.
     """
 
     lengths: tuple[int, ...]
     windows: tuple[tuple[int, int], ...]
     memories: tuple[Memory | None, ...]
+    sighted: tuple[bool, ...] = ()
 
     def __post_init__(self) -> None:
         for length, (start, stop), memory in zip(self.lengths, self.windows, self.memories, strict=True):
             if not 0 <= start < stop <= length:
                 raise InputError(f"window=({start}, {stop}) must lie in a row of {length} tokens, and hold one at least")
-            if stop - start < length and not remembers(memory, length):
+            if not remembers(memory, (start, stop), length):
                 raise InputError(
                     f"window=({start}, {stop}) of a row of {length} tokens needs keys and values of the rest; evaluate all once"
                 )
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of each run."""
+        return [len(rows) for rows, _, _ in self._runs]
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -73,7 +81,10 @@ class Reuse:
                     memory.layers[layer:] = [(new_k.clone(), new_v.clone())]
                 elif memory is not None:
                     kept_k, kept_v = memory.layers[layer]
-                    kept_k[start:stop], kept_v[start:stop] = new_k, new_v
+                    if len(kept_k) == length:
+                        kept_k[start:stop], kept_v[start:stop] = new_k, new_v
+                    else:
+                        memory.layers[layer] = (torch.cat([kept_k[:start], new_k]), torch.cat([kept_v[:start], new_v]))
             if is_whole:
                 yield len(rows), own_k, own_v
             else:
@@ -83,11 +94,14 @@ class Reuse:
     @cached_property
     def _runs(self) -> list[tuple[Sequence[Memory | None], int, tuple[int, int]]]:
         """Neighbours of equal length and window: their memories, length and window."""
-        rows = zip(self.memories, self.lengths, self.windows, strict=True)
+        sighted = self.sighted or (False,) * len(self.lengths)
+        rows = zip(self.memories, self.lengths, self.windows, sighted, strict=True)
         groups = groupby(rows, key=lambda row: row[1:])
-        return [([memory for memory, *_ in group], length, window) for (length, window), group in groups]
+        return [([memory for memory, *_ in group], length, window) for (length, window, _), group in groups]
 
 
-def remembers(memory: Memory | None, length: int) -> bool:
-    """Whether a memory holds a row of `length` tokens."""
-    return memory is not None and bool(memory.layers) and len(memory.layers[0][0]) == length
+def remembers(memory: Memory | None, window: tuple[int, int], length: int) -> bool:
+    """Whether a memory holds what a window of a row of `length` tokens leaves out."""
+    start, stop = window
+    kept = len(memory.layers[0][0]) if memory is not None and memory.layers else 0
+    return kept == length or start <= kept < length == stop

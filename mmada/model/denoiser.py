@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmada.canvas import Memory, Query
+from mmada.canvas import Memory, Query, Sight
 from mmada.model.attention import Packing
 from mmada.model.cache import Reuse, remembers
 from mmada.model.transformer import MMadaModelLM
@@ -30,14 +30,19 @@ class _Row:
     positions: Tensor  # (Q,), from the start of the window
     window: tuple[int, int]  # from the start of the row
     memory: Memory | None
+    sight: Sight | None
 
     @classmethod
     def of(cls, number: int, row: int, query: Query) -> _Row:
         start, stop = query.spans[row]
         memory = query.memories[row] if query.memories else None
-        # What is not remembered is evaluated, whoever asks.
-        first, last = query.windows[row] if query.windows and remembers(memory, stop - start) else (start, stop)
-        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - first, (first - start, last - start), memory)
+        window = (0, stop - start)
+        if query.windows:
+            first, last = query.windows[row]
+            # What is not remembered is evaluated, whoever asks.
+            window = (first - start, last - start) if remembers(memory, (first - start, last - start), stop - start) else window
+        sight = query.sights[row] if query.sights else None
+        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - start - window[0], window, memory, sight)
 
     @property
     def num_evaluated(self) -> int:
@@ -60,10 +65,11 @@ class TransformerDenoiser:
     def __call__(self, queries: Sequence[Query]) -> list[Tensor]:
         rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
-        for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window))):
+        for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.sight is None))):
             lengths = [len(row.tokens) for row in chunk]
             tokens = torch.cat([row.tokens for row in chunk])[None]
-            states = self.model.trunk(tokens, Packing.of(lengths), reuse=_reuse(chunk, lengths))[0]  # (T, D)
+            packing = Packing.of(lengths, [row.sight for row in chunk])
+            states = self.model.trunk(tokens, packing, reuse=_reuse(chunk, lengths))[0]  # (T, D)
             for row, state in zip(chunk, states.split([row.num_evaluated for row in chunk]), strict=True):
                 hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1
@@ -86,4 +92,6 @@ class TransformerDenoiser:
 def _reuse(rows: Sequence[_Row], lengths: Sequence[int]) -> Reuse | None:
     if all(row.memory is None for row in rows):
         return None
-    return Reuse(tuple(lengths), tuple(row.window for row in rows), tuple(row.memory for row in rows))
+    return Reuse(
+        tuple(lengths), tuple(row.window for row in rows), tuple(row.memory for row in rows), tuple(row.sight is not None for row in rows)
+    )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from mmada.model.attention import Visibility, attend, rotate
+from mmada.model.attention import Neighbours, Visibility, attend, rotate
 from mmada.model.config import MMaDAConfig
 
 __all__ = ["Block", "RMSNorm", "ResidualProjection", "ShortConv"]
@@ -74,13 +74,16 @@ class ShortConv(nn.Module):
         """Tokens on each side."""
         return len(self.weight) // 2
 
-    def forward(self, x: Tensor, seen: Tensor | None) -> Tensor:
-        """seen  (taps, B, L) bool, who of the neighbours is there (attention.neighbours)"""
+    def forward(self, x: Tensor, near: Neighbours | None) -> Tensor:
+        """near  who stands at each offset (attention.neighbours); None: whoever is there in the row"""
         padded = F.pad(x, (0, 0, self.reach, self.reach))
+        index = None if near is None else near.index
         out = x
         for tap, weight in enumerate(self.weight):
-            shifted = padded[:, tap : tap + x.shape[1]] * weight
-            out = out + (shifted if seen is None else shifted * seen[tap, ..., None].to(x.dtype))
+            # An index is a gather; written so, its gradient is fast on CPUs.
+            neighbour = padded[:, tap : tap + x.shape[1]] if index is None else F.embedding(index[tap], x[0])[None]
+            weighted = neighbour * weight
+            out = out + (weighted if near is None else weighted * near.seen[tap, ..., None].to(x.dtype))
         return out
 
 

@@ -9,7 +9,6 @@ and vocabulary rows that nobody needs: the same bits, less work.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -124,16 +123,14 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         rows, length = x.shape[:2]
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        visible = visibility(attention_mask, (rows, length), dtype=dtype, hidden_score=hidden_score)
+        visible = visibility(attention_mask, (rows, length), dtype=dtype, device=x.device, hidden_score=hidden_score, reuse=reuse)
         if "conv" in parts:
             x = parts["conv"](x, neighbours(attention_mask, self.config.short_conv // 2, x.device))
         if "wpe_image" in parts:
             x = x + self._image_positions(input_ids)
         places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.positions(x.device)
         if reuse is not None:
-            if visible.packing is None:
-                raise InputError("reuse is for packed rows; give a Packing as attention_mask")
-            visible, index = replace(visible, reuse=reuse), reuse.index(x.device)
+            index = reuse.index(x.device)
             x, places = x[:, index], places[index]
         cos, sin = rotary(places, self.config.head_dim, self.config.rope_theta)
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmada.canvas import Sight, block_levels
 from mmada.model import Packing
 from mmada.rl.records import Part
 from mmada.rl.views import View
@@ -60,7 +61,7 @@ class Asked:
 class PolicyBatch:
     """One micro-batch of one update.
 
-    tokens (1, T) int64; lengths of the packed rows
+    tokens (1, T) int64; lengths of the packed rows; levels (T,) int64 of a row's tokens (canvas.Sight), all 0 where all see all
     weight, sequence, token (S,)  as in Evidence
     advantage, length, task, share (R,)
     old, ref    (S,) or None: not computed, or not needed
@@ -69,6 +70,7 @@ class PolicyBatch:
 
     tokens: Tensor
     lengths: tuple[int, ...]
+    levels: Tensor
     asked: tuple[Asked, ...]
     weight: Tensor
     sequence: Tensor
@@ -84,7 +86,8 @@ class PolicyBatch:
 
     @property
     def packing(self) -> Packing:
-        return Packing.of(self.lengths)
+        rows = self.levels.cpu().split(list(self.lengths))
+        return Packing.of(self.lengths, [Sight(row) if bool(row.any()) else None for row in rows])
 
     def to(self, device: torch.device | str) -> PolicyBatch:
         def moved(value: Any) -> Any:
@@ -112,13 +115,13 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
 
     normalisers  (F,) float32, number of rollouts of each task
     """
-    rows = [(r, view, _tokens(s.part, view, layout.mask_id)) for r, s in enumerate(sequences) for view in s.views]
-    rows.sort(key=lambda row: len(row[2][0]))  # stable, so that equal batches are equal to the bit
+    rows = [(r, view, *_tokens(s.part, view, layout.mask_id)) for r, s in enumerate(sequences) for view in s.views]
+    rows.sort(key=lambda row: len(row[2]))  # stable, so that equal batches are equal to the bit
     width = max((len(s.part.field.positions) for s in sequences), default=1)
     groups: dict[IdRange, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
     weights, owners, names = [], [], []
     begin = num_scored = 0
-    for r, view, (tokens, first) in rows:
+    for r, view, tokens, first, _ in rows:
         part = sequences[r].part
         slots = (view.weight > 0).nonzero()[:, 0]
         positions = part.field.positions[slots]
@@ -130,10 +133,11 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
         owners.append(torch.full((len(slots),), r))
         names.append(r * width + slots)
         begin, num_scored = begin + len(tokens), num_scored + len(slots)
-    lengths = tuple(len(tokens) for _, _, (tokens, _) in rows)
+    lengths = tuple(len(tokens) for _, _, tokens, *_ in rows)
     return PolicyBatch(
-        tokens=torch.cat([tokens for _, _, (tokens, _) in rows])[None] if rows else torch.full((1, 1), layout.bos_id),
+        tokens=torch.cat([tokens for _, _, tokens, *_ in rows])[None] if rows else torch.full((1, 1), layout.bos_id),
         lengths=lengths or (1,),
+        levels=torch.cat([levels for *_, levels in rows]) if rows else torch.zeros(1, dtype=torch.long),
         asked=tuple(Asked(ids, *(torch.cat(column) for column in zip(*found, strict=True))) for ids, found in groups.items()),
         weight=torch.cat(weights).to(dtype) if rows else torch.zeros(0, dtype=dtype),
         sequence=torch.cat(owners) if rows else torch.zeros(0, dtype=torch.long),
@@ -147,8 +151,8 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
     )
 
 
-def _tokens(part: Part, view: View, mask_id: int) -> tuple[Tensor, int]:
-    """The row of a view, and where it begins in the canvas."""
+def _tokens(part: Part, view: View, mask_id: int) -> tuple[Tensor, int, Tensor]:
+    """The row of a view, where it begins in the canvas, and the levels of its tokens."""
     tokens, positions = part.canvas.tokens.clone(), part.field.positions
     tokens[positions[view.is_masked]] = mask_id
     if view.given is not None:
@@ -156,4 +160,8 @@ def _tokens(part: Part, view: View, mask_id: int) -> tuple[Tensor, int]:
     start, stop = part.canvas.span
     if view.num_kept < len(positions):
         stop = int(positions[view.num_kept - 1]) + 1
-    return tokens[start:stop], start
+    levels = torch.zeros(stop - start, dtype=torch.long)
+    if not part.sees_ahead and not part.is_image:
+        num_given = int(positions[0]) - start
+        levels = block_levels(num_given, stop - start - num_given, part.block_length or len(positions))
+    return tokens[start:stop], start, levels

@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field, Memory, Query, stack
+from mmada.canvas import Canvas, Field, Memory, Query, Sight, block_levels, stack
 from mmada.errors import InputError
 from mmada.sampling.propose import propose
 from mmada.sampling.recipes import Cache, Count, Recipe
@@ -155,6 +155,8 @@ class Denoising:
         positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
         query = Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
+        if not self.recipe.sees_ahead:
+            query = replace(query, sights=tuple(self._sight(r) for r in rows))
         if self.recipe.cache is None:
             return query
         windows = tuple(self._evaluated(self.recipe.cache, r) for r in rows)
@@ -216,13 +218,25 @@ class Denoising:
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
         return start, stop - behind
 
+    def _sight(self, evaluated: int) -> Sight:
+        """No token sees a block behind its own, so what was seen once stays true."""
+        start, stop = self._span(evaluated)
+        num_open = self.counts[evaluated % len(self.canvases)]
+        num_given = self._spans[evaluated][1] - start - num_open
+        assert self.recipe.block_length is not None  # checked by Recipe
+        return Sight(block_levels(num_given, stop - start - num_given, self.recipe.block_length))
+
     def _evaluated(self, cache: Cache, evaluated: int) -> tuple[int, int]:
         """The part of a row's span that is evaluated anew: everything at a block's first step, or else its surroundings."""
         start, stop = self._span(evaluated)
         row = evaluated % len(self.canvases)
-        if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
-            return start, stop
         slots, places = self._range(row), self._places[evaluated]
+        if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
+            if self.recipe.sees_ahead or not self._block[row] or cache.refresh is not None:
+                return start, stop
+            return places[
+                slots.start - (self.recipe.block_length or 0)
+            ], stop  # nothing else has changed, for what came before sees no further
         last = places[slots.stop - 1] + 1
         return max(start, places[slots.start] - cache.before), stop if cache.after is None else min(stop, last + cache.after)
 

@@ -101,6 +101,7 @@ class Cache:
 
     An approximation: in a bidirectional model every committed token changes all keys a little. A block's first step evaluates everything,
     and a block that takes one step loses nothing. With refresh=1 nothing is approximated. Source: Wu et al. 2025, "Fast-dLLM".
+    Exact if the recipe does not see ahead: what came before sees no later token, and a block's first step evaluates it and the one before it.
     Raises InputError for a value that cannot be used.
     """
 
@@ -154,8 +155,9 @@ class Recipe:
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
     sees_ahead: bool = True
-    """evaluate the open positions behind the active block too, as published; False leaves them out, for models that were taught so
-    (the law `block` of train/stages.py): shorter rows, and an answer that does not depend on the room it is given"""
+    """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
+    own, for models that were taught so (the law `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
+    given, and keys and values that stay true, so that every cache is exact"""
     cache: Cache | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False

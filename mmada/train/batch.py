@@ -6,6 +6,13 @@
           Scored(image codes: positions, targets, weights, flow)   the head computes these logits and no others
           Scored(text ids:    ...)
 
+An answer noised by the law `block` stands in its row twice, as it is and noised (canvas.Sight):
+
+    clean   p p p | a a a a | b b b b | c c . .            a prompt, and three blocks
+    row     p p p a a a a b b b b | a M a M | M M b M | c M . .     each noised block sees what comes before it, as it is, and itself
+
+so that all of its blocks are scored in one row, each as the sampler meets it. The last one need not stand there as it is.
+
 A stage with a soft mask (`hidden_score`) cannot be packed: its rows are padded and a pair mask says who sees whom.
 """
 
@@ -18,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from mmada.canvas import Canvas
+from mmada.canvas import Canvas, Sight, block_levels
 from mmada.model import Packing
 from mmada.train.seeds import integer
 from mmada.train.stages import UNSCORED, Flow, draw_mask, exact_mask
@@ -27,6 +34,7 @@ from mmada.vocab import VocabLayout
 __all__ = ["Batch", "NoisedRow", "Row", "Scored", "base_weight", "collate", "noise_row"]
 
 _GOLDEN = 0.6180339887498949
+_SILVER = 0.41421356237309515
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -49,6 +57,7 @@ class NoisedRow:
 
     maskable  sum of the factors of the positions that could have been masked: a of 1/(p a)
     span      [start, stop) of the attended run
+    sight     who sees whom, if not all see all
     """
 
     flow: str
@@ -59,6 +68,14 @@ class NoisedRow:
     weight: Tensor
     maskable: float
     span: tuple[int, int]
+    sight: Sight | None = None
+
+    def cut(self) -> NoisedRow:
+        """Nothing but the attended run."""
+        start, stop = self.span
+        parts = {name: getattr(self, name)[start:stop] for name in ("tokens", "attend", "scored", "weight", "clean")}
+        sight = None if self.sight is None else self.sight.cut(start, stop)
+        return replace(self, span=(0, stop - start), sight=sight, **parts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +143,7 @@ def noise_row(
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
     block_length  of the law `block`, which needs it
     """
-    canvas, attend = row.canvas, row.canvas.attend
+    canvas = row.canvas
     generator = Generator().manual_seed(integer("noise", seed, row.flow, row.index))
     t = float(torch.rand((), generator=generator))
     if stratified:
@@ -135,19 +152,20 @@ def noise_row(
     factor = torch.ones(len(canvas)) if row.factor is None else row.factor
     is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
     share = torch.ones(len(canvas))
+    blocks: tuple[Tensor, ...] = ()
     # A row whose condition was dropped has lost its first field; the image is the last.
     for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
-        at = part.positions
         if law == "block":
             assert block_length is not None
-            at, behind = _block(at, canvas.tokens[at], layout.eos_id, block_length, generator)
-            attend = attend.index_fill(0, behind, False)
-            law = "count"
-        if law in UNSCORED or ratio is None:
-            drawn, p = draw_mask(law, len(at), t, generator)
-        else:
-            drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
-        is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
+            blocks = _blocks(part.positions, canvas.tokens[part.positions], layout.eos_id, block_length)
+        for n, at in enumerate(blocks if law == "block" else (part.positions,)):
+            if law in UNSCORED or ratio is None:
+                drawn, p = draw_mask("count" if law == "block" else law, len(at), (t + n * _SILVER) % 1.0, generator)
+            else:
+                drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
+            is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
+        if law == "block":
+            break  # what lies behind is filled later
     maskable = float(factor[is_open].sum())
     if flow.restore and ratio is None:
         seen = _seen(canvas, layout)
@@ -158,13 +176,41 @@ def noise_row(
     views = [is_masked]
     if flow.complement and bool((is_open & ~is_masked).any()):
         views.append(is_masked ^ is_open)
-    noised, span = [], replace(canvas, attend=attend, fields=()).span
+    noised = []
     for view in views:
         tokens, scored = torch.where(view, layout.mask_id, canvas.tokens), view & is_open
         if flow.markers:
             scored |= (canvas.tokens == layout.soi_id) | (canvas.tokens == layout.eoi_id)
-        noised.append(NoisedRow(row.flow, tokens, canvas.tokens, attend, scored, weight.masked_fill(scored & ~view, 1.0), maskable, span))
+        weights = weight.masked_fill(scored & ~view, 1.0)
+        new = NoisedRow(row.flow, tokens, canvas.tokens, canvas.attend, scored, weights, maskable, canvas.span)
+        noised.append(_twice(new, blocks) if blocks else new)
     return tuple(noised)
+
+
+def _blocks(at: Tensor, ids: Tensor, eos_id: int, length: int) -> tuple[Tensor, ...]:
+    """The blocks of an answer's positions that hold a part of it or its end token."""
+    ends = (ids == eos_id).nonzero()
+    num_blocks = -(-(int(ends[0]) + 1 if len(ends) else len(at)) // length)
+    return tuple(torch.split(at[: num_blocks * length], length))
+
+
+def _twice(row: NoisedRow, blocks: Sequence[Tensor]) -> NoisedRow:
+    """The row up to its last block, as it is, and behind it the blocks, noised."""
+    noised, last = torch.cat(tuple(blocks)), int(blocks[-1][0])
+    first = int(noised[0])
+    index = torch.cat([torch.arange(last), noised])
+    levels = torch.cat([block_levels(first, last - first, len(blocks[0])), 1 + 2 * (torch.arange(len(noised)) // len(blocks[0]))])
+    tokens, scored, is_clean = row.tokens[index], row.scored[index], (index >= first) & (torch.arange(len(index)) < last)
+    return replace(
+        row,
+        tokens=torch.where(is_clean, row.clean[index], tokens),
+        clean=row.clean[index],
+        attend=row.attend[index],
+        scored=scored & ~is_clean,
+        weight=row.weight[index].masked_fill(is_clean, 0.0),
+        span=(row.span[0], len(index)),
+        sight=Sight(levels, index),
+    )
 
 
 def _seen(canvas: Canvas, layout: VocabLayout) -> Tensor:
@@ -175,14 +221,6 @@ def _seen(canvas: Canvas, layout: VocabLayout) -> Tensor:
     return is_given.nonzero()[:, 0]
 
 
-def _block(at: Tensor, ids: Tensor, eos_id: int, length: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """One block of an answer's positions, any that holds a part of it or its end token; and the positions behind that block."""
-    ends = (ids == eos_id).nonzero()
-    num_blocks = -(-(int(ends[0]) + 1 if len(ends) else len(at)) // length)
-    start = int(torch.randint(num_blocks, (), generator=generator)) * length
-    return at[start : start + length], at[start + length :]
-
-
 def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
     """Weights of scored positions that were masked with probability p, by the flow's rule, before the factors of positions."""
     return {"1": torch.ones_like(p), "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[flow.weight]
@@ -191,13 +229,13 @@ def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
 def collate(rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLayout, hidden_score: float | None = None) -> Batch:
     """One forward pass for noised rows of any flows; packed, or padded if pairs are hidden softly."""
     names = tuple(flow.name for flow in flows)
-    rows = sorted(rows, key=lambda row: row.span[1] - row.span[0]) if hidden_score is None else rows
-    cut = [slice(*row.span) if hidden_score is None else slice(None) for row in rows]
-    lengths = [len(row.tokens[part]) for row, part in zip(rows, cut, strict=True)]
+    rows = sorted(rows, key=lambda row: (row.span[1] - row.span[0], row.sight is None)) if hidden_score is None else rows
+    rows = [row.cut() for row in rows] if hidden_score is None else rows
+    lengths = [len(row.tokens) for row in rows]
     longest = max(lengths)
 
     def joined(name: str, fill: int) -> Tensor:
-        parts = [getattr(row, name)[part] for row, part in zip(rows, cut, strict=True)]
+        parts = [getattr(row, name) for row in rows]
         if hidden_score is None:
             return torch.cat(parts)  # (T,)
         return torch.stack([F.pad(x, (0, longest - len(x)), value=fill) for x in parts]).flatten()  # (B L,)
@@ -212,7 +250,7 @@ def collate(rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLa
     text, image = (0, layout.image_offset), (layout.image_ids.start, layout.image_ids.stop)
     groups = ((None, is_full), (text, ~is_full & (targets < text[1])), (image, ~is_full & (targets >= text[1])))
     tokens = joined("tokens", layout.eos_id)
-    mask: Packing | Tensor = Packing.of(lengths)
+    mask: Packing | Tensor = Packing.of(lengths, [row.sight for row in rows])
     if hidden_score is not None:
         attend = joined("attend", False).unflatten(0, (len(rows), longest))
         tokens, mask = tokens.unflatten(0, (len(rows), longest)), attend[:, :, None] & attend[:, None]  # (B, L, L)

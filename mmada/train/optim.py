@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -191,11 +192,11 @@ def _all_orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
 def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
     """(rows, columns) -> about U V^T of its singular value decomposition: singular values between 0.7 and 1.2.
 
-    In bfloat16 on a GPU; float32 on a CPU, where it is twice as fast.
+    In bfloat16 on a GPU and on CPUs that multiply it; in float32 on others, where that is twice as fast.
 
     Newton-Schulz iteration x <- a x + (b A + c A^2) x, A = x x^T, with the coefficients of Jordan et al.: steepest at 0.
     """
-    x = matrix.float() if matrix.device.type == "cpu" else matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.device.type != "cpu" or _has_bfloat16() else matrix.float()
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
     x = x / x.norm().clamp_min(1e-7)
@@ -204,6 +205,13 @@ def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.T if is_tall else x
+
+
+@cache
+def _has_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16 (AVX-512 BF16, AMX)."""
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)
 
 
 class Ema:

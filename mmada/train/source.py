@@ -23,7 +23,7 @@ from mmada.data import Endless, Picture, Record
 from mmada.data.emoji.example import Example
 from mmada.data.emoji.scenes import Scene
 from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import description, interview, lookup, sample_task
+from mmada.data.emoji.tasks import description, find, interview, lookup, sample_task
 from mmada.errors import InputError
 from mmada.prompt import Message, Prompts, join_thinking
 from mmada.train.batch import Row
@@ -40,6 +40,7 @@ class Sample:
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
     interview            the same; the answers of earlier turns are learnt too
     described, lookup    the same, of a scene that is told instead of seen
+    find                 pieces of a text; every second one is learnt
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
     """
@@ -51,6 +52,8 @@ class Sample:
     answer: str = ""
     drawn: Tensor | None = None
     """(N,) int64 codes of the image to be learnt"""
+    pieces: tuple[str, ...] = ()
+    """of a text with gaps, what is given and what is learnt in turn"""
 
     @property
     def prompt(self) -> str:
@@ -71,7 +74,6 @@ class Source(Protocol):
 
 
 NUM_QUESTIONS = 5
-_FEWEST_ITEMS = 3
 
 
 class EmojiSamples:
@@ -108,9 +110,8 @@ class EmojiSamples:
                 pass
             return told
         if self.task == "lookup":
-            while (scene := sample_task("understand", rng, self.split).scene) is None or len(scene.items) < _FEWEST_ITEMS:
-                pass
-            return (lookup(scene, rng),)
+            return (lookup(rng, self.split),)
+        assert self.task != "find"  # those are pieces of a text, made by `take`
         return (sample_task(self.task, rng, self.split),)
 
     def _interview(self, rng: np.random.Generator) -> tuple[Example, ...]:
@@ -121,6 +122,9 @@ class EmojiSamples:
         return (first, *others)[:NUM_QUESTIONS]
 
     def take(self, indices: Sequence[int]) -> list[Sample]:
+        if self.task == "find":
+            seeds = ((self.task, self.split, self.seed, index if self.size is None else index % self.size) for index in indices)
+            return [Sample(pieces=find(generator("emoji", *seed), self.split)) for seed in seeds]
         examples = [self.examples(index) for index in indices]
         new = list(dict.fromkeys(e.scene for e, *_ in examples if e.scene is not None and e.scene not in self._codes))
         if new:  # all at once: three times as fast as one by one
@@ -189,6 +193,8 @@ class FlowRows:
         prompts, layout, length = self.prompts, self.flow.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
+        if layout == "infill":
+            return prompts.pieces(sample.pieces)
         if layout == "interview":
             return prompts.interview([*sample.messages, Message("assistant", sample.answer)], images=sample.seen)
         if layout == "chat":

@@ -6,9 +6,11 @@
     noise         what happens to a field of the canvas, drawn for each row
     independent   each position with probability p = (1 - eps) t + eps                       LLaDA, algorithm 1
     count         exactly k of n positions, k uniform in 1..n, p = k / n                     LLaDA, appendix A.2
-    block         count in one block of block_length; before it everything is given, what lies behind it is left out of the row: what the
-                  sampler sees that fills block after block without looking ahead
+    block         count in each block of block_length: the row holds the answer as it is and, behind it, its blocks noised, each of which
+                  sees what comes before it and itself: what the sampler sees that fills block after block without looking ahead.
+                  What lies behind the answer is filled later. Source: BD3-LM (Arriola et al. 2025)
     cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
+    all           everything
     hidden        everything, and nothing is scored: a part that is filled later
     given         nothing: a part that was filled before
 
@@ -35,8 +37,8 @@ from mmada.train.optim import Optim
 
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
-Layout: TypeAlias = Literal["chat", "interview", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "draw", "reason_draw"]
+Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "draw", "reason_draw"]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
@@ -49,8 +51,8 @@ def draw_mask(law: str, n: int, t: float, generator: Generator) -> tuple[Tensor,
 
     law  a name from the table above; t  a uniform number in [0, 1)
     """
-    if law in UNSCORED:
-        return torch.full((n,), law == "hidden"), 1.0
+    if law == "all" or law in UNSCORED:
+        return torch.full((n,), law != "given"), 1.0
     if law == "independent":
         x0, maskable = torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool)
         ratio = text_mask_ratio(torch.tensor([t]))
@@ -73,8 +75,8 @@ class Flow:
     task: Task
     """which samples its rows are made of"""
     layout: Layout
-    """how a sample becomes a canvas: chat, draw and reason_draw as at inference, interview with every answer of a conversation to be
-    learnt, the others as published (prompt.py)"""
+    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
+    be learnt, the others as published (prompt.py)"""
     noise: tuple[str, ...]
     """a law for each field of the canvas, in order: the answer, or the image, or both"""
     share: float
@@ -108,8 +110,10 @@ class Flow:
                 "names another number of laws; give one for each"
             )
         for law in self.noise:
-            if law not in ("independent", "count", "block", *UNSCORED):
+            if law not in ("independent", "count", "block", "all", *UNSCORED):
                 schedule(law)
+        if "block" in self.noise[:-1] and any(law not in UNSCORED for law in self.noise[self.noise.index("block") + 1 :]):
+            raise InputError(f"flow {self.name!r}: noise={self.noise} scores a part behind blocks, which is filled later; make it hidden")
         if all(law in UNSCORED for law in self.noise):
             raise InputError(f"flow {self.name!r}: noise={self.noise} scores nothing; give one field a law such as count or cosine")
         for name in ("think", "drop", "restore"):
@@ -171,6 +175,8 @@ class Stage:
             raise InputError(f"stage {self.name!r}: rooms={self.rooms} must ascend, from at least 2 tokens")
         if not 0 <= self.spare_room <= 1:
             raise InputError(f"stage {self.name!r}: spare_room={self.spare_room} is a share of rows and must lie in 0..1")
+        if self.hidden_score is not None and any("block" in flow.noise for flow in self.flows):
+            raise InputError(f"stage {self.name!r}: the law block hides pairs entirely; leave hidden_score={self.hidden_score} out")
         if self.text_length is None and any(flow.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for flow in self.flows):
             raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
 
@@ -216,9 +222,11 @@ _INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=
 """Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
 _READ = replace(_INTERVIEW, name="read", task="described")
 """The same about a scene that is told: all that is scored is looked up in the words, which thinking rows teach with two tokens each."""
-_LOOKUP = replace(_READ, name="lookup", task="lookup", noise=("linear",), coefficient=3.0)
-"""The same by the dozen, without the words of questions. After 2,000 steps of base the network finds what a place holds, and does not yet find the
-place of a name (docs/decisions.md)."""
+_LOOKUP = replace(_TEXT, name="lookup", task="lookup")
+"""The same by the dozen, without the words of questions. Blocks see nothing behind them: there an answer could be guessed from."""
+_FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.1)
+"""Nothing but places of names, all asked for at once. To find a word by what it says is a skill that comes suddenly, after about a hundred
+thousand examples among few others: hence a stage `words` before the others (docs/decisions.md)."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
@@ -282,34 +290,44 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             optim=Optim(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
         Stage(
+            name="words",
+            flows=(replace(_FIND, share=0.7), replace(_LOOKUP, share=0.3)),
+            batch=60,
+            steps=500,
+            optim=replace(_MUON, decay=0.15),
+        ),
+        Stage(
             name="base",
             flows=(
-                _DRAW,
-                replace(_INTERVIEW, share=0.2, restore=0.5, coefficient=0.5),
-                _LOOK,
+                replace(_DRAW, share=0.55),
+                replace(_LOOK, share=0.25),
+                replace(_INTERVIEW, share=0.15, restore=0.5, coefficient=0.5),
                 replace(_TEXT, share=0.25),
                 _READ,
-                replace(_LOOKUP, share=0.35),
+                replace(_LOOKUP, share=0.15),
+                replace(_FIND, share=0.05),
             ),
             batch=60,
-            steps=2_500,
+            steps=1_000,
             optim=replace(_MUON, decay=0.15),  # short: the next stage goes on at the peak
         ),
         Stage(
             name="mixcot",
             flows=(
-                replace(_DRAW, share=0.52),
-                replace(_LOOK, share=0.22, think=0.75, answer_weight=2.0),
-                replace(_INTERVIEW, restore=0.5, coefficient=0.5),
-                replace(_TEXT, share=0.7, think=0.75, answer_weight=2.0),
-                replace(_PLAN, share=0.1),
-                _MAKE,
-                replace(_READ, share=0.15),
-                replace(_LOOKUP, share=0.5),
+                # Small flows weigh little: a loss of two rows is noise, and would move the weights as much as one of twenty.
+                replace(_DRAW, share=1.2, coefficient=2.0),
+                replace(_LOOK, share=0.5, think=0.75, answer_weight=2.0),
+                replace(_INTERVIEW, restore=0.5, coefficient=0.3),
+                replace(_TEXT, share=0.75, think=0.75, answer_weight=2.0),
+                replace(_PLAN, share=0.15, coefficient=0.3),
+                replace(_MAKE, coefficient=0.2),
+                replace(_READ, share=0.12, coefficient=0.25),
+                replace(_LOOKUP, share=0.12, coefficient=0.25),
+                replace(_FIND, share=0.04, coefficient=0.05),
             ),
-            batch=72,
+            batch=60,
             steps=11_000,
-            optim=replace(_MUON, decay=0.28),
+            optim=replace(_MUON, decay=0.35),
         ),
         Stage(
             name="finetune",

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Train the larger emoji model (30 M parameters) on one CUDA GPU, some minutes at a time; repeat it to go on.
 #
-#   scripts/gpu/train_large.sh base   MINUTES TARGET [START]
+#   scripts/gpu/train_large.sh words  MINUTES TARGET
+#   scripts/gpu/train_large.sh base   MINUTES TARGET START
 #   scripts/gpu/train_large.sh mixcot MINUTES TARGET START
 #
 # MINUTES  of training; setting up takes about one more
 # TARGET   new directory for the checkpoint: bfloat16, 60 MB in files of at most 15 MB
-# START    a checkpoint to go on from, such as the TARGET of an earlier run on another machine
+# START    a checkpoint to go on from: the TARGET of the stage before, or of an earlier run on another machine
 #
 # On one machine runs/large/* keeps the exact state, and the same command resumes from there. A checkpoint alone has no moments of the
 # optimizer: a run that starts from one warms up again, and its schedule begins anew.

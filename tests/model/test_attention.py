@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from mmada.canvas import Sight, block_levels
 from mmada.errors import InputError
-from mmada.model.attention import Packing, attend, rotary, rotate, visibility
+from mmada.model.attention import Packing, attend, neighbours, rotary, rotate, visibility
 
 ROWS, LENGTH, HEADS, WIDTH = 2, 6, 4, 8
 
@@ -120,6 +121,68 @@ def test_packed_rows_equal_each_row_alone(lengths, kv_heads):
         alone = attend(q[:, row], k[:, row], v[:, row], visibility(None, (1, length), dtype=torch.float32))
         assert torch.equal(packed[:, row], alone)
         start += length
+
+
+# Sights: rows in which not all see all.
+
+# A prompt of two, blocks of two, and behind them both blocks once more, noised.
+TWICE = Sight(torch.tensor([0, 0, 2, 2, 1, 1, 3, 3]), torch.tensor([0, 1, 2, 3, 2, 3, 4, 5]))
+
+
+def test_who_sees_whom():
+    pairs = TWICE.pairs().int().tolist()
+    assert pairs == [
+        [1, 1, 0, 0, 0, 0, 0, 0],  # the prompt: itself
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],  # the block as it is: what comes before it, and itself
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 1, 0, 0],  # the same noised: the same, without the answer
+        [1, 1, 0, 0, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 0, 1, 1],  # the next one noised: what comes before it, as it is
+        [1, 1, 1, 1, 0, 0, 1, 1],
+    ]
+    assert block_levels(2, 5, 2).tolist() == [0, 0, 2, 2, 4, 4, 6]
+    cut = TWICE.cut(2, 6)
+    assert (cut.levels.tolist(), cut.places.tolist()) == ([2, 2, 1, 1], [0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_packed_rows_with_sights_equal_each_row_alone(kv_heads):
+    rows = [(8, TWICE), (8, None), (8, TWICE), (3, Sight(torch.tensor([0, 2, 2]))), (8, None)]
+    lengths = [length for length, _ in rows]
+    q, k, v = qkv(kv_heads, torch.float32, rows=1, length=sum(lengths))
+    packed = attend(q, k, v, visibility(Packing.of(lengths, [sight for _, sight in rows]), (1, sum(lengths)), dtype=torch.float32))
+    start = 0
+    for length, sight in rows:
+        row = slice(start, start + length)
+        mask = None if sight is None else sight.pairs()[None]
+        alone = attend(q[:, row], k[:, row], v[:, row], visibility(mask, (1, length), dtype=torch.float32))
+        torch.testing.assert_close(packed[:, row], alone, rtol=1e-5, atol=1e-6)
+        start += length
+
+
+def test_positions_of_packed_rows_are_those_of_their_sights():
+    packing = Packing.of([8, 2], [TWICE, None])
+    assert packing.runs == ((1, 8), (1, 2))
+    assert packing.positions(torch.device("cpu")).tolist() == [0, 1, 2, 3, 2, 3, 4, 5, 0, 1]
+
+
+def test_a_sight_has_the_length_of_its_row():
+    with pytest.raises(InputError, match=r"rows of \[7\] tokens with sights of \[8\]; they must agree"):
+        Packing.of([7], [TWICE])
+
+
+def test_neighbours_stand_where_their_places_say():
+    """Token 4 is the noised copy of place 2: before it stand the prompt's tokens 0 and 1. Token 6, of place 4, comes after the clean 2 and 3."""
+    near = neighbours(Packing.of([8], [TWICE]), 2, torch.device("cpu"))
+    found = [
+        [int(i) if seen else None for i, seen in zip(tap, there[0], strict=True)] for tap, there in zip(near.index, near.seen, strict=True)
+    ]
+    assert [tap[1] for tap in found] == [None, 0, 1, None, None]  # the prompt does not see the answer
+    assert [tap[3] for tap in found] == [1, 2, 3, None, None]
+    assert [tap[4] for tap in found] == [0, 1, 4, 5, None]
+    assert [tap[5] for tap in found] == [1, 4, 5, None, None]
+    assert [tap[6] for tap in found] == [2, 3, 6, 7, None]
 
 
 # Rotary positions.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmada.canvas import Canvas, Field, Memory, Query
+from mmada.canvas import Canvas, Field, Memory, Query, Sight
 from mmada.errors import InputError
 from mmada.model import Packing, TransformerDenoiser
 from mmada.model.attention import rotary, rotate
@@ -94,6 +94,34 @@ def test_what_is_exact_is_exact_to_the_bit(model, recipe):
     assert cached.trace == plain.trace
     assert cached.num_forwards == plain.num_forwards
     assert denoiser.num_forwards == max(plain.num_forwards)
+
+
+@pytest.mark.parametrize("short_conv", [0, 5])
+@pytest.mark.parametrize("guidance", [0.0, 1.5])
+def test_a_model_that_does_not_see_ahead_loses_nothing(build_model, guidance, short_conv):
+    """Each token is evaluated until its block is done, and once more as it is then."""
+    model = build_model(short_conv=short_conv)
+    recipe = Recipe(steps=8, block_length=4, temperature=1.0, guidance_scale=guidance, sees_ahead=False)
+    canvases, negatives = [canvas(7, 16), canvas(3, 16, before=2)], [canvas(2, 16)] * 2 if guidance else None
+    cached, denoiser = run(model, recipe.with_(cache=Cache()), canvases, negatives=negatives)
+    plain, whole = run(model, recipe, canvases, negatives=negatives)
+    assert [(s.row, s.step, s.slots, s.token_ids) for s in cached.trace] == [(s.row, s.step, s.slots, s.token_ids) for s in plain.trace]
+    for one, other in zip(cached.trace, plain.trace, strict=True):
+        assert one.scores == pytest.approx(other.scores, rel=1e-4)
+    prompts = 7 + 3 + (4 if guidance else 0)
+    assert denoiser.num_tokens == prompts + (4 if guidance else 2) * (4 * 8 + 3 * 4)
+    assert denoiser.num_tokens < whole.num_tokens / 2
+
+
+@torch.no_grad()
+def test_a_memory_grows_with_its_row(model, tokens):
+    memory, levels = Memory(), torch.tensor([0, 0, 0, 2, 2, 4, 4, 4, 6, 6])
+    whole = model.trunk(tokens[:1], Packing.of([10], [Sight(levels)]))
+    for start, stop in ((0, 3), (3, 5), (3, 8), (5, 10)):
+        packing = Packing.of([stop], [Sight(levels[:stop])])
+        part = model.trunk(tokens[:1, :stop], packing, reuse=Reuse((stop,), ((start, stop),), (memory,), (True,)))
+        torch.testing.assert_close(part, whole[:, start:stop], rtol=1e-5, atol=1e-5)
+        assert len(memory.layers[0][0]) == stop
 
 
 @pytest.mark.parametrize("cache", [Cache(), Cache(after=None), Cache(before=2, after=3), Cache(refresh=2)])

@@ -79,7 +79,11 @@ def naive_logp(network, layout, part, view):
         tokens[view.given] = layout.mask_id
     if view.num_kept < len(positions):
         tokens = tokens[: positions[view.num_kept - 1] + 1]
-    logits = network(tokens[None]).logits[0] / part.temperature
+    mask = None
+    if not part.sees_ahead and not part.is_image:  # a prompt, and blocks that do not see what lies behind them
+        block = torch.tensor([-1 if i < positions[0] else (i - positions[0]) // part.block_length for i in range(len(tokens))])
+        mask = (block[None] <= block[:, None])[None]
+    logits = network(tokens[None], mask).logits[0] / part.temperature
     ids = [i for i in range(part.field.ids.start, part.field.ids.stop) if i not in part.field.ids.never]
     found = {}
     for slot in range(len(positions)):

@@ -498,6 +498,8 @@ def test_without_seeing_ahead_a_row_ends_with_its_block(guidance):
     for (query,), step in zip(toy.queries, long.trace, strict=True):
         stop = min(8, 3 * (step.slots[0] // 3 + 1))
         assert query.spans == ((2, 4 + stop), (0, 1 + stop))[: 2 if guidance else 1]
+        levels = [sight.levels.tolist() for sight in query.sights]
+        assert levels == [[0] * given + [2, 2, 2, 4, 4, 4, 6, 6][:stop] for given in (2, 1)][: 2 if guidance else 1]
     ahead = run(Denoising([canvas([1, 2] + [MASK] * 8, before=2)], recipe.with_(sees_ahead=True, guidance_scale=0.0), mask_id=MASK))
     assert ahead.token_ids(0).tolist() != long.token_ids(0).tolist()
 
@@ -701,7 +703,7 @@ def test_windows_of_a_model_that_does_not_see_ahead():
     assert windows_of(recipe, [canvas([1, 2, *[MASK] * 4])]) == [
         (((0, 4),), ((0, 4),)),
         (((0, 4),), ((2, 4),)),
-        (((0, 6),), ((0, 6),)),
+        (((0, 6),), ((2, 6),)),  # of what came before, the last block alone has changed
         (((0, 6),), ((4, 6),)),
     ]
 

@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmada.canvas import Canvas, Field
 from mmada.errors import InputError
+from mmada.model import MMadaModelLM, Packing, preset
+from mmada.sampling.loop import Denoising
+from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
+from mmada.train.stages import STAGES
 
 from . import tiny
 
@@ -66,7 +71,8 @@ def test_a_batch_that_cannot_be_split_is_an_error():
 @pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
 def test_only_what_may_be_masked_is_masked_and_scored(name):
     flow, row = one(name)
-    (view,) = noised(flow, row, restore=0.0)
+    laws = tuple("count" if law == "block" else law for law in flow.noise)  # blocks: below
+    (view,) = noised(flow, row, restore=0.0, noise=laws)
     is_masked = view.tokens == tiny.LAYOUT.mask_id
     assert not (is_masked & ~row.canvas.is_open).any()
     assert not (view.scored & ~is_masked).any()
@@ -94,26 +100,80 @@ def test_weights_follow_the_rule_and_the_extra_factors():
         torch.testing.assert_close(view.weight[at], factor[at] * expected(p))
 
 
-def test_a_block_is_noised_after_what_is_given_and_before_what_is_left_out():
-    """Of an answer of 20 tokens and an end token in blocks of 8: any of three blocks, and never the room behind it."""
-    seen = set()
+@pytest.fixture
+def twenty():
+    """An answer of 20 tokens and an end token, 65 66 67 ..., in a room of 32; and its first position."""
     flow, row = one("text")
-    at = row.canvas.fields[0].positions
-    clean = row.canvas.tokens.index_fill(0, at[20:], tiny.LAYOUT.eos_id).index_fill(0, at[:20], 65)
-    for index in range(40):
-        changed = replace(row, index=index, canvas=replace(row.canvas, tokens=clean))
-        (view,) = noise_row(changed, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
-        start = int(view.span[1] - at[0] - 8)
-        seen.add(start)
-        is_masked = (view.tokens == tiny.LAYOUT.mask_id)[at]
-        assert not is_masked[:start].any()
-        assert not is_masked[start + 8 :].any()
-        assert (view.scored[at] == is_masked).all()
-        assert view.span == (0, int(at[start + 8 - 1]) + 1)
-        assert view.maskable == 8
-        masked = int(is_masked.sum())
-        torch.testing.assert_close(view.weight[at[start : start + 8]], torch.full((8,), 8 / masked))
-    assert seen == {0, 8, 16}
+    at = row.canvas.fields[0].positions[:32]
+    clean = row.canvas.tokens.clone()
+    clean[at[:20]], clean[at[20:]] = torch.arange(65, 85), tiny.LAYOUT.eos_id
+    return flow, replace(row, canvas=replace(row.canvas, tokens=clean)), int(at[0])
+
+
+def test_blocks_are_noised_behind_the_clean_answer(twenty):
+    flow, row, first = twenty
+    (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
+    # Two blocks as they are, then three blocks noised; the room behind the third is left out.
+    assert len(view.tokens) == first + 16 + 24
+    assert view.tokens[: first + 16].tolist() == row.canvas.tokens[: first + 16].tolist()
+    assert view.clean[first + 16 :].tolist() == row.canvas.tokens[first : first + 24].tolist()
+    copies = view.tokens[first + 16 :]
+    is_masked = copies == tiny.LAYOUT.mask_id
+    assert torch.equal(view.scored[first + 16 :], is_masked)
+    assert not view.scored[: first + 16].any()
+    assert torch.equal(copies[~is_masked], view.clean[first + 16 :][~is_masked])
+    for block, weight in zip(is_masked.split(8), view.weight[first + 16 :].split(8), strict=True):
+        assert block.any()
+        torch.testing.assert_close(weight[block], torch.full((int(block.sum()),), 8 / int(block.sum())))
+    assert view.sight.levels.tolist() == [0] * first + [2] * 8 + [4] * 8 + [1] * 8 + [3] * 8 + [5] * 8
+    assert view.sight.places.tolist() == [*range(first + 16), *range(first, first + 24)]
+    assert view.maskable == 24
+
+
+def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
+    """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
+    flow, row, first = twenty
+    model = MMadaModelLM(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
+    (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
+    batch = collate([view], [flow], layout=tiny.LAYOUT)
+    found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)
+    for n, block in enumerate(view.tokens[first + 16 :].split(8)):
+        answer = row.canvas.tokens[first : first + 32].index_fill(0, torch.arange(8 * n, 32), tiny.LAYOUT.mask_id)
+        prompt = torch.cat([row.canvas.tokens[:first], answer])
+        field = Field(torch.arange(first, first + 32), tiny.LAYOUT.text_ids, 32)
+        canvas = Canvas(prompt, torch.ones_like(prompt, dtype=torch.bool), (field,))
+        denoising = Denoising([canvas.masked(tiny.LAYOUT.mask_id)], Recipe(steps=32, block_length=8, sees_ahead=False), mask_id=258)
+        for slot in range(8 * n):  # fill what comes before, one after the other
+            query = denoising.inputs()
+            logits = torch.zeros(1, query.positions.shape[1], query.ids.stop)
+            for i, position in enumerate(query.positions[0].tolist()):
+                logits[0, i, answer[position - first]] = 10.0 + (position == first + slot)
+            denoising.advance(logits)
+        query = denoising.inputs()
+        start, stop = query.spans[0]
+        shown = query.tokens[0, start:stop].clone()
+        assert shown[: first + 8 * n].tolist() == row.canvas.tokens[: first + 8 * n].tolist()
+        shown[-8:] = block
+        expected = model.trunk(shown[None], Packing.of([stop - start], list(query.sights)))[0, -8:]
+        torch.testing.assert_close(found[n], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_lies_behind_blocks_may_not_be_scored(twenty):
+    flow, *_ = twenty
+    with pytest.raises(InputError, match="scores a part behind blocks, which is filled later; make it hidden"):
+        replace(flow, layout="reason_draw", noise=("block", "cosine"))
+    with pytest.raises(InputError, match=r"the law block hides pairs entirely; leave hidden_score=-1\.0 out"):
+        replace(tiny.stage("text"), hidden_score=-1.0)
+
+
+def test_all_of_a_text_in_pieces_is_masked():
+    (flow,) = (flow for flow in STAGES["words"].flows if flow.name == "find")
+    stage = replace(tiny.stage(), flows=(flow,))
+    for row in tiny.sources(stage)["find"].rows(range(3)):
+        (view,) = noised(flow, row)
+        assert torch.equal(view.scored, row.canvas.is_open)
+        assert torch.equal(view.tokens == tiny.LAYOUT.mask_id, row.canvas.is_open)
+        assert float(view.weight[view.scored].unique()) == 1
 
 
 def test_complementary_rows_score_each_token_once():
@@ -190,14 +250,14 @@ def test_a_seen_image_is_restored_beside_the_answer():
     shares = []
     for row in tiny.sources(stage)["look"].rows(range(20)):
         (plain,), (restored,) = noised(flow, row, restore=0.0), noised(flow, row, restore=0.5)
-        is_code = torch.tensor([token in codes for token in row.canvas.tokens.tolist()])
+        is_code = torch.tensor([token in codes for token in plain.clean.tolist()])
         assert torch.equal(plain.scored, restored.scored & ~is_code)
         assert torch.equal(plain.weight[plain.scored], restored.weight[plain.scored])
         assert plain.maskable == restored.maskable
         extra = restored.scored & is_code
         assert bool((restored.tokens[extra] == tiny.LAYOUT.mask_id).all())
         assert bool((restored.weight[extra] == 1).all())
-        assert torch.equal(restored.tokens[is_code & ~extra], row.canvas.tokens[is_code & ~extra])
+        assert torch.equal(restored.tokens[is_code & ~extra], plain.clean[is_code & ~extra])
         shares.append(float(extra.sum() / is_code.sum()))
     assert max(shares) <= 0.5
     assert max(shares) - min(shares) > 0.2

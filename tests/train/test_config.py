@@ -26,7 +26,7 @@ def test_a_name_is_the_whole_stage(tmp_path):
 def test_files_and_settings_reach_into_sections_and_flows(tmp_path):
     text = "stage: {name: base, batch: 32, optim: {lr: 1e-3}, flows: {draw: {share: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
     config = load(write(tmp_path, text), ["stage.flows.look.think=0.5", "stage.optim.betas=[0.9, 0.99]", "model.preset=8m", "seed=7"])
-    draw, _, look, text, *_ = config.stage.flows
+    draw, look, _, text, *_ = config.stage.flows
     assert (config.stage.batch, config.stage.optim.lr, config.stage.optim.betas) == (32, 1e-3, (0.9, 0.99))
     assert (draw.share, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, STAGES["base"].flows[3])
     assert (config.loop.precision, config.model.preset, config.seed) == ("bf16", "8m", 7)
@@ -96,7 +96,7 @@ def test_debug_shrinks_any_stage(tmp_path):
         config = load(write(tmp_path, f"stage: '{name}'\ndebug: true"))
         assert config.stage.name == name
         assert config.stage.steps <= 4
-        assert config.stage.batch <= 32
+        assert config.stage.batch <= 40
         assert config.model.preset == "debug"
 
 

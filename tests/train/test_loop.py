@@ -167,7 +167,8 @@ def test_reports_hold_losses_evaluation_and_speed(tmp_path):
     assert {"loss", "loss/draw", "loss/text", "lr", "gradient_norm", "tokens_per_second", "eval/draw/acc@0.25", "eval/text/nll"} <= set(
         values
     )
-    assert values["loss"] == pytest.approx(values["loss/draw"] + values["loss/text"], rel=1e-5)
+    expected = sum(flow.coefficient * values[f"loss/{flow.name}"] for flow in stage.flows)
+    assert values["loss"] == pytest.approx(expected, rel=1e-5)
     assert 0 <= values["eval/draw/acc@1"] <= 1
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]

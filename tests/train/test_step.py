@@ -73,7 +73,9 @@ def test_sums_over_normalisers_are_the_one_loss_of_each_flow():
 
 
 def test_packed_rows_have_the_losses_of_padded_ones():
-    stage = tiny.stage()
+    stage = tiny.stage(rooms=(8, 64, 512))
+    # Blocks hide pairs entirely, which padded rows with a soft mask cannot.
+    stage = replace(stage, flows=tuple(replace(f, noise=("count",)) if f.noise == ("block",) else f for f in stage.flows))
     plan, objective = tiny.plan(stage), Objective(tiny.model())
     rows = [noised for name, source in plan.sources.items() for row in source.rows(range(3)) for noised in plan._noise(row)]
     packed = plan.collate(rows)
@@ -82,7 +84,7 @@ def test_packed_rows_have_the_losses_of_padded_ones():
     assert packed.tokens.shape == (1, sum(row.span[1] - row.span[0] for row in rows))
     torch.testing.assert_close(packed.normalisers, padded.normalisers)
     with torch.no_grad():
-        torch.testing.assert_close(objective(packed), objective(padded), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(objective(packed), objective(padded), rtol=5e-5, atol=1e-5)  # sums of hundreds of tokens
 
 
 def test_chunks_of_the_head_change_neither_loss_nor_gradient(monkeypatch):

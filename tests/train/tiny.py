@@ -47,9 +47,10 @@ JOINT = {
 
 
 def stage(*names, batch=8, **changes):
-    """The flows of our mixed stage, the last two as joint rows, or those named, in a small batch."""
+    """The flows of our mixed stage but the smallest, thinking and drawing as joint rows, or those named, in a small batch."""
     mixcot = STAGES["mixcot"]
-    flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in mixcot.flows if not names or flow.name in names)
+    chosen = [flow for flow in mixcot.flows if (flow.name in names if names else flow.name != "find")]
+    flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in chosen)
     settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, "block_length": 16, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)
 

@@ -32,6 +32,7 @@ __all__ = [
     "Kind",
     "combinations_of",
     "description",
+    "find",
     "held_out_in",
     "interview",
     "lookup",
@@ -238,20 +239,47 @@ def description(examples: Sequence[Example], rng: np.random.Generator) -> tuple[
     return tuple(told)
 
 
-def lookup(scene: Scene, rng: np.random.Generator) -> Example:
+_FEWEST_ITEMS = 3
+_QUESTION_SHARE = 0.3
+
+
+def lookup(rng: np.random.Generator, split: Split = "train") -> Example:
     """A list of cells, and in one answer everything that can be looked up in it: where things are, what places hold, what is counted along.
 
         top left dog, top right cat, bottom left dog. cat, bottom left, top left. dog
         cat is top right, bottom left is dog, top left is dog; top left dog 1, top right cat 1, bottom left dog 2
 
-    Nearly every token of the answer is found by its content somewhere before, which a thought asks of two tokens or three.
+    Nearly every token of the answer is found by its content somewhere before, which a thought asks of two tokens or three. Most scenes hold
+    different things, so that places are asked for as often as names; some are those of questions, in which there is more to count.
     """
     c = Chooser(rng)
-    facts = c.shuffled([*questions.unique(scene).items(), *scene.cells.items()])
+    asked = c.chance(_QUESTION_SHARE)
+    while (scene := sample_task("understand", rng, split).scene if asked else picture(rng, split)) is None or len(
+        scene.items
+    ) < _FEWEST_ITEMS:
+        pass
+    places = c.shuffled(scene.cells.items())[: max(1, len(questions.unique(scene)))]
+    facts = c.shuffled([*questions.unique(scene).items(), *places])
     counted = c.shuffled(scene.counts)[: 1 + c.chance(0.5)]
     prompt = f"{questions.seen(scene)}. {', '.join(key for key, _ in facts)}. {', '.join(counted)}"
     answer = f"{', '.join(f'{key} is {value}' for key, value in facts)}; {questions.seen(scene, *({name} for name in counted))}"
     return Example(task="text", kind="lookup", prompt=prompt, answer=answer)
+
+
+def find(rng: np.random.Generator, split: Split = "train") -> tuple[str, ...]:
+    """A list of different things and where they are, and each of them asked for twice: given and learnt pieces of a text in turn.
+
+    "top left dog, top right cat. cat is", " top right", ", dog is", " top left", ", dog is", ...
+    """
+    c = Chooser(rng)
+    while True:
+        scene = picture(rng, split)
+        cells = dict(c.shuffled(scene.cells.items()))
+        if len(set(cells.values())) == len(cells) >= _FEWEST_ITEMS:
+            break
+    facts = c.shuffled([*cells.items(), *cells.items()])
+    lead = ", ".join(f"{cell} {name}" for cell, name in cells.items())
+    return tuple(chain.from_iterable((f"{', ' if i else f'{lead}. '}{name} is", f" {cell}") for i, (cell, name) in enumerate(facts)))
 
 
 def _ask_about(scene: Scene, ask: questions.Question, chooser: Chooser) -> Example:

@@ -1,7 +1,7 @@
 """Ruining artwork, so that a judge learns to refuse what no person would recognise.
 
-Each function takes a picture (S, S, 3) uint8 and returns one of the same shape. `SPOILERS` are drawn from by name; "blurred" spares
-plain shapes, since a blurred circle is still a circle.
+Each function takes a picture (S, S, 3) uint8 and returns one of the same shape. `SPOILERS` are drawn from by name; "blurred" and
+"pieced" spare plain shapes, since a blurred circle is still a circle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["SPOILERS", "Picture", "Spoiler", "blurred", "erased", "mixed", "noised", "shuffled", "warped"]
+__all__ = ["SPOILERS", "Picture", "Spoiler", "blurred", "erased", "melted", "mixed", "noised", "pieced", "shuffled", "warped"]
 
 Picture = NDArray[np.uint8]
 Spoiler = Callable[[Picture, Picture, np.random.Generator], Picture]
@@ -75,6 +75,36 @@ def warped(picture: Picture, other: Picture, rng: np.random.Generator) -> Pictur
     return pulled
 
 
+def melted(picture: Picture, other: Picture, rng: np.random.Generator) -> Picture:
+    """A lump with an uneven edge, in the object's own colours flowing into one another: what a model draws that knows no more than colours."""
+    side = len(picture)
+    y, x = (np.mgrid[:side, :side] + 0.5) / side - rng.uniform(0.42, 0.58, size=(2, 1, 1))
+    angle, edge = np.arctan2(y, x), np.full((side, side), rng.uniform(0.3, 0.42))
+    for k in range(2, 6):
+        edge *= 1 + rng.uniform(0.05, 0.16) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+    inside = (np.hypot(x, y) < edge)[..., None]
+    own = picture[(picture != picture[0, 0]).any(-1)]
+    own = own if len(own) else picture.reshape(-1, 3)
+    grid = int(rng.integers(3, 7))
+    colours = Image.fromarray(own[rng.integers(len(own), size=(grid, grid))])
+    result: Picture = np.where(inside, np.asarray(colours.resize((side, side), Image.Resampling.BICUBIC)), picture[0, 0]).astype(np.uint8)
+    return result
+
+
+def pieced(picture: Picture, other: Picture, rng: np.random.Generator) -> Picture:
+    """Squares of an eighth of the side, most of them replaced by ones that stand one or two further: the outline is right, and nothing in it."""
+    rows = 8
+    size = len(picture) // rows
+    tiles = picture.reshape(rows, size, rows, size, 3).swapaxes(1, 2)  # (8, 8, size, size, 3)
+    place = np.indices((rows, rows))
+    moved = np.clip(place + rng.integers(-2, 3, size=place.shape), 0, rows - 1)
+    filled = (tiles != picture[0, 0]).any((2, 3, 4))
+    swap = filled & filled[tuple(moved)] & (rng.random((rows, rows)) < rng.uniform(0.6, 0.95))
+    source = np.where(swap, moved, place)
+    result: Picture = tiles[tuple(source)].swapaxes(1, 2).reshape(picture.shape)
+    return result
+
+
 SPOILERS: Mapping[str, Spoiler] = {
     "blurred": blurred,
     "mixed": mixed,
@@ -82,6 +112,8 @@ SPOILERS: Mapping[str, Spoiler] = {
     "shuffled": shuffled,
     "erased": erased,
     "warped": warped,
+    "melted": melted,
+    "pieced": pieced,
 }
 
 

@@ -104,11 +104,11 @@ def cost(results: Mapping[str, Any]) -> str:
 def training(results: Mapping[str, Any]) -> str:
     lines = ["| run | steps | tokens | minutes | tokens per second | share of the matrix rate |", "|---|---|---|---|---|---|"]
     for name, run in results["runs"].items():
-        share = f"{100 * run['share_of_matrix_rate']:.0f} %" if "share_of_matrix_rate" in run else "–"
+        share = f"{100 * run['share_of_matrix_rate']:.0f} % of {run['matrix_gflops']:.0f} GFLOP/s" if "matrix_gflops" in run else "–"
         lines.append(
             f"| {name} | {run['steps']:,} | {run['tokens'] / 1e6:.1f} M | {run['minutes']:.0f} | {run['tokens_per_second']:,.0f} | {share} |"
         )
-    lines.append(f"| together | | | {results['total_minutes']:.0f} | | of {results['matrix_gflops']:.0f} GFLOP/s |")
+    lines.append(f"| together | | | {results['total_minutes']:.0f} | | |")
     return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from mmada.data.emoji import (
     Chooser,
     Example,
     description,
+    find,
     interview,
     is_correct,
     lookup,
@@ -26,6 +27,8 @@ from mmada.data.emoji import (
     sample,
     sample_task,
 )
+from mmada.data.emoji.scenes import BOXES
+from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 
 TASKS = ("text", "understand", "draw", "reason_draw")
@@ -91,24 +94,40 @@ def test_yes_and_no_are_balanced(kind: str, split: str) -> None:
     assert 0.45 < share(kind, lambda example: example.answer == "yes", split) < 0.55
 
 
-def test_all_that_a_lookup_says_is_in_its_list() -> None:
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_all_that_a_lookup_says_is_in_its_list(split: Split) -> None:
     rng = np.random.default_rng(14)
-    for _ in range(60):
-        scene = sample("caption", rng).scene
-        assert scene is not None
-        example = lookup(scene, rng)
-        listing, keys, counted = example.prompt.split(". ")
+    asked = Counter[str]()
+    for _ in range(100):
+        example = lookup(rng, split)
+        listing, keys, counted = (part.split(", ") for part in example.prompt.split(". "))
         facts, tally = example.answer.split("; ")
-        assert listing == ", ".join(f"{cell} {name}" for cell, name in scene.cells.items())
-        once = [name for name, number in scene.counts.items() if number == 1]
-        assert sorted(keys.split(", ")) == sorted([*scene.cells, *once])
-        for key, fact in zip(keys.split(", "), facts.split(", "), strict=True):
+        cells = [max((cell for cell in BOXES if entry.startswith(f"{cell} ")), key=len) for entry in listing]
+        held = {cell: entry.removeprefix(f"{cell} ") for cell, entry in zip(cells, listing, strict=True)}
+        numbers = Counter(held.values())
+        assert len(held) == len(listing) >= 3
+        assert {key for key in keys if key in numbers} == {name for name, number in numbers.items() if number == 1}
+        for key, fact in zip(keys, facts.split(", "), strict=True):
             name, value = fact.split(" is ")
             assert name == key
-            assert scene.cells.get(key) == value or scene.cells[value] == key
+            assert held.get(key) == value or held[value] == key
+            asked["place" if key in held else "name"] += 1
         last = tally.split(", ")[-1].split()
-        names = counted.split(", ")
-        assert [int(n) for n in last[-len(names) :]] == [scene.counts[name] for name in names]
+        assert [int(n) for n in last[-len(counted) :]] == [numbers[name] for name in counted]
+    assert 0.9 < asked["name"] / asked["place"] <= 1
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_is_found_is_where_the_list_says(split: Split) -> None:
+    rng = np.random.default_rng(15)
+    for _ in range(60):
+        pieces = find(rng, split)
+        given, learnt = pieces[::2], pieces[1::2]
+        listing, first = given[0].split(". ")
+        names = [piece.removeprefix(", ").removesuffix(" is") for piece in (first, *given[1:])]
+        assert Counter(Counter(names).values()) == {2: len(listing.split(", "))}
+        for name, place in zip(names, learnt, strict=True):
+            assert f"{place.strip()} {name}" in listing.split(", ")
 
 
 @pytest.mark.parametrize("kind", ["count", "count_category"])
