@@ -155,10 +155,9 @@ class Sight:
         """Tokens start .. stop, as a row of their own."""
         return Sight(self.levels[start:stop], None if self.places is None else self.places[start:stop] - start)
 
-    def pairs(self) -> Tensor:
-        """(L, L) bool, query by key."""
-        query, key = self.levels[:, None], self.levels[None]
-        return sees(query, key)
+    def pairs(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """(stop - start, L) bool: what the tokens start .. stop see of the row; all of them by default."""
+        return sees(self.levels[start:stop, None], self.levels[None])
 
 
 def sees(query: Tensor, key: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -227,15 +227,12 @@ class Prompts:
 
     def pieces(self, texts: Sequence[str]) -> Canvas:
         """A text in pieces: the first is given, the second maskable, the third given, and so on. Raises InputError if nothing is maskable."""
-        ids = [self.layout.bos_id]
-        positions: list[int] = []
-        for i, text in enumerate(texts):
-            new = self.encode(text)
-            positions += range(len(ids), len(ids) + len(new)) if i % 2 else ()
-            ids += new
-        if not positions:
+        learnt = [self.encode(text) for text in texts[1::2]]
+        if not any(learnt):
             raise InputError(f"texts={list(texts)!r} leave nothing to fill; every second one is to be learnt")
-        return self._canvas([*ids, self.layout.eos_id], Field(torch.tensor(positions), self.layout.text_ids, len(positions)))
+        canvas = self.infill([Hole(len(learnt[i // 2])) if i % 2 else text for i, text in enumerate(texts)])
+        ids = torch.tensor([i for piece in learnt for i in piece])
+        return replace(canvas, tokens=canvas.tokens.index_copy(0, canvas.fields[0].positions, ids))
 
     # Prompts for inference, where open positions hold the mask; with an `answer`, or with `codes`, the training row of the same prompt.
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 import torch
@@ -31,7 +32,7 @@ from mmada.model.cache import Reuse
 __all__ = ["Neighbours", "Packing", "Visibility", "attend", "neighbours", "rotary", "rotate", "visibility"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Packing:
     """Rows of a packed sequence.
 
@@ -57,7 +58,7 @@ class Packing:
     def num_tokens(self) -> int:
         return sum(self.lengths)
 
-    @property
+    @cached_property
     def runs(self) -> tuple[tuple[int, int], ...]:
         """Neighbours that are computed together, of equal length and with or without a sight: (rows, length)."""
         groups = groupby(zip(self.lengths, self.sights, strict=True), key=lambda row: (row[0], row[1] is None))
@@ -65,8 +66,11 @@ class Packing:
 
     def positions(self, device: torch.device) -> Tensor:
         """(T,) int64: each row counts from 0, or as its sight says."""
-        rows = zip(self.lengths, self.sights, strict=True)
-        return torch.cat([torch.arange(n) if s is None or s.places is None else s.places for n, s in rows]).to(device)
+        places = torch.arange(self.num_tokens) - self.starts()
+        for place, sight in zip(places.split(list(self.lengths)), self.sights, strict=True):
+            if sight is not None and sight.places is not None:
+                place.copy_(sight.places)
+        return places.to(device)
 
     def levels(self) -> Tensor:
         """(T,) int64 on the CPU."""
@@ -153,7 +157,7 @@ def _biases(
     first = 0
     for size in sizes:
         rows = [(sight, windows[row]) for row, sight in enumerate(sights[first : first + size], first)]
-        pairs = [sight.pairs()[slice(*window)] for sight, window in rows if sight is not None]
+        pairs = [sight.pairs(*window) for sight, window in rows if sight is not None]
         is_hidden = ~torch.stack(pairs)[:, None].to(device) if pairs else None
         found.append(None if is_hidden is None else torch.zeros(is_hidden.shape, dtype=dtype, device=device).masked_fill(is_hidden, hidden))
         first += size

@@ -61,7 +61,8 @@ class Asked:
 class PolicyBatch:
     """One micro-batch of one update.
 
-    tokens (1, T) int64; lengths of the packed rows; levels (T,) int64 of a row's tokens (canvas.Sight), all 0 where all see all
+    tokens (1, T) int64; lengths of the packed rows; levels (T,) int64 of a row's tokens (canvas.Sight), on the CPU, all 0 where
+    all see all
     weight, sequence, token (S,)  as in Evidence
     advantage, length, task, share (R,)
     old, ref    (S,) or None: not computed, or not needed
@@ -86,7 +87,7 @@ class PolicyBatch:
 
     @property
     def packing(self) -> Packing:
-        rows = self.levels.cpu().split(list(self.lengths))
+        rows = self.levels.split(list(self.lengths))
         return Packing.of(self.lengths, [Sight(row) if bool(row.any()) else None for row in rows])
 
     def to(self, device: torch.device | str) -> PolicyBatch:
@@ -94,7 +95,9 @@ class PolicyBatch:
             return value.to(device) if isinstance(value, Tensor) else value
 
         asked = tuple(replace(a, **{f.name: moved(getattr(a, f.name)) for f in fields(a)}) for a in self.asked)
-        return replace(self, asked=asked, **{f.name: moved(getattr(self, f.name)) for f in fields(self) if f.name != "asked"})
+        return replace(
+            self, asked=asked, **{f.name: moved(getattr(self, f.name)) for f in fields(self) if f.name not in ("asked", "levels")}
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values for torch.save."""

@@ -109,6 +109,10 @@ class Flow:
                 f"flow {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
                 "names another number of laws; give one for each"
             )
+        if (self.layout == "infill") != (self.task == "find"):
+            raise InputError(
+                f"flow {self.name!r}: layout={self.layout} and task={self.task}; layout infill goes with task find, and with no other"
+            )
         for law in self.noise:
             if law not in ("independent", "count", "block", "all", *UNSCORED):
                 schedule(law)

@@ -254,10 +254,9 @@ def lookup(rng: np.random.Generator, split: Split = "train") -> Example:
     """
     c = Chooser(rng)
     asked = c.chance(_QUESTION_SHARE)
-    while (scene := sample_task("understand", rng, split).scene if asked else picture(rng, split)) is None or len(
-        scene.items
-    ) < _FEWEST_ITEMS:
-        pass
+    scene = None
+    while scene is None or len(scene.items) < _FEWEST_ITEMS:
+        scene = sample_task("understand", rng, split).scene if asked else picture(rng, split)
     places = c.shuffled(scene.cells.items())[: max(1, len(questions.unique(scene)))]
     facts = c.shuffled([*questions.unique(scene).items(), *places])
     counted = c.shuffled(scene.counts)[: 1 + c.chance(0.5)]

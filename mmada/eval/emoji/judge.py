@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Item, Scene, objects, render
 from mmada.data.emoji.objects import SHAPES
 from mmada.errors import CheckpointError
-from mmada.eval.emoji.spoil import SPOILERS
+from mmada.eval.emoji.spoil import HARMLESS_TO_SHAPES, SPOILERS
 
 __all__ = ["EMPTY", "REJECT", "Finding", "Judge", "boxes", "labels_of", "random_scene", "the_judge", "training_batches"]
 
@@ -219,7 +219,7 @@ def _spoilt(
     new_pictures, new_labels = list(pictures), list(labels)
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         if label not in (EMPTY, REJECT) and rng.random() < 0.33:
-            name = str(rng.choice([n for n in SPOILERS if n not in ("blurred", "pieced") or label not in shaped]))
+            name = str(rng.choice([n for n in SPOILERS if n not in HARMLESS_TO_SHAPES or label not in shaped]))
             new_pictures[i] = SPOILERS[name](picture, pictures[int(rng.integers(len(pictures)))], rng)
             new_labels[i] = REJECT
     return new_pictures, new_labels

@@ -1,7 +1,7 @@
 """Ruining artwork, so that a judge learns to refuse what no person would recognise.
 
-Each function takes a picture (S, S, 3) uint8 and returns one of the same shape. `SPOILERS` are drawn from by name; "blurred" and
-"pieced" spare plain shapes, since a blurred circle is still a circle.
+Each function takes a picture (S, S, 3) uint8 and returns one of the same shape. `SPOILERS` are drawn from by name; those in
+`HARMLESS_TO_SHAPES` leave plain shapes what they are: a blurred circle is still a circle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["SPOILERS", "Picture", "Spoiler", "blurred", "erased", "melted", "mixed", "noised", "pieced", "shuffled", "warped"]
+__all__ = [
+    "HARMLESS_TO_SHAPES",
+    "SPOILERS",
+    "Picture",
+    "Spoiler",
+    "blurred",
+    "erased",
+    "melted",
+    "mixed",
+    "noised",
+    "pieced",
+    "shuffled",
+    "warped",
+]
 
 Picture = NDArray[np.uint8]
 Spoiler = Callable[[Picture, Picture, np.random.Generator], Picture]
@@ -115,6 +128,8 @@ SPOILERS: Mapping[str, Spoiler] = {
     "melted": melted,
     "pieced": pieced,
 }
+
+HARMLESS_TO_SHAPES = ("blurred", "pieced")
 
 
 def _sampled(picture: Picture, rows: int, rng: np.random.Generator) -> Picture:
