@@ -234,9 +234,9 @@ class Denoising:
         if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
             if self.recipe.sees_ahead or not self._block[row] or cache.refresh is not None:
                 return start, stop
-            return places[
-                slots.start - (self.recipe.block_length or 0)
-            ], stop  # nothing else has changed, for what came before sees no further
+            assert self.recipe.block_length is not None  # checked by Recipe
+            # Of what came before, which sees no further, the last block alone has changed.
+            return places[slots.start - self.recipe.block_length], stop
         last = places[slots.stop - 1] + 1
         return max(start, places[slots.start] - cache.before), stop if cache.after is None else min(stop, last + cache.after)
 
