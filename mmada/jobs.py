@@ -64,6 +64,11 @@ class Job:
         return len(self.canvas) + (len(self.negative) if self.negative is not None else 0)
 
     @property
+    def num_kept(self) -> int:
+        """Tokens whose keys and values are kept from step to step."""
+        return 0 if self.recipe.cache is None else self.num_evaluated
+
+    @property
     def draws_now(self) -> bool:
         """Whether it fills an image now; False while it is thinking, or is a text."""
         return self.sketch is not None and not self.thinks

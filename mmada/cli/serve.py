@@ -32,6 +32,9 @@ def serve(
         int, typer.Option(min=1, help="Generations that may wait; more are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
     max_round_tokens: Annotated[int, typer.Option(min=1, help="Tokens evaluated together: memory.", rich_help_panel=_LIMITS)] = 16384,
+    cache_gib: Annotated[
+        float, typer.Option(min=0.001, help="Memory for keys and values of generations with a cache, in GiB.", rich_help_panel=_LIMITS)
+    ] = 4,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
     max_image_pixels: Annotated[int, typer.Option(min=1, help="Of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
     max_n: Annotated[int, typer.Option(min=1, help="Generations of one request.", rich_help_panel=_LIMITS)] = 10,
@@ -55,6 +58,7 @@ def serve(
             "api_keys": tuple(api_key or ()),
             "max_queue": max_queue,
             "max_round_tokens": max_round_tokens,
+            "max_cache_bytes": int(cache_gib * 2**30),
             "request_timeout": timeout,
             "max_body_bytes": int(max_body_mib * 2**20),
             "max_image_pixels": max_image_pixels,
@@ -125,6 +129,8 @@ def start(
         remarks.print(f"[yellow]warning: {host} may be reached by others, and no --api-key is set[/yellow]", soft_wrap=True)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.factor
-    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=pipeline.model.device)
+    backbone = pipeline.model
+    bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
+    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token)
     app = create_app(engine, Reader(pipeline.planner, config, factor=factor), config)
     run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)

@@ -4,7 +4,8 @@
 
     generate_until         one denoising of `batch_size` requests together, by the checkpoint's own recipe
     loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
-                           every request draws from the same seed, so that continuations of equal length are compared on equal masks
+                           every request draws from the same seed, so that continuations of equal length are compared on equal masks.
+                           A model that sees no later block (sees_ahead=False) is asked block by block, with `mc_num` draws for each
     loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
 
 A diffusion model has no exact likelihood; results name the number of draws. With --apply_chat_template a context is a conversation in the
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,10 +29,11 @@ from lm_eval.utils import warning_once
 from torch import Tensor
 from tqdm import tqdm
 
-from mmada.canvas import Canvas, Field
+from mmada.canvas import Canvas, Field, Sight, block_levels
 from mmada.checkpoint import DEFAULT_MODEL
 from mmada.diffusion.likelihood import log_likelihood
 from mmada.errors import InputError
+from mmada.model import Packing
 from mmada.pipeline import MMaDA
 from mmada.prompt import Message, split_thinking
 from mmada.sampling import Denoising, Recipe, denoise
@@ -207,29 +209,42 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def _likelihood(self, given: Sequence[int], wanted: Sequence[int]) -> float:
         """Estimated log p in nats, among all texts: image codes and masks are left out of the distribution, as in sampling."""
-        backbone, allowed = self.model.model, self.model.layout.text_ids
+        backbone, allowed, defaults = self.model.model, self.model.layout.text_ids, self.model.defaults
         never = torch.tensor([i for i in allowed.never if i not in wanted], dtype=torch.long, device=self._device)
+        tokens = torch.tensor([*given, *wanted], device=self._device)
+        length = len(wanted) if defaults.sees_ahead else defaults.block_length
+        sight = None if defaults.sees_ahead else Sight(block_levels(len(given), len(wanted), length))
+        generator = torch.Generator().manual_seed(self.seed)
 
         def logits_of(tokens: Tensor, is_masked: Tensor) -> Tensor:
-            self.num_forwards += len(tokens)
-            hidden = backbone.trunk(tokens)[is_masked]
+            rows, size = tokens.shape
+            self.num_forwards += rows
+            packing = Packing.of([size] * rows, [sight and sight.cut(0, size)] * rows)
+            hidden = backbone.trunk(tokens.view(1, -1), packing)[is_masked.view(1, -1)]
             logits: Tensor = backbone.head(hidden, (allowed.start, allowed.stop)).float()
             return logits.index_fill(-1, never, -torch.inf)
 
-        tokens = torch.tensor([*given, *wanted], device=self._device)
-        return log_likelihood(
-            logits_of,
-            tokens,
-            torch.arange(len(tokens), device=self._device) >= len(given),
-            mask_id=self.model.layout.mask_id,
-            num_draws=1 if len(wanted) == 1 else self.mc_num,
-            batch_size=self.batch_size,
-            generator=torch.Generator().manual_seed(self.seed),
-        )
+        total = 0.0
+        for start in range(len(given), len(tokens), length):
+            row = tokens[: start + length]
+            total += log_likelihood(
+                logits_of,
+                row,
+                torch.arange(len(row), device=self._device) >= start,
+                mask_id=self.model.layout.mask_id,
+                num_draws=1 if len(row) - start == 1 else self.mc_num,
+                batch_size=self.batch_size,
+                generator=generator,
+            )
+        return total
 
     def _is_greedy(self, given: Sequence[int], wanted: Sequence[int]) -> bool:
         """Whether the surest token first, one a pass, gives the same."""
-        denoising = self._denoise([self._open(given, len(wanted))], Recipe(steps=len(wanted), stop_at_eos=False))
+        d = self.model.defaults
+        recipe = Recipe(threshold=1.0, stop_at_eos=False)
+        if not d.sees_ahead:
+            recipe = replace(recipe, sees_ahead=False, block_length=d.block_length)
+        denoising = self._denoise([self._open(given, len(wanted))], recipe)
         return bool(denoising.token_ids(0).tolist() == list(wanted))
 
 

@@ -141,6 +141,11 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     def head_dim(self) -> int:
         return self.d_model // self.n_heads
 
+    @property
+    def num_kept_values(self) -> int:
+        """Numbers that a cache keeps for a token: its keys and values in all layers."""
+        return 2 * self.n_layers * (self.n_kv_heads or self.n_heads) * self.head_dim
+
     def _check(self) -> None:
         wrong = [
             f"{name}={getattr(self, name)!r} (only {allowed[0]!r})" for name, allowed in _ONLY.items() if getattr(self, name) not in allowed

@@ -21,6 +21,8 @@ class ServeConfig:
     """generations that may wait for their turn; more are answered with 429"""
     max_round_tokens: int = 16384
     """tokens that one round evaluates, which bounds memory and the time of a round; a single longer request still runs, alone"""
+    max_cache_bytes: int = 4 * 2**30
+    """keys and values that generations with a cache keep between their rounds; one that needs more than is left begins later"""
     request_timeout: float = 600.0
     """seconds from arrival until a request is given up with 504"""
     body_timeout: float = 60.0
@@ -44,6 +46,7 @@ class ServeConfig:
         for name in (
             "max_queue",
             "max_round_tokens",
+            "max_cache_bytes",
             "max_body_bytes",
             "max_image_pixels",
             "max_images",

@@ -192,11 +192,24 @@ class Engine:
     planner   turns requests into jobs
     denoiser  evaluates queries; called by the engine's thread only
     device    where it wants its queries
+    bytes_per_token  of a cache: keys and values of all layers
     """
 
-    def __init__(self, planner: Planner, denoiser: Denoiser, config: ServeConfig, *, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        denoiser: Denoiser,
+        config: ServeConfig,
+        *,
+        device: torch.device | str = "cpu",
+        bytes_per_token: int = 1,
+    ) -> None:
         self._planner, self._denoiser, self._device, self._config = planner, denoiser, device, config
-        self._scheduler = Scheduler(max_queue=config.max_queue, max_round_tokens=config.max_round_tokens)
+        self._scheduler = Scheduler(
+            max_queue=config.max_queue,
+            max_round_tokens=config.max_round_tokens,
+            max_kept_tokens=config.max_cache_bytes // bytes_per_token,
+        )
         self._changed = threading.Condition()  # guards the scheduler, the inbox and _stopping
         self._inbox: list[_Live] = []
         self._cancelled: list[Ticket] = []
@@ -316,7 +329,7 @@ class Engine:
         if not isinstance(live.order.request, DrawRequest):
             live.stream = TextStream(live.order.stop, plain=isinstance(live.order.request, FillRequest))
         with self._changed:
-            self._scheduler.resize(live.ticket, job.num_evaluated)
+            self._scheduler.resize(live.ticket, job.num_evaluated, job.num_kept)
         live.tell(Begun(live.num_prompt_tokens))
 
     def _start(self, live: _Live) -> None:
@@ -401,7 +414,7 @@ class Engine:
             live.num_thinking_tokens = self._num_said(job.denoising.token_ids(job.row).tolist())
             live.denoising = None
             with self._changed:
-                self._scheduler.resize(live.ticket, job.num_evaluated)
+                self._scheduler.resize(live.ticket, job.num_evaluated, job.num_kept)
             live.tell(Thought(job.thinking, job.prompt))
         else:
             drawing = self._planner.result(job)

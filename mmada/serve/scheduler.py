@@ -6,8 +6,11 @@ A ticket stands for one generation. A round evaluates as many tickets as its bud
 
 So generations of usual length are served first come, first served, and a long one falls behind those that come later once it has had
 a quantum: it never starves short ones. It does not starve either: its place stays while the places of newcomers grow with time.
-Putting a generation aside is free, because all that it has between two rounds is its tokens. What is left of a budget goes to the
-next ticket that fits, and whatever stands first runs even if it alone is above the budget.
+What is left of a budget goes to the next ticket that fits, and whatever stands first runs even if it alone is above the budget.
+
+Putting a generation aside is free where all that it has between two rounds is its tokens. One with a cache keeps keys and values as well,
+from its first round to its last; so it begins only when those that have begun leave room for it in a second budget, of kept tokens, and
+nothing that keeps any begins before it.
 """
 
 from __future__ import annotations
@@ -44,8 +47,10 @@ class Ticket:
     """One generation in the scheduler's eyes.
 
     num_tokens  what a round of it evaluates; 0 until it is planned, and then it is not scheduled
+    num_kept    tokens whose keys and values it keeps from its first round on
     deadline    when it is given up, in the caller's seconds
     rounds      how many it has had
+    begun       whether it has had one since it was planned
     """
 
     number: int
@@ -53,7 +58,9 @@ class Ticket:
     deadline: float
     priority: int
     num_tokens: int = 0
+    num_kept: int = 0
     rounds: int = 0
+    begun: bool = False
     gone: bool = False
 
     @property
@@ -75,10 +82,11 @@ class Scheduler:
 
     max_queue         tickets that may wait, which is all that were not in the last round
     max_round_tokens  budget of a round
+    max_kept_tokens   budget of what generations keep between rounds
     """
 
-    def __init__(self, *, max_queue: int, max_round_tokens: int) -> None:
-        self.max_queue, self.max_round_tokens = max_queue, max_round_tokens
+    def __init__(self, *, max_queue: int, max_round_tokens: int, max_kept_tokens: int) -> None:
+        self.max_queue, self.max_round_tokens, self.max_kept_tokens = max_queue, max_round_tokens, max_kept_tokens
         self.closed = False
         """set it to drain: nothing new is taken, and what is there is finished"""
         self._tickets: dict[int, Ticket] = {}
@@ -99,6 +107,11 @@ class Scheduler:
     def num_waiting(self) -> int:
         return len(self._tickets) - self.num_running
 
+    @property
+    def num_kept(self) -> int:
+        """Tokens whose keys and values are kept now."""
+        return sum(ticket.num_kept for ticket in self._tickets.values() if ticket.begun)
+
     def submit(self, count: int, *, now: float, deadline: float, priority: int = 0) -> list[Ticket]:
         """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
         if self.closed:
@@ -113,11 +126,11 @@ class Scheduler:
         self._tickets.update((ticket.number, ticket) for ticket in tickets)
         return tickets
 
-    def resize(self, ticket: Ticket, num_tokens: int) -> None:
-        """Say what a round of the ticket evaluates, which also makes it ready."""
-        if num_tokens < 1:
-            raise InputError(f"num_tokens={num_tokens} must be at least 1")
-        ticket.num_tokens = num_tokens
+    def resize(self, ticket: Ticket, num_tokens: int, num_kept: int = 0) -> None:
+        """Say what a round of the ticket evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
+        if num_tokens < 1 or num_kept < 0:
+            raise InputError(f"num_tokens={num_tokens} must be at least 1, and num_kept={num_kept} must not be negative")
+        ticket.num_tokens, ticket.num_kept, ticket.begun = num_tokens, num_kept, False
 
     def round(self, now: float) -> Round:
         """Choose the next round, and count it for those chosen."""
@@ -125,13 +138,19 @@ class Scheduler:
         for ticket in expired:
             self.remove(ticket)
         chosen: list[Ticket] = []
-        room = self.max_round_tokens
+        room, kept, full = self.max_round_tokens, self.num_kept, False
         for ticket in sorted((t for t in self._tickets.values() if t.num_tokens), key=lambda t: t.place):
+            more = 0 if ticket.begun else ticket.num_kept
+            full = full or bool(more and kept and kept + more > self.max_kept_tokens)
+            if more and full:
+                continue
             if ticket.num_tokens <= room or not chosen:
                 chosen.append(ticket)
                 room -= ticket.num_tokens
+                kept += more
         for ticket in chosen:
             ticket.rounds += 1
+            ticket.begun = True
         self._clock += bool(chosen)
         self._running = tuple(chosen)
         return Round(self._running, expired)

@@ -34,6 +34,7 @@ from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
 from mmada.train.samples import write_samples
+from mmada.train.seeds import integer
 from mmada.train.source import EmojiSamples, FlowRows, RecordSamples, Samples
 from mmada.train.stages import Flow, ImageStage, Stage
 from mmada.train.stages import Task as Topic
@@ -154,9 +155,10 @@ def _emoji(
         return images.encode(ImageBatch.of([render(scene) for scene in scenes], factor=images.factor).pixels).flatten(1)
 
     data = config.data
+    # A run that goes on from another must not meet its examples again: it knows them by heart, and its loss says nothing.
+    seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
     return {
-        task: EmojiSamples(task, encode, seed=config.seed, split=split, size=data.size, num_kept=data.num_kept_codes)
-        for task in _topics(stage)
+        task: EmojiSamples(task, encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes) for task in _topics(stage)
     }
 
 

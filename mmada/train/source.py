@@ -20,15 +20,16 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.data import Endless, Picture, Record
+from mmada.data.emoji.drills import drill
 from mmada.data.emoji.example import Example
 from mmada.data.emoji.scenes import Scene
 from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import description, find, interview, lookup, sample_task
+from mmada.data.emoji.tasks import description, interview, lookup, sample_task
 from mmada.errors import InputError
 from mmada.prompt import Message, Prompts, join_thinking
 from mmada.train.batch import Row
 from mmada.train.seeds import generator, uniforms
-from mmada.train.stages import Flow, Stage, Task
+from mmada.train.stages import DRILLS, Flow, Stage, Task
 
 __all__ = ["EmojiSamples", "FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
 
@@ -40,7 +41,7 @@ class Sample:
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
     interview            the same; the answers of earlier turns are learnt too
     described, lookup    the same, of a scene that is told instead of seen
-    find                 pieces of a text; every second one is learnt
+    find, tally, ...     pieces of a text; every second one is learnt (stages.DRILLS)
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
     """
@@ -111,7 +112,7 @@ class EmojiSamples:
             return told
         if self.task == "lookup":
             return (lookup(rng, self.split),)
-        assert self.task != "find"  # those are pieces of a text, made by `take`
+        assert self.task not in DRILLS  # those are pieces of a text, made by `take`
         return (sample_task(self.task, rng, self.split),)
 
     def _interview(self, rng: np.random.Generator) -> tuple[Example, ...]:
@@ -122,9 +123,9 @@ class EmojiSamples:
         return (first, *others)[:NUM_QUESTIONS]
 
     def take(self, indices: Sequence[int]) -> list[Sample]:
-        if self.task == "find":
+        if self.task in DRILLS:
             seeds = ((self.task, self.split, self.seed, index if self.size is None else index % self.size) for index in indices)
-            return [Sample(pieces=find(generator("emoji", *seed), self.split)) for seed in seeds]
+            return [Sample(pieces=drill(self.task, generator("emoji", *seed), self.split)) for seed in seeds]
         examples = [self.examples(index) for index in indices]
         new = list(dict.fromkeys(e.scene for e, *_ in examples if e.scene is not None and e.scene not in self._codes))
         if new:  # all at once: three times as fast as one by one

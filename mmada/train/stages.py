@@ -38,11 +38,13 @@ from mmada.train.optim import Optim
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
 Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "draw", "reason_draw"]
+Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "tally", "sums", "facts", "draw", "reason_draw"]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
+DRILLS = ("find", "tally", "sums", "facts")
+"""Tasks whose samples are texts with gaps (data.emoji.drills)."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
 
@@ -109,9 +111,9 @@ class Flow:
                 f"flow {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
                 "names another number of laws; give one for each"
             )
-        if (self.layout == "infill") != (self.task == "find"):
+        if (self.layout == "infill") != (self.task in DRILLS):
             raise InputError(
-                f"flow {self.name!r}: layout={self.layout} and task={self.task}; layout infill goes with task find, and with no other"
+                f"flow {self.name!r}: layout={self.layout} and task={self.task}; layout infill goes with a task of {DRILLS}, and with no other"
             )
         for law in self.noise:
             if law not in ("independent", "count", "block", "all", *UNSCORED):
@@ -231,6 +233,11 @@ _LOOKUP = replace(_TEXT, name="lookup", task="lookup")
 _FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.1)
 """Nothing but places of names, all asked for at once. To find a word by what it says is a skill that comes suddenly, after about a hundred
 thousand examples among few others: hence a stage `words` before the others (docs/decisions.md)."""
+_TALLY = replace(_FIND, name="tally", task="tally")
+_SUMS = replace(_FIND, name="sums", task="sums")
+_FACTS = replace(_FIND, name="facts", task="facts")
+"""What an answer stands or falls with, and has a token or two of in a thought of thirty: whether a name is the one asked for, one step of
+arithmetic, what a thing is."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
@@ -303,35 +310,42 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         Stage(
             name="base",
             flows=(
-                replace(_DRAW, share=0.55),
-                replace(_LOOK, share=0.25),
-                replace(_INTERVIEW, share=0.15, restore=0.5, coefficient=0.5),
-                replace(_TEXT, share=0.25),
-                _READ,
-                replace(_LOOKUP, share=0.15),
-                replace(_FIND, share=0.05),
+                # Small flows weigh little: a loss of two rows is noise, and would move the weights as much as one of twenty.
+                replace(_DRAW, share=24, coefficient=2.0),
+                replace(_LOOK, share=10),
+                replace(_INTERVIEW, share=6, restore=0.5, coefficient=0.5),
+                replace(_TEXT, share=11),
+                replace(_READ, share=2, coefficient=0.25),
+                replace(_LOOKUP, share=6, coefficient=0.5),
+                replace(_FIND, share=2, coefficient=0.1),
+                replace(_TALLY, share=20, coefficient=0.5),
+                replace(_SUMS, share=8, coefficient=0.5),
+                replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=60,
+            batch=90,
             steps=1_000,
             optim=replace(_MUON, decay=0.15),  # short: the next stage goes on at the peak
         ),
         Stage(
             name="mixcot",
             flows=(
-                # Small flows weigh little: a loss of two rows is noise, and would move the weights as much as one of twenty.
-                replace(_DRAW, share=1.2, coefficient=2.0),
-                replace(_LOOK, share=0.5, think=0.75, answer_weight=2.0),
-                replace(_INTERVIEW, restore=0.5, coefficient=0.3),
-                replace(_TEXT, share=0.75, think=0.75, answer_weight=2.0),
-                replace(_PLAN, share=0.15, coefficient=0.3),
-                replace(_MAKE, coefficient=0.2),
-                replace(_READ, share=0.12, coefficient=0.25),
-                replace(_LOOKUP, share=0.12, coefficient=0.25),
-                replace(_FIND, share=0.04, coefficient=0.05),
+                replace(_DRAW, share=28, coefficient=2.0),
+                replace(_LOOK, share=10, think=0.75, answer_weight=2.0),
+                replace(_INTERVIEW, share=2, restore=0.5, coefficient=0.3),
+                replace(_TEXT, share=13, think=0.75, answer_weight=2.0),
+                replace(_PLAN, share=3, coefficient=0.3),
+                replace(_MAKE, share=1, coefficient=0.2),
+                replace(_READ, share=2, coefficient=0.25),
+                replace(_LOOKUP, share=2, coefficient=0.25),
+                replace(_FIND, share=1, coefficient=0.05),
+                replace(_TALLY, share=20, coefficient=0.5),
+                replace(_SUMS, share=8, coefficient=0.5),
+                replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=60,
+            batch=91,
             steps=11_000,
-            optim=replace(_MUON, decay=0.35),
+            # Half the rates of the stages before: at twice as much, drawing loses within 100 steps what it gained in 300 (docs/decisions.md).
+            optim=replace(_MUON, lr=7.5e-4, matrix_lr=0.005, weight_decay=0.1, decay=0.4),
         ),
         Stage(
             name="finetune",

@@ -71,12 +71,13 @@ def test_thinking_is_asked_for_and_left_out(debug):
     assert "<think>" not in answer
 
 
-def conditionals(harness, given, wanted, masked):
-    """Log-probabilities of `wanted` (ids) at the masked places of it, the others visible."""
+def conditionals(harness, given, wanted, masked, pairs=None):
+    """Log-probabilities of `wanted` (ids) at the masked places of it, the others visible; `pairs` (L, L) of all say who sees whom."""
     layout = harness.model.layout
     shown = [layout.mask_id if i in masked else token for i, token in enumerate(wanted)]
     with torch.no_grad():
-        logits = harness.model.model(torch.tensor([[*given, *shown]])).logits[0, -len(wanted) :, : layout.image_offset].clone()
+        logits = harness.model.model(torch.tensor([[*given, *shown]]), attention_mask=pairs).logits
+    logits = logits[0, -len(wanted) :, : layout.image_offset].clone()
     logits[:, list(layout.text_ids.never)] = -torch.inf
     logp = logits.log_softmax(-1)
     return [float(logp[i, wanted[i]]) for i in masked]
@@ -105,6 +106,25 @@ def test_a_likelihood_is_the_estimate_that_is_meant():
     assert likelihood(harness, "The ", "cat")[0] == found
 
 
+def test_a_likelihood_of_blocks_shows_no_block_those_behind_it():
+    """Blocks of two: each given what comes before it, which has not seen it."""
+    harness = HarnessModel("debug", mc_num=400, device="cpu", sees_ahead=False, block_length=2)
+    given, wanted = harness._pair("The ", "cats")
+    assert len(wanted) == 5
+    exact = 0.0
+    for start in (0, 2, 4):
+        block = range(start, min(start + 2, 5))
+        before = [*given, *wanted[:start]]
+        level = torch.tensor([0] * len(given) + [1 + i // 2 for i in range(block.stop)])
+        pairs = (level[:, None] >= level[None])[None]
+        for k in range(1, len(block) + 1):
+            masks = list(itertools.combinations(range(len(block)), k))
+            for mask in masks:
+                found = conditionals(harness, before, wanted[start : block.stop], mask, pairs)
+                exact += len(block) / k * sum(found) / len(masks) / len(block)
+    assert likelihood(harness, "The ", "cats")[0] == pytest.approx(exact, rel=0.03)
+
+
 def test_tokens_of_a_pair_are_those_of_the_whole_text(harness):
     prompts = harness.model.prompts
     for context, continuation in [("a b", " c"), ("a b ", "c"), ("", "c"), ("a\n\n", "b")]:
@@ -119,6 +139,9 @@ def test_the_likeliest_continuation_is_found_out_if_asked():
     (answer,) = harness.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
     assert likelihood(harness, context, answer)[1] is True
     assert likelihood(harness, context, answer[:-1] + ("a" if answer[-1] != "a" else "b"))[1] is False
+    blocks = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu", sees_ahead=False, block_length=4)
+    (answer,) = blocks.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
+    assert likelihood(blocks, context, answer)[1] is True
 
 
 def test_a_long_text_is_scored_piece_by_piece_each_token_once(harness, monkeypatch):

@@ -13,7 +13,7 @@ import torch
 from mmada.errors import InputError
 from mmada.prompt import Hole
 from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
-from mmada.sampling import fast_text
+from mmada.sampling import fast_text, named_cache
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Begun, Draft, Drawn, Engine, EngineError, ExpiredError, Failed, Order, Preview, Words, Written
 from mmada.serve.scheduler import BusyError, ClosedError
@@ -104,6 +104,22 @@ def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
     served.engine.start()
     served.submit(*(Order(request=request) for request in mixture))
     assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(len(mixture))), mixture, strict=True))
+    served.engine.stop()
+
+
+def test_little_room_for_caches_changes_nothing_but_the_time(debug):
+    recipe = debug.planner.text_recipe(block_length=8, sees_ahead=False, cache=named_cache("prefix"))
+    requests = [ChatRequest(f"hello {i}", recipe=recipe, seed=i) for i in range(5)]
+    alone_tokens = debug.planner.job(requests[0]).num_kept
+    assert alone_tokens == len(debug.planner.job(requests[0]).canvas)
+    served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
+    served.submit(*(Order(request=request) for request in requests))
+    sizes = []
+    kept = type(served.engine._scheduler).round
+    served.engine._scheduler.round = lambda now: (found := kept(served.engine._scheduler, now), sizes.append(len(found.tickets)))[0]
+    served.engine.start()
+    assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(5)), requests, strict=True))
+    assert max(sizes) == 2
     served.engine.stop()
 
 

@@ -14,13 +14,13 @@ from mmada.serve import scheduler
 from mmada.serve.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, Scheduler, Ticket
 
 
-def make(*, max_queue: int = 100, max_round_tokens: int = 100) -> Scheduler:
-    return Scheduler(max_queue=max_queue, max_round_tokens=max_round_tokens)
+def make(*, max_queue: int = 100, max_round_tokens: int = 100, max_kept_tokens: int = 100) -> Scheduler:
+    return Scheduler(max_queue=max_queue, max_round_tokens=max_round_tokens, max_kept_tokens=max_kept_tokens)
 
 
-def submit(scheduler: Scheduler, num_tokens: int, *, priority: int = 0, deadline: float = 1e9) -> Ticket:
+def submit(scheduler: Scheduler, num_tokens: int, num_kept: int = 0, *, priority: int = 0, deadline: float = 1e9) -> Ticket:
     (ticket,) = scheduler.submit(1, now=0.0, deadline=deadline, priority=priority)
-    scheduler.resize(ticket, num_tokens)
+    scheduler.resize(ticket, num_tokens, num_kept)
     return ticket
 
 
@@ -50,6 +50,48 @@ def test_what_is_above_the_budget_runs_alone():
     assert s.round(0.0).tickets == (large,)
     s.finish(large, 0.0)
     assert s.round(0.0).tickets == (small,)
+
+
+def test_what_keeps_something_begins_when_there_is_room_for_it():
+    s = make(max_kept_tokens=100)
+    a, b, c, d = (submit(s, 1, kept) for kept in (60, 50, 30, 0))
+    assert s.round(0.0).tickets == (a, d)  # c would fit, but must not go before b, which would never begin
+    assert s.num_kept == 60
+    assert s.round(0.0).tickets == (a, d)
+    s.remove(a)
+    assert s.num_kept == 0
+    assert s.round(1.0).tickets == (b, c, d)
+    s.resize(b, 1)  # its second half keeps nothing
+    e = submit(s, 1, 70)
+    assert s.round(2.0).tickets == (b, c, d, e)
+    assert s.num_kept == 100
+
+
+def test_what_keeps_more_than_the_budget_runs_when_nothing_else_is_kept():
+    s = make(max_kept_tokens=100)
+    small, large = submit(s, 1, 10), submit(s, 1, 500)
+    assert s.round(0.0).tickets == (small,)
+    s.finish(small, 0.0)
+    assert s.round(0.0).tickets == (large,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 80), st.integers(1, 9), st.integers(-1, 1)), min_size=1, max_size=30),
+    st.randoms(),
+)
+def test_what_is_kept_stays_within_its_budget_and_everybody_finishes(jobs, chance):
+    s = make(max_kept_tokens=100)
+    left = {submit(s, tokens, kept, priority=priority): rounds for tokens, kept, rounds, priority in jobs}
+    for now in range(1000):
+        for ticket in s.round(now).tickets:
+            left[ticket] -= 1
+            if not left[ticket] or chance.random() < 0.05:
+                s.finish(ticket, now)
+        assert s.num_kept <= 100
+        if not len(s):
+            break
+    assert not len(s)
 
 
 def test_what_is_not_planned_is_not_scheduled():

@@ -77,6 +77,20 @@ def test_the_next_stage_starts_from_the_model_of_the_last(finished, tmp_path):
         assert torch.equal(tensor, before[name])
 
 
+def test_a_run_that_goes_on_from_another_meets_other_examples(finished, tmp_path):
+    first, again, after = (build_task(config(tmp_path, model=model)) for model in ({}, {}, {"start": str(finished / "model")}))
+    for flow in ("draw", "text", "sums"):
+        prompts = [[sample.prompt or sample.pieces for sample in _taken(job.plan.sources[flow])] for job in (first, again, after)]
+        assert prompts[0] == prompts[1]
+        assert not set(prompts[0]) & set(prompts[2])
+        held_out = [[sample.prompt or sample.pieces for sample in _taken(job.held_out[flow])] for job in (first, after)]
+        assert held_out[0] == held_out[1]
+
+
+def _taken(rows):
+    return rows.samples.take(range(8))
+
+
 def test_lora_writes_adapter_and_merged_model(finished, tmp_path):
     run(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}, lora={"rank": 2}))
     out = tmp_path / "run" / "model"

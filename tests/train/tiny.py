@@ -18,7 +18,7 @@ from mmada.train.loop import Loop, train
 from mmada.train.optim import Optim
 from mmada.train.seeds import integer
 from mmada.train.source import EmojiSamples, FlowRows
-from mmada.train.stages import STAGES
+from mmada.train.stages import DRILLS, STAGES
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.vocab import VocabLayout
@@ -49,7 +49,7 @@ JOINT = {
 def stage(*names, batch=8, **changes):
     """The flows of our mixed stage but the smallest, thinking and drawing as joint rows, or those named, in a small batch."""
     mixcot = STAGES["mixcot"]
-    chosen = [flow for flow in mixcot.flows if (flow.name in names if names else flow.name != "find")]
+    chosen = [flow for flow in mixcot.flows if (flow.name in names if names else flow.task not in DRILLS)]
     flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in chosen)
     settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, "block_length": 16, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)

@@ -8,7 +8,7 @@
 
     objects -> scenes -> split -> chooser       what there is, how it looks, what is held out, and choices that respect it
     spec -> grammar                             meaning <-> sentence
-    questions, knowledge, arithmetic, drawing, reasoning -> tasks -> verify
+    questions, knowledge, arithmetic, drawing, reasoning -> tasks -> verify, drills
 
 Training examples (split="train") never contain a combination that is held out, test examples (split="test") always do: split.py.
 Artwork: Noto Emoji and Twemoji, see ATTRIBUTION.md.
@@ -16,6 +16,7 @@ Artwork: Noto Emoji and Twemoji, see ATTRIBUTION.md.
 
 from mmada.data.emoji.arithmetic import gsm_symbolic
 from mmada.data.emoji.chooser import Chooser
+from mmada.data.emoji.drills import drill
 from mmada.data.emoji.example import Example, Meta, Task
 from mmada.data.emoji.grammar import canonical, caption, drawing_prompt, paraphrase, parse
 from mmada.data.emoji.objects import STYLES, EmojiObject, objects, sprite
@@ -28,7 +29,6 @@ from mmada.data.emoji.tasks import (
     Kind,
     combinations_of,
     description,
-    find,
     held_out_in,
     interview,
     lookup,
@@ -64,7 +64,7 @@ __all__ = [
     "combinations_of",
     "description",
     "drawing_prompt",
-    "find",
+    "drill",
     "gsm_symbolic",
     "held_out_in",
     "implies",

@@ -11,7 +11,7 @@ the held-out numbers of apples in pictures. `gsm_symbolic` adapts a harder set o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -20,7 +20,7 @@ from mmada.data.emoji.example import Example, Meta
 from mmada.data.emoji.split import HELD_OUT_SHARE, Combination, Split, Templates, stable_hash
 from mmada.errors import InputError, MissingDependencyError
 
-__all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "gsm_symbolic"]
+__all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "expression_of", "gsm_symbolic", "steps_in_a_row"]
 
 MAX_VALUE = 20
 _MAX_DRAWS = 40
@@ -40,6 +40,7 @@ _OPENINGS = Templates(
     "{n} keeps {a} {i} in a drawer.",
     "{n} gets {a} {i} as a present.",
     "Today {n} counts {a} {i}.",
+    "{n} wakes up one morning with {a} {i}.",
 )
 _PRODUCTS = Templates(
     "opening *",
@@ -52,6 +53,7 @@ _PRODUCTS = Templates(
     "{n} gets {a} letters with {b} {i} in each.",
     "On each of {a} shelves {n} has {b} {i}.",
     "{n} makes {a} piles of {b} {i}.",
+    "In a box {n} finds {a} packs with {b} {i} each.",
 )
 _EVENTS: Mapping[str, Templates] = {
     "+": Templates(
@@ -79,6 +81,7 @@ _EVENTS: Mapping[str, Templates] = {
         "Later {n} throws {b} {i} away.",
         "{n} lends {b} {i} to {m}.",
         "{n} hides {b} {i} and cannot find them again.",
+        "Then {n} lets {b} of them fall, and they break.",
     ),
     "*": Templates(
         "event *",
@@ -160,6 +163,7 @@ _COMPUTE = Templates(
     "Solve: {e}",
     "What do you get for {e}?",
     "Please evaluate {e}.",
+    "Work out how much {e} is.",
 )
 TABLES = (
     _OPENINGS,
@@ -235,6 +239,19 @@ def _start(c: Chooser) -> int:
     return c.between(2, MAX_VALUE)
 
 
+def steps_in_a_row(c: Chooser, num_steps: int) -> list[Step]:
+    """Steps of an expression that is worked out from left to right: a product only at the start."""
+    steps = [_product(c) if c.chance(0.25) else _next_step(c, _start(c), {"+": 0.5, "-": 0.5})]
+    while len(steps) < num_steps:
+        steps.append(_next_step(c, steps[-1].result, {"+": 0.5, "-": 0.5}))
+    return steps
+
+
+def expression_of(steps: Sequence[Step]) -> str:
+    """ "14 - 9 + 6" """
+    return " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
+
+
 class _Story:
     """Clauses and steps of a word problem, which grow together."""
 
@@ -303,12 +320,8 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
 
 def _expression(c: Chooser) -> Example:
     """One to three operations in a row; a product only at the start, so that they are worked out from left to right."""
-    num_steps = c.between(1, 3)
-    steps = [_product(c) if c.chance(0.25) else _next_step(c, _start(c), {"+": 0.5, "-": 0.5})]
-    while len(steps) < num_steps:
-        steps.append(_next_step(c, steps[-1].result, {"+": 0.5, "-": 0.5}))
-    expression = " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
-    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression), steps)
+    steps = steps_in_a_row(c, c.between(1, 3))
+    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression_of(steps)), steps)
 
 
 ARITHMETIC: Mapping[str, Callable[[Chooser], Example]] = {

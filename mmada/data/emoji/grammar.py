@@ -104,6 +104,7 @@ DRAW_FRAMES = Templates(
     "Show me {}.",
     "I want to see {}.",
     "I would like a picture with {}.",
+    "Let me have a picture of {}.",
     "Create an image of {}.",
     "Generate a picture of {}.",
     "Could you paint {} for me?",
@@ -128,6 +129,7 @@ CAPTION_FRAMES = Templates(
     "The image contains {}.",
     "Here we have {}.",
     "What we see is {}.",
+    "Here one sees {}.",
 )
 TABLES = (DRAW_FRAMES, CAPTION_FRAMES)
 

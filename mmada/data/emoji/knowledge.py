@@ -15,7 +15,7 @@ from mmada.data.emoji.example import Example, Meta
 from mmada.data.emoji.objects import CATEGORY_PLURALS, PARENT_CATEGORY, SHAPES, EmojiObject, article, objects
 from mmada.data.emoji.split import Templates
 
-__all__ = ["KNOWLEDGE", "TABLES"]
+__all__ = ["KNOWLEDGE", "TABLES", "recalled"]
 
 _CATEGORY = Templates(
     "category",
@@ -29,6 +29,7 @@ _CATEGORY = Templates(
     "Under which heading would you list {a_thing}?",
     "{a_thing} is an example of what?",
     "Classify {a_thing}.",
+    "Classify {a_thing} for me, please.",
 )
 _IS_A = Templates(
     "is a",
@@ -51,6 +52,7 @@ _ODD = Templates(
     "Of {things}, which does not fit?",
     "Name the one that does not fit: {things}.",
     "{things}: which is the odd one?",
+    "Of these, which is different: {things}?",
 )
 _CLUE = Templates(
     "riddle",
@@ -74,6 +76,7 @@ _KEYWORD = Templates(
     "Choose what belongs to {word}: {things}.",
     "Someone says {word}. Is it about {things}?",
     "Which is closer to {word}: {things}?",
+    "Which goes better with {word}: {things}?",
 )
 TABLES = (_CATEGORY, _IS_A, _ODD, _CLUE, _KEYWORD)
 
@@ -107,6 +110,18 @@ def _lineage(thing: EmojiObject) -> str:
     """What is to be recalled of an object: "banana is a fruit, a fruit is a food"."""
     parent = PARENT_CATEGORY.get(thing.category)
     return f"{thing.name} is {_a(thing.category)}" + (f", {_a(thing.category)} is {_a(parent)}" if parent else "")
+
+
+def recalled(thing: EmojiObject) -> tuple[tuple[str, str], ...]:
+    """What is known of an object, in the words of thoughts: what is given, and what follows, as in "banana is", " a fruit"."""
+    facts = [(f"{thing.name} ->", f" {thing.colour}")] if thing.colour else []
+    if thing.category not in (*SHAPES, "thing"):
+        facts += [(f"{thing.name} is", f" {_a(thing.category)}"), (thing.name, f" {thing.kingdom}")]
+        if thing.kingdom != thing.category:
+            facts.append((f"{_a(thing.category)} is", f" {_a(thing.kingdom)}"))
+    if thing.clue:
+        facts += [(f"{thing.clue} is", f" {_a(thing.name)}")]
+    return tuple(facts)
 
 
 def _category(c: Chooser) -> Example:

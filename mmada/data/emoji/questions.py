@@ -127,6 +127,7 @@ _WHAT_AT = Templates(
     "Tell me what is {place}.",
     "What does the image show {place}?",
     "Look {place}: what is there?",
+    "Look at the picture: what is {place}?",
 )
 _COLOUR_OF = Templates(
     "colour of",

@@ -61,6 +61,7 @@ _REST = Templates(
     "Make it {total} things in all: {ref} plus {ones}.",
     "I want to see {total} things, {ref} and otherwise {ones}.",
     "Draw {ref} and enough {ones} to get {total} things.",
+    "Draw {ref} plus {ones}, {total} things in all.",
 )
 _CHANGE = Templates(
     "change",
@@ -73,6 +74,7 @@ _CHANGE = Templates(
     "We see {before}. Now {change}. Draw what we see then.",
     "Draw this: there {are} {before}, but {change}.",
     "In the picture there {are} {before}. {change}. Draw it after that.",
+    "There {are} {before}. Now {change}. The result is your picture.",
 )
 _SUM = Templates(
     "sum",
@@ -132,6 +134,7 @@ _TINT = Templates(
     "Take the color of {source} and draw {things} in it.",
     "Which color has {source}? Draw {things} in that color.",
     "Make {things} of the color that {source} has.",
+    "Draw {things} colored like {source}.",
 )
 TABLES = (_MORE, _TIMES, _REST, _CHANGE, _SUM, _OPPOSITE, _SWAP, _CLUE, _TINT)
 

@@ -55,6 +55,13 @@ def test_a_tenth_is_held_out(kind: str) -> None:
     assert 0.07 < share < 0.13
 
 
+def test_a_held_out_paraphrase_says_nothing_in_words_that_are_never_trained() -> None:
+    """A network that learns to read here cannot know a word that it never met."""
+    words = {text: set(re.findall("[A-Za-z]+", re.sub("{.*?}", " ", text))) for table in TEMPLATES.values() for text in table.options}
+    trained = set().union(*(words[text] for table in TEMPLATES.values() for text in table.trained))
+    assert [(text, words[text] - trained) for table in TEMPLATES.values() for text in table.held_out if words[text] - trained] == []
+
+
 def test_what_is_always_trained() -> None:
     for name in NAMES:
         assert not is_held_out(("number", name, "1"))

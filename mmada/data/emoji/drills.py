@@ -1,0 +1,114 @@
+"""One skill by the dozen: texts with gaps, all of which are learnt at once. What fills a gap follows from the words before it.
+
+    find   top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
+    tally  cats: top left dog | 0|, top right cat | 1|, bottom left dog | 1|                which names are what is counted, and how many so far
+    sums   14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
+    facts  bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
+
+Thoughts have two or three such places in a row of a hundred tokens, a drill has a dozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from itertools import accumulate, chain
+
+import numpy as np
+
+from mmada.data.emoji.arithmetic import expression_of, steps_in_a_row
+from mmada.data.emoji.chooser import Chooser, DeadEndError
+from mmada.data.emoji.knowledge import recalled
+from mmada.data.emoji.objects import CATEGORY_PLURALS, objects
+from mmada.data.emoji.scenes import Scene
+from mmada.data.emoji.split import Split, is_held_out
+from mmada.data.emoji.tasks import FEWEST_ITEMS, picture, sample_task
+from mmada.errors import InputError, suggest
+
+__all__ = ["DRILLS", "drill"]
+
+Facts = list[tuple[str, str]]
+"""What is given, and what follows from it."""
+
+_NUM_SUMS = 10
+_NUM_STEPS = {1: 0.4, 2: 0.4, 3: 0.2}
+_NUM_FACTS = 8
+
+
+def _find(c: Chooser, split: Split) -> Facts:
+    """Different things and where they are; each is asked for twice."""
+    cells = dict(c.shuffled(picture(c.rng, split).cells.items()))
+    if len(set(cells.values())) < len(cells) or len(cells) < FEWEST_ITEMS:
+        raise DeadEndError
+    lead = ", ".join(f"{cell} {name}" for cell, name in cells.items())
+    asked = c.shuffled([*cells.items(), *cells.items()])
+    return [(f"{', ' if i else f'{lead}. '}{name} is", f" {cell}") for i, (cell, name) in enumerate(asked)]
+
+
+def _tally(c: Chooser, split: Split) -> Facts:
+    """A list, and what is counted along in it: a thing that is there or is not, or a category.
+
+    Once a row: in a list that stood there again for each, names would be found everywhere but where they are asked for.
+    """
+    scene = sample_task("understand", c.rng, split).scene if c.chance(0.5) else picture(c.rng, split)
+    if scene is None or len(scene.items) < FEWEST_ITEMS - 1:
+        raise DeadEndError
+    asked, ones = _asked(c, scene)
+    names = list(scene.cells.values())
+    numbers = accumulate(int(name in ones) for name in names)
+    return [
+        (f"{', ' if i else f'{asked}: '}{cell} {name}", f" {number}")
+        for i, (cell, name, number) in enumerate(zip(scene.cells, names, numbers, strict=True))
+    ]
+
+
+def _asked(c: Chooser, scene: Scene) -> tuple[str, set[str]]:
+    """What is counted, in words, and the names in the scene that are it."""
+    if c.chance(0.25):
+        of_scene = {category for name in scene.counts for category in (objects()[name].category, objects()[name].kingdom)} - {"thing"}
+        category = c.pick(sorted(of_scene) if of_scene and c.chance(0.7) else list(CATEGORY_PLURALS))
+        return CATEGORY_PLURALS[category], {name for name in scene.counts if objects()[name].is_a(category)}
+    name = c.pick(list(scene.counts)) if c.chance(0.6) else c.absent(scene, related=c.chance(0.5))
+    return (objects()[name].plural if c.chance(0.5) else name), {name}
+
+
+def _sums(c: Chooser, split: Split) -> Facts:
+    """Expressions of one step to three, without what is between.
+
+    With single steps alone an operand tells which results it never has: those of the steps that are held out.
+    """
+    rows = [steps_in_a_row(c, c.weighted(_NUM_STEPS)) for _ in range(_NUM_SUMS)]
+    if split == "test" and not any(is_held_out(step.combination) for steps in rows for step in steps):
+        raise DeadEndError
+    return [(f"{', ' if i else ''}{expression_of(steps)} =", f" {steps[-1].result}") for i, steps in enumerate(rows)]
+
+
+@cache
+def _recalled() -> tuple[tuple[str, str, str], ...]:
+    """Name of a thing, and what is recalled of it: given words, words that follow."""
+    return tuple((thing.name, *fact) for thing in objects().values() for fact in recalled(thing))
+
+
+def _facts(c: Chooser, split: Split) -> Facts:
+    """About things that may be named together; the same on either side of the split."""
+    facts: list[tuple[str, str, str]] = []
+    while len(facts) < _NUM_FACTS:
+        fact = c.pick(_recalled())
+        if c.allows_beside(fact[0], {name for name, *_ in facts} - {fact[0]}):
+            facts.append(fact)
+    return [(f"{', ' if i else ''}{given}", learnt) for i, (_, given, learnt) in enumerate(facts)]
+
+
+DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {"find": _find, "tally": _tally, "sums": _sums, "facts": _facts}
+"""Skill -> what makes an example of it."""
+
+
+def drill(skill: str, rng: np.random.Generator, split: Split = "train") -> tuple[str, ...]:
+    """One example of a skill: given and learnt pieces of a text in turn. Raises InputError if the skill is unknown."""
+    if skill not in DRILLS:
+        raise InputError(f"skill={skill!r} is unknown: {suggest(skill, DRILLS)}")
+    while True:
+        try:
+            return tuple(chain.from_iterable(DRILLS[skill](Chooser(rng, "expression" if split == "test" else None), split)))
+        except DeadEndError:
+            continue
