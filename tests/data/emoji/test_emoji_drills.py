@@ -116,5 +116,5 @@ def test_facts_are_those_of_the_table_of_objects() -> None:
 def test_the_same_state_gives_the_same_drill_and_an_unknown_skill_is_named() -> None:
     for skill in DRILLS:
         assert drill(skill, np.random.default_rng(3)) == drill(skill, np.random.default_rng(3))
-    with pytest.raises(InputError, match="skill='tallly' is unknown.*tally"):
+    with pytest.raises(InputError, match=r"skill='tallly' is unknown.*tally"):
         drill("tallly", np.random.default_rng(0))
