@@ -112,7 +112,8 @@ class EmojiSamples:
             return told
         if self.task == "lookup":
             return (lookup(rng, self.split),)
-        assert self.task not in DRILLS  # those are pieces of a text, made by `take`
+        # Drills are pieces of a text, made by `take`.
+        assert self.task in ("text", "understand", "draw", "reason_draw")
         return (sample_task(self.task, rng, self.split),)
 
     def _interview(self, rng: np.random.Generator) -> tuple[Example, ...]:
