@@ -1,4 +1,4 @@
-"""Every error that the package raises on purpose.
+"""The errors that most of the package raises on purpose.
 
     MMaDAError
     ├── InputError (also ValueError)       a bad argument: names it, its value and the remedy

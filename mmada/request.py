@@ -109,7 +109,7 @@ class DrawRequest:
 
     size      (height, width) in pixels
     image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
-    mask      where to draw, non-black; as large as `image`; everything in tokens that it touches
+    mask      where to draw, light; as large as `image`; everything in tokens that it touches
     extend    (left, top, right, bottom) pixels to add around `image` and draw
     """
 

@@ -1,7 +1,6 @@
 """Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
 
     python scripts/embed.py runs/emoji/tokenizer/model mmada-emoji-tokenizer
-    python scripts/embed.py runs/emoji/base/model mmada-emoji-base
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
 
 Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A

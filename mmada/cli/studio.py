@@ -24,6 +24,7 @@ def studio(
     api_key: Annotated[
         list[str] | None, typer.Option(envvar="MMADA_API_KEY", help="A key that the page asks for; better set in the environment.")
     ] = None,
+    cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -43,6 +44,7 @@ def studio(
         {"name": name or default_name(model), "api_keys": tuple(api_key or ())},
         host=host,
         port=port,
+        cache=cache,
         image_tokenizer=image_tokenizer,
         device=device,
         dtype=dtype,

@@ -3,7 +3,7 @@
 problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates,
            thoughts that failed their verifier or go round in circles)
 lengths    quantiles of the tokens that are given, learnt as text, learnt as image, and of whole rows
-contexts   how many rows are longer than 256, 512, … tokens
+contexts   how many rows are longer than 128, 256, … tokens
 previews   what will be masked, in words: the canvas of a few records, as training and sampling see it
 
 Memory: about 250 bytes a record and 150 a picture, however long they are.
@@ -119,7 +119,7 @@ def check_records(
     """Read every record once.
 
     num_image_tokens  codes of an image; images that are codes already keep theirs
-    context, room     limits of a row and of the text to learn, in tokens (records.to_canvas); None: no limit
+    context, room     limits of a row and of the text to learn, in tokens (rows.to_canvas); None: no limit
     open_images       decode every image: finds missing and corrupt ones, and takes the longest
     limit             problems that are listed; all are counted
     """

@@ -138,7 +138,7 @@ class _Draft:
 class Form:
     """How the objects of a source become records.
 
-    adapter  a name of ADAPTERS; "record" is the form at the top of this file
+    adapter  a name of ADAPTERS; "record" is the form at the top of records.py
     rename   field of the adapter -> the source's own: "txt", "json.prompt", "jpg|png|webp" (the first that is there)
     meta     what is said of records that say nothing about it themselves
     Raises InputError if the adapter, or a field of it, is unknown.
@@ -325,7 +325,7 @@ def _meta(value: object, default: Meta, draft: _Draft) -> Meta:
 def _check_task(
     task: Task, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
 ) -> None:
-    """The table at the top of this file."""
+    """The table at the top of records.py."""
     draws = task in ("draw", "reason_draw")
     given = [picture for turn in turns for picture in turn.pictures]
     if draws and (len(turns) != 1 or turns[0].role != "user"):

@@ -134,7 +134,7 @@ class Source:
     """None: what the path's ending says (`format_of`)"""
     adapter: str = "record"
     rename: Mapping[str, str] = field(default_factory=dict)
-    """field of the adapter -> field of the source (records.Form)"""
+    """field of the adapter -> field of the source (forms.Form)"""
     images: str | None = None
     """folder that image paths start from, from the root of the recipe; None: that of the file"""
     split: str = "train"

@@ -3,7 +3,7 @@
     manifest.json         image tokenizer, size and way of fitting, text layout; input; counts, sizes and sha256 of the files
     00000.jsonl           records, their images named "codes:ROW"
     00000.codes.npy       (images, N) uint16 codes in raster order; int32 if there are more than 65536 codes
-    00000.index.npy       (records, 4) int64: start of the line; tokens given, to learn as text, to learn as image (records.Lengths)
+    00000.index.npy       (records, 4) int64: start of the line; tokens given, to learn as text, to learn as image (rows.Lengths)
     00000.dropped.jsonl   what was left out and why, a line each; only if there is anything
 
 A shard holds what became of `shard_size` records of the input: an interrupted run goes on at the next shard, and ends with the same
@@ -231,7 +231,7 @@ def write_shards(
     """Encode the images of all records and write shards, or go on with what an interrupted call began.
 
     source       the input in words; a run is resumed only if it is the same
-    context      split texts that are learnt as they are into rows of at most so many tokens (records.split_text); None: leave them
+    context      split texts that are learnt as they are into rows of at most so many tokens (rows.split_text); None: leave them
     shard_size   records of the input for each shard; what an interruption costs
     batch_size   images encoded together
     num_threads  that read images

@@ -8,7 +8,7 @@ scheduler.py  whose turn it is: plain records, no tensors
 engine.py     one thread that runs rounds: one denoising step of every request whose turn it is, in one forward pass
 stream.py     what of a growing text may be sent, append-only
 replies.py    outcomes -> bodies and events
-http.py       the application: routes, keys, limits, errors
+http.py       the application: routes, errors, and the process; guard.py  keys, origins, sizes of bodies; calls.py  an order and who waits for it
 metrics.py    Prometheus
 web/          the studio: static files, at /
 """

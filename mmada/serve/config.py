@@ -29,7 +29,7 @@ class ServeConfig:
     """seconds in which a body must have arrived, else 408"""
     max_body_bytes: int = 20 * 2**20
     max_image_pixels: int = 2**24
-    """of an image that is sent; its size is read from the header before anything is decoded"""
+    """of all images of a request together; sizes are read from the headers before anything is decoded"""
     max_images: int = 16
     """images in one request"""
     max_prompt_chars: int = 65536

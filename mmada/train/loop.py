@@ -44,7 +44,7 @@ class Loop:
     accumulate: int = 1
     """micro-batches that a global batch is split into on each process"""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """autocast of the forward pass; weights stay float32"""
+    """autocast of the forward pass; weights keep model.dtype"""
     compile: bool = False
     """torch.compile each block, once for all shapes"""
     checkpointing: bool = False
@@ -54,8 +54,9 @@ class Loop:
     log_every: int = 10
     eval_every: int = 500
     sample_every: int = 1000
+    """in steps, as eval_every; 0: never"""
     save_every: int = 500
-    """in steps; 0: at the end only"""
+    """0: at the end only"""
     keep: int = 2
     """saves kept"""
     max_minutes: float = 0.0

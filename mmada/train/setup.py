@@ -165,7 +165,7 @@ def _emoji(
 def _records(
     config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split
 ) -> dict[Topic, Samples]:
-    """The user's own records, sorted by task; those that do not fit rooms and context are left out."""
+    """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is."""
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}

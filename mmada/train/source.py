@@ -245,7 +245,7 @@ class FlowRows:
         return fitting[int(which * len(fitting))] if spare else fitting[0]
 
     def _dialogue(self, messages: Sequence[Message], answer: str, thinks: bool) -> str:
-        """Turns and answer as one ready-made text, in the published format (mmada.md 2.2, 3.8)."""
+        """Turns and answer as one ready-made text, in the published format."""
         style = self.prompts.style
         end = "<|eot_id|>" if style.separator == "token" else "<eot_id>"
         turns = [

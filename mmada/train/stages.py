@@ -17,7 +17,7 @@
     weight        of a scored position: 1, 1/p, or 1/(p a) with a = maskable positions of the row, fill included
     normaliser    what a flow's sum of weight * nll is divided by, summed over the whole global batch (train/step.py)
 
-The published stages are here with their own odd choices (mmada.md 5.1-5.5); tests/train compares their losses with recorded numbers.
+The published stages are here with their own odd choices (docs/parity.md); tests/train compares their losses with recorded numbers.
 """
 
 from __future__ import annotations
@@ -324,7 +324,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             ),
             batch=90,
             steps=1_000,
-            optim=replace(_MUON, decay=0.15),  # short: the next stage goes on at the peak
+            optim=replace(_MUON, decay=0.15),  # short: the next stage goes on with high rates
         ),
         Stage(
             name="mixcot",
@@ -332,17 +332,17 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_DRAW, share=28, coefficient=2.0),
                 replace(_LOOK, share=10, think=0.75, answer_weight=2.0),
                 replace(_INTERVIEW, share=2, restore=0.5, coefficient=0.3),
-                replace(_TEXT, share=13, think=0.75, answer_weight=2.0),
+                replace(_TEXT, share=18, think=0.75, answer_weight=2.0),
                 replace(_PLAN, share=3, coefficient=0.3),
                 replace(_MAKE, share=1, coefficient=0.2),
-                replace(_READ, share=2, coefficient=0.25),
-                replace(_LOOKUP, share=2, coefficient=0.25),
+                replace(_READ, share=1, coefficient=0.1),
+                replace(_LOOKUP, share=1, coefficient=0.1),
                 replace(_FIND, share=1, coefficient=0.05),
-                replace(_TALLY, share=20, coefficient=0.5),
-                replace(_SUMS, share=8, coefficient=0.5),
+                replace(_TALLY, share=18, coefficient=0.5),
+                replace(_SUMS, share=6, coefficient=0.3),
                 replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=91,
+            batch=90,
             steps=11_000,
             # Half the rates of the stages before: at twice as much, drawing loses within 100 steps what it gained in 300 (docs/decisions.md).
             optim=replace(_MUON, lr=7.5e-4, matrix_lr=0.005, weight_decay=0.1, decay=0.4),

@@ -2,6 +2,7 @@
 
     model.safetensors, optimizer*.bin, random_states_*    written by accelerate, sharded where the weights are
     ema.safetensors                                       averaged weights, float32
+    experience-RANK.pt                                    of reinforcement learning: an unfinished round
     progress.json                                         steps done and other counters; written last
 
 A save goes to a directory with another name, is forced to the disk, and is renamed: a directory called step-* is complete,

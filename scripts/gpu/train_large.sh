@@ -11,7 +11,7 @@
 #
 # On one machine runs/large/* keeps the exact state, and the same command resumes from there. A checkpoint alone has no moments of the
 # optimizer: a run that starts from one warms up again, and its schedule begins anew.
-# Needs the package with its training extra (pip install -e '.[train]') and runs/emoji/tokenizer/model or the built-in image tokenizer.
+# Needs the package with its training extra (pip install -e '.[train]'); the image tokenizer is the built-in one.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 stage=$1 minutes=$2 target=$3 start=${4:-}

@@ -1,8 +1,11 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    14 - 9 = 5; 5 + 6 = 11
+    think    14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
     answer   11
+
+Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
+learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
 
 A story is an opening, some events and a question; a comparison brings in a second person. Each clause is a template with its
 operation, so a story and its steps grow together. Nouns of stories are no objects of the world: "three apples" in a story must not meet
@@ -197,6 +200,25 @@ class Step:
     def __str__(self) -> str:
         return f"{self.left} {self.operation} {self.right} = {self.result}"
 
+    @property
+    def counted(self) -> str:
+        """The step with each number on the way, and how many there were: "8 + 3: 9 1 10 2 11 3 = 11".
+
+        A sum is counted up from the larger number; a difference down from the first, or up from the second to the first, whichever is
+        shorter ("14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5"); a product in steps of the larger factor ("3 * 5: 5 1 10 2 15 3 = 15").
+        """
+        low, high = sorted((self.left, self.right))
+        if self.operation == "*":
+            start, by, number = 0, high, low
+        elif self.operation == "+":
+            start, by, number = high, 1, low
+        elif self.right <= self.result:
+            start, by, number = self.left, -1, self.right
+        else:
+            start, by, number = self.right, 1, self.result
+        way = "".join(f" {start + by * i} {i}" for i in range(1, number + 1))
+        return f"{self.left} {self.operation} {self.right}:{way} = {self.result}"
+
 
 _OPERATIONS: Mapping[str, float] = {"+": 0.4, "-": 0.4, "*": 0.2}
 _TIMES_TABLE = 9
@@ -292,7 +314,9 @@ class _Story:
 
 def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step]) -> Example:
     meta = Meta(stated=tuple(step.combination for step in steps), templates=tuple(c.templates))
-    return Example(task="text", kind=kind, prompt=prompt, think="; ".join(map(str, steps)), answer=str(steps[-1].result), meta=meta)
+    return Example(
+        task="text", kind=kind, prompt=prompt, think="; ".join(step.counted for step in steps), answer=str(steps[-1].result), meta=meta
+    )
 
 
 def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:

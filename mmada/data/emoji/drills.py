@@ -1,11 +1,11 @@
-"""One skill by the dozen: texts with gaps, all of which are learnt at once. What fills a gap follows from the words before it.
+"""One skill at a time: texts with gaps, all of which are learnt at once. What fills a gap follows from the words before it.
 
     find   top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
     tally  cats: top left dog | 0|, top right cat | 1|, bottom left dog | 1|                which names are what is counted, and how many so far
     sums   14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
     facts  bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
 
-Thoughts have two or three such places in a row of a hundred tokens, a drill has a dozen.
+A thought has two or three such places in a row of a hundred tokens; a drill has one in every five.
 """
 
 from __future__ import annotations

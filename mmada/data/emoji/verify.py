@@ -1,6 +1,6 @@
 """Exact verifiers: is a text answer right, and does a picture show what was asked for?
 
-    reading = read_answer("<think> top left dog; dog 1 -> 1</think> 1")     state "thought", think and answer apart
+    reading = read_answer("<think> top left dog 1</think> 1")     state "thought", think and answer apart
     is_correct(example, reading.answer)                                     by value for numbers, by meaning for captions
     spec.satisfies(example.spec, {"top left": "dog"})                       by what a classifier saw in the cells
 

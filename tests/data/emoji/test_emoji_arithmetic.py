@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from mmada.data.emoji import Example, gsm_symbolic, objects, sample
-from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES
+from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES, Step
 from mmada.errors import InputError, MissingDependencyError
 
-STEP = re.compile(r"(\d+) ([-+*]) (\d+) = (\d+)")
+STEP = re.compile(r"(\d+) ([-+*]) (\d+):((?: \d+ \d+)*) = (\d+)")
 EXAMPLES = 1500
 
 
 def steps_of(example: Example) -> list[tuple[int, str, int, int]]:
     assert example.think is not None
-    return [(int(a), operation, int(b), int(c)) for a, operation, b, c in STEP.findall(example.think)]
+    return [(int(a), operation, int(b), int(c)) for a, operation, b, _, c in STEP.findall(example.think)]
 
 
 @pytest.mark.parametrize(("kind", "num_steps"), [("arithmetic1", 1), ("arithmetic2", 2), ("arithmetic3", 3)])
@@ -40,8 +40,48 @@ def test_steps_are_true_and_follow_from_the_story(kind: str, num_steps: int) -> 
             known.append(result)
             operations.add(operation)
         assert example.answer == str(steps[-1][3])
-        assert example.think == "; ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
+        assert example.think == "; ".join(step.group() for step in STEP.finditer(example.think))
     assert operations == {"+", "-", "*"}
+
+
+def test_steps_are_counted_out_one_number_after_the_other() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(300):
+        for a, operation, b, way, c in STEP.findall(sample("expression", rng).think or ""):
+            left, right, result = int(a), int(b), int(c)
+            numbers, counts = [int(n) for n in way.split()[::2]], [int(n) for n in way.split()[1::2]]
+            assert counts == list(range(1, len(counts) + 1))
+            if operation == "*":
+                assert numbers == [max(left, right) * n for n in counts]
+                assert len(counts) == min(left, right)
+                assert numbers[-1] == result
+            elif operation == "+":
+                assert numbers == [max(left, right) + n for n in counts]
+                assert [max(left, right), *numbers][-1] == result
+                assert len(counts) == min(left, right)
+            elif right <= left - right:
+                assert numbers == [left - n for n in counts]
+                assert [left, *numbers][-1] == result
+                assert len(counts) == right
+            else:
+                assert numbers == [right + n for n in counts]
+                assert [right, *numbers][-1] == left
+                assert len(counts) == result
+
+
+@pytest.mark.parametrize(
+    ("step", "counted"),
+    [
+        (Step(8, "+", 3), "8 + 3: 9 1 10 2 11 3 = 11"),
+        (Step(0, "+", 5), "0 + 5: = 5"),
+        (Step(14, "-", 3), "14 - 3: 13 1 12 2 11 3 = 11"),
+        (Step(14, "-", 9), "14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5"),
+        (Step(13, "-", 13), "13 - 13: = 0"),
+        (Step(3, "*", 5), "3 * 5: 5 1 10 2 15 3 = 15"),
+    ],
+)
+def test_a_step_that_is_counted_out(step: Step, counted: str) -> None:
+    assert step.counted == counted
 
 
 def test_expressions_have_their_usual_value() -> None:
