@@ -216,7 +216,11 @@ class Engine:
         self._stopping = False
         self._lives: dict[int, _Live] = {}
         self._thread = threading.Thread(target=self._run, name="mmada-engine", daemon=True)
-        self.metrics = Metrics(num_running=lambda: self._scheduler.num_running, num_waiting=lambda: self._scheduler.num_waiting)
+        self.metrics = Metrics(
+            num_running=lambda: self._scheduler.num_running,
+            num_waiting=lambda: self._scheduler.num_waiting,
+            cache_bytes=lambda: self._scheduler.num_kept * bytes_per_token,
+        )
 
     # For other threads.
 
@@ -342,7 +346,7 @@ class Engine:
     def _evaluate(self, lives: Sequence[_Live]) -> list[Tensor | None]:
         """Logits for each; None for those that failed. If all together fail, each is tried alone, so that one cannot spoil the others."""
         queries = [live.denoising.inputs() for live in lives if live.denoising is not None]
-        self.metrics.evaluated.inc(sum(stop - start for query in queries for start, stop in query.spans))
+        self.metrics.evaluated.inc(sum(stop - start for query in queries for start, stop in query.windows or query.spans))
         try:
             return list(self._denoiser(queries))
         except Exception as error:  # whatever a device raises, out of memory above all

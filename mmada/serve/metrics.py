@@ -16,11 +16,12 @@ _SHARES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 class Metrics:
     """Counters, gauges and histograms; `kind` is chat, fill or draw, `outcome` finished, cancelled, failed, expired or refused."""
 
-    def __init__(self, *, num_running: Callable[[], float], num_waiting: Callable[[], float]) -> None:
+    def __init__(self, *, num_running: Callable[[], float], num_waiting: Callable[[], float], cache_bytes: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
         Gauge("mmada_generations_running", "Generations in the last round", registry=r).set_function(num_running)
         Gauge("mmada_generations_waiting", "Generations that wait for their turn", registry=r).set_function(num_waiting)
+        Gauge("mmada_cache_bytes", "Keys and values that generations keep, or will fill", registry=r).set_function(cache_bytes)
         self.generations = Counter("mmada_generations", "Generations by how they ended", ["kind", "outcome"], registry=r)
         self.rounds = Counter("mmada_rounds", "Denoising rounds", registry=r)
         self.blocks = Counter("mmada_blocks", "Blocks of tokens that were finished; the rate is blocks per second", registry=r)

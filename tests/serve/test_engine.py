@@ -115,11 +115,12 @@ def test_little_room_for_caches_changes_nothing_but_the_time(debug):
     served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
     served.submit(*(Order(request=request) for request in requests))
     sizes = []
-    kept = type(served.engine._scheduler).round
-    served.engine._scheduler.round = lambda now: (found := kept(served.engine._scheduler, now), sizes.append(len(found.tickets)))[0]
+    choose = served.engine._scheduler.round
+    served.engine._scheduler.round = lambda now: (found := choose(now), sizes.append(len(found.tickets)))[0]
     served.engine.start()
     assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(5)), requests, strict=True))
     assert max(sizes) == 2
+    assert served.metric("mmada_cache_bytes") == 0
     served.engine.stop()
 
 

@@ -157,7 +157,7 @@ def test_200_mixed_requests(server, debug, picture):
     assert not wrong
 
     after = server.settled()
-    assert after["mmada_generations_running"] == after["mmada_generations_waiting"] == 0
+    assert after["mmada_generations_running"] == after["mmada_generations_waiting"] == after["mmada_cache_bytes"] == 0
     cancelled = sum(
         value - before.get(name, 0) for name, value in after.items() if name.startswith("mmada_generations_total") and "cancelled" in name
     )
