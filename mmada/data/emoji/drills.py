@@ -1,7 +1,7 @@
 """One skill at a time: texts with gaps, all of which are learnt at once. What fills a gap follows from the words before it.
 
     find   top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
-    tally  cats: top left dog | 0|, top right cat | 1|, bottom left dog | 1|                which names are what is counted, and how many so far
+    tally  How many cats are there? top left dog | 0|, top right cat | 1|, ...              which names are what is asked for, and how many so far
     sums   14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
     facts  bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
 
@@ -10,19 +10,19 @@ A thought has two or three such places in a row of a hundred tokens; a drill has
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from itertools import accumulate, chain
+from itertools import chain
 
 import numpy as np
 
 from mmada.data.emoji.arithmetic import expression_of, steps_in_a_row
 from mmada.data.emoji.chooser import Chooser, DeadEndError
 from mmada.data.emoji.knowledge import recalled
-from mmada.data.emoji.objects import CATEGORY_PLURALS, objects
-from mmada.data.emoji.scenes import Scene
+from mmada.data.emoji.objects import objects
 from mmada.data.emoji.split import Split, is_held_out
-from mmada.data.emoji.tasks import FEWEST_ITEMS, picture, sample_task
+from mmada.data.emoji.tasks import FEWEST_ITEMS, picture, sample
 from mmada.errors import InputError, suggest
 
 __all__ = ["DRILLS", "drill"]
@@ -30,6 +30,9 @@ __all__ = ["DRILLS", "drill"]
 Facts = list[tuple[str, str]]
 """What is given, and what follows from it."""
 
+_COUNTED = {"count": 0.4, "presence": 0.3, "count_category": 0.15, "compare": 0.1, "total": 0.05}
+"""Kinds whose thoughts count while they list."""
+_NUMBERS = re.compile(r"(?<=[a-z])((?: \d)+)(?=, |$)")
 _NUM_SUMS = 10
 _NUM_STEPS = {1: 0.4, 2: 0.4, 3: 0.2}
 _NUM_FACTS = 8
@@ -46,30 +49,11 @@ def _find(c: Chooser, split: Split) -> Facts:
 
 
 def _tally(c: Chooser, split: Split) -> Facts:
-    """A list, and what is counted along in it: a thing that is there or is not, or a category.
-
-    Once a row: in a list that stood there again for each, names would be found everywhere but where they are asked for.
-    """
-    scene = sample_task("understand", c.rng, split).scene if c.chance(0.5) else picture(c.rng, split)
-    if scene is None or len(scene.items) < FEWEST_ITEMS - 1:
-        raise DeadEndError
-    asked, ones = _asked(c, scene)
-    names = list(scene.cells.values())
-    numbers = accumulate(int(name in ones) for name in names)
-    return [
-        (f"{', ' if i else f'{asked}: '}{cell} {name}", f" {number}")
-        for i, (cell, name, number) in enumerate(zip(scene.cells, names, numbers, strict=True))
-    ]
-
-
-def _asked(c: Chooser, scene: Scene) -> tuple[str, set[str]]:
-    """What is counted, in words, and the names in the scene that are it."""
-    if c.chance(0.25):
-        of_scene = {category for name in scene.counts for category in (objects()[name].category, objects()[name].kingdom)} - {"thing"}
-        category = c.pick(sorted(of_scene) if of_scene and c.chance(0.7) else list(CATEGORY_PLURALS))
-        return CATEGORY_PLURALS[category], {name for name in scene.counts if objects()[name].is_a(category)}
-    name = c.pick(list(scene.counts)) if c.chance(0.6) else c.absent(scene, related=c.chance(0.5))
-    return (objects()[name].plural if c.chance(0.5) else name), {name}
+    """A question that is thought about by counting along, and its thought, of which the numbers are learnt."""
+    example = sample(c.weighted(_COUNTED), c.rng, split)
+    listed = (example.think or "").split("; ")[0]
+    pieces = _NUMBERS.split(f"{example.prompt} {listed}")
+    return list(zip(pieces[::2], pieces[1::2], strict=False))
 
 
 def _sums(c: Chooser, split: Split) -> Facts:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mmada.data.emoji import drill, is_held_out, objects
+from mmada.data.emoji.arithmetic import MAX_VALUE
 from mmada.data.emoji.drills import DRILLS
 from mmada.data.emoji.objects import CATEGORY_PLURALS, article
 from mmada.data.emoji.scenes import BOXES
@@ -44,43 +45,55 @@ def test_what_is_found_is_where_the_list_says(split: Split) -> None:
 def test_what_is_counted_along_is_what_was_asked_for(split: Split) -> None:
     rng = np.random.default_rng(16)
     asked_of = Counter[str]()
-    for _ in range(120):
-        asked, listing = "".join(drill("tally", rng, split)).split(": ")
-        entries = [entry(item.rpartition(" ")[0]) for item in listing.split(", ")]
-        numbers = [int(item.rpartition(" ")[2]) for item in listing.split(", ")]
-        category = CATEGORIES.get(asked) if asked not in PLURALS else None
-        name = PLURALS.get(asked, asked)
-        is_one = [objects()[thing].is_a(category) if category else thing == name for _, thing in entries]
-        assert numbers == np.cumsum(is_one).tolist()
-        asked_of["category" if category else "present" if any(is_one) else "absent"] += 1
-    total = sum(asked_of.values())
-    assert all(asked_of[kind] > 0.15 * total for kind in ("category", "present", "absent")), asked_of
+    for _ in range(400):
+        pieces = drill("tally", rng, split)
+        first, *others = pieces[::2]
+        cell = r"(?:(?:top|bottom) (?:left|right)|center|left|right|top|bottom)"
+        found = re.fullmatch(rf"(.*?[?.!a-z]) ({cell} [a-z -]+?)", first)
+        assert found is not None, first
+        question, entry_text = found.groups()
+        names = [entry(text.removeprefix(", "))[1] for text in (entry_text, *others)]
+        numbers = [[int(n) for n in piece.split()] for piece in pieces[1::2]]
+        if len(numbers[0]) == 2 or numbers == [[n] for n in range(1, len(names) + 1)]:
+            asked_of["compare" if len(numbers[0]) == 2 else "all"] += 1  # everything may also be what is there alone
+            continue
+        # The longest noun of the question is what is asked for: a name in either number, or a category.
+        nouns = {noun: thing.name for thing in objects().values() for noun in (thing.name, thing.plural)} | CATEGORIES
+        found_nouns = [noun for noun in nouns if re.search(rf"\b{noun}\b", question)]
+        noun = nouns[max(found_nouns, key=len)]
+        is_one = [name == noun or (noun not in objects() and objects()[name].is_a(noun)) for name in names]
+        assert [n for (n,) in numbers] == np.cumsum(is_one).tolist(), pieces
+        asked_of["category" if noun not in objects() else "present" if any(is_one) else "absent"] += 1
+    assert all(asked_of[kind] > 20 for kind in ("category", "present", "absent", "compare")), asked_of
 
 
-def test_no_two_names_of_a_training_list_are_held_out_together() -> None:
+def test_no_two_names_of_facts_are_held_out_together() -> None:
     rng = np.random.default_rng(17)
-    for skill in ("tally", "facts"):
-        for _ in range(60):
-            text = "".join(drill(skill, rng))
-            words = re.sub("|".join(sorted(map(re.escape, CATEGORIES), key=len, reverse=True)), "", text) if skill == "tally" else ""
-            parts = re.split(r"[;:,] ", words)
-            names = {PLURALS.get(part, part) for part in parts} | {entry(p.rpartition(" ")[0])[1] for p in parts if re.search(r"\d$", p)}
-            found = sorted(names & set(objects()))
-            assert not any(is_held_out(("pair", *pair)) for pair in combinations(found, 2)), text
+    for _ in range(60):
+        given = [piece.removeprefix(", ").removesuffix(" ->").removesuffix(" is") for piece in drill("facts", rng)[::2]]
+        named = sorted(set(given) & set(objects()))
+        assert not any(is_held_out(("pair", *pair)) for pair in combinations(named, 2))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_sums_are_right_and_on_their_side_of_the_split(split: Split) -> None:
     rng = np.random.default_rng(18)
     operations = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+    lengths = Counter[int]()
     for _ in range(40):
         held_out = 0
-        for step in "".join(drill("sums", rng, split)).split(", "):
-            expression, result = step.split(" = ")
-            left, operation, right = expression.split(" ")
-            assert operations[operation](int(left), int(right)) == int(result)
-            held_out += is_held_out(("expression", expression))
+        for part in "".join(drill("sums", rng, split)).split(", "):
+            expression, result = part.split(" = ")
+            first, *rest = expression.split(" ")
+            value = int(first)
+            for operation, right in zip(rest[::2], rest[1::2], strict=True):
+                held_out += is_held_out(("expression", f"{value} {operation} {right}"))
+                value = operations[operation](value, int(right))
+                assert 0 <= value <= MAX_VALUE
+            assert value == int(result)
+            lengths[len(rest) // 2] += 1
         assert (held_out > 0) == (split == "test")
+    assert all(lengths[n] > 40 for n in (1, 2, 3))
 
 
 def test_facts_are_those_of_the_table_of_objects() -> None:
