@@ -41,7 +41,7 @@ class Sample:
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
     interview            the same; the answers of earlier turns are learnt too
     described, lookup    the same, of a scene that is told instead of seen
-    find, tally, ...     pieces of a text; every second one is learnt (stages.DRILLS)
+    find, conclude, ...  pieces of a text; every second one is learnt (stages.DRILLS)
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
     """

@@ -38,12 +38,12 @@ from mmada.train.optim import Optim
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
 Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "tally", "sums", "facts", "draw", "reason_draw"]
+Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "facts", "draw", "reason_draw"]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
-DRILLS = ("find", "tally", "sums", "facts")
+DRILLS = ("find", "conclude", "sums", "facts")
 """Tasks whose samples are texts with gaps (data.emoji.drills)."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
@@ -233,7 +233,7 @@ _LOOKUP = replace(_TEXT, name="lookup", task="lookup")
 _FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.1)
 """Nothing but places of names, all asked for at once. To find a word by what it says is a skill that comes suddenly, after about a hundred
 thousand examples among few others: hence a stage `words` before the others (docs/decisions.md)."""
-_TALLY = replace(_FIND, name="tally", task="tally")
+_CONCLUDE = replace(_FIND, name="conclude", task="conclude")
 _SUMS = replace(_FIND, name="sums", task="sums")
 _FACTS = replace(_FIND, name="facts", task="facts")
 """What an answer stands or falls with, and has a token or two of in a thought of thirty: whether a name is the one asked for, one step of
@@ -318,11 +318,11 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_READ, share=2, coefficient=0.25),
                 replace(_LOOKUP, share=6, coefficient=0.5),
                 replace(_FIND, share=2, coefficient=0.1),
-                replace(_TALLY, share=20, coefficient=0.5),
+                replace(_CONCLUDE, share=30, coefficient=0.5),
                 replace(_SUMS, share=8, coefficient=0.5),
                 replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=90,
+            batch=100,
             steps=1_000,
             optim=replace(_MUON, decay=0.15),  # short: the next stage goes on with high rates
         ),
@@ -338,11 +338,11 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_READ, share=1, coefficient=0.1),
                 replace(_LOOKUP, share=1, coefficient=0.1),
                 replace(_FIND, share=1, coefficient=0.05),
-                replace(_TALLY, share=18, coefficient=0.5),
+                replace(_CONCLUDE, share=40, coefficient=1.0),
                 replace(_SUMS, share=6, coefficient=0.3),
                 replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=90,
+            batch=112,
             steps=11_000,
             # Half the rates of the stages before: at twice as much, drawing loses within 100 steps what it gained in 300 (docs/decisions.md).
             optim=replace(_MUON, lr=7.5e-4, matrix_lr=0.005, weight_decay=0.1, decay=0.4),

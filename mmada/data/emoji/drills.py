@@ -1,9 +1,9 @@
 """One skill at a time: texts with gaps, all of which are learnt at once. What fills a gap follows from the words before it.
 
-    find   top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
-    tally  How many cats are there? top left dog | 0|, top right cat | 1|, ...              which names are what is asked for, and how many so far
-    sums   14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
-    facts  bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
+    find      top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
+    conclude  How many cats are there? top left dog | 0|, top right cat | 1|, ...              what thoughts conclude from what they list
+    sums      14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
+    facts     bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
 
 A thought has two or three such places in a row of a hundred tokens; a drill has one in every five.
 """
@@ -30,9 +30,26 @@ __all__ = ["DRILLS", "drill"]
 Facts = list[tuple[str, str]]
 """What is given, and what follows from it."""
 
-_COUNTED = {"count": 0.4, "presence": 0.3, "count_category": 0.15, "compare": 0.1, "total": 0.05}
-"""Kinds whose thoughts count while they list."""
-_NUMBERS = re.compile(r"(?<=[a-z])((?: \d)+)(?=, |$)")
+_COUNTS = r"(?<=[a-z])(?: \d)+(?=,|;|$)"
+_CONCLUSIONS: Mapping[str, tuple[float, re.Pattern[str]]] = {
+    kind: (weight, re.compile(pattern))
+    for kind, weight, pattern in (
+        ("count", 4, _COUNTS),
+        ("presence", 3, _COUNTS),
+        ("count_category", 2, _COUNTS),
+        ("total", 0.5, _COUNTS),
+        ("compare", 2.5, _COUNTS + r"| \d [<>=] \d"),
+        ("contents", 2.5, r"(?<=[;,]) [a-z -]+ \d(?=,|$)"),
+        ("where", 1, r"(?<= is) [a-z ]+$"),
+        ("what_at", 1, r"(?<= is) [a-z -]+$"),
+        ("colour", 1, r"(?<= is) [a-z -]+(?= ->)|(?<=->) [a-z]+$"),
+        ("relation", 2, r"(?<= is) [a-z]+(?=,| ->)|(?<=->) [a-z]+$"),
+        ("is_a", 1, r"(?<=->) [a-z]+$"),
+        ("odd_one_out", 1, r"(?<=;) [a-z -]+(?= differs)"),
+    )
+}
+"""Kind of question -> how often it is asked, and what of its thought follows from the rest."""
+_LEARNT_SHARE = 0.8
 _NUM_SUMS = 10
 _NUM_STEPS = {1: 0.4, 2: 0.4, 3: 0.2}
 _NUM_FACTS = 8
@@ -48,12 +65,25 @@ def _find(c: Chooser, split: Split) -> Facts:
     return [(f"{', ' if i else f'{lead}. '}{name} is", f" {cell}") for i, (cell, name) in enumerate(asked)]
 
 
-def _tally(c: Chooser, split: Split) -> Facts:
-    """A question that is thought about by counting along, and its thought, of which the numbers are learnt."""
-    example = sample(c.weighted(_COUNTED), c.rng, split)
-    listed = (example.think or "").split("; ")[0]
-    pieces = _NUMBERS.split(f"{example.prompt} {listed}")
-    return list(zip(pieces[::2], pieces[1::2], strict=False))
+def _conclude(c: Chooser, split: Split) -> Facts:
+    """A question and its thought; of what follows from the rest, the most is learnt, and some is given for the others to follow from."""
+    kind = c.weighted({kind: weight for kind, (weight, _) in _CONCLUSIONS.items()})
+    example = sample(kind, c.rng, split)
+    facts: Facts = []
+    given = f"{example.prompt} "
+    place = 0
+    thought = example.think or ""
+    for match in _CONCLUSIONS[kind][1].finditer(thought):
+        given += thought[place : match.start()]
+        place = match.end()
+        if c.chance(_LEARNT_SHARE):
+            facts.append((given, match.group()))
+            given = ""
+        else:
+            given += match.group()
+    if not facts:
+        raise DeadEndError
+    return facts
 
 
 def _sums(c: Chooser, split: Split) -> Facts:
@@ -83,7 +113,7 @@ def _facts(c: Chooser, split: Split) -> Facts:
     return [(f"{', ' if i else ''}{given}", learnt) for i, (_, given, learnt) in enumerate(facts)]
 
 
-DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {"find": _find, "tally": _tally, "sums": _sums, "facts": _facts}
+DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {"find": _find, "conclude": _conclude, "sums": _sums, "facts": _facts}
 """Skill -> what makes an example of it."""
 
 

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from mmada.data.emoji import drill, is_held_out, objects
+from mmada.data.emoji import Example, drill, drills, is_held_out, objects, tasks
 from mmada.data.emoji.arithmetic import MAX_VALUE
 from mmada.data.emoji.drills import DRILLS
-from mmada.data.emoji.objects import CATEGORY_PLURALS, article
+from mmada.data.emoji.objects import article
 from mmada.data.emoji.scenes import BOXES
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 
 SPLITS: list[Split] = ["train", "test"]
-PLURALS = {thing.plural: thing.name for thing in objects().values()}
-CATEGORIES = {plural: category for category, plural in CATEGORY_PLURALS.items()}
-
-
-def entry(text: str) -> tuple[str, str]:
-    """Cell and name of "top left dog"."""
-    cell = max((cell for cell in BOXES if text.startswith(f"{cell} ")), key=len)
-    return cell, text.removeprefix(f"{cell} ")
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -42,29 +35,44 @@ def test_what_is_found_is_where_the_list_says(split: Split) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_what_is_counted_along_is_what_was_asked_for(split: Split) -> None:
+def test_what_is_concluded_is_what_the_thought_of_a_question_says(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Example] = []
+    original = tasks.sample
+
+    def sample(kind: str, rng: np.random.Generator, split: Split) -> Example:
+        made.append(original(kind, rng, split))
+        return made[-1]
+
+    monkeypatch.setattr(drills, "sample", sample)
     rng = np.random.default_rng(16)
-    asked_of = Counter[str]()
-    for _ in range(400):
-        pieces = drill("tally", rng, split)
-        first, *others = pieces[::2]
-        cell = r"(?:(?:top|bottom) (?:left|right)|center|left|right|top|bottom)"
-        found = re.fullmatch(rf"(.*?[?.!a-z]) ({cell} [a-z -]+?)", first)
-        assert found is not None, first
-        question, entry_text = found.groups()
-        names = [entry(text.removeprefix(", "))[1] for text in (entry_text, *others)]
-        numbers = [[int(n) for n in piece.split()] for piece in pieces[1::2]]
-        if len(numbers[0]) == 2 or numbers == [[n] for n in range(1, len(names) + 1)]:
-            asked_of["compare" if len(numbers[0]) == 2 else "all"] += 1  # everything may also be what is there alone
-            continue
-        # The longest noun of the question is what is asked for: a name in either number, or a category.
-        nouns = {noun: thing.name for thing in objects().values() for noun in (thing.name, thing.plural)} | CATEGORIES
-        found_nouns = [noun for noun in nouns if re.search(rf"\b{noun}\b", question)]
-        noun = nouns[max(found_nouns, key=len)]
-        is_one = [name == noun or (noun not in objects() and objects()[name].is_a(noun)) for name in names]
-        assert [n for (n,) in numbers] == np.cumsum(is_one).tolist(), pieces
-        asked_of["category" if noun not in objects() else "present" if any(is_one) else "absent"] += 1
-    assert all(asked_of[kind] > 20 for kind in ("category", "present", "absent", "compare")), asked_of
+    learnt: dict[str, Counter[str]] = {}
+    for _ in range(600):
+        pieces = drill("conclude", rng, split)
+        example = made[-1]
+        whole = f"{example.prompt} {example.think}"
+        assert whole.startswith("".join(pieces))
+        assert pieces[0].startswith(example.prompt)  # of the question itself nothing is learnt
+        assert all(piece.startswith(" ") and piece != " " for piece in pieces[1::2])
+        learnt.setdefault(example.kind, Counter()).update(pieces[1::2])
+    numbers, cells, names, yes_no = set("01234"), set(BOXES), set(objects()), {"yes", "no"}
+    expected: dict[str, Callable[[str], bool]] = {
+        "count": numbers.__contains__,
+        "presence": numbers.__contains__,
+        "count_category": numbers.__contains__,
+        "total": numbers.__contains__,
+        "compare": lambda text: re.fullmatch(r"\d \d|\d [<>=] \d", text) is not None,
+        "contents": lambda text: text[:-2] in names and text[-1] in numbers,
+        "where": cells.__contains__,
+        "what_at": (names | {"nothing"}).__contains__,
+        "colour": (names | cells | {str(thing.colour) for thing in objects().values()}).__contains__,
+        "relation": ({"left", "right", "top", "bottom"} | yes_no).__contains__,
+        "is_a": yes_no.__contains__,
+        "odd_one_out": names.__contains__,
+    }
+    assert set(learnt) == set(expected)
+    for kind, found in learnt.items():
+        assert [text for text in found if not expected[kind](text.strip())] == [], kind
+        assert len(found) > 1, kind
 
 
 def test_no_two_names_of_facts_are_held_out_together() -> None:
@@ -129,5 +137,5 @@ def test_facts_are_those_of_the_table_of_objects() -> None:
 def test_the_same_state_gives_the_same_drill_and_an_unknown_skill_is_named() -> None:
     for skill in DRILLS:
         assert drill(skill, np.random.default_rng(3)) == drill(skill, np.random.default_rng(3))
-    with pytest.raises(InputError, match=r"skill='tallly' is unknown.*tally"):
-        drill("tallly", np.random.default_rng(0))
+    with pytest.raises(InputError, match=r"skill='sum' is unknown.*sums"):
+        drill("sum", np.random.default_rng(0))
