@@ -18,7 +18,7 @@ demo: setup
 	mkdir -p $(OUT)
 	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
 	$(BIN)/mmada ask $(OUT)/drawing.png "how many red hearts?" --model $(MODEL) --think
-	$(BIN)/mmada chat "Tom has 3 apples and buys 4. How many has he?" --model $(MODEL) --think --trace $(OUT)/answer.gif
+	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --trace $(OUT)/answer.gif
 
 test: setup
 	$(BIN)/python -m pytest -n 2

@@ -30,7 +30,7 @@ def chat(
 ) -> None:
     """Talk to the model; /help inside a conversation lists what it can do.
 
-    mmada chat "Tom has 3 apples and buys 4. How many has he?" --think
+    mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --think
     """
     from mmada.cli.session import load, watched
     from mmada.errors import InputError

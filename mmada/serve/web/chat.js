@@ -5,10 +5,10 @@ import { element, find, numberOf, pictureOf, problem, scrubber, setValue, takePi
 import { spansOf, splitDraft, textOf } from "./tokens.js";
 
 const EXAMPLES = [
-  { text: "Tom has 3 apples and buys 4. How many has he?", think: true },
-  { text: "how many cats?", picture: "cats.png", think: false },
+  { text: "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?", think: true },
+  { text: "how many cats?", picture: "cats.png", think: true },
   { text: "What colour is the background?", picture: "cats.png", think: false },
-  { text: "What is 4 * 3?", think: false },
+  { text: "What is 4 * 3?", think: true },
 ];
 
 export class Chat {
