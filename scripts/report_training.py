@@ -1,8 +1,10 @@
 """What the training of the built-in models took: minutes, tokens per second, and the share of the machine's matrix rate.
 
     python scripts/report_training.py -o docs/results/training.json      # after the runs of configs/emoji, on the same machine
+    python scripts/report_training.py mixcot --after runs/emoji/first runs/emoji/second -o docs/results/training.json
 
-A run that is not here (no metrics.jsonl in its directory) keeps what the file says of it already, with the machine that it was made on.
+Runs that are not named, or not here (no metrics.jsonl in their directory), keep what the file says of them already, with the machine that
+they were made on. --after names runs of the same stage that the named one went on from: steps, tokens and minutes are of all together.
 
 Rate of a run: floating-point operations that the loss and its gradient need, over the seconds of training (batches and optimizer
 included; evaluation, samples and saves not). Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the attention of
@@ -16,6 +18,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,14 +65,20 @@ def operations_per_token(task: DiffusionTask) -> float:
     return total / tokens
 
 
-def run(name: str, config: TrainConfig, environment: dict[str, Any]) -> dict[str, Any]:
+def read(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def run(name: str, config: TrainConfig, earlier: Sequence[Path], environment: dict[str, Any]) -> dict[str, Any]:
     with (Path(config.out) / "config.yaml").open(encoding="utf-8") as stream:
         precision = yaml.safe_load(stream)["loop"]["precision"]
-    lines = [json.loads(line) for line in (Path(config.out) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    last = [line for line in lines if "seconds" in line][-1]
+    lines = read(Path(config.out))
+    pieces = [[line for line in read(path) if "seconds" in line][-1] for path in (*earlier, Path(config.out))]
+    last = {key: sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds")}
     found = {
         "command": f"mmada train configs/emoji/{name}.yaml" + (" loop.precision=bf16" if precision == "bf16" else ""),
         "steps": last["step"],
+        "pieces": [piece["step"] for piece in pieces],
         "tokens": last["tokens"],
         "minutes": round(last["seconds"] / 60, 1),
         "tokens_per_second": round(last["tokens"] / last["seconds"], 1),
@@ -91,14 +100,20 @@ def run(name: str, config: TrainConfig, environment: dict[str, Any]) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="runs to report, all by default")
+    parser.add_argument("--after", nargs="+", type=Path, default=[], help="directories of runs that the named one went on from")
     parser.add_argument("--out", "-o", type=Path, required=True)
     args = parser.parse_args()
+    if unknown := set(args.names) - set(CONFIGS):
+        parser.error(f"unknown runs {sorted(unknown)}; known are {', '.join(CONFIGS)}")
+    if args.after and len(args.names) != 1:
+        parser.error("--after belongs to one run; name it")
     before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     environment, runs = report.environment(" ".join(["python", *sys.argv])), {}
     for name in CONFIGS:
         config = load(Path("configs/emoji") / f"{name}.yaml")
-        if (Path(config.out) / "metrics.jsonl").exists():
-            runs[name] = run(name, config, environment)
+        if name in (args.names or CONFIGS) and (Path(config.out) / "metrics.jsonl").exists():
+            runs[name] = run(name, config, args.after, environment)
         else:
             runs[name] = {"environment": before["environment"]} | before["runs"][name]
     total = round(sum(found["minutes"] for found in runs.values()), 1)
