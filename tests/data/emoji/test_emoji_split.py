@@ -124,7 +124,7 @@ def combinations_in(example: Example) -> Iterator[Combination]:
     for part in think.split("; "):
         if re.match(CELL + r"\b", part) is None:  # a list of cells counts along, and says how many of something there were so far
             yield from (("number", NAME_OF[noun], number) for noun, number in re.findall(r"\b" + NOUN + r" (\d)\b", part))
-    for left, operation, right in re.findall(r"(\d+) ([-+*]) (\d+) =", think):
+    for left, operation, right in re.findall(r"(\d+) ([-+*]) (\d+)(?: =|:)", think):
         yield "expression", f"{left} {operation} {right}"
     for left, operation, right in re.findall(r"(?<![-+*] )(?<!\d)(\d+) ([-+*]) (\d+)", example.prompt):
         yield "expression", f"{left} {operation} {right}"
