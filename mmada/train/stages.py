@@ -38,7 +38,9 @@ from mmada.train.optim import Optim
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
 Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal["text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "facts", "draw", "reason_draw"]
+Task: TypeAlias = Literal[
+    "text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "facts", "draw", "reason_draw"
+]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 

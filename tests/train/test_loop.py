@@ -60,10 +60,18 @@ def test_accumulation_equals_one_large_batch(tmp_path):
 def two(tmp_path_factory):
     """Two processes have trained: with DDP, then with FSDP2."""
     out = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    with socket.socket() as first, socket.socket() as second:
+        for free in (first, second):
+            free.bind(("127.0.0.1", 0))
+        port, next_port = (str(free.getsockname()[1]) for free in (first, second))
+    env = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "NEXT_PORT": next_port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+    }
     env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     code = "import sys; from tests.train import tiny; tiny.main('rank', sys.argv[1])"
     ranks = [

@@ -115,7 +115,7 @@ def shard_next_run():
     """The next run of this process uses FSDP2. accelerate offers it on GPUs only, so they are what it is told this is."""
     torch.distributed.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)
-    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + 1)
+    os.environ["MASTER_PORT"] = os.environ["NEXT_PORT"]
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
     os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
     PartialState(cpu=True)
