@@ -192,7 +192,7 @@ class Engine:
     planner   turns requests into jobs
     denoiser  evaluates queries; called by the engine's thread only
     device    where it wants its queries
-    bytes_per_token  of a cache: keys and values of all layers
+    bytes_per_token  of a cache, keys and values of all layers: config.num_kept_values times the size of a number
     """
 
     def __init__(

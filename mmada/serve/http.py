@@ -1,6 +1,6 @@
 """The application: routes, and what goes wrong on them.
 
-    engine = Engine(model.planner, model.denoiser, config, device=model.model.device)
+    engine = Engine(model.planner, model.denoiser, config, device=model.model.device)   # bytes_per_token=..., with a cache
     run(create_app(engine, Reader(model.planner, config, factor=model.image_tokenizer.factor), config), engine, host="127.0.0.1", port=8000)
 
 A client that goes away cancels its generations. Errors have OpenAI's shape and status: 400 what was asked, 401 key, 404 model or

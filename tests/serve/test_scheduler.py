@@ -83,11 +83,11 @@ def test_what_keeps_more_than_the_budget_runs_when_nothing_else_is_kept():
 def test_what_is_kept_stays_within_its_budget_and_everybody_finishes(jobs, chance):
     s = make(max_kept_tokens=100)
     left = {submit(s, tokens, kept, priority=priority): rounds for tokens, kept, rounds, priority in jobs}
-    for now in range(1000):
-        for ticket in s.round(now).tickets:
+    for second in range(1000):
+        for ticket in s.round(second).tickets:
             left[ticket] -= 1
             if not left[ticket] or chance.random() < 0.05:
-                s.finish(ticket, now)
+                s.finish(ticket, second)
         assert s.num_kept <= 100
         if not len(s):
             break

@@ -221,6 +221,7 @@ class Step:
 
 
 _OPERATIONS: Mapping[str, float] = {"+": 0.4, "-": 0.4, "*": 0.2}
+_WITHOUT_PRODUCTS: Mapping[str, float] = {"+": 0.5, "-": 0.5}
 _TIMES_TABLE = 9
 _MAX_FACTOR = 5
 
@@ -263,14 +264,14 @@ def _start(c: Chooser) -> int:
 
 def steps_in_a_row(c: Chooser, num_steps: int) -> list[Step]:
     """Steps of an expression that is worked out from left to right: a product only at the start."""
-    steps = [_product(c) if c.chance(0.25) else _next_step(c, _start(c), {"+": 0.5, "-": 0.5})]
+    steps = [_product(c) if c.chance(0.25) else _next_step(c, _start(c), _WITHOUT_PRODUCTS)]
     while len(steps) < num_steps:
-        steps.append(_next_step(c, steps[-1].result, {"+": 0.5, "-": 0.5}))
+        steps.append(_next_step(c, steps[-1].result, _WITHOUT_PRODUCTS))
     return steps
 
 
 def expression_of(steps: Sequence[Step]) -> str:
-    """ "14 - 9 + 6" """
+    """Steps of a row as they are written, without results: "14 - 9 + 6"."""
     return " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
 
 
