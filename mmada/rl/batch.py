@@ -4,6 +4,9 @@
                Asked(text ids: positions, targets, ...)         the head computes these logits and no others
                Asked(image codes: ...)
 
+    a view     question  t t t t | M t M t                                a row of its own, or, if nothing sees the block behind its own,
+    all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: what stands before, once, and each view's block noised
+
 A batch carries everything that its loss needs, the old and reference log-probabilities included, so that it can be saved and used later.
 """
 
@@ -61,8 +64,8 @@ class Asked:
 class PolicyBatch:
     """One micro-batch of one update.
 
-    tokens (1, T) int64; lengths of the packed rows; levels (T,) int64 of a row's tokens (canvas.Sight), on the CPU, all 0 where
-    all see all
+    tokens (1, T) int64; lengths of the packed rows; levels and places (T,) int64 of their tokens (canvas.Sight), on the CPU; levels are
+    all 0 in a row where all see all
     weight, sequence, token (S,)  as in Evidence
     advantage, length, task, share (R,)
     old, ref    (S,) or None: not computed, or not needed
@@ -72,6 +75,7 @@ class PolicyBatch:
     tokens: Tensor
     lengths: tuple[int, ...]
     levels: Tensor
+    places: Tensor
     asked: tuple[Asked, ...]
     weight: Tensor
     sequence: Tensor
@@ -87,8 +91,8 @@ class PolicyBatch:
 
     @property
     def packing(self) -> Packing:
-        rows = self.levels.split(list(self.lengths))
-        return Packing.of(self.lengths, [Sight(row) if bool(row.any()) else None for row in rows])
+        rows = zip(self.levels.split(list(self.lengths)), self.places.split(list(self.lengths)), strict=True)
+        return Packing.of(self.lengths, [Sight(levels, places) if bool(levels.any()) else None for levels, places in rows])
 
     def to(self, device: torch.device | str) -> PolicyBatch:
         def moved(value: Any) -> Any:
@@ -96,7 +100,7 @@ class PolicyBatch:
 
         asked = tuple(replace(a, **{f.name: moved(getattr(a, f.name)) for f in fields(a)}) for a in self.asked)
         return replace(
-            self, asked=asked, **{f.name: moved(getattr(self, f.name)) for f in fields(self) if f.name not in ("asked", "levels")}
+            self, asked=asked, **{f.name: moved(getattr(self, f.name)) for f in fields(self) if f.name not in ("asked", "levels", "places")}
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,29 +122,32 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
 
     normalisers  (F,) float32, number of rollouts of each task
     """
-    rows = [(r, view, *_tokens(s.part, view, layout.mask_id)) for r, s in enumerate(sequences) for view in s.views]
-    rows.sort(key=lambda row: len(row[2]))  # stable, so that equal batches are equal to the bit
+    rows = [(r, row) for r, s in enumerate(sequences) for row in _rows(s.part, s.views, layout.mask_id)]
+    rows.sort(key=lambda entry: len(entry[1].tokens))  # stable, so that equal batches are equal to the bit
     width = max((len(s.part.field.positions) for s in sequences), default=1)
     groups: dict[IdRange, list[tuple[Tensor, Tensor, Tensor, Tensor]]] = {}
     weights, owners, names = [], [], []
     begin = num_scored = 0
-    for r, view, tokens, first, _ in rows:
+    for r, row in rows:
         part = sequences[r].part
-        slots = (view.weight > 0).nonzero()[:, 0]
-        positions = part.field.positions[slots]
-        place = torch.arange(num_scored, num_scored + len(slots))
-        temperature = torch.full((len(slots),), part.temperature or 1.0, dtype=dtype)
-        found = (positions - first + begin, part.canvas.tokens[positions] - part.field.ids.start, temperature, place)
-        groups.setdefault(part.field.ids, []).append(found)
-        weights.append(view.weight[slots])
-        owners.append(torch.full((len(slots),), r))
-        names.append(r * width + slots)
-        begin, num_scored = begin + len(tokens), num_scored + len(slots)
-    lengths = tuple(len(tokens) for _, _, tokens, *_ in rows)
+        for view, shift in zip(row.views, row.shifts, strict=True):
+            slots = (view.weight > 0).nonzero()[:, 0]
+            positions = part.field.positions[slots]
+            place = torch.arange(num_scored, num_scored + len(slots))
+            temperature = torch.full((len(slots),), part.temperature or 1.0, dtype=dtype)
+            found = (positions + shift + begin, part.canvas.tokens[positions] - part.field.ids.start, temperature, place)
+            groups.setdefault(part.field.ids, []).append(found)
+            weights.append(view.weight[slots])
+            owners.append(torch.full((len(slots),), r))
+            names.append(r * width + slots)
+            num_scored += len(slots)
+        begin += len(row.tokens)
+    lengths = tuple(len(row.tokens) for _, row in rows)
     return PolicyBatch(
-        tokens=torch.cat([tokens for _, _, tokens, *_ in rows])[None] if rows else torch.full((1, 1), layout.bos_id),
+        tokens=torch.cat([row.tokens for _, row in rows])[None] if rows else torch.full((1, 1), layout.bos_id),
         lengths=lengths or (1,),
-        levels=torch.cat([levels for *_, levels in rows]) if rows else torch.zeros(1, dtype=torch.long),
+        levels=torch.cat([row.levels for _, row in rows]) if rows else torch.zeros(1, dtype=torch.long),
+        places=torch.cat([row.places for _, row in rows]) if rows else torch.zeros(1, dtype=torch.long),
         asked=tuple(Asked(ids, *(torch.cat(column) for column in zip(*found, strict=True))) for ids, found in groups.items()),
         weight=torch.cat(weights).to(dtype) if rows else torch.zeros(0, dtype=dtype),
         sequence=torch.cat(owners) if rows else torch.zeros(0, dtype=torch.long),
@@ -154,17 +161,62 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
     )
 
 
-def _tokens(part: Part, view: View, mask_id: int) -> tuple[Tensor, int, Tensor]:
-    """The row of a view, where it begins in the canvas, and the levels of its tokens."""
-    tokens, positions = part.canvas.tokens.clone(), part.field.positions
-    tokens[positions[view.is_masked]] = mask_id
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """tokens, levels, places (L,) of a row, the views that it shows, and for each what is added to a position of the canvas to find it."""
+
+    tokens: Tensor
+    levels: Tensor
+    places: Tensor
+    views: tuple[View, ...]
+    shifts: tuple[int, ...]
+
+
+def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[_Row]:
+    """Views of a text whose blocks see none behind their own share a row, if they hide the same of the question."""
+    in_blocks = not part.is_image and not part.sees_ahead
+    if in_blocks and all(view.given is views[0].given for view in views):
+        return [_joined(part, views, mask_id)] if views else []
+    if in_blocks:
+        return [_joined(part, [view], mask_id) for view in views]
+    return [_alone(part, view, mask_id) for view in views]
+
+
+def _alone(part: Part, view: View, mask_id: int) -> _Row:
+    start, stop = part.canvas.span
+    if view.num_kept < len(part.field.positions):
+        stop = int(part.field.positions[view.num_kept - 1]) + 1
+    places = torch.arange(stop - start)
+    return _Row(_noised(part, view, mask_id)[start:stop], torch.zeros_like(places), places, (view,), (-start,))
+
+
+def _joined(part: Part, views: Sequence[View], mask_id: int) -> _Row:
+    """What stands before the last of the views' blocks, as it is, and behind it the block of each view, noised (canvas.Sight)."""
+    start, first, room = part.canvas.span[0], int(part.field.positions[0]), len(part.field.positions)
+    length = part.block_length or room
+    blocks = [(view.num_kept - 1) // length for view in views]
+    tokens = part.canvas.tokens.clone()
+    if views[0].given is not None:
+        tokens[views[0].given] = mask_id
+    size = first - start + max(blocks) * length
+    most = max(map(blocks.count, blocks))
+    pieces, shifts = [tokens[start : start + size]], []
+    levels, places = [most * block_levels(first - start, size - (first - start), length)], [torch.arange(size)]
+    for i, (view, block) in enumerate(zip(views, blocks, strict=True)):
+        begin, end = first + block * length, first + view.num_kept
+        pieces.append(_noised(part, view, mask_id)[begin:end])
+        # Views of the same block see what comes before it, and do not see each other: each has an odd level of its own.
+        levels.append(torch.full((end - begin,), 2 * most * block + 2 * blocks[:i].count(block) + 1))
+        places.append(torch.arange(begin - start, end - start))
+        shifts.append(size - begin)
+        size += end - begin
+    return _Row(torch.cat(pieces), torch.cat(levels), torch.cat(places), tuple(views), tuple(shifts))
+
+
+def _noised(part: Part, view: View, mask_id: int) -> Tensor:
+    """(L,) the canvas as the view shows it."""
+    tokens = part.canvas.tokens.clone()
+    tokens[part.field.positions[view.is_masked]] = mask_id
     if view.given is not None:
         tokens[view.given] = mask_id
-    start, stop = part.canvas.span
-    if view.num_kept < len(positions):
-        stop = int(positions[view.num_kept - 1]) + 1
-    levels = torch.zeros(stop - start, dtype=torch.long)
-    if not part.sees_ahead and not part.is_image:
-        num_given = int(positions[0]) - start
-        levels = block_levels(num_given, stop - start - num_given, part.block_length or len(positions))
-    return tokens[start:stop], start, levels
+    return tokens

@@ -35,6 +35,7 @@ REWARDS: Mapping[str, str] = {
     "caption": "emoji world: a caption, with half a point if true but incomplete",
     "drawn": "emoji world: the picture satisfies the request",
     "objects": "emoji world: share of objects that picture and request have in common",
+    "likeness": "emoji world: the same, each object as far as its artwork explains it",
     "clip": "CLIPScore of a drawing; scorers.clip names the weights",
     "caption_clip": "CLIPScore of an answer and the picture shown; scorers.clip",
     "pick": "PickScore; scorers.pick",

@@ -136,6 +136,7 @@ def _reward(name: str, plan: TaskPlan, config: RLConfig, planner: Planner, verif
         "caption": lambda: emoji.caption,
         "drawn": lambda: partial(emoji.drawn, verifier=verifier),
         "objects": lambda: partial(emoji.objects_in_common, verifier=verifier),
+        "likeness": lambda: artwork.likeness,
         "clip": lambda: pictures.clip_score(scorers.clip, device=device),
         "caption_clip": lambda: pictures.clip_score(scorers.clip, device=device, caption=True),
         "pick": lambda: pictures.pick_score(scorers.pick, device=device),

@@ -20,7 +20,7 @@ from mmada.prompt import split_thinking
 from mmada.request import ChatRequest, DrawRequest
 from mmada.rl.records import Prompt, Sample
 from mmada.rl.rewards import combine, pictures
-from mmada.rl.rewards.artwork import NOTHING, match
+from mmada.rl.rewards.artwork import NOTHING, likeness, match
 from mmada.rl.rewards.emoji import caption, correct, drawn, objects_in_common
 from mmada.rl.rewards.text import brevity, exact, math_verified, think_format
 from mmada.train.seeds import generator
@@ -161,6 +161,23 @@ def test_drawings_satisfy_or_not():
     samples = [drawing(shown, spec=SceneSpec.of(counts)) for counts in ({"dog": 1, "cat": 1}, {"dog": 2}, {"dog": 1}, {"pig": 1})]
     assert objects_in_common(samples, verifier=match) == pytest.approx([1, 1 / 3, 1 / 2, 0])
     assert drawn([drawing(WHITE, spec=specs[1.0]), drawing(shown), text("x")], verifier=match) == [0.0, None, None]
+
+
+def test_a_drawing_that_falls_apart_is_like_what_was_asked_for_in_part():
+    scene = Scene("single", "white", (Item("dog", "noto", "center", 8, 8, 48),))
+    shown = render(scene)
+    values = []
+    for height in (64, 44, 36):  # rows that are left of it
+        torn = shown.copy()
+        torn[height:] = 255
+        values += likeness([drawing(torn, spec=SceneSpec.of({"dog": 1}))])
+    whole, most, half = values
+    assert whole == pytest.approx(1)
+    assert whole > most > half > 0.2
+    row = Scene("row", "white", (Item("dog", "noto", "left", 0, 16, 24), Item("cat", "noto", "right", 32, 16, 24)))
+    samples = [drawing(render(row), spec=SceneSpec.of(counts)) for counts in ({"dog": 1, "cat": 1}, {"dog": 2}, {"dog": 1}, {"pig": 1})]
+    assert likeness(samples) == pytest.approx([1, 1 / 3, 1 / 2, 0])
+    assert likeness([drawing(WHITE, spec=SceneSpec.of({"dog": 1}))]) == [0]
 
 
 def test_parts_are_weighted_and_kept():

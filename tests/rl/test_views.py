@@ -63,13 +63,39 @@ def test_blocks_of_a_model_that_does_not_see_ahead_are_cut_off(model):
     (views,) = Settings(updates=1).plan(part, generator())
     batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
     prompt = int(part.field.positions[0])
-    assert batch.lengths == (prompt + 4, prompt + 8, prompt + 12)
-    rows = batch.tokens[0].split(list(batch.lengths))
-    clean = part.canvas.tokens
-    for row, view, block in zip(rows, views, blocks_of(part, "block"), strict=True):
-        assert torch.equal(row[: prompt + block.start], clean[: prompt + block.start])  # question and earlier blocks are given
-        assert (row[prompt:] == model.layout.mask_id).tolist() == view.is_masked[: block.num_kept].tolist()
-    assert rows[2][-1] == model.layout.mask_id  # the fill inside the last block
+    assert batch.lengths == (prompt + 8 + 12,)  # question and earlier blocks once, as they are, then each block noised
+    (row,), clean = batch.tokens, part.canvas.tokens
+    assert torch.equal(row[: prompt + 8], clean[: prompt + 8])
+    for noised, view, block in zip(row[prompt + 8 :].split(4), views, blocks_of(part, "block"), strict=True):
+        assert (noised == model.layout.mask_id).tolist() == view.is_masked[block.start : block.num_kept].tolist()
+    assert row[-1] == model.layout.mask_id  # the fill inside the last block
+    assert batch.places[prompt + 8 :].tolist() == list(range(prompt, prompt + 12))
+
+
+def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
+    part = answer(model)
+    views = Settings(name="coupled", updates=1).plan(part, generator())[0]
+    batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
+    (sight,) = batch.packing.sights
+    prompt = int(part.field.positions[0])
+    sees = sight.pairs()[prompt + 8 :]
+    assert len(views) == 6
+    for i in range(6):
+        own, before = range(prompt + 8 + 4 * i, prompt + 12 + 4 * i), range(prompt + 4 * (i // 2))
+        for query in range(4 * i, 4 * i + 4):
+            assert set(sees[query].nonzero()[:, 0].tolist()) == {*own, *before}
+
+
+def test_views_that_hide_different_parts_of_the_question_have_rows_of_their_own(model):
+    part = answer(model)
+    plans = [Settings(name="diffu_grpo", updates=1, prompt_ratio=0.5).plan(part, generator(seed))[0] for seed in (0, 1)]
+    together = collate([Trained(part=part, views=plans[0], advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
+    mixed = collate(
+        [Trained(part=part, views=(plans[0][0], plans[1][1]), advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1)
+    )
+    prompt = int(part.field.positions[0])
+    assert together.lengths == (prompt + 8 + 12,)
+    assert mixed.lengths == (prompt + 4, prompt + 8)
 
 
 def test_a_model_that_sees_ahead_sees_masks_there(model):

@@ -35,15 +35,15 @@ _CONCLUSIONS: Mapping[str, tuple[float, re.Pattern[str]]] = {
     kind: (weight, re.compile(pattern))
     for kind, weight, pattern in (
         ("count", 4, _COUNTS),
-        ("presence", 3, _COUNTS),
+        ("presence", 5, _COUNTS),
         ("count_category", 2, _COUNTS),
         ("total", 0.5, _COUNTS),
-        ("compare", 2.5, _COUNTS + r"| \d [<>=] \d"),
-        ("contents", 2.5, r"(?<=[;,]) [a-z -]+ \d(?=,|$)"),
-        ("where", 1, r"(?<= is) [a-z ]+$"),
+        ("compare", 3, _COUNTS + r"| \d [<>=] \d"),
+        ("contents", 3, r"(?<=[;,]) [a-z -]+ \d(?=,|$)"),
+        ("where", 2, r"(?<= is) [a-z ]+$"),
         ("what_at", 1, r"(?<= is) [a-z -]+$"),
         ("colour", 1, r"(?<= is) [a-z -]+(?= ->)|(?<=->) [a-z]+$"),
-        ("relation", 2, r"(?<= is) [a-z]+(?=,| ->)|(?<=->) [a-z]+$"),
+        ("relation", 3, r"(?<= is) [a-z]+(?=,| ->)|(?<=->) [a-z]+$"),
         ("is_a", 1, r"(?<=->) [a-z]+$"),
         ("odd_one_out", 1, r"(?<=;) [a-z -]+(?= differs)"),
     )

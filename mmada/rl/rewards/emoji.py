@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmada.data.emoji import Example, implies, is_correct, parse, satisfies
 from mmada.rl.records import Sample
 
-__all__ = ["Seen", "Verifier", "caption", "correct", "drawn", "objects_in_common"]
+__all__ = ["Seen", "Verifier", "caption", "correct", "drawn", "looked_at", "objects_in_common"]
 
 
 class Seen(Protocol):
@@ -32,6 +32,8 @@ class Seen(Protocol):
     @property
     def background(self) -> str: ...
 
+
+S = TypeVar("S")
 
 Verifier: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[Seen]]"
 """(B, 64, 64, 3) uint8 -> what each of the B pictures shows."""
@@ -61,7 +63,7 @@ def drawn(samples: Sequence[Sample], *, verifier: Verifier) -> list[float | None
         assert example.spec is not None
         return float(satisfies(example.spec, seen.cells, background=seen.background))
 
-    return _looked_at(samples, verifier, value)
+    return looked_at(samples, verifier, value)
 
 
 def objects_in_common(samples: Sequence[Sample], *, verifier: Verifier) -> list[float | None]:
@@ -72,14 +74,16 @@ def objects_in_common(samples: Sequence[Sample], *, verifier: Verifier) -> list[
         asked, found = Counter(dict(example.spec.counts)), Counter(seen.cells.values())
         return (asked & found).total() / (asked | found).total()
 
-    return _looked_at(samples, verifier, value)
+    return looked_at(samples, verifier, value)
 
 
 def _each(samples: Sequence[Sample], value: Callable[[Sample, Example], float | None]) -> list[float | None]:
     return [None if sample.prompt.example is None else value(sample, sample.prompt.example) for sample in samples]
 
 
-def _looked_at(samples: Sequence[Sample], verifier: Verifier, value: Callable[[Example, Seen], float]) -> list[float | None]:
+def looked_at(
+    samples: Sequence[Sample], verifier: Callable[[NDArray[np.uint8]], Sequence[S]], value: Callable[[Example, S], float]
+) -> list[float | None]:
     """Values of the samples that are pictures with a demand on them; all of them are looked at together."""
     values: list[float | None] = [None] * len(samples)
     shown = [(i, s.prompt.example, s.image) for i, s in enumerate(samples) if s.prompt.example and s.prompt.example.spec and s.image]
