@@ -151,6 +151,7 @@ def server(model: str, *options: str) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mmada-emoji-mixcot")
+    parser.add_argument("--dtype", default="auto", help="of the model, as `mmada serve` takes it")
     parser.add_argument("--requests", type=int, default=64, help="of each level; at least its clients")
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS)
     parser.add_argument("--queue", type=int, default=16, help="of the overloaded server")
@@ -158,7 +159,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     levels = []
-    with server(arguments.model, "--max-queue", "256") as url:
+    with server(arguments.model, "--dtype", arguments.dtype, "--max-queue", "256") as url:
         asyncio.run(level(url, "bench", 4, 8))
         for concurrency in arguments.levels:
             levels.append(asyncio.run(level(url, "bench", concurrency, max(arguments.requests, concurrency))))
@@ -166,14 +167,19 @@ def main() -> None:
             print(
                 f"{concurrency:>3} clients  {one['requests_per_second']:.2f} requests/s  p50 {one['all']['p50_seconds']:.2f} s", flush=True
             )
-    with server(arguments.model, "--max-queue", str(arguments.queue), "--max-round-tokens", "1024") as url:
+    with server(arguments.model, "--dtype", arguments.dtype, "--max-queue", str(arguments.queue), "--max-round-tokens", "1024") as url:
         overloaded = asyncio.run(overload(url, "bench", 8 * arguments.queue))
     print(f"overload: {overloaded['served']} served, {overloaded['refused']} refused with 429", flush=True)
     rates = {one["concurrency"]: one["requests_per_second"] for one in levels}
     results = {
         "suite": "serve",
         "environment": report.environment(" ".join(["python", "scripts/bench_serve.py", *sys.argv[1:]])),
-        "settings": {"model": arguments.model, "requests": arguments.requests, "queue_of_overload": arguments.queue},
+        "settings": {
+            "model": arguments.model,
+            "dtype": arguments.dtype,
+            "requests": arguments.requests,
+            "queue_of_overload": arguments.queue,
+        },
         "levels": levels,
         "throughput_16_over_1": round(rates[16] / rates[1], 3) if {1, 16} <= set(rates) else None,
         "overload": overloaded,

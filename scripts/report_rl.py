@@ -1,0 +1,88 @@
+"""What runs of reinforcement learning did: rewards at their beginning and end, divergence, what they cost.
+
+    python scripts/report_rl.py runs/emoji/max -o docs/results/rl.json
+    python scripts/report_rl.py runs/rl/unigrpo-0 runs/rl/unigrpo-1 runs/rl/espo-0 -o docs/results/rl-objectives.json
+
+One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
+rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmada.eval import report
+
+SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
+
+
+def read(directory: Path) -> list[dict[str, Any]]:
+    file = directory / "metrics.jsonl"
+    if not file.exists():
+        raise SystemExit(f"{file} is missing; give the directory that a run of `mmada rl` wrote")
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def mean(values: Sequence[float]) -> dict[str, float | None]:
+    error = round(statistics.stdev(values) / len(values) ** 0.5, 4) if len(values) > 1 else None
+    return {"mean": round(statistics.fmean(values), 4), "error": error}
+
+
+def run(directory: Path) -> dict[str, Any]:
+    lines = read(directory)
+    config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    names = [task["name"] for task in config["tasks"] if task["prompts"]]
+    rounds = [line for line in lines if f"reward/{names[0]}" in line]
+    tenth = max(1, len(rounds) // 10)
+    parts = sorted({key for line in rounds for key in line if key.startswith("reward/")})
+    last = [line for line in lines if "seconds" in line][-1]
+    return {
+        "directory": directory.name,
+        "settings": {name: config[name] for name in SETTINGS if name in config},
+        "updates": last["step"],
+        "rounds": len(rounds),
+        "rollouts": sum(task["prompts"] for task in config["tasks"]) * config["group"] * len(rounds),
+        "minutes": round(last["seconds"] / 60, 1),
+        "rewards": {
+            part.removeprefix("reward/"): {
+                "first": mean([line[part] for line in rounds[:tenth] if part in line]),
+                "last": mean([line[part] for line in rounds[-tenth:] if part in line]),
+            }
+            for part in parts
+        },
+        "kl": {
+            name: round(statistics.fmean(line[f"kl/{name}"] for line in lines[-2 * tenth :] if f"kl/{name}" in line), 4) for name in names
+        },
+        "held_out": [
+            {"step": line["step"], **{key.removeprefix("eval/"): round(value, 4) for key, value in line.items() if key.startswith("eval/")}}
+            for line in lines
+            if any(key.startswith("eval/") for key in line)
+        ],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
+    parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
+    arguments = parser.parse_args()
+    found = [run(directory) for directory in arguments.runs]
+    for one in found:
+        print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
+        for name, values in one["rewards"].items():
+            first, last = values["first"], values["last"]
+            print(f"    {name:28} {first['mean']:.3f}  ->  {last['mean']:.3f}   ± {last['error']}")
+    environment = report.environment(" ".join(["python", "scripts/report_rl.py", *sys.argv[1:]]))
+    report.save(arguments.output, {"suite": "rl", "environment": environment, "runs": found})
+
+
+if __name__ == "__main__":
+    main()
