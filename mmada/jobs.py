@@ -3,7 +3,7 @@
     plan = Planner(prompts, defaults, context=4096, image_tokenizer=...)
     job = plan.job(request)          # InputError for a bad request, before anything is computed
     plan.start([job])                # Denoisings to be advanced until they are done
-    plan.go_on(job)                  # True: thinking is done, and the job now draws; start it again
+    plan.go_on(job)                  # True: thinking is done, and the job now draws, or all are drawn and are compared; start it again
     plan.result(job)                 # Answer or Drawing
 
 No model is needed here; the pipeline and the server bring the forward passes.
@@ -25,7 +25,7 @@ from mmada.errors import ImageError, InputError
 from mmada.image import ImageSource, ImageTokenizer, fit, load_image
 from mmada.prompt import Message, Prompts, messages_of, parse_holes, split_thinking
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, FillRequest, Request, Result
-from mmada.sampling import Denoising, Recipe, Step, fast_image, fast_text, infill, named_cache
+from mmada.sampling import Denoising, Ranking, Recipe, Step, fast_image, fast_text, infill, named_cache
 from mmada.vocab import IdRange, VocabLayout
 
 __all__ = ["Job", "Planner", "Sketch"]
@@ -33,11 +33,13 @@ __all__ = ["Job", "Planner", "Sketch"]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One request on its way: its canvas and recipe, then the denoising that it is a row of.
+    """One request on its way: its canvas and recipe, then the denoising that it is a row of, or several rows to choose from.
 
-    thinks  this is the thinking before a drawing
-    later   the image field of a joint row, drawn when its thinking is done
-    sketch  what a drawing starts from
+    thinks   this is the thinking before a drawing
+    later    the image field of a joint row, drawn when its thinking is done
+    sketch   what a drawing starts from
+    ranking  compares the drawings of a job that has several, when they are done
+    row      of the denoising: of the only one, of the first until they are compared, then of the best
     """
 
     request: Request
@@ -51,6 +53,8 @@ class Job:
     thinking: str | None = None
     prompt: str = ""
     num_forwards: int = 0
+    ranking: Ranking | None = None
+    best: int = 0
     denoising: Denoising = field(init=False)
     row: int = field(init=False)
 
@@ -59,9 +63,15 @@ class Job:
         return len(self.canvas.fields[0].positions)
 
     @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the rows that it asks for: one, or as many as there are drawings to choose from."""
+        count = self.request.best_of if isinstance(self.request, DrawRequest) and self.draws_now else 1
+        return tuple(_seed(self.request.seed, i) for i in range(count))
+
+    @property
     def num_evaluated(self) -> int:
-        """Tokens that a step evaluates at most, the unconditional row included."""
-        return len(self.canvas) + (len(self.negative) if self.negative is not None else 0)
+        """Tokens that a step evaluates at most, the unconditional rows included."""
+        return len(self.seeds) * (len(self.canvas) + (len(self.negative) if self.negative is not None else 0))
 
     @property
     def num_kept(self) -> int:
@@ -132,27 +142,33 @@ class Planner:
             )
         return job
 
-    def start(self, jobs: Sequence[Job], *, device: torch.device | str = "cpu", trace: bool = False) -> list[Denoising]:
-        """Denoisings that fill the canvases; jobs of equal settings become rows of one."""
+    def start(self, jobs: Sequence[Job], *, device: torch.device | str = "cpu", trace: bool = False) -> list[Denoising | Ranking]:
+        """Denoisings that fill the canvases, jobs of equal settings being rows of one; and the rankings of what is drawn."""
         groups: dict[tuple[Recipe, IdRange], list[Job]] = {}
+        started: list[Denoising | Ranking] = []
         for job in jobs:
-            groups.setdefault((job.recipe, job.canvas.fields[0].ids), []).append(job)
-        denoisings = []
+            if job.ranking is not None:
+                started.append(job.ranking)
+            else:
+                groups.setdefault((job.recipe, job.canvas.fields[0].ids), []).append(job)
         for (recipe, _), group in groups.items():
+            rows = [(job, seed) for job in group for seed in job.seeds]
             denoising = Denoising(
-                [job.canvas.to(device) for job in group],
+                [job.canvas.to(device) for job, _ in rows],
                 recipe,
                 mask_id=self.layout.mask_id,
                 eos_id=self.layout.eos_id,
                 stop_ids=[self.layout.eot_id],
-                seeds=[job.request.seed for job in group],
-                negatives=[job.negative.to(device) for job in group if job.negative is not None] or None,
+                seeds=[seed for _, seed in rows],
+                negatives=[job.negative.to(device) for job, _ in rows if job.negative is not None] or None,
                 record=trace,
             )
-            denoisings.append(denoising)
-            for row, job in enumerate(group):
+            started.append(denoising)
+            row = 0
+            for job in group:
                 job.denoising, job.row = denoising, row
-        return denoisings
+                row += len(job.seeds)
+        return started
 
     def _chat_job(self, request: ChatRequest) -> Job:
         d = self.defaults
@@ -174,6 +190,8 @@ class Planner:
     def _draw_job(self, request: DrawRequest) -> Job:
         if not request.prompt.strip():
             raise InputError("prompt='' is empty; say what to draw")
+        if request.best_of < 1:
+            raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
         sketch = self._sketch(request)
         if request.think:
             return self._thinking_job(request, sketch)
@@ -196,10 +214,19 @@ class Planner:
         return job
 
     def go_on(self, job: Job) -> bool:
-        """Call once when a job's denoising is done: whether there is more to do, for which the job has its next canvas."""
+        """Call once when what `start` gave is done: whether there is more to do, for which the job is to be started again."""
+        if job.ranking is not None:
+            job.num_forwards += job.ranking.num_forwards
+            job.best = job.ranking.best
+            job.row += job.best
+            job.ranking = None
+            return False
         job.num_forwards += job.denoising.num_forwards[job.row]
         if not job.thinks:
-            return False
+            if len(job.seeds) > 1:
+                drawn = [job.denoising.canvas(job.row + i) for i in range(len(job.seeds))]
+                job.ranking = Ranking(drawn, mask_id=self.layout.mask_id)
+            return job.ranking is not None
         assert isinstance(job.request, DrawRequest)
         assert job.sketch is not None
         job.thinks = False
@@ -308,12 +335,17 @@ class Planner:
             # Given tokens keep their own pixels, not their reconstruction.
             given = Image.fromarray((~job.sketch.is_open).numpy().astype(np.uint8) * 255)
             image.paste(job.sketch.picture, mask=given.resize(image.size, Image.Resampling.NEAREST))
-        return Drawing(image, codes, job.thinking, job.prompt, job.num_forwards, job.trace)
+        return Drawing(image, codes, job.thinking, job.prompt, job.num_forwards, job.trace, job.seeds[job.best])
 
     def _start_of_answer(self, tokens: Tensor) -> int:
         """Behind the last header and its newline."""
         header = int((tokens == self.layout.end_header_id).nonzero()[-1])
         return header + 1 + len(self.prompts.encode("\n"))
+
+
+def _seed(first: int, i: int) -> int:
+    """Seeds of the drawings of one request, far from those of requests with neighbouring seeds; the first is the request's own."""
+    return (first + (i << 40) + 2**63) % 2**64 - 2**63
 
 
 def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:

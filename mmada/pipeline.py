@@ -306,11 +306,12 @@ class MMaDA:
         guidance_scale: float | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
+        best_of: int = 1,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
-        """Draw an image of (height, width) pixels."""
-        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, recipe, seed)
+        """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest."""
+        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, recipe, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 
     def fill(
@@ -338,11 +339,12 @@ class MMaDA:
         guidance_scale: float | None = None,
         recipe: Recipe | None = None,
         seed: int = 0,
+        best_of: int = 1,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
         """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels."""
-        request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, recipe, seed)
+        request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, recipe, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 
     # Many requests.

@@ -111,6 +111,7 @@ class DrawRequest:
     image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
     mask      where to draw, light; as large as `image`; everything in tokens that it touches
     extend    (left, top, right, bottom) pixels to add around `image` and draw
+    best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
     """
 
     prompt: str
@@ -124,6 +125,7 @@ class DrawRequest:
     guidance_scale: float | None = None
     recipe: Recipe | None = None
     seed: int = 0
+    best_of: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,8 @@ class Drawing:
     """what was drawn: the request's prompt, or what thinking made of it"""
     num_forwards: int
     trace: tuple[Step, ...] = ()
+    seed: int = 0
+    """that it was drawn with: of several, the best one's"""
 
 
 Result = Answer | Drawing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,7 +14,7 @@ from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
 from mmada.pipeline import MMaDA
 from mmada.prompt import Hole, Message
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
-from mmada.sampling import Cache, fast_text, published_image, published_text
+from mmada.sampling import Cache, Ranking, denoise, fast_text, published_image, published_text
 from mmada.sampling.score import random_order
 
 
@@ -55,6 +56,9 @@ def mixture(picture):
         DrawRequest("think first", think=True, seed=10),
         DrawRequest("patch", image=picture, mask=mask, seed=11),
         DrawRequest("wider", image=picture, extend=(0, 4, 8, 0), seed=12),
+        DrawRequest("best", seed=14, best_of=3, steps=4),
+        DrawRequest("think, then choose", think=True, seed=15, best_of=2, steps=3, guidance_scale=0.0),
+        DrawRequest("patch", image=picture, mask=mask, seed=16, best_of=2, steps=2),
         FillRequest("The [MASK:3] sat on the [MASK].", seed=13),
     ]
 
@@ -80,6 +84,39 @@ def test_passes_of_any_size_give_the_same(debug, mixture):
 def test_a_seed_is_a_result(debug):
     first, again, other = (debug.draw("a cat", seed=seed).codes.tolist() for seed in (3, 3, 4))
     assert first == again != other
+
+
+def test_the_best_of_several_is_one_that_its_seed_draws_and_the_likeliest(debug):
+    jobs = [debug.planner.job(DrawRequest("a cat", seed=3, best_of=count, steps=4)) for count in (1, 4)]
+    first, best = (debug.draw("a cat", seed=3, best_of=count, steps=4) for count in (1, 4))
+    assert first.seed == 3
+    seeds = jobs[1].seeds
+    assert jobs[0].seeds == (3,)
+    assert (seeds[0], len(set(seeds))) == (3, 4)
+    candidates = [debug.draw("a cat", seed=seed, steps=4) for seed in seeds]
+    assert [best.codes.tolist()] == [one.codes.tolist() for one in candidates if one.seed == best.seed]
+    canvases = [
+        replace(
+            job.canvas,
+            tokens=job.canvas.tokens.index_copy(0, job.canvas.fields[0].positions, one.codes.flatten() + debug.layout.image_offset),
+        )
+        for job, one in [(jobs[0], one) for one in candidates]
+    ]
+    ranking = Ranking(canvases, mask_id=debug.layout.mask_id)
+    for _ in denoise([ranking], debug.denoiser):
+        pass
+    assert seeds[ranking.best] == best.seed
+    assert best.num_forwards == 4 + ranking.num_forwards
+    with pytest.raises(InputError, match="best_of=0 must be at least 1"):
+        debug.draw("a cat", best_of=0)
+
+
+def test_seeds_of_several_stay_in_range_and_apart(debug):
+    for seed in (0, 2**63 - 1, -(2**63)):
+        seeds = debug.planner.job(DrawRequest("x", seed=seed, best_of=64)).seeds
+        assert seeds[0] == seed
+        assert len(set(seeds)) == 64
+        assert all(-(2**63) <= one < 2**63 for one in seeds)
 
 
 def test_chat_stops_at_the_end_token_and_reports(debug):

@@ -21,6 +21,7 @@ def draw(
     num: Annotated[int, typer.Option("--num", "-n", min=1, max=64, help="How many, with seeds from --seed on; names get a number.")] = 1,
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
+    best_of: options.BestOf = 1,
     negative_prompt: options.Negative = "",
     size: options.Size = None,
     think: options.Think = False,
@@ -37,6 +38,7 @@ def draw(
     from mmada.request import Drawing, DrawRequest
 
     check_output(output)
+    options.check_best_of(best_of, trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     requests = [
@@ -48,12 +50,15 @@ def draw(
             steps=steps,
             guidance_scale=guidance_scale,
             seed=seed + i,
+            best_of=best_of,
         )
         for i in range(num)
     ]
     with watched("drawing", trace) as on_step:
         drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
     for i, drawing in enumerate(drawings):
+        if best_of > 1:
+            remarks.print(f"the best of {best_of} has seed {drawing.seed}", style="dim")
         if drawing.thinking:
             remarks.print(drawing.thinking, style="dim", markup=False)
         save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))

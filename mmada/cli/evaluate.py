@@ -40,6 +40,7 @@ def evaluate(
     seed: options.Seed = 0,
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
+    best_of: options.BestOf = 1,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Confidence at which a token of a text is committed. Default: the checkpoint's.")
     ] = None,
@@ -69,11 +70,18 @@ def evaluate(
         return
     wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
     settings = Settings(
-        **wanted, num=num, modes=tuple(modes.split(",")), image_steps=steps, guidance_scale=guidance_scale, seed=seed, batch=batch
+        **wanted,
+        num=num,
+        modes=tuple(modes.split(",")),
+        image_steps=steps,
+        guidance_scale=guidance_scale,
+        best_of=best_of,
+        seed=seed,
+        batch=batch,
     )
     judge = the_judge()
     settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
-    settled |= {"threshold": threshold, "cache": cache}
+    settled |= {"best_of": best_of, "threshold": threshold, "cache": cache}
     about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), "settings": settled}
     if suite is Suite.judge:
         found = check_judge(judge, None, num=max(num, 2), seed=seed)

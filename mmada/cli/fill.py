@@ -25,6 +25,7 @@ def fill(
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
     negative_prompt: options.Negative = "",
+    best_of: options.BestOf = 1,
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -47,6 +48,9 @@ def fill(
         )
     if image is not None:
         check_output(output)
+    options.check_best_of(best_of, trace)
+    if image is None and best_of > 1:
+        raise InputError(f"--best-of {best_of} chooses among pictures; leave it out for a text")
     around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
     picture = load_image(image) if image is not None else None
     marks = load_image(mask) if mask is not None else None
@@ -66,6 +70,7 @@ def fill(
             steps=steps,
             guidance_scale=guidance_scale,
             seed=seed,
+            best_of=best_of,
             on_step=on_step,
         )
     save(drawing.image, output)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "BestOf",
     "Cache",
     "Device",
     "Dtype",
@@ -22,6 +23,7 @@ __all__ = [
     "Steps",
     "Think",
     "Trace",
+    "check_best_of",
     "parse_pixels",
 ]
 
@@ -44,10 +46,24 @@ Cache = Annotated[
         "an approximation for models that see ahead, as the published ones do. Default: the checkpoint's.",
     ),
 ]
+BestOf = Annotated[
+    int,
+    typer.Option("--best-of", min=1, max=64, help="How many to draw for each picture; the one that the model finds likeliest is kept."),
+]
 Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Show how it appeared: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")]
+
+
+def check_best_of(best_of: int, trace: Path | None) -> None:
+    """Raises InputError if what is to be shown is not known before the end."""
+    from mmada.errors import InputError
+
+    if trace is not None and best_of > 1:
+        raise InputError(
+            f"--trace shows how one picture appears, and --best-of {best_of} chooses at the end; draw the seed that it names again, with --trace"
+        )
 
 
 def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int, ...]:

@@ -1,6 +1,8 @@
-"""Filling a canvas: propose.py (which token), score.py (where first), recipes.py (settings), loop.py (the one loop)."""
+"""Filling a canvas: propose.py (which token), score.py (where first), recipes.py (settings), loop.py (the one loop),
+rank.py (which of several)."""
 
 from mmada.sampling.loop import Denoiser, Denoising, Step, denoise
+from mmada.sampling.rank import Ranking
 from mmada.sampling.recipes import CACHES, Cache, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
 
 __all__ = [
@@ -8,6 +10,7 @@ __all__ = [
     "Cache",
     "Denoiser",
     "Denoising",
+    "Ranking",
     "Recipe",
     "Step",
     "denoise",

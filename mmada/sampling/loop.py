@@ -33,7 +33,7 @@ from mmada.sampling.propose import propose
 from mmada.sampling.recipes import Cache, Count, Recipe
 from mmada.sampling.score import gumbel
 
-__all__ = ["Denoiser", "Denoising", "Step", "denoise"]
+__all__ = ["Asking", "Denoiser", "Denoising", "Step", "denoise"]
 
 
 class Denoiser(Protocol):
@@ -360,6 +360,15 @@ def _is_run(field: Field) -> bool:
     return int(field.positions[-1] - field.positions[0]) + 1 == len(field.positions)
 
 
+class Asking(Protocol):
+    """What shares forward passes: it says what it needs to know next, and takes the answer."""
+
+    @property
+    def done(self) -> bool: ...
+    def inputs(self) -> Query: ...
+    def advance(self, logits: Tensor) -> None: ...
+
+
 class _Window(NamedTuple):
     """What live rows choose among: open slots (A, Q), ascending, whether they are a row's own (A, Q), and the range that they lie in."""
 
@@ -368,7 +377,7 @@ class _Window(NamedTuple):
     ranges: list[range]
 
 
-def denoise(denoisings: Sequence[Denoising], denoiser: Denoiser) -> Iterator[int]:
+def denoise(denoisings: Sequence[Asking], denoiser: Denoiser) -> Iterator[int]:
     """Advance all requests together until all are done; yields the number of rounds so far after each round."""
     rounds = 0
     while live := [d for d in denoisings if not d.done]:

@@ -26,7 +26,7 @@ from mmada.errors import MMaDAError
 from mmada.jobs import Job, Planner
 from mmada.prompt import Hole
 from mmada.request import ChatRequest, Drawing, DrawRequest, FillRequest, Request
-from mmada.sampling import Denoiser, Denoising
+from mmada.sampling import Denoiser, Denoising, Ranking
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
 from mmada.serve.scheduler import BusyError, ClosedError, Scheduler, Ticket
@@ -176,7 +176,7 @@ class _Live:
     arrived: float
     job: Job | None = None
     stream: TextStream | None = None
-    denoising: Denoising | None = None
+    denoising: Denoising | Ranking | None = None
     num_prompt_tokens: int = 0
     num_thinking_tokens: int = 0
     num_final: int = 0
@@ -337,7 +337,7 @@ class Engine:
         live.tell(Begun(live.num_prompt_tokens))
 
     def _start(self, live: _Live) -> None:
-        """Make the denoising, at the first turn of a job or of its second half."""
+        """Make the denoising, at the first turn of a job or of what comes after its first half."""
         assert live.job is not None
         if live.denoising is None:
             (live.denoising,) = self._planner.start([live.job], device=self._device, trace=live.order.drafts)
@@ -361,6 +361,10 @@ class Engine:
         assert job is not None
         assert denoising is not None
         denoising.advance(logits)
+        if isinstance(denoising, Ranking):
+            if denoising.done:
+                self._end(live, job, cut=False)
+            return
         self._count_blocks(live, denoising.num_blocks_done(0))
         if job.draws_now:
             self._show_drawing(live, job)
@@ -414,12 +418,15 @@ class Engine:
         """A denoising is done, or cut short: go on with the job, or give its result."""
         if live.stream is not None:
             self._finish(live, self._written(live, live.stream, job, cut=cut))
-        elif self._planner.go_on(job):
-            live.num_thinking_tokens = self._num_said(job.denoising.token_ids(job.row).tolist())
+            return
+        thought = job.thinks
+        if self._planner.go_on(job):
             live.denoising = None
             with self._changed:
                 self._scheduler.resize(live.ticket, job.num_evaluated, job.num_kept)
-            live.tell(Thought(job.thinking, job.prompt))
+            if thought:
+                live.num_thinking_tokens = self._num_said(job.denoising.token_ids(job.row).tolist())
+                live.tell(Thought(job.thinking, job.prompt))
         else:
             drawing = self._planner.result(job)
             assert isinstance(drawing, Drawing)

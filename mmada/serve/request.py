@@ -186,6 +186,15 @@ class Reader:
         num_previews = body.partial_images or 0
         if num_previews > self._config.max_partial_images:
             raise InputError(f"partial_images={num_previews} is above {self._config.max_partial_images}; ask for fewer")
+        best_of = body.best_of or 1
+        if best_of > 1 and body.stream and num_previews:
+            raise InputError(
+                f"partial_images={num_previews} shows one picture on its way, best_of={best_of} chooses at the end; use one of them"
+            )
+        if best_of * len(requests) > self._config.max_n:
+            raise InputError(
+                f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
+            )
         orders = [Order(request=request, num_previews=num_previews if body.stream else 0) for request in requests]
         return Intake(tuple(orders), seed, _PRIORITY.get(body.service_tier or "", 0))
 
@@ -218,6 +227,7 @@ class Reader:
             steps=steps,
             guidance_scale=body.guidance_scale,
             seed=seed,
+            best_of=body.best_of or 1,
         )
 
     def _changes(self, body: TextOptions) -> dict[str, object]:

@@ -224,6 +224,9 @@ class ImageOptions(_Options):
     guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(None, description="Extension.")
     num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: denoising steps.")
     steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same.")
+    best_of: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Extension: how many are drawn for each picture, of which the model keeps the likeliest."
+    )
 
 
 class GenerationBody(ImageOptions):

@@ -70,6 +70,12 @@ def test_draw_ask_and_fill(mmada, tmp_path):
     first = Image.open(tmp_path / "pictures/cat.png").tobytes()
     mmada("draw", *DEBUG, "a cat", "--seed", "2", "-n", "2", "-o", "cat.png", "--steps", "8", "-g", "1", "--size", "32x32")
     assert Image.open(tmp_path / "cat-1.png").tobytes() == first
+    status, _, err = mmada("draw", *DEBUG, "a cat", "--seed", "3", "--best-of", "3", "--steps", "2", "-o", "best.png")
+    assert status == 0
+    assert "the best of 3 has seed" in err
+    status, _, err = mmada("draw", *DEBUG, "a cat", "--best-of", "3", "--trace", "cat.gif")
+    assert status == 2
+    assert "--best-of 3 chooses at the end" in err
     assert mmada("draw", *DEBUG, "wide", "--size", "64x32", "--think", "-o", "wide.jpg")[0] == 0
     assert Image.open(tmp_path / "wide.jpg").size == (64, 32)
 

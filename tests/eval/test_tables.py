@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, cost, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cost, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +44,15 @@ def test_the_table_of_skills():
     assert row == "| counting | 50.0 (24–76, n 10) | 97.5 (87–100, n 40) | 25.0 (5–70, n 4) |"
     with pytest.raises(InputError, match="has no outcomes"):
         skills({"suite": "judge"})
+
+
+def test_the_likeliest_of_several_drawings():
+    def drawn(correct, **settings):
+        return {"settings": settings, "outcomes": [{"kind": "draw_two", "mode": "direct", "held_out": {"pair": part(correct, 10)}}]}
+
+    table = best_of(drawn(2, best_of=1), drawn(5, best_of=8)).splitlines()
+    assert table[0] == "| | one drawing | the likeliest of 8 |"
+    assert "| two objects | 20.0 (6–51, n 10) | 50.0 (24–76, n 10) |" in table
 
 
 def test_the_other_tables():

@@ -47,9 +47,9 @@ def make_case(rng: random.Random, debug: Any, picture: Image.Image) -> Case:
             return client.completions.create(model="debug", prompt=words, suffix=" end", max_tokens=room, seed=seed, stream=stream)
     elif kind in ("draw", "plan"):
         size, scale, steps = rng.choice([(32, 32), (24, 48), (16, 16)]), rng.choice([0.0, 1.0, 2.5]), rng.randint(2, 10)
-        think = kind == "plan"
-        request = DrawRequest(words, size=size, steps=steps, guidance_scale=scale, think=think, seed=seed)
-        extra = {"guidance_scale": scale, "steps": steps, "seed": seed, "thinking": think}
+        think, best_of = kind == "plan", 1 if stream else rng.choice([1, 1, 2])
+        request = DrawRequest(words, size=size, steps=steps, guidance_scale=scale, think=think, seed=seed, best_of=best_of)
+        extra = {"guidance_scale": scale, "steps": steps, "seed": seed, "thinking": think, "best_of": best_of}
 
         def call(client):
             return client.images.generate(

@@ -117,6 +117,15 @@ def test_drawings(reader, debug):
     assert reader.generation(GenerationBody(prompt="x", size="auto")).orders[0].request.size is None
 
 
+def test_the_best_of_several_drawings(reader):
+    assert reader.generation(GenerationBody(prompt="x", best_of=4)).orders[0].request.best_of == 4
+    assert reader.generation(GenerationBody(prompt="x", best_of=1, stream=True, partial_images=2)).orders[0].num_previews == 2
+    with pytest.raises(InputError, match=r"best_of=4 for n=3 draws 12 pictures, 10 are allowed"):
+        reader.generation(GenerationBody(prompt="x", n=3, best_of=4))
+    with pytest.raises(InputError, match=r"partial_images=2 shows one picture .* use one of them"):
+        reader.generation(GenerationBody(prompt="x", best_of=4, stream=True, partial_images=2))
+
+
 def test_edits_take_the_transparent_part(reader, picture, mask, debug):
     request = reader.edit(EditForm(prompt="x"), picture, mask).orders[0].request
     marked = np.asarray(request.mask.convert("L")) > 127

@@ -47,6 +47,8 @@ class Settings:
     """drawings of kind draw_* are always direct"""
     image_steps: int | None = None
     guidance_scale: float | None = None
+    best_of: int = 1
+    """drawings of which the model keeps the likeliest"""
     seed: int = 0
     batch: int = 32
     """requests that share forward passes"""
@@ -58,8 +60,8 @@ class Settings:
         for mode in self.modes:
             if mode not in ("direct", "think"):
                 raise InputError(f"mode={mode!r} must be direct or think")
-        if self.num < 1 or self.batch < 1:
-            raise InputError(f"num={self.num} and batch={self.batch} must be at least 1")
+        if min(self.num, self.batch, self.best_of) < 1:
+            raise InputError(f"num={self.num}, batch={self.batch} and best_of={self.best_of} must be at least 1")
 
 
 @dataclass(slots=True)
@@ -122,9 +124,15 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
 
 def _request(example: Example, think: bool, settings: Settings, seed: int) -> Request:
     if example.task in DRAWN:
-        size = (SCENE_SIZE, SCENE_SIZE)
-        scale = settings.guidance_scale
-        return DrawRequest(example.prompt, size=size, think=think, steps=settings.image_steps, guidance_scale=scale, seed=seed)
+        return DrawRequest(
+            example.prompt,
+            size=(SCENE_SIZE, SCENE_SIZE),
+            think=think,
+            steps=settings.image_steps,
+            guidance_scale=settings.guidance_scale,
+            seed=seed,
+            best_of=settings.best_of,
+        )
     images = [Image.fromarray(render(example.scene))] if example.scene is not None else []
     return ChatRequest(example.prompt, images=images, think=think, seed=seed)
 

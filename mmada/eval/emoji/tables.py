@@ -1,6 +1,7 @@
 """Result files of `mmada eval emoji` as tables of a document: a row for each skill, with and without thinking.
 
 skills(results)           Markdown: share right in per cent with its 95 % interval, held-out combinations of art that was trained on
+best_of(one, several)     Markdown: drawings, and the likeliest of several drawings
 about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
 cost(results)             Markdown: seconds of an answer and an image (mmada eval speed)
 training(results)         Markdown: minutes and speed of each stage (scripts/report_training.py)
@@ -17,7 +18,7 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "cost", "share_of", "skills", "training"]
+__all__ = ["SKILLS", "about_drawings", "best_of", "cost", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -76,6 +77,15 @@ def skills(results: Mapping[str, Any]) -> str:
             direct, think = share_of(outcomes, kinds, "direct"), share_of(outcomes, kinds, "think")
             unseen = share_of(outcomes, kinds, "think", unseen_style=True) or share_of(outcomes, kinds, "direct", unseen_style=True)
             lines.append(f"| {skill} | {_cell(direct)} | {_cell(think)} | {_cell(unseen)} |")
+    return "\n".join(lines)
+
+
+def best_of(one: Mapping[str, Any], several: Mapping[str, Any]) -> str:
+    """Both of the same examples. Raises InputError if a file is of another suite."""
+    lines = [f"| | one drawing | the likeliest of {several['settings']['best_of']} |", "|---|---|---|"]
+    for skill, kinds in SKILLS["Drawing"].items():
+        cells = (_cell(share_of(_outcomes(results), kinds, "direct")) for results in (one, several))
+        lines.append(f"| {skill} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
