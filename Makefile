@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := outputs/demo
-MODEL ?= mmada-emoji-mixcot
+MODEL ?= mmada-emoji-max
 
 .PHONY: setup demo test lint clean
 

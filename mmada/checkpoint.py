@@ -21,7 +21,7 @@ from mmada.errors import CheckpointError
 
 __all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "built_in", "check", "compare", "find", "read_config", "shapes", "weight_files"]
 
-DEFAULT_MODEL = "mmada-emoji-mixcot"
+DEFAULT_MODEL = "mmada-emoji-max"
 """What every command uses unless it is told otherwise."""
 
 

@@ -2,9 +2,13 @@
 
     python scripts/embed.py runs/emoji/tokenizer/model mmada-emoji-tokenizer
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
+    python scripts/embed.py runs/emoji/max/model mmada-emoji-max --average mmada-emoji-mixcot
 
 Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
 transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
+
+--average takes the mean of the weights and of those that the run began with: what reinforcement learning has taught stays, and what it
+has cost other tasks comes back (docs/decisions.md; Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
 """
 
 from __future__ import annotations
@@ -25,11 +29,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--average", type=Path, help="a directory, or the name of a built-in model, with weights of the same shapes")
     args = parser.parse_args()
     target = CHECKPOINTS / args.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.source, target, ignore=shutil.ignore_patterns("image_tokenizer", "adapter"))
     weights = load_file(args.source / "model.safetensors")
+    if args.average:
+        other = load_file((args.average if args.average.is_dir() else CHECKPOINTS / args.average) / "model.safetensors")
+        weights = {name: (tensor + other[name].float()) / 2 for name, tensor in weights.items()}
     halved = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
