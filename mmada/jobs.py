@@ -344,8 +344,11 @@ class Planner:
 
 
 def _seed(first: int, i: int) -> int:
-    """Seeds of the drawings of one request, far from those of requests with neighbouring seeds; the first is the request's own."""
-    return (first + (i << 40) + 2**63) % 2**64 - 2**63
+    """Seeds of the drawings of one request, far from those of requests with neighbouring seeds; the first is the request's own.
+
+    They differ in their lowest 32 bits, for torch's generator on a CPU looks at no others.
+    """
+    return (first + i * 2654435761 + 2**63) % 2**64 - 2**63
 
 
 def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:

@@ -1,6 +1,6 @@
 """Load a server with 1, 4, 16 and 64 clients at once: requests per second, latency, time to the first block; then overload it.
 
-    python scripts/bench_serve.py --model mmada-emoji-mixcot -o docs/results/serve.json
+    python scripts/bench_serve.py -o docs/results/serve.json
 
 Starts `mmada serve` in a process of its own on this machine, with as many threads as torch takes, and drives it with the official client.
 Every client sends its next request when it has the answer to the last, until the level's requests are used up. Half of the requests are
@@ -26,6 +26,7 @@ from typing import Any
 
 import openai
 
+from mmada.checkpoint import DEFAULT_MODEL
 from mmada.eval import report
 
 LEVELS = (1, 4, 16, 64)
@@ -150,7 +151,7 @@ def server(model: str, *options: str) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mmada-emoji-mixcot")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--dtype", default="auto", help="of the model, as `mmada serve` takes it")
     parser.add_argument("--requests", type=int, default=64, help="of each level; at least its clients")
     parser.add_argument("--levels", type=int, nargs="+", default=LEVELS)

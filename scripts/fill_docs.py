@@ -26,8 +26,9 @@ def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "mixcot": _emoji("emoji-mixcot", tables.skills),
-    "drawings": _emoji("emoji-mixcot", tables.about_drawings),
-    "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-mixcot.json"), report.load(RESULTS / "emoji-best-of.json")),
+    "max": _emoji("emoji-max", tables.skills),
+    "drawings": _emoji("emoji-max", tables.about_drawings),
+    "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
 }

@@ -1,6 +1,6 @@
 """Pictures of the studio for the documentation, made by a real browser.
 
-    python scripts/screenshots.py --model mmada-emoji-mixcot      # writes docs/images/studio-*.png
+    python scripts/screenshots.py      # writes docs/images/studio-*.png
 
 Needs the extras `serve` and `browser` and a Chromium on the PATH. The server is a process of its own, on a free port.
 """
