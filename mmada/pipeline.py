@@ -343,7 +343,7 @@ class MMaDA:
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
-        """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels."""
+        """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels; `best_of` as in draw."""
         request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, recipe, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 

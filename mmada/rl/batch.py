@@ -174,20 +174,21 @@ class _Row:
 
 def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[_Row]:
     """Views of a text whose blocks see none behind their own share a row, if they hide the same of the question."""
-    in_blocks = not part.is_image and not part.sees_ahead
-    if in_blocks and all(view.given is views[0].given for view in views):
-        return [_joined(part, views, mask_id)] if views else []
-    if in_blocks:
-        return [_joined(part, [view], mask_id) for view in views]
-    return [_alone(part, view, mask_id) for view in views]
+    if part.is_image or part.sees_ahead:
+        return [_alone(part, view, mask_id) for view in views]
+    share = all(view.given is views[0].given for view in views)
+    return [_joined(part, some, mask_id) for some in ([views] if share else [[view] for view in views]) if some]
 
 
 def _alone(part: Part, view: View, mask_id: int) -> _Row:
+    """The canvas as the view shows it, without what is cut off."""
     start, stop = part.canvas.span
     if view.num_kept < len(part.field.positions):
         stop = int(part.field.positions[view.num_kept - 1]) + 1
+    tokens = _given(part, view, mask_id)
+    tokens[part.field.positions[view.is_masked]] = mask_id
     places = torch.arange(stop - start)
-    return _Row(_noised(part, view, mask_id)[start:stop], torch.zeros_like(places), places, (view,), (-start,))
+    return _Row(tokens[start:stop], torch.zeros_like(places), places, (view,), (-start,))
 
 
 def _joined(part: Part, views: Sequence[View], mask_id: int) -> _Row:
@@ -195,16 +196,14 @@ def _joined(part: Part, views: Sequence[View], mask_id: int) -> _Row:
     start, first, room = part.canvas.span[0], int(part.field.positions[0]), len(part.field.positions)
     length = part.block_length or room
     blocks = [(view.num_kept - 1) // length for view in views]
-    tokens = part.canvas.tokens.clone()
-    if views[0].given is not None:
-        tokens[views[0].given] = mask_id
+    tokens = _given(part, views[0], mask_id)
     size = first - start + max(blocks) * length
     most = max(map(blocks.count, blocks))
     pieces, shifts = [tokens[start : start + size]], []
     levels, places = [most * block_levels(first - start, size - (first - start), length)], [torch.arange(size)]
     for i, (view, block) in enumerate(zip(views, blocks, strict=True)):
         begin, end = first + block * length, first + view.num_kept
-        pieces.append(_noised(part, view, mask_id)[begin:end])
+        pieces.append(tokens[begin:end].masked_fill(view.is_masked[block * length : view.num_kept], mask_id))
         # Views of the same block see what comes before it, and do not see each other: each has an odd level of its own.
         levels.append(torch.full((end - begin,), 2 * most * block + 2 * blocks[:i].count(block) + 1))
         places.append(torch.arange(begin - start, end - start))
@@ -213,10 +212,9 @@ def _joined(part: Part, views: Sequence[View], mask_id: int) -> _Row:
     return _Row(torch.cat(pieces), torch.cat(levels), torch.cat(places), tuple(views), tuple(shifts))
 
 
-def _noised(part: Part, view: View, mask_id: int) -> Tensor:
-    """(L,) the canvas as the view shows it."""
+def _given(part: Part, view: View, mask_id: int) -> Tensor:
+    """(L,) a copy of the canvas, with the answer as it is, and the question as the view shows it."""
     tokens = part.canvas.tokens.clone()
-    tokens[part.field.positions[view.is_masked]] = mask_id
     if view.given is not None:
         tokens[view.given] = mask_id
     return tokens

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import Canvas, Query
+from mmada.diffusion.loss import token_nll
 from mmada.errors import InputError
 
 __all__ = ["Ranking"]
@@ -23,7 +24,7 @@ _NUM_SPLITS = 2
 
 
 class Ranking:
-    """Compares canvases that differ in what fills their first field.
+    """Compares canvases (C) that differ in what fills their first field. mask_id is that of [MASK].
 
     Scores depend on the canvases alone: which halves are masked is the same for all canvases of a length, always.
     Raises InputError unless all fields have the same positions and ids.
@@ -50,16 +51,13 @@ class Ranking:
 
     def inputs(self) -> Query:
         """What to evaluate next: every canvas, with the same half masked."""
-        hidden = self._positions[self._halves[self.num_forwards]]
-        positions = hidden.expand(len(self._tokens), -1)
-        return Query(self._tokens.scatter(1, positions, self._mask_id), self._spans, positions, self._ids)
+        hidden = self._hidden
+        return Query(self._tokens.scatter(1, hidden, self._mask_id), self._spans, hidden, self._ids)
 
     def advance(self, logits: Tensor) -> None:
         """Take the logits (C, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
-        positions = self._positions[self._halves[self.num_forwards]].expand(len(self._tokens), -1)
         logits = logits.float().index_fill(-1, self._never, -torch.inf)
-        codes = self._tokens.gather(1, positions) - self._ids.start
-        self._total += logits.log_softmax(-1).gather(2, codes[..., None]).double().sum((1, 2))
+        self._total -= token_nll(logits, self._tokens.gather(1, self._hidden) - self._ids.start).double().sum(1)
         self.num_forwards += 1
 
     @property
@@ -71,4 +69,10 @@ class Ranking:
     @property
     def best(self) -> int:
         """The likeliest canvas; the first of equals."""
-        return max(range(len(self._tokens)), key=lambda i: self.scores[i])
+        scores = self.scores
+        return scores.index(max(scores))
+
+    @property
+    def _hidden(self) -> Tensor:
+        """(C, Q) positions that are masked next."""
+        return self._positions[self._halves[self.num_forwards]].expand(len(self._tokens), -1)

@@ -3,60 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from .process import serving
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-HEALTH = "import urllib.request as u; u.urlopen('http://127.0.0.1:{port}/health')"
 
 
 def lines(name: str, instruction: str) -> list[str]:
     return re.findall(rf"^{instruction} (.*)$", (DEPLOY / name).read_text(), re.MULTILINE)
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("name", ["Dockerfile", "space.Dockerfile"])
 def test_a_container_serves_until_it_is_stopped(name, tmp_path):
     command = [word for part in (*lines(name, "ENTRYPOINT"), *lines(name, "CMD")) for word in json.loads(part)]
     (exposed,) = lines(name, "EXPOSE")
-    assert command[0] == "mmada"
+    assert command[:2] == ["mmada", "serve"]
     assert command[command.index("--port") + 1] == exposed
-    port = free_port()
-    command = [sys.executable, "-c", "from mmada.cli import main; main()", *(port if word == exposed else word for word in command[1:])]
-    health = (
-        shlex.split(lines(name, "HEALTHCHECK CMD")[0])[2].replace(exposed, port) if "HEALTHCHECK" in (DEPLOY / name).read_text() else ""
-    )
-    assert health in ("", HEALTH.format(port=port))
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "MMADA_API_KEY": "secret"}
-        process = subprocess.Popen([*command, "--model", "debug"], stdout=file, stderr=file, env=env)
-    try:
-        deadline = time.monotonic() + 120
-        while subprocess.run([sys.executable, "-c", HEALTH.format(port=port)], capture_output=True, check=False).returncode:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
+    (health,) = lines("Dockerfile", "HEALTHCHECK CMD")
+    assert ":8000/health" in health
+    options = ["0" if word == exposed else word for word in command[2:]]
+    with serving(tmp_path / "log", *options, MMADA_API_KEY="secret") as server:
+        code = shlex.split(health)[2].replace(":8000/", f":{server.address[1]}/")
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+        assert server.stop() == 0
 
 
 def test_a_container_is_built_from_what_the_repository_has():

@@ -33,7 +33,7 @@ class Seen(Protocol):
     def background(self) -> str: ...
 
 
-S = TypeVar("S")
+_S = TypeVar("_S")
 
 Verifier: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[Seen]]"
 """(B, 64, 64, 3) uint8 -> what each of the B pictures shows."""
@@ -82,9 +82,12 @@ def _each(samples: Sequence[Sample], value: Callable[[Sample, Example], float | 
 
 
 def looked_at(
-    samples: Sequence[Sample], verifier: Callable[[NDArray[np.uint8]], Sequence[S]], value: Callable[[Example, S], float]
+    samples: Sequence[Sample], verifier: Callable[[NDArray[np.uint8]], Sequence[_S]], value: Callable[[Example, _S], float]
 ) -> list[float | None]:
-    """Values of the samples that are pictures with a demand on them; all of them are looked at together."""
+    """Values of the samples that are pictures with a demand on them, None for the others.
+
+    verifier  all the pictures (B, H, W, 3) uint8 -> what each shows; value  what is asked for, what is shown -> reward
+    """
     values: list[float | None] = [None] * len(samples)
     shown = [(i, s.prompt.example, s.image) for i, s in enumerate(samples) if s.prompt.example and s.prompt.example.spec and s.image]
     if shown:
