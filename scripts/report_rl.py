@@ -1,10 +1,12 @@
 """What runs of reinforcement learning did: rewards at their beginning and end, divergence, what they cost.
 
     python scripts/report_rl.py runs/emoji/max -o docs/results/rl.json
-    python scripts/report_rl.py runs/rl/unigrpo-0 runs/rl/unigrpo-1 runs/rl/espo-0 -o docs/results/rl-objectives.json
+    python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 80 -o docs/results/rl-objectives.json
 
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
 rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
+With --judge so many held-out drawings of each kind, the same for all, are judged as by `mmada eval emoji`: `drawings` of the model that each
+run gave, and of the one that it began with.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from typing import Any
 
 import yaml
 
+from mmada.data.emoji import KINDS
 from mmada.eval import report
+from mmada.eval.emoji import benchmark
+from mmada.eval.emoji.judge import the_judge
+from mmada.eval.metrics import Share
+from mmada.pipeline import MMaDA
 
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
 
@@ -69,14 +76,30 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
+def drawings(model: str, num: int) -> dict[str, float | int]:
+    """The share of held-out drawings that the judge accepts, `num` of each kind."""
+    settings = benchmark.Settings(num=num, kinds=tuple(kind for kind in KINDS if KINDS[kind].task == "draw"), modes=("direct",))
+    right = [r for outcome in benchmark.run(MMaDA.from_pretrained(model), the_judge(), settings) for r in outcome.right]
+    return Share(sum(right), len(right)).to_dict()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
+    parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out drawings of each kind; 0: none")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
+    if arguments.judge:
+        before: dict[str, Any] = {}
+        for directory, one in zip(arguments.runs, found, strict=True):
+            start = one["settings"]["model"]["start"]
+            before[start] = before.get(start) or drawings(start, arguments.judge)
+            one["drawings"] = {"before": before[start], "after": drawings(str(directory / "model"), arguments.judge)}
     for one in found:
         print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
+        if "drawings" in one:
+            print("    drawings", *(f"{when} {100 * share['value']:.1f} %" for when, share in one["drawings"].items()))
         for name, values in one["rewards"].items():
             first, last = values["first"], values["last"]
             print(f"    {name:28} {first['mean']:.3f}  ->  {last['mean']:.3f}   ± {last['error']}")

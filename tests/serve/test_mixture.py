@@ -142,14 +142,18 @@ def memory(server: Server) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
 
+def growth(cases: list[Case], server: Server) -> int:
+    """Kilobytes by which the server grows while it answers."""
+    before = memory(server)
+    asyncio.run(serve(cases, server))
+    return memory(server) - before
+
+
 def test_200_mixed_requests(server, debug, picture):
     rng = random.Random(0)
     cases = [make_case(rng, debug, picture) for _ in range(NUM_REQUESTS)]
     before = server.settled()
-    asyncio.run(serve(cases[:60], server))  # allocators and thread pools reach their size
-    warm = memory(server)
     answers = asyncio.run(serve(cases, server))
-    grown = memory(server) - warm
 
     finished = [(case, answer) for case, answer in zip(cases, answers, strict=True) if answer is not None]
     assert all(answer is not None for case, answer in zip(cases, answers, strict=True) if case.leaves is None)  # nobody starves
@@ -169,4 +173,9 @@ def test_200_mixed_requests(server, debug, picture):
         after[f"mmada_round_generations_{what}"] - before[f"mmada_round_generations_{what}"] for what in ("sum", "count")
     )
     assert generations / rounds > 1.5  # they did share rounds
-    assert grown < 40_000, f"the server grew by {grown} kB"
+
+    # Allocators and thread pools reach their size sooner or later; what leaks grows every time.
+    grown = [growth(cases, server)]
+    while grown[-1] > 10_000 and len(grown) < 5:
+        grown.append(growth(cases, server))
+    assert grown[-1] <= 10_000, f"the server grew by {grown} kB"

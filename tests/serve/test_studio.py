@@ -253,6 +253,19 @@ def test_the_mask_that_is_sent_is_the_one_that_was_painted(page):
     assert mask.getchannel("A").point(lambda a: 255 - a).getbbox() == (0, 0, factor, factor)
 
 
+def test_the_best_of_several_has_no_steps_to_show(page, server):
+    page.get_by_role("tab", name="Draw").click()
+    page.locator("#draw-best").fill("3")
+    card = draw(page, "a cat", seed=2)
+    same = server.client().images.generate(prompt="a cat", extra_body={"seed": 2, "steps": 6, "best_of": 3})
+    assert decoded(card.locator("img").get_attribute("src")).tobytes() == decoded("," + same.data[0].b64_json).tobytes()
+    assert not card.get_by_label("Steps of the picture").is_visible()
+    assert '"best_of":3' in copied(page, "Copy as curl")
+    page.locator("#draw-count").fill("8")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    page.locator(".card .problem").get_by_text("best_of=3 for n=8").wait_for()
+
+
 def test_stop_and_errors_are_shown_in_place(page):
     page.get_by_role("tab", name="Draw").click()
     page.get_by_label("Prompt", exact=True).fill("a cat")

@@ -1,8 +1,11 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
+    think    Tom 14; Tom to Mia 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; to Tom 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
     answer   11
+
+Who gives and who gets is said before a step is taken ("Kim > Tom": Kim has more than Tom): to read that off a sentence, and to see what it
+means for the one whose coins are counted, are two steps (docs/decisions.md).
 
 Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
 learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
@@ -44,6 +47,23 @@ _OPENINGS = Templates(
     "{n} gets {a} {i} as a present.",
     "Today {n} counts {a} {i}.",
     "{n} wakes up one morning with {a} {i}.",
+    added=(
+        "{n} has {a} {i} today.",
+        "This morning {n} has {a} {i}.",
+        "In a bag {n} has {a} {i}.",
+        "In the evening {n} counts {a} {i}.",
+        "One day {n} has {a} {i}.",
+        "{a} {i} belong to {n}.",
+        "{n} brings {a} {i} to school.",
+        "On the table of {n} there are {a} {i}.",
+        "{n} has a box with {a} {i}.",
+        "At home {n} has {a} {i}.",
+        "Yesterday {n} had {a} {i}.",
+        "The number of {i} that {n} has is {a}.",
+        "{n} begins the day with {a} {i}.",
+        "To begin with, {n} has {a} {i}.",
+        "Before school {n} owns {a} {i}.",
+    ),
 )
 _PRODUCTS = Templates(
     "opening *",
@@ -57,6 +77,21 @@ _PRODUCTS = Templates(
     "On each of {a} shelves {n} has {b} {i}.",
     "{n} makes {a} piles of {b} {i}.",
     "In a box {n} finds {a} packs with {b} {i} each.",
+    added=(
+        "{n} has {a} packs of {b} {i}.",
+        "{n} buys {a} bags of {b} {i}.",
+        "{n} opens {a} packs with {b} {i} in each.",
+        "{n} buys {a} boxes, and in each are {b} {i}.",
+        "Each of {a} friends gives {b} {i} to {n}.",
+        "{n} has {a} boxes of {b} {i} each.",
+        "{a} packs of {b} {i} belong to {n}.",
+        "{n} gets {a} bags with {b} {i} each.",
+        "In each of {a} pockets {n} has {b} {i}.",
+        "{n} owns {a} sets of {b} {i}.",
+        "{n} finds {b} {i} in each of {a} drawers.",
+        "{n} takes {a} cups with {b} {i} in each.",
+        "{a} times {n} finds {b} {i}.",
+    ),
 )
 _EVENTS: Mapping[str, Templates] = {
     "+": Templates(
@@ -71,6 +106,32 @@ _EVENTS: Mapping[str, Templates] = {
         "Later {n} is given {b} more.",
         "{b} more {i} come in the mail for {n}.",
         "{n} trades a hat for {b} {i}.",
+        added=(
+            "{m} gives {n} {b} {i}.",
+            "{m} gives {n} {b} more {i}.",
+            "{m} hands {b} {i} to {n}.",
+            "{m} hands {n} {b} more.",
+            "{m} sends {b} {i} to {n}.",
+            "{m} brings {n} {b} more {i}.",
+            "{m} lends {b} {i} to {n}.",
+            "{m} lends {n} {b} {i}.",
+            "{m} sells {b} {i} to {n}.",
+            "{n} takes {b} {i} from {m}.",
+            "{n} buys {b} {i} from {m}.",
+            "{n} receives {b} more from {m}.",
+            "{n} borrows {b} {i} from {m}.",
+            "{n} is given {b} {i} by {m}.",
+            "{m} loses {b} {i} to {n}.",
+            "{m} passes {b} of them to {n}.",
+            "{m} shows up and gives {b} more {i} to {n}.",
+            "Then {b} {i} are given to {n}.",
+            "{n} earns {b} more.",
+            "{n} makes {b} new {i}.",
+            "{n} collects {b} more {i}.",
+            "{m} throws {b} {i} to {n}.",
+            "Later {m} returns {b} {i} to {n}.",
+            "As a present {m} gives {n} {b} {i}.",
+        ),
     ),
     "-": Templates(
         "event -",
@@ -85,6 +146,36 @@ _EVENTS: Mapping[str, Templates] = {
         "{n} lends {b} {i} to {m}.",
         "{n} hides {b} {i} and cannot find them again.",
         "Then {n} lets {b} of them fall, and they break.",
+        added=(
+            "{n} gives {b} {i} to {m}.",
+            "{n} gives {m} {b} {i}.",
+            "{n} gives {m} {b} of them.",
+            "{n} hands {b} {i} to {m}.",
+            "{n} hands {m} {b} of the {i}.",
+            "{n} sends {b} {i} to {m}.",
+            "{n} brings {m} {b} of the {i}.",
+            "{n} lends {m} {b} {i}.",
+            "{n} sells {b} to {m}.",
+            "{m} takes {b} {i} from {n}.",
+            "{m} buys {b} {i} from {n}.",
+            "{m} receives {b} from {n}.",
+            "{m} borrows {b} {i} from {n}.",
+            "{m} is given {b} {i} by {n}.",
+            "{m} gets {b} {i} from {n}.",
+            "{m} wins {b} {i} from {n}.",
+            "{n} passes {b} of them to {m}.",
+            "{n} throws {b} {i} to {m}.",
+            "Then {b} of them are given to {m}.",
+            "{b} of the {i} are lost.",
+            "{b} of them break.",
+            "{b} {i} fall and break.",
+            "{n} breaks {b} {i}.",
+            "{b} of the {i} go to {m}.",
+            "Later {n} leaves {b} of the {i} behind.",
+            "{b} of the {i} are taken away.",
+            "As a present {n} gives {m} {b} {i}.",
+            "Of the {i}, {b} are thrown away.",
+        ),
     ),
     "*": Templates(
         "event *",
@@ -95,6 +186,12 @@ _EVENTS: Mapping[str, Templates] = {
         "After a week {n} has {b} times as many {i}.",
         "The number of {i} grows to {b} times as many.",
         "{n} trades them for {b} times as many.",
+        added=(
+            "The {i} become {b} times as many.",
+            "Later there are {b} times as many {i}.",
+            "{n} wins until there are {b} times as many.",
+            "{m} trades with {n}, who has {b} times as many {i} then.",
+        ),
     ),
 }
 _COMPARISONS: Mapping[str, Templates] = {
@@ -106,6 +203,15 @@ _COMPARISONS: Mapping[str, Templates] = {
         "{m} has as many {i} as {n} and {b} more.",
         "{m} counts {b} {i} more than {n} has.",
         "{n} has {b} fewer {i} than {m}.",
+        added=(
+            "{m} has {b} {i} more than {n}.",
+            "{m} owns {b} more {i} than {n} does.",
+            "Compared with {n}, {m} has {b} more.",
+            "{n} lacks {b} {i} to have as many as {m}.",
+            "{n} has {b} {i} less than {m}.",
+            "{m} keeps {b} more {i} than {n}.",
+            "To have as many as {m}, {n} needs {b} more {i}.",
+        ),
     ),
     "-": Templates(
         "comparison -",
@@ -115,6 +221,15 @@ _COMPARISONS: Mapping[str, Templates] = {
         "{m} lacks {b} {i} to have as many as {n}.",
         "{m} counts {b} {i} fewer than {n} has.",
         "{n} has {b} more {i} than {m}.",
+        added=(
+            "{m} has {b} {i} less than {n}.",
+            "{m} owns {b} fewer {i} than {n} does.",
+            "Compared with {n}, {m} has {b} fewer.",
+            "{n} owns {b} {i} more than {m}.",
+            "{n} has as many {i} as {m} and {b} more.",
+            "{m} keeps {b} fewer {i} than {n}.",
+            "To have as many as {n}, {m} needs {b} more {i}.",
+        ),
     ),
     "*": Templates(
         "comparison *",
@@ -123,6 +238,11 @@ _COMPARISONS: Mapping[str, Templates] = {
         "{m} owns {b} times the {i} of {n}.",
         "{m} counts {b} times as many {i} as {n} has.",
         "For each one that {n} has, {m} has {b}.",
+        added=(
+            "{m} has {b} times the number of {i} that {n} has.",
+            "{m} keeps {b} times as many {i} as {n}.",
+            "Compared with {n}, {m} has {b} times as many {i}.",
+        ),
     ),
 }
 _ASK_NOW = Templates(
@@ -135,6 +255,18 @@ _ASK_NOW = Templates(
     "How many {i} is that for {n}?",
     "With how many {i} does {n} end up?",
     "Now count the {i} of {n}. How many?",
+    added=(
+        "In the end, how many {i} does {n} have?",
+        "How many {i} does {n} own in the end?",
+        "How many {i} are there in the end?",
+        "How many {i} are left with {n} now?",
+        "At the end, what is the number of {i} that {n} has?",
+        "And how many {i} does {n} have then?",
+        "How many {i} does {n} have after that?",
+        "Say how many {i} {n} has now.",
+        "How many does {n} have in the end?",
+        "What number of {i} does {n} have at last?",
+    ),
 )
 _ASK_OTHER = Templates(
     "ask other",
@@ -143,6 +275,12 @@ _ASK_OTHER = Templates(
     "What is the number of {i} that {m} has?",
     "How many {i} belong to {m}?",
     "Count the {i} of {m}. How many?",
+    added=(
+        "How many {i} does {m} own?",
+        "What number of {i} does {m} have?",
+        "Say how many {i} {m} has.",
+        "And {m}? How many {i}?",
+    ),
 )
 _ASK_TOGETHER = Templates(
     "ask together",
@@ -152,6 +290,12 @@ _ASK_TOGETHER = Templates(
     "What is the total number of {i}?",
     "How many {i} do the two have together?",
     "Count the {i} of {n} and {m} together. How many?",
+    added=(
+        "How many {i} is that together?",
+        "How many {i} do both have together?",
+        "What number of {i} do {n} and {m} have in all?",
+        "Together, how many {i} are there?",
+    ),
 )
 _COMPUTE = Templates(
     "compute",
@@ -167,6 +311,16 @@ _COMPUTE = Templates(
     "What do you get for {e}?",
     "Please evaluate {e}.",
     "Work out how much {e} is.",
+    added=(
+        "Work out: {e}",
+        "What does {e} come to?",
+        "Find {e}.",
+        "Tell me the value of {e}.",
+        "How many is {e}?",
+        "Please work out {e} for me.",
+        "What number is {e}?",
+        "Give me the result of {e}.",
+    ),
 )
 TABLES = (
     _OPENINGS,
@@ -283,41 +437,59 @@ class _Story:
         n, m = c.shuffled(_PEOPLE)[:2]
         self.words = {"n": n, "m": m, "i": c.pick(ITEMS)}
         self.clauses: list[str] = []
+        self.thoughts: list[str] = []
         self.steps: list[Step] = []
         self.value = 0
 
-    def say(self, table: Templates, **numbers: int) -> None:
-        self.clauses.append(self.c.template(table).format(**self.words, **numbers))
+    def say(self, table: Templates, **numbers: int) -> bool:
+        """Whether the second person is named."""
+        template = self.c.template(table)
+        self.clauses.append(template.format(**self.words, **numbers))
+        return "{m}" in template
 
-    def take(self, step: Step) -> None:
+    def think(self, words: str, step: Step) -> None:
+        self.thoughts.append(f"{words.format(**self.words)} {step.counted}")
         self.steps.append(step)
         self.value = step.result
 
     def open(self) -> None:
         self.value = _start(self.c)
         self.say(_OPENINGS, a=self.value)
+        self.thoughts.append(f"{self.words['n']} {self.value}")
 
     def open_with_product(self) -> None:
-        self.take(_product(self.c))
-        self.say(_PRODUCTS, a=self.steps[-1].left, b=self.steps[-1].right)
+        step = _product(self.c)
+        self.say(_PRODUCTS, a=step.left, b=step.right)
+        self.think("{n}", step)
 
-    def go_on(self, tables: Mapping[str, Templates]) -> None:
-        """An event, or a comparison, with its step."""
-        self.take(_next_step(self.c, self.value))
-        self.say(tables[self.steps[-1].operation], b=self.steps[-1].right)
+    def happen(self) -> None:
+        """An event with its step."""
+        step = _next_step(self.c, self.value)
+        has_other = self.say(_EVENTS[step.operation], b=step.right)
+        if step.operation == "+":
+            self.think("{m} to {n}" if has_other else "to {n}", step)
+        elif step.operation == "-":
+            self.think("{n} to {m}" if has_other else "from {n}", step)
+        else:
+            self.think("{n}", step)
+
+    def compare(self) -> None:
+        """What the second person has, with its step."""
+        step = _next_step(self.c, self.value)
+        self.say(_COMPARISONS[step.operation], b=step.right)
+        self.think({"+": "{m} > {n}", "-": "{n} > {m}", "*": "{m}"}[step.operation], step)
 
     def add_up(self, value: int) -> None:
         """What the two people have together."""
-        self.take(Step(value, "+", self.value))
-        if not _is_allowed(self.c, self.steps[-1]):
+        step = Step(value, "+", self.value)
+        if not _is_allowed(self.c, step):
             raise DeadEndError
+        self.think("both", step)
 
 
-def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step]) -> Example:
+def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step], think: Sequence[str]) -> Example:
     meta = Meta(stated=tuple(step.combination for step in steps), templates=tuple(c.templates))
-    return Example(
-        task="text", kind=kind, prompt=prompt, think="; ".join(step.counted for step in steps), answer=str(steps[-1].result), meta=meta
-    )
+    return Example(task="text", kind=kind, prompt=prompt, think="; ".join(think), answer=str(steps[-1].result), meta=meta)
 
 
 def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
@@ -331,14 +503,14 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
         else:
             story.open()
         while len(story.steps) < num_steps - num_last:
-            story.go_on(_EVENTS)
+            story.happen()
         mine = story.value
         if compares:
-            story.go_on(_COMPARISONS)
+            story.compare()
         if adds_up:
             story.add_up(mine)
         story.say(_ASK_TOGETHER if adds_up else _ASK_OTHER if compares else _ASK_NOW)
-        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps)
+        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps, story.thoughts)
 
     return make
 
@@ -346,7 +518,7 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
 def _expression(c: Chooser) -> Example:
     """One to three operations in a row; a product only at the start, so that they are worked out from left to right."""
     steps = steps_in_a_row(c, c.between(1, 3))
-    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression_of(steps)), steps)
+    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression_of(steps)), steps, [step.counted for step in steps])
 
 
 ARITHMETIC: Mapping[str, Callable[[Chooser], Example]] = {

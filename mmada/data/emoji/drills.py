@@ -30,7 +30,7 @@ __all__ = ["DRILLS", "drill"]
 Facts = list[tuple[str, str]]
 """What is given, and what follows from it."""
 
-_COUNTS = r"(?<=[a-z])(?: \d)+(?=,|;|$)"
+_COUNTS = r"(?<=[a-z]) \d(?=[ ,;]|$)"
 _CONCLUSIONS: Mapping[str, tuple[float, re.Pattern[str]]] = {
     kind: (weight, re.compile(pattern))
     for kind, weight, pattern in (
@@ -39,11 +39,11 @@ _CONCLUSIONS: Mapping[str, tuple[float, re.Pattern[str]]] = {
         ("count_category", 2, _COUNTS),
         ("total", 0.5, _COUNTS),
         ("compare", 3, _COUNTS + r"| \d [<>=] \d"),
-        ("contents", 3, r"(?<=[;,]) [a-z -]+ \d(?=,|$)"),
-        ("where", 2, r"(?<= is) [a-z ]+$"),
+        ("contents", 3, r"(?<=[;,]) [a-z -]+ \d(?=,|$)|" + _COUNTS),
+        ("where", 2, _COUNTS + r"|(?<= is) [a-z ]+$"),
         ("what_at", 1, r"(?<= is) [a-z -]+$"),
-        ("colour", 1, r"(?<= is) [a-z -]+(?= ->)|(?<=->) [a-z]+$"),
-        ("relation", 3, r"(?<= is) [a-z]+(?=,| ->)|(?<=->) [a-z]+$"),
+        ("colour", 1, _COUNTS + r"|(?<= is) [a-z -]+(?= ->)|(?<=->) [a-z]+$"),
+        ("relation", 3, _COUNTS + r"|(?<= is) [a-z]+(?=,| ->)|(?<=->) [a-z]+$"),
         ("is_a", 1, r"(?<=->) [a-z]+$"),
         ("odd_one_out", 1, r"(?<=;) [a-z -]+(?= differs)"),
     )

@@ -116,6 +116,20 @@ DRAW_FRAMES = Templates(
     "Let me see {}.",
     "Please make an image that shows {}.",
     "New picture: {}.",
+    added=(
+        "Create {}.",
+        "Create a picture of {}.",
+        "Generate an image of {}.",
+        "Let me see a picture of {}.",
+        "Let me have {}.",
+        "I want an image of {}.",
+        "Show {}.",
+        "Draw me {}.",
+        "Now draw {}.",
+        "Make me an image of {}.",
+        "Please show me {}.",
+        "Can I see {}?",
+    ),
 )
 CAPTION_FRAMES = Templates(
     "caption frame",
@@ -130,6 +144,14 @@ CAPTION_FRAMES = Templates(
     "Here we have {}.",
     "What we see is {}.",
     "Here one sees {}.",
+    added=(
+        "Here is {}.",
+        "Here we see {}.",
+        "We have {} here.",
+        "What we have here is {}.",
+        "It is {}.",
+        "One can see {}.",
+    ),
 )
 TABLES = (DRAW_FRAMES, CAPTION_FRAMES)
 

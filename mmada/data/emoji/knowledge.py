@@ -30,6 +30,14 @@ _CATEGORY = Templates(
     "{a_thing} is an example of what?",
     "Classify {a_thing}.",
     "Classify {a_thing} for me, please.",
+    added=(
+        "What would you classify {a_thing} as?",
+        "How would you classify {a_thing}?",
+        "Say what kind of thing {a_thing} is.",
+        "Which category fits {a_thing}?",
+        "{a_thing}: what kind of thing is that?",
+        "Give me the category of {a_thing}.",
+    ),
 )
 _IS_A = Templates(
     "is a",
@@ -41,6 +49,14 @@ _IS_A = Templates(
     "Tell me: is {a_thing} {a_category}?",
     "Is it right that {a_thing} is {a_category}?",
     "Do you agree that {a_thing} is {a_category}?",
+    added=(
+        "Is it true that {a_thing} is {a_category}?",
+        "Is it right to call {a_thing} {a_category}?",
+        "Would it be right to say {a_thing} is {a_category}?",
+        "{a_thing} is {a_category}, right?",
+        "Yes or no: {a_thing} is {a_category}?",
+        "Say whether {a_thing} is {a_category}.",
+    ),
 )
 _ODD = Templates(
     "odd one out",
@@ -53,6 +69,14 @@ _ODD = Templates(
     "Name the one that does not fit: {things}.",
     "{things}: which is the odd one?",
     "Of these, which is different: {things}?",
+    added=(
+        "Of {things}, which is the odd one?",
+        "Of {things}, which one does not belong?",
+        "Which of {things} does not fit?",
+        "Among {things}, which is not like the others?",
+        "Say which does not belong: {things}.",
+        "{things}. Which one does not fit?",
+    ),
 )
 _CLUE = Templates(
     "riddle",
@@ -65,6 +89,14 @@ _CLUE = Templates(
     "Tell me the name of {clue}.",
     "Guess: {clue}.",
     "{clue}: what is that?",
+    added=(
+        "What do you call that: {clue}?",
+        "How do you call {clue}?",
+        "It is {clue}. What do you call it?",
+        "Say what {clue} is.",
+        "What would you call {clue}?",
+        "Here is a riddle: {clue}.",
+    ),
 )
 _KEYWORD = Templates(
     "keyword",
@@ -77,6 +109,13 @@ _KEYWORD = Templates(
     "Someone says {word}. Is it about {things}?",
     "Which is closer to {word}: {things}?",
     "Which goes better with {word}: {things}?",
+    added=(
+        "What goes better with the word {word}: {things}?",
+        "Which fits better with the word {word}: {things}?",
+        "What fits {word}: {things}?",
+        "Which is better for the word {word}: {things}?",
+        "To which belongs the word {word}: {things}?",
+    ),
 )
 TABLES = (_CATEGORY, _IS_A, _ODD, _CLUE, _KEYWORD)
 

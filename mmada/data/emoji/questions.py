@@ -1,29 +1,31 @@
 """Questions about pictures, with thoughts and exact answers.
 
     question   How many dogs are there?
-    think      top left dog 1, top right cat 1, bottom left dog 2
+    think      top left dog: dog 1, top right cat: dog 1, bottom left dog: dog 2
     answer     2
 
-Thoughts list the occupied cells in reading order; what is counted is counted along, so that each number follows from the one before and
-the object beside it; and what else the answer needs comes behind a semicolon. Each function makes one kind. Called without a scene it
-makes one that suits (so that answers are balanced), otherwise it asks about the given scene, and raises `DeadEndError` if that leaves
-nothing to ask.
+Thoughts list the occupied cells in reading order. What is asked for is named again beside each of them and counted along, so that each
+number follows from the one before and the two names beside it: to find a name somewhere in a question, in the plural perhaps, and to
+compare it with what is seen are two steps (docs/decisions.md). What else the answer needs comes behind a semicolon.
+
+Each function makes one kind. Called without a scene it makes one that suits (so that answers are balanced), otherwise it asks about the
+given scene, and raises `DeadEndError` if that leaves nothing to ask.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from mmada.data.emoji.chooser import Chooser, DeadEndError, Groups
 from mmada.data.emoji.example import Example, Meta
-from mmada.data.emoji.grammar import PLACE_PHRASES, canonical, caption
+from mmada.data.emoji.grammar import PLACE_PHRASES, caption, counted, listed
 from mmada.data.emoji.objects import CATEGORY_PLURALS, SHAPES, objects
 from mmada.data.emoji.scenes import BOXES, LAYOUTS, MAX_ITEMS, Scene
 from mmada.data.emoji.spec import SceneSpec, spec_of
 from mmada.data.emoji.split import Templates
 
-__all__ = ["PARTITIONS", "QUESTIONS", "TABLES", "Question", "seen", "unique"]
+__all__ = ["PARTITIONS", "QUESTIONS", "TABLES", "Question", "each", "seen", "unique"]
 
 PARTITIONS: Mapping[int, tuple[tuple[int, ...], ...]] = {
     0: ((),),
@@ -47,6 +49,22 @@ _DESCRIBE = Templates(
     "What do you see, and where?",
     "Write a caption.",
     "Explain what is in the image and where.",
+    added=(
+        "Say what you see, and where it is.",
+        "What is there, and where?",
+        "Where is what in this picture?",
+        "What is shown, and at which places?",
+        "Put the picture into words.",
+        "Tell me what you see and where you see it.",
+        "Describe the things, their places and the background.",
+        "In words, what is this picture?",
+        "What do you see here? Say where, too.",
+        "Describe everything, please.",
+        "How would you describe this image?",
+        "A caption, please.",
+        "Write down what is where, and on what background.",
+        "What does this image look like?",
+    ),
 )
 _CONTENTS = Templates(
     "contents",
@@ -60,6 +78,20 @@ _CONTENTS = Templates(
     "What objects are in the image?",
     "List what is there.",
     "Name the objects and how many there are.",
+    added=(
+        "What can you see?",
+        "What is here?",
+        "What can be found in the picture?",
+        "What do you see?",
+        "Which objects can be seen?",
+        "What things can you see here?",
+        "Say what there is.",
+        "What is shown here?",
+        "Which things are there, and how many of each?",
+        "Tell me what is in the picture.",
+        "What does the image contain?",
+        "What all is there?",
+    ),
 )
 _COUNT = Templates(
     "count",
@@ -74,6 +106,19 @@ _COUNT = Templates(
     "Tell me how many {things} there are.",
     "Please count the {things}.",
     "how many {things}?",
+    added=(
+        "How many {things} are here?",
+        "How many {things} are in the image?",
+        "How many {things} are shown in the picture?",
+        "How many {things} can be seen in the picture?",
+        "In the picture, how many {things} are there?",
+        "Give me the number of {things}.",
+        "Find all {things}. How many are they?",
+        "How many {things}?",
+        "Say how many {things} you see.",
+        "How many {things} does the picture have?",
+        "Look at the picture: how many {things} are there?",
+    ),
 )
 _TOTAL = Templates(
     "total",
@@ -87,6 +132,17 @@ _TOTAL = Templates(
     "Count all the objects.",
     "How many items are in the image?",
     "how many things in total?",
+    added=(
+        "How many things are in the image?",
+        "How many objects do you see?",
+        "How many objects does the picture show?",
+        "How many are there in all?",
+        "Say how many things there are.",
+        "Give me the number of all things.",
+        "What number of objects do you see?",
+        "In all, how many objects does the image contain?",
+        "How many objects are shown?",
+    ),
 )
 _PRESENCE = Templates(
     "presence",
@@ -101,6 +157,23 @@ _PRESENCE = Templates(
     "Are there any {things}?",
     "Do you see any {things} in the image?",
     "Any {things} in the picture?",
+    added=(
+        "Is there {a_thing} in the image?",
+        "Is there {a_thing} here?",
+        "Is {a_thing} in the picture?",
+        "Is {a_thing} to be seen?",
+        "Does the picture have {a_thing}?",
+        "Are there {things} in the picture?",
+        "In the picture, is there {a_thing}?",
+        "Look: is there {a_thing}?",
+        "Is there at least one {thing}?",
+        "Tell me whether there is {a_thing}.",
+        "Could there be {a_thing} in this image?",
+        "{a_thing}: is it there?",
+        "Does this image show any {things}?",
+        "Is there any {thing}?",
+        "Yes or no: do you see {a_thing}?",
+    ),
 )
 _WHERE = Templates(
     "where",
@@ -114,6 +187,18 @@ _WHERE = Templates(
     "Locate the {thing}.",
     "Tell me where the {thing} is.",
     "The {thing} is where?",
+    added=(
+        "Tell me the place of the {thing}.",
+        "Say where the {thing} is.",
+        "Tell me where you see the {thing}.",
+        "Where in the image is the {thing}?",
+        "At which place do you see the {thing}?",
+        "Where does the {thing} stand?",
+        "I am looking for the {thing}. Where is it?",
+        "Please locate the {thing}.",
+        "The place of the {thing}?",
+        "Can you tell me where the {thing} stands?",
+    ),
 )
 _WHAT_AT = Templates(
     "what at",
@@ -128,6 +213,18 @@ _WHAT_AT = Templates(
     "What does the image show {place}?",
     "Look {place}: what is there?",
     "Look at the picture: what is {place}?",
+    added=(
+        "Look {place}: what do you see?",
+        "Look {place}. Which thing is there?",
+        "{place}, what is there?",
+        "What is there {place}?",
+        "Which object do you see {place}?",
+        "Say what is {place}.",
+        "What stands {place}?",
+        "There is something {place}. What is it?",
+        "What can you find {place}?",
+        "Name what is {place}.",
+    ),
 )
 _COLOUR_OF = Templates(
     "colour of",
@@ -140,6 +237,17 @@ _COLOUR_OF = Templates(
     "Which colour is the {thing}?",
     "Tell me the color of the {thing}.",
     "Of what color is the {thing} in the picture?",
+    added=(
+        "Of what color is the {thing}?",
+        "Of which color is the {thing} here?",
+        "In the picture, what color is the {thing}?",
+        "What color does the {thing} have in the picture?",
+        "Say the color of the {thing}.",
+        "What is the {thing}'s color?",
+        "Look at the {thing}. What color is it?",
+        "Give me the color of the {thing}.",
+        "What color has the {thing}?",
+    ),
 )
 _COLOUR_AT = Templates(
     "colour at",
@@ -151,6 +259,16 @@ _COLOUR_AT = Templates(
     "The thing {place} is what color?",
     "Which colour is the object {place}?",
     "Tell me the color of the object {place}.",
+    added=(
+        "What colour is the object {place}?",
+        "What color is what you see {place}?",
+        "What colour has the thing {place}?",
+        "Of what color is the thing {place}?",
+        "Say the color of the thing {place}.",
+        "Look {place}. What color is the thing there?",
+        "There is a thing {place}. What color is it?",
+        "Give me the color of the object {place}.",
+    ),
 )
 _BACKGROUND = Templates(
     "background",
@@ -163,6 +281,17 @@ _BACKGROUND = Templates(
     "What color is behind the objects?",
     "The background is what color?",
     "Tell me the color of the background.",
+    added=(
+        "Name the background color.",
+        "What color do you see behind the things?",
+        "Of what color is the background?",
+        "Say the color of the background.",
+        "In what color is the background?",
+        "What is the color of the background?",
+        "What color is the ground on which the things stand?",
+        "What background does the picture have?",
+        "Give me the background's color.",
+    ),
 )
 _COMPARE = Templates(
     "compare",
@@ -176,6 +305,19 @@ _COMPARE = Templates(
     "Which is more frequent: {ones} or {others}?",
     "Are the {ones} or the {others} more in number?",
     "Which wins in number, {ones} or {others}?",
+    added=(
+        "What is there more of: {ones} or {others}?",
+        "Is there a greater number of {ones} or of {others}?",
+        "Which do you see more of, {ones} or {others}?",
+        "What do you see more of: {ones}, or {others}?",
+        "Of {ones} and {others}, which are more?",
+        "Say which are more: {ones} or {others}.",
+        "Are there as many {ones} as {others}, or which are more?",
+        "Which has the greater number, {ones} or {others}?",
+        "Count {ones} and {others}: of which are there more?",
+        "{ones} or {others}: which are there more of?",
+        "What are there more of in the picture, {ones} or {others}?",
+    ),
 )
 _RELATION = Templates(
     "relation",
@@ -188,6 +330,18 @@ _RELATION = Templates(
     "Would you say the {one} is {words} the {other}?",
     "The {one} is {words} the {other}, right?",
     "Check: is the {one} {words} the {other}?",
+    added=(
+        "Would you say that the {one} stands {words} the {other}?",
+        "Do you find the {one} {words} the {other}?",
+        "Would it be right that the {one} is {words} the {other}?",
+        "Say whether the {one} is {words} the {other}.",
+        "Is the place of the {one} {words} the {other}?",
+        "Look: is the {one} {words} the {other}?",
+        "Can you find the {one} {words} the {other}?",
+        "Yes or no: the {one} is {words} the {other}?",
+        "Does the picture show the {one} {words} the {other}?",
+        "True or not: the {one} is {words} the {other}?",
+    ),
 )
 TABLES = (
     _DESCRIBE,
@@ -216,13 +370,27 @@ def _any_picture(c: Chooser, *, has_unique: bool = False) -> Scene:
     return _picture(c, c.groups(c.pick([sizes for sizes in PARTITIONS[total] if 1 in sizes or not has_unique])))
 
 
-def seen(scene: Scene, *kinds: Container[str]) -> str:
-    """The occupied cells with their contents, and how many of each of these kinds there were so far: "top dog 1, bottom cat 1"."""
-    numbers, parts = [0] * len(kinds), []
-    for cell, name in scene.cells.items():
-        numbers = [number + (name in kind) for number, kind in zip(numbers, kinds, strict=True)]
-        parts.append(" ".join((cell, name, *map(str, numbers))))
-    return ", ".join(parts)
+Tally = Mapping[str, Container[str]]
+"""What is counted: its name -> the objects that count."""
+
+
+def each(*names: str) -> Tally:
+    """Objects that count for themselves alone."""
+    return {name: {name} for name in names}
+
+
+def seen(scene: Scene, kinds: Tally | None = None) -> str:
+    """The occupied cells with their contents, and how many of each kind there were so far: "top dog: dog 1, bottom cat: dog 1"."""
+    return ", ".join(_tallied(scene, [kinds or {}] * len(scene.cells)))
+
+
+def _tallied(scene: Scene, kinds: Sequence[Tally]) -> Iterator[str]:
+    """The parts of `seen`, each with kinds of its own to count."""
+    names: list[str] = []
+    for (cell, name), counted_here in zip(scene.cells.items(), kinds, strict=True):
+        names.append(name)
+        tally = " ".join(f"{kind} {sum(other in those for other in names)}" for kind, those in counted_here.items())
+        yield f"{cell} {name}: {tally}" if tally else f"{cell} {name}"
 
 
 def _example(
@@ -248,9 +416,10 @@ def _describe(c: Chooser, scene: Scene | None = None) -> Example:
 
 def _contents(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _any_picture(c)
-    spec = SceneSpec.of(scene.counts)
-    tally = ", ".join(f"{name} {number}" for name, number in spec.counts)
-    return _example(c, "contents", scene, c.template(_CONTENTS), f"{seen(scene)}; {tally}", canonical(spec), spec=spec)
+    listing = ", ".join(_tallied(scene, [each(name) for name in scene.cells.values()]))
+    tally = ", ".join(f"{name} {number}" for name, number in scene.counts.items())
+    answer = listed([counted(name, number) for name, number in scene.counts.items()])
+    return _example(c, "contents", scene, c.template(_CONTENTS), f"{listing}; {tally}", answer, spec=SceneSpec.of(scene.counts))
 
 
 def _number_and_rest(c: Chooser) -> tuple[int, int]:
@@ -270,7 +439,7 @@ def _count(c: Chooser, scene: Scene | None = None) -> Example:
         name = c.pick(list(scene.counts))
     name = name or c.absent(scene, related=c.chance(0.5))
     prompt = c.template(_COUNT).format(things=objects()[name].plural)
-    return _example(c, "count", scene, prompt, seen(scene, {name}), str(scene.counts.get(name, 0)), named=(name,))
+    return _example(c, "count", scene, prompt, seen(scene, each(name)), str(scene.counts.get(name, 0)), named=(name,))
 
 
 def _count_category(c: Chooser, scene: Scene | None = None) -> Example:
@@ -286,20 +455,20 @@ def _count_category(c: Chooser, scene: Scene | None = None) -> Example:
     ones = {name for name in scene.counts if objects()[name].is_a(category)}
     prompt = c.template(_COUNT).format(things=CATEGORY_PLURALS[category])
     number = sum(scene.counts[name] for name in ones)
-    return _example(c, "count_category", scene, prompt, seen(scene, ones), str(number))
+    return _example(c, "count_category", scene, prompt, seen(scene, {category: ones}), str(number))
 
 
 def _total(c: Chooser, scene: Scene | None = None) -> Example:
     scene = scene or _picture(c, c.groups(c.pick(PARTITIONS[c.between(1, MAX_ITEMS)])))
-    return _example(c, "total", scene, c.template(_TOTAL), seen(scene, scene.counts), str(len(scene.items)))
+    return _example(c, "total", scene, c.template(_TOTAL), seen(scene, {"thing": scene.counts}), str(len(scene.items)))
 
 
 def _presence(c: Chooser, scene: Scene | None = None) -> Example:
     is_there = c.chance(0.5)
     scene = scene or _any_picture(c)
     name = c.pick(list(scene.counts)) if is_there else c.absent(scene, related=c.chance(0.5))
-    prompt = c.template(_PRESENCE).format(a_thing=canonical(SceneSpec.of({name: 1})), things=objects()[name].plural)
-    return _example(c, "presence", scene, prompt, seen(scene, {name}), "yes" if name in scene.counts else "no", named=(name,))
+    prompt = c.template(_PRESENCE).format(a_thing=counted(name, 1), thing=name, things=objects()[name].plural)
+    return _example(c, "presence", scene, prompt, seen(scene, each(name)), "yes" if name in scene.counts else "no", named=(name,))
 
 
 def unique(scene: Scene) -> dict[str, str]:
@@ -313,7 +482,8 @@ def _where(c: Chooser, scene: Scene | None = None) -> Example:
     if not once:
         raise DeadEndError
     name = c.pick(list(once))
-    return _example(c, "where", scene, c.template(_WHERE).format(thing=name), f"{seen(scene)}; {name} is {once[name]}", once[name])
+    think = f"{seen(scene, each(name))}; {name} is {once[name]}"
+    return _example(c, "where", scene, c.template(_WHERE).format(thing=name), think, once[name])
 
 
 def _what_at(c: Chooser, scene: Scene | None = None) -> Example:
@@ -351,7 +521,8 @@ def _colour(c: Chooser, scene: Scene | None = None) -> Example:
     table, subject, name, cell = c.pick(options)
     colour = str(objects()[name].colour)
     prompt = c.template(table).format(thing=subject, place=PLACE_PHRASES[cell][0])
-    think = f"{seen(scene)}; {subject} is {name if subject != name else cell} -> {colour}"
+    asked = {subject: {other for other in scene.counts if subject in (other, objects()[other].category)}} if table is _COLOUR_OF else {}
+    think = f"{seen(scene, asked)}; {subject} is {name if subject != name else cell} -> {colour}"
     return _example(c, "colour", scene, prompt, think, colour)
 
 
@@ -375,7 +546,7 @@ def _compare(c: Chooser, scene: Scene | None = None) -> Example:
     sign = {-1: "<", 0: "=", 1: ">"}[(numbers[0] > numbers[1]) - (numbers[0] < numbers[1])]
     plurals = [objects()[name].plural for name in (one, other)]
     answer = {"<": plurals[1], "=": "same", ">": plurals[0]}[sign]
-    think = f"{seen(scene, {one}, {other})}; {numbers[0]} {sign} {numbers[1]}"
+    think = f"{seen(scene, each(one, other))}; {numbers[0]} {sign} {numbers[1]}"
     prompt = c.template(_COMPARE).format(ones=plurals[0], others=plurals[1])
     return _example(c, "compare", scene, prompt, think, answer)
 
@@ -403,7 +574,7 @@ def _relation(c: Chooser, scene: Scene | None = None) -> Example:
     answer = "yes" if is_so else "no"
     # "top left" is left across, and top down.
     sides = [once[name].split(" ")[-1 if _DIRECTIONS[words][0] == 0 else 0] for name in (one, other)]
-    think = f"{seen(scene)}; {one} is {sides[0]}, {other} is {sides[1]} -> {answer}"
+    think = f"{seen(scene, each(one, other))}; {one} is {sides[0]}, {other} is {sides[1]} -> {answer}"
     return _example(c, "relation", scene, prompt, think, answer)
 
 

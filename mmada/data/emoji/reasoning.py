@@ -38,6 +38,12 @@ _MORE = Templates(
     "First {ref}, then {number} {more} {ones} than that: draw it all.",
     "Make a picture: {ref}, and {number} {more} {ones} than that.",
     "There should be {number} {more} {ones} than {others} in the picture, and there {are} {ref}.",
+    added=(
+        "Make a picture of {ref}, and of {number} {more} {ones} than that.",
+        "{ref}, and {number} {more} {ones} than that, please.",
+        "Make a picture: {number} {more} {ones} than {others}, and there {are} {ref}.",
+        "Take {ref}. Draw them with {number} {more} {ones} than that.",
+    ),
 )
 _TIMES = Templates(
     "times",
@@ -49,6 +55,12 @@ _TIMES = Templates(
     "I want {ref} and {times} {ones} as that.",
     "Paint {ref}. There should be {times} {ones} as {others}.",
     "Make a picture with {times} {ones} as {others}, and with {ref}.",
+    added=(
+        "There {are} {ref}. Show {times} {ones}.",
+        "There {are} {ref}. Paint {times} {ones} as {others}.",
+        "There {are} {ref} and {times} {ones} as {others}: draw that.",
+        "Take {ref}, and draw {times} {ones} as {others} with it.",
+    ),
 )
 _REST = Templates(
     "rest",
@@ -62,6 +74,12 @@ _REST = Templates(
     "I want to see {total} things, {ref} and otherwise {ones}.",
     "Draw {ref} and enough {ones} to get {total} things.",
     "Draw {ref} plus {ones}, {total} things in all.",
+    added=(
+        "Make it {total} objects: {ref}, the rest {ones}.",
+        "Draw {total} things in all, {ref} plus {ones} for the rest.",
+        "{total} things, please: {ref}, and else {ones}.",
+        "Make a picture of {total} things in all: {ref} and {ones}.",
+    ),
 )
 _CHANGE = Templates(
     "change",
@@ -75,6 +93,12 @@ _CHANGE = Templates(
     "Draw this: there {are} {before}, but {change}.",
     "In the picture there {are} {before}. {change}. Draw it after that.",
     "There {are} {before}. Now {change}. The result is your picture.",
+    added=(
+        "First we see {before}. Then {change}. Draw what is there.",
+        "First {before}. Then {change}. Paint the result.",
+        "There {are} {before} at first. Then {change}. Show the result.",
+        "Draw what is left or there when we begin with {before} and {change}.",
+    ),
 )
 _SUM = Templates(
     "sum",
@@ -88,6 +112,13 @@ _SUM = Templates(
     "Draw as many {things} as {sum} is.",
     "The number of {things} is {sum}. Draw them.",
     "Make a picture with {sum} {things}.",
+    added=(
+        "Make a picture of {sum} {things}.",
+        "Make {sum} {things}.",
+        "I want a picture with {sum} {things}.",
+        "Give me {sum} {things}.",
+        "An image with {sum} {things}, please.",
+    ),
 )
 _OPPOSITE = Templates(
     "opposite",
@@ -99,6 +130,12 @@ _OPPOSITE = Templates(
     "Paint {one} and {other} {arranged}, but the {name} may not be {place}.",
     "A picture of {one} and {other} {arranged}, where the {name} is not {place}.",
     "I want {one} and {other} {arranged}. {place} I do not want the {name}.",
+    added=(
+        "I want to see {one} and {other} {arranged}. The {name} should not be {place}.",
+        "I want {one} and {other} {arranged}, and I do not want the {name} {place}.",
+        "Draw {one} and {other} {arranged}, but {place} I do not want the {name}.",
+        "{place} there must be no {name}: draw {one} and {other} {arranged}.",
+    ),
 )
 _SWAP = Templates(
     "swap",
@@ -110,6 +147,12 @@ _SWAP = Templates(
     "Take {one} {place} and {other} {other_place}, and draw each in the place of the other.",
     "Swap {one} {place} with {other} {other_place}, then draw.",
     "Imagine {one} {place} and {other} {other_place}. Now they trade places. Draw it.",
+    added=(
+        "Take {one} {place} and {other} {other_place}, and swap them.",
+        "Think of {one} {place} and {other} {other_place}. Draw each where the other is.",
+        "Draw {one} in the place of {other}: they stand {place} and {other_place}, but should swap.",
+        "{one} {place}, {other} {other_place}: draw each of the two in the place of the other one.",
+    ),
 )
 _CLUE = Templates(
     "clue",

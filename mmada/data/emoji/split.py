@@ -110,18 +110,21 @@ def _is_expression_held_out(expression: str) -> bool:
 class Templates:
     """A table of ways to say one thing. About a tenth is held out, but never the first, the plainest, which everyone will use.
 
-    A table of fewer than eight is trained in full: none of its ways would be like another.
+    A table of fewer than eight is trained in full: none of its ways would be like another. Ways that were `added` once the held-out
+    ones were fixed are always trained, so that what is measured stays the same.
     """
 
-    def __init__(self, name: str, *options: str) -> None:
+    def __init__(self, name: str, *options: str, added: tuple[str, ...] = ()) -> None:
         self.name = name
-        self.options = options
+        self.options = options + added
+        self.added = frozenset(added)
 
     @cached_property
     def held_out(self) -> tuple[str, ...]:
         """The options with the smallest hashes, so that every larger table has some."""
-        number = round(HELD_OUT_SHARE * len(self.options)) if len(self.options) >= _MIN_OPTIONS else 0
-        return tuple(sorted(self.options[1:], key=lambda option: stable_hash("template", self.name, option))[:number])
+        options = [option for option in self.options if option not in self.added]
+        number = round(HELD_OUT_SHARE * len(options)) if len(options) >= _MIN_OPTIONS else 0
+        return tuple(sorted(options[1:], key=lambda option: stable_hash("template", self.name, option))[:number])
 
     @cached_property
     def trained(self) -> tuple[str, ...]:

@@ -55,27 +55,27 @@ class Kind:
 
 
 _WEIGHTS_AND_HOLD_OUTS: Mapping[str, tuple[float, tuple[HoldOut, ...]]] = {
-    "expression": (4.0, ("expression", "template")),
-    "arithmetic1": (2.0, ("expression", "template")),
-    "arithmetic2": (2.0, ("expression", "template")),
-    "arithmetic3": (1.5, ("expression", "template")),
+    "expression": (2.5, ("expression", "template")),
+    "arithmetic1": (2.5, ("expression", "template")),
+    "arithmetic2": (2.5, ("expression", "template")),
+    "arithmetic3": (2.5, ("expression", "template")),
     "category": (0.6, ("template",)),
     "is_a": (0.6, ("template",)),
     "odd_one_out": (0.5, ("pair", "template")),
     "clue": (0.6, ("template",)),
     "keyword": (0.6, ("pair", "template")),
-    "caption": (2.0, ("pair", "number", "place", "style", "backdrop", "template")),
-    "contents": (1.0, ("pair", "number", "style", "template")),
-    "count": (4.0, ("pair", "number", "place", "style", "template")),
+    "caption": (2.5, ("pair", "number", "place", "style", "backdrop", "template")),
+    "contents": (1.5, ("pair", "number", "style", "template")),
+    "count": (3.5, ("pair", "number", "place", "style", "template")),
     "count_category": (1.0, ("pair", "number", "style", "template")),
     "total": (0.5, ("pair", "number", "style", "template")),
-    "presence": (2.0, ("pair", "style", "template")),
-    "where": (1.0, ("pair", "place", "style", "template")),
+    "presence": (2.5, ("pair", "style", "template")),
+    "where": (1.5, ("pair", "place", "style", "template")),
     "what_at": (1.0, ("pair", "place", "style", "template")),
     "relation": (1.0, ("pair", "place", "template")),
     "colour": (1.0, ("pair", "place", "style", "template")),
     "background": (0.3, ("pair", "backdrop", "template")),
-    "compare": (1.0, ("pair", "number", "template")),
+    "compare": (1.5, ("pair", "number", "template")),
     "draw_single": (5.0, ("backdrop", "style", "template")),
     "draw_two": (1.5, ("pair", "style", "template")),
     "draw_count": (3.0, ("number", "style", "template")),
@@ -248,7 +248,7 @@ def lookup(rng: np.random.Generator, split: Split = "train") -> Example:
     """A list of cells, and in one answer everything that can be looked up in it: where things are, what places hold, what is counted along.
 
         top left dog, top right cat, bottom left dog. cat, bottom left, top left. dog
-        cat is top right, bottom left is dog, top left is dog; top left dog 1, top right cat 1, bottom left dog 2
+        cat is top right, bottom left is dog, top left is dog; top left dog: dog 1, top right cat: dog 1, bottom left dog: dog 2
 
     Nearly every token of the answer is found by its content somewhere before, which a thought asks of two tokens or three. Most scenes hold
     different things, so that places are asked for as often as names; some are those of questions, in which there is more to count.
@@ -262,7 +262,7 @@ def lookup(rng: np.random.Generator, split: Split = "train") -> Example:
     facts = c.shuffled([*questions.unique(scene).items(), *places])
     counted = c.shuffled(scene.counts)[: 1 + c.chance(0.5)]
     prompt = f"{questions.seen(scene)}. {', '.join(key for key, _ in facts)}. {', '.join(counted)}"
-    answer = f"{', '.join(f'{key} is {value}' for key, value in facts)}; {questions.seen(scene, *({name} for name in counted))}"
+    answer = f"{', '.join(f'{key} is {value}' for key, value in facts)}; {questions.seen(scene, questions.each(*counted))}"
     return Example(task="text", kind="lookup", prompt=prompt, answer=answer)
 
 

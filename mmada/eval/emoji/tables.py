@@ -5,6 +5,7 @@ best_of(one, several)     Markdown: drawings, and the likeliest of several drawi
 about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
 cost(results)             Markdown: seconds of an answer and an image (mmada eval speed)
 training(results)         Markdown: minutes and speed of each stage (scripts/report_training.py)
+objectives(results)       Markdown: runs of reinforcement learning side by side (scripts/report_rl.py --judge N)
 
 Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
 a picture by a likeness instead of parts that are known.
@@ -18,7 +19,7 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "best_of", "cost", "share_of", "skills", "training"]
+__all__ = ["SKILLS", "about_drawings", "best_of", "cost", "objectives", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -119,6 +120,19 @@ def training(results: Mapping[str, Any]) -> str:
             f"| {name} | {run['steps']:,} | {run['tokens'] / 1e6:.1f} M | {run['minutes']:.0f} | {run['tokens_per_second']:,.0f} | {share} |"
         )
     lines.append(f"| together | | | {results['total_minutes']:.0f} | | |")
+    return "\n".join(lines)
+
+
+def objectives(results: Mapping[str, Any]) -> str:
+    lines = ["| objective | held-out drawings | reward of drawings, first and last tenth | divergence | minutes |", "|---|---|---|---|---|"]
+    before = results["runs"][0]["drawings"]["before"]
+    lines.append(f"| none: before | {_cell(_share(before))} | | | |")
+    for run in results["runs"]:
+        first, last = (run["rewards"]["draw"][when] for when in ("first", "last"))
+        lines.append(
+            f"| `{run['settings']['objective']['name']}` | {_cell(_share(run['drawings']['after']))} | {first['mean']:.2f} → {last['mean']:.2f} "
+            f"(± {last['error']:.2f}) | {run['kl']['draw']:.2f} | {run['minutes']:.0f} |"
+        )
     return "\n".join(lines)
 
 

@@ -47,6 +47,8 @@ export class Draw {
     setValue(find("draw-guidance"), facts.guidance_scale);
     find("draw-count").max = Math.min(8, facts.max_n);
     setValue(find("draw-count"), 1);
+    find("draw-best").max = Math.min(8, facts.max_n);
+    setValue(find("draw-best"), 1);
   }
 
   get steps() {
@@ -62,6 +64,8 @@ export class Draw {
     if (this.steps !== facts.image_steps) options.steps = this.steps;
     const guidance = Number(find("draw-guidance").value);
     if (guidance !== facts.guidance_scale) options.guidance_scale = guidance;
+    const best = Number(find("draw-best").value);
+    if (best > 1) options.best_of = best;
     const seed = numberOf(find("draw-seed"));
     if (seed !== undefined) options.seed = seed;
     return options;
@@ -158,7 +162,9 @@ export class Draw {
     const [width, height] = this.studio.facts.image_size.split("x").map(Number);
     const most = Math.min(this.studio.facts.max_partial_images, width * height <= 128 * 128 ? 64 : 16); // large pictures are large in memory
     const steps = body.steps ?? this.studio.facts.image_steps;
-    const full = { ...body, stream: true, partial_images: Math.max(0, Math.min(most, steps - 1)) };
+    // What is chosen at the end has no steps to show.
+    const previews = body.best_of ? 0 : Math.max(0, Math.min(most, steps - 1));
+    const full = { ...body, stream: true, partial_images: previews };
     if (!files) return full;
     const form = new FormData();
     for (const [name, value] of Object.entries(full)) form.append(name, String(value));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import time
@@ -78,7 +79,7 @@ def test_examples_have_the_parts_of_their_task(kind: str) -> None:
         elif example.task == "reason_draw":
             assert parse(example.answer) == example.spec
         assert len(example.prompt) < 240
-        assert len(example.think or "") < 200
+        assert len(example.think or "") < 300
 
 
 def share(kind: str, is_counted: Callable[[Example], bool], split: str = "train", number: int = 1000) -> float:
@@ -111,8 +112,8 @@ def test_all_that_a_lookup_says_is_in_its_list(split: Split) -> None:
             assert name == key
             assert held.get(key) == value or held[value] == key
             asked["place" if key in held else "name"] += 1
-        last = tally.split(", ")[-1].split()
-        assert [int(n) for n in last[-len(counted) :]] == [numbers[name] for name in counted]
+        *_, last = tally.split(": ")
+        assert last == " ".join(f"{name} {numbers[name]}" for name in counted)
     assert 0.9 < asked["name"] / asked["place"] <= 1
 
 
@@ -217,7 +218,7 @@ def test_the_list_is_told_in_the_first_question_only() -> None:
     assert not any(", " in example.prompt.split("?")[0] and example.prompt.startswith(next(iter(scene.cells))) for example in others)
 
 
-@pytest.mark.parametrize("kind", ["count", "count_category", "total", "presence", "compare"])
+@pytest.mark.parametrize("kind", ["count", "count_category", "total", "presence", "where", "compare", "relation"])
 def test_thoughts_count_along(kind: str) -> None:
     rng = np.random.default_rng(13)
     for _ in range(60):
@@ -228,16 +229,31 @@ def test_thoughts_count_along(kind: str) -> None:
         cells = example.think.split("; ")[0].split(", ")
         assert len(cells) == len(example.scene.items)
         for part, (cell, name) in zip(cells, example.scene.cells.items(), strict=True):
-            numbers = [int(n) for n in part.removeprefix(f"{cell} {name} ").split()]
-            assert len(numbers) == (2 if kind == "compare" else 1)
+            assert part.startswith(f"{cell} {name}: ")
+            numbers = [int(n) for n in re.findall(r"\d", part)]
+            assert len(numbers) == (2 if kind in ("compare", "relation") else 1)
             assert all(number - old in (0, 1) for number, old in zip(numbers, before, strict=False))
             before = numbers
         if kind == "presence":
             assert example.answer == ("yes" if before[0] else "no")
-        elif kind != "compare":
-            assert example.answer == str(before[0])
-        else:
+        elif kind == "compare":
             assert (example.answer == "same") == (before[0] == before[1])
+        elif kind in ("where", "relation"):
+            assert before in ([1], [1, 1])
+        else:
+            assert example.answer == str(before[0])
+
+
+def test_contents_are_told_in_the_order_in_which_they_are_seen() -> None:
+    rng = np.random.default_rng(18)
+    for _ in range(40):
+        example = sample("contents", rng)
+        assert example.scene is not None
+        listing, tally = (example.think or "").split("; ")
+        counts = example.scene.counts
+        assert tally == ", ".join(f"{name} {number}" for name, number in counts.items())
+        named = [part.split(": ")[1][:-2] for part in listing.split(", ")]
+        assert named == list(example.scene.cells.values())
 
 
 @pytest.mark.parametrize(
