@@ -1,11 +1,8 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    Tom 14; Tom to Mia 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; to Tom 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
+    think    14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
     answer   11
-
-Who gives and who gets is said before a step is taken ("Kim > Tom": Kim has more than Tom): to read that off a sentence, and to see what it
-means for the one whose coins are counted, are two steps (docs/decisions.md).
 
 Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
 learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
@@ -437,59 +434,41 @@ class _Story:
         n, m = c.shuffled(_PEOPLE)[:2]
         self.words = {"n": n, "m": m, "i": c.pick(ITEMS)}
         self.clauses: list[str] = []
-        self.thoughts: list[str] = []
         self.steps: list[Step] = []
         self.value = 0
 
-    def say(self, table: Templates, **numbers: int) -> bool:
-        """Whether the second person is named."""
-        template = self.c.template(table)
-        self.clauses.append(template.format(**self.words, **numbers))
-        return "{m}" in template
+    def say(self, table: Templates, **numbers: int) -> None:
+        self.clauses.append(self.c.template(table).format(**self.words, **numbers))
 
-    def think(self, words: str, step: Step) -> None:
-        self.thoughts.append(f"{words.format(**self.words)} {step.counted}")
+    def take(self, step: Step) -> None:
         self.steps.append(step)
         self.value = step.result
 
     def open(self) -> None:
         self.value = _start(self.c)
         self.say(_OPENINGS, a=self.value)
-        self.thoughts.append(f"{self.words['n']} {self.value}")
 
     def open_with_product(self) -> None:
-        step = _product(self.c)
-        self.say(_PRODUCTS, a=step.left, b=step.right)
-        self.think("{n}", step)
+        self.take(_product(self.c))
+        self.say(_PRODUCTS, a=self.steps[-1].left, b=self.steps[-1].right)
 
-    def happen(self) -> None:
-        """An event with its step."""
-        step = _next_step(self.c, self.value)
-        has_other = self.say(_EVENTS[step.operation], b=step.right)
-        if step.operation == "+":
-            self.think("{m} to {n}" if has_other else "to {n}", step)
-        elif step.operation == "-":
-            self.think("{n} to {m}" if has_other else "from {n}", step)
-        else:
-            self.think("{n}", step)
-
-    def compare(self) -> None:
-        """What the second person has, with its step."""
-        step = _next_step(self.c, self.value)
-        self.say(_COMPARISONS[step.operation], b=step.right)
-        self.think({"+": "{m} > {n}", "-": "{n} > {m}", "*": "{m}"}[step.operation], step)
+    def go_on(self, tables: Mapping[str, Templates]) -> None:
+        """An event, or a comparison, with its step."""
+        self.take(_next_step(self.c, self.value))
+        self.say(tables[self.steps[-1].operation], b=self.steps[-1].right)
 
     def add_up(self, value: int) -> None:
         """What the two people have together."""
-        step = Step(value, "+", self.value)
-        if not _is_allowed(self.c, step):
+        self.take(Step(value, "+", self.value))
+        if not _is_allowed(self.c, self.steps[-1]):
             raise DeadEndError
-        self.think("both", step)
 
 
-def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step], think: Sequence[str]) -> Example:
+def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step]) -> Example:
     meta = Meta(stated=tuple(step.combination for step in steps), templates=tuple(c.templates))
-    return Example(task="text", kind=kind, prompt=prompt, think="; ".join(think), answer=str(steps[-1].result), meta=meta)
+    return Example(
+        task="text", kind=kind, prompt=prompt, think="; ".join(step.counted for step in steps), answer=str(steps[-1].result), meta=meta
+    )
 
 
 def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
@@ -503,14 +482,14 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
         else:
             story.open()
         while len(story.steps) < num_steps - num_last:
-            story.happen()
+            story.go_on(_EVENTS)
         mine = story.value
         if compares:
-            story.compare()
+            story.go_on(_COMPARISONS)
         if adds_up:
             story.add_up(mine)
         story.say(_ASK_TOGETHER if adds_up else _ASK_OTHER if compares else _ASK_NOW)
-        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps, story.thoughts)
+        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps)
 
     return make
 
@@ -518,7 +497,7 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
 def _expression(c: Chooser) -> Example:
     """One to three operations in a row; a product only at the start, so that they are worked out from left to right."""
     steps = steps_in_a_row(c, c.between(1, 3))
-    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression_of(steps)), steps, [step.counted for step in steps])
+    return _problem(c, "expression", c.template(_COMPUTE).format(e=expression_of(steps)), steps)
 
 
 ARITHMETIC: Mapping[str, Callable[[Chooser], Example]] = {

@@ -24,7 +24,7 @@ def steps_of(example: Example) -> list[tuple[int, str, int, int]]:
 @pytest.mark.parametrize(("kind", "num_steps"), [("arithmetic1", 1), ("arithmetic2", 2), ("arithmetic3", 3)])
 def test_steps_are_true_and_follow_from_the_story(kind: str, num_steps: int) -> None:
     rng = np.random.default_rng(num_steps)
-    operations, said = set(), set()
+    operations = set()
     for _ in range(EXAMPLES):
         example = sample(kind, rng)
         steps = steps_of(example)
@@ -40,31 +40,8 @@ def test_steps_are_true_and_follow_from_the_story(kind: str, num_steps: int) -> 
             known.append(result)
             operations.add(operation)
         assert example.answer == str(steps[-1][3])
-        assert example.think is not None
-        opening, *parts = example.think.split("; ") if ":" not in example.think.split("; ")[0] else ("", *example.think.split("; "))
-        owner = opening.partition(" ")[0] or parts[0].partition(" ")[0]
-        assert owner in example.prompt
-        assert opening == "" or opening == f"{owner} {steps[0][0]}"
-        for part, (_, operation, _, _) in zip(parts, steps, strict=True):
-            words, step = re.split(r" (?=\d)", part, maxsplit=1)
-            assert STEP.fullmatch(step)
-            assert operation in signs(words, owner), (example.prompt, words)
-            said.add(re.sub(r"[A-Z]\w+", "X", words))
+        assert example.think == "; ".join(step.group() for step in STEP.finditer(example.think))
     assert operations == {"+", "-", "*"}
-    assert {"X to X", "to X", "from X", "X"} <= set(said)
-    assert ("both" in said) == (num_steps > 1)
-
-
-def signs(words: str, owner: str) -> str:
-    """What the words before a step allow, given whose things are counted."""
-    if match := re.fullmatch(r"(\w+) (?:to|>) (\w+)", words):
-        one, other = match.groups()
-        assert owner in (one, other)
-        assert one != other
-        return "+" if other == owner else "-"
-    if words in (f"to {owner}", "both"):
-        return "+"
-    return "-" if words == f"from {owner}" else "*"
 
 
 def test_steps_are_counted_out_one_number_after_the_other() -> None:
