@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cost, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cost, objectives, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -65,6 +65,25 @@ def test_the_other_tables():
     assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
     case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
     assert cost({"cases": {"draw": case}}).splitlines()[-1] == "| draw | 12 | 0.12 | 4.6 |"
+
+
+def test_runs_of_reinforcement_learning_stand_side_by_side():
+    before, after = Share(50, 100).to_dict(), Share(75, 100).to_dict()
+    rewards = {"first": {"mean": 1.0, "error": None}, "last": {"mean": 1.5, "error": 0.125}}
+    run = {
+        "settings": {"objective": {"name": "espo"}},
+        "drawings": {"before": before, "after": after},
+        "rewards": {"draw": rewards},
+        "kl": {"draw": 0.25},
+        "minutes": 6.4,
+    }
+    header, _, none, espo = objectives({"runs": [run]}).splitlines()
+    assert header.count("|") == none.count("|") == espo.count("|") == 6
+    assert "50.0 (40–60, n 100)" in none
+    assert espo.startswith("| `espo` | 75.0 (")
+    assert "1.00 → 1.50 (± 0.12) | 0.25 | 6 |" in espo
+    rewards["last"]["error"] = None  # of a single round
+    assert "1.00 → 1.50 | 0.25 |" in objectives({"runs": [run]})
 
 
 def test_documents_show_what_the_result_files_say():

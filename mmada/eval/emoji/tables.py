@@ -129,9 +129,10 @@ def objectives(results: Mapping[str, Any]) -> str:
     lines.append(f"| none: before | {_cell(_share(before))} | | | |")
     for run in results["runs"]:
         first, last = (run["rewards"]["draw"][when] for when in ("first", "last"))
+        error = "" if last["error"] is None else f" (± {last['error']:.2f})"
         lines.append(
-            f"| `{run['settings']['objective']['name']}` | {_cell(_share(run['drawings']['after']))} | {first['mean']:.2f} → {last['mean']:.2f} "
-            f"(± {last['error']:.2f}) | {run['kl']['draw']:.2f} | {run['minutes']:.0f} |"
+            f"| `{run['settings']['objective']['name']}` | {_cell(_share(run['drawings']['after']))} | {first['mean']:.2f} → {last['mean']:.2f}"
+            f"{error} | {run['kl']['draw']:.2f} | {run['minutes']:.0f} |"
         )
     return "\n".join(lines)
 
