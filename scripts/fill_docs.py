@@ -17,7 +17,7 @@ from mmada.eval.emoji import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/models.md")
+DOCUMENTS = ("README.md", "docs/models.md", "docs/rl.md")
 
 
 def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
@@ -31,6 +31,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
+    "rl": _emoji("rl", tables.objectives),
 }
 
 

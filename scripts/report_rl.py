@@ -1,6 +1,6 @@
 """What runs of reinforcement learning did: rewards at their beginning and end, divergence, what they cost.
 
-    python scripts/report_rl.py runs/emoji/max -o docs/results/rl.json
+    python scripts/report_rl.py runs/emoji/max --judge 40 -o docs/results/rl.json
     python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 80 -o docs/results/rl-objectives.json
 
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
@@ -16,12 +16,13 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mmada.data.emoji import KINDS
+from mmada.data.emoji.drawing import DRAWINGS
 from mmada.eval import report
 from mmada.eval.emoji import benchmark
 from mmada.eval.emoji.judge import the_judge
@@ -76,9 +77,10 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
+@cache
 def drawings(model: str, num: int) -> dict[str, float | int]:
     """The share of held-out drawings that the judge accepts, `num` of each kind."""
-    settings = benchmark.Settings(num=num, kinds=tuple(kind for kind in KINDS if KINDS[kind].task == "draw"), modes=("direct",))
+    settings = benchmark.Settings(num=num, kinds=tuple(DRAWINGS), modes=("direct",))
     right = [r for outcome in benchmark.run(MMaDA.from_pretrained(model), the_judge(), settings) for r in outcome.right]
     return Share(sum(right), len(right)).to_dict()
 
@@ -91,11 +93,9 @@ def main() -> None:
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
     if arguments.judge:
-        before: dict[str, Any] = {}
         for directory, one in zip(arguments.runs, found, strict=True):
-            start = one["settings"]["model"]["start"]
-            before[start] = before.get(start) or drawings(start, arguments.judge)
-            one["drawings"] = {"before": before[start], "after": drawings(str(directory / "model"), arguments.judge)}
+            models = {"before": one["settings"]["model"]["start"], "after": str(directory / "model")}
+            one["drawings"] = {when: drawings(model, arguments.judge) for when, model in models.items()}
     for one in found:
         print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
         if "drawings" in one:

@@ -84,6 +84,10 @@ def test_runs_of_reinforcement_learning_stand_side_by_side():
     assert "1.00 → 1.50 (± 0.12) | 0.25 | 6 |" in espo
     rewards["last"]["error"] = None  # of a single round
     assert "1.00 → 1.50 | 0.25 |" in objectives({"runs": [run]})
+    del run["drawings"]
+    for results in ({"suite": "rl", "runs": [run]}, {"suite": "emoji"}):
+        with pytest.raises(InputError, match=r"report_rl\.py --judge 40"):
+            objectives(results)
 
 
 def test_documents_show_what_the_result_files_say():

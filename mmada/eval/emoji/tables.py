@@ -124,6 +124,11 @@ def training(results: Mapping[str, Any]) -> str:
 
 
 def objectives(results: Mapping[str, Any]) -> str:
+    """Of runs with the same start. Raises InputError if their drawings were not judged."""
+    if not all("drawings" in run for run in results.get("runs", [{}])):
+        raise InputError(
+            f"suite={results.get('suite')!r} has no judged drawings; give a file that `scripts/report_rl.py --judge 40 -o FILE` wrote"
+        )
     lines = ["| objective | held-out drawings | reward of drawings, first and last tenth | divergence | minutes |", "|---|---|---|---|---|"]
     before = results["runs"][0]["drawings"]["before"]
     lines.append(f"| none: before | {_cell(_share(before))} | | | |")
