@@ -193,7 +193,8 @@ class Planner:
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
         sketch = self._sketch(request)
-        if request.think:
+        by_default = self.defaults.thinks_before_drawing and request.image is None
+        if by_default if request.think is None else request.think:
             return self._thinking_job(request, sketch)
         job = Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request), self.layout)
         return self._guided(job, sketch)
@@ -203,12 +204,13 @@ class Planner:
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         d = self.defaults
+        recipe = self.text_recipe(temperature=d.draw_thinking_temperature)
         if not d.reasons_in_one_row:
             question = [Message("user", d.style.draw_thinking + request.prompt)]
-            job = self._text_job(request, self.prompts.chat(question, d.max_thinking_tokens), self.text_recipe())
+            job = self._text_job(request, self.prompts.chat(question, d.max_thinking_tokens), recipe)
         else:
             canvas = self.prompts.reason_draw(request.prompt, d.max_thinking_tokens, sketch.codes.flatten())
-            job = self._text_job(request, canvas.only(0), self.text_recipe())
+            job = self._text_job(request, canvas.only(0), recipe)
             job.later = canvas.fields[1]
         job.sketch, job.thinks = sketch, True
         return job

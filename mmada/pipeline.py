@@ -301,7 +301,7 @@ class MMaDA:
         *,
         negative_prompt: str = "",
         size: tuple[int, int] | None = None,
-        think: bool = False,
+        think: bool | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
         recipe: Recipe | None = None,
@@ -310,7 +310,10 @@ class MMaDA:
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
-        """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest."""
+        """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest.
+
+        think: say first what is to be drawn, then draw that; None is the checkpoint's default (`defaults.thinks_before_drawing`).
+        """
         request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, recipe, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 

@@ -62,6 +62,10 @@ class Defaults:
     guidance_scale: float = 3.5
     image_tokenizer: str = "showlab/magvitv2"
     """directory, hub name or built-in name, for a checkpoint that holds none"""
+    thinks_before_drawing: bool = False
+    """what DrawRequest.think=None means for a drawing that starts from words alone"""
+    draw_thinking_temperature: float = 0.0
+    """of the thoughts before a drawing; above 0, other seeds arrange things otherwise"""
     reasons_in_one_row: bool = False
     """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
     style: Style = field(default_factory=Style)
@@ -111,6 +115,7 @@ class DrawRequest:
     image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
     mask      where to draw, light; as large as `image`; everything in tokens that it touches
     extend    (left, top, right, bottom) pixels to add around `image` and draw
+    think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
     """
 
@@ -120,7 +125,7 @@ class DrawRequest:
     image: ImageSource | None = None
     mask: ImageSource | None = None
     extend: tuple[int, int, int, int] = (0, 0, 0, 0)
-    think: bool = False
+    think: bool | None = None
     steps: int | None = None
     guidance_scale: float | None = None
     recipe: Recipe | None = None

@@ -79,9 +79,11 @@ def run(directory: Path) -> dict[str, Any]:
 
 @cache
 def drawings(model: str, num: int) -> dict[str, float | int]:
-    """The share of held-out drawings that the judge accepts, `num` of each kind."""
-    settings = benchmark.Settings(num=num, kinds=tuple(DRAWINGS), modes=("direct",))
-    right = [r for outcome in benchmark.run(MMaDA.from_pretrained(model), the_judge(), settings) for r in outcome.right]
+    """The share of held-out drawings that the judge accepts, `num` of each kind, thought about first if the model usually does."""
+    pipeline = MMaDA.from_pretrained(model)
+    mode = "think" if pipeline.defaults.thinks_before_drawing else "direct"
+    settings = benchmark.Settings(num=num, kinds=tuple(DRAWINGS), modes=(mode,))
+    right = [r for outcome in benchmark.run(pipeline, the_judge(), settings) for r in outcome.right]
     return Share(sum(right), len(right)).to_dict()
 
 

@@ -224,9 +224,27 @@ def test_filling_keeps_the_given_text(debug):
     assert in_answer.text.startswith("yes, ")
 
 
-def test_thinking_before_drawing_in_two_passes(debug):
-    from dataclasses import replace
+def test_a_checkpoint_says_whether_it_thinks_before_it_draws(debug):
+    thoughtful = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, thinks_before_drawing=True))
+    picture = Image.new("RGB", (16, 16))
+    asked = (DrawRequest("a cat"), DrawRequest("a cat", think=False), DrawRequest("a cat", think=True))
+    assert [debug.planner.job(request).thinks for request in asked] == [False, False, True]
+    assert [thoughtful.planner.job(request).thinks for request in asked] == [True, False, True]
+    # What is drawn into a picture has nothing to think about.
+    assert not thoughtful.planner.job(DrawRequest("a cat", image=picture, mask=Image.new("RGB", (16, 16), "white"))).thinks
+    assert thoughtful.draw("a cat").prompt == thoughtful.draw("a cat", think=True).prompt != "a cat"
 
+
+def test_thoughts_before_a_drawing_differ_from_seed_to_seed_at_a_temperature(debug):
+    for temperature, number in ((0.0, 1), (1.0, 4)):
+        defaults = replace(debug.defaults, draw_thinking_temperature=temperature)
+        model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
+        jobs = [DrawRequest("a cat", think=True, seed=seed, steps=1) for seed in range(4)]
+        assert len({drawing.prompt for drawing in model.run(jobs)}) == number
+        assert {drawing.prompt for drawing in model.run(jobs)} == {model.run([job])[0].prompt for job in jobs}
+
+
+def test_thinking_before_drawing_in_two_passes(debug):
     separate = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, reasons_in_one_row=False))
     one, two = debug.draw("a cat", think=True), separate.draw("a cat", think=True)
     assert one.codes.shape == two.codes.shape == (8, 8)

@@ -24,7 +24,7 @@ def draw(
     best_of: options.BestOf = 1,
     negative_prompt: options.Negative = "",
     size: options.Size = None,
-    think: options.Think = False,
+    think: options.DrawThink = None,
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,

@@ -11,6 +11,7 @@ __all__ = [
     "BestOf",
     "Cache",
     "Device",
+    "DrawThink",
     "Dtype",
     "Guidance",
     "ImageTokenizerName",
@@ -35,6 +36,7 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Defaul
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
+DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think first, or draw at once. Default: the checkpoint's.")]
 MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Room for the answer. Default: the checkpoint's.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default: the checkpoint's.")]
 Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]

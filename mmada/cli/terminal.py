@@ -109,7 +109,7 @@ class Terminal:
         from mmada.cli.session import save
 
         with self.console.status("drawing"):
-            drawing = self.pipeline.draw(rest, think=self.think, seed=self.seed)
+            drawing = self.pipeline.draw(rest, think=self.think or None, seed=self.seed)
         if drawing.thinking:
             self.console.print(Text(drawing.thinking, style="dim"))
         self.num_drawn += 1

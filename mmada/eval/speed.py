@@ -33,8 +33,10 @@ Case = tuple[list[str], Callable[[MMaDA, int], Answer | Drawing]]
 
 def _cases(picture: Path) -> Mapping[str, Case]:
     """Name -> the command, and the same call on a loaded model with a seed."""
+    drawn = picture.with_name("out.png")
     return {
-        "draw": (["draw", PROMPT, "-o", str(picture.with_name("out.png"))], lambda m, seed: m.draw(PROMPT, seed=seed)),
+        "draw": (["draw", PROMPT, "--no-think", "-o", str(drawn)], lambda m, seed: m.draw(PROMPT, think=False, seed=seed)),
+        "draw, thinking": (["draw", PROMPT, "--think", "-o", str(drawn)], lambda m, seed: m.draw(PROMPT, think=True, seed=seed)),
         "ask": (["ask", str(picture), QUESTION], lambda m, seed: m.ask(picture, QUESTION, seed=seed)),
         "ask, thinking": (["ask", str(picture), QUESTION, "--think"], lambda m, seed: m.ask(picture, QUESTION, think=True, seed=seed)),
         "word problem": (["chat", PROBLEM], lambda m, seed: m.chat(PROBLEM, seed=seed)),

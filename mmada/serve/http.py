@@ -289,7 +289,8 @@ async def _image_events(calls: Calls, replies: ImageReplies) -> AsyncIterator[by
             if told is None:
                 yield b": waiting\n\n"
             elif isinstance(told[1], Thought):
-                yield replies.thought(told[0], told[1])
+                if replies.tells_thoughts:
+                    yield replies.thought(told[0], told[1])
             elif isinstance(told[1], Preview):
                 yield await asyncio.to_thread(replies.preview, told[0], told[1])
             elif isinstance(told[1], Drawn):

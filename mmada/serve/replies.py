@@ -23,6 +23,7 @@ from mmada.serve.schema import (
     CompletionChoice,
     CompletionReply,
     Format,
+    GenerationBody,
     ImageItem,
     ImageOptions,
     ImagesReply,
@@ -148,8 +149,13 @@ class ImageReplies:
         data = self._event("partial_image", preview.image)
         return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
 
+    @property
+    def tells_thoughts(self) -> bool:
+        """Whether the client asked for thinking by name, and so knows of an event that OpenAI's streams do not have."""
+        return isinstance(self.body, GenerationBody) and bool(self.body.thinking)
+
     def thought(self, index: int, thought: Thought) -> bytes:
-        """An event of ours: only who asks for thinking gets it."""
+        """An event of ours."""
         kind = f"{self.prefix}.thinking"
         told = {
             "type": kind,

@@ -102,9 +102,7 @@ class Reader:
     def generation(self, body: GenerationBody) -> Intake:
         size = self._size(body)
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._drawings(
-            body, [self._draw(body, body.prompt, size=size, think=bool(body.thinking), seed=seed) for seed in seeds], seeds[0]
-        )
+        return self._drawings(body, [self._draw(body, body.prompt, size=size, think=body.thinking, seed=seed) for seed in seeds], seeds[0])
 
     def edit(self, form: EditForm, image: Image.Image, mask: Image.Image | None) -> Intake:
         """An image, of which the part where `mask` is transparent is drawn anew; without a mask, where the image itself is."""
@@ -150,6 +148,7 @@ class Reader:
             image_factor=self._factor,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
+            thinks_before_drawing=d.thinks_before_drawing,
             max_n=c.max_n,
             max_steps=c.max_steps,
             max_partial_images=c.max_partial_images,
@@ -207,7 +206,7 @@ class Reader:
         size: tuple[int, int] | None = None,
         image: Image.Image | None = None,
         mask: Image.Image | None = None,
-        think: bool = False,
+        think: bool | None = None,
     ) -> DrawRequest:
         self._check_chars(prompt, body.negative_prompt or "")
         if body.steps is not None and body.num_inference_steps not in (None, body.steps):

@@ -233,7 +233,7 @@ class GenerationBody(ImageOptions):
     """POST /v1/images/generations."""
 
     prompt: str
-    thinking: bool | None = Field(None, description="Extension: think about the prompt first.")
+    thinking: bool | None = Field(None, description="Extension: think about the prompt first, or not. Default: the checkpoint's.")
 
 
 class EditForm(ImageOptions):
@@ -296,6 +296,7 @@ class ModelFacts(_Reply):
     image_factor: int
     image_steps: int
     guidance_scale: float
+    thinks_before_drawing: bool
     max_n: int
     max_steps: int
     max_partial_images: int

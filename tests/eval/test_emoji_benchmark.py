@@ -102,9 +102,7 @@ def test_benchmark_runs_on_any_model(debug, judge):
     settings = Settings(num=3, kinds=kinds, seed=1, batch=2, image_steps=4)
     steps = []
     outcomes = run(debug, judge, settings, on_step=lambda share, what: steps.append(what))
-    assert [(o.kind, o.mode) for o in outcomes] == [
-        (kind, mode) for kind in kinds for mode in ("direct", "think") if not (kind == "draw_two" and mode == "think")
-    ]
+    assert [(o.kind, o.mode) for o in outcomes] == [(kind, mode) for kind in kinds for mode in ("direct", "think")]
     assert steps == [f"{o.kind} {o.mode}" for o in outcomes]
     for outcome in outcomes:
         found = outcome.to_dict()

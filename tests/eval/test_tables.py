@@ -48,7 +48,7 @@ def test_the_table_of_skills():
 
 def test_the_likeliest_of_several_drawings():
     def drawn(correct, **settings):
-        return {"settings": settings, "outcomes": [{"kind": "draw_two", "mode": "direct", "held_out": {"pair": part(correct, 10)}}]}
+        return {"settings": settings, "outcomes": [{"kind": "draw_two", "mode": "think", "held_out": {"pair": part(correct, 10)}}]}
 
     table = best_of(drawn(2, best_of=1), drawn(5, best_of=8)).splitlines()
     assert table[0] == "| | one drawing | the likeliest of 8 |"
@@ -75,13 +75,15 @@ def test_runs_of_reinforcement_learning_stand_side_by_side():
         "drawings": {"before": before, "after": after},
         "rewards": {"draw": rewards},
         "kl": {"draw": 0.25},
+        "rollouts": 1920,
         "minutes": 6.4,
     }
     header, _, none, espo = objectives({"runs": [run]}).splitlines()
-    assert header.count("|") == none.count("|") == espo.count("|") == 6
+    assert header.count("|") == none.count("|") == espo.count("|") == 7
+    assert "reward of `draw`" in header
     assert "50.0 (40–60, n 100)" in none
     assert espo.startswith("| `espo` | 75.0 (")
-    assert "1.00 → 1.50 (± 0.12) | 0.25 | 6 |" in espo
+    assert "1.00 → 1.50 (± 0.12) | 0.25 | 1,920 | 6 |" in espo
     rewards["last"]["error"] = None  # of a single round
     assert "1.00 → 1.50 | 0.25 |" in objectives({"runs": [run]})
     del run["drawings"]

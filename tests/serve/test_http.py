@@ -15,6 +15,8 @@ from PIL import Image
 from mmada.prompt import Hole
 from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import fast_text
+from mmada.serve.replies import ImageReplies
+from mmada.serve.schema import EditForm, GenerationBody
 
 from .process import png
 
@@ -187,6 +189,20 @@ def test_thinking_is_told_before_the_drawing(client):
     events = list(client.images.generate(prompt="a cat", extra_body=extra, stream=True, partial_images=1))
     assert [event.type.rpartition(".")[2] for event in events] == ["thinking", "partial_image", "completed"]
     assert events[0].revised_prompt  # what is drawn, if the model thought of something
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (GenerationBody(prompt="a cat"), False),
+        (GenerationBody(prompt="a cat", thinking=False), False),
+        (GenerationBody(prompt="a cat", thinking=True), True),
+        (EditForm(prompt="a cat"), False),
+    ],
+)
+def test_only_who_asks_for_thinking_gets_an_event_of_ours(body, expected):
+    """A checkpoint may think by default, and OpenAI's clients know no such event."""
+    assert ImageReplies(body, seed=0, prefix="image_generation").tells_thoughts is expected
 
 
 def test_a_stream_of_several_images_says_which_is_which(client):

@@ -126,7 +126,7 @@ class Chooser:
     def layout(self, total: int) -> str:
         """A layout that can hold so many objects."""
         if total == 1:
-            return "single" if self.chance(0.5) else "grid"
+            return "single" if self.chance(0.7) else "grid"
         if total == 2:
             return self.weighted({"row": 0.35, "stack": 0.25, "grid": 0.4})
         return "grid"

@@ -42,6 +42,7 @@ __all__ = [
     "paraphrase",
     "parse",
     "phrase",
+    "placed",
 ]
 
 T = TypeVar("T")
@@ -174,11 +175,7 @@ def listed(parts: Sequence[str], pick: Pick = first) -> str:
 
 def phrase(spec: SceneSpec, pick: Pick = first) -> str:
     """The meaning of a spec in words, without a frame."""
-    clauses = ""
-    if spec.background is not None:
-        clauses += pick(_BACKGROUND_CLAUSES).format(spec.background)
-    if spec.style is not None:
-        clauses += pick(_STYLE_CLAUSES).format(spec.style)
+    clauses = _clauses_for(spec, pick)
     if spec.places:
         return pick(tuple(_placed(spec, pick))) + clauses
     if spec.relation is not None:
@@ -188,6 +185,16 @@ def phrase(spec: SceneSpec, pick: Pick = first) -> str:
         return f" {words} ".join(reversed(sides) if is_exchanged else sides) + clauses
     parts = [counted(name, number, pick) for name, number in spec.counts]
     return listed(pick(tuple(permutations(parts))), pick) + clauses
+
+
+def _clauses_for(spec: SceneSpec, pick: Pick) -> str:
+    """Background and style, where they are demanded."""
+    clauses = ""
+    if spec.background is not None:
+        clauses += pick(_BACKGROUND_CLAUSES).format(spec.background)
+    if spec.style is not None:
+        clauses += pick(_STYLE_CLAUSES).format(spec.style)
+    return clauses
 
 
 def _placed(spec: SceneSpec, pick: Pick) -> Iterator[str]:
@@ -207,6 +214,14 @@ def _placed(spec: SceneSpec, pick: Pick) -> Iterator[str]:
 def canonical(spec: SceneSpec) -> str:
     """The plainest phrase for a spec."""
     return phrase(spec, first)
+
+
+def placed(spec: SceneSpec, cells: Mapping[str, str]) -> str:
+    """The plainest phrase for what a spec demands with a place for every object (cell -> name), told in this order."""
+    parts = [
+        f"a {_LARGE[0]} {name}" if cell == "center" else f"{counted(name, 1)} {PLACE_PHRASES[cell][0]}" for cell, name in cells.items()
+    ]
+    return listed(parts) + _clauses_for(spec, first)
 
 
 def caption(scene: Scene) -> str:

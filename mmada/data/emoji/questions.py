@@ -366,7 +366,7 @@ def _picture(c: Chooser, groups: Groups) -> Scene:
 
 def _any_picture(c: Chooser, *, has_unique: bool = False) -> Scene:
     """A scene of one to four objects, if asked for with at least one that is there once."""
-    total = c.weighted({1: 0.15, 2: 0.3, 3: 0.28, 4: 0.27})
+    total = c.weighted({1: 0.25, 2: 0.27, 3: 0.24, 4: 0.24})
     return _picture(c, c.groups(c.pick([sizes for sizes in PARTITIONS[total] if 1 in sizes or not has_unique])))
 
 

@@ -1,16 +1,18 @@
 """Drawing prompts that take thought before the picture.
 
     prompt   Draw one more cat than dogs. There is one dog.
-    think    dog 1; 1 + 1 = 2; cat 2
-    answer   two cats and a dog                                   -> picture
+    think    dog 1; 1 + 1 = 2; cat 2; dog 1 top right, cat 1 top left, cat 2 bottom left
+    answer   a dog at the top right, a cat at the top left and a cat at the bottom left       -> picture
 
-The answer is the canonical phrase for what is meant. It follows from the prompt alone, is itself a plain drawing prompt, and `parse`
-reads the demand back off it, so thoughts, answer and picture can each be judged.
+Thoughts say what is meant, then where each thing goes. The answer is itself a plain drawing prompt, in which nothing is left to be decided
+by codes that are drawn at the same time (docs/decisions.md, 2026-11-26), and `parse` reads the demand back off it, so thoughts, answer and
+picture can each be judged.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,13 +20,13 @@ from mmada.data.emoji.arithmetic import Step
 from mmada.data.emoji.chooser import Chooser, DeadEndError, Groups
 from mmada.data.emoji.drawing import DRAWINGS, Demand, dressed, placed_anywhere
 from mmada.data.emoji.example import Example, Meta
-from mmada.data.emoji.grammar import NUMBER_WORDS, PLACE_PHRASES, canonical, counted, listed
+from mmada.data.emoji.grammar import NUMBER_WORDS, PLACE_PHRASES, counted, listed, placed
 from mmada.data.emoji.objects import SHAPES, objects
 from mmada.data.emoji.scenes import MAX_ITEMS
 from mmada.data.emoji.spec import SceneSpec
 from mmada.data.emoji.split import Combination, Templates
 
-__all__ = ["REASONED_DRAWINGS", "TABLES"]
+__all__ = ["REASONED_DRAWINGS", "TABLES", "as_said"]
 
 _MORE = Templates(
     "more",
@@ -195,24 +197,56 @@ def _sentences(text: str) -> str:
     return re.sub(r"(?:^|(?<=[.?!] ))[a-z]", lambda letter: letter[0].upper(), text)
 
 
+def _in_turn(names: Sequence[str], cells: Mapping[str, str]) -> dict[str, str]:
+    """Cell -> object name: the cells of the first name, then those of the next."""
+    return {cell: name for one in names for cell, name in cells.items() if name == one}
+
+
+def _planned(cells: Mapping[str, str]) -> str:
+    """Where each thing goes, counted: "cat 1 top left, cat 2 bottom left"."""
+    numbers: Counter[str] = Counter()
+    parts = []
+    for cell, name in cells.items():
+        numbers[name] += 1
+        parts.append(f"{name} {numbers[name]} {cell}")
+    return ", ".join(parts)
+
+
 def _example(
-    c: Chooser, kind: str, prompt: str, think: str, demand: Demand, *, named: Sequence[str] = (), stated: Sequence[Combination] = ()
+    c: Chooser,
+    kind: str,
+    prompt: str,
+    think: str,
+    demand: Demand,
+    *,
+    order: Sequence[str],
+    named: Sequence[str] = (),
+    stated: Sequence[Combination] = (),
 ) -> Example:
-    """Dress a demand, add its background to prompt and thoughts if it is stated, and answer canonically."""
+    """Dress a demand, add its background to prompt and thoughts if it is stated, and place the objects in the order of these names."""
     spec, scene = dressed(c, demand, may_state_style=False)
     if spec.background is not None:
         prompt = f"{prompt} The background is {spec.background}."
         think = f"{think}; background {spec.background}"
-    meta = Meta(named=tuple(named), stated=tuple(stated), templates=tuple(c.templates))
+    cells = _in_turn(order, scene.cells)
     return Example(
-        task="reason_draw", kind=kind, prompt=_sentences(prompt), think=think, answer=canonical(spec), scene=scene, spec=spec, meta=meta
+        task="reason_draw",
+        kind=kind,
+        prompt=_sentences(prompt),
+        think=f"{think}; {_planned(cells)}",
+        answer=placed(spec, cells),
+        scene=scene,
+        spec=spec,
+        meta=Meta(named=tuple(named), stated=tuple(stated), templates=tuple(c.templates)),
     )
 
 
 def _derived(c: Chooser, kind: str, prompt: str, name: str, other: str, known: int, step: Step) -> Example:
     """So many of one kind as a step says, and of another as is known."""
     think = f"{other} {known}; {step}; {name} {step.result}"
-    return _example(c, kind, prompt, think, placed_anywhere(c, {name: step.result, other: known}), stated=[step.combination])
+    return _example(
+        c, kind, prompt, think, placed_anywhere(c, {name: step.result, other: known}), order=(other, name), stated=[step.combination]
+    )
 
 
 def _more(c: Chooser) -> Example:
@@ -273,7 +307,7 @@ def _change(c: Chooser) -> Example:
     prompt = c.template(_CHANGE).format(are=_are(before), before=earlier, change=change)
     think = f"{name} {before}; {step}; " + ", ".join(f"{group} {size}" for group, size in groups.items())
     stated = [step.combination, ("number", name, str(before)), ("number", name, str(step.right))]
-    return _example(c, "reason_change", prompt, think, placed_anywhere(c, groups), stated=stated)
+    return _example(c, "reason_change", prompt, think, placed_anywhere(c, groups), order=list(groups), stated=stated)
 
 
 def _sum(c: Chooser) -> Example:
@@ -287,7 +321,9 @@ def _sum(c: Chooser) -> Example:
     groups = c.groups((result,))
     name = next(iter(groups))
     prompt = c.template(_SUM).format(sum=f"{step.left} {step.operation} {step.right}", things=objects()[name].plural)
-    return _example(c, "reason_sum", prompt, f"{step}; {name} {result}", placed_anywhere(c, groups), stated=[step.combination])
+    return _example(
+        c, "reason_sum", prompt, f"{step}; {name} {result}", placed_anywhere(c, groups), order=[name], stated=[step.combination]
+    )
 
 
 def _pair_in_line(c: Chooser) -> tuple[str, dict[str, str]]:
@@ -309,9 +345,9 @@ def _opposite(c: Chooser) -> Example:
         name=name,
         place=PLACE_PHRASES[other_cell][0],
     )
-    think = f"{name} not {other_cell}, so {cell} {name}, {other_cell} {other}"
     stated = [("place", name, other_cell)]
-    return _example(c, "reason_opposite", prompt, think, (SceneSpec.placed(cells), cells), stated=stated)
+    demand = (SceneSpec.placed(cells), cells)
+    return _example(c, "reason_opposite", prompt, f"{name} not {other_cell}", demand, order=(name, other), stated=stated)
 
 
 def _swap(c: Chooser) -> Example:
@@ -321,12 +357,11 @@ def _swap(c: Chooser) -> Example:
     prompt = c.template(_SWAP).format(
         one=counted(name, 1), place=PLACE_PHRASES[other_cell][0], other=counted(other, 1), other_place=PLACE_PHRASES[cell][0]
     )
-    spec = SceneSpec.placed(cells)
-    think = f"before {other_cell} {name}, {cell} {other}; after " + ", ".join(f"{place} {thing}" for place, thing in spec.places)
+    think = f"before {other_cell} {name}, {cell} {other}"
     stated = [("place", name, other_cell), ("place", other, cell)]
     if not all(map(c.allows, stated)):
         raise DeadEndError
-    return _example(c, "reason_swap", prompt, think, (spec, cells), stated=stated)
+    return _example(c, "reason_swap", prompt, think, (SceneSpec.placed(cells), cells), order=(name, other), stated=stated)
 
 
 def _clue(c: Chooser) -> Example:
@@ -338,7 +373,8 @@ def _clue(c: Chooser) -> Example:
     parts = [clue, *(counted(other, groups[other], c.pick) for other in others)]
     tally = ", ".join(f"{thing} {number}" for thing, number in groups.items())
     prompt = c.template(_CLUE).format(clue=listed(parts))
-    return _example(c, "reason_clue", prompt, f"{clue} is {counted(name, 1)}; {tally}", placed_anywhere(c, groups))
+    think = f"{clue} is {counted(name, 1)}; {tally}"
+    return _example(c, "reason_clue", prompt, think, placed_anywhere(c, groups), order=list(groups))
 
 
 def _tint(c: Chooser) -> Example:
@@ -354,19 +390,43 @@ def _tint(c: Chooser) -> Example:
     things = f"a {shape.category}" if number == 1 else f"{NUMBER_WORDS[number]} {shape.category}s"
     prompt = c.template(_TINT).format(things=things, source=counted(source, 1))
     think = f"{source} is {shape.colour}; {name} {number}"
-    return _example(c, "reason_tint", prompt, think, placed_anywhere(c, groups), named=[source])
+    return _example(c, "reason_tint", prompt, think, placed_anywhere(c, groups), order=[name], named=[source])
+
+
+_RESTATED: Mapping[str, float] = {
+    "draw_single": 0.5,
+    "draw_two": 1.0,
+    "draw_count": 1.0,
+    "draw_counts": 2.0,
+    "draw_place": 2.0,
+    "draw_relation": 3.0,
+    "draw_binding": 1.5,
+}
+"""How often a kind of plain prompt is thought about: the more there is to decide, the more often."""
 
 
 def _restate(c: Chooser) -> Example:
-    """A plain drawing prompt, said again in the plainest words."""
-    plain = DRAWINGS[c.pick(tuple(DRAWINGS))](c)
-    spec = plain.spec
+    """A plain drawing prompt, of which thoughts say what is where."""
+    plain = DRAWINGS[c.weighted(_RESTATED)](c)
+    spec, scene = plain.spec, plain.scene
     assert spec is not None
-    facts = [", ".join(f"{cell} {name}" for cell, name in spec.places) or ", ".join(f"{name} {number}" for name, number in spec.counts)]
+    assert scene is not None
+    cells = as_said(plain.prompt, spec, scene.cells)
+    facts = [] if spec.places else [", ".join(f"{name} {scene.counts[name]}" for name in dict.fromkeys(cells.values()))]
     facts += [" ".join(spec.relation)] if spec.relation else []
     facts += [f"background {spec.background}"] if spec.background else []
     facts += [f"style {spec.style}"] if spec.style else []
-    return replace(plain, task="reason_draw", kind="reason_restate", think="; ".join(facts), answer=canonical(spec))
+    return replace(plain, task="reason_draw", kind="reason_restate", think="; ".join((*facts, _planned(cells))), answer=placed(spec, cells))
+
+
+def as_said(prompt: str, spec: SceneSpec, cells: Mapping[str, str]) -> dict[str, str]:
+    """Cell -> object name, in the order in which a plain drawing prompt names the places, or else the objects."""
+    said = prompt.lower()
+    if spec.places:
+        places = {cell: max(said.find(words) for words in PLACE_PHRASES[cell]) for cell in cells}
+        return {cell: cells[cell] for cell in sorted(cells, key=places.__getitem__)}
+    nouns = {name: re.search(rf"\b({name}|{objects()[name].plural})\b", said) for name in cells.values()}
+    return _in_turn(sorted(nouns, key=lambda name: match.start() if (match := nouns[name]) else 0), cells)
 
 
 REASONED_DRAWINGS: Mapping[str, Callable[[Chooser], Example]] = {

@@ -44,7 +44,6 @@ class Settings:
     """examples of each kind and mode"""
     kinds: tuple[str, ...] = tuple(KINDS)
     modes: tuple[str, ...] = ("direct", "think")
-    """drawings of kind draw_* are always direct"""
     image_steps: int | None = None
     guidance_scale: float | None = None
     best_of: int = 1
@@ -94,7 +93,7 @@ class Outcome:
 
 def run(model: MMaDA, judge: Judge, settings: Settings, *, on_step: Callable[[float, str], None] | None = None) -> list[Outcome]:
     """Measure a model. on_step(share done, what is being done) is called before each kind and mode."""
-    plan = [(kind, mode) for kind in settings.kinds for mode in settings.modes if mode == "direct" or not kind.startswith("draw_")]
+    plan = [(kind, mode) for kind in settings.kinds for mode in settings.modes]
     outcomes = []
     for i, (kind, mode) in enumerate(plan):
         if on_step is not None:

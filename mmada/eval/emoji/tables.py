@@ -82,10 +82,10 @@ def skills(results: Mapping[str, Any]) -> str:
 
 
 def best_of(one: Mapping[str, Any], several: Mapping[str, Any]) -> str:
-    """Both of the same examples. Raises InputError if a file is of another suite."""
+    """Both of the same examples, thought about before they are drawn. Raises InputError if a file is of another suite."""
     lines = [f"| | one drawing | the likeliest of {several['settings']['best_of']} |", "|---|---|---|"]
     for skill, kinds in SKILLS["Drawing"].items():
-        cells = (_cell(share_of(_outcomes(results), kinds, "direct")) for results in (one, several))
+        cells = (_cell(share_of(_outcomes(results), kinds, "think")) for results in (one, several))
         lines.append(f"| {skill} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -124,22 +124,27 @@ def training(results: Mapping[str, Any]) -> str:
 
 
 def objectives(results: Mapping[str, Any]) -> str:
-    """Of runs with the same start. Raises InputError if their drawings were not judged."""
+    """Of runs with the same start and tasks; rewards from their first tenth to their last. Raises InputError if their drawings were not judged."""
     if not all("drawings" in run for run in results.get("runs", [{}])):
         raise InputError(
             f"suite={results.get('suite')!r} has no judged drawings; give a file that `scripts/report_rl.py --judge 40 -o FILE` wrote"
         )
-    lines = ["| objective | held-out drawings | reward of drawings, first and last tenth | divergence | minutes |", "|---|---|---|---|---|"]
+    tasks = list(results["runs"][0]["kl"])
+    rewards = " | ".join(f"reward of `{task}`" for task in tasks)
+    lines = [f"| objective | held-out drawings | {rewards} | divergence | rollouts | minutes |", "|" + "---|" * (5 + len(tasks))]
     before = results["runs"][0]["drawings"]["before"]
-    lines.append(f"| none: before | {_cell(_share(before))} | | | |")
+    lines.append(f"| none: before | {_cell(_share(before))} |" + " |" * (3 + len(tasks)))
     for run in results["runs"]:
-        first, last = (run["rewards"]["draw"][when] for when in ("first", "last"))
-        error = "" if last["error"] is None else f" (± {last['error']:.2f})"
-        lines.append(
-            f"| `{run['settings']['objective']['name']}` | {_cell(_share(run['drawings']['after']))} | {first['mean']:.2f} → {last['mean']:.2f}"
-            f"{error} | {run['kl']['draw']:.2f} | {run['minutes']:.0f} |"
-        )
+        cells = [f"`{run['settings']['objective']['name']}`", _cell(_share(run["drawings"]["after"]))]
+        cells += [_course(run["rewards"][task]) for task in tasks]
+        cells += [f"{max(run['kl'].values()):.2f}", f"{run['rollouts']:,}", f"{run['minutes']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _course(reward: Mapping[str, Mapping[str, float | None]]) -> str:
+    first, last = reward["first"], reward["last"]
+    return f"{first['mean']:.2f} → {last['mean']:.2f}" + ("" if last["error"] is None else f" (± {last['error']:.2f})")
 
 
 def _outcomes(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -34,7 +34,7 @@ export class Draw {
       const button = element("button", { type: "button" }, example.text + (example.think ? " (thinking)" : ""));
       button.addEventListener("click", () => {
         find("draw-prompt").value = example.text;
-        find("draw-think").checked = Boolean(example.think);
+        if (example.think) find("draw-think").checked = true;
         this.draw();
       });
       find("draw-examples").append(button);
@@ -49,6 +49,7 @@ export class Draw {
     setValue(find("draw-count"), 1);
     find("draw-best").max = Math.min(8, facts.max_n);
     setValue(find("draw-best"), 1);
+    find("draw-think").checked = facts.thinks_before_drawing;
   }
 
   get steps() {
@@ -77,7 +78,8 @@ export class Draw {
     const body = { ...this.options(), prompt };
     const count = Number(find("draw-count").value);
     if (count > 1) body.n = count;
-    if (find("draw-think").checked) body.thinking = true;
+    const thinks = find("draw-think").checked;
+    if (thinks || this.studio.facts.thinks_before_drawing) body.thinking = thinks;
     this.run(prompt, prompt, { path: "/v1/images/generations", body });
   }
 

@@ -27,7 +27,10 @@ from mmada.data.emoji import (
     sample,
     sample_task,
 )
+from mmada.data.emoji.grammar import PLACE_PHRASES
+from mmada.data.emoji.reasoning import as_said
 from mmada.data.emoji.scenes import BOXES
+from mmada.data.emoji.spec import SceneSpec, implies
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 
@@ -77,9 +80,45 @@ def test_examples_have_the_parts_of_their_task(kind: str) -> None:
         if example.task == "draw":
             assert parse(example.prompt) == example.spec
         elif example.task == "reason_draw":
-            assert parse(example.answer) == example.spec
+            said = parse(example.answer)
+            assert said is not None
+            assert implies(said, example.spec)
+            assert dict(said.places) == example.scene.cells
         assert len(example.prompt) < 240
         assert len(example.think or "") < 300
+
+
+def test_thoughts_about_drawings_place_every_object_once() -> None:
+    rng = np.random.default_rng(3)
+    for kind in (kind for kind, entry in KINDS.items() if entry.task == "reason_draw"):
+        for _ in range(40):
+            example = sample(kind, rng)
+            assert example.scene is not None
+            parts = [re.fullmatch(r"(.+) (\d) ([a-z ]+)", part) for part in (example.think or "").split("; ")[-1].split(", ")]
+            found = [match.groups() for match in parts if match]
+            assert {cell: name for name, _, cell in found} == example.scene.cells
+            assert len(found) == len(parts) == len(example.scene.items)
+            for name, number in example.scene.counts.items():
+                assert [n for other, n, _ in found if other == name] == [str(i + 1) for i in range(number)]
+            # The answer says the same in the same order.
+            places = [example.answer.index(PLACE_PHRASES[cell][0] if cell != "center" else "large") for _, _, cell in found]
+            assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "places"),
+    [
+        ("Draw a cat and two dogs", ["cat", "dog", "dog"]),
+        ("Two dogs, please, and one cat", ["dog", "dog", "cat"]),
+        ("a dog in the lower left, a cat in the upper left and a dog in the upper right", ["dog", "cat", "dog"]),
+    ],
+)
+def test_objects_are_placed_in_the_order_of_the_prompt(prompt: str, places: list[str]) -> None:
+    cells = {"top left": "cat", "top right": "dog", "bottom left": "dog"}
+    spec = SceneSpec.placed(cells) if " in " in prompt else SceneSpec.of(Counter(cells.values()))
+    found = as_said(prompt, spec, cells)
+    assert found == cells
+    assert list(found.values()) == places
 
 
 def share(kind: str, is_counted: Callable[[Example], bool], split: str = "train", number: int = 1000) -> float:
