@@ -9,7 +9,7 @@ from mmada.eval import speed
 def test_every_case_is_timed(monkeypatch):
     steps = []
     found = speed.run("debug", repeats=1, num_cold=0, on_step=steps.append)
-    assert steps == list(found["cases"]) == ["draw", "ask", "ask, thinking", "word problem", "word problem, thinking"]
+    assert steps == list(found["cases"]) == [f"{case}{how}" for case in ("draw", "ask", "word problem") for how in ("", ", thinking")]
     assert all(case["warm_seconds"] > 0 and case["forwards"] >= 1 and case["cold_seconds"] is None for case in found["cases"].values())
 
 

@@ -51,7 +51,7 @@ def stage(*names, batch=8, **changes):
     mixcot = STAGES["mixcot"]
     chosen = [flow for flow in mixcot.flows if (flow.name in names if names else flow.task not in DRILLS)]
     flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in chosen)
-    settings = {"rooms": (8, 64, 256), "optim": CALM, "steps": 12, "block_length": 16, **changes}
+    settings = {"rooms": (8, 64, 448), "optim": CALM, "steps": 12, "block_length": 16, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)
 
 

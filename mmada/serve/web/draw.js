@@ -132,12 +132,12 @@ export class Draw {
       for await (const told of stream(request.path, this.bodyOf(request), this.abort.signal)) {
         const picture = card.picture(told.index ?? 0, this);
         if (told.type.endsWith(".thinking")) {
-          card.think(told.thinking, told.revised_prompt);
+          card.think(told.index ?? 0, told.thinking, told.revised_prompt);
           continue;
         }
         picture.show(`data:image/png;base64,${told.b64_json}`);
         if (!told.type.endsWith(".completed")) continue;
-        if (told.thinking) card.think(told.thinking, told.revised_prompt);
+        if (told.thinking) card.think(told.index ?? 0, told.thinking, told.revised_prompt);
         request.seed = told.seed;
         picture.finish(told.revised_prompt || prompt, told.seed + (told.index ?? 0));
         card.facts(`${((performance.now() - began) / 1000).toFixed(1)} s · ${told.usage.nfe} evaluations · first seed ${told.seed}`);
@@ -187,6 +187,7 @@ export class Draw {
 class Card {
   constructor(title) {
     this.pictures = [];
+    this.thoughts = [];
     this.list = element("div", { className: "pictures" });
     this.note = element("div", { className: "facts" });
     this.box = element("article", { className: "card" }, element("h3", {}, title), this.list, this.note);
@@ -205,12 +206,16 @@ class Card {
     return this.pictures[index];
   }
 
-  think(thinking, prompt) {
-    this.thinking?.remove();
+  /** What was thought before a picture. Pictures that are arranged alike share it; others are numbered. */
+  think(index, thinking, prompt) {
     if (!thinking) return;
-    const text = element("div", { className: "thinking-text" }, thinking);
-    if (prompt) text.append(`\n→ ${prompt}`);
-    this.thinking = element("details", { className: "thinking", open: true }, element("summary", {}, "Thinking"), text);
+    this.thoughts[index] = prompt ? `${thinking}\n→ ${prompt}` : thinking;
+    const told = this.thoughts.filter(Boolean);
+    const isShared = new Set(told).size === 1;
+    const text = isShared ? told[0] : this.thoughts.map((thought, i) => `${i + 1}: ${thought}`).filter(Boolean).join("\n");
+    this.thinking?.remove();
+    const written = element("div", { className: "thinking-text" }, text);
+    this.thinking = element("details", { className: "thinking", open: true }, element("summary", {}, "Thinking"), written);
     this.box.insertBefore(this.thinking, this.list);
   }
 

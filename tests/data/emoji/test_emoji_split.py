@@ -131,9 +131,13 @@ def combinations_in(example: Example) -> Iterator[Combination]:
         yield "place", NAME_OF[noun], cell
     for cell, noun in re.findall(r"\b" + CELL + " " + NOUN, think):
         yield "place", NAME_OF[noun], cell
+    for noun, cell in re.findall(r"\b" + NOUN + r" \d " + CELL + r"(?=,|$)", think):
+        yield "place", NAME_OF[noun], cell
     for part in think.split("; "):
         if re.match(CELL + r"\b", part) is None:  # a list of cells counts along, and says how many of something there were so far
-            yield from (("number", NAME_OF[noun], number) for noun, number in re.findall(r"\b" + NOUN + r" (\d)\b", part))
+            # So does a plan: "dog 2 top right" is the second of them.
+            for found in re.finditer(r"\b" + NOUN + r" (\d)\b(?! " + CELL + "(?:,|$))", part):
+                yield "number", NAME_OF[found[1]], found[2]
     for left, operation, right in re.findall(r"(\d+) ([-+*]) (\d+)(?: =|:)", think):
         yield "expression", f"{left} {operation} {right}"
     for left, operation, right in re.findall(r"(?<![-+*] )(?<!\d)(\d+) ([-+*]) (\d+)", example.prompt):
