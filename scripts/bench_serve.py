@@ -5,7 +5,8 @@
 Starts `mmada serve` in a process of its own on this machine, with as many threads as torch takes, and drives it with the official client.
 Every client sends its next request when it has the answer to the last, until the level's requests are used up. Half of the requests are
 streamed questions, half are drawings; both kinds are also reported apart. The first block is the first words of an answer; a drawing has one
-block, which is the drawing, and is not thought about. A first round of requests is not counted. Overload: more requests at once than running and queue hold.
+block, which is the drawing, and is not thought about. A first round of requests is not counted. Overload: more requests at once than running
+and queue hold.
 """
 
 from __future__ import annotations

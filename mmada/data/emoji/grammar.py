@@ -203,12 +203,15 @@ def _placed(spec: SceneSpec, pick: Pick) -> Iterator[str]:
     name = spec.counts[0][0]
     if "center" in cells:
         yield f"a {pick(_LARGE)} {name}"
-    parts = [(counted(name, 1, pick), pick(PLACE_PHRASES[cell])) for cell, name in spec.places]
-    parts = list(pick(tuple(permutations(parts))))
-    yield listed([f"{thing} {place}" for thing, place in parts])
+    yield listed(pick(tuple(permutations([_at(cell, name, pick) for cell, name in spec.places]))))
     for layout, forms in _ARRANGEMENTS.items():
         if set(cells) == set(LAYOUTS[layout]) and len(spec.counts) == 1:
             yield f"{counted(name, 2, pick)} {pick(forms)}"
+
+
+def _at(cell: str, name: str, pick: Pick) -> str:
+    """One object and its place: "a dog at the top left"."""
+    return f"{counted(name, 1, pick)} {pick(PLACE_PHRASES[cell])}"
 
 
 def canonical(spec: SceneSpec) -> str:
@@ -218,9 +221,7 @@ def canonical(spec: SceneSpec) -> str:
 
 def placed(spec: SceneSpec, cells: Mapping[str, str]) -> str:
     """The plainest phrase for what a spec demands with a place for every object (cell -> name), told in this order."""
-    parts = [
-        f"a {_LARGE[0]} {name}" if cell == "center" else f"{counted(name, 1)} {PLACE_PHRASES[cell][0]}" for cell, name in cells.items()
-    ]
+    parts = [f"a {first(_LARGE)} {name}" if cell == "center" else _at(cell, name, first) for cell, name in cells.items()]
     return listed(parts) + _clauses_for(spec, first)
 
 

@@ -137,7 +137,7 @@ export class Draw {
         }
         picture.show(`data:image/png;base64,${told.b64_json}`);
         if (!told.type.endsWith(".completed")) continue;
-        if (told.thinking) card.think(told.index ?? 0, told.thinking, told.revised_prompt);
+        card.think(told.index ?? 0, told.thinking, told.revised_prompt);
         request.seed = told.seed;
         picture.finish(told.revised_prompt || prompt, told.seed + (told.index ?? 0));
         card.facts(`${((performance.now() - began) / 1000).toFixed(1)} s · ${told.usage.nfe} evaluations · first seed ${told.seed}`);
