@@ -155,10 +155,6 @@ class Sight:
         """Tokens start .. stop, as a row of their own."""
         return Sight(self.levels[start:stop], None if self.places is None else self.places[start:stop] - start)
 
-    def pairs(self, start: int = 0, stop: int | None = None) -> Tensor:
-        """(stop - start, L) bool: what the tokens start .. stop see of the row; all of them by default."""
-        return sees(self.levels[start:stop, None], self.levels[None])
-
 
 def sees(query: Tensor, key: Tensor) -> Tensor:
     """Whether a token of level `query` sees one of level `key`, elementwise."""

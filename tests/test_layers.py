@@ -32,6 +32,7 @@ LAYER = {
     "eval": 5,
     "serve": 5,
     "cli": 6,
+    "__main__": 7,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
 BESIDE = {("vocab", "errors"), ("request", "sampling"), ("jobs", "sampling"), ("jobs", "request"), ("trace", "pipeline"), ("train", "data")}

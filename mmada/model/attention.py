@@ -37,11 +37,15 @@ class Packing:
     """Rows of a packed sequence.
 
     lengths  of the rows
-    sights   per row, who sees whom in it, on the CPU; None where all see all
+    sighted  per row, whether a Sight says who sees whom in it; where none does, all see all
+    levels   (T,) int64 on the CPU, by which tokens see each other (canvas.Sight); 0 in rows without a Sight
+    places   (T,) int64 on the CPU: each row counts from 0, or as its Sight says
     """
 
     lengths: tuple[int, ...]
-    sights: tuple[Sight | None, ...]
+    sighted: tuple[bool, ...]
+    levels: Tensor
+    places: Tensor
 
     @classmethod
     def of(cls, lengths: Sequence[int], sights: Sequence[Sight | None] = ()) -> Packing:
@@ -49,10 +53,12 @@ class Packing:
         if not lengths or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)} must be positive; leave empty rows out")
         sights = sights or (None,) * len(lengths)
-        levels = [length if sight is None else len(sight.levels) for length, sight in zip(lengths, sights, strict=True)]
-        if levels != list(lengths):
-            raise InputError(f"rows of {list(lengths)} tokens with sights of {levels}; they must agree")
-        return cls(tuple(lengths), tuple(sights))
+        known = [length if sight is None else len(sight.levels) for length, sight in zip(lengths, sights, strict=True)]
+        if known != list(lengths):
+            raise InputError(f"rows of {list(lengths)} tokens with sights of {known}; they must agree")
+        levels = [torch.zeros(n, dtype=torch.long) if s is None else s.levels for n, s in zip(lengths, sights, strict=True)]
+        places = [torch.arange(n) if s is None or s.places is None else s.places for n, s in zip(lengths, sights, strict=True)]
+        return cls(tuple(lengths), tuple(sight is not None for sight in sights), torch.cat(levels), torch.cat(places))
 
     @property
     def num_tokens(self) -> int:
@@ -61,22 +67,8 @@ class Packing:
     @cached_property
     def runs(self) -> tuple[tuple[int, int], ...]:
         """Neighbours that are computed together, of equal length and with or without a sight: (rows, length)."""
-        groups = groupby(zip(self.lengths, self.sights, strict=True), key=lambda row: (row[0], row[1] is None))
+        groups = groupby(zip(self.lengths, self.sighted, strict=True))
         return tuple((len(list(group)), length) for (length, _), group in groups)
-
-    def positions(self, device: torch.device) -> Tensor:
-        """(T,) int64: each row counts from 0, or as its sight says."""
-        places = torch.arange(self.num_tokens) - self.starts()
-        for place, sight in zip(places.split(list(self.lengths)), self.sights, strict=True):
-            if sight is not None and sight.places is not None:
-                place.copy_(sight.places)
-        return places.to(device)
-
-    def levels(self) -> Tensor:
-        """(T,) int64 on the CPU."""
-        return torch.cat(
-            [torch.zeros(n, dtype=torch.long) if s is None else s.levels for n, s in zip(self.lengths, self.sights, strict=True)]
-        )
 
     def starts(self) -> Tensor:
         """(T,) int64 on the CPU: where each token's row begins."""
@@ -130,8 +122,7 @@ def visibility(
             raise InputError(f"tokens {shape} must be one row of the {mask.num_tokens} tokens that are packed")
         windows = [(0, length) for length in mask.lengths] if reuse is None else reuse.windows
         sizes = [rows for rows, _ in mask.runs] if reuse is None else reuse.rows
-        hidden = torch.finfo(dtype).min
-        return Visibility(packing=mask, biases=_biases(mask.sights, windows, sizes, hidden, dtype, device), reuse=reuse)
+        return Visibility(packing=mask, biases=_biases(mask, windows, sizes, dtype, device), reuse=reuse)
     if mask.dtype != torch.bool:
         raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
     if tuple(mask.shape) == (rows, length):
@@ -145,22 +136,21 @@ def visibility(
 
 
 def _biases(
-    sights: Sequence[Sight | None],
-    windows: Sequence[tuple[int, int]],
-    sizes: Sequence[int],
-    hidden: float,
-    dtype: torch.dtype,
-    device: torch.device | str,
+    packing: Packing, windows: Sequence[tuple[int, int]], sizes: Sequence[int], dtype: torch.dtype, device: torch.device | str
 ) -> tuple[Tensor | None, ...]:
-    """For each run of `sizes` rows, which have a sight all or none, an additive bias (rows, 1, queries, keys), or None."""
+    """For each run of `sizes` rows, whose lengths and windows are equal, an additive bias (rows, 1, queries, keys), or None."""
     found: list[Tensor | None] = []
-    first = 0
+    levels = packing.levels.to(device) if any(packing.sighted) else packing.levels
+    row = first = 0
     for size in sizes:
-        rows = [(sight, windows[row]) for row, sight in enumerate(sights[first : first + size], first)]
-        pairs = [sight.pairs(*window) for sight, window in rows if sight is not None]
-        is_hidden = ~torch.stack(pairs)[:, None].to(device) if pairs else None
-        found.append(None if is_hidden is None else torch.zeros(is_hidden.shape, dtype=dtype, device=device).masked_fill(is_hidden, hidden))
-        first += size
+        length, (start, stop) = packing.lengths[row], windows[row]
+        if packing.sighted[row]:
+            own = levels[first : first + size * length].unflatten(0, (size, length))
+            is_hidden = ~sees(own[:, start:stop, None], own[:, None])[:, None]
+            found.append(torch.zeros(is_hidden.shape, dtype=dtype, device=device).masked_fill(is_hidden, torch.finfo(dtype).min))
+        else:
+            found.append(None)
+        row, first = row + size, first + size * length
     return tuple(found)
 
 
@@ -184,7 +174,7 @@ def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) 
     if mask is None:
         return None
     if isinstance(mask, Packing):
-        return _packed_neighbours(mask, torch.arange(-reach, reach + 1), device)
+        return _packed_neighbours(mask, torch.arange(-reach, reach + 1, device=device), device)
     offsets = torch.arange(-reach, reach + 1, device=device)
     index = torch.arange(mask.shape[1], device=device) + offsets[:, None]  # (2 reach + 1, L)
     inside = (index >= 0) & (index < mask.shape[1])
@@ -195,8 +185,8 @@ def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) 
 
 def _packed_neighbours(packing: Packing, offsets: Tensor, device: torch.device) -> Neighbours:
     """A token's neighbours stand beside it; before the first one of a noised block stands the clean answer, which is elsewhere in the row."""
-    places, levels, starts = packing.positions(torch.device("cpu")), packing.levels(), packing.starts()
-    wanted, here = places + offsets[:, None], torch.arange(packing.num_tokens)
+    places, levels, starts = packing.places.to(device), packing.levels.to(device), packing.starts().to(device)
+    wanted, here = places + offsets[:, None], torch.arange(packing.num_tokens, device=device)
 
     def is_there(index: Tensor) -> Tensor:
         inside = (index >= 0) & (index < packing.num_tokens)
@@ -205,11 +195,11 @@ def _packed_neighbours(packing: Packing, offsets: Tensor, device: torch.device) 
 
     beside = here + offsets[:, None]  # (2 reach + 1, T)
     seen = is_there(beside)
-    if not bool((levels % 2).any()):
-        return Neighbours(seen[:, None].to(device))
+    if not bool((packing.levels % 2).any()):
+        return Neighbours(seen[:, None])
     elsewhere = starts + wanted
     index = beside.where(seen, elsewhere).clamp(0, packing.num_tokens - 1)
-    return Neighbours((seen | is_there(elsewhere))[:, None].to(device), index.to(device))
+    return Neighbours((seen | is_there(elsewhere))[:, None], index)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:

@@ -128,7 +128,7 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
             x = parts["conv"](x, neighbours(attention_mask, self.config.short_conv // 2, x.device))
         if "wpe_image" in parts:
             x = x + self._image_positions(input_ids)
-        places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.positions(x.device)
+        places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.places.to(x.device)
         if reuse is not None:
             index = reuse.index(x.device)
             x, places = x[:, index], places[index]

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmada.canvas import Sight, block_levels
+from mmada.canvas import block_levels
 from mmada.model import Packing
 from mmada.rl.records import Part
 from mmada.rl.views import View
@@ -91,8 +91,8 @@ class PolicyBatch:
 
     @property
     def packing(self) -> Packing:
-        rows = zip(self.levels.split(list(self.lengths)), self.places.split(list(self.lengths)), strict=True)
-        return Packing.of(self.lengths, [Sight(levels, places) if bool(levels.any()) else None for levels, places in rows])
+        sighted = tuple(bool(levels.any()) for levels in self.levels.split(list(self.lengths)))
+        return Packing(self.lengths, sighted, self.levels, self.places)
 
     def to(self, device: torch.device | str) -> PolicyBatch:
         def moved(value: Any) -> Any:

@@ -13,6 +13,9 @@ An answer noised by the law `block` stands in its row twice, as it is and noised
 
 so that all of its blocks are scored in one row, each as the sampler meets it. The last one need not stand there as it is.
 
+On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred: there rows are rounded up with padding that
+no other token sees (`round_to`).
+
 A stage with a soft mask (`hidden_score`) cannot be packed: its rows are padded and a pair mask says who sees whom.
 """
 
@@ -35,6 +38,8 @@ __all__ = ["Batch", "NoisedRow", "Row", "Scored", "base_weight", "collate", "noi
 
 _GOLDEN = 0.6180339887498949
 _SILVER = 0.41421356237309515
+_PADDING = 2**31 + 1
+"""Level of padding: odd, and so seen by itself alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -76,6 +81,26 @@ class NoisedRow:
         parts = {name: getattr(self, name)[start:stop] for name in ("tokens", "attend", "scored", "weight", "clean")}
         sight = None if self.sight is None else self.sight.cut(start, stop)
         return replace(self, span=(0, stop - start), sight=sight, **parts)
+
+    def rounded(self, multiple: int, fill: int) -> NoisedRow:
+        """With padding behind the attended run, which nothing else sees, up to a multiple of so many tokens."""
+        length = len(self.tokens)
+        sight = self.sight or Sight(torch.zeros(length, dtype=torch.long))
+        places = torch.arange(length) if sight.places is None else sight.places
+        missing = -length % multiple
+
+        def padded(x: Tensor, value: float) -> Tensor:
+            return F.pad(x, (0, missing), value=value)
+
+        return replace(
+            self,
+            tokens=padded(self.tokens, fill),
+            clean=padded(self.clean, fill),
+            attend=padded(self.attend, False),
+            scored=padded(self.scored, False),
+            weight=padded(self.weight, 0.0),
+            sight=Sight(padded(sight.levels, _PADDING), padded(places, 0)),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -226,11 +251,18 @@ def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
     return {"1": torch.ones_like(p), "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[flow.weight]
 
 
-def collate(rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLayout, hidden_score: float | None = None) -> Batch:
-    """One forward pass for noised rows of any flows; packed, or padded if pairs are hidden softly."""
+def collate(
+    rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLayout, hidden_score: float | None = None, round_to: int = 1
+) -> Batch:
+    """One forward pass for noised rows of any flows; packed, or padded if pairs are hidden softly.
+
+    round_to  packed rows are padded to a multiple of so many tokens
+    """
     names = tuple(flow.name for flow in flows)
     rows = sorted(rows, key=lambda row: (row.span[1] - row.span[0], row.sight is None)) if hidden_score is None else rows
     rows = [row.cut() for row in rows] if hidden_score is None else rows
+    sizes = [len(row.tokens) for row in rows]
+    rows = [row.rounded(round_to, layout.eos_id) for row in rows] if round_to > 1 and hidden_score is None else rows
     lengths = [len(row.tokens) for row in rows]
     longest = max(lengths)
 
@@ -264,9 +296,9 @@ def collate(rows: Sequence[NoisedRow], flows: Sequence[Flow], *, layout: VocabLa
             for vocab, chosen in groups
             if bool(chosen.any())
         ),
-        normalisers=_normalisers(rows, flows, lengths, positions=flow, weight=weight),
+        normalisers=_normalisers(rows, flows, sizes, positions=flow, weight=weight),
         num_rows=len(rows),
-        num_tokens=sum(lengths),
+        num_tokens=sum(sizes),
     )
 
 

@@ -95,10 +95,14 @@ class Data:
     """samples of each task written during training"""
     num_kept_codes: int = 20_000
     """encoded pictures that are remembered"""
+    varied: float = 0.0
+    """of emoji: share of the pictures that are asked about whose artwork is varied (mmada.data.emoji.variation); drawings never are"""
 
     def __post_init__(self) -> None:
         if (self.name == "records") != bool(self.path):
             raise InputError(f"data.path={self.path!r} goes with data.name=records, not with {self.name!r}")
+        if not 0 <= self.varied <= 1:
+            raise InputError(f"data.varied={self.varied} is a share of pictures and must lie in 0..1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -39,7 +39,7 @@ _PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loop:
-    """How a run is carried out; nothing here but accumulation and precision touches the weights."""
+    """How a run is carried out; nothing here but accumulation and precision touches the weights, but for rounding."""
 
     accumulate: int = 1
     """micro-batches that a global batch is split into on each process"""
@@ -50,7 +50,11 @@ class Loop:
     checkpointing: bool = False
     """compute activations again in the backward pass: a third more work, a fraction of the memory"""
     prefetch: int = 2
-    """batches made ahead in a thread; 0: in line"""
+    """batches made ahead, by a thread or by workers; 0: in line"""
+    workers: int = 0
+    """processes that make batches, each `prefetch` ahead; 0: a thread of this one, enough for a CPU"""
+    round_to: int = 1
+    """rows are padded to a multiple of so many tokens, unseen by the others: few large kernels instead of many small ones; 32 on a GPU"""
     log_every: int = 10
     eval_every: int = 500
     sample_every: int = 1000
@@ -63,12 +67,14 @@ class Loop:
     """stop after that long, saved, to be continued; 0: no limit"""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "keep", "log_every"):
+        for name in ("accumulate", "keep", "log_every", "round_to"):
             if getattr(self, name) < 1:
                 raise InputError(f"loop.{name}={getattr(self, name)} must be at least 1")
-        for name in ("prefetch", "eval_every", "sample_every", "save_every", "max_minutes"):
+        for name in ("prefetch", "workers", "eval_every", "sample_every", "save_every", "max_minutes"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"loop.{name}={getattr(self, name)} must not be negative; 0 turns it off")
+        if self.workers and not self.prefetch:
+            raise InputError(f"loop.workers={self.workers} make batches ahead, and loop.prefetch=0 asks for none; set it to 1 or more")
 
 
 def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on_step: Callable[[Report], None] | None = None) -> Outcome:
@@ -140,7 +146,8 @@ class _Runner:
         reason: Literal["done", "stopped", "time"] = "done"
         begin = clock = time.monotonic()
         limit = begin + (60 * self.settings.max_minutes or math.inf)
-        for batches in ahead(self._batches, range(self.progress.step, self.steps), self.settings.prefetch):
+        settings = self.settings
+        for batches in ahead(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers):
             *normalisers, tokens, late, stop = self._share(batches, late=time.monotonic() > limit, stop=is_stopped())
             if late or stop:  # the same on every process
                 reason = "stopped" if stop else "time"
@@ -177,6 +184,8 @@ class _Runner:
         return self._sum(torch.cat([own, others.to(own)])).tolist()
 
     def _sum(self, values: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:  # without a wait for the device
+            return values.clone()
         total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return total
 

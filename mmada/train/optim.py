@@ -176,7 +176,11 @@ class Muon(Optimizer):
 def _all_orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """Each made orthogonal, once: processes that hold the same matrices share the work, and add up what they made."""
     world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_available() and dist.is_initialized() else (1, 0)
-    if world == 1 or not matrices:
+    if not matrices:
+        return []
+    if world == 1 and matrices[0].device.type != "cpu":
+        return _orthogonal_by_shape(matrices)
+    if world == 1:
         return [orthogonal(matrix) for matrix in matrices]
     by_size = sorted(range(len(matrices)), key=lambda i: -matrices[i].numel())
     own = set(by_size[rank::world])
@@ -189,22 +193,36 @@ def _all_orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     return pieces
 
 
+def _orthogonal_by_shape(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Those of one shape at once: few large kernels for a GPU."""
+    alike: dict[torch.Size, list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        alike.setdefault(matrix.shape, []).append(i)
+    made = {
+        i: one
+        for indices in alike.values()
+        for i, one in zip(indices, orthogonal(torch.stack([matrices[i] for i in indices])), strict=True)
+    }
+    return [made[i] for i in range(len(matrices))]
+
+
 def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
-    """(rows, columns) -> about U V^T of its singular value decomposition: singular values between 0.7 and 1.2.
+    """(..., rows, columns) -> about U V^T of its singular value decomposition: singular values between 0.7 and 1.2.
 
     In bfloat16 on a GPU and on CPUs that multiply it; in float32 on others, where that is twice as fast.
 
     Newton-Schulz iteration x <- a x + (b A + c A^2) x, A = x x^T, with the coefficients of Jordan et al.: steepest at 0.
     """
     x = matrix.bfloat16() if matrix.device.type != "cpu" or _has_bfloat16() else matrix.float()
-    is_tall = x.shape[0] > x.shape[1]
-    x = x.T if is_tall else x
-    x = x / x.norm().clamp_min(1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if is_tall else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
     a, b, c = 3.4445, -4.7750, 2.0315
+    add = torch.addmm if x.dim() == 2 else torch.baddbmm
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if is_tall else x
+        gram = x @ x.mT
+        x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
 
 
 @cache

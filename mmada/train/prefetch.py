@@ -1,19 +1,36 @@
-"""Work done ahead of time in a thread, in order: the same results as in line, sooner."""
+"""Work done ahead of time, in order: the same results as in line, sooner."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 __all__ = ["ahead"]
 
 T = TypeVar("T")
 
 
-def ahead(make: Callable[[int], T], steps: range, depth: int) -> Iterator[T]:
-    """make(step) for each step in order, up to `depth` of them ahead of time in one thread."""
+def ahead(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 0) -> Iterator[T]:
+    """make(step) for each step in order, up to `depth` of them ahead of time in one thread, or in each of `workers` processes."""
+    if workers and len(steps):
+        # A generator of its own: the loader draws from it, and the state of the default one is part of a run.
+        yield from DataLoader(
+            _Made(make),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            prefetch_factor=depth,
+            collate_fn=_as_it_is,
+            multiprocessing_context="fork",
+            generator=torch.Generator(),
+        )
+        return
     if depth == 0:
         yield from map(make, steps)
         return
@@ -28,3 +45,17 @@ def ahead(make: Callable[[int], T], steps: range, depth: int) -> Iterator[T]:
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Made(Dataset[T], Generic[T]):
+    """make(step) as an item of a data set."""
+
+    make: Callable[[int], T]
+
+    def __getitem__(self, step: int) -> T:
+        return self.make(step)
+
+
+def _as_it_is(item: T) -> T:
+    return item

@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.checkpoint import find
 from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select
-from mmada.data.emoji.scenes import SCENE_SIZE, Scene, render
+from mmada.data.emoji.scenes import SCENE_SIZE
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer
@@ -111,7 +113,9 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         write_samples(directory, model, planner, testing, num_samples=config.data.num_samples, thinks=thinks)
 
     return DiffusionTask(
-        plan=BatchPlan(stage=stage, sources=rows(training, stage.flows), layout=prompts.layout, seed=config.seed),
+        plan=BatchPlan(
+            stage=stage, sources=rows(training, stage.flows), layout=prompts.layout, seed=config.seed, round_to=config.loop.round_to
+        ),
         module=Objective(model),
         held_out=rows(testing, [replace(flow, drop=0.0) for flow in stage.flows]),
         num_held_out=config.data.held_out,
@@ -151,15 +155,14 @@ def _emoji(
     if (defaults.image_height, defaults.image_width) != (SCENE_SIZE, SCENE_SIZE):
         raise InputError(f"the emoji world has pictures of {SCENE_SIZE} pixels; set defaults.image_height and defaults.image_width to it")
 
-    def encode(scenes: Sequence[Scene]) -> Tensor:
-        return images.encode(ImageBatch.of([render(scene) for scene in scenes], factor=images.factor).pixels).flatten(1)
+    def encode(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        return images.encode(ImageBatch.of(pictures, factor=images.factor).pixels).flatten(1)
 
     data = config.data
     # A run that goes on from another must not meet its examples again: it knows them by heart, and its loss says nothing.
     seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
-    return {
-        task: EmojiSamples(task, encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes) for task in _topics(stage)
-    }
+    make = partial(EmojiSamples, seed=seed, split=split, size=data.size, varied=data.varied, num_kept=data.num_kept_codes)
+    return {task: make(task, encode) for task in _topics(stage)}
 
 
 def _records(

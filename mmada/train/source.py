@@ -12,17 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.data import Endless, Picture, Record
 from mmada.data.emoji.drills import drill
 from mmada.data.emoji.example import Example
-from mmada.data.emoji.scenes import Scene
+from mmada.data.emoji.scenes import Scene, render
 from mmada.data.emoji.split import Split
 from mmada.data.emoji.tasks import description, interview, lookup, sample_task
 from mmada.errors import InputError
@@ -76,13 +77,17 @@ class Source(Protocol):
 
 NUM_QUESTIONS = 5
 
+_Shown: TypeAlias = tuple[Scene, int | None]
+"""What is drawn: a scene, and the index of the example whose variation of the artwork it has; None: the artwork as it is."""
+
 
 class EmojiSamples:
     """Examples of the emoji world, made when they are asked for.
 
-    encode    n scenes -> (n, N) int64 codes
+    encode    n pictures, each (H, W, 3) uint8 -> (n, N) int64 codes
     size      number of different examples; None: no two are alike
-    num_kept  scenes whose codes are remembered; a `size` no larger is encoded once
+    varied    share of the pictures that are looked at whose artwork is varied (data.emoji.variation), in training; drawings never are
+    num_kept  pictures whose codes are remembered; a `size` no larger is encoded once
 
     The tasks "interview" and "described" ask up to NUM_QUESTIONS questions about one scene; in the test one.
     """
@@ -90,15 +95,17 @@ class EmojiSamples:
     def __init__(
         self,
         task: Task,
-        encode: Callable[[Sequence[Scene]], Tensor],
+        encode: Callable[[Sequence[NDArray[np.uint8]]], Tensor],
         *,
         seed: int,
         split: Split = "train",
         size: int | None = None,
+        varied: float = 0.0,
         num_kept: int = 20_000,
     ) -> None:
         self.task, self.encode, self.seed, self.split, self.size, self.num_kept = task, encode, seed, split, size, num_kept
-        self._codes: dict[Scene, Tensor] = {}
+        self.varied = varied if split == "train" and task in ("understand", "interview") else 0.0
+        self._codes: dict[_Shown, Tensor] = {}
 
     def examples(self, index: int) -> tuple[Example, ...]:
         """One example, or several about one scene."""
@@ -128,17 +135,26 @@ class EmojiSamples:
             seeds = ((self.task, self.split, self.seed, index if self.size is None else index % self.size) for index in indices)
             return [Sample(pieces=drill(self.task, generator("emoji", *seed), self.split)) for seed in seeds]
         examples = [self.examples(index) for index in indices]
-        new = list(dict.fromkeys(e.scene for e, *_ in examples if e.scene is not None and e.scene not in self._codes))
+        shown = [None if e.scene is None else self._shown(e.scene, index) for (e, *_), index in zip(examples, indices, strict=True)]
+        new = [key for key in dict.fromkeys(shown) if key is not None and key not in self._codes]
         if new:  # all at once: three times as fast as one by one
-            self._codes.update(zip(new, self.encode(new), strict=True))
-        samples = [self._sample(group) for group in examples]
-        for scene in list(self._codes)[: max(0, len(self._codes) - self.num_kept)]:
-            del self._codes[scene]
+            self._codes.update(zip(new, self.encode([self._picture(*key) for key in new]), strict=True))
+        samples = [self._sample(group, None if key is None else self._codes[key]) for group, key in zip(examples, shown, strict=True)]
+        for key in list(self._codes)[: max(0, len(self._codes) - self.num_kept)]:
+            del self._codes[key]
         return samples
 
-    def _sample(self, examples: Sequence[Example]) -> Sample:
+    def _shown(self, scene: Scene, index: int) -> _Shown:
+        index = index if self.size is None else index % self.size
+        is_varied = uniforms(1, "is varied", self.task, self.seed, index)[0] < self.varied
+        return scene, index if is_varied else None
+
+    def _picture(self, scene: Scene, index: int | None) -> NDArray[np.uint8]:
+        return render(scene, None if index is None else generator("variation", self.task, self.seed, index))
+
+    def _sample(self, examples: Sequence[Example], drawn: Tensor | None) -> Sample:
         *before, example = examples
-        codes = () if example.scene is None else (self._codes[example.scene],)
+        codes = () if drawn is None else (drawn,)
         is_seen = example.task == "understand"
         turns = [Message(role, text) for e in before for role, text in (("user", e.prompt), ("assistant", e.answer))]
         return Sample(

@@ -39,13 +39,13 @@ __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task"
 
 Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
 Task: TypeAlias = Literal[
-    "text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "facts", "draw", "reason_draw"
+    "text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "signs", "facts", "draw", "reason_draw"
 ]
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
-DRILLS = ("find", "conclude", "sums", "facts")
+DRILLS = ("find", "conclude", "sums", "signs", "facts")
 """Tasks whose samples are texts with gaps (data.emoji.drills)."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
@@ -237,9 +237,10 @@ _FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.
 thousand examples among few others: hence a stage `words` before the others (docs/decisions.md)."""
 _CONCLUDE = replace(_FIND, name="conclude", task="conclude")
 _SUMS = replace(_FIND, name="sums", task="sums")
+_SIGNS = replace(_FIND, name="signs", task="signs")
 _FACTS = replace(_FIND, name="facts", task="facts")
 """What an answer stands or falls with, and has a token or two of in a thought of thirty: whether a name is the one asked for, one step of
-arithmetic, what a thing is."""
+arithmetic, which step a clause of a story is, what a thing is."""
 _DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
 _PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
 """Thinking that ends in a plain prompt, which is then drawn."""
@@ -322,9 +323,10 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_FIND, share=2, coefficient=0.1),
                 replace(_CONCLUDE, share=30, coefficient=0.5),
                 replace(_SUMS, share=8, coefficient=0.5),
+                replace(_SIGNS, share=4, coefficient=0.5),
                 replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=100,
+            batch=104,
             steps=1_000,
             optim=replace(_MUON, decay=0.15),  # short: the next stage goes on with high rates
         ),
@@ -332,19 +334,20 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             name="mixcot",
             flows=(
                 replace(_DRAW, share=56, coefficient=2.0),
-                replace(_LOOK, share=14, think=0.75, answer_weight=2.0),
-                replace(_INTERVIEW, share=2, restore=0.5, coefficient=0.3),
-                replace(_TEXT, share=28, think=0.75, answer_weight=2.0),
+                replace(_LOOK, share=20, think=0.75, answer_weight=2.0),
+                replace(_INTERVIEW, share=4, restore=0.5, coefficient=0.3),
+                replace(_TEXT, share=30, think=0.75, answer_weight=2.0),
                 replace(_PLAN, share=18, coefficient=1.0),
                 replace(_MAKE, share=2, coefficient=0.2),
                 replace(_READ, share=1, coefficient=0.1),
                 replace(_LOOKUP, share=1, coefficient=0.1),
                 replace(_FIND, share=1, coefficient=0.05),
-                replace(_CONCLUDE, share=12, coefficient=1.0),
-                replace(_SUMS, share=2, coefficient=0.3),
+                replace(_CONCLUDE, share=14, coefficient=1.0),
+                replace(_SUMS, share=3, coefficient=0.3),
+                replace(_SIGNS, share=6, coefficient=0.5),
                 replace(_FACTS, share=1, coefficient=0.05),
             ),
-            batch=136,
+            batch=157,
             steps=11_000,
             # Half the rates of the stages before: with those, drawing climbed from 0.69 to 0.9 nats (docs/decisions.md).
             optim=replace(_MUON, lr=7.5e-4, matrix_lr=0.005, weight_decay=0.1, decay=0.9),

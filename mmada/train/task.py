@@ -31,13 +31,15 @@ EVAL_RATIOS = (0.25, 0.5, 0.75, 1.0)
 class BatchPlan:
     """Batches of a stage: a pure function of the step.
 
-    sources  flow name -> its rows
+    sources   flow name -> its rows
+    round_to  rows are padded to a multiple of so many tokens
     """
 
     stage: Stage
     sources: Mapping[str, Source]
     layout: VocabLayout
     seed: int
+    round_to: int = 1
 
     def __post_init__(self) -> None:
         missing = [flow.name for flow in self.flows if flow.name not in self.sources]
@@ -69,7 +71,8 @@ class BatchPlan:
         return parts
 
     def collate(self, rows: Sequence[NoisedRow], flows: Sequence[Flow] | None = None) -> Batch:
-        return collate(rows, flows or self.flows, layout=self.layout, hidden_score=self.stage.hidden_score)
+        hidden_score = self.stage.hidden_score
+        return collate(rows, flows or self.flows, layout=self.layout, hidden_score=hidden_score, round_to=self.round_to)
 
     def _noise(self, row: Row) -> tuple[NoisedRow, ...]:
         flow = next(flow for flow in self.flows if flow.name == row.flow)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmada.canvas import Sight, block_levels
+from mmada.canvas import Sight, block_levels, sees
 from mmada.errors import InputError
 from mmada.model.attention import Packing, attend, neighbours, rotary, rotate, visibility
 
@@ -101,7 +101,7 @@ def test_packing_joins_neighbours_of_equal_length():
     packing = Packing.of([4, 4, 2, 4])
     assert packing.runs == ((2, 4), (1, 2), (1, 4))
     assert packing.num_tokens == 14
-    assert packing.positions(torch.device("cpu")).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0, 1, 2, 3]
+    assert packing.places.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("lengths", [[], [3, 0], [-1]])
@@ -130,7 +130,7 @@ TWICE = Sight(torch.tensor([0, 0, 2, 2, 1, 1, 3, 3]), torch.tensor([0, 1, 2, 3, 
 
 
 def test_who_sees_whom():
-    pairs = TWICE.pairs().int().tolist()
+    pairs = sees(TWICE.levels[:, None], TWICE.levels).int().tolist()
     assert pairs == [
         [1, 1, 0, 0, 0, 0, 0, 0],  # the prompt: itself
         [1, 1, 0, 0, 0, 0, 0, 0],
@@ -155,7 +155,7 @@ def test_packed_rows_with_sights_equal_each_row_alone(kv_heads):
     start = 0
     for length, sight in rows:
         row = slice(start, start + length)
-        mask = None if sight is None else sight.pairs()[None]
+        mask = None if sight is None else sees(sight.levels[:, None], sight.levels)[None]
         alone = attend(q[:, row], k[:, row], v[:, row], visibility(mask, (1, length), dtype=torch.float32))
         torch.testing.assert_close(packed[:, row], alone, rtol=1e-5, atol=1e-6)
         start += length
@@ -164,7 +164,7 @@ def test_packed_rows_with_sights_equal_each_row_alone(kv_heads):
 def test_positions_of_packed_rows_are_those_of_their_sights():
     packing = Packing.of([8, 2], [TWICE, None])
     assert packing.runs == ((1, 8), (1, 2))
-    assert packing.positions(torch.device("cpu")).tolist() == [0, 1, 2, 3, 2, 3, 4, 5, 0, 1]
+    assert packing.places.tolist() == [0, 1, 2, 3, 2, 3, 4, 5, 0, 1]
 
 
 def test_a_sight_has_the_length_of_its_row():

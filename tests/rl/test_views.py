@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmada.canvas import sees
 from mmada.errors import InputError
 from mmada.rl.batch import Trained, collate
 from mmada.rl.objective import OBJECTIVES, Settings
@@ -76,14 +77,13 @@ def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
     part = answer(model)
     views = Settings(name="coupled", updates=1).plan(part, generator())[0]
     batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
-    (sight,) = batch.packing.sights
     prompt = int(part.field.positions[0])
-    sees = sight.pairs()[prompt + 8 :]
+    seen = sees(batch.levels[prompt + 8 :, None], batch.levels)
     assert len(views) == 6
     for i in range(6):
         own, before = range(prompt + 8 + 4 * i, prompt + 12 + 4 * i), range(prompt + 4 * (i // 2))
         for query in range(4 * i, 4 * i + 4):
-            assert set(sees[query].nonzero()[:, 0].tolist()) == {*own, *before}
+            assert set(seen[query].nonzero()[:, 0].tolist()) == {*own, *before}
 
 
 def test_views_that_hide_different_parts_of_the_question_have_rows_of_their_own(model):

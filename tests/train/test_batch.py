@@ -12,6 +12,7 @@ from mmada.sampling.loop import Denoising
 from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
 from mmada.train.stages import STAGES
+from mmada.train.step import Objective
 
 from . import tiny
 
@@ -61,6 +62,23 @@ def test_batches_are_a_pure_function_of_the_step():
     assert first[0].tokens.tolist() == again[0].tokens.tolist()
     other = tiny.plan(tiny.stage(), seed=1).batches(5, rank=0, world=1, accumulate=1)
     assert other[0].tokens.tolist() != first[0].tokens.tolist()
+
+
+@pytest.mark.parametrize("short_conv", [0, 3])
+def test_padding_that_rounds_rows_changes_nothing_but_the_number_of_kernels(short_conv):
+    plan = tiny.plan(tiny.stage(batch=12))
+    (plain,), (rounded,) = (replace(plan, round_to=n).batches(3, rank=0, world=1, accumulate=1) for n in (1, 32))
+    assert rounded.tokens.shape[1] > plain.tokens.shape[1]
+    assert rounded.num_tokens == plain.num_tokens
+    assert rounded.normalisers.tolist() == plain.normalisers.tolist()
+    assert len(rounded.mask.runs) < len(plain.mask.runs)
+    assert all(length % 32 == 0 for _, length in rounded.mask.runs)
+    objective = Objective(tiny.model(short_conv=short_conv))
+    losses, padded = objective(plain), objective(rounded)
+    torch.testing.assert_close(padded, losses, rtol=1e-5, atol=1e-5)
+    gradients = [torch.autograd.grad(loss.sum(), list(objective.parameters())) for loss in (losses, padded)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_that_cannot_be_split_is_an_error():

@@ -107,17 +107,21 @@ def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_p
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):
     inline, _ = tiny.fit(tiny.stage(), tmp_path / "inline", steps=4)
-    ahead, _ = tiny.fit(tiny.stage(), tmp_path / "ahead", steps=4, settings=replace(tiny.QUIET, prefetch=3))
-    assert relative(tiny.weights(inline), tiny.weights(ahead)) == 0
+    for name, settings in (("thread", replace(tiny.QUIET, prefetch=3)), ("workers", replace(tiny.QUIET, prefetch=1, workers=2))):
+        state = torch.get_rng_state()
+        ahead, _ = tiny.fit(tiny.stage(), tmp_path / name, steps=4, settings=settings)
+        assert relative(tiny.weights(inline), tiny.weights(ahead)) == 0
+        assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_batches_made_ahead_come_in_order_and_bring_their_errors():
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_made_ahead_come_in_order_and_bring_their_errors(workers):
     def make(step):
         if step == 5:
             raise ValueError("no fifth batch")
         return step
 
-    stream = ahead(make, range(2, 9), 2)
+    stream = ahead(make, range(2, 9), 2, workers=workers)
     assert [next(stream) for _ in range(3)] == [2, 3, 4]
     with pytest.raises(ValueError, match="no fifth batch"):
         next(stream)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmada.errors import InputError
-from mmada.train.optim import Ema, Muon, Optim, build, lr_scale, set_lr
+from mmada.train.optim import Ema, Muon, Optim, _orthogonal_by_shape, build, lr_scale, orthogonal, set_lr
 
 from . import tiny
 
@@ -94,6 +94,13 @@ def test_muon_equals_torchs_on_matrices():
     for name, weight in network.items():
         # torch's works in bfloat16, which has 8 bits: a step of 0.03 is off by less than a hundredth of it.
         torch.testing.assert_close(weight, copies[name], rtol=0, atol=3e-3)
+
+
+def test_matrices_of_one_shape_are_made_orthogonal_at_once_as_alone():
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) for shape in ((20, 48), (48, 20), (20, 48))]
+    for one, alone in zip(_orthogonal_by_shape(matrices), map(orthogonal, matrices), strict=True):
+        torch.testing.assert_close(one, alone, rtol=0.05, atol=0.02)
 
 
 def test_muon_takes_convolutions_between_many_channels():

@@ -34,9 +34,10 @@ def prompts():
     return Prompts(LAYOUT, tokenizer.byte_level(), Style(thinking="Think. ", draw_thinking="Think. "))
 
 
-def encode(scenes):
-    """Codes that depend on the scene alone."""
-    return torch.stack([torch.randint(64, (NUM_CODES,), generator=torch.Generator().manual_seed(integer(repr(s)))) for s in scenes])
+def encode(pictures):
+    """Codes that depend on the picture alone."""
+    seeds = [integer(picture.tobytes().hex()) for picture in pictures]
+    return torch.stack([torch.randint(64, (NUM_CODES,), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
 # Thinking and drawing in one row, which our stages do in two.

@@ -1,8 +1,11 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
+    think    14 - 9 + 6; 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
     answer   11
+
+To understand a story and to compute are two things: thoughts write a story of several steps as an expression first. It is worked out from
+left to right, "6 + 3 * 2" too, as a story goes on with what there is.
 
 Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
 learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
@@ -23,7 +26,7 @@ from mmada.data.emoji.example import Example, Meta
 from mmada.data.emoji.split import HELD_OUT_SHARE, Combination, Split, Templates, stable_hash
 from mmada.errors import InputError, MissingDependencyError
 
-__all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "expression_of", "gsm_symbolic", "steps_in_a_row"]
+__all__ = ["ARITHMETIC", "ITEMS", "MAX_VALUE", "TABLES", "Step", "expression_of", "gsm_symbolic", "long_story", "steps_in_a_row"]
 
 MAX_VALUE = 20
 _MAX_DRAWS = 40
@@ -60,6 +63,12 @@ _OPENINGS = Templates(
         "{n} begins the day with {a} {i}.",
         "To begin with, {n} has {a} {i}.",
         "Before school {n} owns {a} {i}.",
+        "In the afternoon {n} has {a} {i}.",
+        "In the pocket of {n} are {a} {i}.",
+        "First {n} has {a} {i}.",
+        "{n} has {a} {i} to begin with.",
+        "{a} {i} are what {n} has at first.",
+        "The day begins, and {n} has {a} {i}.",
     ),
 )
 _PRODUCTS = Templates(
@@ -90,6 +99,62 @@ _PRODUCTS = Templates(
         "{a} times {n} finds {b} {i}.",
     ),
 )
+_TRANSFERS = (
+    "{giver} gives {taker} {b} {i}.",
+    "{giver} gives {taker} {b} more {i}.",
+    "{giver} gives {taker} {b} of them.",
+    "{giver} hands {b} {i} to {taker}.",
+    "{giver} hands {taker} {b} more.",
+    "{giver} hands {taker} {b} of the {i}.",
+    "{giver} sends {b} {i} to {taker}.",
+    "{giver} sends {taker} {b} {i} in the mail.",
+    "{giver} brings {taker} {b} more {i}.",
+    "{giver} brings {taker} {b} of the {i}.",
+    "{giver} lends {taker} {b} {i}.",
+    "{giver} sells {b} {i} to {taker}.",
+    "{giver} sells {b} to {taker}.",
+    "{giver} loses {b} {i} to {taker}.",
+    "{giver} passes {b} of them to {taker}.",
+    "{giver} throws {b} {i} to {taker}.",
+    "{giver} lets {taker} have {b} {i}.",
+    "{giver} leaves {b} {i} behind for {taker}.",
+    "{giver} adds {b} {i} to those of {taker}.",
+    "{giver} shows up and gives {b} more {i} to {taker}.",
+    "{giver} drops {b} {i}, and {taker} picks them up.",
+    "{giver} has no use for {b} {i}, and {taker} takes them.",
+    "{taker} takes {b} {i} from {giver}.",
+    "{taker} buys {b} {i} from {giver}.",
+    "{taker} receives {b} from {giver}.",
+    "{taker} receives {b} more from {giver}.",
+    "{taker} borrows {b} {i} from {giver}.",
+    "{taker} wins {b} {i} from {giver}.",
+    "{taker} earns {b} {i} from {giver}.",
+    "{taker} collects {b} {i} from {giver}.",
+    "{taker} picks up {b} {i} that {giver} drops.",
+    "{taker} shows up and gets {b} more {i} from {giver}.",
+    "{taker} asks {giver} for {b} {i} and gets them.",
+    "{taker} is given {b} {i} by {giver}.",
+    "{taker} is sent {b} {i} by {giver}.",
+    "{b} {i} are handed to {taker} by {giver}.",
+    "{b} {i} are sold by {giver} to {taker}.",
+    "{b} {i} are taken from {giver} by {taker}.",
+    "{b} of the {i} of {giver} go to {taker}.",
+    "From {giver}, {taker} gets {b} {i}.",
+    "To {taker}, {giver} gives {b} {i}.",
+    "Then {giver} gives {b} {i} back to {taker}.",
+    "Later {giver} returns {b} {i} to {taker}.",
+    "As a present {giver} gives {taker} {b} {i}.",
+)
+"""Either direction in the same words: only who gives to whom tells more from less."""
+
+
+def _between(texts: tuple[str, ...], **people: str) -> tuple[str, ...]:
+    """Templates with the roles of the two people filled: {n}, whose story it is, and {m}."""
+    for role, person in people.items():
+        texts = tuple(text.replace(f"{{{role}}}", person) for text in texts)
+    return texts
+
+
 _EVENTS: Mapping[str, Templates] = {
     "+": Templates(
         "event +",
@@ -104,30 +169,14 @@ _EVENTS: Mapping[str, Templates] = {
         "{b} more {i} come in the mail for {n}.",
         "{n} trades a hat for {b} {i}.",
         added=(
-            "{m} gives {n} {b} {i}.",
-            "{m} gives {n} {b} more {i}.",
-            "{m} hands {b} {i} to {n}.",
-            "{m} hands {n} {b} more.",
-            "{m} sends {b} {i} to {n}.",
-            "{m} brings {n} {b} more {i}.",
+            *_between(_TRANSFERS, giver="{m}", taker="{n}"),
             "{m} lends {b} {i} to {n}.",
-            "{m} lends {n} {b} {i}.",
-            "{m} sells {b} {i} to {n}.",
-            "{n} takes {b} {i} from {m}.",
-            "{n} buys {b} {i} from {m}.",
-            "{n} receives {b} more from {m}.",
-            "{n} borrows {b} {i} from {m}.",
-            "{n} is given {b} {i} by {m}.",
-            "{m} loses {b} {i} to {n}.",
-            "{m} passes {b} of them to {n}.",
-            "{m} shows up and gives {b} more {i} to {n}.",
+            "{n} takes {b} {i} away from {m}.",
             "Then {b} {i} are given to {n}.",
+            "{b} more {i} go to {n}.",
             "{n} earns {b} more.",
             "{n} makes {b} new {i}.",
             "{n} collects {b} more {i}.",
-            "{m} throws {b} {i} to {n}.",
-            "Later {m} returns {b} {i} to {n}.",
-            "As a present {m} gives {n} {b} {i}.",
         ),
     ),
     "-": Templates(
@@ -144,33 +193,18 @@ _EVENTS: Mapping[str, Templates] = {
         "{n} hides {b} {i} and cannot find them again.",
         "Then {n} lets {b} of them fall, and they break.",
         added=(
+            *_between(_TRANSFERS, giver="{n}", taker="{m}"),
             "{n} gives {b} {i} to {m}.",
-            "{n} gives {m} {b} {i}.",
-            "{n} gives {m} {b} of them.",
-            "{n} hands {b} {i} to {m}.",
-            "{n} hands {m} {b} of the {i}.",
-            "{n} sends {b} {i} to {m}.",
-            "{n} brings {m} {b} of the {i}.",
-            "{n} lends {m} {b} {i}.",
-            "{n} sells {b} to {m}.",
-            "{m} takes {b} {i} from {n}.",
-            "{m} buys {b} {i} from {n}.",
-            "{m} receives {b} from {n}.",
-            "{m} borrows {b} {i} from {n}.",
-            "{m} is given {b} {i} by {n}.",
             "{m} gets {b} {i} from {n}.",
-            "{m} wins {b} {i} from {n}.",
-            "{n} passes {b} of them to {m}.",
-            "{n} throws {b} {i} to {m}.",
             "Then {b} of them are given to {m}.",
+            "{b} of the {i} go to {m}.",
+            "{n} trades {b} {i} for a hat.",
             "{b} of the {i} are lost.",
             "{b} of them break.",
             "{b} {i} fall and break.",
             "{n} breaks {b} {i}.",
-            "{b} of the {i} go to {m}.",
             "Later {n} leaves {b} of the {i} behind.",
             "{b} of the {i} are taken away.",
-            "As a present {n} gives {m} {b} {i}.",
             "Of the {i}, {b} are thrown away.",
         ),
     ),
@@ -188,9 +222,32 @@ _EVENTS: Mapping[str, Templates] = {
             "Later there are {b} times as many {i}.",
             "{n} wins until there are {b} times as many.",
             "{m} trades with {n}, who has {b} times as many {i} then.",
+            "Then there are {b} times as many {i}.",
+            "{n} comes back with {b} times as many {i}.",
+            "Soon {n} has {b} times the {i}.",
         ),
     ),
 }
+_DIFFERENCES = (
+    "{high} has {b} {i} more than {low}.",
+    "{high} has more {i} than {low}, {b} more.",
+    "{high} owns {b} more {i} than {low} does.",
+    "{high} keeps {b} more {i} than {low}.",
+    "{high} would have as many {i} as {low} without {b} of them.",
+    "The {i} of {high} are {b} more than those of {low}.",
+    "Compared with {low}, {high} has {b} more.",
+    "{b} more {i} than {low}: that is what {high} has.",
+    "{low} has {b} {i} less than {high}.",
+    "{low} has fewer {i} than {high}, {b} fewer.",
+    "{low} owns {b} fewer {i} than {high} does.",
+    "{low} keeps {b} fewer {i} than {high}.",
+    "{low} needs {b} {i} to have as many as {high}.",
+    "The {i} of {low} are {b} fewer than those of {high}.",
+    "Compared with {high}, {low} has {b} fewer.",
+    "To have as many as {high}, {low} needs {b} more {i}.",
+    "With {b} more, {low} would have as many {i} as {high}.",
+    "{b} fewer {i} than {high}: that is what {low} has.",
+)
 _COMPARISONS: Mapping[str, Templates] = {
     "+": Templates(
         "comparison +",
@@ -201,13 +258,11 @@ _COMPARISONS: Mapping[str, Templates] = {
         "{m} counts {b} {i} more than {n} has.",
         "{n} has {b} fewer {i} than {m}.",
         added=(
-            "{m} has {b} {i} more than {n}.",
-            "{m} owns {b} more {i} than {n} does.",
-            "Compared with {n}, {m} has {b} more.",
+            *_between(_DIFFERENCES, high="{m}", low="{n}"),
+            "{n} has {b} fewer than {m}.",
+            "{n} owns {b} {i} less than {m}.",
             "{n} lacks {b} {i} to have as many as {m}.",
-            "{n} has {b} {i} less than {m}.",
-            "{m} keeps {b} more {i} than {n}.",
-            "To have as many as {m}, {n} needs {b} more {i}.",
+            "{n} counts {b} {i} fewer than {m} has.",
         ),
     ),
     "-": Templates(
@@ -219,13 +274,11 @@ _COMPARISONS: Mapping[str, Templates] = {
         "{m} counts {b} {i} fewer than {n} has.",
         "{n} has {b} more {i} than {m}.",
         added=(
-            "{m} has {b} {i} less than {n}.",
-            "{m} owns {b} fewer {i} than {n} does.",
-            "Compared with {n}, {m} has {b} fewer.",
+            *_between(_DIFFERENCES, high="{n}", low="{m}"),
+            "{n} has {b} more than {m}.",
             "{n} owns {b} {i} more than {m}.",
             "{n} has as many {i} as {m} and {b} more.",
-            "{m} keeps {b} fewer {i} than {n}.",
-            "To have as many as {n}, {m} needs {b} more {i}.",
+            "{n} counts {b} {i} more than {m} has.",
         ),
     ),
     "*": Templates(
@@ -239,6 +292,14 @@ _COMPARISONS: Mapping[str, Templates] = {
             "{m} has {b} times the number of {i} that {n} has.",
             "{m} keeps {b} times as many {i} as {n}.",
             "Compared with {n}, {m} has {b} times as many {i}.",
+            "{m} owns {b} times as many {i} as {n} does.",
+            "{n} has some {i}, and {m} has {b} times as many.",
+            "For each of the {i} of {n}, {m} has {b}.",
+            "The {i} of {m} are {b} times as many as those of {n}.",
+            "The number of {i} that {m} has is {b} times that of {n}.",
+            "To have as many as {m}, {n} needs {b} times the {i}.",
+            "With {b} times the {i}, {n} would have as many as {m}.",
+            "{b} times as many {i} as {n}: that is what {m} has.",
         ),
     ),
 }
@@ -263,6 +324,10 @@ _ASK_NOW = Templates(
         "Say how many {i} {n} has now.",
         "How many does {n} have in the end?",
         "What number of {i} does {n} have at last?",
+        "Now how many {i} does {n} have?",
+        "How many of the {i} does {n} have in the end?",
+        "What is the number of {i} of {n} in the end?",
+        "Tell me how many {i} {n} has now.",
     ),
 )
 _ASK_OTHER = Templates(
@@ -277,6 +342,10 @@ _ASK_OTHER = Templates(
         "What number of {i} does {m} have?",
         "Say how many {i} {m} has.",
         "And {m}? How many {i}?",
+        "How many of the {i} belong to {m}?",
+        "What is the number of {i} of {m}?",
+        "Tell me how many {i} {m} has.",
+        "{m} has how many {i}?",
     ),
 )
 _ASK_TOGETHER = Templates(
@@ -292,6 +361,10 @@ _ASK_TOGETHER = Templates(
         "How many {i} do both have together?",
         "What number of {i} do {n} and {m} have in all?",
         "Together, how many {i} are there?",
+        "How many {i} do {n} and {m} own together?",
+        "In all, how many {i} do they have?",
+        "How many {i} are there in all?",
+        "Tell me how many {i} the two have in all.",
     ),
 )
 _COMPUTE = Templates(
@@ -422,7 +495,7 @@ def steps_in_a_row(c: Chooser, num_steps: int) -> list[Step]:
 
 
 def expression_of(steps: Sequence[Step]) -> str:
-    """Steps of a row as they are written, without results: "14 - 9 + 6"."""
+    """Steps of a row as they are written, without results: "14 - 9 + 6". It is worked out from left to right."""
     return " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
 
 
@@ -452,23 +525,41 @@ class _Story:
         self.take(_product(self.c))
         self.say(_PRODUCTS, a=self.steps[-1].left, b=self.steps[-1].right)
 
+    def tell(self, num_steps: int) -> None:
+        """An opening, and events with so many steps in all."""
+        if num_steps and self.c.chance(0.25):
+            self.open_with_product()
+        else:
+            self.open()
+        while len(self.steps) < num_steps:
+            self.go_on(_EVENTS)
+
     def go_on(self, tables: Mapping[str, Templates]) -> None:
         """An event, or a comparison, with its step."""
         self.take(_next_step(self.c, self.value))
         self.say(tables[self.steps[-1].operation], b=self.steps[-1].right)
 
     def add_up(self, value: int) -> None:
-        """What the two people have together."""
-        self.take(Step(value, "+", self.value))
+        """What the two people have together: what was told last, and the value of the other."""
+        self.take(Step(self.value, "+", value))
         if not _is_allowed(self.c, self.steps[-1]):
             raise DeadEndError
 
 
-def _problem(c: Chooser, kind: str, prompt: str, steps: list[Step]) -> Example:
+def long_story(c: Chooser, num_steps: int) -> tuple[str, list[Step]]:
+    """A story without its question, and its steps: events, in three of ten stories a comparison at last."""
+    story = _Story(c)
+    compares = c.chance(0.3)
+    story.tell(num_steps - compares)
+    if compares:
+        story.go_on(_COMPARISONS)
+    return " ".join(story.clauses), story.steps
+
+
+def _problem(c: Chooser, kind: str, prompt: str, steps: Sequence[Step], *, plan: str = "") -> Example:
     meta = Meta(stated=tuple(step.combination for step in steps), templates=tuple(c.templates))
-    return Example(
-        task="text", kind=kind, prompt=prompt, think="; ".join(step.counted for step in steps), answer=str(steps[-1].result), meta=meta
-    )
+    think = "; ".join([*([plan] if plan else []), *(step.counted for step in steps)])
+    return Example(task="text", kind=kind, prompt=prompt, think=think, answer=str(steps[-1].result), meta=meta)
 
 
 def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
@@ -476,20 +567,15 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
         story = _Story(c)
         compares = c.chance(0.3)
         adds_up = compares and num_steps > 1 and c.chance(0.5)
-        num_last = compares + adds_up
-        if num_steps > num_last and c.chance(0.25):
-            story.open_with_product()
-        else:
-            story.open()
-        while len(story.steps) < num_steps - num_last:
-            story.go_on(_EVENTS)
+        story.tell(num_steps - compares - adds_up)
         mine = story.value
         if compares:
             story.go_on(_COMPARISONS)
         if adds_up:
             story.add_up(mine)
         story.say(_ASK_TOGETHER if adds_up else _ASK_OTHER if compares else _ASK_NOW)
-        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps)
+        plan = expression_of(story.steps) if num_steps > 1 else ""
+        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps, plan=plan)
 
     return make
 

@@ -3,6 +3,7 @@
     find      top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
     conclude  How many cats are there? top left dog | 0|, top right cat | 1|, ...              what thoughts conclude from what they list
     sums      14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
+    signs     Tom has 9 nuts. Tom gives 4 to Mia. Tom finds 6 more. 9 | -| 4 | +|               which step an event is
     facts     bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
 
 A thought has two or three such places in a row of a hundred tokens; a drill has one in every five.
@@ -11,13 +12,13 @@ A thought has two or three such places in a row of a hundred tokens; a drill has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import chain
 
 import numpy as np
 
-from mmada.data.emoji.arithmetic import expression_of, steps_in_a_row
+from mmada.data.emoji.arithmetic import Step, expression_of, long_story, steps_in_a_row
 from mmada.data.emoji.chooser import Chooser, DeadEndError
 from mmada.data.emoji.knowledge import recalled
 from mmada.data.emoji.objects import objects
@@ -53,6 +54,8 @@ _LEARNT_SHARE = 0.8
 _NUM_SUMS = 10
 _NUM_STEPS = {1: 0.4, 2: 0.4, 3: 0.2}
 _NUM_FACTS = 8
+_NUM_EVENTS = (4, 8)
+"""Fewest and most steps of a story whose signs are asked for."""
 
 
 def _find(c: Chooser, split: Split) -> Facts:
@@ -92,9 +95,22 @@ def _sums(c: Chooser, split: Split) -> Facts:
     With single steps alone an operand tells which results it never has: those of the steps that are held out.
     """
     rows = [steps_in_a_row(c, c.weighted(_NUM_STEPS)) for _ in range(_NUM_SUMS)]
-    if split == "test" and not any(is_held_out(step.combination) for steps in rows for step in steps):
-        raise DeadEndError
+    _keep_to(split, chain.from_iterable(rows))
     return [(f"{', ' if i else ''}{expression_of(steps)} =", f" {steps[-1].result}") for i, steps in enumerate(rows)]
+
+
+def _signs(c: Chooser, split: Split) -> Facts:
+    """A long story as an expression whose numbers are given; the last, behind which no sign stands, is left out."""
+    story, steps = long_story(c, c.between(*_NUM_EVENTS))
+    _keep_to(split, steps)
+    first, *rest = expression_of(steps).split(" ")
+    return list(zip([f"{story} {first}", *(f" {number}" for number in rest[1:-1:2])], [f" {sign}" for sign in rest[::2]], strict=True))
+
+
+def _keep_to(split: Split, steps: Iterable[Step]) -> None:
+    """Raise DeadEndError if an example for the test holds no step that is held out."""
+    if split == "test" and not any(is_held_out(step.combination) for step in steps):
+        raise DeadEndError
 
 
 @cache
@@ -113,7 +129,13 @@ def _facts(c: Chooser, split: Split) -> Facts:
     return [(f"{', ' if i else ''}{given}", learnt) for i, (_, given, learnt) in enumerate(facts)]
 
 
-DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {"find": _find, "conclude": _conclude, "sums": _sums, "facts": _facts}
+DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {
+    "find": _find,
+    "conclude": _conclude,
+    "sums": _sums,
+    "signs": _signs,
+    "facts": _facts,
+}
 """Skill -> what makes an example of it."""
 
 

@@ -168,6 +168,16 @@ _CLUE = Templates(
     "Make an image of {clue}.",
     "What is {clue}? Draw it.",
     "Create a picture with {clue}.",
+    added=(
+        "A picture with {clue}.",
+        "Make a picture of {clue}.",
+        "I want a picture of {clue}.",
+        "An image of {clue}, please.",
+        "Show a picture of {clue}, please.",
+        "Paint {clue}.",
+        "Think of {clue}, then draw it.",
+        "Here is a riddle: {clue}. Draw what it is.",
+    ),
 )
 _TINT = Templates(
     "tint",
@@ -180,6 +190,20 @@ _TINT = Templates(
     "Which color has {source}? Draw {things} in that color.",
     "Make {things} of the color that {source} has.",
     "Draw {things} colored like {source}.",
+    added=(
+        "A picture of {things} in the color of {source}.",
+        "A picture of {things} colored like {source}.",
+        "A picture of {things}, which are as {source} is colored.",
+        "Paint {things} as colored as {source}.",
+        "Draw {things}, colored as {source} is.",
+        "As {source} is colored, so paint {things}.",
+        "{things} in the color of {source}, please.",
+        "I want {things} in the color that {source} has.",
+        "What color is {source}? Paint {things} of that color.",
+        "Think of the color of {source}. Show {things} in it.",
+        "Make a picture of {things} with the same color as {source}.",
+        "Give me {things} of the color of {source}.",
+    ),
 )
 TABLES = (_MORE, _TIMES, _REST, _CHANGE, _SUM, _OPPOSITE, _SWAP, _CLUE, _TINT)
 

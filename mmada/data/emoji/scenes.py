@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmada.data.emoji.objects import SPRITE_SIZE, STYLES, objects, sprite
+from mmada.data.emoji.variation import varied
 from mmada.errors import InputError, suggest
 
 __all__ = ["BACKGROUNDS", "BOXES", "LAYOUTS", "MAX_ITEMS", "SCENE_SIZE", "Item", "Scene", "jittered_item", "layout_of", "render"]
@@ -145,10 +146,12 @@ def _resized(name: str, style: str, size: int) -> Image.Image:
     return picture if size == SPRITE_SIZE else picture.resize((size, size), Image.Resampling.HAMMING)
 
 
-def render(scene: Scene) -> NDArray[np.uint8]:
-    """The picture of a scene: (64, 64, 3) uint8."""
+def render(scene: Scene, variation: np.random.Generator | None = None) -> NDArray[np.uint8]:
+    """The picture of a scene: (64, 64, 3) uint8; with a generator, each of its objects in a variation of its artwork."""
     canvas = Image.new("RGB", (SCENE_SIZE, SCENE_SIZE), BACKGROUNDS[scene.background])
     for item in scene.items:
         picture = _resized(item.name, item.style, item.size)
+        if variation is not None:
+            picture = varied(picture, variation)
         canvas.paste(picture, (item.x, item.y), picture)
     return np.array(canvas)

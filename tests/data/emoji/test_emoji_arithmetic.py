@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmada.data.emoji import Example, gsm_symbolic, objects, sample
-from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES, Step
+from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES, Step, expression_of
 from mmada.errors import InputError, MissingDependencyError
 
 STEP = re.compile(r"(\d+) ([-+*]) (\d+):((?: \d+ \d+)*) = (\d+)")
@@ -40,7 +40,8 @@ def test_steps_are_true_and_follow_from_the_story(kind: str, num_steps: int) -> 
             known.append(result)
             operations.add(operation)
         assert example.answer == str(steps[-1][3])
-        assert example.think == "; ".join(step.group() for step in STEP.finditer(example.think))
+        plan = [expression_of([Step(*step[:3]) for step in steps])] if num_steps > 1 else []
+        assert example.think == "; ".join([*plan, *(step.group() for step in STEP.finditer(example.think))])
     assert operations == {"+", "-", "*"}
 
 
@@ -82,6 +83,34 @@ def test_steps_are_counted_out_one_number_after_the_other() -> None:
 )
 def test_a_step_that_is_counted_out(step: Step, counted: str) -> None:
     assert step.counted == counted
+
+
+@pytest.mark.parametrize("kind", ["arithmetic2", "arithmetic3"])
+def test_a_plan_is_worked_out_from_left_to_right(kind: str) -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(EXAMPLES):
+        example = sample(kind, rng)
+        first, *rest = (example.think or "").split("; ")[0].split(" ")
+        value = int(first)
+        for (left, operation, right, result), sign, number in zip(steps_of(example), rest[::2], rest[1::2], strict=True):
+            assert (left, operation, right) == (value, sign, int(number))
+            value = result
+        assert str(value) == example.answer
+
+
+def test_only_the_order_of_names_tells_giving_from_taking() -> None:
+    """A verb alone says nothing: what two people do is told in both directions in the same words."""
+    tables = {table.name: set(table.options) for table in TABLES}
+    swap = str.maketrans("nm", "mn")
+
+    def told(name: str) -> set[str]:
+        return {text for text in tables[name] if "{n}" in text and "{m}" in text}
+
+    def swapped(name: str) -> set[str]:
+        return {re.sub(r"\{[nm]\}", lambda person: person.group().translate(swap), text) for text in told(name)}
+
+    assert swapped("comparison +") == told("comparison -")
+    assert swapped("event +") == told("event -") - {"{n} gives {b} to {m}."}  # all but the held-out sentence
 
 
 def test_expressions_have_their_usual_value() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from itertools import combinations
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pytest
 
-from mmada.data.emoji import Example, drill, drills, is_held_out, objects, tasks
-from mmada.data.emoji.arithmetic import MAX_VALUE
+from mmada.data.emoji import Example, arithmetic, drill, drills, is_held_out, objects, tasks
+from mmada.data.emoji.arithmetic import MAX_VALUE, Step
+from mmada.data.emoji.chooser import Chooser
 from mmada.data.emoji.drills import DRILLS
 from mmada.data.emoji.objects import article
 from mmada.data.emoji.scenes import BOXES
@@ -102,6 +103,44 @@ def test_sums_are_right_and_on_their_side_of_the_split(split: Split) -> None:
             lengths[len(rest) // 2] += 1
         assert (held_out > 0) == (split == "test")
     assert all(lengths[n] > 40 for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_signs_are_those_of_a_long_story(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, list[Step]]] = []
+
+    def long_story(c: Chooser, num_steps: int) -> tuple[str, list[Step]]:
+        made.append(arithmetic.long_story(c, num_steps))
+        return made[-1]
+
+    monkeypatch.setattr(drills, "long_story", long_story)
+    rng = np.random.default_rng(20)
+    signs, lengths = Counter[str](), Counter[int]()
+    for _ in range(200):
+        pieces = drill("signs", rng, split)
+        story, steps = made[-1]
+        assert "".join(pieces) == f"{story} {arithmetic.expression_of(steps)}".rpartition(" ")[0]
+        assert pieces[0] == f"{story} {steps[0].left}"
+        assert list(pieces[1::2]) == [f" {step.operation}" for step in steps]
+        assert list(pieces[2::2]) == [f" {step.right}" for step in steps[:-1]]
+        assert str(steps[-1].right) in re.findall(r"\d+", story)
+        assert all(before.result == after.left for before, after in pairwise(steps))
+        assert all(0 <= step.result <= MAX_VALUE for step in steps)
+        assert any(is_held_out(step.combination) for step in steps) == (split == "test")
+        signs.update(pieces[1::2])
+        lengths[len(steps)] += 1
+    assert set(signs) == {" +", " -", " *"}
+    assert set(lengths) == {4, 5, 6, 7, 8}
+
+
+def test_a_drill_of_signs() -> None:
+    story = (
+        "At first Eva has 2 beads. Eva throws 2 beads to Tom. Eva asks Tom for 20 beads and gets them. Eva hides 8 beads and cannot find "
+        "them again. Tom takes 4 beads from Eva. Eva borrows 4 beads from Tom. Tom hands Eva 8 more. With 8 more, Tom would have as many "
+        "beads as Eva. "
+    )
+    given, learnt = (story + "2", " 2", " 20", " 8", " 4", " 4", " 8"), (" -", " +", " -", " -", " +", " +", " -")
+    assert drill("signs", np.random.default_rng(0)) == tuple(chain.from_iterable(zip(given, learnt, strict=True)))
 
 
 def test_facts_are_those_of_the_table_of_objects() -> None:
