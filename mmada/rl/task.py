@@ -74,9 +74,18 @@ class Measures:
 
     def take(self) -> dict[str, tuple[float, float]]:
         """Everything since the last call."""
-        taken = {name: (values[0], values[1]) for name, values in self._values.items()}
+        taken = self.pending
         self._values = {name: [0.0, 0.0] for name in self._names}
         return taken
+
+    @property
+    def pending(self) -> dict[str, tuple[float, float]]:
+        """What the next call of `take` would return."""
+        return {name: (values[0], values[1]) for name, values in self._values.items()}
+
+    def restore(self, pending: Mapping[str, tuple[float, float]]) -> None:
+        """Go on from what was pending when a run was stopped; names that are not measured any more are left out."""
+        self._values |= {name: list(values) for name, values in pending.items() if name in self._values}
 
 
 _MEASURES = (
@@ -364,7 +373,11 @@ class RLTask:
 
     def _save(self, models: object, weights: object, directory: str) -> None:
         assert self._accelerator is not None
-        values = {"world": self._accelerator.num_processes, "experience": self.experience and self.experience.state_dict()}
+        values = {
+            "world": self._accelerator.num_processes,
+            "experience": self.experience and self.experience.state_dict(),
+            "measures": self._measures.pending,  # a round that was sampled, and no update of it done
+        }
         torch.save(values, _file(directory, self._accelerator.process_index))
 
     def _load(self, models: object, directory: str) -> None:
@@ -376,6 +389,7 @@ class RLTask:
                 f"{directory} was saved by another number of processes than {self._accelerator.num_processes}; go on with as many"
             )
         self.experience = Experience.from_state_dict(values["experience"]) if values["experience"] else None
+        self._measures.restore(values.get("measures", {}))
 
 
 def _file(directory: str, rank: int) -> Path:

@@ -65,6 +65,17 @@ def test_a_run_killed_in_a_round_goes_on_to_the_same_weights(tmp_path):
     assert not same(tiny.weights(whole), tiny.weights(tiny.resumable()))
 
 
+def test_a_round_that_was_sampled_before_a_stop_is_logged_after_it(tmp_path):
+    whole, parts = [], []
+    tiny.fit(tiny.task(tiny.config()), tmp_path / "whole", reports=whole)
+    tiny.fit(tiny.task(tiny.config(loop=replace(tiny.QUIET, max_minutes=1e-9))), tmp_path / "parts", reports=parts)
+    assert not parts
+    tiny.fit(tiny.task(tiny.config()), tmp_path / "parts", reports=parts)
+    rewards = [[report.values.get("reward/text") for report in reports] for reports in (whole, parts)]
+    assert rewards[0] == rewards[1]
+    assert rewards[0][0] is not None
+
+
 def test_two_processes_with_sharded_weights_equal_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
