@@ -17,6 +17,7 @@ Packing costs no padding and gives each row the same numbers as alone, so the sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -24,6 +25,7 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmada.canvas import Sight, sees
 from mmada.errors import InputError
@@ -213,16 +215,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
     return packed
 
 
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Without cuDNN, which makes a plan for every new shape: packed rows have new ones at every step."""
+
+
 # The runs differ from batch to batch, and a compiled block must not be specialised on them.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, biases: Sequence[Tensor | None]) -> Tensor:
     # Split, not slices: the gradient of a split is one concatenation, that of n slices adds up n tensors of the whole length.
     sizes = [rows * length for rows, length in packing.runs]
-    pieces = [
-        _sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1)
-        for run, a, b, c, bias in zip(packing.runs, q[0].split(sizes), k[0].split(sizes), v[0].split(sizes), biases, strict=True)
-    ]
-    return torch.cat(pieces)[None]
+    runs = zip(packing.runs, q[0].split(sizes), k[0].split(sizes), v[0].split(sizes), biases, strict=True)
+    with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
+        return torch.cat(
+            [_sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1) for run, a, b, c, bias in runs]
+        )[None]
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +21,7 @@ def ahead(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 
     """make(step) for each step in order, up to `depth` of them ahead of time in one thread, or in each of `workers` processes."""
     if workers and len(steps):
         # A generator of its own: the loader draws from it, and the state of the default one is part of a run.
-        yield from DataLoader(
+        made = DataLoader(
             _Made(make),
             batch_size=None,
             sampler=steps,
@@ -30,6 +31,7 @@ def ahead(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 
             multiprocessing_context="fork",
             generator=torch.Generator(),
         )
+        yield from map(pickle.loads, made)
         return
     if depth == 0:
         yield from map(make, steps)
@@ -48,14 +50,14 @@ def ahead(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 
 
 
 @dataclass(frozen=True)
-class _Made(Dataset[T], Generic[T]):
-    """make(step) as an item of a data set."""
+class _Made(Dataset[bytes], Generic[T]):
+    """make(step) as an item of a data set: bytes, for each tensor by itself would come through a file of its own, and late."""
 
     make: Callable[[int], T]
 
-    def __getitem__(self, step: int) -> T:
-        return self.make(step)
+    def __getitem__(self, step: int) -> bytes:
+        return pickle.dumps(self.make(step), protocol=pickle.HIGHEST_PROTOCOL)
 
 
-def _as_it_is(item: T) -> T:
+def _as_it_is(item: Any) -> Any:
     return item
