@@ -17,7 +17,7 @@ from mmada.eval.emoji import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/models.md", "docs/rl.md")
+DOCUMENTS = ("README.md", "docs/models.md", "docs/rl.md", "docs/speed.md")
 
 
 def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
@@ -32,6 +32,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
     "rl": _emoji("rl", tables.objectives),
+    "gpu-8b": _emoji("gpu-8b", tables.cases),
 }
 
 

@@ -5,6 +5,7 @@
 
 Runs that are not named, or not here (no metrics.jsonl in their directory), keep what the file says of them already, with the machine that
 they were made on. --after names runs of the same stage that the named one went on from: steps, tokens and minutes are of all together.
+--gpu names one of another machine (scripts/gpu/train.sh) and that machine; it has a line of its own, and its minutes are counted apart.
 
 Rate of a run: floating-point operations that the loss and its gradient need, over the seconds of training (batches and optimizer
 included; evaluation, samples and saves not). Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the attention of
@@ -98,16 +99,30 @@ def run(name: str, config: TrainConfig, earlier: Sequence[Path], environment: di
     return found | {"environment": environment}
 
 
+def gpu_run(directory: Path, machine: str) -> dict[str, Any]:
+    """A run of scripts/gpu/train.sh on another machine."""
+    last = [line for line in read(directory) if "seconds" in line][-1]
+    return {
+        "command": "scripts/gpu/train.sh",
+        "steps": last["step"],
+        "tokens": last["tokens"],
+        "minutes": round(last["seconds"] / 60, 1),
+        "tokens_per_second": round(last["tokens"] / last["seconds"], 1),
+        "environment": {"machine": machine},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs to report, all by default")
     parser.add_argument("--after", nargs="+", type=Path, default=[], help="directories of runs that the named one went on from")
+    parser.add_argument("--gpu", nargs=2, metavar=("DIRECTORY", "MACHINE"), help="a run on another machine that the named one went on from")
     parser.add_argument("--out", "-o", type=Path, required=True)
     args = parser.parse_args()
     if unknown := set(args.names) - set(CONFIGS):
         parser.error(f"unknown runs {sorted(unknown)}; known are {', '.join(CONFIGS)}")
-    if args.after and len(args.names) != 1:
-        parser.error("--after belongs to one run; name it")
+    if (args.after or args.gpu) and len(args.names) != 1:
+        parser.error("--after and --gpu belong to one run; name it")
     before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     environment, runs = report.environment(" ".join(["python", *sys.argv])), {}
     for name in CONFIGS:
@@ -117,7 +132,10 @@ def main() -> None:
         else:
             runs[name] = {"environment": before["environment"]} | before["runs"][name]
     total = round(sum(found["minutes"] for found in runs.values()), 1)
-    report.save(args.out, {"suite": "training", "environment": environment, "total_minutes": total, "runs": runs})
+    others = before.get("gpu", {})
+    if args.gpu:
+        others |= {f"{args.names[0]}, on an {args.gpu[1]}": gpu_run(Path(args.gpu[0]), args.gpu[1])}
+    report.save(args.out, {"suite": "training", "environment": environment, "total_minutes": total, "runs": runs, "gpu": others})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 #
 # STAGE    words, base or mixcot
 # MINUTES  of training at most; setting up takes about half a minute more
-# STEPS    of the schedule, whose rates fall to 0. auto: as many as fit, by the speed of 40 steps; resume with the number that it says
+# STEPS    of the schedule, whose rates fall to 0. auto: as many as fit, by the speed of 120 steps; resume with the number that it says
 # TARGET   new directory for the checkpoint: bfloat16, in files of at most 15 MB
 # START    a checkpoint to go on from; "" begins anew
 #
@@ -32,11 +32,11 @@ run() {
 
 if [ "$steps" = auto ]; then
   rm -rf "runs/gpu/$stage-speed"
-  run "$@" "out=runs/gpu/$stage-speed" stage.steps=40 loop.log_every=10 loop.save_every=0
+  run "$@" "out=runs/gpu/$stage-speed" stage.steps=120 loop.log_every=60 loop.save_every=0
   steps=$(python3 - "runs/gpu/$stage-speed/metrics.jsonl" "$minutes" <<'EOF'
 import json, sys
 lines = [line for line in map(json.loads, open(sys.argv[1])) if "tokens_per_second" in line]
-first, last = lines[0], lines[-1]
+first, last = lines[0], lines[-1]  # the first batches were made ahead, and say nothing
 print(int(0.97 * 60 * float(sys.argv[2]) * (last["step"] - first["step"]) / (last["seconds"] - first["seconds"])))
 EOF
   )

@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cost, objectives, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cases, cost, objectives, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,8 @@ def test_the_other_tables():
     assert "| blurred art that it refuses | 90.0 (83–94, n 100) |" in table
     assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
     case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
+    (row,) = cases({"cases": {"text": {"seconds": 1.5, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[2:]
+    assert row == "| text | 60 | 1.50 | 0.025 | 1,234 |"
     assert cost({"cases": {"draw": case}}).splitlines()[-1] == "| draw | 12 | 0.12 | 4.6 |"
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "best_of", "cost", "objectives", "share_of", "skills", "training"]
+__all__ = ["SKILLS", "about_drawings", "best_of", "cases", "cost", "objectives", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -112,14 +112,23 @@ def cost(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def cases(results: Mapping[str, Any]) -> str:
+    lines = ["| | forwards | seconds | seconds a forward | tokens per second |", "|---|---|---|---|---|"]
+    for name, case in results["cases"].items():
+        seconds, forwards = case["seconds"], case["forwards"]
+        lines.append(f"| {name} | {forwards} | {seconds:.2f} | {seconds / forwards:.3f} | {case['tokens_per_second']:,.0f} |")
+    return "\n".join(lines)
+
+
 def training(results: Mapping[str, Any]) -> str:
     lines = ["| run | steps | tokens | minutes | tokens per second | share of the matrix rate |", "|---|---|---|---|---|---|"]
-    for name, run in results["runs"].items():
+    for name, run in {**results["runs"], **results.get("gpu", {})}.items():
         share = f"{100 * run['share_of_matrix_rate']:.0f} % of {run['matrix_gflops']:.0f} GFLOP/s" if "matrix_gflops" in run else "–"
         lines.append(
             f"| {name} | {run['steps']:,} | {run['tokens'] / 1e6:.1f} M | {run['minutes']:.0f} | {run['tokens_per_second']:,.0f} | {share} |"
         )
-    lines.append(f"| together | | | {results['total_minutes']:.0f} | | |")
+    others = sum(run["minutes"] for run in results.get("gpu", {}).values())
+    lines.append(f"| together | | | {results['total_minutes']:.0f}{f' and {others:.0f}' if others else ''} | | |")
     return "\n".join(lines)
 
 
