@@ -31,7 +31,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
-    "rl": _emoji("rl", tables.objectives),
+    "rl": _emoji("rl", tables.gains),
+    "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
 }
 

@@ -1,12 +1,12 @@
 """What runs of reinforcement learning did: rewards at their beginning and end, divergence, what they cost.
 
-    python scripts/report_rl.py runs/emoji/max --judge 40 -o docs/results/rl.json
-    python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 80 -o docs/results/rl-objectives.json
+    python scripts/report_rl.py runs/emoji/max-0 runs/emoji/max-1 --judge 40 -o docs/results/rl.json
+    python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 40 --tasks draw -o docs/results/rl-objectives.json
 
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
 rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
-With --judge so many held-out drawings of each kind, the same for all, are judged as by `mmada eval emoji`: `drawings` of the model that each
-run gave, and of the one that it began with.
+With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`: `judged` is the share that is right
+of each task, of the model that each run gave and of the one that it began with.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mmada.data.emoji.drawing import DRAWINGS
+from mmada.data.emoji import KINDS
 from mmada.eval import report
 from mmada.eval.emoji import benchmark
 from mmada.eval.emoji.judge import the_judge
 from mmada.eval.metrics import Share
 from mmada.pipeline import MMaDA
 
+TASKS = ("text", "understand", "draw", "reason_draw")
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
 
 
@@ -77,31 +77,37 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
-@cache
-def drawings(model: str, num: int) -> dict[str, float | int]:
-    """The share of held-out drawings that the judge accepts, `num` of each kind, thought about first if the model usually does."""
+def judged(model: str, num: int, tasks: Sequence[str]) -> dict[str, dict[str, float | int]]:
+    """Task -> the share of its held-out examples that are right, `num` of each kind, thought about first where the model usually does."""
     pipeline = MMaDA.from_pretrained(model)
-    mode = "think" if pipeline.defaults.thinks_before_drawing else "direct"
-    settings = benchmark.Settings(num=num, kinds=tuple(DRAWINGS), modes=(mode,))
-    right = [r for outcome in benchmark.run(pipeline, the_judge(), settings) for r in outcome.right]
-    return Share(sum(right), len(right)).to_dict()
+    found = {}
+    for task in tasks:
+        thinks = task != "draw" or pipeline.defaults.thinks_before_drawing
+        kinds = tuple(name for name, kind in KINDS.items() if kind.task == task)
+        settings = benchmark.Settings(num=num, kinds=kinds, modes=("think" if thinks else "direct",))
+        right = [r for outcome in benchmark.run(pipeline, the_judge(), settings) for r in outcome.right]
+        found[task] = Share(sum(right), len(right)).to_dict()
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
-    parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out drawings of each kind; 0: none")
+    parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out examples of each kind; 0: none")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="whose examples are judged")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
     if arguments.judge:
+        models = {one["settings"]["model"]["start"] for one in found} | {str(directory / "model") for directory in arguments.runs}
+        shares = {model: judged(model, arguments.judge, arguments.tasks) for model in sorted(models)}
         for directory, one in zip(arguments.runs, found, strict=True):
-            models = {"before": one["settings"]["model"]["start"], "after": str(directory / "model")}
-            one["drawings"] = {when: drawings(model, arguments.judge) for when, model in models.items()}
+            before, after = shares[one["settings"]["model"]["start"]], shares[str(directory / "model")]
+            one["judged"] = {task: {"before": before[task], "after": after[task]} for task in arguments.tasks}
     for one in found:
         print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
-        if "drawings" in one:
-            print("    drawings", *(f"{when} {100 * share['value']:.1f} %" for when, share in one["drawings"].items()))
+        for task, parts in one.get("judged", {}).items():
+            print(f"    {task:28}", *(f"{when} {100 * share['value']:.1f} %" for when, share in parts.items()))
         for name, values in one["rewards"].items():
             first, last = values["first"], values["last"]
             print(f"    {name:28} {first['mean']:.3f}  ->  {last['mean']:.3f}   ± {last['error']}")

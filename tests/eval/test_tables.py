@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cases, cost, objectives, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cases, cost, gains, objectives, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +74,7 @@ def test_runs_of_reinforcement_learning_stand_side_by_side():
     rewards = {"first": {"mean": 1.0, "error": None}, "last": {"mean": 1.5, "error": 0.125}}
     run = {
         "settings": {"objective": {"name": "espo"}},
-        "drawings": {"before": before, "after": after},
+        "judged": {"draw": {"before": before, "after": after}},
         "rewards": {"draw": rewards},
         "kl": {"draw": 0.25},
         "rollouts": 1920,
@@ -88,10 +88,24 @@ def test_runs_of_reinforcement_learning_stand_side_by_side():
     assert "1.00 → 1.50 (± 0.12) | 0.25 | 1,920 | 6 |" in espo
     rewards["last"]["error"] = None  # of a single round
     assert "1.00 → 1.50 | 0.25 |" in objectives({"runs": [run]})
-    del run["drawings"]
+    del run["judged"]
     for results in ({"suite": "rl", "runs": [run]}, {"suite": "emoji"}):
         with pytest.raises(InputError, match=r"report_rl\.py --judge 40"):
             objectives(results)
+
+
+def test_the_gain_of_several_seeds():
+    def one(seed, right):
+        shares = {"before": part(50, 100), "after": part(right, 100)}
+        return {"settings": {"seed": seed}, "judged": dict.fromkeys(("text", "understand", "draw", "reason_draw"), shares)}
+
+    header, _, *rows = gains({"runs": [one(0, 60), one(1, 64)]}).splitlines()
+    assert header == "| task, held-out, with thinking | before | after, seed 0 | after, seed 1 | gain |"
+    assert len(rows) == 4
+    assert rows[2] == "| drawings | 50.0 (40–60, n 100) | 60.0 | 64.0 | +12.0 ± 2.8 |"
+    assert gains({"runs": [one(0, 60)]}).splitlines()[-1].endswith("| 60.0 | +10.0 |")
+    with pytest.raises(InputError, match="no judged examples"):
+        gains({"suite": "rl", "runs": [{}]})
 
 
 def test_documents_show_what_the_result_files_say():

@@ -6,6 +6,8 @@ about_drawings(results)   Markdown: what the judge itself gets right, and what t
 cost(results)             Markdown: seconds of an answer and an image (mmada eval speed)
 training(results)         Markdown: minutes and speed of each stage (scripts/report_training.py)
 objectives(results)       Markdown: runs of reinforcement learning side by side (scripts/report_rl.py --judge N)
+gains(results)            Markdown: what such runs, of several seeds, gained in each task
+cases(results)            Markdown: seconds of each case of scripts/gpu/bench_8b.py
 
 Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
 a picture by a likeness instead of parts that are known.
@@ -13,13 +15,14 @@ a picture by a likeness instead of parts that are known.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "best_of", "cases", "cost", "objectives", "share_of", "skills", "training"]
+__all__ = ["SKILLS", "about_drawings", "best_of", "cases", "cost", "gains", "objectives", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -133,22 +136,50 @@ def training(results: Mapping[str, Any]) -> str:
 
 
 def objectives(results: Mapping[str, Any]) -> str:
-    """Of runs with the same start and tasks; rewards from their first tenth to their last. Raises InputError if their drawings were not judged."""
-    if not all("drawings" in run for run in results.get("runs", [{}])):
-        raise InputError(
-            f"suite={results.get('suite')!r} has no judged drawings; give a file that `scripts/report_rl.py --judge 40 -o FILE` wrote"
-        )
+    """Of runs with the same start and tasks; rewards from their first tenth to their last. Raises InputError if nothing was judged."""
+    _check_judged(results)
     tasks = list(results["runs"][0]["kl"])
     rewards = " | ".join(f"reward of `{task}`" for task in tasks)
     lines = [f"| objective | held-out drawings | {rewards} | divergence | rollouts | minutes |", "|" + "---|" * (5 + len(tasks))]
-    before = results["runs"][0]["drawings"]["before"]
+    before = results["runs"][0]["judged"]["draw"]["before"]
     lines.append(f"| none: before | {_cell(_share(before))} |" + " |" * (3 + len(tasks)))
     for run in results["runs"]:
-        cells = [f"`{run['settings']['objective']['name']}`", _cell(_share(run["drawings"]["after"]))]
+        cells = [f"`{run['settings']['objective']['name']}`", _cell(_share(run["judged"]["draw"]["after"]))]
         cells += [_course(run["rewards"][task]) for task in tasks]
         cells += [f"{max(run['kl'].values()):.2f}", f"{run['rollouts']:,}", f"{run['minutes']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def gains(results: Mapping[str, Any]) -> str:
+    """Of runs that differ by their seed: each task before, after, and the mean gain with its standard deviation over runs, in points."""
+    _check_judged(results)
+    runs = results["runs"]
+    seeds = ", ".join(f"after, seed {run['settings']['seed']}" for run in runs).replace(", after", " | after")
+    lines = [f"| task, held-out, with thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
+    for task, name in _TASKS.items():
+        before = runs[0]["judged"][task]["before"]
+        after = [run["judged"][task]["after"]["value"] for run in runs]
+        changes = [100 * (value - before["value"]) for value in after]
+        spread = f" ± {statistics.stdev(changes):.1f}" if len(changes) > 1 else ""
+        cells = " | ".join(f"{100 * value:.1f}" for value in after)
+        lines.append(f"| {name} | {_cell(_share(before))} | {cells} | {statistics.fmean(changes):+.1f}{spread} |")
+    return "\n".join(lines)
+
+
+_TASKS: Mapping[str, str] = {
+    "text": "word problems, expressions, knowledge",
+    "understand": "questions about pictures",
+    "draw": "drawings",
+    "reason_draw": "drawings that need thought",
+}
+
+
+def _check_judged(results: Mapping[str, Any]) -> None:
+    if not all("judged" in run for run in results.get("runs", [{}])):
+        raise InputError(
+            f"suite={results.get('suite')!r} has no judged examples; give a file that `scripts/report_rl.py --judge 40 -o FILE` wrote"
+        )
 
 
 def _course(reward: Mapping[str, Mapping[str, float | None]]) -> str:
