@@ -18,7 +18,7 @@ from itertools import chain
 
 import numpy as np
 
-from mmada.data.emoji import arithmetic, drawing, grammar, knowledge, questions, reasoning
+from mmada.data.emoji import arithmetic, drawing, grammar, knowledge, questions, reasoning, sentences
 from mmada.data.emoji.chooser import Chooser, DeadEndError
 from mmada.data.emoji.example import Example, Task
 from mmada.data.emoji.objects import STYLES, objects
@@ -107,7 +107,7 @@ KINDS: Mapping[str, Kind] = {
 """Every kind by name."""
 
 TEMPLATES: Mapping[str, Templates] = {
-    table.name: table for table in chain(grammar.TABLES, questions.TABLES, knowledge.TABLES, arithmetic.TABLES, reasoning.TABLES)
+    table.name: table for table in chain(grammar.TABLES, questions.TABLES, knowledge.TABLES, sentences.TABLES, reasoning.TABLES)
 }
 """Every table of templates by name."""
 

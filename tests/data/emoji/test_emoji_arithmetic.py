@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mmada.data.emoji import Example, gsm_symbolic, objects, sample
-from mmada.data.emoji.arithmetic import ITEMS, MAX_VALUE, TABLES, Step, expression_of
+from mmada.data.emoji.arithmetic import MAX_VALUE, Step, expression_of
+from mmada.data.emoji.sentences import ITEMS, TABLES
 from mmada.errors import InputError, MissingDependencyError
 
 STEP = re.compile(r"(\d+) ([-+*]) (\d+):((?: \d+ \d+)*) = (\d+)")
