@@ -2,13 +2,13 @@
 
     python scripts/embed.py runs/emoji/tokenizer/model mmada-emoji-tokenizer
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
-    python scripts/embed.py runs/emoji/max/model mmada-emoji-max --average mmada-emoji-mixcot
+    python scripts/embed.py runs/emoji/max-0/model mmada-emoji-max --average runs/emoji/max-1/model runs/emoji/max-2/model
 
 Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
 transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
 
---average takes the mean of the weights and of those that the run began with: what reinforcement learning has taught stays, and what it
-has cost other tasks comes back (docs/decisions.md; Wortsman et al. 2022, "Robust fine-tuning of zero-shot models").
+--average takes the mean with the weights of others: runs of other seeds ("model soups", Wortsman et al. 2022), or what the run began with, so
+that what reinforcement learning has cost other tasks comes back ("Robust fine-tuning of zero-shot models", Wortsman et al. 2022; docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("name")
-    parser.add_argument("--average", type=Path, help="a directory, or the name of a built-in model, with weights of the same shapes")
+    parser.add_argument(
+        "--average", type=Path, nargs="+", default=[], help="directories, or names of built-in models, with weights of the same shapes"
+    )
     args = parser.parse_args()
     target = CHECKPOINTS / args.name
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(args.source, target, ignore=shutil.ignore_patterns("image_tokenizer", "adapter"))
     weights = load_file(args.source / "model.safetensors")
-    if args.average:
-        other = load_file((args.average if args.average.is_dir() else CHECKPOINTS / args.average) / "model.safetensors")
-        weights = {name: (tensor + other[name].float()) / 2 for name, tensor in weights.items()}
+    others = [load_file((other if other.is_dir() else CHECKPOINTS / other) / "model.safetensors") for other in args.average]
+    if others:
+        weights = {name: sum((other[name].float() for other in others), tensor) / (1 + len(others)) for name, tensor in weights.items()}
     halved = {
         name: tensor.half() if tensor.is_floating_point() else tensor
         for name, tensor in weights.items()
