@@ -1,11 +1,13 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    14 - 9 + 6; 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
+    think    14, Tom: Tom - 9, + 6; 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
     answer   11
 
-To understand a story and to compute are two things: thoughts write a story of several steps as an expression first. It is worked out from
-left to right, "6 + 3 * 2" too, as a story goes on with what there is.
+To understand a story and to compute are two things: thoughts first write the story as an expression, which is worked out from left to right,
+"6 * 2" too, as a story goes on with what there is. Where two people take part, the one who gives (or has more) is named beside the one whose
+things are counted: if they are the same, it gets less. Without the names a sign depends on a verb and a name at once, neither of which says
+anything alone, and a network stays at chance, a hundred thousand stories long (docs/decisions.md).
 
 Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
 learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
@@ -38,7 +40,7 @@ from mmada.data.emoji.sentences import (
 from mmada.data.emoji.split import HELD_OUT_SHARE, Combination, Split, Templates, stable_hash
 from mmada.errors import InputError, MissingDependencyError
 
-__all__ = ["ARITHMETIC", "MAX_VALUE", "Step", "expression_of", "gsm_symbolic", "long_story", "steps_in_a_row"]
+__all__ = ["ARITHMETIC", "MAX_VALUE", "Event", "Step", "expression_of", "gsm_symbolic", "long_story", "steps_in_a_row"]
 
 MAX_VALUE = 20
 _MAX_DRAWS = 40
@@ -139,22 +141,40 @@ def expression_of(steps: Sequence[Step]) -> str:
     return " ".join([str(steps[0].left), *(f"{step.operation} {step.right}" for step in steps)])
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step as thoughts tell it: "+ 6", or "Tom: Tom - 9", who gives or has more and whose things are counted."""
+
+    step: Step
+    people: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        names = f"{self.people[0]}: {self.people[1]} " if self.people else ""
+        return f"{names}{self.step.operation} {self.step.right}"
+
+
 class _Story:
-    """Clauses and steps of a word problem, which grow together."""
+    """Clauses and events of a word problem, which grow together."""
 
     def __init__(self, c: Chooser) -> None:
         self.c = c
         n, m = c.shuffled(PEOPLE)[:2]
         self.words = {"n": n, "m": m, "i": c.pick(ITEMS)}
         self.clauses: list[str] = []
-        self.steps: list[Step] = []
+        self.events: list[Event] = []
         self.value = 0
 
-    def say(self, table: Templates, **numbers: int) -> None:
-        self.clauses.append(self.c.template(table).format(**self.words, **numbers))
+    @property
+    def steps(self) -> list[Step]:
+        return [event.step for event in self.events]
 
-    def take(self, step: Step) -> None:
-        self.steps.append(step)
+    def say(self, table: Templates, **numbers: int) -> str:
+        template = self.c.template(table)
+        self.clauses.append(template.format(**self.words, **numbers))
+        return template
+
+    def take(self, step: Step, people: tuple[str, str] | None = None) -> None:
+        self.events.append(Event(step, people))
         self.value = step.result
 
     def open(self) -> None:
@@ -162,38 +182,48 @@ class _Story:
         self.say(OPENINGS, a=self.value)
 
     def open_with_product(self) -> None:
-        self.take(_product(self.c))
-        self.say(PRODUCTS, a=self.steps[-1].left, b=self.steps[-1].right)
+        step = _product(self.c)
+        self.say(PRODUCTS, a=step.left, b=step.right)
+        self.take(step)
 
-    def tell(self, num_steps: int) -> None:
+    def tell(self, num_steps: int, events: Mapping[str, Templates] = EVENTS) -> None:
         """An opening, and events with so many steps in all."""
         if num_steps and self.c.chance(0.25):
             self.open_with_product()
         else:
             self.open()
-        while len(self.steps) < num_steps:
-            self.go_on(EVENTS)
+        while len(self.events) < num_steps:
+            self.go_on(events)
 
     def go_on(self, tables: Mapping[str, Templates]) -> None:
         """An event, or a comparison, with its step."""
-        self.take(_next_step(self.c, self.value))
-        self.say(tables[self.steps[-1].operation], b=self.steps[-1].right)
+        step = _next_step(self.c, self.value)
+        template = self.say(tables[step.operation], b=step.right)
+        between_two = "{m}" in template and step.operation != "*"
+        own, other = self.words["n"], self.words["m"]
+        self.take(step, (own if step.operation == "-" else other, own) if between_two else None)
 
     def add_up(self, value: int) -> None:
         """What the two people have together: what was told last, and the value of the other."""
-        self.take(Step(self.value, "+", value))
-        if not _is_allowed(self.c, self.steps[-1]):
+        step = Step(self.value, "+", value)
+        if not _is_allowed(self.c, step):
             raise DeadEndError
+        self.take(step)
+
+    @property
+    def plan(self) -> str:
+        return ", ".join([str(self.steps[0].left), *map(str, self.events)])
 
 
-def long_story(c: Chooser, num_steps: int) -> tuple[str, list[Step]]:
-    """A story without its question, and its steps: events, in three of ten stories a comparison at last."""
+def long_story(c: Chooser, num_steps: int, events: Mapping[str, Templates] = EVENTS) -> tuple[list[str], list[Event]]:
+    """The clauses of a story, its question last, and its events; in three of ten stories the last is a comparison."""
     story = _Story(c)
     compares = c.chance(0.3)
-    story.tell(num_steps - compares)
+    story.tell(num_steps - compares, events)
     if compares:
         story.go_on(COMPARISONS)
-    return " ".join(story.clauses), story.steps
+    story.say(ASK_OTHER if compares else ASK_NOW)
+    return story.clauses, story.events
 
 
 def _problem(c: Chooser, kind: str, prompt: str, steps: Sequence[Step], *, plan: str = "") -> Example:
@@ -214,8 +244,7 @@ def _word_problem(num_steps: int) -> Callable[[Chooser], Example]:
         if adds_up:
             story.add_up(mine)
         story.say(ASK_TOGETHER if adds_up else ASK_OTHER if compares else ASK_NOW)
-        plan = expression_of(story.steps) if num_steps > 1 else ""
-        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps, plan=plan)
+        return _problem(c, f"arithmetic{num_steps}", " ".join(story.clauses), story.steps, plan=story.plan)
 
     return make
 

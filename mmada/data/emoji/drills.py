@@ -3,7 +3,7 @@
     find      top left dog, top right cat. cat is | top right|, dog is | top left|, ...        where a name stands
     conclude  How many cats are there? top left dog | 0|, top right cat | 1|, ...              what thoughts conclude from what they list
     sums      14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
-    signs     Tom has 9 nuts. Tom gives 4 to Mia. Tom finds 6 more. 9 | -| 4 | +|               which step an event is
+    signs     Tom has 9 nuts. Tom gives 4 to Mia. Tom finds 6 more. 9, | Tom|: Tom | -| 4, | +|    which step an event is
     facts     bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
 
 A thought has two or three such places in a row of a hundred tokens; a drill has one in every five.
@@ -22,6 +22,7 @@ from mmada.data.emoji.arithmetic import Step, expression_of, long_story, steps_i
 from mmada.data.emoji.chooser import Chooser, DeadEndError
 from mmada.data.emoji.knowledge import recalled
 from mmada.data.emoji.objects import objects
+from mmada.data.emoji.sentences import EVENTS, GIFTS
 from mmada.data.emoji.split import Split, is_held_out
 from mmada.data.emoji.tasks import FEWEST_ITEMS, picture, sample
 from mmada.errors import InputError, suggest
@@ -55,6 +56,7 @@ _NUM_SUMS = 10
 _NUM_STEPS = {1: 0.4, 2: 0.4, 3: 0.2}
 _NUM_FACTS = 8
 _NUM_EVENTS = (4, 8)
+_GIFT_SHARE = 0.5
 """Fewest and most steps of a story whose signs are asked for."""
 
 
@@ -100,11 +102,30 @@ def _sums(c: Chooser, split: Split) -> Facts:
 
 
 def _signs(c: Chooser, split: Split) -> Facts:
-    """A long story as an expression whose numbers are given; the last, behind which no sign stands, is left out."""
-    story, steps = long_story(c, c.between(*_NUM_EVENTS))
-    _keep_to(split, steps)
-    first, *rest = expression_of(steps).split(" ")
-    return list(zip([f"{story} {first}", *(f" {number}" for number in rest[1:-1:2])], [f" {sign}" for sign in rest[::2]], strict=True))
+    """What each event of a long story does to the number, told behind it, or behind the story as thoughts tell it.
+
+    Of the people named half are given, so that a sign can be told from them, and they from the story.
+    """
+    (*clauses, question), events = long_story(c, c.between(*_NUM_EVENTS), GIFTS if c.chance(_GIFT_SHARE) else EVENTS)
+    _keep_to(split, (event.step for event in events))
+    num_given = len(clauses) - len(events)  # the opening, unless it is a step itself
+    opening, told = clauses[:num_given], clauses[num_given:]
+    is_beside = c.chance(0.5)
+    given = " ".join(opening) if is_beside else " ".join([*clauses, question, str(events[0].step.left)])
+    facts: Facts = []
+    for event, clause in zip(events, told, strict=True):
+        given += f"{' ' if given else ''}{clause}" if is_beside else ","
+        if event.people:
+            giver, own = event.people
+            if c.chance(0.5):
+                facts.append((given, f" {giver}"))
+                given = ""
+            else:
+                given += f" {giver}"
+            given += f": {own}"
+        facts.append((given, f" {event.step.operation}"))
+        given = "." if is_beside else f" {event.step.right}"
+    return facts
 
 
 def _keep_to(split: Split, steps: Iterable[Step]) -> None:

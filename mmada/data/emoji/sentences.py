@@ -19,6 +19,7 @@ __all__ = [
     "COMPARISONS",
     "COMPUTE",
     "EVENTS",
+    "GIFTS",
     "ITEMS",
     "OPENINGS",
     "PEOPLE",
@@ -223,6 +224,13 @@ EVENTS: Mapping[str, Templates] = {
         ),
     ),
 }
+_GIFTS = tuple(text for text in _TRANSFERS if text.startswith("{giver}"))
+GIFTS: Mapping[str, Templates] = {
+    sign: Templates(f"gift {sign}", *texts[:1], added=texts[1:])
+    for sign, texts in (("+", _between(_GIFTS, giver="{m}", taker="{n}")), ("-", _between(_GIFTS, giver="{n}", taker="{m}")))
+} | {"*": EVENTS["*"]}
+"""Events between two people where who is named first gives: the direction is whose name that is, and nothing else."""
+
 _DIFFERENCES = (
     "{high} has {b} {i} more than {low}.",
     "{high} has more {i} than {low}, {b} more.",

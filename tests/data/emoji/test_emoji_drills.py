@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from itertools import chain, combinations, pairwise
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mmada.data.emoji import Example, arithmetic, drill, drills, is_held_out, objects, tasks
-from mmada.data.emoji.arithmetic import MAX_VALUE, Step
-from mmada.data.emoji.chooser import Chooser
+from mmada.data.emoji.arithmetic import MAX_VALUE, Event
 from mmada.data.emoji.drills import DRILLS
 from mmada.data.emoji.objects import article
 from mmada.data.emoji.scenes import BOXES
@@ -106,41 +106,52 @@ def test_sums_are_right_and_on_their_side_of_the_split(split: Split) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_signs_are_those_of_a_long_story(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, list[Step]]] = []
+def test_signs_and_givers_are_those_of_a_long_story(split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[list[str], list[Event]]] = []
 
-    def long_story(c: Chooser, num_steps: int) -> tuple[str, list[Step]]:
-        made.append(arithmetic.long_story(c, num_steps))
+    def long_story(*args: Any) -> tuple[list[str], list[Event]]:
+        made.append(arithmetic.long_story(*args))
         return made[-1]
 
     monkeypatch.setattr(drills, "long_story", long_story)
     rng = np.random.default_rng(20)
-    signs, lengths = Counter[str](), Counter[int]()
+    learnt, lengths, forms = Counter[str](), Counter[int](), Counter[bool]()
     for _ in range(200):
         pieces = drill("signs", rng, split)
-        story, steps = made[-1]
-        assert "".join(pieces) == f"{story} {arithmetic.expression_of(steps)}".rpartition(" ")[0]
-        assert pieces[0] == f"{story} {steps[0].left}"
-        assert list(pieces[1::2]) == [f" {step.operation}" for step in steps]
-        assert list(pieces[2::2]) == [f" {step.right}" for step in steps[:-1]]
-        assert str(steps[-1].right) in re.findall(r"\d+", story)
+        clauses, events = made[-1]
+        steps = [event.step for event in events]
+        told = f"{steps[0].left}, " + ", ".join(map(str, events))
+        is_plan = "".join(pieces) == " ".join([*clauses, told]).rpartition(" ")[0]
+        forms[is_plan] += 1
+        if not is_plan:  # each event has its sign behind it
+            story = " ".join(re.sub(r"^[ .]*", "", piece) for piece in pieces[::2])
+            assert all(clause.rstrip(".") in story for clause in clauses[:-1])
+        signs = [piece for piece in pieces[1::2] if piece in (" +", " -", " *")]
+        assert signs == [f" {step.operation}" for step in steps]
+        givers = [piece.strip() for piece in pieces[1::2] if piece not in signs]
+        assert set(givers) <= {event.people[0] for event in events if event.people}
         assert all(before.result == after.left for before, after in pairwise(steps))
         assert all(0 <= step.result <= MAX_VALUE for step in steps)
         assert any(is_held_out(step.combination) for step in steps) == (split == "test")
-        signs.update(pieces[1::2])
+        learnt.update(signs)
+        learnt["giver"] += len(givers)
         lengths[len(steps)] += 1
-    assert set(signs) == {" +", " -", " *"}
+    assert set(learnt) == {" +", " -", " *", "giver"}
     assert set(lengths) == {4, 5, 6, 7, 8}
+    assert min(forms.values()) > 50
 
 
-def test_a_drill_of_signs() -> None:
-    story = (
-        "At first Eva has 2 beads. Eva throws 2 beads to Tom. Eva asks Tom for 20 beads and gets them. Eva hides 8 beads and cannot find "
-        "them again. Tom takes 4 beads from Eva. Eva borrows 4 beads from Tom. Tom hands Eva 8 more. With 8 more, Tom would have as many "
-        "beads as Eva. "
+def test_drills_of_signs() -> None:
+    beside, behind = (drill("signs", np.random.default_rng([5, seed])) for seed in (1, 2))
+    assert beside[:4] == (
+        *("The number of stamps that Noah has is 2. Noah hands Rosa 1 of the stamps. Noah: Noah", " -"),
+        *(". Noah has no use for 1 stamps, and Rosa takes them. Noah: Noah", " -"),
     )
-    given, learnt = (story + "2", " 2", " 20", " 8", " 4", " 4", " 8"), (" -", " +", " -", " -", " +", " +", " -")
-    assert drill("signs", np.random.default_rng(0)) == tuple(chain.from_iterable(zip(given, learnt, strict=True)))
+    assert behind == (
+        "Sam has 4 boxes of 3 photos each. Sam adds 3 photos to those of Noah. Sam drops 3 photos, and Noah picks them up. Noah brings Sam "
+        "7 of the photos. Sam gives Noah 9 more photos. How many does Sam have in the end? 4,",
+        *(" *", " 3,", " Sam", ": Sam", " -", " 3,", " Sam", ": Sam", " -", " 3,", " Noah", ": Sam", " +", " 7,", " Sam", ": Sam", " -"),
+    )
 
 
 def test_facts_are_those_of_the_table_of_objects() -> None:
