@@ -25,10 +25,10 @@ from mmada.data.emoji import KINDS
 from mmada.eval import report
 from mmada.eval.emoji import benchmark
 from mmada.eval.emoji.judge import the_judge
+from mmada.eval.emoji.tables import TASKS
 from mmada.eval.metrics import Share
 from mmada.pipeline import MMaDA
 
-TASKS = ("text", "understand", "draw", "reason_draw")
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
     parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out examples of each kind; 0: none")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, help="whose examples are judged")
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS), help="whose examples are judged")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
     if arguments.judge:

@@ -226,9 +226,8 @@ def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, biases: Se
     sizes = [rows * length for rows, length in packing.runs]
     runs = zip(packing.runs, q[0].split(sizes), k[0].split(sizes), v[0].split(sizes), biases, strict=True)
     with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
-        return torch.cat(
-            [_sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1) for run, a, b, c, bias in runs]
-        )[None]
+        pieces = [_sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1) for run, a, b, c, bias in runs]
+    return torch.cat(pieces)[None]
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -109,8 +109,7 @@ class EmojiSamples:
 
     def examples(self, index: int) -> tuple[Example, ...]:
         """One example, or several about one scene."""
-        index = index if self.size is None else index % self.size
-        rng = generator("emoji", self.task, self.split, self.seed, index)
+        rng = generator("emoji", self.task, self.split, self.seed, self._own(index))
         if self.task == "interview":
             return self._interview(rng)
         if self.task == "described":
@@ -132,7 +131,7 @@ class EmojiSamples:
 
     def take(self, indices: Sequence[int]) -> list[Sample]:
         if self.task in DRILLS:
-            seeds = ((self.task, self.split, self.seed, index if self.size is None else index % self.size) for index in indices)
+            seeds = ((self.task, self.split, self.seed, self._own(index)) for index in indices)
             return [Sample(pieces=drill(self.task, generator("emoji", *seed), self.split)) for seed in seeds]
         examples = [self.examples(index) for index in indices]
         shown = [None if e.scene is None else self._shown(e.scene, index) for (e, *_), index in zip(examples, indices, strict=True)]
@@ -144,8 +143,12 @@ class EmojiSamples:
             del self._codes[key]
         return samples
 
+    def _own(self, index: int) -> int:
+        """Which of `size` different examples it is."""
+        return index if self.size is None else index % self.size
+
     def _shown(self, scene: Scene, index: int) -> _Shown:
-        index = index if self.size is None else index % self.size
+        index = self._own(index)
         is_varied = uniforms(1, "is varied", self.task, self.seed, index)[0] < self.varied
         return scene, index if is_varied else None
 

@@ -22,7 +22,7 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "about_drawings", "best_of", "cases", "cost", "gains", "objectives", "share_of", "skills", "training"]
+__all__ = ["SKILLS", "TASKS", "about_drawings", "best_of", "cases", "cost", "gains", "objectives", "share_of", "skills", "training"]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -157,7 +157,7 @@ def gains(results: Mapping[str, Any]) -> str:
     runs = results["runs"]
     seeds = ", ".join(f"after, seed {run['settings']['seed']}" for run in runs).replace(", after", " | after")
     lines = [f"| task, held-out, with thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
-    for task, name in _TASKS.items():
+    for task, name in TASKS.items():
         before = runs[0]["judged"][task]["before"]
         after = [run["judged"][task]["after"]["value"] for run in runs]
         changes = [100 * (value - before["value"]) for value in after]
@@ -167,12 +167,13 @@ def gains(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_TASKS: Mapping[str, str] = {
+TASKS: Mapping[str, str] = {
     "text": "word problems, expressions, knowledge",
     "understand": "questions about pictures",
     "draw": "drawings",
     "reason_draw": "drawings that need thought",
 }
+"""Every task of the emoji world, in words."""
 
 
 def _check_judged(results: Mapping[str, Any]) -> None:
