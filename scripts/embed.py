@@ -1,6 +1,6 @@
 """Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
 
-    python scripts/embed.py runs/emoji/tokenizer/model mmada-emoji-tokenizer
+    python scripts/embed.py runs/emoji/decoder/model mmada-emoji-tokenizer
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
     python scripts/embed.py runs/emoji/max-0/model mmada-emoji-max --average runs/emoji/max-1/model runs/emoji/max-2/model
 

@@ -34,7 +34,7 @@ from mmada.train.setup import build_task
 from mmada.train.stages import ImageStage
 from mmada.train.task import DiffusionTask
 
-CONFIGS = ("tokenizer", "words", "base", "mixcot")
+CONFIGS = ("tokenizer", "decoder", "words", "base", "mixcot")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

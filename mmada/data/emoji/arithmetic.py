@@ -143,14 +143,16 @@ def expression_of(steps: Sequence[Step]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A step as thoughts tell it: "+ 6", or "Tom: Tom - 9", who gives or has more and whose things are counted."""
+    """A step as thoughts tell it: "+ 6", or "Tom: Tom - 9", who gives or has more and whose things are counted, or "+ Tom", what he has."""
 
     step: Step
     people: tuple[str, str] | None = None
+    added: str | None = None
+    """whose number the step adds, which the story does not tell: it is known once the steps before are computed"""
 
     def __str__(self) -> str:
         names = f"{self.people[0]}: {self.people[1]} " if self.people else ""
-        return f"{names}{self.step.operation} {self.step.right}"
+        return f"{names}{self.step.operation} {self.added or self.step.right}"
 
 
 class _Story:
@@ -173,9 +175,9 @@ class _Story:
         self.clauses.append(template.format(**self.words, **numbers))
         return template
 
-    def take(self, step: Step, people: tuple[str, str] | None = None) -> None:
-        self.events.append(Event(step, people))
-        self.value = step.result
+    def take(self, event: Event) -> None:
+        self.events.append(event)
+        self.value = event.step.result
 
     def open(self) -> None:
         self.value = _start(self.c)
@@ -184,7 +186,7 @@ class _Story:
     def open_with_product(self) -> None:
         step = _product(self.c)
         self.say(PRODUCTS, a=step.left, b=step.right)
-        self.take(step)
+        self.take(Event(step))
 
     def tell(self, num_steps: int, events: Mapping[str, Templates] = EVENTS) -> None:
         """An opening, and events with so many steps in all."""
@@ -201,14 +203,14 @@ class _Story:
         template = self.say(tables[step.operation], b=step.right)
         between_two = "{m}" in template and step.operation != "*"
         own, other = self.words["n"], self.words["m"]
-        self.take(step, (own if step.operation == "-" else other, own) if between_two else None)
+        self.take(Event(step, (own if step.operation == "-" else other, own) if between_two else None))
 
     def add_up(self, value: int) -> None:
         """What the two people have together: what was told last, and the value of the other."""
         step = Step(self.value, "+", value)
         if not _is_allowed(self.c, step):
             raise DeadEndError
-        self.take(step)
+        self.take(Event(step, added=self.words["n"]))
 
     @property
     def plan(self) -> str:

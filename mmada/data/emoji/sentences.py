@@ -141,7 +141,8 @@ _TRANSFERS = (
     "Later {giver} returns {b} {i} to {taker}.",
     "As a present {giver} gives {taker} {b} {i}.",
 )
-"""Either direction in the same words: only who gives to whom tells more from less."""
+"""Either direction in the same words: only who gives to whom tells more from less. A sentence that is held out in one direction is not trained in
+the other, either: that would teach that its words always mean the other one."""
 
 
 def _between(texts: tuple[str, ...], **people: str) -> tuple[str, ...]:
@@ -166,6 +167,7 @@ EVENTS: Mapping[str, Templates] = {
         "{n} trades a hat for {b} {i}.",
         added=(
             *_between(_TRANSFERS, giver="{m}", taker="{n}"),
+            "{m} gives {b} to {n}.",
             "{m} lends {b} {i} to {n}.",
             "{n} takes {b} {i} away from {m}.",
             "Then {b} {i} are given to {n}.",
@@ -190,7 +192,6 @@ EVENTS: Mapping[str, Templates] = {
         "Then {n} lets {b} of them fall, and they break.",
         added=(
             *_between(_TRANSFERS, giver="{n}", taker="{m}"),
-            "{n} gives {b} {i} to {m}.",
             "{m} gets {b} {i} from {n}.",
             "Then {b} of them are given to {m}.",
             "{b} of the {i} go to {m}.",

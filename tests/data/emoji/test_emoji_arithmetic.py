@@ -15,7 +15,7 @@ from mmada.data.emoji.sentences import ITEMS, TABLES
 from mmada.errors import InputError, MissingDependencyError
 
 STEP = re.compile(r"(\d+) ([-+*]) (\d+):((?: \d+ \d+)*) = (\d+)")
-EVENT = re.compile(r"(?:(\w+): (\w+) )?([-+*]) (\d+)")
+EVENT = re.compile(r"(?:(\w+): (\w+) )?([-+*]) (\w+)")
 EXAMPLES = 1500
 
 
@@ -90,16 +90,23 @@ def test_a_step_that_is_counted_out(step: Step, counted: str) -> None:
 @pytest.mark.parametrize("kind", ["arithmetic1", "arithmetic2", "arithmetic3"])
 def test_a_plan_says_who_gives_and_is_worked_out_from_left_to_right(kind: str) -> None:
     rng = np.random.default_rng(8)
-    named = Counter[bool]()
+    named, added = Counter[bool](), 0
     for _ in range(EXAMPLES):
         example = sample(kind, rng)
         first, *events = (example.think or "").split("; ")[0].split(", ")
         value = int(first)
+        before = 0
         for (left, operation, right, result), event in zip(steps_of(example), events, strict=True):
             found = EVENT.fullmatch(event)
             assert found is not None
             giver, own, sign, number = found.groups()
-            assert (left, operation, right) == (value, sign, int(number))
+            if number.isdigit():
+                assert (left, operation, right) == (value, sign, int(number))
+            else:  # what that person had before the comparison
+                assert (left, sign, right) == (value, "+", before)
+                assert number in example.prompt
+                added += 1
+            before = left
             named[giver is not None] += 1
             if giver is not None:
                 assert {giver, own} <= set(re.findall(r"\w+", example.prompt))
@@ -107,6 +114,7 @@ def test_a_plan_says_who_gives_and_is_worked_out_from_left_to_right(kind: str) -
             value = result
         assert str(value) == example.answer
     assert min(named[True], named[False]) > EXAMPLES / 10
+    assert (added > 0) == (kind != "arithmetic1")
 
 
 def test_only_the_order_of_names_tells_giving_from_taking() -> None:
@@ -121,7 +129,10 @@ def test_only_the_order_of_names_tells_giving_from_taking() -> None:
         return {re.sub(r"\{[nm]\}", lambda person: person.group().translate(swap), text) for text in told(name)}
 
     assert swapped("comparison +") == told("comparison -")
-    assert swapped("event +") == told("event -") - {"{n} gives {b} to {m}."}  # all but the held-out sentence
+    assert told("event -") <= swapped("event +")
+    held_out = {text for table in TABLES for text in table.held_out}
+    assert swapped("event +") - told("event -") == {"{n} gives {b} {i} to {m}."}
+    assert told("event +") & held_out == {"{m} gives {b} {i} to {n}."}  # and so in neither direction
 
 
 def test_expressions_have_their_usual_value() -> None:
