@@ -7,6 +7,7 @@ One entry for each run, in the given order. `rewards` are means over rollouts of
 rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
 With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`: `judged` is the share that is right
 of each task, of the model that each run gave and of the one that it began with.
+With --diversity so many held-out prompts are drawn with eight seeds each: `diversity` is how different these are (benchmark.diversity).
 """
 
 from __future__ import annotations
@@ -96,10 +97,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
     parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out examples of each kind; 0: none")
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS), help="whose examples are judged")
+    parser.add_argument("--diversity", type=int, default=0, metavar="N", help="draw N held-out prompts with eight seeds each; 0: none")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
+    models = {one["settings"]["model"]["start"] for one in found} | {str(directory / "model") for directory in arguments.runs}
+    if arguments.diversity:
+        ways = {model: benchmark.diversity(MMaDA.from_pretrained(model), the_judge(), num=arguments.diversity) for model in sorted(models)}
+        for directory, one in zip(arguments.runs, found, strict=True):
+            one["diversity"] = {"before": ways[one["settings"]["model"]["start"]], "after": ways[str(directory / "model")]}
     if arguments.judge:
-        models = {one["settings"]["model"]["start"] for one in found} | {str(directory / "model") for directory in arguments.runs}
         shares = {model: judged(model, arguments.judge, arguments.tasks) for model in sorted(models)}
         for directory, one in zip(arguments.runs, found, strict=True):
             before, after = shares[one["settings"]["model"]["start"]], shares[str(directory / "model")]

@@ -9,9 +9,10 @@ from PIL import Image
 
 from mmada.data.emoji import BACKGROUNDS, BOXES, KINDS, Scene, jittered_item, objects, render
 from mmada.errors import InputError
-from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, run
+from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, diversity, run
 from mmada.eval.emoji.judge import EMPTY, REJECT, Judge, _spoilt, background_of, boxes, labels_of, random_scene, the_judge, training_batches
 from mmada.eval.emoji.spoil import SPOILERS
+from mmada.request import Drawing
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +163,26 @@ def test_contact_sheet_marks_wrong_drawings(debug):
     colours = [sheet.getpixel((2, 2)), sheet.getpixel((136 + 2, 2))]
     assert colours == [(0, 128, 0), (255, 0, 0)]
     assert isinstance(sheet, Image.Image)
+
+
+def test_diversity_counts_what_the_seeds_of_a_prompt_show():
+    """Three seeds of real pictures: one scene twice and another, or one that nobody recognises."""
+    cat, dog = (render(scene("single", center=name)) for name in ("cat", "dog"))
+
+    class Painter:
+        def __init__(self, *pictures):
+            self.pictures = pictures
+
+        def run(self, requests):
+            assert len({request.prompt for request in requests}) == 1
+            return [Drawing(Image.fromarray(self.pictures[r.seed]), torch.zeros(8, 8), None, r.prompt, 12) for r in requests]
+
+    found = diversity(Painter(cat, dog, cat), the_judge(), num=2, seeds=3)
+    assert found["scenes"] == 2
+    same = diversity(Painter(cat, cat, cat), the_judge(), num=2, seeds=3)
+    assert same == {"scenes": 1, "distance": 0, "prompts": 2, "seeds": 3}
+    assert found["distance"] > 1
+    noise = np.random.default_rng(0).integers(0, 256, cat.shape, dtype=np.uint8)
+    assert diversity(Painter(cat, noise, noise), the_judge(), num=1, seeds=3)["scenes"] == 1
+    with pytest.raises(InputError, match="two seeds"):
+        diversity(Painter(cat), the_judge(), num=1, seeds=1)

@@ -99,10 +99,16 @@ def test_the_gain_of_several_seeds():
         shares = {"before": part(50, 100), "after": part(right, 100)}
         return {"settings": {"seed": seed}, "judged": dict.fromkeys(("text", "understand", "draw", "reason_draw"), shares)}
 
+    def ways(scenes):
+        return {"scenes": scenes, "distance": 9.0, "prompts": 24, "seeds": 8}
+
     header, _, *rows = gains({"runs": [one(0, 60), one(1, 64)]}).splitlines()
     assert header == "| task, held-out, with thinking | before | after, seed 0 | after, seed 1 | gain |"
     assert len(rows) == 4
     assert rows[2] == "| drawings | 50.0 (40–60, n 100) | 60.0 | 64.0 | +12.0 ± 2.8 |"
+    assert gains({"runs": [one(0, 60) | {"diversity": {"before": ways(5.0), "after": ways(4.0)}}]}).splitlines()[-1] == (
+        "| different scenes in 8 drawings of a prompt | 5.0 (n 24) | 4.0 | -1.0 |"
+    )
     assert gains({"runs": [one(0, 60)]}).splitlines()[-1].endswith("| 60.0 | +10.0 |")
     with pytest.raises(InputError, match="no judged examples"):
         gains({"suite": "rl", "runs": [{}]})

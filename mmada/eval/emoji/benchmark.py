@@ -31,9 +31,11 @@ from mmada.eval.metrics import Share, frechet_distance
 from mmada.pipeline import MMaDA
 from mmada.request import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, Request, Result
 
-__all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "distance_of_drawings", "run"]
+__all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "distance_of_drawings", "diversity", "run"]
 
 DRAWN = ("draw", "reason_draw")
+OPEN_PLACES = ("draw_two", "draw_count", "draw_counts")
+"""Kinds whose prompts do not say where things are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,6 +197,27 @@ def distance_of_drawings(judge: Judge, outcomes: Sequence[Outcome], *, seed: int
     return _distance(judge, np.stack(drawn), _real_pictures(len(drawn), seed)) if len(drawn) > 1 else None
 
 
+def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int = 1) -> dict[str, float]:
+    """How different the drawings of one prompt are, which a model that was rewarded for a few of them alone would show.
+
+    num       prompts that leave places open: held-out examples of OPEN_PLACES in turn
+    seeds     drawings of each, as the model usually draws
+    scenes    different scenes among the drawings of a prompt, as the judge reads them, those it refuses aside; mean over prompts
+    distance  Euclidean, between the judge's features of two drawings of a prompt; mean over pairs and prompts
+    """
+    if min(num, seeds - 1) < 1:
+        raise InputError(f"num={num} prompts and seeds={seeds}: give at least one prompt and two seeds")
+    scenes, distances = [], []
+    for i in range(num):
+        example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")
+        drawn = model.run([DrawRequest(example.prompt, size=(SCENE_SIZE, SCENE_SIZE), seed=s) for s in range(seeds)])
+        pictures = np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)])
+        read = [tuple(sorted(f.cells.items())) for f in judge.look(pictures) if REJECT not in f.cells.values()]
+        scenes.append(len(set(read)))
+        distances.append(float(torch.pdist(_features(judge, pictures)).mean()))
+    return {"scenes": round(float(np.mean(scenes)), 2), "distance": round(float(np.mean(distances)), 2), "prompts": num, "seeds": seeds}
+
+
 def _real_pictures(num: int, seed: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng([seed, 1])
     return np.stack([render(picture(rng, "test")) for _ in range(num)])
@@ -225,9 +248,13 @@ def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict
     return refused
 
 
-@torch.inference_mode()
 def _distance(judge: Judge, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    return round(frechet_distance(*(judge.eval().features(boxes(p)["center"]) for p in (first, second))), 4)
+    return round(frechet_distance(_features(judge, first), _features(judge, second)), 4)
+
+
+@torch.inference_mode()
+def _features(judge: Judge, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    return judge.eval().features(boxes(pictures)["center"])
 
 
 def contact_sheet(samples: Sequence[tuple[Example, Result, bool]], *, columns: int = 8, side: int = 128) -> Image.Image:

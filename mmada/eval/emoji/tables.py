@@ -164,6 +164,12 @@ def gains(results: Mapping[str, Any]) -> str:
         spread = f" ± {statistics.stdev(changes):.1f}" if len(changes) > 1 else ""
         cells = " | ".join(f"{100 * value:.1f}" for value in after)
         lines.append(f"| {name} | {_cell(_share(before))} | {cells} | {statistics.fmean(changes):+.1f}{spread} |")
+    if all("diversity" in run for run in runs):
+        before, *after = [runs[0]["diversity"]["before"], *(run["diversity"]["after"] for run in runs)]
+        name = f"different scenes in {before['seeds']} drawings of a prompt"
+        change = statistics.fmean(one["scenes"] for one in after) - before["scenes"]
+        cells = " | ".join(f"{one['scenes']:.1f}" for one in after)
+        lines.append(f"| {name} | {before['scenes']:.1f} (n {before['prompts']}) | {cells} | {change:+.1f} |")
     return "\n".join(lines)
 
 
