@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Item, Scene, objects, render
+from mmada.data.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Item, Scene, jittered_item, objects, render
 from mmada.data.emoji.objects import SHAPES
 from mmada.errors import CheckpointError
 from mmada.eval.emoji.spoil import HARMLESS_TO_SHAPES, SPOILERS
@@ -153,9 +153,10 @@ squares, for a small one may be a larger one that was cut."""
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Any objects in any cells at any place and size, regardless of the split.
+    """Any objects in any cells, regardless of the split: half of them at the world's own places and size, half at any.
 
-    Single objects often, for they have most detail; and squares, for they look like larger ones that were cut.
+    Single objects often, for they have most detail; and squares, for they look like larger ones that were cut: with any places and sizes
+    alone, small yellow, orange and red ones that stood as a cut one would were refused (docs/decisions.md).
     """
     names = [name for name, thing in objects().items() for _ in range(3 if thing.category == "square" else 1)]
     layout = str(rng.choice(list(LAYOUTS), p=[0.3, 0.15, 0.15, 0.4]))
@@ -163,7 +164,8 @@ def random_scene(rng: np.random.Generator) -> Scene:
     some = [cell for cell in cells if rng.random() < 0.7] or [str(rng.choice(cells))]
     filled = some if layout == "grid" else list(cells)
     style = str(rng.choice(STYLES))
-    items = tuple(_anywhere(names[int(rng.integers(len(names)))], style, cell, rng) for cell in filled)
+    place = _anywhere if rng.random() < 0.5 else jittered_item
+    items = tuple(place(names[int(rng.integers(len(names)))], style, cell, rng) for cell in filled)
     return Scene(layout, str(rng.choice(list(BACKGROUNDS))), items)
 
 
