@@ -19,7 +19,7 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mmada.checkpoint import DEFAULT_MODEL
 
@@ -107,7 +107,7 @@ def shoot(browser: Browser, url: str, name: str) -> bytes:
     page = context.new_page()
     page.set_default_timeout(120_000)
     page.goto(url)
-    page.wait_for_function("document.getElementById('model').value !== ''")
+    expect(page.locator("#model")).not_to_have_value("")
     act(page)
     page.wait_for_timeout(700)  # what lights up fades
     picture = Image.open(BytesIO(page.screenshot())).convert("RGB")

@@ -55,6 +55,8 @@ def page(browser, server: Server) -> Iterator[Any]:
 
 def opened(browser, server: Server, **options: Any) -> Iterator[Any]:
     """A page of the studio on which nothing may fail unseen, and which asks no other host for anything."""
+    from playwright.sync_api import expect
+
     context = browser.new_context(**options)
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
     page = context.new_page()
@@ -63,7 +65,7 @@ def opened(browser, server: Server, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: request.url.startswith((server.url, "data:", "blob:")) or problems.append(request.url))
     page.goto(server.url)
-    page.wait_for_function("document.getElementById('model').value !== ''")
+    expect(page.locator("#model")).not_to_have_value("")
     yield page
     context.close()
     assert problems == []
@@ -291,6 +293,8 @@ def test_stop_and_errors_are_shown_in_place(page):
 
 
 def test_the_key_is_asked_for_and_kept_for_the_tab(browser, tmp_path):
+    from playwright.sync_api import expect
+
     with serving(tmp_path / "log", "--api-key", "secret") as server:
         context = browser.new_context()
         page = context.new_page()
@@ -298,10 +302,10 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(browser, tmp_path):
         page.get_by_role("alert").get_by_text("the API key is missing or wrong").wait_for()
         page.get_by_label("API key").fill("secret")
         page.keyboard.press("Tab")
-        page.wait_for_function("document.getElementById('model').value === 'debug'")
+        expect(page.locator("#model")).to_have_value("debug")
         assert json.loads(page.evaluate("JSON.stringify(sessionStorage)")) == {"mmada-key": "secret"}
         page.reload()
-        page.wait_for_function("document.getElementById('model').value === 'debug'")
+        expect(page.locator("#model")).to_have_value("debug")
         context.close()
 
 
