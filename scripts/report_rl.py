@@ -17,6 +17,7 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,8 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
-def judged(model: str, num: int, tasks: Sequence[str]) -> dict[str, dict[str, float | int]]:
+def judged(pipeline: MMaDA, num: int, tasks: Sequence[str]) -> dict[str, dict[str, float | int]]:
     """Task -> the share of its held-out examples that are right, `num` of each kind, thought about first where the model usually does."""
-    pipeline = MMaDA.from_pretrained(model)
     found = {}
     for task in tasks:
         thinks = task != "draw" or pipeline.defaults.thinks_before_drawing
@@ -100,16 +100,17 @@ def main() -> None:
     parser.add_argument("--diversity", type=int, default=0, metavar="N", help="draw N held-out prompts with eight seeds each; 0: none")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
-    models = {one["settings"]["model"]["start"] for one in found} | {str(directory / "model") for directory in arguments.runs}
-    if arguments.diversity:
-        ways = {model: benchmark.diversity(MMaDA.from_pretrained(model), the_judge(), num=arguments.diversity) for model in sorted(models)}
-        for directory, one in zip(arguments.runs, found, strict=True):
-            one["diversity"] = {"before": ways[one["settings"]["model"]["start"]], "after": ways[str(directory / "model")]}
-    if arguments.judge:
-        shares = {model: judged(model, arguments.judge, arguments.tasks) for model in sorted(models)}
-        for directory, one in zip(arguments.runs, found, strict=True):
-            before, after = shares[one["settings"]["model"]["start"]], shares[str(directory / "model")]
-            one["judged"] = {task: {"before": before[task], "after": after[task]} for task in arguments.tasks}
+    load = cache(MMaDA.from_pretrained)
+    measure_diversity = cache(lambda model: benchmark.diversity(load(model), the_judge(), num=arguments.diversity))
+    measure_shares = cache(lambda model: judged(load(model), arguments.judge, arguments.tasks))
+    for directory, one in zip(arguments.runs, found, strict=True):
+        before, after = one["settings"]["model"]["start"], str(directory / "model")
+        if arguments.diversity:
+            one["diversity"] = {"before": measure_diversity(before), "after": measure_diversity(after)}
+        if arguments.judge:
+            one["judged"] = {
+                task: {"before": measure_shares(before)[task], "after": measure_shares(after)[task]} for task in arguments.tasks
+            }
     for one in found:
         print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
         for task, parts in one.get("judged", {}).items():

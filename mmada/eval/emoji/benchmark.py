@@ -204,9 +204,10 @@ def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int
     seeds     drawings of each, as the model usually draws
     scenes    different scenes among the drawings of a prompt, as the judge reads them, those it refuses aside; mean over prompts
     distance  Euclidean, between the judge's features of two drawings of a prompt; mean over pairs and prompts
+    Raises InputError for fewer than one prompt or two seeds.
     """
     if min(num, seeds - 1) < 1:
-        raise InputError(f"num={num} prompts and seeds={seeds}: give at least one prompt and two seeds")
+        raise InputError(f"num={num} prompts with seeds={seeds} each leave nothing to compare; give at least one prompt and two seeds")
     scenes, distances = [], []
     for i in range(num):
         example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")

@@ -153,7 +153,7 @@ squares, for a small one may be a larger one that was cut."""
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Any objects in any cells, regardless of the split: half of them at the world's own places and size, half at any.
+    """Any objects in any cells, regardless of the split: in half of the scenes at the world's own places and size, else at any.
 
     Single objects often, for they have most detail; and squares, for they look like larger ones that were cut: with any places and sizes
     alone, small yellow, orange and red ones that stood as a cut one would were refused (docs/decisions.md).
