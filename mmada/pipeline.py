@@ -126,7 +126,7 @@ class MMaDA:
         max_tokens: int = 65536,
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
-        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens)
+        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
         defaults = defaults or Defaults(style=prompts.style)
         self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)

@@ -16,7 +16,7 @@ Packing costs no padding and gives each row the same numbers as alone, so the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,13 +84,37 @@ class Visibility:
 
     biases  for each run of the packing, or of `reuse`: (rows, 1, queries, keys), or None where all see all
     reuse   which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
+    places  for each run of `reuse`, where its windows stand in their rows
     """
 
     packing: Packing | None = None
     bias: Tensor | None = None
     biases: tuple[Tensor | None, ...] = ()
     reuse: Reuse | None = None
+    places: tuple[Tensor, ...] = ()
     layer: int = 0
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All numbers that it holds."""
+        return *(bias for bias in (self.bias, *self.biases) if bias is not None), *self.places
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Visibility:
+        """The same with other tensors of the same shapes, in the order of `tensors`."""
+        rest = iter(tensors)
+        bias, *biases = (None if old is None else next(rest) for old in (self.bias, *self.biases))
+        return replace(self, bias=bias, biases=tuple(biases), places=tuple(rest))
+
+    @property
+    def shape(self) -> Hashable | None:
+        """All of packed rows but numbers: passes that are alike in it run the same kernels. None if they change more than numbers."""
+        if self.packing is None:
+            return None
+        hidden = tuple(None if bias is None else (bias.shape, bias.dtype) for bias in self.biases)
+        if self.reuse is None:
+            return self.packing.lengths, self.packing.sighted, hidden
+        remembered = self.reuse.shape
+        return None if remembered is None else (remembered, hidden)
 
     def at(self, layer: int) -> Visibility:
         """The same for one layer. Only memories know of layers: without them all layers share one object."""
@@ -124,7 +148,8 @@ def visibility(
             raise InputError(f"tokens {shape} must be one row of the {mask.num_tokens} tokens that are packed")
         windows = [(0, length) for length in mask.lengths] if reuse is None else reuse.windows
         sizes = [rows for rows, _ in mask.runs] if reuse is None else reuse.rows
-        return Visibility(packing=mask, biases=_biases(mask, windows, sizes, dtype, device), reuse=reuse)
+        biases = _biases(mask, windows, sizes, dtype, device)
+        return Visibility(packing=mask, biases=biases, reuse=reuse, places=() if reuse is None else reuse.places(device))
     if mask.dtype != torch.bool:
         raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
     if tuple(mask.shape) == (rows, length):
@@ -209,7 +234,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
     if visible.packing is None:
         return _sdpa(q, k, v, visible.bias)
     if visible.reuse is not None:
-        runs = zip(q[0].split(visible.reuse.sizes), visible.reuse.recall(visible.layer, k[0], v[0]), visible.biases, strict=True)
+        recalled = visible.reuse.recall(visible.layer, k[0], v[0], visible.places)
+        runs = zip(q[0].split(visible.reuse.sizes), recalled, visible.biases, strict=True)
         return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
     packed: Tensor = _attend_packed(q, k, v, visible.packing, visible.biases)
     return packed

@@ -11,7 +11,7 @@ the row's memory; one that ends with its row may begin where the memory ends: so
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -68,28 +68,50 @@ class Reuse:
             first += length
         return torch.cat(parts)
 
-    def recall(self, layer: int, k: Tensor, v: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def places(self, device: torch.device | str) -> tuple[Tensor, ...]:
+        """For each run, where its windows stand in their rows: (stop - start,) int64."""
+        return tuple(torch.arange(start, stop, device=device) for _, _, (start, stop) in self._runs)
+
+    def recall(self, layer: int, k: Tensor, v: Tensor, places: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """k and v (evaluated tokens, K, hd) of a layer -> run after run of equal rows: their number, keys and values (rows, length, K, hd).
 
-        What was evaluated is remembered.
+        places  as above
+        What was evaluated is remembered: in place where a row's memory has its length already.
         """
-        for (rows, length, (start, stop)), own_k, own_v in zip(self._runs, k.split(self.sizes), v.split(self.sizes), strict=True):
+        parts = zip(self._runs, k.split(self.sizes), v.split(self.sizes), places, strict=True)
+        for (rows, length, (start, stop)), own_k, own_v, place in parts:
             own_k, own_v = own_k.unflatten(0, (len(rows), -1)), own_v.unflatten(0, (len(rows), -1))
             is_whole = stop - start == length
             for memory, new_k, new_v in zip(rows, own_k, own_v, strict=True):
-                if memory is not None and is_whole:
+                if memory is None:
+                    continue
+                kept_k, kept_v = memory.layers[layer] if layer < len(memory.layers) else (k[:0], v[:0])
+                if len(kept_k) == length:
+                    kept_k.index_copy_(0, place, new_k)
+                    kept_v.index_copy_(0, place, new_v)
+                elif is_whole:
                     memory.layers[layer:] = [(new_k.clone(), new_v.clone())]
-                elif memory is not None:
-                    kept_k, kept_v = memory.layers[layer]
-                    if len(kept_k) == length:
-                        kept_k[start:stop], kept_v[start:stop] = new_k, new_v
-                    else:
-                        memory.layers[layer] = (torch.cat([kept_k[:start], new_k]), torch.cat([kept_v[:start], new_v]))
+                else:
+                    memory.layers[layer] = (torch.cat([kept_k[:start], new_k]), torch.cat([kept_v[:start], new_v]))
             if is_whole:
                 yield len(rows), own_k, own_v
             else:
                 kept = [memory.layers[layer] for memory in rows if memory is not None]
                 yield len(rows), torch.stack([k for k, _ in kept]), torch.stack([v for _, v in kept])
+
+    @property
+    def shape(self) -> Hashable | None:
+        """All that a pass depends on but numbers: lengths, windows' sizes, and where memories lie. None if the pass makes any of them longer."""
+        addresses = []
+        for memory, length in zip(self.memories, self.lengths, strict=True):
+            if memory is None:
+                continue
+            if not memory.layers or any(len(k) != length for k, _ in memory.layers):
+                return None
+            addresses.append(tuple(tensor.data_ptr() for layer in memory.layers for tensor in layer))
+        widths = tuple(stop - start for start, stop in self.windows)
+        remembered = tuple(memory is not None for memory in self.memories)
+        return self.lengths, widths, remembered, self.sighted, tuple(self.rows), tuple(addresses)
 
     @cached_property
     def _runs(self) -> list[tuple[Sequence[Memory | None], int, tuple[int, int]]]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mmada.canvas import Memory, Query, Sight
 from mmada.model.attention import Packing
 from mmada.model.cache import Reuse, remembers
+from mmada.model.graphs import LayerGraphs
 from mmada.model.transformer import MMadaModelLM
 
 __all__ = ["TransformerDenoiser"]
@@ -53,10 +54,12 @@ class TransformerDenoiser:
     """model(queries) for the sampler.
 
     max_tokens  how many tokens share one forward pass; more are evaluated in several. A single longer row still runs.
+    graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU
     """
 
-    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536) -> None:
+    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536, graphs: bool = False) -> None:
         self.model, self.max_tokens = model, max_tokens
+        self._layers = LayerGraphs(model, model.layers) if graphs else None
         self.num_forwards = 0
         self.num_tokens = 0
         """tokens that were evaluated, in all"""
@@ -69,7 +72,7 @@ class TransformerDenoiser:
             lengths = [len(row.tokens) for row in chunk]
             tokens = torch.cat([row.tokens for row in chunk])[None]
             packing = Packing.of(lengths, [row.sight for row in chunk])
-            states = self.model.trunk(tokens, packing, reuse=_reuse(chunk, lengths))[0]  # (T, D)
+            states = self.model.trunk(tokens, packing, reuse=_reuse(chunk, lengths), layers=self._layers)[0]  # (T, D)
             for row, state in zip(chunk, states.split([row.num_evaluated for row in chunk]), strict=True):
                 hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1

@@ -19,9 +19,10 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada import checkpoint
 from mmada.errors import InputError
-from mmada.model.attention import Packing, neighbours, rotary, visibility
+from mmada.model.attention import Packing, Visibility, neighbours, rotary, visibility
 from mmada.model.cache import Reuse
 from mmada.model.config import MMaDAConfig
+from mmada.model.graphs import Layers
 from mmada.model.layers import Block, ResidualProjection, RMSNorm, ShortConv
 from mmada.model.places import image_places
 
@@ -111,10 +112,12 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         hidden_score: float | None = None,
         collect: list[Tensor] | None = None,
         reuse: Reuse | None = None,
+        layers: Layers | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
 
-        reuse  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
+        reuse   of packed rows, evaluate these windows only: (1, evaluated tokens, D)
+        layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
@@ -133,6 +136,11 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
             index = reuse.index(x.device)
             x, places = x[:, index], places[index]
         cos, sin = rotary(places, self.config.head_dim, self.config.rope_theta)
+        return self.layers(x, cos, sin, visible, collect=collect) if layers is None else layers(x, cos, sin, visible)
+
+    def layers(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility, *, collect: list[Tensor] | None = None) -> Tensor:
+        """All blocks and the final norm: (B, L, D) -> (B, L, D)."""
+        parts = self.model.transformer
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
         for layer, block in enumerate(blocks):
             if collect is not None:

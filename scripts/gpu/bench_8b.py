@@ -6,8 +6,9 @@
 
 Random weights decide nothing about quality, and with them a confidence threshold is hardly ever reached: threshold recipes are
 timed as so many tokens a step (`steps`), which is what a threshold amounts to. Each figure is the median of `--repeats` runs
-after one run to warm up. Cases: one token a forward, as published, several, batches; answers behind an image with each cache of keys and
-values; images with guidance, whole rows as published and packed without padding.
+after one run to warm up, with passes as CUDA graphs, as the package runs them, and without (`eager_seconds`). Cases: one token a forward, as
+published, several, batches; answers behind an image with each cache of keys and values; images with guidance, whole rows as published and
+packed without padding.
 """
 
 from __future__ import annotations
@@ -79,7 +80,20 @@ def image(model: MMadaModelLM, rows: int, steps: int, *, padding: int, small: bo
 
 
 def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -> dict[str, float]:
-    denoiser, seconds = TransformerDenoiser(model), []
+    """With CUDA graphs, as the package does it, and without them."""
+    taken, forwards, tokens = run(model, start, repeats, graphs=True)
+    eager = run(model, start, repeats, graphs=False)[0] if model.device.type == "cuda" else taken
+    return {
+        "seconds": round(taken, 4),
+        "eager_seconds": round(eager, 4),
+        "forwards": forwards,
+        "tokens_per_second": round(tokens / taken, 1),
+    }
+
+
+def run(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int, *, graphs: bool) -> tuple[float, int, int]:
+    """Median seconds, forwards of a row, and tokens."""
+    denoiser, seconds = TransformerDenoiser(model, graphs=graphs), []
     for _ in range(repeats + 1):
         denoising = start()
         _wait(model.device)
@@ -88,9 +102,7 @@ def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -
             pass
         _wait(model.device)
         seconds.append(time.perf_counter() - begin)
-    taken = statistics.median(seconds[1:])
-    tokens = sum(denoising.counts)
-    return {"seconds": round(taken, 4), "forwards": max(denoising.num_forwards), "tokens_per_second": round(tokens / taken, 1)}
+    return statistics.median(seconds[1:]), max(denoising.num_forwards), sum(denoising.counts)
 
 
 def _wait(device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Arithmetic: word problems of one to three steps, and plain expressions, with every value in 0..20.
 
     prompt   Tom has 14 coins. Tom gives 9 to Mia. Then Tom picks up 6 more coins. How many coins does Tom have now?
-    think    14, Tom: Tom - 9, + 6; 14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5; 5 + 6: 7 1 8 2 9 3 10 4 11 5 = 11
+    think    14, Tom: Tom - 9, + 6; 14 - 9: 13 1 12 2 11 3 10 4 9 5 8 6 7 7 6 8 5 9 = 5; 5 + 6: 6 1 7 2 8 3 9 4 10 5 11 6 = 11
     answer   11
 
 To understand a story and to compute are two things: thoughts first write the story as an expression, which is worked out from left to right,
@@ -70,19 +70,11 @@ class Step:
     def counted(self) -> str:
         """The step with each number on the way, and how many there were: "8 + 3: 9 1 10 2 11 3 = 11".
 
-        A sum is counted up from the larger number; a difference down from the first, or up from the second to the first, whichever is
-        shorter ("14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5"); a product in steps of the larger factor ("3 * 5: 5 1 10 2 15 3 = 15").
+        Counted from the left number up or down, the right number times; a product in steps of the left one ("3 * 4: 3 1 6 2 9 3 12 4 = 12").
+        The shorter way round would have to be chosen by comparing numbers, which a network gets wrong where they are close.
         """
-        low, high = sorted((self.left, self.right))
-        if self.operation == "*":
-            start, by, number = 0, high, low
-        elif self.operation == "+":
-            start, by, number = high, 1, low
-        elif self.right <= self.result:
-            start, by, number = self.left, -1, self.right
-        else:
-            start, by, number = self.right, 1, self.result
-        way = "".join(f" {start + by * i} {i}" for i in range(1, number + 1))
+        start, by = {"+": (self.left, 1), "-": (self.left, -1), "*": (0, self.left)}[self.operation]
+        way = "".join(f" {start + by * i} {i}" for i in range(1, self.right + 1))
         return f"{self.left} {self.operation} {self.right}:{way} = {self.result}"
 
 

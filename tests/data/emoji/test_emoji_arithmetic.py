@@ -54,33 +54,21 @@ def test_steps_are_counted_out_one_number_after_the_other() -> None:
             left, right, result = int(a), int(b), int(c)
             numbers, counts = [int(n) for n in way.split()[::2]], [int(n) for n in way.split()[1::2]]
             assert counts == list(range(1, len(counts) + 1))
-            if operation == "*":
-                assert numbers == [max(left, right) * n for n in counts]
-                assert len(counts) == min(left, right)
-                assert numbers[-1] == result
-            elif operation == "+":
-                assert numbers == [max(left, right) + n for n in counts]
-                assert [max(left, right), *numbers][-1] == result
-                assert len(counts) == min(left, right)
-            elif right <= left - right:
-                assert numbers == [left - n for n in counts]
-                assert [left, *numbers][-1] == result
-                assert len(counts) == right
-            else:
-                assert numbers == [right + n for n in counts]
-                assert [right, *numbers][-1] == left
-                assert len(counts) == result
+            start, by = {"+": (left, 1), "-": (left, -1), "*": (0, left)}[operation]
+            assert numbers == [start + by * n for n in counts]
+            assert [start, *numbers][-1] == result
+            assert len(counts) == right
 
 
 @pytest.mark.parametrize(
     ("step", "counted"),
     [
         (Step(8, "+", 3), "8 + 3: 9 1 10 2 11 3 = 11"),
-        (Step(0, "+", 5), "0 + 5: = 5"),
+        (Step(0, "+", 5), "0 + 5: 1 1 2 2 3 3 4 4 5 5 = 5"),
         (Step(14, "-", 3), "14 - 3: 13 1 12 2 11 3 = 11"),
-        (Step(14, "-", 9), "14 - 9: 10 1 11 2 12 3 13 4 14 5 = 5"),
-        (Step(13, "-", 13), "13 - 13: = 0"),
-        (Step(3, "*", 5), "3 * 5: 5 1 10 2 15 3 = 15"),
+        (Step(14, "-", 9), "14 - 9: 13 1 12 2 11 3 10 4 9 5 8 6 7 7 6 8 5 9 = 5"),
+        (Step(3, "-", 3), "3 - 3: 2 1 1 2 0 3 = 0"),
+        (Step(3, "*", 5), "3 * 5: 3 1 6 2 9 3 12 4 15 5 = 15"),
     ],
 )
 def test_a_step_that_is_counted_out(step: Step, counted: str) -> None:

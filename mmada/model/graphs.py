@@ -1,0 +1,137 @@
+"""The transformer's layers as CUDA graphs: a pass over few tokens, launched at once.
+
+A large model computes a short row faster than Python can launch its kernels: 25 ms a pass of an 8B on an H200, whose weights are read in 4
+(docs/speed.md). Sampling repeats such passes in one shape, so that their kernels are recorded when a shape returns, and replayed from then on:
+
+    x, cos, sin, biases, places -> copied to where the recording reads them -> all layers -> a copy of the result
+
+A recording also holds the addresses of the weights, and of the keys and values that a window reuses and overwrites. So it is looked up by
+these, too: what has moved is recorded anew. The kernels are the same ones, and so are the numbers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mmada.model.attention import Visibility
+
+__all__ = ["LayerGraphs", "Layers", "Record", "record"]
+
+Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, Visibility], Tensor]
+"""x (1, T, D), cos and sin (T, hd), who sees whom -> hidden states (1, T, D)"""
+Replay: TypeAlias = Callable[[], Tensor]
+"""Computes again from what stands in the tensors now; the result is overwritten by the next replay."""
+
+
+class Record(Protocol):
+    """What records a computation on tensors that stay where they are."""
+
+    def __call__(self, compute: Callable[[], Tensor], pool: Any) -> tuple[Replay, Any]:
+        """-> what replays it, and the pool whose memory later recordings may share."""
+        ...
+
+
+def record(compute: Callable[[], Tensor], pool: Any) -> tuple[Replay, Any]:
+    """Record on a CUDA device. Raises RuntimeError for what cannot be recorded, such as a copy from the host."""
+    # Once outside, so that libraries set up what they need; on another stream, as recording is.
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        compute()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        out = compute()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return out
+
+    return replay, graph.pool()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Recording:
+    inputs: tuple[Tensor, ...]
+    replay: Replay
+
+
+class LayerGraphs:
+    """Layers that are recorded when a shape returns, and run as ever before. For inference alone.
+
+    module      holds the weights. Where they do not all lie on one `device`, nothing is recorded
+    layers      computes by them; nothing but its arguments and their numbers may matter
+    max_tokens  longer passes run as ever: they keep the device busy
+    max_graphs  recordings that are kept, those used last
+    after       passes of a shape before it is recorded: a recording costs as much as two
+    record      how to record on `device`
+    What cannot be recorded runs as ever, after one warning.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: Layers,
+        *,
+        max_tokens: int = 2048,
+        max_graphs: int = 16,
+        after: int = 2,
+        record: Record = record,
+        device: str = "cuda",
+    ) -> None:
+        self._module, self._layers, self._record, self._device = module, layers, record, device
+        self.max_tokens, self.max_graphs, self.after = max_tokens, max_graphs, after
+        self.num_replays = 0
+        self._graphs: OrderedDict[Hashable, _Recording] = OrderedDict()
+        self._seen: Counter[Hashable] = Counter()
+        self._pool: Any = None
+        self._works = True
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
+        key = self._key(x, visible) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
+        if key is None:
+            return self._layers(x, cos, sin, visible)
+        recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, visible)
+        if recording is None:
+            return self._layers(x, cos, sin, visible)
+        self._graphs.move_to_end(key)
+        for old, new in zip(recording.inputs, (x, cos, sin, *visible.tensors), strict=True):
+            old.copy_(new)
+        self.num_replays += 1
+        return recording.replay().clone()
+
+    def _key(self, x: Tensor, visible: Visibility) -> Hashable | None:
+        """What a recording depends on, or None if the weights lie elsewhere, or the pass changes more than numbers."""
+        weights = list(self._module.parameters())
+        shape = visible.shape
+        if shape is None or any(weight.device != x.device for weight in weights):
+            return None
+        return x.shape, x.dtype, shape, tuple(weight.data_ptr() for weight in weights)
+
+    def _recorded(self, key: Hashable, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> _Recording | None:
+        """None if the shape has not returned often enough, or cannot be recorded."""
+        self._seen[key] += 1
+        if self._seen[key] <= self.after:
+            if len(self._seen) > 64 * self.max_graphs:
+                self._seen.clear()  # shapes that never return
+            return None
+        del self._seen[key]
+        x, cos, sin, *rest = inputs = tuple(tensor.clone() for tensor in (x, cos, sin, *visible.tensors))
+        visible = visible.with_tensors(rest)
+        try:
+            replay, self._pool = self._record(lambda: self._layers(x, cos, sin, visible), self._pool)
+        except RuntimeError as error:
+            self._works = False
+            warnings.warn(f"passes are not recorded as CUDA graphs, and take longer: {error}", RuntimeWarning, stacklevel=2)
+            return None
+        self._graphs[key] = _Recording(inputs, replay)
+        while len(self._graphs) > self.max_graphs:
+            self._graphs.popitem(last=False)
+        return self._graphs[key]

@@ -1,0 +1,166 @@
+"""Layers as CUDA graphs. A recorder that computes again from the same tensors stands in for the GPU, so that all but recording itself is tested anywhere."""
+
+import copy
+
+import pytest
+import torch
+
+from mmada.canvas import Canvas, Field
+from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.model.graphs import LayerGraphs
+from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text
+from mmada.vocab import IdRange, VocabLayout
+
+TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
+RECIPES = {
+    "no cache": Recipe(steps=16, block_length=8, stop_at_eos=False),
+    "prefix": Recipe(steps=16, block_length=8, cache=Cache(after=None), stop_at_eos=False),
+    "dual": Recipe(steps=16, block_length=8, cache=Cache(), stop_at_eos=False),
+    "dual, refreshed": Recipe(steps=16, block_length=8, cache=Cache(refresh=3), stop_at_eos=False),
+    "blocks that do not see ahead": Recipe(steps=16, block_length=8, sees_ahead=False, cache=Cache(after=None), stop_at_eos=False),
+    "threshold": fast_text(block_length=8),
+}
+
+
+class Recorder:
+    """Replays by computing again: from the tensors that it was given, or it is wrong."""
+
+    def __init__(self, *, fails=False):
+        self.num_recordings, self.fails = 0, fails
+
+    def __call__(self, compute, pool):
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.num_recordings += 1
+        return compute, pool
+
+
+def canvas(num_given, num_open=16, ids=TEXT):
+    tokens = torch.cat([torch.arange(num_given) % 20, torch.full((num_open,), MASK)])
+    return Canvas(tokens, torch.ones(len(tokens)).bool(), (Field(torch.arange(num_given, len(tokens)), ids, num_open),))
+
+
+def graphs_of(model, recorder, **settings):
+    return LayerGraphs(model, model.layers, record=recorder, device="cpu", **settings)
+
+
+def run(model, layers, denoisings):
+    denoiser = TransformerDenoiser(model)
+    denoiser._layers = layers
+    for _ in denoise(denoisings, denoiser):
+        pass
+    return [d.token_ids(row).tolist() for d in denoisings for row in range(len(d.counts))]
+
+
+def answers(recipe, lengths):
+    return [Denoising([canvas(n) for n in lengths], recipe, mask_id=MASK, eos_id=1)]
+
+
+@pytest.mark.parametrize("lengths", [(9,), (9, 9, 12)], ids=["one row", "three rows"])
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_recorded_passes_give_the_same_tokens(model, recipe, lengths):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder)
+    assert run(model, layers, answers(recipe, lengths)) == run(model, None, answers(recipe, lengths))
+    assert recorder.num_recordings <= len(layers._graphs)
+    if recipe.threshold is None:
+        assert layers.num_replays > 0
+
+
+def test_requests_of_every_kind_share_recorded_passes(model):
+    def mixture():
+        drawing = fast_image(steps=6, guidance_scale=2.0)
+        return [
+            *(Denoising([canvas(n)], recipe, mask_id=MASK) for n, recipe in zip((9, 5, 7), list(RECIPES.values()), strict=False)),
+            Denoising([canvas(6, ids=CODES)], drawing, mask_id=MASK, negatives=[canvas(2, ids=CODES)], seeds=[3]),
+        ]
+
+    layers = graphs_of(model, Recorder(), after=1)
+    assert run(model, layers, mixture()) == run(model, None, mixture())
+    assert layers.num_replays > 0
+
+
+def test_a_shape_is_recorded_once_when_it_returns(model):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder, after=2)
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    assert recorder.num_recordings == 1
+    assert layers.num_replays == 14  # of 16 passes
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    assert (recorder.num_recordings, layers.num_replays) == (1, 30)
+
+
+def test_one_recording_serves_every_block_of_a_dual_cache(model):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder, after=1)
+    recipe = Recipe(steps=16, block_length=4, cache=Cache(before=0, after=0), stop_at_eos=False)
+    run(model, layers, [Denoising([canvas(9)], recipe, mask_id=MASK)])
+    # 4 blocks of 4 steps: a whole pass each, the first of which fills the memory, then windows, in one shape wherever they stand
+    assert recorder.num_recordings == 2
+    assert layers.num_replays == (3 - 1) + (12 - 1)
+
+
+def test_weights_that_moved_are_recorded_anew(model):
+    model = copy.deepcopy(model)
+    recorder = Recorder()
+    layers = graphs_of(model, recorder)
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    norm = model.model.transformer["ln_f"]
+    norm.weight = torch.nn.Parameter(norm.weight * 2)
+    again = run(model, layers, answers(RECIPES["no cache"], (9,)))
+    assert recorder.num_recordings == 2
+    assert again == run(model, None, answers(RECIPES["no cache"], (9,)))
+
+
+def test_few_recordings_are_kept_and_long_passes_have_none(model):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder, max_graphs=2, after=0)
+    for length in (5, 6, 7, 5):
+        run(model, layers, answers(Recipe(steps=4), (length,)))
+    assert len(layers._graphs) == 2
+    assert recorder.num_recordings == 4
+    layers = graphs_of(model, recorder, max_tokens=20)
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    assert (recorder.num_recordings, layers.num_replays) == (4, 0)
+
+
+def test_what_cannot_be_recorded_runs_as_ever(model):
+    layers = graphs_of(model, Recorder(fails=True))
+    with pytest.warns(RuntimeWarning, match="not recorded as CUDA graphs, and take longer: operation not permitted"):
+        found = run(model, layers, answers(RECIPES["no cache"], (9,)))
+    assert found == run(model, None, answers(RECIPES["no cache"], (9,)))
+
+
+def test_elsewhere_nothing_is_recorded(model):
+    recorder = Recorder()
+    layers = LayerGraphs(model, model.layers, record=recorder)  # for CUDA devices, as by default
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    tokens = torch.arange(4)[None]
+    model.trunk(tokens, torch.ones(1, 4).bool(), layers=graphs_of(model, recorder, after=0))  # not packed
+    assert recorder.num_recordings == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_on_a_gpu_graphs_give_the_same_bits(recipe):
+    torch.manual_seed(0)
+    config = preset("debug", layout=VocabLayout.compact(256, 64))
+    model = MMadaModelLM(config).to("cuda", torch.bfloat16).eval()
+    ids, mask = model.config.layout.text_ids, model.config.layout.mask_id
+
+    def answer(graphs):
+        tokens = torch.cat([torch.arange(40) % 200, torch.full((16,), mask)]).cuda()
+        field = Field(torch.arange(40, 56).cuda(), ids, 16)
+        row = Canvas(tokens, torch.ones(56).bool().cuda(), (field,))
+        denoising, denoiser = Denoising([row, row], recipe, mask_id=mask), TransformerDenoiser(model, graphs=graphs)
+        logits = []
+        while not denoising.done:
+            logits += denoiser([denoising.inputs()])
+            denoising.advance(logits[-1])
+        return logits, denoiser
+
+    expected, _ = answer(False)
+    found, denoiser = answer(True)
+    assert denoiser._layers.num_replays > 0 or recipe.threshold is not None
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
