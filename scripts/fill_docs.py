@@ -24,14 +24,23 @@ def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[
     return lambda: table(report.load(RESULTS / f"{name}.json"))
 
 
+def _against(runs: Mapping[str, str], *parts: str) -> Callable[[], str]:
+    return lambda: tables.against({label: report.load(RESULTS / f"{name}.json") for label, name in runs.items()}, parts)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "mixcot": _emoji("emoji-mixcot", tables.skills),
     "max": _emoji("emoji-max", tables.skills),
     "drawings": _emoji("emoji-max", tables.about_drawings),
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
+    "steps": _against({"6": "emoji-steps-6", "12": "emoji-steps-12", "24, the default": "emoji-max"}, "Drawing"),
+    "threshold": _against(
+        {"0.5": "emoji-threshold-0.5", "0.9, the default": "emoji-max", "1, a token a pass": "emoji-threshold-1"}, "Understanding", "Text"
+    ),
     "speed": _emoji("speed", tables.cost),
     "training": _emoji("training", tables.training),
     "rl": _emoji("rl", tables.gains),
+    "rl-12-steps": _emoji("rl-12-steps", tables.gains),
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
 }

@@ -5,7 +5,7 @@
 
 Runs that are not named, or not here (no metrics.jsonl in their directory), keep what the file says of them already, with the machine that
 they were made on. --after names runs of the same stage that the named one went on from: steps, tokens and minutes are of all together.
---gpu names one of another machine (scripts/gpu/train.sh) and that machine; it has a line of its own, and its minutes are counted apart.
+--gpu names another machine and the runs on it (scripts/gpu/train.sh); they have a line of their own, and their minutes are counted apart.
 
 Rate of a run: floating-point operations that the loss and its gradient need, over the seconds of training (batches and optimizer
 included; evaluation, samples and saves not). Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the attention of
@@ -99,12 +99,14 @@ def run(name: str, config: TrainConfig, earlier: Sequence[Path], environment: di
     return found | {"environment": environment}
 
 
-def gpu_run(directory: Path, machine: str) -> dict[str, Any]:
-    """A run of scripts/gpu/train.sh on another machine."""
-    last = [line for line in read(directory) if "seconds" in line][-1]
+def gpu_runs(directories: Sequence[Path], machine: str) -> dict[str, Any]:
+    """Runs of scripts/gpu/train.sh on another machine, together."""
+    pieces = [[line for line in read(directory) if "seconds" in line][-1] for directory in directories]
+    last = {key: sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds")}
     return {
         "command": "scripts/gpu/train.sh",
         "steps": last["step"],
+        "pieces": [piece["step"] for piece in pieces],
         "tokens": last["tokens"],
         "minutes": round(last["seconds"] / 60, 1),
         "tokens_per_second": round(last["tokens"] / last["seconds"], 1),
@@ -116,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs to report, all by default")
     parser.add_argument("--after", nargs="+", type=Path, default=[], help="directories of runs that the named one went on from")
-    parser.add_argument("--gpu", nargs=2, metavar=("DIRECTORY", "MACHINE"), help="a run on another machine that the named one went on from")
+    parser.add_argument(
+        "--gpu", nargs="+", metavar=("MACHINE", "DIRECTORY"), help="another machine, and runs there that are part of the named one"
+    )
     parser.add_argument("--out", "-o", type=Path, required=True)
     args = parser.parse_args()
     if unknown := set(args.names) - set(CONFIGS):
@@ -134,7 +138,8 @@ def main() -> None:
     total = round(sum(found["minutes"] for found in runs.values()), 1)
     others = before.get("gpu", {})
     if args.gpu:
-        others |= {f"{args.names[0]}, on an {args.gpu[1]}": gpu_run(Path(args.gpu[0]), args.gpu[1])}
+        machine, *directories = args.gpu
+        others |= {f"{args.names[0]}, on an {machine}": gpu_runs([Path(directory) for directory in directories], machine)}
     report.save(args.out, {"suite": "training", "environment": environment, "total_minutes": total, "runs": runs, "gpu": others})
 
 

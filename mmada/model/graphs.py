@@ -15,6 +15,7 @@ import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -93,19 +94,22 @@ class LayerGraphs:
         self._seen: Counter[Hashable] = Counter()
         self._pool: Any = None
         self._works = True
+        self._lock = Lock()
+        """Threads that share a model share its recordings, and what those read."""
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
         key = self._key(x, visible) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
         if key is None:
             return self._layers(x, cos, sin, visible)
-        recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, visible)
-        if recording is None:
-            return self._layers(x, cos, sin, visible)
-        self._graphs.move_to_end(key)
-        for old, new in zip(recording.inputs, (x, cos, sin, *visible.tensors), strict=True):
-            old.copy_(new)
-        self.num_replays += 1
-        return recording.replay().clone()
+        with self._lock:
+            recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, visible)
+            if recording is not None:
+                self._graphs.move_to_end(key)
+                for old, new in zip(recording.inputs, (x, cos, sin, *visible.tensors), strict=True):
+                    old.copy_(new)
+                self.num_replays += 1
+                return recording.replay().clone()
+        return self._layers(x, cos, sin, visible)
 
     def _key(self, x: Tensor, visible: Visibility) -> Hashable | None:
         """What a recording depends on, or None if the weights lie elsewhere, or the pass changes more than numbers."""

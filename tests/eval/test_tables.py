@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, best_of, cases, cost, gains, objectives, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, against, best_of, cases, cost, gains, objectives, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +55,16 @@ def test_the_likeliest_of_several_drawings():
     assert "| two objects | 20.0 (6–51, n 10) | 50.0 (24–76, n 10) |" in table
 
 
+def test_accuracy_against_passes():
+    def run(passes, correct, *more):
+        drawn = {"mode": "think", "mean_forwards": passes, "seconds_each": passes / 100, "held_out": {"pair": part(correct, 10)}}
+        return {"outcomes": [{"kind": kind, **drawn} for kind in ("draw_two", "draw_place", *more)]}
+
+    table = against({"6": run(20.0, 4), "the default": run(38.0, 9, "count", "draw_single")}, ["Drawing", "Text"]).splitlines()
+    assert table[0] == "| | passes | seconds | drawing | text |"
+    assert table[2:] == ["| 6 | 20.0 | 0.20 | 40.0 (22–61, n 20) | – |", "| the default | 38.0 | 0.38 | 90.0 (70–97, n 20) | – |"]
+
+
 def test_the_other_tables():
     judge = {
         "real": part(99, 100), "reconstructed": part(98, 100), "refused": {"blurred": part(90, 100)}, "distance_real": 1.0,
@@ -64,8 +74,8 @@ def test_the_other_tables():
     assert "| blurred art that it refuses | 90.0 (83–94, n 100) |" in table
     assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
     case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
-    (row,) = cases({"cases": {"text": {"seconds": 1.5, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[2:]
-    assert row == "| text | 60 | 1.50 | 0.025 | 1,234 |"
+    (row,) = cases({"cases": {"text": {"seconds": 1.5, "eager_seconds": 3.0, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[2:]
+    assert row == "| text | 60 | 3.00 | 1.50 | 0.025 | 1,234 |"
     assert cost({"cases": {"draw": case}}).splitlines()[-1] == "| draw | 12 | 0.12 | 4.6 |"
 
 

@@ -335,6 +335,18 @@ def test_a_threshold_commits_all_that_reach_it_and_at_least_the_surest():
     assert denoising.trace[0].token_ids == (4, 4)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_on_the_order_does_not_delay_what_reaches_the_threshold(seed):
+    sure = torch.tensor([0.95, 0.5, 0.9, 0.89, 0.2])
+    logits = torch.full((5, VOCAB), -torch.inf)
+    logits[:, :11] = ((1 - sure) / 10).log()[:, None]
+    logits[:, 4] = sure.log()
+    recipe = Recipe(threshold=0.9 - 1e-6, score_temperature=10.0)
+    denoising = run(Denoising([canvas([MASK] * 5)], recipe, mask_id=MASK, record=True, seeds=[seed]), lambda tokens: logits)
+    assert denoising.trace[0].slots == (0, 2)
+    assert sorted(step.slots for step in denoising.trace[1:]) == [(1,), (3,), (4,)]
+
+
 def test_a_threshold_only_speeds_up_the_quota_of_its_steps():
     row = canvas([MASK] * 6)
     slow = run(Denoising([row], Recipe(steps=3), mask_id=MASK, record=True))

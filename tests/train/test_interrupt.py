@@ -7,6 +7,14 @@ from mmada.train import interrupt
 from mmada.train.interrupt import signals_noted
 
 
+@pytest.fixture(autouse=True)
+def usual_signals():
+    """As in a terminal: a shell that starts tests in the background makes SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_signals_in_a_row_are_one_wish():
     with signals_noted() as is_stopped:
         assert not is_stopped()

@@ -1,6 +1,7 @@
 """Result files of `mmada eval emoji` as tables of a document: a row for each skill, with and without thinking.
 
 skills(results)           Markdown: share right in per cent with its 95 % interval, held-out combinations of art that was trained on
+against(results, parts)   Markdown: accuracy against passes, by runs with other settings
 best_of(one, several)     Markdown: drawings, and the likeliest of several drawings
 about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
 cost(results)             Markdown: seconds of an answer and an image (mmada eval speed)
@@ -22,7 +23,20 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
-__all__ = ["SKILLS", "TASKS", "about_drawings", "best_of", "cases", "cost", "gains", "objectives", "share_of", "skills", "training"]
+__all__ = [
+    "SKILLS",
+    "TASKS",
+    "about_drawings",
+    "against",
+    "best_of",
+    "cases",
+    "cost",
+    "gains",
+    "objectives",
+    "share_of",
+    "skills",
+    "training",
+]
 
 SKILLS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Understanding": {
@@ -84,6 +98,23 @@ def skills(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def against(results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> str:
+    """A row for each run, by its label: passes and seconds of an example, and each part of SKILLS, all skills together, thinking.
+
+    Of kinds that all runs have. Raises InputError if a file is of another suite.
+    """
+    runs = {label: [outcome for outcome in _outcomes(result) if outcome["mode"] == "think"] for label, result in results.items()}
+    common = set.intersection(*({outcome["kind"] for outcome in outcomes} for outcomes in runs.values()))
+    kinds = {part: [kind for skill in SKILLS[part].values() for kind in skill if kind in common] for part in parts}
+    lines = ["| | passes | seconds | " + " | ".join(part.lower() for part in parts) + " |", "|---" * (3 + len(parts)) + "|"]
+    for label, outcomes in runs.items():
+        measured = [outcome for outcome in outcomes if any(outcome["kind"] in those for those in kinds.values())]
+        passes, seconds = (statistics.mean(outcome[key] for outcome in measured) for key in ("mean_forwards", "seconds_each"))
+        cells = [_cell(share_of(outcomes, kinds[part], "think")) for part in parts]
+        lines.append(f"| {label} | {passes:.1f} | {seconds:.2f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def best_of(one: Mapping[str, Any], several: Mapping[str, Any]) -> str:
     """Both of the same examples, thought about before they are drawn. Raises InputError if a file is of another suite."""
     lines = [f"| | one drawing | the likeliest of {several['settings']['best_of']} |", "|---|---|---|"]
@@ -116,10 +147,10 @@ def cost(results: Mapping[str, Any]) -> str:
 
 
 def cases(results: Mapping[str, Any]) -> str:
-    lines = ["| | forwards | seconds | seconds a forward | tokens per second |", "|---|---|---|---|---|"]
+    lines = ["| | forwards | seconds without graphs | seconds | seconds a forward | tokens per second |", "|---|---|---|---|---|---|"]
     for name, case in results["cases"].items():
-        seconds, forwards = case["seconds"], case["forwards"]
-        lines.append(f"| {name} | {forwards} | {seconds:.2f} | {seconds / forwards:.3f} | {case['tokens_per_second']:,.0f} |")
+        seconds, eager, forwards = case["seconds"], case["eager_seconds"], case["forwards"]
+        lines.append(f"| {name} | {forwards} | {eager:.2f} | {seconds:.2f} | {seconds / forwards:.3f} | {case['tokens_per_second']:,.0f} |")
     return "\n".join(lines)
 
 
@@ -157,13 +188,13 @@ def gains(results: Mapping[str, Any]) -> str:
     runs = results["runs"]
     seeds = ", ".join(f"after, seed {run['settings']['seed']}" for run in runs).replace(", after", " | after")
     lines = [f"| task, held-out, with thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
-    for task, name in TASKS.items():
+    for task in runs[0]["judged"]:
         before = runs[0]["judged"][task]["before"]
         after = [run["judged"][task]["after"]["value"] for run in runs]
         changes = [100 * (value - before["value"]) for value in after]
         spread = f" ± {statistics.stdev(changes):.1f}" if len(changes) > 1 else ""
         cells = " | ".join(f"{100 * value:.1f}" for value in after)
-        lines.append(f"| {name} | {_cell(_share(before))} | {cells} | {statistics.fmean(changes):+.1f}{spread} |")
+        lines.append(f"| {TASKS[task]} | {_cell(_share(before))} | {cells} | {round(statistics.fmean(changes), 1) + 0.0:+.1f}{spread} |")
     if all("diversity" in run for run in runs):
         before, *after = [runs[0]["diversity"]["before"], *(run["diversity"]["after"] for run in runs)]
         name = f"different scenes in {before['seeds']} drawings of a prompt"
