@@ -1,15 +1,11 @@
 """Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
 
     python scripts/embed.py runs/emoji/decoder/model mmada-emoji-tokenizer
-    python scripts/embed.py runs/emoji/base/model mmada-emoji-base --eight-bits
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
     python scripts/embed.py runs/emoji/max-0/model mmada-emoji-max --average runs/emoji/max-1/model runs/emoji/max-2/model
 
 Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
 transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
-
---eight-bits keeps the matrices of a transformer as float8 (e4m3: 4 bits of exponent, 3 of mantissa), half as large again; each weight changes by
-2 to 3 % of the matrix's deviation. For a model that others start from (docs/models.md says what it costs).
 
 --average takes the mean with the weights of others: runs of other seeds ("model soups", Wortsman et al. 2022), or what the run began with, so
 that what reinforcement learning has cost other tasks comes back ("Robust fine-tuning of zero-shot models", Wortsman et al. 2022; docs/decisions.md).
@@ -29,12 +25,6 @@ CHECKPOINTS = Path(__file__).parents[1] / "mmada" / "checkpoints"
 TOKENIZER = "mmada-emoji-tokenizer"
 
 
-def stored(tensor: torch.Tensor, eight_bits: bool) -> torch.Tensor:
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.float8_e4m3fn if eight_bits and tensor.dim() > 1 else torch.half)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
@@ -42,7 +32,6 @@ def main() -> None:
     parser.add_argument(
         "--average", type=Path, nargs="+", default=[], help="directories, or names of built-in models, with weights of the same shapes"
     )
-    parser.add_argument("--eight-bits", action="store_true", help="matrices as float8_e4m3fn")
     args = parser.parse_args()
     target = CHECKPOINTS / args.name
     shutil.rmtree(target, ignore_errors=True)
@@ -51,15 +40,19 @@ def main() -> None:
     others = [load_file((other if other.is_dir() else CHECKPOINTS / other) / "model.safetensors") for other in args.average]
     if others:
         weights = {name: sum((other[name].float() for other in others), tensor) / (1 + len(others)) for name, tensor in weights.items()}
-    smaller = {name: stored(tensor, args.eight_bits) for name, tensor in weights.items() if not name.startswith("quantize.")}
-    save_file(smaller, target / "model.safetensors", metadata={"format": "pt"})
+    halved = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+        if not name.startswith("quantize.")
+    }
+    save_file(halved, target / "model.safetensors", metadata={"format": "pt"})
     defaults = target / "mmada.json"
     if defaults.exists():
         defaults.write_text(json.dumps(json.loads(defaults.read_text()) | {"image_tokenizer": TOKENIZER}, indent=2) + "\n")
     config = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    difference = max(float((weights[n] - t.to(weights[n].dtype)).abs().max()) for n, t in smaller.items() if t.is_floating_point())
+    difference = max(float((weights[n] - t.to(weights[n].dtype)).abs().max()) for n, t in halved.items() if t.dtype == torch.half)
     print(f"wrote {target} ({size / 1e6:.1f} MB); largest change of a weight {difference:.1e}")
 
 

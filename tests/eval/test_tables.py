@@ -74,7 +74,9 @@ def test_the_other_tables():
     assert "| blurred art that it refuses | 90.0 (83–94, n 100) |" in table
     assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
     case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
-    (row,) = cases({"cases": {"text": {"seconds": 1.5, "eager_seconds": 3.0, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[2:]
+    (row,) = cases({"cases": {"text": {"seconds": 1.5, "eager_seconds": 3.0, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[
+        2:
+    ]
     assert row == "| text | 60 | 3.00 | 1.50 | 0.025 | 1,234 |"
     assert cost({"cases": {"draw": case}}).splitlines()[-1] == "| draw | 12 | 0.12 | 4.6 |"
 
