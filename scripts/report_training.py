@@ -70,19 +70,26 @@ def read(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def together(directories: Sequence[Path]) -> dict[str, Any]:
+    """Steps, tokens and minutes of runs that went on from each other."""
+    pieces = [[line for line in read(directory) if "seconds" in line][-1] for directory in directories]
+    steps, tokens, seconds = (sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds"))
+    return {
+        "steps": steps,
+        "pieces": [piece["step"] for piece in pieces],
+        "tokens": tokens,
+        "minutes": round(seconds / 60, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
+    }
+
+
 def run(name: str, config: TrainConfig, earlier: Sequence[Path], environment: dict[str, Any]) -> dict[str, Any]:
     with (Path(config.out) / "config.yaml").open(encoding="utf-8") as stream:
         precision = yaml.safe_load(stream)["loop"]["precision"]
     lines = read(Path(config.out))
-    pieces = [[line for line in read(path) if "seconds" in line][-1] for path in (*earlier, Path(config.out))]
-    last = {key: sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds")}
     found = {
         "command": f"mmada train configs/emoji/{name}.yaml" + (" loop.precision=bf16" if precision == "bf16" else ""),
-        "steps": last["step"],
-        "pieces": [piece["step"] for piece in pieces],
-        "tokens": last["tokens"],
-        "minutes": round(last["seconds"] / 60, 1),
-        "tokens_per_second": round(last["tokens"] / last["seconds"], 1),
+        **together((*earlier, Path(config.out))),
         "evaluations": [
             {k: round(v, 4) for k, v in line.items() if k == "step" or (k.startswith("eval/") and "@" not in k)}
             for line in lines
@@ -95,23 +102,13 @@ def run(name: str, config: TrainConfig, earlier: Sequence[Path], environment: di
         operations = operations_per_token(task)
         found["operations_per_token"] = round(operations)
         found["matrix_gflops"] = round(matrix_rate(precision) / 1e9, 1)
-        found["share_of_matrix_rate"] = round(operations * last["tokens"] / last["seconds"] / matrix_rate(precision), 3)
+        found["share_of_matrix_rate"] = round(operations * found["tokens_per_second"] / matrix_rate(precision), 3)
     return found | {"environment": environment}
 
 
 def gpu_runs(directories: Sequence[Path], machine: str) -> dict[str, Any]:
-    """Runs of scripts/gpu/train.sh on another machine, together."""
-    pieces = [[line for line in read(directory) if "seconds" in line][-1] for directory in directories]
-    last = {key: sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds")}
-    return {
-        "command": "scripts/gpu/train.sh",
-        "steps": last["step"],
-        "pieces": [piece["step"] for piece in pieces],
-        "tokens": last["tokens"],
-        "minutes": round(last["seconds"] / 60, 1),
-        "tokens_per_second": round(last["tokens"] / last["seconds"], 1),
-        "environment": {"machine": machine},
-    }
+    """Runs of scripts/gpu/train.sh on another machine."""
+    return {"command": "scripts/gpu/train.sh", **together(directories), "environment": {"machine": machine}}
 
 
 def main() -> None:

@@ -286,16 +286,16 @@ class Denoising:
             host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._live]
             num_start, step, steps = torch.tensor(host, device=device).unbind(1)
             quota = recipe.quota(Count(num_open, num_start, self._num_total[torch.tensor(self._live, device=device)], step, steps))
-        is_sure = torch.zeros_like(candidate)
-        if recipe.threshold is not None:
-            is_sure = (score >= recipe.threshold) & candidate
-            quota = torch.maximum(quota, is_sure.sum(1)).clamp_min(1)
         order = score
         if recipe.score_temperature:
             factor = [recipe.anneal(self._step[r], self._steps_in_block[r]) for r in self._live]
             noise = recipe.score_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
             order = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise
-        order = order.masked_fill(is_sure, torch.inf).masked_fill(~candidate, -torch.inf)
+        if recipe.threshold is not None:
+            is_sure = (score >= recipe.threshold) & candidate
+            quota = torch.maximum(quota, is_sure.sum(1)).clamp_min(1)
+            order = order.masked_fill(is_sure, torch.inf)
+        order = order.masked_fill(~candidate, -torch.inf)
         rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         return candidate & (rank < quota[:, None])
 

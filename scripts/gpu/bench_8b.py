@@ -80,7 +80,7 @@ def image(model: MMadaModelLM, rows: int, steps: int, *, padding: int, small: bo
 
 
 def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -> dict[str, float]:
-    """With CUDA graphs, as the package does it, and without them."""
+    """With CUDA graphs, as the package does it, and without them; on a CPU, where there are none, both are one measurement."""
     taken, forwards, tokens = run(model, start, repeats, graphs=True)
     eager = run(model, start, repeats, graphs=False)[0] if model.device.type == "cuda" else taken
     return {

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmada.canvas import Canvas, Field
-from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.model import TransformerDenoiser
 from mmada.model.graphs import LayerGraphs
 from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text
-from mmada.vocab import IdRange, VocabLayout
+from mmada.vocab import IdRange
 
 TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
 RECIPES = {
@@ -142,17 +142,11 @@ def test_elsewhere_nothing_is_recorded(model):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_on_a_gpu_graphs_give_the_same_bits(recipe):
-    torch.manual_seed(0)
-    config = preset("debug", layout=VocabLayout.compact(256, 64))
-    model = MMadaModelLM(config).to("cuda", torch.bfloat16).eval()
-    ids, mask = model.config.layout.text_ids, model.config.layout.mask_id
+def test_on_a_gpu_graphs_give_the_same_bits(build_model, recipe):
+    model, row = build_model().to("cuda", torch.bfloat16), canvas(40).to("cuda")
 
     def answer(graphs):
-        tokens = torch.cat([torch.arange(40) % 200, torch.full((16,), mask)]).cuda()
-        field = Field(torch.arange(40, 56).cuda(), ids, 16)
-        row = Canvas(tokens, torch.ones(56).bool().cuda(), (field,))
-        denoising, denoiser = Denoising([row, row], recipe, mask_id=mask), TransformerDenoiser(model, graphs=graphs)
+        denoising, denoiser = Denoising([row, row], recipe, mask_id=MASK), TransformerDenoiser(model, graphs=graphs)
         logits = []
         while not denoising.done:
             logits += denoiser([denoising.inputs()])

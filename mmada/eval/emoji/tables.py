@@ -99,7 +99,7 @@ def skills(results: Mapping[str, Any]) -> str:
 
 
 def against(results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> str:
-    """A row for each run, by its label: passes and seconds of an example, and each part of SKILLS, all skills together, thinking.
+    """A row for each run, label -> its result file: passes and seconds of an example, and each part of SKILLS, all skills together, thinking.
 
     Of kinds that all runs have. Raises InputError if a file is of another suite.
     """
