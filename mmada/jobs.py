@@ -135,11 +135,17 @@ class Planner:
             job = self._draw_job(request)
         else:
             raise InputError(f"request is of type {type(request).__name__}; give ChatRequest, DrawRequest or FillRequest")
-        if len(job.canvas) > self.context:
-            raise InputError(
-                f"the request needs {len(job.canvas)} tokens, of which {job.num_slots} are to be filled, and the model's context has {self.context}; "
-                "shorten the prompt, or ask for fewer new tokens or a smaller image"
-            )
+        return self._checked(job)
+
+    def _checked(self, job: Job) -> Job:
+        """Raises InputError for rows that are too long, or steps that its blocks cannot share."""
+        job.recipe.steps_in_block(job.num_slots)
+        for canvas, what in ((job.canvas, "request"), (job.negative, "negative prompt")):
+            if canvas is not None and len(canvas) > self.context:
+                raise InputError(
+                    f"the {what} needs {len(canvas)} tokens, of which {job.num_slots} are to be filled, and the model's context has {self.context}; "
+                    "shorten the prompt, or ask for fewer new tokens or a smaller image"
+                )
         return job
 
     def start(self, jobs: Sequence[Job], *, device: torch.device | str = "cpu", trace: bool = False) -> list[Denoising | Ranking]:
@@ -203,6 +209,8 @@ class Planner:
         """The first half of a drawing that is thought about."""
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
+        # What comes of it is a sentence about as long as the prompt: what cannot be drawn is refused before anything is thought.
+        self._checked(self._guided(Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request), self.layout), sketch))
         d = self.defaults
         recipe = self.text_recipe(temperature=d.draw_thinking_temperature)
         if not d.reasons_in_one_row:
@@ -240,7 +248,7 @@ class Planner:
             job.canvas = replace(job.denoising.canvas(job.row).to("cpu"), fields=(job.later,))
         else:
             job.canvas = self._drawing(job.prompt, job.sketch)
-        self._guided(job, job.sketch)
+        self._checked(self._guided(job, job.sketch))
         return True
 
     def _guided(self, job: Job, sketch: Sketch) -> Job:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -109,6 +110,10 @@ def split_thinking(text: str) -> Thought:
     return Thought(thinking.strip(), (before + answer).strip() if closed else before.strip(), bool(closed))
 
 
+_ENCODING = Lock()
+"""transformers notes in the tokenizer how special tokens are taken, and encodes then: threads must not come between."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """Builds canvases for one model. All text goes through `tokenizer`, all ids come from `layout`."""
@@ -121,7 +126,8 @@ class Prompts:
 
     def encode(self, text: str, *, trusted: bool = False) -> list[int]:
         """Ids of a text, without begin or end token. trusted: strings such as <|eot_id|> become special tokens."""
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"])
+        with _ENCODING:
+            return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"])
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Text up to the first end token (of answer or turn); other special tokens and image codes are left out."""

@@ -1,11 +1,15 @@
 """Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
 
     python scripts/embed.py runs/emoji/decoder/model mmada-emoji-tokenizer
+    python scripts/embed.py runs/emoji/base/model mmada-emoji-base --eight-bits
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
     python scripts/embed.py runs/emoji/max-0/model mmada-emoji-max --average runs/emoji/max-1/model runs/emoji/max-2/model
 
 Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
 transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
+
+--eight-bits rounds matrices to float8_e4m3fn, three bits and a sign behind a power of two, which halves the file: for a model that is there to be
+trained on, not to be the most accurate.
 
 --average takes the mean with the weights of others: runs of other seeds ("model soups", Wortsman et al. 2022), or what the run began with, so
 that what reinforcement learning has cost other tasks comes back ("Robust fine-tuning of zero-shot models", Wortsman et al. 2022; docs/decisions.md).
@@ -32,6 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--average", type=Path, nargs="+", default=[], help="directories, or names of built-in models, with weights of the same shapes"
     )
+    parser.add_argument("--eight-bits", action="store_true", help="matrices as float8_e4m3fn instead of float16")
     args = parser.parse_args()
     target = CHECKPOINTS / args.name
     shutil.rmtree(target, ignore_errors=True)
@@ -40,19 +45,21 @@ def main() -> None:
     others = [load_file((other if other.is_dir() else CHECKPOINTS / other) / "model.safetensors") for other in args.average]
     if others:
         weights = {name: sum((other[name].float() for other in others), tensor) / (1 + len(others)) for name, tensor in weights.items()}
-    halved = {
-        name: tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in weights.items()
-        if not name.startswith("quantize.")
-    }
-    save_file(halved, target / "model.safetensors", metadata={"format": "pt"})
+
+    def rounded(tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return tensor.to(torch.float8_e4m3fn) if args.eight_bits and tensor.dim() > 1 else tensor.half()
+
+    kept = {name: rounded(tensor) for name, tensor in weights.items() if not name.startswith("quantize.")}
+    save_file(kept, target / "model.safetensors", metadata={"format": "pt"})
     defaults = target / "mmada.json"
     if defaults.exists():
         defaults.write_text(json.dumps(json.loads(defaults.read_text()) | {"image_tokenizer": TOKENIZER}, indent=2) + "\n")
     config = json.loads((target / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2) + "\n")
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
-    difference = max(float((weights[n] - t.to(weights[n].dtype)).abs().max()) for n, t in halved.items() if t.dtype == torch.half)
+    difference = max(float((weights[n] - t.to(weights[n].dtype)).abs().max()) for n, t in kept.items() if t.is_floating_point())
     print(f"wrote {target} ({size / 1e6:.1f} MB); largest change of a weight {difference:.1e}")
 
 

@@ -6,7 +6,8 @@
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
 rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
 With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`, those with an unseen art style left out:
-`judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says in how many steps they draw.
+`judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says in how many steps they draw,
+--direct that nothing is thought about first.
 With --diversity so many held-out prompts are drawn with eight seeds each: `diversity` is how different these are (benchmark.diversity).
 """
 
@@ -78,11 +79,12 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
-def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None) -> dict[str, dict[str, float | int]]:
+def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, direct: bool) -> dict[str, dict[str, float | int]]:
     """Task -> the share of its held-out examples that are right, `num` of each kind, thought about first where the model usually does."""
     found = {}
     for task in tasks:
-        mode = "think" if task != "draw" or pipeline.defaults.thinks_before_drawing else "direct"
+        thinks = not direct and (task != "draw" or pipeline.defaults.thinks_before_drawing)
+        mode = "think" if thinks else "direct"
         kinds = tuple(name for name, kind in KINDS.items() if kind.task == task)
         settings = benchmark.Settings(num=num, kinds=kinds, modes=(mode,), image_steps=steps)
         outcomes = [outcome.to_dict() for outcome in benchmark.run(pipeline, the_judge(), settings)]
@@ -99,12 +101,13 @@ def main() -> None:
     parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out examples of each kind; 0: none")
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS), help="whose examples are judged")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a judged drawing; default: the checkpoint's")
+    parser.add_argument("--direct", action="store_true", help="judge answers and drawings that nothing was thought about for")
     parser.add_argument("--diversity", type=int, default=0, metavar="N", help="draw N held-out prompts with eight seeds each; 0: none")
     arguments = parser.parse_args()
     found = [run(directory) for directory in arguments.runs]
     load = cache(MMaDA.from_pretrained)
     measure_diversity = cache(lambda model: benchmark.diversity(load(model), the_judge(), num=arguments.diversity))
-    measure_shares = cache(lambda model: judged(load(model), arguments.judge, arguments.tasks, arguments.steps))
+    measure_shares = cache(lambda model: judged(load(model), arguments.judge, arguments.tasks, arguments.steps, arguments.direct))
     for directory, one in zip(arguments.runs, found, strict=True):
         before, after = one["settings"]["model"]["start"], str(directory / "model")
         if arguments.diversity:
@@ -121,7 +124,8 @@ def main() -> None:
             first, last = values["first"], values["last"]
             print(f"    {name:28} {first['mean']:.3f}  ->  {last['mean']:.3f}   ± {last['error']}")
     environment = report.environment(" ".join(["python", "scripts/report_rl.py", *sys.argv[1:]]))
-    report.save(arguments.output, {"suite": "rl", "environment": environment, "runs": found})
+    mode = "direct" if arguments.direct else "think"
+    report.save(arguments.output, {"suite": "rl", "environment": environment, "mode": mode, "runs": found})
 
 
 if __name__ == "__main__":

@@ -272,6 +272,8 @@ BAD = {
     "empty message": (ChatRequest(" "), "content='' of message 0 is empty"),
     "steps do not divide": (ChatRequest("x", max_new_tokens=32, recipe=published_text(steps=30, block_length=8)), "try steps=28"),
     "too long": (ChatRequest("x" * 1100), "the model's context has 1024"),
+    "negative prompt": (DrawRequest("x", negative_prompt="y" * 1100), "the negative prompt needs"),
+    "too large": (DrawRequest("x", size=(160, 160), think=True), "context has 1024"),
     "no room": (ChatRequest("x", max_new_tokens=-1), "must be at least 1"),
     "size": (DrawRequest("x", size=(33, 32)), r"try \(32, 32\)"),
     "mask without image": (DrawRequest("x", mask=Image.new("L", (8, 8))), "give image"),

@@ -24,7 +24,15 @@ class Suite(str, Enum):
     speed = "speed"
 
 
+_USED = {
+    Suite.judge: ("suite", "num", "out", "seed"),
+    Suite.speed: ("suite", "model", "out", "cache", "device", "dtype"),
+}
+"""Options of a suite that does not take all of them."""
+
+
 def evaluate(
+    context: typer.Context,
     suite: Annotated[
         Suite,
         typer.Argument(
@@ -60,10 +68,12 @@ def evaluate(
     from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
     from mmada.eval.emoji.judge import the_judge
 
+    if suite in _USED:
+        options.refuse_others(context, _USED[suite], f"mmada eval {suite.value}")
     if suite is Suite.speed:
         from mmada.eval import speed
 
-        measured = speed.run(model, on_step=lambda case: remarks.print(case, style="dim"))
+        measured = speed.run(model, device=device, dtype=dtype, cache=cache, on_step=lambda case: remarks.print(case, style="dim"))
         typer.echo(json.dumps(measured, indent=1))
         if out is not None:
             report.save(out, {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), **measured})

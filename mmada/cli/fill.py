@@ -13,7 +13,11 @@ from mmada.cli import options
 __all__ = ["fill"]
 
 
+_OF_TEXTS = ("template", "model", "seed", "trace", "image_tokenizer", "device", "dtype")
+
+
 def fill(
+    context: typer.Context,
     template: Annotated[str | None, typer.Argument(help="Text with holes: [MASK] is one token, [MASK:5] five.")] = None,
     image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture to draw a part of anew.")] = None,
     mask: Annotated[Path | None, typer.Option("--mask", help="Where to draw: the white part of a picture as large as the image.")] = None,
@@ -49,8 +53,8 @@ def fill(
     if image is not None:
         check_output(output)
     options.check_best_of(best_of, trace)
-    if image is None and best_of > 1:
-        raise InputError(f"--best-of {best_of} chooses among pictures; leave it out for a text")
+    if image is None:
+        options.refuse_others(context, _OF_TEXTS, "a text with holes")
     around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
     picture = load_image(image) if image is not None else None
     marks = load_image(mask) if mask is not None else None

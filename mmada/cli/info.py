@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ def info(
 ) -> None:
     """Show sizes, vocabulary and defaults of a checkpoint; weights are checked, not loaded."""
     import platform
+    from dataclasses import asdict
 
     import torch
     import transformers
@@ -37,7 +38,7 @@ def info(
         config, defaults = MMaDAConfig.from_pretrained(directory), Defaults.load(directory)
         checkpoint.check(directory, MMadaModelLM.shapes(config))
     shapes = MMadaModelLM.shapes(config)
-    facts = {
+    facts: dict[str, Any] = {
         "model": model,
         "parameters": sum(torch.Size(shape).numel() for shape in shapes.values()),
         "tensors": len(shapes),
@@ -46,11 +47,7 @@ def info(
         "heads": config.n_heads,
         "context": config.max_sequence_length,
         "vocabulary": config.layout.to_dict(),
-        "image size": [defaults.image_height, defaults.image_width],
-        "image steps": defaults.image_steps,
-        "guidance scale": defaults.guidance_scale,
-        "block length": defaults.block_length,
-        "threshold": defaults.threshold,
+        "defaults": asdict(defaults),
         "versions": {"mmada": mmada.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
@@ -58,6 +55,11 @@ def info(
     if as_json:
         typer.echo(json_.dumps(facts, indent=2))
         return
+    style = facts["defaults"].pop("style")
+    facts["defaults"] |= {f"style.{name}": value for name, value in style.items()}
     for name, value in facts.items():
+        if name == "defaults":
+            typer.echo("\n".join(["defaults", *(f"  {field:<25} {one!r}" for field, one in value.items())]))
+            continue
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         typer.echo(f"{name:<15} {shown:,}" if isinstance(shown, int) else f"{name:<15} {shown}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ __all__ = [
     "Trace",
     "check_best_of",
     "parse_pixels",
+    "refuse_others",
 ]
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint directory, hub name, or a built-in name.", rich_help_panel="Model")]
@@ -66,6 +68,15 @@ def check_best_of(best_of: int, trace: Path | None) -> None:
         raise InputError(
             f"--trace shows how one picture appears, and --best-of {best_of} chooses at the end; draw the seed that it names again, with --trace"
         )
+
+
+def refuse_others(context: typer.Context, used: Collection[str], what: str) -> None:
+    """Raises InputError if an option was given that `what` makes no use of. `used` are names of parameters."""
+    from mmada.errors import InputError
+
+    given = [p for p in context.command.params if (source := context.get_parameter_source(p.name or "")) and source.name == "COMMANDLINE"]
+    if others := [f"--{(p.name or '').replace('_', '-')}" for p in given if p.name not in used]:
+        raise InputError(f"{what} makes no use of {', '.join(others)}; leave out what it does not take")
 
 
 def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int, ...]:

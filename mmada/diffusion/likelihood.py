@@ -57,7 +57,7 @@ def log_likelihood(
         noised = exact(x0.cpu(), chunk, is_answer.cpu()[None].expand(rows, -1), mask_id=mask_id, generator=generator)
         is_masked = noised.is_masked.to(tokens.device)
         logits = logits_of(noised.xt.to(tokens.device), is_masked)
-        nll = token_nll(logits, x0[is_masked]).double()
-        weight = (num_tokens / chunk.double()).to(tokens.device)[:, None].expand(x0.shape)[is_masked]
+        nll = token_nll(logits, x0[is_masked]).cpu().double()
+        weight = (num_tokens / chunk.double())[:, None].expand(x0.shape)[is_masked.cpu()]
         total -= float((nll * weight).sum())
     return total / num_draws

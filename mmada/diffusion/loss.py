@@ -19,7 +19,12 @@ from torch import Tensor
 
 from mmada.errors import InputError
 
-__all__ = ["masked_diffusion_loss", "token_nll"]
+__all__ = ["masked_diffusion_loss", "token_nll", "widest"]
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """The dtype of long sums: float64, or float32 on Apple's GPUs, which have no wider one."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def token_nll(logits: Tensor, x0: Tensor) -> Tensor:

@@ -44,13 +44,26 @@ def _cases(picture: Path) -> Mapping[str, Case]:
     }
 
 
-def run(name: str, *, repeats: int = 5, num_cold: int = 3, on_step: Callable[[str], None] | None = None) -> dict[str, Any]:
+def run(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    cache: str | None = None,
+    repeats: int = 5,
+    num_cold: int = 3,
+    on_step: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
     """Medians of `repeats` warm calls, after one that is not counted, and of `num_cold` whole commands; without any, None.
 
+    cache  of texts; None: the checkpoint's
     Raises MMaDAError if a command fails.
     """
+    settings = ["--model", name, "--dtype", dtype, *(["--device", device] if device else [])]
     begin = time.perf_counter()
-    model = MMaDA.from_pretrained(name)
+    model = MMaDA.from_pretrained(name, device=device, dtype=dtype)
+    if cache is not None:
+        model = model.use(cache=cache)
     model.image_tokenizer  # noqa: B018  loaded at first use
     found: dict[str, Any] = {"model": name, "load_seconds": round(time.perf_counter() - begin, 3), "cases": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,7 +78,9 @@ def run(name: str, *, repeats: int = 5, num_cold: int = 3, on_step: Callable[[st
                 begin = time.perf_counter()
                 forwards.append(call(model, seed).num_forwards)
                 seconds.append(time.perf_counter() - begin)
-            cold = [_command([*command, "--model", name]) for _ in range(num_cold)]
+            cold = [
+                _command([*command, *settings, *(["--cache", cache] if cache and command[0] != "draw" else [])]) for _ in range(num_cold)
+            ]
             found["cases"][case] = {
                 "cold_seconds": round(statistics.median(cold), 3) if cold else None,
                 "warm_seconds": round(statistics.median(seconds), 4),

@@ -236,7 +236,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
     if visible.reuse is not None:
         recalled = visible.reuse.recall(visible.layer, k[0], v[0], visible.places)
         runs = zip(q[0].split(visible.reuse.sizes), recalled, visible.biases, strict=True)
-        return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
+        with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
+            return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
     packed: Tensor = _attend_packed(q, k, v, visible.packing, visible.biases)
     return packed
 

@@ -14,16 +14,17 @@ from __future__ import annotations
 import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mmada.model.attention import Visibility
 
-__all__ = ["LayerGraphs", "Layers", "Record", "record"]
+__all__ = ["CudaRecorder", "LayerGraphs", "Layers", "Record"]
 
 Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, Visibility], Tensor]
 """x (1, T, D), cos and sin (T, hd), who sees whom -> hidden states (1, T, D)"""
@@ -31,31 +32,42 @@ Replay: TypeAlias = Callable[[], Tensor]
 """Computes again from what stands in the tensors now; the result is overwritten by the next replay."""
 
 
-class Record(Protocol):
-    """What records a computation on tensors that stay where they are."""
-
-    def __call__(self, compute: Callable[[], Tensor], pool: Any) -> tuple[Replay, Any]:
-        """-> what replays it, and the pool whose memory later recordings may share."""
-        ...
+Record: TypeAlias = Callable[[Callable[[], Tensor]], Replay]
+"""What records a computation on tensors that stay where they are."""
 
 
-def record(compute: Callable[[], Tensor], pool: Any) -> tuple[Replay, Any]:
-    """Record on a CUDA device. Raises RuntimeError for what cannot be recorded, such as a copy from the host."""
-    # Once outside, so that libraries set up what they need; on another stream, as recording is.
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        compute()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        out = compute()
+class CudaRecorder:
+    """Records on the current CUDA device. Its recordings there share a stream and, thereby, their memory.
 
-    def replay() -> Tensor:
-        graph.replay()
-        return out
+    Raises RuntimeError for what cannot be recorded, such as a copy from the host.
+    """
 
-    return replay, graph.pool()
+    def __init__(self) -> None:
+        self._places: dict[int, tuple[torch.cuda.Stream, Any]] = {}
+
+    def __call__(self, compute: Callable[[], Tensor]) -> Replay:
+        device = torch.cuda.current_device()
+        if device not in self._places:
+            self._places[device] = (torch.cuda.Stream(), torch.cuda.graph_pool_handle())
+        stream, pool = self._places[device]
+        outside = torch.cuda.current_stream()
+        # Once outside, so that libraries set up what they need; on another stream, as recording is.
+        stream.wait_stream(outside)
+        with torch.cuda.stream(stream):
+            compute()
+        outside.wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                out = compute()
+        finally:
+            torch.cuda.set_stream(outside)  # a recording that failed leaves its own
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,8 +84,8 @@ class LayerGraphs:
     max_tokens  longer passes run as ever: they keep the device busy
     max_graphs  recordings that are kept, those used last
     after       passes of a shape before it is recorded: a recording costs as much as two
-    record      how to record on `device`
-    What cannot be recorded runs as ever, after one warning.
+    record      how to record on `device`; None: as CUDA graphs
+    What cannot be recorded runs as ever, after one warning; so do weights with adapters beside them, which PEFT turns on and off, and autocast.
     """
 
     def __init__(
@@ -84,16 +96,19 @@ class LayerGraphs:
         max_tokens: int = 2048,
         max_graphs: int = 16,
         after: int = 2,
-        record: Record = record,
+        record: Record | None = None,
         device: str = "cuda",
     ) -> None:
-        self._module, self._layers, self._record, self._device = module, layers, record, device
+        self._module, self._layers, self._record, self._device = module, layers, record or CudaRecorder(), device
         self.max_tokens, self.max_graphs, self.after = max_tokens, max_graphs, after
         self.num_replays = 0
         self._graphs: OrderedDict[Hashable, _Recording] = OrderedDict()
         self._seen: Counter[Hashable] = Counter()
-        self._pool: Any = None
         self._works = True
+        self._adapted: tuple[int, bool] = (-1, False)
+        """number of parameters, and whether some of them are adapters"""
+        self._read: torch.cuda.Event | None = None
+        """when the last result was copied from where the next one will stand"""
         self._lock = Lock()
         """Threads that share a model share its recordings, and what those read."""
 
@@ -101,21 +116,34 @@ class LayerGraphs:
         key = self._key(x, visible) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
         if key is None:
             return self._layers(x, cos, sin, visible)
-        with self._lock:
+        # Streams and recordings belong to the current device, which is not always that of the weights.
+        with self._lock, torch.cuda.device(x.device) if x.is_cuda else nullcontext():
             recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, visible)
             if recording is not None:
                 self._graphs.move_to_end(key)
-                for old, new in zip(recording.inputs, (x, cos, sin, *visible.tensors), strict=True):
-                    old.copy_(new)
-                self.num_replays += 1
-                return recording.replay().clone()
+                return self._replayed(recording, (x, cos, sin, *visible.tensors))
         return self._layers(x, cos, sin, visible)
 
+    def _replayed(self, recording: _Recording, inputs: tuple[Tensor, ...]) -> Tensor:
+        if self._read is not None:  # the last caller may have another stream
+            torch.cuda.current_stream().wait_event(self._read)
+        for old, new in zip(recording.inputs, inputs, strict=True):
+            old.copy_(new)
+        self.num_replays += 1
+        out = recording.replay().clone()
+        if out.is_cuda:
+            self._read = torch.cuda.current_stream().record_event()
+        return out
+
     def _key(self, x: Tensor, visible: Visibility) -> Hashable | None:
-        """What a recording depends on, or None if the weights lie elsewhere, or the pass changes more than numbers."""
+        """What a recording depends on, or None if the weights lie elsewhere, or more than numbers may change from pass to pass."""
         weights = list(self._module.parameters())
         shape = visible.shape
-        if shape is None or any(weight.device != x.device for weight in weights):
+        if shape is None or torch.is_autocast_enabled(x.device.type) or any(weight.device != x.device for weight in weights):
+            return None
+        if self._adapted[0] != len(weights):
+            self._adapted = (len(weights), any(hasattr(part, "merged_adapters") for part in self._module.modules()))
+        if self._adapted[1]:
             return None
         return x.shape, x.dtype, shape, tuple(weight.data_ptr() for weight in weights)
 
@@ -130,7 +158,10 @@ class LayerGraphs:
         x, cos, sin, *rest = inputs = tuple(tensor.clone() for tensor in (x, cos, sin, *visible.tensors))
         visible = visible.with_tensors(rest)
         try:
-            replay, self._pool = self._record(lambda: self._layers(x, cos, sin, visible), self._pool)
+            replay = self._record(lambda: self._layers(x, cos, sin, visible))
+        except torch.OutOfMemoryError:
+            self._graphs.clear()  # they hold memory
+            return None
         except RuntimeError as error:
             self._works = False
             warnings.warn(f"passes are not recorded as CUDA graphs, and take longer: {error}", RuntimeWarning, stacklevel=2)

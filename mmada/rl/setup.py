@@ -16,9 +16,10 @@ from pathlib import Path
 from accelerate import PartialState
 
 from mmada.checkpoint import find
-from mmada.data import Epochs, Record, Source, TableStream, lengths_of, open_source, select
+from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
+from mmada.image import ImageTokenizer
 from mmada.jobs import Planner
 from mmada.prompt import Prompts as Speech
 from mmada.request import Defaults
@@ -31,7 +32,7 @@ from mmada.train import networks, state
 from mmada.train.config import TrainConfig, fill
 from mmada.train.contract import Outcome, Report
 from mmada.train.loop import train
-from mmada.train.setup import export, plain
+from mmada.train.setup import export, plain, tell_dropped
 from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "run"]
@@ -94,19 +95,18 @@ def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifi
         reference = policy if config.lora.rank else copy.deepcopy(policy).eval().requires_grad_(False)
     if config.loop.compile:
         networks.compile_blocks(policy)
-    num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     verifier = _verifier(config, load_verifier)
     return RLTask(
         config=config,
         module=policy,
         planner=planner,
-        sources=_prompts(config, speech, defaults, "train", context=planner.context, num_codes=num_codes),
+        sources=_prompts(config, images, speech, defaults, "train", context=planner.context),
         rewards={
             plan.name: {name: (float(weight), _reward(name, plan, config, planner, verifier)) for name, weight in plan.rewards.items()}
             for plan in config.active
         },
         reference=reference,
-        held_out=_prompts(config, speech, defaults, "test", context=planner.context, num_codes=num_codes),
+        held_out=_prompts(config, images, speech, defaults, "test", context=planner.context),
         on_export=partial(export, model=model, images=images, prompts=speech, defaults=defaults, has_adapter=bool(config.lora.rank)),
     )
 
@@ -159,7 +159,9 @@ def _own(name: str) -> Reward:
     return found
 
 
-def _prompts(config: RLConfig, speech: Speech, defaults: Defaults, split: Split, *, context: int, num_codes: int) -> dict[str, Prompts]:
+def _prompts(
+    config: RLConfig, images: ImageTokenizer, speech: Speech, defaults: Defaults, split: Split, *, context: int
+) -> dict[str, Prompts]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if config.data.name == "emoji":
         return {
@@ -168,22 +170,29 @@ def _prompts(config: RLConfig, speech: Speech, defaults: Defaults, split: Split,
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}
-    reader = open_source(Source(path=path))
+    size = (defaults.image_height, defaults.image_width)
+    reader = open_source(Source(path=path), settings=Settings.of(images, speech, size=size, mode=defaults.image_mode))
     if isinstance(reader, TableStream):
         raise InputError(
             f"data.path={path!r} can only be read in order; give records that can be read by number, such as a JSON lines file"
         )
+    num_codes = size[0] * size[1] // images.factor**2
+    style = len(speech.encode(defaults.style.thinking))
+    rooms = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
+
+    def reason(record: Record) -> str | None:
+        if record.task not in rooms:
+            return f"task {record.task} has no prompts in this run"
+        if not record.turns:
+            return "a text without a question"
+        given = lengths_of(record, speech, num_image_tokens=num_codes).given
+        return "the prompt and its room are longer than the context" if given + rooms[record.task] > context else None
+
+    usable = select(reader, reason)
+    tell_dropped(path, len(reader), usable.dropped, f"context {context}, rooms {max(rooms.values())} at most")
     found: dict[str, Prompts] = {}
     for plan in config.active:
-        room = (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + len(speech.encode(defaults.style.thinking))
-
-        def reason(record: Record, name: str = plan.name, room: int = room) -> str | None:
-            if record.task != name or not record.turns:
-                return "another task"
-            given = lengths_of(record, speech, num_image_tokens=num_codes).given
-            return "the prompt and its room are longer than the context" if given + room > context else None
-
-        chosen = select(reader, reason)
+        chosen = select(usable, lambda record, name=plan.name: None if record.task == name else "another task")  # type: ignore[misc]
         if not len(chosen):
             raise InputError(
                 f"data.path={path!r} holds no record of task {plan.name} that fits; see `mmada data check`, or set its prompts=0"

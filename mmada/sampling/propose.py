@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmada.diffusion.loss import widest
+
 __all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "propose"]
 
 
@@ -38,14 +40,15 @@ def inverse_cumulative(weight: Tensor, uniform: Tensor) -> Tensor:
     An index of weight 0 is never returned. Sums are float64: in float32 a running sum over 126,000 ids loses the small ones. The run
     of 128 ids in which it happens is found first, so that nothing but its own ids is summed up one by one.
     """
+    wide = widest(weight.device)
     padded = F.pad(weight, (0, -weight.shape[-1] % _RUN)).unflatten(-1, (-1, _RUN))  # (..., runs, 128)
-    total = padded.sum(-1, dtype=torch.float64).cumsum(-1)  # (..., runs)
-    target = uniform.double()[..., None] * total[..., -1:]
+    total = padded.sum(-1, dtype=wide).cumsum(-1)  # (..., runs)
+    target = uniform.to(wide)[..., None] * total[..., -1:]
     run = torch.searchsorted(total, target, right=True)  # (..., 1)
     before = F.pad(total, (1, 0)).gather(-1, run)
-    inner = padded.gather(-2, run[..., None].expand(*run.shape, _RUN))[..., 0, :].cumsum(-1, dtype=torch.float64)
+    inner = padded.gather(-2, run[..., None].expand(*run.shape, _RUN))[..., 0, :].cumsum(-1, dtype=wide)
     # Both sums are of the same numbers in another order: the rest may come out an ulp too large.
-    rest = torch.minimum(target - before, inner[..., -1:] * (1 - 1e-15))
+    rest = torch.minimum(target - before, inner[..., -1:] * (1 - 4 * torch.finfo(wide).eps))
     return (run * _RUN + torch.searchsorted(inner, rest, right=True))[..., 0]
 
 

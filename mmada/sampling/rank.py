@@ -43,7 +43,7 @@ class Ranking:
         generator = torch.Generator().manual_seed(len(self._positions))
         orders = [torch.randperm(len(self._positions), generator=generator) for _ in range(_NUM_SPLITS)]
         self._halves = [half.sort().values.to(self._tokens.device) for order in orders for half in order.chunk(2)]
-        self._total = torch.zeros(len(canvases), dtype=torch.float64, device=self._tokens.device)
+        self._total = torch.zeros(len(canvases), dtype=torch.float64)
 
     @property
     def done(self) -> bool:
@@ -57,7 +57,7 @@ class Ranking:
     def advance(self, logits: Tensor) -> None:
         """Take the logits (C, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
         logits = logits.float().index_fill(-1, self._never, -torch.inf)
-        self._total -= token_nll(logits, self._tokens.gather(1, self._hidden) - self._ids.start).double().sum(1)
+        self._total -= token_nll(logits, self._tokens.gather(1, self._hidden) - self._ids.start).cpu().double().sum(1)
         self.num_forwards += 1
 
     @property

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mmada.diffusion.loss import widest
+
 __all__ = ["SCORES", "Score", "gumbel", "margin", "negative_entropy", "probability", "random_order"]
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -19,10 +21,10 @@ Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
     """Probability of the proposed token: the published "low confidence remasking", which keeps the highest.
 
-    The sum is float64, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
+    The sum is float64 where there is that, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
     """
     weight = (logits - logits.amax(-1, keepdim=True)).exp()
-    return weight.gather(-1, proposal[..., None])[..., 0] / weight.sum(-1, dtype=torch.float64)
+    return weight.gather(-1, proposal[..., None])[..., 0] / weight.sum(-1, dtype=widest(weight.device))
 
 
 def margin(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:

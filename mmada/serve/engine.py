@@ -345,16 +345,17 @@ class Engine:
 
     def _evaluate(self, lives: Sequence[_Live]) -> list[Tensor | None]:
         """Logits for each; None for those that failed. If all together fail, each is tried alone, so that one cannot spoil the others."""
-        queries = [live.denoising.inputs() for live in lives if live.denoising is not None]
-        self.metrics.evaluated.inc(sum(stop - start for query in queries for start, stop in query.windows or query.spans))
         try:
+            queries = [live.denoising.inputs() for live in lives if live.denoising is not None]
+            self.metrics.evaluated.inc(sum(stop - start for query in queries for start, stop in query.windows or query.spans))
             return list(self._denoiser(queries))
         except Exception as error:  # whatever a device raises, out of memory above all
             if len(lives) == 1:
                 self._fail_on(lives[0], error)
                 return [None]
             _log.warning("a round of %d generations failed (%s: %s); trying each alone", len(lives), type(error).__name__, error)
-            return [answer for live in lives for answer in self._evaluate([live])]
+        # Behind the handler: the error holds what the failed pass had in memory.
+        return [answer for live in lives for answer in self._evaluate([live])]
 
     def _advance(self, live: _Live, logits: Tensor) -> None:
         job, denoising = live.job, live.denoising

@@ -10,7 +10,9 @@ import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from mmada.errors import ImageError
@@ -70,10 +72,20 @@ def _get(parts: SplitResult, host: str, address: tuple[str, int], *, max_bytes: 
         return seconds
 
     sock = socket.create_connection(address, timeout=left())
+
+    def hang_up() -> None:
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    # A time limit of a socket is for each piece that arrives, and a header may come a letter at a time.
+    alarm = threading.Timer(left(), hang_up)
+    alarm.daemon = True
+    alarm.start()
     connection = http.client.HTTPConnection(host, address[1])
     try:
         if parts.scheme == "https":
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+            sock.do_handshake()
         connection.sock = sock
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"Host": parts.netloc, "User-Agent": "mmada", "Accept": "image/*"})
@@ -88,7 +100,9 @@ def _get(parts: SplitResult, host: str, address: tuple[str, int], *, max_bytes: 
                 if len(body) > max_bytes:
                     raise ImageError(f"the image at {host} has more than {max_bytes} bytes; send a smaller one")
                 if not chunk:
+                    left()  # what was hung up on may look like an end
                     return bytes(body)
     finally:
+        alarm.cancel()
         connection.close()
         sock.close()

@@ -110,7 +110,7 @@ class Scheduler:
     @property
     def num_kept(self) -> int:
         """Tokens whose keys and values are kept now."""
-        return sum(ticket.num_kept for ticket in self._tickets.values() if ticket.begun)
+        return sum(ticket.num_kept for ticket in list(self._tickets.values()) if ticket.begun)  # asked for by another thread
 
     def submit(self, count: int, *, now: float, deadline: float, priority: int = 0) -> list[Ticket]:
         """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""

@@ -40,7 +40,7 @@ class Model:
     num_merges: int = 700
     """byte-pair merges of a new text tokenizer, learnt from the data; 0: bytes"""
     max_sequence_length: int = 512
-    """tokens"""
+    """context of a new model, in tokens; `start` has its own"""
     code_bits: bool = False
     """image codes share a map of their bits while they are trained (train/code_bits.py); look-up-free codes only"""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -104,6 +104,7 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
     saved = state.latest(out / "state")
     with settings_kept(optimizers):
         progress = state.restore(saved, accelerator, ema) if saved is not None else state.Progress()
+    accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
     log = Log(out, start=progress.step) if accelerator.is_main_process else None
     runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
     with signals_noted() as is_stopped, _denormals_flushed():

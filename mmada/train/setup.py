@@ -6,6 +6,7 @@ out/            config.yaml  metrics.jsonl  tensorboard/  samples/  state/  mode
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -43,7 +44,9 @@ from mmada.train.stages import Task as Topic
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
 
-__all__ = ["build_task", "export", "plain", "run"]
+__all__ = ["build_task", "export", "plain", "run", "tell_dropped"]
+
+_log = logging.getLogger("mmada.train")
 
 
 def run(config: TrainConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
@@ -93,8 +96,10 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     stage = replace(stage, block_length=stage.block_length or defaults.block_length)
     prompts = Prompts(model.config.layout, text, defaults.style)
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
-    make = partial(_records if config.data.name == "records" else _emoji, config, stage, images, prompts, defaults)
-    training, testing = make("train"), make("test")
+    make = _emoji
+    if config.data.name == "records":
+        make = partial(_records, context=model.config.max_sequence_length)
+    training, testing = (make(config, stage, images, prompts, defaults, split) for split in ("train", "test"))
     present = tuple(flow if flow.task in training else replace(flow, share=0.0) for flow in stage.flows)
     if not any(flow.share for flow in present):
         raise InputError(f"data.path={config.data.path!r} holds no record that fits a flow of stage {stage.name!r}; see `mmada data check`")
@@ -166,36 +171,49 @@ def _emoji(
 
 
 def _records(
-    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split
+    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split, *, context: int
 ) -> dict[Topic, Samples]:
-    """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is."""
+    """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is.
+
+    context  of the model, in tokens
+    """
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}
     size = (defaults.image_height, defaults.image_width)
     encode = ImageCodes(images, size=size, mode=defaults.image_mode, num_kept=config.data.num_kept_codes)
+    settings = Settings.of(images, prompts, size=size, mode=defaults.image_mode)
+    topics = _topics(stage)
     if path.endswith((".yaml", ".yml")):
         recipe, root = load_recipe(Path(path)), Path(config.data.root or Path(path).parent)
-        settings = Settings.of(images, prompts, size=size, mode=defaults.image_mode)
-        return {task: RecordSamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in _topics(stage)}
-    reader = open_source(Source(path=path))
+        return {task: RecordSamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in topics}
+    reader = open_source(Source(path=path), settings=settings)
     if isinstance(reader, TableStream):
         raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
     num_codes = size[0] * size[1] // images.factor**2
     room = stage.rooms[-1] if stage.text_length is None else None  # the published layouts cut instead
+
+    def reason(record: Record) -> str | None:
+        if record.task not in topics:
+            return f"no flow of stage {stage.name} learns task {record.task}"
+        lengths = lengths_of(record, prompts, num_image_tokens=num_codes)
+        return lengths.reason(room=room if record.turns else None, context=context)
+
+    usable = select(reader, reason)
+    tell_dropped(path, len(reader), usable.dropped, f"context {context}, room {room}")
     found: dict[Topic, Samples] = {}
-    for task in _topics(stage):
-
-        def reason(record: Record, task: str = task) -> str | None:
-            if record.task != task:
-                return "another task"
-            lengths = lengths_of(record, prompts, num_image_tokens=num_codes)
-            return lengths.reason(room=room if record.turns else None, context=config.model.max_sequence_length)
-
-        chosen = select(reader, reason)
+    for task in topics:
+        chosen = select(usable, lambda record, task=task: None if record.task == task else "another task")  # type: ignore[misc]
         if len(chosen):
             found[task] = RecordSamples(Epochs(chosen, seed=config.seed), encode)
     return found
+
+
+def tell_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
+    """Warn that records take no part, how many and why."""
+    if dropped and PartialState().is_main_process:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+        _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, reasons, limits)
 
 
 def _topics(stage: Stage) -> list[Topic]:

@@ -8,7 +8,7 @@
 # STAGE    words, base or mixcot
 # MINUTES  of training at most; setting up takes about half a minute more
 # STEPS    of the schedule, whose rates fall to 0. auto: as many as fit, by the speed of 120 steps; resume with the number that it says
-# TARGET   new directory for the checkpoint: bfloat16, in files of at most 15 MB
+# TARGET   directory for the checkpoint: bfloat16, in files of at most 15 MB; one that is there is replaced
 # START    a checkpoint to go on from; "" begins anew
 #
 # On one machine runs/gpu/* keeps the exact state, and the same command resumes from there. A checkpoint alone has no moments of the
@@ -20,6 +20,10 @@ stage=$1 minutes=$2 steps=$3 target=$4 start=$5
 shift 5
 from=()
 [ -z "$start" ] || from=("model.start=$start")
+if [ -e "$target" ] && [ ! -f "$target/config.json" ]; then
+  echo "TARGET $target is there and holds no checkpoint; name another" >&2
+  exit 2
+fi
 ulimit -n "$(ulimit -Hn)"
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True  # batches differ in size
 workers=$(($(nproc) > 3 ? $(nproc) - 1 : 1))
@@ -43,4 +47,7 @@ EOF
   echo "$steps steps"
 fi
 run "$@" "out=runs/gpu/$stage" "stage.steps=$steps" loop.save_every=400 "loop.max_minutes=$minutes"
-python3 -m mmada convert "runs/gpu/$stage/model" "$target" --dtype bfloat16 --max-shard-size 15MB
+rm -rf "$target.new"
+python3 -m mmada convert "runs/gpu/$stage/model" "$target.new" --dtype bfloat16 --max-shard-size 15MB
+rm -rf "$target"
+mv "$target.new" "$target"

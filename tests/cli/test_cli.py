@@ -100,7 +100,10 @@ def test_convert_and_info(mmada, tmp_path):
     assert status == 0
     assert facts["tensors"] == 21
     assert facts["vocabulary"]["image_offset"] == 268
-    assert "parameters      143,680" in mmada("info", "-m", "copy")[1]
+    told = mmada("info", "-m", "copy")[1]
+    assert "parameters      143,680" in told
+    assert {name: facts["defaults"][name] for name in ("sees_ahead", "image_height")} == {"sees_ahead": True, "image_height": 32}
+    assert "  sees_ahead                True" in told
     mmada("draw", *DEBUG, "x", "-o", "a.png")
     mmada("draw", "x", "-o", "b.png", "-m", "copy")
     assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
@@ -138,6 +141,9 @@ BAD = [
     (["fill", "-i", "ok.png"], "--prompt"),
     (["fill", "-i", "ok.png", "-p", "x"], "nothing is to be drawn"),
     (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
+    (["fill", "a [MASK]", "--steps", "3", "-g", "2"], "a text with holes makes no use of --steps, --guidance-scale"),
+    (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
+    (["eval", "judge", "--kinds", "count"], "mmada eval judge makes no use of --kinds"),
     (["info", "-m", "text.png"], "is a file"),
     (["sing"], "No such command"),
 ]

@@ -121,6 +121,7 @@ def test_the_gain_of_several_seeds():
     assert gains({"runs": [one(0, 60) | {"diversity": {"before": ways(5.0), "after": ways(4.0)}}]}).splitlines()[-1] == (
         "| different scenes in 8 drawings of a prompt | 5.0 (n 24) | 4.0 | -1.0 |"
     )
+    assert gains({"mode": "direct", "runs": [one(0, 60)]}).startswith("| task, held-out, without thinking | before |")
     assert gains({"runs": [one(0, 60)]}).splitlines()[-1].endswith("| 60.0 | +10.0 |")
     with pytest.raises(InputError, match="no judged examples"):
         gains({"suite": "rl", "runs": [{}]})

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 
 from mmada.canvas import Canvas, Field
 from mmada.model import TransformerDenoiser
@@ -25,14 +26,14 @@ RECIPES = {
 class Recorder:
     """Replays by computing again: from the tensors that it was given, or it is wrong."""
 
-    def __init__(self, *, fails=False):
-        self.num_recordings, self.fails = 0, fails
+    def __init__(self, *, error=None):
+        self.num_recordings, self.error = 0, error
 
-    def __call__(self, compute, pool):
-        if self.fails:
-            raise RuntimeError("operation not permitted when stream is capturing")
+    def __call__(self, compute):
+        if self.error is not None:
+            raise self.error
         self.num_recordings += 1
-        return compute, pool
+        return compute
 
 
 def canvas(num_given, num_open=16, ids=TEXT):
@@ -125,10 +126,34 @@ def test_few_recordings_are_kept_and_long_passes_have_none(model):
 
 
 def test_what_cannot_be_recorded_runs_as_ever(model):
-    layers = graphs_of(model, Recorder(fails=True))
+    layers = graphs_of(model, Recorder(error=RuntimeError("operation not permitted when stream is capturing")))
     with pytest.warns(RuntimeWarning, match="not recorded as CUDA graphs, and take longer: operation not permitted"):
         found = run(model, layers, answers(RECIPES["no cache"], (9,)))
     assert found == run(model, None, answers(RECIPES["no cache"], (9,)))
+
+
+def test_without_memory_for_a_recording_the_others_are_given_up_and_later_ones_tried(model):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder)
+    run(model, layers, answers(RECIPES["no cache"], (9,)))
+    recorder.error = torch.OutOfMemoryError("CUDA out of memory")
+    assert run(model, layers, answers(RECIPES["no cache"], (7,))) == run(model, None, answers(RECIPES["no cache"], (7,)))
+    assert not layers._graphs
+    recorder.error = None
+    run(model, layers, answers(RECIPES["no cache"], (7,)))
+    assert recorder.num_recordings == 2
+
+
+def test_adapters_that_can_be_turned_off_and_autocast_are_not_recorded(model):
+    recorder = Recorder()
+    layers = graphs_of(model, recorder, after=0)
+    with torch.autocast("cpu", torch.bfloat16):
+        run(model, layers, answers(RECIPES["no cache"], (9,)))
+    adapted = copy.deepcopy(model)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), adapted)
+    layers = graphs_of(adapted, recorder, after=0)
+    run(adapted, layers, answers(RECIPES["no cache"], (9,)))
+    assert recorder.num_recordings == 0
 
 
 def test_elsewhere_nothing_is_recorded(model):

@@ -125,7 +125,7 @@ def test_adapters_of_a_bfloat16_model_are_float32(tmp_path):
     assert (tmp_path / "run" / "model" / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_records_are_prompts(tmp_path):
+def test_records_are_prompts(tmp_path, caplog):
     file = tmp_path / "prompts.jsonl"
     line = '{"task": "text", "messages": [{"role": "user", "content": "%s"}], "answer": {"text": "1"}}\n'
     file.write_text(line % "one?" + line % ("long " * 3000))
@@ -133,3 +133,5 @@ def test_records_are_prompts(tmp_path):
     task = build_task(load(write(tmp_path, DEBUG), settings))
     assert {p.text for p in task.sources["text"].take(range(6))} == {"one?"}  # the other does not fit the context
     assert task.held_out == {}
+    (told,) = caplog.messages
+    assert "1 of 2 records are left out (the prompt and its room are longer than the context 1" in told

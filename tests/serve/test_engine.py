@@ -13,7 +13,7 @@ import torch
 from mmada.errors import InputError
 from mmada.prompt import Hole
 from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
-from mmada.sampling import fast_text, named_cache
+from mmada.sampling import Denoising, fast_text, named_cache
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Begun, Draft, Drawn, Engine, EngineError, ExpiredError, Failed, Order, Preview, Words, Written
 from mmada.serve.scheduler import BusyError, ClosedError
@@ -234,6 +234,25 @@ def test_a_failure_of_the_model_hits_only_who_caused_it(debug, mixture, caplog):
     assert "out of memory" in caplog.text
     assert same(good, alone(debug, mixture[0]))
     assert same(fill, alone(debug, mixture[10]))
+    assert served.engine.healthy
+    served.engine.stop()
+
+
+def test_a_failure_before_the_model_hits_only_who_caused_it(debug, mixture, monkeypatch):
+    inputs = Denoising.inputs
+
+    def failing(self):
+        if self.canvases[0].tokens.shape[0] > 60:
+            raise RuntimeError("out of memory")
+        return inputs(self)
+
+    monkeypatch.setattr(Denoising, "inputs", failing)
+    served = Followed(debug, ServeConfig())
+    served.engine.start()
+    served.submit(Order(request=mixture[0]), Order(request=ChatRequest("y" * 60)))
+    good, bad = served.wait(0, 1)
+    assert isinstance(bad.error, EngineError)
+    assert same(good, alone(debug, mixture[0]))
     assert served.engine.healthy
     served.engine.stop()
 

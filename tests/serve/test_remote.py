@@ -80,6 +80,12 @@ class _Site(BaseHTTPRequestHandler):
             self.send_header("Location", "http://127.0.0.1/secret")
             self.end_headers()
             return
+        if self.path == "/drip":
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for letter in b"HTTP/1.0 200 OK\r\n" + b"X-Long: " + b"x" * 80:
+                    self.wfile.write(bytes([letter]))
+                    time.sleep(0.05)
+            return
         self.send_response(200)
         self.end_headers()
         if self.path == "/slow":
@@ -116,6 +122,10 @@ def test_limits_of_what_is_fetched(site):
         fetch(f"{site}/moved", max_bytes=100)
     with pytest.raises(ImageError, match="TimeoutError"):
         fetch(f"{site}/slow", max_bytes=100, timeout=0.2)
+    begin = time.monotonic()
+    with pytest.raises(ImageError, match="cannot be fetched"):
+        fetch(f"{site}/drip", max_bytes=100, timeout=0.2)  # of a header, which comes a letter at a time
+    assert time.monotonic() - begin < 2
 
 
 def test_a_name_with_one_private_address_is_refused(monkeypatch):

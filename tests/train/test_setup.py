@@ -10,6 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from mmada.cli.train import train
+from mmada.data import JsonlReader
+from mmada.data.shards import write_shards
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.train.config import load
@@ -139,6 +141,40 @@ def test_own_records_finetune_a_model(finished, tmp_path):
     (batch,) = build_task(settings).batches(0, rank=0, world=1, accumulate=1)
     assert batch.flows == ("text",)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_records_that_take_no_part_are_counted_by_reason(finished, tmp_path, caplog):
+    def line(task, question, answer):
+        return json.dumps({"task": task, "messages": [{"role": "user", "content": question}], "answer": {"text": answer}}) + "\n"
+
+    path = tmp_path / "own.jsonl"
+    path.write_text(line("text", "one?", "1") + line("text", "long " * 3000, "2") + line("text", "two?", "long " * 300) + "{\n")
+    data = {"name": "records", "path": str(path)}
+    model = {"start": str(finished / "model"), "max_sequence_length": 8}  # of a new model: the start has its own context
+    job = build_task(config(tmp_path, model=model, data=data, stage="finetune", debug=False))
+    assert list(job.plan.sources) == ["text"]
+    (told,) = caplog.messages
+    assert told.startswith(f"data '{path}': 3 of 4 records are left out (")
+    for reason in ("not a record (json) 1", "the row is longer than the context 1", "the text to learn is longer than its room 1"):
+        assert reason in told
+    assert told.endswith("; context 2048, room 256)")
+
+
+def test_shards_that_were_made_for_another_model_are_refused(finished, tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"task": "text", "messages": [{"role": "user", "content": "Hi"}], "answer": {"text": "Ho"}}\n')
+    other = MMaDA.debug()
+    records = JsonlReader(tmp_path / "own.jsonl")
+    write_shards(records, tmp_path / "codes", image_tokenizer=other.image_tokenizer, prompts=other.prompts, size=(64, 64))
+    with pytest.raises(InputError, match="does not fit this model: image_tokenizer is"):
+        build_task(
+            config(
+                tmp_path,
+                model={"start": str(finished / "model")},
+                data={"name": "records", "path": str(tmp_path / "codes")},
+                stage="finetune",
+                debug=False,
+            )
+        )
 
 
 def test_records_of_no_task_of_the_stage_are_an_error(tmp_path, finished):

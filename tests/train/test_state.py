@@ -53,6 +53,16 @@ def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
     same_state(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_may_go_on_with_other_micro_batches(tmp_path):
+    stage = tiny.stage()
+    whole, _ = tiny.fit(stage, tmp_path / "whole")
+    stopped_at_seven(stage, tmp_path / "parts")
+    resumed, outcome = tiny.fit(stage, tmp_path / "parts", settings=replace(tiny.QUIET, accumulate=2))
+    assert outcome.step == 12
+    for key, tensor in tiny.weights(whole).items():
+        torch.testing.assert_close(tiny.weights(resumed)[key], tensor, rtol=1e-4, atol=1e-6, msg=key)
+
+
 def stopped_at_seven(stage, out):
     """A run of twelve steps that is told to stop after seven."""
 

@@ -187,7 +187,8 @@ def gains(results: Mapping[str, Any]) -> str:
     _check_judged(results)
     runs = results["runs"]
     seeds = ", ".join(f"after, seed {run['settings']['seed']}" for run in runs).replace(", after", " | after")
-    lines = [f"| task, held-out, with thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
+    how = "without" if results.get("mode") == "direct" else "with"
+    lines = [f"| task, held-out, {how} thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
     for task in runs[0]["judged"]:
         before = runs[0]["judged"][task]["before"]
         after = [run["judged"][task]["after"]["value"] for run in runs]
