@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,32 +14,92 @@ from mmada.cli import options
 
 __all__ = ["convert"]
 
+_GROWN = ("source", "target", "dtype", "add_image_codes")
+
 
 def convert(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(help="Checkpoint directory, hub name, or a built-in name.")],
     target: Annotated[Path, typer.Argument(help="Directory to write; must not exist, or be empty.")],
     image_tokenizer: options.ImageTokenizerName = None,
     dtype: options.Dtype = "auto",
     max_shard_size: Annotated[str, typer.Option(help="Largest file, such as 5GB or 500MB.")] = "5GB",
+    add_image_codes: Annotated[
+        bool,
+        typer.Option(
+            "--add-image-codes", help="Give a text model (LLaDA-8B) the published rows for image codes: what pretraining starts from."
+        ),
+    ] = False,
 ) -> None:
     """Write a checkpoint as one self-contained directory. Tensor names stay the published ones, so it can go back.
 
     mmada convert Gen-Verse/MMaDA-8B-MixCoT ./mixcot --dtype bfloat16
-    """
-    import tempfile
 
+    mmada convert GSAI-ML/LLaDA-8B-Instruct ./start --add-image-codes
+    """
     from mmada.cli.session import load, remarks
     from mmada.errors import InputError
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"target={str(target)!r} exists and is not empty; give a new directory")
-    pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype)
+    if add_image_codes:
+        options.refuse_others(context, _GROWN, "--add-image-codes")
+        with _moved_at_the_end(target) as written:
+            _grow(source, written, dtype)
+    else:
+        pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype)
+        with _moved_at_the_end(target) as written:
+            pipeline.save_pretrained(written, max_shard_size=max_shard_size)
+    remarks.print(f"wrote {target}")
+
+
+@contextmanager
+def _moved_at_the_end(target: Path) -> Iterator[Path]:
+    """A directory beside the target that is moved there: the target is never half a checkpoint."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside the target and moved at the end: the target is never half a checkpoint.
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         written = Path(scratch) / "checkpoint"
-        pipeline.save_pretrained(written, max_shard_size=max_shard_size)
+        yield written
         if target.exists():
             target.rmdir()
         written.rename(target)
-    remarks.print(f"wrote {target}")
+
+
+def _grow(source: str, target: Path, dtype: str) -> None:
+    """A text model with rows for image codes, in the published layout. Raises the package's errors."""
+    import torch
+
+    from mmada import checkpoint, tokenizer
+    from mmada.errors import InputError
+    from mmada.model import MMaDAConfig, MMadaModelLM
+    from mmada.request import Defaults
+    from mmada.vocab import PUBLISHED
+
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
+    directory, layout = checkpoint.find(source), PUBLISHED
+    values = checkpoint.read_config(directory)
+    rows = values.get("embedding_size") or values.get("vocab_size")
+    if not isinstance(rows, int) or not layout.image_offset <= rows < layout.vocab_size:
+        raise InputError(
+            f"source={source!r} has {rows} rows in its vocabulary; --add-image-codes is for a text model with {layout.image_offset} or some more, "
+            f"such as LLaDA-8B-Instruct, and makes it {layout.vocab_size}"
+        )
+    text = tokenizer.load(directory, layout)
+    own = {name: value for name, value in values.items() if name in MMaDAConfig.__annotations__}
+    own |= {"vocab_size": layout.vocab_size, "embedding_size": layout.vocab_size, "codebook_size": layout.codebook_size}
+    config = MMaDAConfig(**own, architectures=[MMadaModelLM.__name__], dtype=values.get("torch_dtype") or values.get("dtype"))
+    checkpoint.grow(
+        directory,
+        target,
+        ["model.transformer.wte.weight", "model.transformer.ff_out.weight"],
+        rows=layout.vocab_size,
+        kept=layout.image_offset,
+        dtype=None if dtype == "auto" else getattr(torch, dtype),
+    )
+    if dtype != "auto":
+        config.dtype = getattr(torch, dtype)
+    config.save_pretrained(target)
+    text.save_pretrained(target)
+    Defaults().save(target)
+    checkpoint.check(target, MMadaModelLM.shapes(config))

@@ -187,7 +187,8 @@ class ImageReplies:
 
     def _item(self, result: Drawn, *, with_image: bool = True) -> ImageItem:
         drawing = result.drawing
-        item = ImageItem(revised_prompt=drawing.prompt if drawing.thinking is not None else self.prompt, thinking=drawing.thinking)
+        revised = drawing.prompt if drawing.thinking is not None else self.prompt
+        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed)
         if with_image and self.body.response_format == "url":
             item.url = f"data:image/{self._format};base64,{self._encoded(drawing.image)}"
         elif with_image:

@@ -376,6 +376,7 @@ class ImageItem(_Reply):
     url: str | None = None
     revised_prompt: str | None = None
     thinking: str | None = None
+    seed: int | None = None
 
 
 class InputDetails(_Reply):

@@ -9,13 +9,21 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from mmada.cli import main
 from mmada.cli.terminal import Terminal
 from mmada.errors import InputError
+from mmada.model import MMaDAConfig, MMadaModelLM
 from mmada.pipeline import MMaDA
+from mmada.request import Defaults
+from mmada.vocab import PUBLISHED, SPECIAL_STRINGS
 
 DEBUG = ("-m", "debug")
 
@@ -115,6 +123,52 @@ def test_convert_and_info(mmada, tmp_path):
     for verb in (["draw", "x"], ["chat", "x"], ["info"]):
         status, _, err = mmada(*verb, "-m", "copy")
         assert (status, "only in part" in err) == (2, True)
+
+
+def text_model(directory):
+    """A checkpoint as LLaDA-8B-Instruct's, but narrow: 126,464 rows, of which 126,349 have an entry in the tokenizer, in two files."""
+    directory.mkdir()
+    names = [f"t{i}" for i in range(PUBLISHED.image_offset)]
+    for name, number in PUBLISHED.special_ids.items():
+        names[number] = SPECIAL_STRINGS[name]
+    core = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="t0"))
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token=SPECIAL_STRINGS["eos"]).save_pretrained(directory)
+    sizes = {"d_model": 4, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1, "mlp_hidden_size": 8}
+    config = {**sizes, "model_type": "llada", "auto_map": {"AutoModel": "x.X"}, "embedding_size": 126464, "vocab_size": 126464}
+    (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
+    shapes = MMadaModelLM.shapes(MMaDAConfig(**sizes))
+    weights = {name: torch.randn(min(shape[0], 126464), *shape[1:]).bfloat16() for name, shape in shapes.items()}
+    files = {"model-00001-of-00002.safetensors": list(weights)[:1], "model-00002-of-00002.safetensors": list(weights)[1:]}
+    for file, inside in files.items():
+        save_file({name: weights[name] for name in inside}, directory / file)
+    index = {"metadata": {}, "weight_map": {name: file for file, inside in files.items() for name in inside}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return weights
+
+
+def test_a_text_model_gets_rows_for_image_codes(mmada, tmp_path):
+    weights = text_model(tmp_path / "llada")
+    status, _, err = mmada("convert", "llada", "start", "--add-image-codes")
+    assert (status, "wrote start" in err) == (0, True), err
+    model = MMaDA.from_pretrained("start", image_tokenizer="none")
+    assert model.layout == PUBLISHED
+    assert model.defaults == Defaults()
+    found = model.model.state_dict()
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    for name, tensor in weights.items():
+        kept = PUBLISHED.image_offset if len(tensor) == 126464 else len(tensor)
+        assert torch.equal(found[name][:kept], tensor[:kept]), name
+    new = found["model.transformer.wte.weight"][PUBLISHED.image_offset :].float()
+    assert len(new) == 134656 - 126349
+    assert len(new.unique(dim=0)) > 8000
+    torch.testing.assert_close(new.std(0), weights["model.transformer.wte.weight"].float().std(0), rtol=0.05, atol=0)
+    assert mmada("convert", "llada", "wide", "--add-image-codes", "--dtype", "float32")[0] == 0
+    assert json.loads((tmp_path / "wide" / "config.json").read_text())["dtype"] == "float32"
+    status, _, err = mmada("convert", "start", "twice", "--add-image-codes")
+    assert (status, "has 134656 rows in its vocabulary" in err) == (2, True)
+    status, _, err = mmada("convert", "llada", "x", "--add-image-codes", "--max-shard-size", "1GB")
+    assert (status, "makes no use of --max-shard-size" in err) == (2, True)
+    assert not (tmp_path / "twice").exists()
 
 
 BAD = [

@@ -246,6 +246,13 @@ def test_edits(client, server, debug, picture, mask):
         assert json.load(answer)["data"][0]["b64_json"] == reply.data[0].b64_json
 
 
+def test_the_seed_of_the_best_of_several_draws_it_again(client):
+    told = client.images.generate(prompt="a cat", extra_body={"seed": 2, "steps": 4, "best_of": 3, "thinking": False})
+    again = client.images.generate(prompt="a cat", extra_body={"seed": told.data[0].seed, "steps": 4, "thinking": False})
+    assert again.data[0].b64_json == told.data[0].b64_json
+    assert (told.seed, again.seed) == (2, told.data[0].seed)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_variations(client, picture):
     file = ("a.png", png(picture))
