@@ -78,7 +78,7 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
     def __call__(
         self,
         text: str | Sequence[Message | Mapping[str, str]],
-        images: Sequence[ImageSource] = (),
+        images: ImageSource | Sequence[ImageSource] | None = None,
         *,
         image_codes: Sequence[Tensor] = (),
         num_new: int = 1,
@@ -88,9 +88,10 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         """One prompt with num_new open positions behind it.
 
         Returns input_ids (1, L), attention_mask (1, L) bool, and pixel_values for images.
-        Raises InputError if both images and codes are given.
+        images may be a single one. Raises InputError if both images and codes are given.
         """
-        if len(images) and len(image_codes):
+        images = [images] if isinstance(images, (str, bytes, Path, Image.Image)) else list(images or ())
+        if images and len(image_codes):
             raise InputError(f"{len(images)} images and {len(image_codes)} image_codes; give one or the other")
         prompts = self.prompts
         room = [torch.zeros(self.image_processor.num_image_tokens, dtype=torch.long) for _ in images]
@@ -99,7 +100,7 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         if room:
             tokens = torch.where(tokens == prompts.layout.image_offset, prompts.layout.pad_id, tokens)
         data: dict[str, Any] = {"input_ids": tokens[None], "attention_mask": canvas.attend[None]}
-        if len(images):
+        if images:
             data |= self.image_processor(images)
         return BatchFeature(data, tensor_type=return_tensors)
 

@@ -37,11 +37,16 @@ def chat(
 
     if message is not None and not message.strip():
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
+    if message is None and trace is not None:
+        raise InputError("--trace shows how one answer appeared; give a message, too")
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
     if message is None:
         from mmada.cli.terminal import Terminal
 
-        Terminal(pipeline, think=think, seed=seed, max_new_tokens=max_new_tokens).run(sys.stdin)
+        terminal = Terminal(pipeline, think=think, seed=seed, max_new_tokens=max_new_tokens)
+        terminal.run(sys.stdin)
+        if terminal.num_failed and not terminal.is_shown:  # whoever reads the answers has not seen it
+            raise typer.Exit(2)
         return
     with watched("answering", trace) as on_step:
         answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=max_new_tokens, on_step=on_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,12 @@ def convert(
 
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"target={str(target)!r} exists and is not empty; give a new directory")
+    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]I?B", max_shard_size.upper()):
+        raise InputError(f"max_shard_size={max_shard_size!r} must be a number with its unit, such as 5GB or 500MB")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"target={str(target)!r} cannot be written ({error.strerror}); give another directory") from error
     if add_image_codes:
         options.refuse_others(context, _GROWN, "--add-image-codes")
         with _moved_at_the_end(target) as written:
@@ -56,7 +63,6 @@ def convert(
 @contextmanager
 def _moved_at_the_end(target: Path) -> Iterator[Path]:
     """A directory beside the target that is moved there: the target is never half a checkpoint."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         written = Path(scratch) / "checkpoint"
         yield written

@@ -34,7 +34,7 @@ def draw(
 
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
-    from mmada.cli.session import check_output, load, remarks, save, watched
+    from mmada.cli.session import check_output, load, printable, remarks, save, watched
     from mmada.request import Drawing, DrawRequest
 
     check_output(output)
@@ -60,5 +60,5 @@ def draw(
         if best_of > 1:
             remarks.print(f"the best of {best_of} has seed {drawing.seed}", style="dim")
         if drawing.thinking:
-            remarks.print(drawing.thinking, style="dim", markup=False)
+            remarks.print(printable(drawing.thinking), style="dim", markup=False)
         save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))

@@ -68,6 +68,10 @@ def evaluate(
     from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
     from mmada.eval.emoji.judge import the_judge
 
+    if out is not None:
+        report.check_output(out)
+    if sheets is not None:
+        report.check_output(sheets / "sheet.png", "sheets")
     if suite in _USED:
         options.refuse_others(context, _USED[suite], f"mmada eval {suite.value}")
     if suite is Suite.speed:
@@ -120,7 +124,6 @@ def evaluate(
         report.save(out, {**about, "model": model, **measured})
         remarks.print(f"wrote {out}")
     if sheets is not None:
-        sheets.mkdir(parents=True, exist_ok=True)
         for outcome in outcomes:
             if outcome.kind.startswith(("draw_", "reason_")):
                 save(contact_sheet(outcome.samples), sheets / f"{outcome.kind}-{outcome.mode}.png")

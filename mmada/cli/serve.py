@@ -79,7 +79,7 @@ def serve(
 
 def default_name(model: str) -> str:
     """The id of a model for clients: the last part of its name or directory."""
-    return Path(model).name
+    return Path(model).resolve().name if Path(model).is_dir() else Path(model).name
 
 
 def start(

@@ -99,7 +99,7 @@ def check_output(path: Path) -> None:
 
     from mmada.errors import InputError
 
-    if path.suffix.lower() not in Image.registered_extensions():
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise InputError(f"output={str(path)!r} ends in {path.suffix!r}, which is no picture format; end it in .png or .jpg")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def save(image: Image.Image, path: Path) -> None:
 
     try:
         image.save(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"output={str(path)!r} cannot be written ({error}); give another path") from error
     remarks.print(f"wrote {path} ({image.width}x{image.height})")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from mmada.cli.session import printable, report, save
 from mmada.errors import InputError, MMaDAError, suggest
 from mmada.prompt import Message, split_thinking
 
@@ -35,9 +37,12 @@ class Terminal:
     def __init__(self, pipeline: MMaDA, *, think: bool, seed: int, max_new_tokens: int | None, console: Console | None = None) -> None:
         self.pipeline, self.think, self.seed, self.max_new_tokens = pipeline, think, seed, max_new_tokens
         self.console = console or Console(highlight=False)
+        self.is_shown = self.console.is_terminal
+        """whether somebody looks; lines from a pipe get nothing but answers"""
         self.messages: list[Message] = []
         self.images: list[ImageSource] = []
-        self.num_drawn = 0
+        self.num_failed = 0
+        """lines that were answered with an error"""
         self._commands: dict[str, Callable[[str], None]] = {
             "help": lambda _: self.console.print(HELP),
             "image": self._image,
@@ -49,19 +54,39 @@ class Terminal:
 
     def run(self, stream: TextIO) -> None:
         """Until /quit or the end of the stream. An error is said, and the conversation goes on."""
-        self.console.print("[dim]/help for commands, /quit to leave[/dim]")
+        self._remark("/help for commands, /quit to leave")
         while True:
             try:
-                self.console.print("[bold]you>[/bold] ", end="")
-                line = stream.readline()
+                if self.is_shown:
+                    self.console.print("[bold]you>[/bold] ", end="")
+                line = self._line(stream)
                 if not line or line.strip() == "/quit":
-                    self.console.print()
+                    if self.is_shown:
+                        self.console.print()
                     return
                 self.take(line.strip())
             except KeyboardInterrupt:
-                self.console.print("[dim]stopped; /quit to leave[/dim]")
+                self._remark("stopped; /quit to leave")
             except MMaDAError as error:
-                self.console.print(Text(str(error), style="red"))
+                self.num_failed += 1
+                if self.is_shown:
+                    self.console.print(Text(str(error), style="red"))
+                else:
+                    report(error)
+
+    @staticmethod
+    def _line(stream: TextIO) -> str:
+        try:
+            return stream.readline()
+        except UnicodeDecodeError as error:
+            raise InputError(f"the line is no UTF-8 ({error.reason}); save the text as UTF-8") from error
+
+    def _remark(self, text: str) -> None:
+        if self.is_shown:
+            self.console.print(Text(text, style="dim"))
+
+    def _say(self, text: str, style: str = "") -> None:
+        self.console.print(Text(printable(text), style=style), soft_wrap=not self.is_shown)
 
     def take(self, line: str) -> None:
         """One line of the user. Raises the package's errors."""
@@ -84,36 +109,40 @@ class Terminal:
                 max_new_tokens=self.max_new_tokens,
                 on_step=lambda progress: live.update(self._look(progress)),
             )
-        if answer.thinking:
-            self.console.print(Text(answer.thinking, style="dim"))
-        self.console.print(Text(answer.text))
+        if answer.thinking and self.is_shown:
+            self._say(answer.thinking, "dim")
+        self._say(answer.text)
         self.messages = [*turns, Message("assistant", answer.text)]
 
     def _look(self, progress: Progress) -> Text:
         """What is final so far, thinking dim, then a bar of how much is left."""
-        thought = split_thinking(progress.text())
+        thought = split_thinking(printable(progress.text()))
         share = Text(f" {progress.fraction:.0%}", style="cyan dim")
         return Text.assemble((f"{thought.thinking or ''}\n" if thought.thinking else "", "dim"), thought.answer, share)
 
     def _image(self, rest: str) -> None:
         from mmada.image import load_image
 
-        paths = shlex.split(rest)
-        if len(paths) != 1:
-            raise InputError(f"/image takes one file, got {len(paths)}; try /image photo.png")
-        picture = load_image(Path(paths[0]).expanduser())
+        path = Path(rest)
+        if not path.is_file():  # perhaps quoted, as a terminal writes a file that is dropped on it
+            try:
+                paths = shlex.split(rest)
+            except ValueError as error:
+                raise InputError(f"/image {rest} cannot be read ({error}); write the file's name without quotes") from error
+            if len(paths) != 1:
+                raise InputError(f"/image takes one file, got {len(paths)}; try /image photo.png")
+            path = Path(paths[0])
+        picture = load_image(path)
         self.images, self.messages = [picture], []
-        self.console.print(f"[dim]looking at {paths[0]} ({picture.width}x{picture.height})[/dim]")
+        self._remark(f"looking at {path} ({picture.width}x{picture.height})")
 
     def _draw(self, rest: str) -> None:
-        from mmada.cli.session import save
-
         with self.console.status("drawing"):
             drawing = self.pipeline.draw(rest, think=self.think or None, seed=self.seed)
-        if drawing.thinking:
-            self.console.print(Text(drawing.thinking, style="dim"))
-        self.num_drawn += 1
-        save(drawing.image, Path(f"drawing-{self.num_drawn}.png"))
+        if drawing.thinking and self.is_shown:
+            self._say(drawing.thinking, "dim")
+        names = (Path(f"drawing-{number}.png") for number in count(1))
+        save(drawing.image, next(path for path in names if not path.exists()))
 
     def _think(self, rest: str) -> None:
         if rest not in ("on", "off"):
@@ -127,4 +156,4 @@ class Terminal:
 
     def _reset(self, rest: str) -> None:
         self.messages, self.images = [], []
-        self.console.print("[dim]forgotten[/dim]")
+        self._remark("forgotten")

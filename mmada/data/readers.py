@@ -354,7 +354,8 @@ class _Members:
     members: Mapping[str, bytes]
 
     def find(self, name: str) -> bytes:
-        extension = name.removeprefix(f"{self.key}.")
+        stem = self.key.rpartition("/")[2]
+        extension = name.rpartition("/")[2].removeprefix(f"{stem}.").lower()
         if extension not in self.members:
             raise InputError(f"is no member of the sample {self.key!r}, which has {', '.join(sorted(self.members)) or 'none'}")
         return self.members[extension]

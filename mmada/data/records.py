@@ -73,6 +73,11 @@ class Picture:
     name: str
     source: Path | bytes | tuple[int, ...] = field(repr=False)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether its file is not there."""
+        return isinstance(self.source, Path) and not self.source.is_file()
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:

@@ -15,14 +15,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -110,14 +110,25 @@ class ImageCodes:
 
     def __init__(self, image_tokenizer: ImageTokenizer, *, size: tuple[int, int], mode: FitMode = "crop", num_kept: int = 1024) -> None:
         self.image_tokenizer, self.size, self.mode = image_tokenizer, size, mode
-        self._encode = lru_cache(maxsize=num_kept)(self._encoded)
+        self.num_kept = num_kept
+        self._kept: OrderedDict[object, Tensor] = OrderedDict()
+        """by what tells pictures apart, which of bytes is a hash: the files themselves may be large"""
+        self._lock = Lock()
 
     def __call__(self, picture: Picture) -> Tensor:
-        return torch.tensor(picture.source) if isinstance(picture.source, tuple) else self._encode(picture)
-
-    def _encoded(self, picture: Picture) -> Tensor:
-        assert not isinstance(picture.source, tuple)
-        return self.image_tokenizer.encode_images([picture.source], size=self.size, mode=self.mode).flatten().cpu()
+        if isinstance(picture.source, tuple):
+            return torch.tensor(picture.source)
+        key = _identity(picture)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        codes = self.image_tokenizer.encode_images([picture.source], size=self.size, mode=self.mode).flatten().cpu()
+        with self._lock:
+            self._kept[key] = codes
+            while len(self._kept) > self.num_kept:
+                self._kept.popitem(last=False)
+        return codes
 
 
 # The manifest.
@@ -365,7 +376,7 @@ class _Draft:
                 continue
             for picture in record.pictures:
                 rows.setdefault(_identity(picture), len(rows))
-            line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[_identity(picture)]}"), ensure_ascii=False).encode() + b"\n"
+            line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[_identity(picture)]}")).encode() + b"\n"
             lengths = lengths_of(record, self.prompts, num_image_tokens=self.settings.num_image_tokens)
             index.append((start, lengths.given, lengths.text, lengths.image))
             lines.append(line)
@@ -379,7 +390,7 @@ class _Draft:
             f"{name}.index.npy": _npy(np.array(index, np.int64).reshape(-1, 4)),
         }
         if self.dropped:
-            said = (json.dumps({"reason": reason, **line}, ensure_ascii=False) for reason, line in self.dropped)
+            said = (json.dumps({"reason": reason, **line}) for reason, line in self.dropped)
             contents[f"{name}.dropped.jsonl"] = ("\n".join(said) + "\n").encode()
         return Shard(
             name=name,

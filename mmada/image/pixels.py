@@ -115,7 +115,7 @@ def check_pixels(pixels: Tensor) -> None:
 def _read(path: Path) -> bytes:
     try:
         return path.expanduser().read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: ~ of an unknown user
         raise ImageError(f"image={str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from error
 
 

@@ -7,6 +7,7 @@ A rollout depends on the weights, its prompt and its seed alone: it is the same 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -107,6 +108,9 @@ def _job(prompt: Prompt, decoding: Decoding, planner: Planner) -> Job:
         return planner.job(
             replace(request, recipe=decoding.text(planner), max_new_tokens=decoding.max_new_tokens or request.max_new_tokens)
         )
+    if decoding.max_new_tokens:  # of the thoughts before a drawing, whose room is the checkpoint's otherwise
+        planner = copy.copy(planner)
+        planner.defaults = replace(planner.defaults, max_thinking_tokens=decoding.max_new_tokens)
     job = planner.job(replace(request, recipe=decoding.image(planner)))
     if job.thinks:
         job.recipe = decoding.text(planner)
@@ -168,5 +172,6 @@ def _sample(prompt: Prompt, job: Job, parts: Sequence[Part], planner: Planner) -
         answer=thought.answer,
         image=result.image if isinstance(result, Drawing) else None,
         num_tokens=num_tokens,
+        room=0 if written.is_image else len(written.field.positions),
         has_ended=has_ended,
     )

@@ -78,9 +78,6 @@ def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifi
     images = networks.image_tokenizer(base, start)
     tokens = networks.text_tokenizer(base, start)
     model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
-    for parameter in model.parameters():
-        if config.lora.rank and parameter.requires_grad:
-            parameter.data = parameter.data.float()  # in bfloat16 an adapter would lose small updates
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
     speech = Speech(model.config.layout, tokens, defaults.style)
     planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
@@ -126,10 +123,9 @@ def _reward(name: str, plan: TaskPlan, config: RLConfig, planner: Planner, verif
     if ":" in name:
         return _own(name)
     scorers, device = config.scorers, str(PartialState().device)
-    room = plan.decoding.max_new_tokens or planner.defaults.max_thinking_tokens
     makers: Mapping[str, Callable[[], Reward]] = {
         "format": lambda: text.think_format,
-        "brevity": lambda: partial(text.brevity, room=room),
+        "brevity": lambda: text.brevity,
         "exact": lambda: text.exact,
         "math": lambda: text.math_verified,
         "correct": lambda: emoji.correct,
@@ -185,8 +181,13 @@ def _prompts(
             return f"task {record.task} has no prompts in this run"
         if not record.turns:
             return "a text without a question"
-        given = lengths_of(record, speech, num_image_tokens=num_codes).given
-        return "the prompt and its room are longer than the context" if given + rooms[record.task] > context else None
+        given, room = lengths_of(record, speech, num_image_tokens=num_codes).given, rooms[record.task]
+        row = given + (num_codes if record.task == "draw" else room)
+        if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
+            row = max(row, (given if defaults.reasons_in_one_row else 0) + room + num_codes)
+        if row > context:
+            return "the prompt and its room are longer than the context"
+        return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
     usable = select(reader, reason)
     tell_dropped(path, len(reader), usable.dropped, f"context {context}, rooms {max(rooms.values())} at most")

@@ -16,7 +16,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -83,7 +83,7 @@ class Guard:
 
     def _problem(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
         path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and headers.get(b"sec-fetch-site") == b"cross-site":
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_of_another_site(headers):
             return 403, error_body("the request comes from another site's page; call the server from its own", "invalid_request_error")
         if self._keys and path not in _OPEN_TO_ALL and (path.startswith("/v1/") or path == "/metrics") and not self._has_key(headers):
             message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
@@ -96,6 +96,16 @@ class Guard:
         digest = _digest(key.strip())
         matches = [hmac.compare_digest(digest, known) for known in self._keys]
         return any(matches) and scheme.lower() == b"bearer"
+
+
+def _is_of_another_site(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser says that another site's page sends this. It says so in Sec-Fetch-Site where the server has https or is on this
+    machine; elsewhere its Origin is all that there is. A proxy may have changed Host, so that Origin counts only without the former."""
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site == b"cross-site"
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
 
 
 class _Body:

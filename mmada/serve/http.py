@@ -464,8 +464,11 @@ def _body_of(error: MMaDAError) -> dict[str, Any]:
 
 
 def _body_of_invalid(errors: Any) -> dict[str, Any]:
-    """The first of what is wrong with a body, in a sentence, without what was sent."""
-    first = errors[0]
+    """What is wrong with a body, in a sentence, without what was sent: the first fault, of those that lie deepest.
+
+    Where a value may have several forms, each form has its faults, and those of the form that was meant lie deeper.
+    """
+    first = max(errors, key=lambda error: len(error["loc"]))
     where = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
     where = where[1:] if where[:1] == ["body"] else where
     if first["type"] == "json_invalid":

@@ -108,7 +108,8 @@ class TextReplies:
         return {**chunk, "usage": None} if self._shows_usage else chunk
 
     def _usage(self, results: Sequence[Written]) -> Usage:
-        prompt, new = results[0].num_prompt_tokens, sum(result.num_new_tokens for result in results)
+        new = sum(result.num_new_tokens for result in results)
+        prompt = sum(result.num_prompt_tokens for result in results[:: self.body.n or 1])  # each prompt once
         forwards = sum(result.num_forwards for result in results)
         return Usage(
             prompt_tokens=prompt,
@@ -177,7 +178,7 @@ class ImageReplies:
 
     @property
     def _quality(self) -> Any:
-        return {"low": "low", "high": "high", "hd": "high"}.get(self.body.quality or "", "medium")
+        return "low" if self.body.quality == "low" else "high" if self.body.quality in ("high", "xhigh", "max", "hd") else "medium"
 
     def _encoded(self, image: Image.Image) -> str:
         buffer = BytesIO()

@@ -40,8 +40,9 @@ from mmada.serve.schema import (
 __all__ = ["Intake", "Reader"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
-_PRIORITY = {"flex": -1, "priority": 1}
+_PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
 _RECIPE_FIELDS = ("temperature", "top_p", "top_k", "block_length", "threshold", "steps", "guidance_scale")
+_FINE = ("high", "xhigh", "max", "hd")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
@@ -72,6 +73,8 @@ class Reader:
             images += seen
             if seen and not content.strip():
                 content = DESCRIBE
+            if message.role == "assistant" and not content.strip():
+                continue  # an answer of ours that stayed empty, sent back: there is nothing in it to be seen
             messages.append(Message("system" if message.role == "developer" else message.role, content))
         self._check_chars(*(message.content for message in messages))
         if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
@@ -214,7 +217,7 @@ class Reader:
         steps = body.steps or body.num_inference_steps
         if steps is None and body.quality is not None:
             usual = self._planner.defaults.image_steps
-            steps = {"low": max(1, usual // 2), "high": 2 * usual, "hd": 2 * usual}.get(body.quality)
+            steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
         self._check_steps("steps", steps)
         return DrawRequest(
             prompt,

@@ -42,7 +42,9 @@ IGNORED = frozenset(
         "moderation",
         "parallel_tool_calls",
         "presence_penalty",
+        "prompt_cache_breakpoint",
         "prompt_cache_key",
+        "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
         "store",
@@ -54,6 +56,8 @@ IGNORED = frozenset(
 )
 """OpenAI's fields that are accepted and change nothing."""
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
+    "annotations": ([],),
+    "tool_calls": ([],),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "functions": ([],),
@@ -76,9 +80,9 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
 ]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Format = Literal["png", "jpeg", "webp"]
-Quality = Literal["auto", "low", "medium", "high", "standard", "hd"]
+Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 def _neutral(name: str, value: object) -> bool:
@@ -122,8 +126,8 @@ class _Options(_Body):
     n: Annotated[int, Field(ge=1)] | None = Field(None, description="How many; the seeds count up from `seed`.")
     seed: Seed | None = None
     stream: bool | None = None
-    service_tier: Literal["auto", "default", "flex", "priority", "scale"] | None = Field(
-        None, description="flex waits behind the others, priority goes before them."
+    service_tier: Literal["auto", "default", "fast", "flex", "priority", "scale"] | None = Field(
+        None, description="flex waits behind the others, priority and fast go before them."
     )
 
 

@@ -90,7 +90,8 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
     accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
     deepspeed = accelerator.state.deepspeed_plugin
     if deepspeed is not None:  # it wants a number; ours are not of one size, and it only reports speed by it
-        deepspeed.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+        deepspeed.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1, "gradient_clipping": optim.clip}
+        deepspeed.deepspeed_config["gradient_accumulation_steps"] = settings.accumulate
     if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and (optim.ema or optim.name == "muon" or settings.sample_every):
         raise InputError(
             f"optim.name={optim.name}, optim.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
@@ -148,7 +149,16 @@ class _Runner:
         begin = clock = time.monotonic()
         limit = begin + (60 * self.settings.max_minutes or math.inf)
         settings = self.settings
-        for batches in ahead(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers):
+        made = ahead(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers)
+        while True:
+            if not (settings.prefetch or settings.workers):  # to make a batch may be most of the work
+                late, stop = self._sum(torch.tensor([time.monotonic() > limit, is_stopped()], dtype=torch.float32)).tolist()
+                if late or stop:
+                    reason = "stopped" if stop else "time"
+                    break
+            batches = next(made, None)
+            if batches is None:
+                break
             *normalisers, tokens, late, stop = self._share(batches, late=time.monotonic() > limit, stop=is_stopped())
             if late or stop:  # the same on every process
                 reason = "stopped" if stop else "time"
@@ -199,6 +209,8 @@ class _Runner:
         for batch in batches:
             with a.accumulate(self.model):
                 losses = self.task.losses(self.model, batch, device)
+                if a.state.deepspeed_plugin is not None:  # its backward pass also moves the weights
+                    self._check(losses.detach().sum(), losses.detach(), normalisers)
                 # accelerate divides by the micro-batches, and processes average their gradients: both are undone.
                 a.backward((losses * share).sum() * (a.num_processes * self.settings.accumulate))
                 sums += losses.detach()
@@ -233,7 +245,7 @@ class _Runner:
         }
 
     def _check(self, norm: Tensor, sums: Tensor, normalisers: Tensor) -> None:
-        """Before the weights move; the norm is the same on every process, so all of them stop."""
+        """Before the weights move; the norm is the same on every process, so all of them stop. (DeepSpeed's weights: by the losses' sum.)"""
         if bool(torch.isfinite(norm)):
             return
         means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalisers, strict=True) if c}

@@ -19,6 +19,7 @@ from mmada.model import MMadaModelLM
 __all__ = ["Lora", "inject", "merged", "save_adapter"]
 
 _NAME = "default"
+_HEAD = r"(.*\.)?transformer\.ff_out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +31,7 @@ class Lora:
     alpha: float = 16.0
     """the adapter's output is scaled by alpha / rank"""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
-    """names of linear layers; ff_out is also the head"""
+    """names of linear layers of the blocks; the head, which is named ff_out, too, is never adapted"""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not self.alpha > 0:
@@ -50,10 +51,14 @@ def inject(model: MMadaModelLM, lora: Lora, *, seed: int) -> None:
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
+    # The head computes by its weight alone, a part of whose rows is asked for: what stood beside it would have no effect.
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), exclude_modules=_HEAD)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # in bfloat16 an adapter would lose small updates
 
 
 def merged(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mmada.errors import InputError
 from mmada.jobs import Planner
 from mmada.model import MMadaModelLM, TransformerDenoiser
 from mmada.request import Answer, ChatRequest, DrawRequest
@@ -30,14 +31,21 @@ def write_samples(
     directory.mkdir(parents=True, exist_ok=True)
     factor = planner.image_tokenizer.factor
     grid = planner.defaults.image_height // factor, planner.defaults.image_width // factor
-    chosen = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
-    jobs = []
-    for seed, (task, sample) in enumerate(chosen):
+    asked = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
+    chosen, jobs, refused = [], [], []
+    for seed, (task, sample) in enumerate(asked):
+        request: ChatRequest | DrawRequest
         if task in ("draw", "reason_draw"):
-            jobs.append(planner.job(DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)))
+            request = DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
         else:
             seen = [planner.image_tokenizer.decode_images(codes.view(1, *grid))[0] for codes in sample.seen]
-            jobs.append(planner.job(ChatRequest(sample.messages, seen, think=thinks, seed=seed)))
+            request = ChatRequest(sample.messages, seen, think=thinks, seed=seed)
+        try:
+            jobs.append(planner.job(request))
+        except InputError as error:  # such as a long prompt that leaves no room to think in
+            refused.append({"task": task, "prompt": sample.prompt, "reference": sample.answer, "problem": str(error)})
+        else:
+            chosen.append((task, sample))
     denoiser, waiting = TransformerDenoiser(model), jobs
     while waiting:
         for _ in denoise(planner.start(waiting, device=model.device), denoiser):
@@ -53,3 +61,4 @@ def write_samples(
                 line |= {"drawn": result.prompt, "picture": f"{task}-{i}.png"}
                 result.image.save(directory / f"{task}-{i}.png")
             stream.write(json.dumps(line) + "\n")
+        stream.writelines(json.dumps(line) + "\n" for line in refused)

@@ -196,8 +196,13 @@ def _records(
     def reason(record: Record) -> str | None:
         if record.task not in topics:
             return f"no flow of stage {stage.name} learns task {record.task}"
+        if any(picture.is_missing for picture in record.pictures):
+            return "a picture file is missing"
         lengths = lengths_of(record, prompts, num_image_tokens=num_codes)
-        return lengths.reason(room=room if record.turns else None, context=context)
+        if record.turns and room is not None and lengths.text > room:
+            return lengths.reason(room=room)
+        in_blocks = all("block" in flow.noise for flow in stage.flows if flow.share and flow.task == record.task)
+        return lengths.reason(room=room if record.turns and not in_blocks else None, context=context)
 
     usable = select(reader, reason)
     tell_dropped(path, len(reader), usable.dropped, f"context {context}, room {room}")

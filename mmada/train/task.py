@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -120,28 +121,32 @@ class DiffusionTask:
             rows = self.held_out[flow.name].rows(range(rank, self.num_held_out, world))
             plain = replace(flow, weight="1", normaliser="scored", markers=False, complement=False)
             flows = [replace(plain, name=f"{ratio:g}") for ratio in EVAL_RATIOS]
-            noised = [
-                replace(noised, flow=at.name)
-                for at, ratio in zip(flows, EVAL_RATIOS, strict=True)
-                for row in rows
-                for noised in noise_row(
-                    replace(row, factor=None),
-                    plain,
-                    layout=self.plan.layout,
-                    seed=0,
-                    ratio=ratio,
-                    block_length=self.plan.stage.block_length,
-                )
-            ]
+            noise = partial(self._noised, plain, flows)
+            noised = noise(rows)
             totals = torch.zeros(3, len(flows))  # nll, correct, scored
-            for start in range(0, len(noised), self.plan.stage.batch):
-                batch = self.plan.collate(noised[start : start + self.plan.stage.batch], flows)
-                totals += torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalisers[None]])
+            # As many passes as the process with the most rows: where weights are sharded, every pass needs all processes.
+            for start in range(0, -(-self.num_held_out // world) * len(flows), self.plan.stage.batch):
+                own = noised[start : start + self.plan.stage.batch]
+                batch = self.plan.collate(own or noise(self.held_out[flow.name].rows([0]))[:1], flows)
+                sums = torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalisers[None]])
+                totals += sums if own else 0.0
             for (nll, correct, count), ratio in zip(totals.T.tolist(), EVAL_RATIOS, strict=True):
                 values[f"eval/{flow.name}/nll@{ratio:g}"] = (nll, count)
                 values[f"eval/{flow.name}/acc@{ratio:g}"] = (correct, count)
             values[f"eval/{flow.name}/nll"] = (float(totals[0].sum()), float(totals[2].sum()))
         return values
+
+    def _noised(self, plain: Flow, flows: Sequence[Flow], rows: Sequence[Row]) -> list[NoisedRow]:
+        """Each row at each ratio, in the flow of that name."""
+        block_length = self.plan.stage.block_length
+        return [
+            replace(noised, flow=at.name)
+            for at, ratio in zip(flows, EVAL_RATIOS, strict=True)
+            for row in rows
+            for noised in noise_row(
+                replace(row, factor=None), plain, layout=self.plan.layout, seed=0, ratio=ratio, block_length=block_length
+            )
+        ]
 
     def sample(self, directory: Path) -> None:
         if self.on_sample is not None:

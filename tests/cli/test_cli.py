@@ -184,6 +184,12 @@ BAD = [
     (["draw", "x", "-m", "owner/model"], "hub cannot be reached"),
     (["draw", "x", "--dtype", "int3"], "use auto, float32"),
     (["draw", "x", "--device", "warp"], "try cpu"),
+    (["draw", "x", "-o", "out.psd"], "no picture format"),
+    (["chat", "--trace", "x.gif"], "give a message, too"),
+    (["convert", "debug", "x", "--max-shard-size", "5"], "a number with its unit"),
+    (["convert", "debug", "text.png/x/y"], "cannot be written"),
+    (["eval", "emoji", "-o", "."], "is not writable, or a directory"),
+    (["eval", "emoji", "--sheets", "text.png/x"], "cannot be written"),
     (["chat", " "], "message='' is empty"),
     (["chat", "x", "--cache", "all"], "cache='all' is unknown"),
     (["chat", "x", "--max-new-tokens", "5000"], "context has 512"),
@@ -216,7 +222,7 @@ def test_bad_input_is_one_sentence_and_status_2(mmada, tmp_path, args, message):
 def test_a_conversation(debug, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     debug.draw("a cat").image.save("cat.png")
-    console = Console(file=io.StringIO(), width=100)
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, force_interactive=False, color_system=None)
     lines = ["hello", "", "/image cat.png", "what is it?", "/think on", "/seed 3", "again", "/draw a dog"]
     lines += ["/nope", "/seed x", "/image", "/reset", "/help", "/quit", "unread"]
     terminal = Terminal(debug, think=False, seed=1, max_new_tokens=None, console=console)
@@ -231,6 +237,22 @@ def test_a_conversation(debug, tmp_path, monkeypatch):
     assert "leave (or Ctrl-D)" in said
     assert (terminal.think, terminal.seed, terminal.messages, terminal.images) == (True, 3, [], [])
     assert Image.open("drawing-1.png").size == (32, 32)
+
+
+def test_lines_from_a_pipe_get_answers_and_nothing_else(debug, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drawing-1.png").write_text("mine")
+    Image.new("RGB", (32, 32)).save("it's me.png")
+    terminal = Terminal(debug, think=False, seed=1, max_new_tokens=None, console=Console(file=io.StringIO(), width=10))
+    terminal.run(io.StringIO("hello\n/image it's me.png\n/image 'no\n/image ~nobody/x.png\n/draw a cat\n"))
+    assert terminal.console.file.getvalue() == debug.chat("hello", seed=1).text + "\n"
+    assert len(terminal.images) == 1
+    err = capsys.readouterr().err
+    assert "error: /image 'no cannot be read (No closing quotation)" in err
+    assert "x.png' cannot be read" in err
+    assert terminal.num_failed == 2
+    assert (tmp_path / "drawing-1.png").read_text() == "mine"
+    assert Image.open("drawing-2.png").size == (32, 32)
 
 
 def test_a_conversation_remembers_its_turns(debug):

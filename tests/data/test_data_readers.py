@@ -233,6 +233,18 @@ def test_shards_have_random_access(shards):
     assert (shards / "s-01.tar.index.npz").exists()
 
 
+def test_members_are_found_by_extension_or_name_in_any_folder_and_case(tmp_path):
+    def record(name):
+        return json.dumps({"task": "draw", "messages": [{"role": "user", "content": "x"}], "answer": {"image": name}}).encode()
+
+    names = ["jpg", "000017.jpg", "000017.JPG", "train/000017.jpg"]
+    members = []
+    for i, name in enumerate(names):
+        members += [(f"train{i}/000017.json", record(name)), (f"train{i}/000017.JPG", b"picture")]
+    write_tar(tmp_path / "s.tar", members)
+    assert [record.image.source for record in TarReader(f"{tmp_path}/s.tar")] == [b"picture"] * len(names)
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_long_and_odd_member_names(tmp_path, format):
     long = "d/" * 30 + ("n" * 60 if format == tarfile.USTAR_FORMAT else "ñ" * 150)

@@ -79,7 +79,7 @@ def test_records_come_back_with_their_codes(debug, source, tmp_path):
     # Each file once a shard, each inline image once.
     assert sum(shard.num_images for shard in manifest.shards) == manifest.num_images < NUM
     plain, read = JsonlReader(source), TokenizedReader(tmp_path / "codes")
-    encode = ImageCodes(debug.image_tokenizer, size=(32, 32))
+    encode = ImageCodes(debug.image_tokenizer, size=(32, 32), num_kept=2)
     assert len(read) == NUM
     for i in reversed(range(NUM)):
         assert (read[i].id, read[i].task, read[i].learnt_text, read[i].meta) == (

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 import types
 from dataclasses import replace
 from importlib.util import find_spec
@@ -26,11 +27,13 @@ from mmada.rl.rewards.text import brevity, exact, math_verified, think_format
 from mmada.train.seeds import generator
 
 
-def text(written, *, think=False, reference="", num_tokens=8, image=None, example=None, task="text"):
+def text(written, *, think=False, reference="", num_tokens=8, room=16, image=None, example=None, task="text"):
     thought = split_thinking(written)
     request = ChatRequest("q", think=think)
     prompt = Prompt(task=task, index=0, request=request, reference=reference, example=example)
-    return Sample(prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=num_tokens, image=image)
+    return Sample(
+        prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=num_tokens, room=room, image=image
+    )
 
 
 def drawing(image, *, spec=None, prompt="a dog"):
@@ -60,10 +63,11 @@ def test_format(written, think, value):
 
 
 def test_brevity_and_exact():
-    assert brevity([text("x", num_tokens=n) for n in (0, 8, 16, 40)], room=16) == [1.0, 0.5, 0.0, 0.0]
+    assert brevity([text("x", num_tokens=n, room=16) for n in (0, 8, 16, 40)]) == [1.0, 0.5, 0.0, 0.0]
     said = {"7": 1, "The 7.": 1, "seven": 1, "<think> it is 8</think> 7": 1, "8": 0, "": 0, "<think> 7": 0}
     assert exact([text(t, reference="7") for t in said]) == list(said.values())
     assert exact([text("7")]) == [None]
+    assert exact([text("5", reference=".5"), text("0.5.", reference="0.5"), text("!", reference="!")]) == [0, 1, 0]
 
 
 @pytest.mark.parametrize(
@@ -76,12 +80,24 @@ def test_brevity_and_exact():
         (r"\boxed{13}", "12", 0),
         ("", "12", 0),
         ("<think> 12", "12", 0),
+        ("The farmer has 22 sheep.", "22", 1),  # not 22 times t times h times e
+        ("22", "22 sheep", 1),
+        ("the cat", "act the", 0),
+        ("x^2 + 1", "1 + x^2", 1),
         (r"$\sqrt{8}$", r"2\sqrt{2}", 1),
     ],
 )
 def test_mathematical_equality(written, reference, value):
     pytest.importorskip("math_verify")
     assert math_verified([text(written, reference=reference)]) == [value]
+
+
+def test_a_comparison_that_takes_too_long_is_given_up(monkeypatch):
+    pytest.importorskip("math_verify")
+    monkeypatch.setattr("mmada.rl.rewards.text._SECONDS", 1)
+    begin = time.monotonic()
+    assert math_verified([text("9^{9^{9^{9}}}", reference="12")]) == [0]
+    assert time.monotonic() - begin < 10
 
 
 def test_mathematical_equality_wants_its_package(monkeypatch):
@@ -94,7 +110,7 @@ def test_rewards_of_texts_do_not_bear_on_drawings():
     rewards = (think_format, exact, correct, caption, *((math_verified,) if find_spec("math_verify") else ()))
     for reward in rewards:
         assert reward([drawing(WHITE)]) == [None]
-    assert brevity([drawing(WHITE)], room=4) == [None]
+    assert brevity([drawing(WHITE)]) == [None]
 
 
 @pytest.mark.parametrize("kind", ["arithmetic2", "is_a", "count", "where", "caption", "reason_more"])

@@ -33,6 +33,13 @@ def tokens(rollouts):
     return [[part.canvas.tokens.tolist() for part in r.parts] for r in rollouts]
 
 
+def test_decoding_sets_the_room_of_thoughts_before_a_drawing_too(model):
+    asked = [prompt(DrawRequest("c", think=True), "reason_draw"), prompt(ChatRequest("abc", think=True), index=1)]
+    for room in (8, 24):
+        for rollout in ask(model, asked, num=1, decoding=Decoding(max_new_tokens=room)):
+            assert rollout.sample.room == len(rollout.parts[0].field.positions) == room
+
+
 def test_a_rollout_is_the_same_alone_and_in_any_batch(model):
     prompts = [prompt(ChatRequest("abc")), prompt(DrawRequest("b"), "draw", 1), prompt(DrawRequest("c", think=True), "reason_draw", 2)]
     together = ask(model, prompts)

@@ -77,6 +77,9 @@ def test_any_of_the_keys_opens(narrow):
 
 
 def test_other_sites_cannot_use_a_visitors_browser(narrow):
+    # On plain http in a local network a browser says no more than where the page is from.
+    for origin, expected in (("http://elsewhere.example", 403), ("null", 403), (narrow.url, 400)):
+        assert ask(narrow, "/v1/chat/completions", b"{", Origin=origin)[0] == expected
     status, _, body = ask(narrow, "/v1/chat/completions", Sec_Fetch_Site="cross-site")
     assert status == 403
     assert_error(body, 403)
@@ -96,6 +99,11 @@ BAD_BODIES = {
     "wrong type": (b'{"messages": "hello"}', 400, "messages"),
     "wrong role": (b'{"messages": [{"role": "robot", "content": "x"}]}', 400, "messages.0.role"),
     "no content": (b'{"messages": [{"role": "user", "content": null}]}', 400, "messages.0.content"),
+    "a part of the wrong form": (
+        b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:x"}]}]}',
+        400,
+        "messages.0.content.0.image_url.image_url",
+    ),
     "number as text": (b'{"messages": [{"role": "user", "content": "x"}], "n": "2"}', 400, "n: "),
     "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n: "),
     "infinity": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', 400, "temperature"),

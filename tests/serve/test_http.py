@@ -139,8 +139,10 @@ def test_completions_fill_what_is_between(client, debug):
     assert choice.finish_reason == "stop"
     chunks = list(client.completions.create(model="debug", prompt="The ", suffix=" sat.", max_tokens=5, seed=1, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == choice.text
-    several = client.completions.create(model="debug", prompt=["a", "b"], max_tokens=4)
-    assert [choice.finish_reason for choice in several.choices] == ["length", "length"]
+    several = client.completions.create(model="debug", prompt=["a", "b"], max_tokens=4, n=2)
+    single = [client.completions.create(model="debug", prompt=prompt, max_tokens=4) for prompt in ("a", "b")]
+    assert several.usage.prompt_tokens == sum(one.usage.prompt_tokens for one in single)
+    assert [choice.finish_reason for choice in several.choices] == ["length"] * 4
 
 
 def test_special_tokens_in_a_text_stay_text(client, debug):

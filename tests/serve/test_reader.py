@@ -52,6 +52,16 @@ def test_fields_reach_the_recipe(reader):
     assert {name: getattr(recipe, name) for name in fields} == fields
 
 
+def test_a_reply_may_be_sent_back_as_it_came(reader):
+    """As `messages.append(reply.choices[0].message.model_dump())` does; an answer that stayed empty says nothing."""
+    reply = {"role": "assistant", "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": None}
+    turns = [*HELLO, {**reply, "content": "hi"}, *HELLO, {**reply, "content": "", "reasoning_content": "hm"}, *HELLO]
+    (order,) = reader.chat(chat(messages=turns)).orders
+    assert [(m.role, m.content) for m in order.request.messages] == [
+        ("user", HELLO[0]["content"]), ("assistant", "hi"), ("user", HELLO[0]["content"]), ("user", HELLO[0]["content"]),
+    ]  # fmt: skip
+
+
 def test_recipes_keep_what_the_checkpoint_was_taught(debug):
     """A checkpoint that does not see ahead does not, whatever else a client changes."""
     from mmada.jobs import Planner

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,42 @@ def test_evaluation_is_the_same_at_any_time_and_in_parts():
     for name, (value, count) in whole.items():
         assert sum(part[name][0] for part in parts) == pytest.approx(value, rel=1e-5), name
         assert sum(part[name][1] for part in parts) == count
+
+
+@pytest.mark.parametrize(("world", "held_out"), [(4, 2), (3, 5)])
+def test_every_process_evaluates_in_as_many_passes(world, held_out):
+    """Where weights are sharded, a pass needs all processes: one with fewer rows, or none, must not wait apart."""
+    job = replace(tiny.task(tiny.stage("draw", batch=4)), num_held_out=held_out)
+    passes, results = [0] * world, []
+
+    def counted(rank, batch, **settings):
+        passes[rank] += 1
+        return job.module(batch, **settings)
+
+    with torch.no_grad():
+        for rank in range(world):
+            results.append(job.evaluate(partial(counted, rank), torch.device("cpu"), rank=rank, world=world))
+    assert len(set(passes)) == 1
+    with torch.no_grad():
+        whole = job.evaluate(job.module, torch.device("cpu"), rank=0, world=1)
+    for name, (value, count) in whole.items():
+        assert sum(result[name][0] for result in results) == pytest.approx(value, rel=1e-5)
+        assert sum(result[name][1] for result in results) == count
+
+
+def test_a_run_that_is_told_to_stop_makes_no_other_batch(tmp_path, monkeypatch):
+    """A batch made in line may take minutes: reinforcement learning samples in it."""
+    made = []
+    job = tiny.task(tiny.stage("draw"))
+    batches = job.plan.batches
+    monkeypatch.setattr(type(job.plan), "batches", lambda self, step, **kw: (made.append(step), batches(step, **kw))[1])
+
+    def on_step(report):
+        if report.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    outcome = loop.train(job, tiny.CALM, tiny.QUIET, steps=5, out=tmp_path, on_step=on_step)
+    assert (outcome.step, outcome.reason, made) == (2, "stopped", [0, 1])
 
 
 def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):

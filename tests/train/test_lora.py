@@ -39,6 +39,16 @@ def test_only_the_factors_are_trained_and_the_start_is_the_model_itself(tmp_path
     assert all("lora_" in name for name in factors)
 
 
+def test_the_head_is_not_adapted_and_adapters_are_float32():
+    network = tiny.model().bfloat16()
+    inject(network, Lora(rank=2), seed=0)
+    adapted = [name for name, p in network.named_parameters() if p.requires_grad]
+    assert {p.dtype for p in network.parameters() if p.requires_grad} == {torch.float32}
+    assert any(".blocks.0.ff_out.lora_A" in name for name in adapted)
+    assert not any("transformer.ff_out" in name for name in adapted)  # it computes by its weight alone
+    assert "model.transformer.ff_out.weight" in network.state_dict()
+
+
 def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
     network = adapted()
     tiny.fit(tiny.stage("text"), tmp_path / "run", steps=4, network=network)

@@ -70,7 +70,7 @@ def is_correct(example: Example, answer: str) -> bool:
 
 def normalise_answer(text: str) -> str:
     """An answer in its plainest form: lower case, no article or final punctuation, digits for number words, bare names of cells and objects."""
-    plain = re.sub(r"\s+", " ", text.lower()).strip(" .,!?;:\"'")
+    plain = re.sub(r"\s+", " ", text.lower()).strip(" \"'").rstrip(" .,!?;:\"'")  # a point in front belongs to a number
     plain = _plain_forms().get(plain, plain)
     for word in ("a ", "an ", "the "):
         plain = plain.removeprefix(word)

@@ -1,7 +1,7 @@
 """Rewards of texts that need no world: form, length, equality with a reference. They do not bear on drawings without thinking.
 
 format     1: "<think> … </think> answer" where thinking was asked for, a bare answer where it was not
-brevity    1 at no token, 0 at `room` tokens and above, linear
+brevity    1 at no token, 0 where the room is full, linear
 exact      1: the answer is the reference, compared without case, articles and final punctuation
 math       1: the answer means what the reference means, by math-verify; the last \\boxed{…} counts if there is one
 """
@@ -9,7 +9,9 @@ math       1: the answer means what the reference means, by math-verify; the las
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from mmada.data.emoji import normalise_answer, read_answer
 from mmada.errors import MissingDependencyError
@@ -19,21 +21,24 @@ __all__ = ["brevity", "exact", "math_verified", "think_format"]
 
 _MARKED = re.compile(r"\$|\\boxed|\\\(|\\\[")
 """Signs around the LaTeX that math-verify looks for."""
+_WORDS = re.compile(r"(?<!\\)\b(?!(?:sin|cos|tan|log|ln|exp|sqrt|pi)\b)[A-Za-z]{2,}")
+_SECONDS = 5
+"""Of one comparison at most: what is written by a model may be a tower of powers."""
 
 
 def think_format(samples: Sequence[Sample]) -> list[float | None]:
     return [_form(sample) if _is_text(sample) else None for sample in samples]
 
 
-def brevity(samples: Sequence[Sample], *, room: int) -> list[float | None]:
-    """room: tokens, the end token counted."""
-    return [max(0.0, 1 - sample.num_tokens / room) if _is_text(sample) else None for sample in samples]
+def brevity(samples: Sequence[Sample]) -> list[float | None]:
+    """The end token counts."""
+    return [max(0.0, 1 - sample.num_tokens / max(sample.room, 1)) if _is_text(sample) else None for sample in samples]
 
 
 def exact(samples: Sequence[Sample]) -> list[float | None]:
-    """A sample without a reference has none to equal."""
+    """A sample without a reference has none to equal, and nothing said equals none."""
     return [
-        float(normalise_answer(sample.answer) == normalise_answer(sample.prompt.reference))
+        float(bool(said := normalise_answer(sample.answer)) and said == normalise_answer(sample.prompt.reference))
         if sample.prompt.reference and _is_text(sample)
         else None
         for sample in samples
@@ -47,11 +52,18 @@ def math_verified(samples: Sequence[Sample]) -> list[float | None]:
     except ImportError as error:
         raise MissingDependencyError("the reward math needs math-verify, which is not installed; pip install 'mmada[rl]'") from error
 
+    # Its limit of time is an alarm, which the main thread alone can set.
+    seconds = _SECONDS if threading.current_thread() is threading.main_thread() else None
+
+    def read(text: str) -> list[Any]:
+        # A bare number or expression needs the signs; in a sentence with them every letter would be a factor.
+        is_bare = not (_MARKED.search(text) or _WORDS.search(text))
+        found: list[Any] = parse(f"${text}$" if is_bare else text, parsing_timeout=seconds)
+        return found
+
     def equals(answer: str, reference: str) -> float:
-        # A bare number or expression needs the signs.
-        gold = parse(reference if _MARKED.search(reference) else f"${reference}$", parsing_timeout=None)
-        said = parse(answer if _MARKED.search(answer) else f"${answer}$", parsing_timeout=None) or parse(answer, parsing_timeout=None)
-        return float(bool(gold and said) and verify(gold, said, timeout_seconds=None))
+        gold, said = read(reference), read(answer)
+        return float(bool(gold and said) and verify(gold, said, timeout_seconds=seconds))
 
     return [equals(sample.answer, sample.prompt.reference) if sample.prompt.reference and _is_text(sample) else None for sample in samples]
 

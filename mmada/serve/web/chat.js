@@ -87,7 +87,7 @@ export class Chat {
 
   ask() {
     const text = find("chat-text").value.trim();
-    if (this.abort || (!text && !this.picture)) return;
+    if (this.abort || !this.studio.isReady || (!text && !this.picture)) return;
     const parts = [];
     if (text) parts.push({ type: "text", text });
     if (this.picture) parts.push({ type: "image_url", image_url: { url: this.picture } });
@@ -119,6 +119,7 @@ export class Chat {
   }
 
   async answer(message) {
+    if (this.abort) return;
     const reply = new Reply();
     find("dialogue").append(reply.box);
     reply.box.scrollIntoView({ block: "nearest" });
@@ -132,7 +133,7 @@ export class Chat {
         reply.take(chunk);
       }
       reply.finish();
-      this.messages.push(message, { role: "assistant", content: reply.answer });
+      if (reply.answer.trim()) this.messages.push(message, { role: "assistant", content: reply.answer });
       tell("Answered.");
     } catch (error) {
       if (error.name === "AbortError") {
@@ -140,6 +141,7 @@ export class Chat {
         tell("Stopped.");
       } else {
         reply.fail(problem(error, () => {
+          if (this.abort) return;
           reply.box.remove();
           this.answer(message);
         }));

@@ -74,7 +74,7 @@ export class Draw {
 
   draw() {
     const prompt = find("draw-prompt").value.trim();
-    if (this.abort) return;
+    if (this.abort || !this.studio.isReady) return;
     const body = { ...this.options(), prompt };
     const count = Number(find("draw-count").value);
     if (count > 1) body.n = count;
@@ -100,6 +100,7 @@ export class Draw {
 
   /** A picture from a file, to edit or vary. */
   async open(file) {
+    if (!this.studio.isReady) return;
     const [width, height] = this.studio.facts.image_size.split("x").map(Number);
     const card = new Card(file.name || "A picture");
     this.add(card);

@@ -58,8 +58,12 @@ export function asCurl(request) {
   }
   lines.push("-H 'Content-Type: application/json'");
   const json = quoted(JSON.stringify(body)).replace(/\\u0000([\w.-]+)/g, `data:image/png;base64,'"$(base64 < $1 | tr -d '\\n')"'`);
-  lines.push(`-d ${json}`);
-  return lines.join(" \\\n  ");
+  if (!files.size) {
+    lines.push(`-d ${json}`);
+    return lines.join(" \\\n  ");
+  }
+  lines.push("-d @-"); // a picture may be longer than an argument of a command, but not of the shell's own printf
+  return `printf %s ${json} | ${lines.join(" \\\n  ")}`;
 }
 
 /** A value as Python writes it. */

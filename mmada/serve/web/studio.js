@@ -26,6 +26,12 @@ class Studio {
     this.load();
   }
 
+  /** Whether a checkpoint is known; says so where it is not. */
+  get isReady() {
+    if (!this.card) tell("The server has not said yet which model it has.");
+    return Boolean(this.card);
+  }
+
   get model() {
     return this.card.id;
   }
