@@ -29,6 +29,7 @@ def _against(runs: Mapping[str, str], *parts: str) -> Callable[[], str]:
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
+    "base": _emoji("emoji-base", tables.skills),
     "mixcot": _emoji("emoji-mixcot", tables.skills),
     "max": _emoji("emoji-max", tables.skills),
     "drawings": _emoji("emoji-max", tables.about_drawings),

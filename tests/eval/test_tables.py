@@ -42,6 +42,9 @@ def test_an_unseen_style_is_counted_apart():
 def test_the_table_of_skills():
     (row,) = (line for line in skills(RESULTS).splitlines() if line.startswith("| counting") and "n 40" in line)
     assert row == "| counting | 50.0 (24–76, n 10) | 97.5 (87–100, n 40) | 25.0 (5–70, n 4) |"
+    header, _, _, *rows = skills({"outcomes": RESULTS["outcomes"][2:]}).splitlines()  # a model that never thinks
+    assert header == "| | without thinking | unseen art style |"
+    assert "| counting | 50.0 (24–76, n 10) | – |" in rows
     with pytest.raises(InputError, match="has no outcomes"):
         skills({"suite": "judge"})
 

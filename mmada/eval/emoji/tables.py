@@ -86,15 +86,17 @@ def share_of(outcomes: Iterable[Mapping[str, Any]], kinds: Sequence[str], mode: 
 
 
 def skills(results: Mapping[str, Any]) -> str:
-    """Raises InputError if the file is of another suite."""
+    """A column for each mode that was measured. Raises InputError if the file is of another suite."""
     outcomes = _outcomes(results)
-    lines = ["| | without thinking | thinking | unseen art style |", "|---|---|---|---|"]
+    modes = [mode for mode in ("direct", "think") if any(outcome["mode"] == mode for outcome in outcomes)]
+    titles = {"direct": "without thinking", "think": "thinking"}
+    lines = ["| | " + " | ".join([*(titles[mode] for mode in modes), "unseen art style"]) + " |", "|---" * (len(modes) + 2) + "|"]
     for part, rows in SKILLS.items():
-        lines.append(f"| **{part}** | | | |")
+        lines.append(f"| **{part}** |" + " |" * (len(modes) + 1))
         for skill, kinds in rows.items():
-            direct, think = share_of(outcomes, kinds, "direct"), share_of(outcomes, kinds, "think")
+            shares = [share_of(outcomes, kinds, mode) for mode in modes]
             unseen = share_of(outcomes, kinds, "think", unseen_style=True) or share_of(outcomes, kinds, "direct", unseen_style=True)
-            lines.append(f"| {skill} | {_cell(direct)} | {_cell(think)} | {_cell(unseen)} |")
+            lines.append(f"| {skill} | " + " | ".join(map(_cell, [*shares, unseen])) + " |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,48 @@
+"""The checkpoints that ship with the package: each of them loads, does what its stage taught, and can be trained on."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mmada import MMaDA, checkpoint
+from mmada.train.config import load
+from mmada.train.setup import build_task
+
+ROOT = Path(__file__).parents[2]
+FOLDER = checkpoint.find("mmada-emoji-tokenizer").parent
+MODELS = [name for name in checkpoint.built_in() if name != "mmada-emoji-tokenizer"]
+
+
+def test_the_family_is_complete_and_small():
+    assert set(MODELS) == {"mmada-emoji-base", "mmada-emoji-mixcot", "mmada-emoji-max"}
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) <= 40e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_looks_draws_and_answers(name):
+    model = MMaDA.from_pretrained(name, device="cpu")
+    assert {p.dtype for p in model.model.parameters()} == {torch.float32}  # whatever the file holds
+    drawing = model.draw("a red heart on a white background", seed=1, think=False)
+    assert model.ask(drawing.image, "What colour is the background?").text == "white"
+    assert model.chat("What is a dog: an animal or a vehicle?").text
+
+
+def test_the_base_model_can_be_trained_on(tmp_path):
+    settings = [f"out={tmp_path}", "model.start=mmada-emoji-base", "loop.prefetch=0"]
+    task = build_task(load(ROOT / "configs" / "emoji" / "mixcot.yaml", settings))
+    (batch,) = task.batches(0, rank=0, world=1, accumulate=1)
+    with torch.no_grad():
+        sums = task.losses(task.module, batch, torch.device("cpu"))
+    assert bool(torch.isfinite(sums).all())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_files_hold_what_their_configuration_says(name):
+    with safe_open(checkpoint.find(name) / "model.safetensors", "pt") as file:
+        kinds = {str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118  not a mapping
+    assert kinds == ({"F8_E4M3", "F16"} if name == "mmada-emoji-base" else {"F16"})
+    config = json.loads((checkpoint.find(name) / "config.json").read_text())
+    assert config["dtype"] == "float32"
