@@ -67,13 +67,13 @@ class Recorder:
         self.check(path)
         if not self.frames:
             raise InputError("the trace has no frame; give the recorder as on_step of a request")
-        frames = _alike(self.frames)
         try:
             if path.suffix.lower() == ".gif":
+                frames = _alike(self.frames)
                 times = [self.milliseconds] * (len(frames) - 1) + [10 * self.milliseconds]
                 frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0)
             else:
-                _strip(frames).save(path)
+                _strip(self.frames).save(path)
         except OSError as error:
             raise InputError(f"trace={str(path)!r} cannot be written ({error}); give another path") from error
 
@@ -130,11 +130,13 @@ def _alike(frames: Sequence[Image.Image]) -> list[Image.Image]:
 
 
 def _strip(frames: Sequence[Image.Image]) -> Image.Image:
-    """Up to 12 frames, evenly chosen, the last among them, in rows of four."""
+    """Up to 12 frames, evenly chosen, the last among them, in rows of four, each as high as its frames."""
     chosen = [frames[round(i * (len(frames) - 1) / max(1, min(_STRIP, len(frames)) - 1))] for i in range(min(_STRIP, len(frames)))]
-    width, height = chosen[0].size
-    columns = min(4, len(chosen))
-    sheet = Image.new("RGB", (columns * width, -(-len(chosen) // columns) * height), "white")
-    for i, picture in enumerate(chosen):
-        sheet.paste(picture, (i % columns * width, i // columns * height))
+    width, columns = max(f.width for f in chosen), min(4, len(chosen))
+    rows = [chosen[i : i + columns] for i in range(0, len(chosen), columns)]
+    heights = [max(f.height for f in row) for row in rows]
+    sheet = Image.new("RGB", (columns * width, sum(heights)), "white")
+    for i, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * width, sum(heights[:i])))
     return sheet
