@@ -3,7 +3,6 @@
     find(name)       a directory as it is, a model that ships with the package, or a hub name downloaded into the hub's cache -> Path
     shapes(path)     tensor name -> shape, read from the headers of the safetensors files, no weights are loaded
     check(path, …)   every missing, unexpected and misshapen tensor in one CheckpointError
-    grow(path, to)   the weights with more rows in some tables, file after file
 
 A safetensors file is an 8-byte header length, a JSON header with shapes and offsets, and the data; a file that is shorter
 than its header says was written only half.
@@ -16,14 +15,11 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmada.errors import CheckpointError
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "built_in", "check", "compare", "find", "grow", "read_config", "shapes", "weight_files"]
+__all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "built_in", "check", "compare", "find", "read_config", "shapes", "weight_files"]
 
 DEFAULT_MODEL = "mmada-emoji-max"
 """What every command uses unless it is told otherwise."""
@@ -151,45 +147,6 @@ def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: I
             f"{directory} does not fit its {CONFIG_NAME} in {len(differences)} of {len(expected)} tensors; "
             "use the configuration that the weights were saved with:\n  " + "\n  ".join(differences)
         )
-
-
-def grow(
-    source: Path, target: Path, tables: Sequence[str], *, rows: int, kept: int, dtype: torch.dtype | None = None, seed: int = 0
-) -> None:
-    """Write the weights of a directory into another, with `rows` rows in each of the `tables`, of which the first `kept` are the source's.
-
-    New rows are drawn from N(m, s), m and s those of the kept rows in each dimension: about as long as those, and unlike each other.
-    One file is in memory at a time. dtype is that of the target; None: as it is.
-    Raises CheckpointError if a table is missing or has fewer rows than are kept.
-    """
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    sizes = shapes(source)
-    for name in tables:
-        if name not in sizes or sizes[name][0] < kept:
-            raise CheckpointError(
-                f"{source} has {name} {sizes.get(name, 'not at all')}, and {kept} of its rows are to be kept; is it the right model?"
-            )
-    target.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
-    weight_map: dict[str, str] = {}
-    total = 0
-    for file in weight_files(source):
-        tensors = load_file(file)
-        for name in tensors.keys() & set(tables):
-            old = tensors[name][:kept]
-            wide = old.float()
-            new = torch.randn(rows - kept, *old.shape[1:], generator=generator) * wide.std(0) + wide.mean(0)
-            tensors[name] = torch.cat([old, new.to(old.dtype)])
-        if dtype is not None:
-            tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-        save_file(tensors, target / file.name, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(tensors, file.name)
-        total += sum(tensor.nbytes for tensor in tensors.values())
-    if len(set(weight_map.values())) > 1 or file.name != SINGLE_NAME:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (target / INDEX_NAME).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _header_shapes(file: Path) -> dict[str, tuple[int, ...]]:

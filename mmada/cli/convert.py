@@ -79,6 +79,7 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     from mmada.errors import InputError
     from mmada.model import MMaDAConfig, MMadaModelLM
     from mmada.request import Defaults
+    from mmada.train.grow import grow
     from mmada.vocab import PUBLISHED
 
     if dtype not in ("auto", "float32", "bfloat16", "float16"):
@@ -95,7 +96,7 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     own = {name: value for name, value in values.items() if name in MMaDAConfig.__annotations__}
     own |= {"vocab_size": layout.vocab_size, "embedding_size": layout.vocab_size, "codebook_size": layout.codebook_size}
     config = MMaDAConfig(**own, architectures=[MMadaModelLM.__name__], dtype=values.get("torch_dtype") or values.get("dtype"))
-    checkpoint.grow(
+    grow(
         directory,
         target,
         ["model.transformer.wte.weight", "model.transformer.ff_out.weight"],
