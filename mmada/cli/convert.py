@@ -76,14 +76,14 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     import torch
 
     from mmada import checkpoint, tokenizer
+    from mmada.cli.session import check_dtype
     from mmada.errors import InputError
     from mmada.model import MMaDAConfig, MMadaModelLM
     from mmada.request import Defaults
     from mmada.train.grow import grow
     from mmada.vocab import PUBLISHED
 
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
+    check_dtype(dtype)
     directory, layout = checkpoint.find(source), PUBLISHED
     values = checkpoint.read_config(directory)
     rows = values.get("embedding_size") or values.get("vocab_size")

@@ -63,15 +63,15 @@ def evaluate(
     """
     from rich.progress import Progress
 
-    from mmada.cli.session import load, remarks, save
+    from mmada.cli.session import check_writable, load, remarks, save
     from mmada.eval import report
     from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
     from mmada.eval.emoji.judge import the_judge
 
     if out is not None:
-        report.check_output(out)
+        check_writable(out, "out")
     if sheets is not None:
-        report.check_output(sheets / "sheet.png", "sheets")
+        check_writable(sheets / "sheet.png", "sheets")
     if suite in _USED:
         options.refuse_others(context, _USED[suite], f"mmada eval {suite.value}")
     if suite is Suite.speed:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mmada.pipeline import MMaDA, Progress
 
-__all__ = ["check_output", "load", "printable", "remarks", "report", "save", "watched"]
+__all__ = ["check_dtype", "check_output", "check_writable", "load", "printable", "remarks", "report", "save", "watched"]
 
 remarks = Console(stderr=True, highlight=False)
 """Standard error, for everything that is not the result."""
@@ -40,12 +40,19 @@ def load(
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise InputError(f"device={device!r} cannot be used here; try cpu") from error
-    if dtype not in ("auto", "float32", "bfloat16", "float16"):
-        raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
+    check_dtype(dtype)
     if name == "debug":
         remarks.print("[dim]model debug: random weights, its answers and drawings make no sense[/dim]")
     model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     return model if cache is None else model.use(cache=cache)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise InputError for a precision that is not offered."""
+    from mmada.errors import InputError
+
+    if dtype not in ("auto", "float32", "bfloat16", "float16"):
+        raise InputError(f"dtype={dtype!r} is unknown; use auto, float32, bfloat16 or float16")
 
 
 @contextmanager
@@ -93,20 +100,27 @@ def _progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
 
 def check_output(path: Path) -> None:
     """Raise InputError if a picture could not be written there, before any work is done for it."""
-    import os
-
     from PIL import Image
 
     from mmada.errors import InputError
 
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise InputError(f"output={str(path)!r} ends in {path.suffix!r}, which is no picture format; end it in .png or .jpg")
+    check_writable(path, "output")
+
+
+def check_writable(path: Path, name: str) -> None:
+    """Raise InputError, for the argument `name`, if a file could not be written there. Makes its directory."""
+    import os
+
+    from mmada.errors import InputError
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"output={str(path)!r} cannot be written ({error.strerror}); give another path") from error
+        raise InputError(f"{name}={str(path)!r} cannot be written ({error.strerror}); give another path") from error
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"output={str(path)!r} is not writable; give another path")
+        raise InputError(f"{name}={str(path)!r} is not writable, or a directory; give another path")
 
 
 def save(image: Image.Image, path: Path) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TableStream,
         TarReader,
         select,
+        select_by_task,
         worker_share,
     )
     from mmada.data.records import Meta, Picture, Problem, Record, RecordError, RowError, Thinking, Turn, Where
@@ -53,6 +54,7 @@ _WHERE = {
         "TableStream",
         "TarReader",
         "select",
+        "select_by_task",
         "worker_share",
     ),
     "forms": (
@@ -122,6 +124,7 @@ __all__ = [
     "open_source",
     "parse",
     "select",
+    "select_by_task",
     "split_text",
     "to_canvas",
     "worker_share",

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -55,6 +55,7 @@ __all__ = [
     "permuted",
     "scrambled",
     "select",
+    "select_by_task",
     "worker_share",
 ]
 
@@ -204,18 +205,25 @@ def select(records: Indexed[Record], reason: Callable[[Record], str | None]) -> 
 
     select(reader, lambda r: lengths_of(r, prompts, num_image_tokens=1024).reason(context=1539))
     """
-    kept: list[int] = []
+    by_task, dropped = select_by_task(records, reason)
+    return Selection(records, sorted(chain.from_iterable(chosen.indices.tolist() for chosen in by_task.values())), dropped)
+
+
+def select_by_task(records: Indexed[Record], reason: Callable[[Record], str | None]) -> tuple[dict[str, Selection[Record]], dict[str, int]]:
+    """As `select`, task -> the records of that task; and the numbers of those that were dropped, by reason. Each record is read once."""
+    kept: dict[str, list[int]] = {}
     dropped: Counter[str] = Counter()
     for index in range(len(records)):
         try:
-            why = reason(records[index])
+            record = records[index]
+            why = reason(record)
         except RecordError as error:
             why = f"not a record ({error.problems[0].kind})"
         if why is None:
-            kept.append(index)
+            kept.setdefault(record.task, []).append(index)
         else:
             dropped[why] += 1
-    return Selection(records, kept, dropped)
+    return {task: Selection(records, indices, {}) for task, indices in kept.items()}, dict(dropped)
 
 
 # JSON lines.

@@ -7,7 +7,6 @@ figures only between the marks `<!-- results: NAME -->` and `<!-- end -->`, and 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import subprocess
@@ -20,7 +19,7 @@ import torch
 
 from mmada.errors import InputError
 
-__all__ = ["check_output", "environment", "fill_in", "load", "save"]
+__all__ = ["environment", "fill_in", "load", "save"]
 
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -36,16 +35,6 @@ def environment(command: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def check_output(path: Path, name: str = "out") -> None:
-    """Raise InputError if a file could not be written there, before any work is done for it. Makes its directory."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{name}={str(path)!r} cannot be written ({error.strerror}); give another path") from error
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"{name}={str(path)!r} is not writable, or a directory; give another path")
 
 
 def save(path: Path, results: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from mmada.checkpoint import find
-from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select
+from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select_by_task
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer
@@ -189,16 +189,17 @@ def _prompts(
             return "the prompt and its room are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
-    usable = select(reader, reason)
-    tell_dropped(path, len(reader), usable.dropped, f"context {context}, rooms {max(rooms.values())} at most")
+    chosen, dropped = select_by_task(reader, reason)
+    tell_dropped(path, len(reader), dropped, f"context {context}, rooms {max(rooms.values())} at most")
     found: dict[str, Prompts] = {}
     for plan in config.active:
-        chosen = select(usable, lambda record, name=plan.name: None if record.task == name else "another task")  # type: ignore[misc]
-        if not len(chosen):
+        if plan.name not in chosen:
             raise InputError(
                 f"data.path={path!r} holds no record of task {plan.name} that fits; see `mmada data check`, or set its prompts=0"
             )
-        found[plan.name] = RecordPrompts(Epochs(chosen, seed=config.seed, shuffle=split == "train"), seed=config.seed, think=plan.think)
+        found[plan.name] = RecordPrompts(
+            Epochs(chosen[plan.name], seed=config.seed, shuffle=split == "train"), seed=config.seed, think=plan.think
+        )
     return found
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.checkpoint import find
-from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select
+from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select_by_task
 from mmada.data.emoji.scenes import SCENE_SIZE
 from mmada.data.emoji.split import Split
 from mmada.errors import InputError
@@ -204,14 +204,9 @@ def _records(
         in_blocks = all("block" in flow.noise for flow in stage.flows if flow.share and flow.task == record.task)
         return lengths.reason(room=room if record.turns and not in_blocks else None, context=context)
 
-    usable = select(reader, reason)
-    tell_dropped(path, len(reader), usable.dropped, f"context {context}, room {room}")
-    found: dict[Topic, Samples] = {}
-    for task in topics:
-        chosen = select(usable, lambda record, task=task: None if record.task == task else "another task")  # type: ignore[misc]
-        if len(chosen):
-            found[task] = RecordSamples(Epochs(chosen, seed=config.seed), encode)
-    return found
+    chosen, dropped = select_by_task(reader, reason)
+    tell_dropped(path, len(reader), dropped, f"context {context}, room {room}")
+    return {task: RecordSamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
 
 
 def tell_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
