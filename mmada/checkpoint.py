@@ -13,13 +13,26 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmada.errors import CheckpointError
 
-__all__ = ["CONFIG_NAME", "DEFAULT_MODEL", "built_in", "check", "compare", "find", "read_config", "shapes", "weight_files"]
+__all__ = [
+    "CONFIG_NAME",
+    "DEFAULT_MODEL",
+    "HUB_KEYWORDS",
+    "built_in",
+    "check",
+    "compare",
+    "find",
+    "read_config",
+    "saving",
+    "shapes",
+    "weight_files",
+]
 
 DEFAULT_MODEL = "mmada-emoji-max"
 """What every command uses unless it is told otherwise."""
@@ -41,11 +54,34 @@ def built_in() -> list[str]:
     return sorted(path.parent.name for path in _BUILT_IN.glob(f"*/{CONFIG_NAME}"))
 
 
-def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns: Sequence[str] = _PATTERNS) -> Path:
+HUB_KEYWORDS = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
+"""Of transformers' `from_pretrained`, what `find` takes."""
+
+
+def find(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    patterns: Sequence[str] = _PATTERNS,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    subfolder: str = "",
+) -> Path:
     """The local directory of a checkpoint, or of a built-in one; a hub name (`owner/name`) is downloaded with a progress bar.
 
-    Raises CheckpointError if there is no such directory and no such hub repository, or the hub cannot be reached.
+    subfolder  of the checkpoint, such as image_tokenizer; the other keywords are those of the hub's client
+    Raises CheckpointError if there is no such directory and no such hub repository, or it cannot be downloaded.
     """
+    hub = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download}
+    directory = _root(name, revision, patterns, hub) / subfolder
+    if not directory.is_dir():
+        raise CheckpointError(f"subfolder={subfolder!r} is not in model={str(name)!r}; leave it out, or give one that is")
+    return directory
+
+
+def _root(name: str | os.PathLike[str], revision: str | None, patterns: Sequence[str], hub: Mapping[str, Any]) -> Path:
     if not str(name):
         raise CheckpointError(f"model='' is empty; give a directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}")
     path = Path(name).expanduser()
@@ -61,16 +97,29 @@ def find(name: str | os.PathLike[str], *, revision: str | None = None, patterns:
             f"model={text!r} is no directory; give an existing directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}"
         )
 
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
     try:
-        return Path(snapshot_download(text, revision=revision, allow_patterns=list(patterns)))
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(f"model={text!r} is neither a directory nor a repository of the hub; check the spelling") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        return Path(snapshot_download(text, revision=revision, allow_patterns=list(patterns), **hub))
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"model={text!r} asks for consent; give it on the model's page of the hub, then log in (hf auth login)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"revision={revision!r} is not in the repository {text!r}; leave it out, or give a branch, tag or commit"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise CheckpointError(
+            f"model={text!r} is neither a directory nor a repository of the hub; check the spelling, and log in if it is private"
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError) as error:
         raise CheckpointError(
             f"model={text!r} is not in the local cache and the hub cannot be reached; go online once, or copy the files and give their directory"
+        ) from error
+    except Exception as error:  # a full disk, a broken connection of the client's own kinds
+        raise CheckpointError(
+            f"model={text!r} could not be downloaded ({type(error).__name__}: {error}); mend that and try again"
         ) from error
 
 
@@ -90,15 +139,14 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a directory, in the order of its index.
+    """The safetensors files of a directory, the single one or those of its index, in its order: transformers reads them in this order, too.
 
     Raises CheckpointError if there are none, or the index names files that are not there.
     """
-    index = directory / INDEX_NAME
+    index, single = directory / INDEX_NAME, directory / SINGLE_NAME
+    if single.exists():
+        return [single]
     if not index.exists():
-        single = directory / SINGLE_NAME
-        if single.exists():
-            return [single]
         raise CheckpointError(f"{directory} has neither {SINGLE_NAME} nor {INDEX_NAME}; is it the directory of a checkpoint?")
     try:
         names = sorted(set(_json(index)["weight_map"].values()))
@@ -149,9 +197,32 @@ def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: I
         )
 
 
+@contextmanager
+def saving(directory: Path) -> Iterator[None]:
+    """Around what writes weights into a directory: afterwards no older ones in the other form, one file or several, are left beside them,
+    which would be read instead; and whoever may read config.json may read the weights, which safetensors writes for their owner alone."""
+    forms = directory / SINGLE_NAME, directory / INDEX_NAME
+
+    def stamp(file: Path) -> tuple[int, int] | None:
+        return (file.stat().st_ino, file.stat().st_mtime_ns) if file.exists() else None
+
+    before = [stamp(file) for file in forms]
+    yield
+    written = [stamp(file) != then for file, then in zip(forms, before, strict=True)]
+    for file, is_new in zip(forms, written, strict=True):
+        if any(written) and not is_new:
+            file.unlink(missing_ok=True)
+    config = directory / CONFIG_NAME
+    for file in directory.glob("*.safetensors") if config.exists() else ():
+        file.chmod(config.stat().st_mode & 0o666)
+
+
 def _header_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    size = file.stat().st_size
-    with file.open("rb") as stream:
+    try:
+        size, stream = file.stat().st_size, file.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}); ask its owner, or copy it again") from error
+    with stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > size - 8:
             raise CheckpointError(f"{file} ({size} bytes) is truncated or not a safetensors file; copy or download it again")
@@ -182,5 +253,7 @@ def _pickle_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read ({error.strerror}); ask its owner, or copy it again") from error
     except ValueError as error:
         raise CheckpointError(f"{file} is not valid JSON ({error}); copy or download it again") from error

@@ -11,8 +11,10 @@ No model is needed here; the pipeline and the server bring the forward passes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,8 +24,8 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field
 from mmada.errors import ImageError, InputError
-from mmada.image import ImageSource, ImageTokenizer, fit, load_image
-from mmada.prompt import Message, Prompts, messages_of, parse_holes, split_thinking
+from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
+from mmada.prompt import Hole, Message, Prompts, messages_of, parse_holes, split_thinking
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, FillRequest, Request, Result
 from mmada.sampling import Denoising, Ranking, Recipe, Step, fast_image, fast_text, infill, named_cache
 from mmada.vocab import IdRange, VocabLayout
@@ -88,6 +90,13 @@ class Job:
         return int((self.denoising.token_ids(self.row) != self.layout.mask_id).sum())
 
     @property
+    def finish_reason(self) -> Literal["stop", "length"]:
+        """Of a text; one with something behind its holes ends there, one that is open at its end ends because the room does."""
+        if isinstance(self.request, FillRequest):
+            return "length" if int(self.canvas.fields[0].positions[-1]) == len(self.canvas) - 2 else "stop"
+        return self.denoising.finish_reasons[self.row]
+
+    @property
     def trace(self) -> tuple[Step, ...]:
         return tuple(step for step in self.denoising.trace if step.row == self.row)
 
@@ -127,6 +136,8 @@ class Planner:
         return self._image_tokenizer()
 
     def job(self, request: Request) -> Job:
+        if isinstance(request, Request):
+            _seed(request.seed, 0)
         if isinstance(request, ChatRequest):
             job = self._chat_job(request)
         elif isinstance(request, FillRequest):
@@ -141,12 +152,17 @@ class Planner:
         """Raises InputError for rows that are too long, or steps that its blocks cannot share."""
         job.recipe.steps_in_block(job.num_slots)
         for canvas, what in ((job.canvas, "request"), (job.negative, "negative prompt")):
-            if canvas is not None and len(canvas) > self.context:
-                raise InputError(
-                    f"the {what} needs {len(canvas)} tokens, of which {job.num_slots} are to be filled, and the model's context has {self.context}; "
-                    "shorten the prompt, or ask for fewer new tokens or a smaller image"
-                )
+            if canvas is not None:
+                self._check_room(what, len(canvas), job.num_slots)
         return job
+
+    def _check_room(self, what: str, num_tokens: int, num_open: int) -> None:
+        """Raises InputError for what is longer than the context; before a canvas is made, num_tokens is what it will have at least."""
+        if num_tokens > self.context:
+            raise InputError(
+                f"the {what} needs {num_tokens} tokens, of which {num_open} are to be filled, and the model's context has {self.context}; "
+                "shorten the prompt, or ask for fewer new tokens or a smaller image"
+            )
 
     def start(self, jobs: Sequence[Job], *, device: torch.device | str = "cpu", trace: bool = False) -> list[Denoising | Ranking]:
         """Denoisings that fill the canvases, jobs of equal settings being rows of one; and the rankings of what is drawn."""
@@ -178,7 +194,13 @@ class Planner:
 
     def _chat_job(self, request: ChatRequest) -> Job:
         d = self.defaults
-        num_new = request.max_new_tokens or (d.max_thinking_tokens if request.think else d.max_new_tokens)
+        num_new = request.max_new_tokens
+        if num_new is None:
+            num_new = d.max_thinking_tokens if request.think else d.max_new_tokens
+        num_codes = (
+            (d.image_height // self.image_tokenizer.factor) * (d.image_width // self.image_tokenizer.factor) if request.images else 0
+        )
+        self._check_room("request", len(request.images) * num_codes + num_new, num_new)
         recipe = request.recipe or self.text_recipe()
         codes = [self._codes_of(image) for image in request.images]
         ids = self.layout.any_ids if recipe.propose_any else None
@@ -187,6 +209,8 @@ class Planner:
 
     def _fill_job(self, request: FillRequest) -> Job:
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
+        num_open = sum(part.num_tokens for part in parts if isinstance(part, Hole))
+        self._check_room("request", num_open, num_open)
         canvas = self.prompts.infill(parts, messages=messages_of(request.messages) if request.messages else ())
         return self._text_job(request, canvas, request.recipe or self.fill_recipe())
 
@@ -202,15 +226,18 @@ class Planner:
         by_default = self.defaults.thinks_before_drawing and request.image is None
         if by_default if request.think is None else request.think:
             return self._thinking_job(request, sketch)
-        job = Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request), self.layout)
-        return self._guided(job, sketch)
+        return self._told_job(request, sketch)
+
+    def _told_job(self, request: DrawRequest, sketch: Sketch) -> Job:
+        """A drawing of what the prompt says."""
+        return self._guided(Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request, sketch), self.layout), sketch)
 
     def _thinking_job(self, request: DrawRequest, sketch: Sketch) -> Job:
         """The first half of a drawing that is thought about."""
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         # What comes of it is a sentence about as long as the prompt: what cannot be drawn is refused before anything is thought.
-        self._checked(self._guided(Job(request, self._drawing(request.prompt, sketch), self._image_recipe(request), self.layout), sketch))
+        self._checked(self._told_job(request, sketch))
         d = self.defaults
         recipe = self.text_recipe(temperature=d.draw_thinking_temperature)
         if not d.reasons_in_one_row:
@@ -243,11 +270,14 @@ class Planner:
         thought = split_thinking(self.prompts.decode(job.denoising.token_ids(job.row)))
         job.thinking = thought.thinking
         job.prompt = thought.answer or thought.thinking or job.request.prompt
-        job.recipe = self._image_recipe(job.request)
+        job.recipe = self._image_recipe(job.request, job.sketch)
         if job.later is not None:
             job.canvas = replace(job.denoising.canvas(job.row).to("cpu"), fields=(job.later,))
         else:
             job.canvas = self._drawing(job.prompt, job.sketch)
+            if len(job.canvas) > self.context:  # a thought that went on and on
+                job.prompt = job.request.prompt
+                job.canvas = self._drawing(job.prompt, job.sketch)
         self._checked(self._guided(job, job.sketch))
         return True
 
@@ -256,6 +286,11 @@ class Planner:
         assert isinstance(job.request, DrawRequest)
         job.sketch = sketch
         job.prompt = job.prompt or job.request.prompt
+        if job.request.negative_prompt and not job.recipe.guidance_scale:
+            raise InputError(
+                f"negative_prompt={job.request.negative_prompt!r} is what guidance leads away from, and guidance_scale is 0; "
+                "give guidance_scale=2, or leave it out"
+            )
         job.negative = self._drawing(job.request.negative_prompt, sketch) if job.recipe.guidance_scale else None
         return job
 
@@ -272,12 +307,15 @@ class Planner:
         """The checkpoint's way of filling holes in a text, with some settings changed."""
         return infill(threshold=self.defaults.threshold).with_(**changes)
 
-    def _image_recipe(self, request: DrawRequest) -> Recipe:
-        if request.recipe is not None:
-            return request.recipe
+    def _image_recipe(self, request: DrawRequest, sketch: Sketch) -> Recipe:
+        """The request's, in its own steps and with its own guidance if it names them. By default no more steps than there is to fill."""
         d = self.defaults
+        if request.recipe is not None:
+            own = {"steps": request.steps, "guidance_scale": request.guidance_scale}
+            return request.recipe.with_(**{name: value for name, value in own.items() if value is not None})
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
-        return fast_image(steps=d.image_steps if request.steps is None else request.steps, guidance_scale=scale)
+        steps = d.image_steps if request.steps is None else request.steps
+        return fast_image(steps=min(steps, int(sketch.is_open.sum())), guidance_scale=scale)
 
     def _codes_of(self, image: ImageSource) -> Tensor:
         """(N,) codes of an image at the checkpoint's size."""
@@ -294,11 +332,15 @@ class Planner:
             height, width = request.size or (self.defaults.image_height, self.defaults.image_width)
             _whole_tokens("size", (height, width), factor)
             shape = (height // factor, width // factor)
+            self._check_room("drawing", shape[0] * shape[1], shape[0] * shape[1])
             return Sketch(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
         picture = load_image(request.image)
         height, width = request.size or tuple(max(1, side // factor) * factor for side in (picture.height, picture.width))
         _whole_tokens("size", (height, width), factor)
         _whole_tokens("extend", request.extend, factor, least=0)
+        left, top, right, bottom = request.extend
+        whole = ((height + top + bottom) // factor) * ((width + left + right) // factor)
+        self._check_room("picture", whole, whole - (height // factor) * (width // factor))
         is_open = torch.zeros(height // factor, width // factor, dtype=torch.bool)
         if request.mask is not None:
             marks = load_image(request.mask)
@@ -306,12 +348,9 @@ class Planner:
                 raise ImageError(
                     f"mask is {marks.width}x{marks.height} pixels, image {picture.width}x{picture.height}; make them the same size"
                 )
-            marks = fit(marks, height=height, width=width, mode="crop")
-            lit = torch.from_numpy(np.asarray(marks.convert("L")).copy()) > 127
-            is_open = lit.unflatten(0, (-1, factor)).unflatten(2, (-1, factor)).any(3).any(1)
+            is_open = fit_mask(marks, height=height, width=width).unflatten(0, (-1, factor)).unflatten(2, (-1, factor)).any(3).any(1)
         picture = fit(picture, height=height, width=width, mode="crop")
         codes = self.image_tokenizer.encode_images([picture])[0].cpu()
-        left, top, right, bottom = request.extend
         around = (left // factor, right // factor, top // factor, bottom // factor)
         codes, is_open = F.pad(codes, around), F.pad(is_open, around, value=True)
         if not bool(is_open.any()):
@@ -325,13 +364,12 @@ class Planner:
         ids = job.denoising.token_ids(job.row)
         if isinstance(job.request, DrawRequest):
             return self._finish_drawing(job, ids)
-        reason = job.denoising.finish_reasons[job.row]
         if isinstance(job.request, FillRequest):
             tokens = job.denoising.canvas(job.row).tokens
             shown = tokens[1:] if not job.request.messages else tokens[self._start_of_answer(tokens) :]
-            return Answer(self.prompts.decode(shown), None, "stop", tuple(ids.tolist()), job.num_forwards, job.trace)
+            return Answer(self.prompts.decode(shown), None, job.finish_reason, tuple(ids.tolist()), job.num_forwards, job.trace)
         thought = split_thinking(self.prompts.decode(ids))
-        return Answer(thought.answer, thought.thinking, reason, tuple(ids.tolist()), job.num_forwards, job.trace)
+        return Answer(thought.answer, thought.thinking, job.finish_reason, tuple(ids.tolist()), job.num_forwards, job.trace)
 
     def preview(self, job: Job) -> Image.Image:
         """A drawing as it looks now: open positions show their latest proposal."""
@@ -358,6 +396,10 @@ def _seed(first: int, i: int) -> int:
 
     They differ in their lowest 32 bits, for torch's generator on a CPU looks at no others.
     """
+    try:
+        first = operator.index(first)
+    except TypeError:
+        raise InputError(f"seed={first!r} must be a whole number") from None
     return (first + i * 2654435761 + 2**63) % 2**64 - 2**63
 
 

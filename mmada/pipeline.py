@@ -84,8 +84,8 @@ class Progress:
         final = (job.denoising.token_ids(job.row) != self.model.layout.mask_id).tolist()
         ids = job.denoising.preview(job.row).tolist()
         ends = (self.model.layout.eos_id, self.model.layout.eot_id)
-        words = ["\u00b7" if i == self.model.layout.mask_id else "" if i in ends else self.model.prompts.decode([i]) for i in ids]
-        return list(zip(words, final, strict=True))
+        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | dict.fromkeys(ends, "") | {self.model.layout.mask_id: "\u00b7"}
+        return list(zip((words[i] for i in ids), final, strict=True))
 
     def is_drawing(self, request: int = 0) -> bool:
         """Whether a request fills an image now; False while it is thinking, or is a text."""
@@ -152,7 +152,11 @@ class MMaDA:
         """
         device = torch.device(device) if device is not None else _best_device()
         if str(name) == "debug":
-            return cls.debug().to(device)
+            made = cls.debug()
+            made._image_tokenizer = image_tokenizer or made._image_tokenizer
+            if dtype != "auto":
+                made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            return made.to(device)
         directory = checkpoint.find(name, revision=revision)
         model = MMadaModelLM.from_pretrained(directory, dtype=dtype).to(device)
         defaults = Defaults.load(directory)
@@ -225,6 +229,10 @@ class MMaDA:
         except InputError:
             self.planner.defaults = before
             raise
+        if "style" in changes:
+            self.prompts = self.planner.prompts = replace(self.prompts, style=self.defaults.style)
+        if "image_tokenizer" in changes:
+            self._image_tokenizer = None  # loaded when it is needed
         return self
 
     @property
@@ -353,7 +361,7 @@ class MMaDA:
     # Many requests.
 
     def run(self, requests: Sequence[Request], *, on_step: Callable[[Progress], None] | None = None, trace: bool = False) -> list[Result]:
-        """Serve requests of any kind together; each result equals that of the request alone.
+        """Serve requests of any kind together; each result equals that of the request alone (to the last bit on a CPU in float32).
 
         on_step  called after every round
         trace    keep what every step committed

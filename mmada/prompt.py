@@ -19,13 +19,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from mmada.canvas import Canvas, Field
-from mmada.errors import InputError
+from mmada.errors import InputError, suggest
 from mmada.vocab import IdRange, VocabLayout
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ class Style:
     thinking: str = THINKING_INSTRUCTION
     draw_thinking: str = DRAW_THINKING_INSTRUCTION
 
+    def __post_init__(self) -> None:
+        if self.separator not in get_args(Separator):
+            raise InputError(f"separator={self.separator!r} is unknown: {suggest(str(self.separator), get_args(Separator))}")
+
 
 @dataclass(frozen=True, slots=True)
 class Thought:
@@ -125,13 +129,18 @@ class Prompts:
     # Text to ids.
 
     def encode(self, text: str, *, trusted: bool = False) -> list[int]:
-        """Ids of a text, without begin or end token. trusted: strings such as <|eot_id|> become special tokens."""
+        """Ids of a text, without begin or end token. trusted: strings such as <|eot_id|> become special tokens.
+
+        Raises InputError for half a surrogate pair, as which Python reads bytes of a command line that are not UTF-8.
+        """
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise InputError(f"text={ascii(text)[:60]} holds what is no character (half a surrogate pair); give UTF-8")
         with _ENCODING:
             return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"])
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Text up to the first end token (of answer or turn); other special tokens and image codes are left out."""
-        values = [int(i) for i in ids]
+        values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         ends = [i for i, value in enumerate(values) if value in (self.layout.eos_id, self.layout.eot_id)]
         kept = [v for v in values[: ends[0] if ends else None] if v < self.layout.image_offset]
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))

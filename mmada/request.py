@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, get_args
 
 from PIL import Image
 from torch import Tensor
 
-from mmada.errors import CheckpointError, MMaDAError, suggest
+from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.image import FitMode, ImageSource
 from mmada.prompt import Hole, Message, Style
 from mmada.sampling import Recipe, Step, named_cache
@@ -40,7 +42,7 @@ Conversation = str | Sequence[Message | Mapping[str, str]]
 class Defaults:
     """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models.
 
-    Raises InputError for an unknown cache.
+    Raises InputError for a value that cannot be used.
     """
 
     max_new_tokens: int = 256
@@ -72,21 +74,51 @@ class Defaults:
 
     def __post_init__(self) -> None:
         named_cache(self.cache)
+        if self.image_mode not in get_args(FitMode):
+            raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
+        for name, least in _LEAST.items():
+            value, is_whole = getattr(self, name), isinstance(least, int)
+            if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or not least <= value < math.inf:
+                raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
 
     def save(self, directory: Path) -> None:
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Defaults:
-        """From mmada.json, or the published values where there is none. Raises CheckpointError on an unknown field."""
+        """From mmada.json, or the published values where there is none. Raises CheckpointError if it cannot be used."""
         file = directory / DEFAULTS_NAME
         if not file.exists():
             return cls()
-        values = json.loads(file.read_text(encoding="utf-8"))
-        known = {f.name for f in fields(cls)}
-        for name in sorted(set(values) - known):
-            raise CheckpointError(f"{file} has the unknown field {name!r}: {suggest(name, known)}")
-        return cls(**{**values, "style": Style(**values.get("style", {}))})
+        try:
+            values = _known(json.loads(file.read_text(encoding="utf-8")), cls)
+            return cls(**{**values, "style": Style(**_known(values.get("style", {}), Style))})
+        except ValueError as error:
+            raise CheckpointError(f"{file} cannot be used ({error}); mend it, or copy or download it again") from error
+
+
+_LEAST: Mapping[str, int | float] = {
+    "max_new_tokens": 1,
+    "max_thinking_tokens": 1,
+    "block_length": 1,
+    "threshold": 0.0,
+    "image_height": 1,
+    "image_width": 1,
+    "image_steps": 1,
+    "guidance_scale": 0.0,
+    "draw_thinking_temperature": 0.0,
+}
+"""of the numbers among `Defaults`; an int where fractions make no sense"""
+
+
+def _known(values: object, kind: type[Defaults | Style]) -> dict[str, Any]:
+    """Raises InputError unless `values` is an object all of whose fields `kind` has."""
+    if not isinstance(values, dict):
+        raise InputError(f"{values!r} is no JSON object")
+    known = {f.name for f in fields(kind)}
+    for name in sorted(set(values) - known):
+        raise InputError(f"unknown field {name!r}: {suggest(name, known)}")
+    return values
 
 
 def image_tokenizer_of(directory: Path) -> str:
@@ -166,9 +198,11 @@ class Answer:
         if self.text:
             return None
         if self.thinking is not None:
+            if self.finish_reason == "stop":
+                return "the model ended behind its thinking, without an answer; rephrase the question, or ask without thinking"
             return f"the thinking used all {len(self.token_ids)} tokens and was not closed; raise max_new_tokens, or ask without thinking"
         if self.finish_reason == "stop":
-            return "the model ended its answer at once; rephrase the question, or raise the temperature"
+            return "the model ended its answer at once; rephrase the question"
         return "the model produced no printable token; this checkpoint cannot answer the question"
 
 

@@ -20,13 +20,21 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from mmada.checkpoint import weight_files
+
 CHECKPOINTS = Path(__file__).parents[1] / "mmada" / "checkpoints"
 TOKENIZER = "mmada-emoji-tokenizer"
+
+
+def read(directory: Path) -> dict[str, torch.Tensor]:
+    """All weights of a checkpoint, in one file or several."""
+    return {name: tensor for file in weight_files(directory) for name, tensor in load_file(file).items()}
 
 
 def main() -> None:
@@ -39,10 +47,15 @@ def main() -> None:
     parser.add_argument("--eight-bits", action="store_true", help="matrices as float8_e4m3fn instead of float16")
     args = parser.parse_args()
     target = CHECKPOINTS / args.name
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(args.source, target, ignore=shutil.ignore_patterns("image_tokenizer", "adapter"))
-    weights = load_file(args.source / "model.safetensors")
-    others = [load_file((other if other.is_dir() else CHECKPOINTS / other) / "model.safetensors") for other in args.average]
+    # Everything is read before anything is replaced: what is embedded now may be among what is averaged.
+    weights = read(args.source)
+    others = [read(other if other.is_dir() else CHECKPOINTS / other) for other in args.average]
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(
+            args.source, copy, ignore=shutil.ignore_patterns("image_tokenizer", "adapter", "*.safetensors*"), dirs_exist_ok=True
+        )
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(copy, target)
     if others:
         weights = {name: sum((other[name].float() for other in others), tensor) / (1 + len(others)) for name, tensor in weights.items()}
 

@@ -42,6 +42,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "training": _emoji("training", tables.training),
     "rl": _emoji("rl", tables.gains),
     "rl-12-steps": _emoji("rl-12-steps", tables.gains),
+    "rl-direct": lambda: tables.gains(report.load(RESULTS / "rl-direct.json"), ("draw",)),
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
 }

@@ -4,10 +4,11 @@
     python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 40 --tasks draw -o docs/results/rl-objectives.json
 
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
-rounds (at least one), with their standard error over rounds; `held_out` are the evaluations that the run made on the way (loop.eval_every).
-With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`, those with an unseen art style left out:
-`judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says in how many steps they draw,
---direct that nothing is thought about first.
+rounds (at least one), with their standard error over rounds; `kl` is the mean divergence over the last tenth of the updates; `held_out`
+are the evaluations that the run made on the way (loop.eval_every).
+With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`, those with an unseen art style
+left out: `judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says
+in how many steps they draw, --direct that nothing is thought about first.
 With --diversity so many held-out prompts are drawn with eight seeds each: `diversity` is how different these are (benchmark.diversity).
 """
 
@@ -24,11 +25,12 @@ from typing import Any
 
 import yaml
 
+from mmada.cli.session import check_writable
 from mmada.data.emoji import KINDS
 from mmada.eval import report
 from mmada.eval.emoji import benchmark
 from mmada.eval.emoji.judge import the_judge
-from mmada.eval.emoji.tables import TASKS, share_of
+from mmada.eval.emoji.tables import PARTS, SKILLS, TASKS, share_of
 from mmada.pipeline import MMaDA
 
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
@@ -42,6 +44,8 @@ def read(directory: Path) -> list[dict[str, Any]]:
 
 
 def mean(values: Sequence[float]) -> dict[str, float | None]:
+    if not values:
+        return {"mean": None, "error": None}
     error = round(statistics.stdev(values) / len(values) ** 0.5, 4) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 4), "error": error}
 
@@ -50,16 +54,17 @@ def run(directory: Path) -> dict[str, Any]:
     lines = read(directory)
     config = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     names = [task["name"] for task in config["tasks"] if task["prompts"]]
-    rounds = [line for line in lines if f"reward/{names[0]}" in line]
+    rounds = [line for line in lines if any(f"reward/{name}" in line for name in names)]
     tenth = max(1, len(rounds) // 10)
     parts = sorted({key for line in rounds for key in line if key.startswith("reward/")})
     last = [line for line in lines if "seconds" in line][-1]
+    late = [line for line in lines if line["step"] > 0.9 * last["step"]]
     return {
         "directory": directory.name,
         "settings": {name: config[name] for name in SETTINGS if name in config},
         "updates": last["step"],
-        "rounds": len(rounds),
-        "rollouts": sum(task["prompts"] for task in config["tasks"]) * config["group"] * len(rounds),
+        "rounds": (num_rounds := -(-last["step"] // config["objective"]["updates"])),
+        "rollouts": sum(task["prompts"] for task in config["tasks"]) * config["group"] * num_rounds,
         "minutes": round(last["seconds"] / 60, 1),
         "rewards": {
             part.removeprefix("reward/"): {
@@ -68,9 +73,7 @@ def run(directory: Path) -> dict[str, Any]:
             }
             for part in parts
         },
-        "kl": {
-            name: round(statistics.fmean(line[f"kl/{name}"] for line in lines[-2 * tenth :] if f"kl/{name}" in line), 4) for name in names
-        },
+        "kl": {name: mean([line[f"kl/{name}"] for line in late if f"kl/{name}" in line])["mean"] for name in names},
         "held_out": [
             {"step": line["step"], **{key.removeprefix("eval/"): round(value, 4) for key, value in line.items() if key.startswith("eval/")}}
             for line in lines
@@ -79,8 +82,8 @@ def run(directory: Path) -> dict[str, Any]:
     }
 
 
-def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, direct: bool) -> dict[str, dict[str, float | int]]:
-    """Task -> the share of its held-out examples that are right, `num` of each kind, thought about first where the model usually does."""
+def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, direct: bool) -> dict[str, dict[str, Any]]:
+    """Task -> the share of its held-out examples that are right, of each skill too, `num` of each kind, thought about first where the model usually does."""
     found = {}
     for task in tasks:
         thinks = not direct and (task != "draw" or pipeline.defaults.thinks_before_drawing)
@@ -90,7 +93,8 @@ def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, d
         outcomes = [outcome.to_dict() for outcome in benchmark.run(pipeline, the_judge(), settings)]
         share = share_of(outcomes, kinds, mode)
         assert share is not None  # some example has another combination held out
-        found[task] = share.to_dict()
+        skills = {name: share_of(outcomes, some, mode) for name, some in SKILLS[PARTS[task]].items()}
+        found[task] = {**share.to_dict(), "skills": {name: one.to_dict() for name, one in skills.items() if one is not None}}
     return found
 
 
@@ -104,9 +108,14 @@ def main() -> None:
     parser.add_argument("--direct", action="store_true", help="judge answers and drawings that nothing was thought about for")
     parser.add_argument("--diversity", type=int, default=0, metavar="N", help="draw N held-out prompts with eight seeds each; 0: none")
     arguments = parser.parse_args()
+    check_writable(arguments.output, "output")
+    if lost := [str(directory) for directory in arguments.runs if not (directory / "model").is_dir()]:
+        parser.error(f"no model in {', '.join(lost)}; let the run come to its end")
     found = [run(directory) for directory in arguments.runs]
     load = cache(MMaDA.from_pretrained)
-    measure_diversity = cache(lambda model: benchmark.diversity(load(model), the_judge(), num=arguments.diversity))
+    measure_diversity = cache(
+        lambda model: benchmark.diversity(load(model), the_judge(), num=arguments.diversity, think=False if arguments.direct else None)
+    )
     measure_shares = cache(lambda model: judged(load(model), arguments.judge, arguments.tasks, arguments.steps, arguments.direct))
     for directory, one in zip(arguments.runs, found, strict=True):
         before, after = one["settings"]["model"]["start"], str(directory / "model")
@@ -122,7 +131,7 @@ def main() -> None:
             print(f"    {task:28}", *(f"{when} {100 * share['value']:.1f} %" for when, share in parts.items()))
         for name, values in one["rewards"].items():
             first, last = values["first"], values["last"]
-            print(f"    {name:28} {first['mean']:.3f}  ->  {last['mean']:.3f}   ± {last['error']}")
+            print(f"    {name:28} {first['mean']}  ->  {last['mean']}   ± {last['error']}")
     environment = report.environment(" ".join(["python", "scripts/report_rl.py", *sys.argv[1:]]))
     mode = "direct" if arguments.direct else "think"
     report.save(arguments.output, {"suite": "rl", "environment": environment, "mode": mode, "runs": found})

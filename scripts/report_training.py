@@ -126,11 +126,12 @@ def main() -> None:
         parser.error("--after and --gpu belong to one run; name it")
     before = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     environment, runs = report.environment(" ".join(["python", *sys.argv])), {}
-    for name in CONFIGS:
-        config = load(Path("configs/emoji") / f"{name}.yaml")
-        if name in (args.names or CONFIGS) and (Path(config.out) / "metrics.jsonl").exists():
+    configs = {name: load(Path("configs/emoji") / f"{name}.yaml") for name in CONFIGS}
+    present = [name for name in args.names or CONFIGS if (Path(configs[name].out) / "metrics.jsonl").exists()]
+    for name, config in configs.items():
+        if name in present:
             runs[name] = run(name, config, args.after, environment)
-        else:
+        elif name in before.get("runs", {}):
             runs[name] = {"environment": before["environment"]} | before["runs"][name]
     total = round(sum(found["minutes"] for found in runs.values()), 1)
     others = before.get("gpu", {})

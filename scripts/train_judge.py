@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from mmada.cli.session import check_writable
 from mmada.eval.emoji.benchmark import check_judge
 from mmada.eval.emoji.judge import Judge, training_batches
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="go on from these weights")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
+    check_writable(args.out, "out")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mmada import checkpoint
+from mmada import MMaDA, checkpoint
 from mmada.errors import CheckpointError
+from mmada.image import ImageTokenizer
+from mmada.model import MMadaModelLM
 
 TENSORS = {"a.weight": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16), "scalar": torch.zeros(())}
 SHAPES = {"a.weight": (2, 3), "b": (4,), "scalar": ()}
@@ -76,6 +78,69 @@ def test_offline_a_hub_name_that_is_not_cached_fails_at_once(tmp_path, monkeypat
 def test_find_refuses_a_name_that_no_hub_repository_can_have(name):
     with pytest.raises(CheckpointError, match="is neither a directory nor a repository of the hub; check the spelling"):
         checkpoint.find(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("GatedRepoError", "asks for consent"),
+        ("RevisionNotFoundError", "revision='v2' is not in the repository"),
+        ("RepositoryNotFoundError", "log in if it is private"),
+        ("XetDownloadError", r"could not be downloaded \(XetDownloadError: why\)"),
+        ("OSError", r"could not be downloaded \(OSError: why\)"),
+    ],
+)
+def test_why_a_download_failed_is_said(monkeypatch, kind, message):
+    errors = pytest.importorskip("huggingface_hub.errors")
+    failure = getattr(errors, kind, OSError)
+
+    def fail(*_, **__):
+        raise failure.__new__(failure, "why") if issubclass(failure, errors.HfHubHTTPError) else failure("why")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.find("owner/name", revision="v2")
+
+
+def test_what_the_hub_is_to_know_reaches_it(monkeypatch, tmp_path, debug):
+    debug.save_pretrained(tmp_path / "model")
+    seen = {}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **keywords: seen.update(keywords) or str(tmp_path / "model"))
+    MMadaModelLM.from_pretrained("owner/name", token="secret", cache_dir="/big", local_files_only=True, revision="v2")
+    assert {name: seen[name] for name in ("token", "cache_dir", "local_files_only", "revision")} == {
+        "token": "secret",
+        "cache_dir": "/big",
+        "local_files_only": True,
+        "revision": "v2",
+    }
+    assert ImageTokenizer.from_pretrained("owner/name", subfolder="image_tokenizer").factor == debug.image_tokenizer.factor
+    with pytest.raises(CheckpointError, match="subfolder='no' is not in model='owner/name'"):
+        checkpoint.find("owner/name", subfolder="no")
+
+
+def test_fields_of_the_configuration_can_be_given(tmp_path, debug):
+    debug.model.save_pretrained(tmp_path)
+    assert MMadaModelLM.from_pretrained(tmp_path, rope_theta=123.0).config.rope_theta == 123.0
+
+
+def test_weights_in_another_form_are_replaced(tmp_path, debug):
+    """One file that is left beside newer shards would be read instead of them."""
+    changed = MMaDA.debug()
+    with torch.no_grad():
+        changed.model.head_weight.zero_()
+    debug.model.save_pretrained(tmp_path)
+    changed.model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not MMadaModelLM.from_pretrained(tmp_path).head_weight.any()
+    debug.model.save_pretrained(tmp_path)
+    assert [file.name for file in checkpoint.weight_files(tmp_path)] == ["model.safetensors"]
+    assert torch.equal(MMadaModelLM.from_pretrained(tmp_path).head_weight, debug.model.head_weight)
+
+
+def test_who_may_read_the_configuration_may_read_the_weights(tmp_path, debug):
+    debug.save_pretrained(tmp_path)
+    for file in tmp_path.rglob("*.safetensors"):
+        assert file.stat().st_mode == (file.parent / "config.json").stat().st_mode
 
 
 # Reading the configuration.

@@ -6,13 +6,14 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
 from mmada.pipeline import MMaDA
-from mmada.prompt import Hole, Message
+from mmada.prompt import Hole, Message, Style
 from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import Cache, Ranking, denoise, fast_text, published_image, published_text
 from mmada.sampling.score import random_order
@@ -273,6 +274,18 @@ BAD = {
     "steps do not divide": (ChatRequest("x", max_new_tokens=32, recipe=published_text(steps=30, block_length=8)), "try steps=28"),
     "too long": (ChatRequest("x" * 1100), "the model's context has 1024"),
     "negative prompt": (DrawRequest("x", negative_prompt="y" * 1100), "the negative prompt needs"),
+    "negative prompt without guidance": (
+        DrawRequest("x", negative_prompt="y", guidance_scale=0),
+        "negative_prompt='y' is what guidance leads away",
+    ),
+    "huge room": (ChatRequest("x", max_new_tokens=10**12), "of which 1000000000000 are to be filled"),
+    "many pictures": (ChatRequest("x", images=["missing.png"] * 99), "the model's context has 1024"),
+    "huge hole": (FillRequest("a [MASK:3000000000]"), "of which 3000000000 are to be filled"),
+    "huge drawing": (DrawRequest("x", size=(4 * 10**6, 4 * 10**6)), "the drawing needs 1000000000000 tokens"),
+    "huge picture": (DrawRequest("x", image=Image.new("RGB", (400, 400)), extend=(4, 0, 0, 0)), "the picture needs 10100 tokens"),
+    "seed": (DrawRequest("x", seed=0.5), "seed=0.5 must be a whole number"),
+    "half a character": (ChatRequest("caf\udce9"), "give UTF-8"),
+    "no room at all": (ChatRequest("x", max_new_tokens=0), "number of new tokens 0 must be at least 1"),
     "too large": (DrawRequest("x", size=(160, 160), think=True), "context has 1024"),
     "no room": (ChatRequest("x", max_new_tokens=-1), "must be at least 1"),
     "size": (DrawRequest("x", size=(33, 32)), r"try \(32, 32\)"),
@@ -292,6 +305,43 @@ def test_bad_requests(debug, name):
         debug.run([request])
 
 
+def test_a_recipe_takes_the_steps_and_the_guidance_of_its_request(debug):
+    job = debug.planner.job(DrawRequest("x", recipe=published_image(), steps=5, guidance_scale=0))
+    assert (job.recipe.steps, job.recipe.guidance_scale, job.recipe.anneal) == (5, 0, published_image().anneal)
+    assert debug.planner.job(DrawRequest("x", recipe=published_image())).recipe == published_image()
+
+
+def test_seeds_may_be_of_another_library(debug):
+    assert debug.draw("x", seed=np.int64(3), steps=2).codes.tolist() == debug.draw("x", seed=3, steps=2).codes.tolist()
+
+
+def test_no_pass_is_spent_on_nothing(debug, picture):
+    """Two open tokens take two passes, however many steps a whole drawing has."""
+    mask = Image.new("L", (40, 40))
+    mask.paste(255, (8, 8, 16, 12))
+    assert debug.fill_image(picture, mask, prompt="x").num_forwards == 2
+
+
+def test_a_thin_line_in_a_mask_outlives_being_scaled_down(debug):
+    large, mask = Image.new("RGB", (512, 512)), Image.new("L", (512, 512))
+    mask.paste(255, (300, 0, 301, 512))
+    is_open = debug.planner.job(DrawRequest("x", size=(32, 32), image=large, mask=mask)).sketch.is_open
+    assert is_open.nonzero()[:, 1].unique().tolist() == [300 // 64]
+    assert is_open.sum() == 8
+
+
+def test_a_text_that_ends_in_a_hole_ended_for_lack_of_room(debug):
+    assert debug.fill("a [MASK:2]").finish_reason == "length"
+    assert debug.fill("a [MASK:2] b").finish_reason == "stop"
+
+
+def test_a_thought_that_is_too_long_to_be_drawn_gives_way_to_the_prompt(debug):
+    defaults = replace(debug.defaults, reasons_in_one_row=False, max_thinking_tokens=700, guidance_scale=0.0)
+    model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
+    drawing, other = model.run([DrawRequest("a cat", size=(80, 80), think=True, steps=1), DrawRequest("a cat", steps=1)])
+    assert drawing.prompt == other.prompt == "a cat"
+
+
 def test_bad_images(debug, picture):
     with pytest.raises(ImageError, match="same size"):
         debug.fill_image(picture, Image.new("L", (8, 8)), prompt="x")
@@ -309,9 +359,21 @@ def test_defaults_can_be_changed():
         model.use(treshold=0.5)
     with pytest.raises(InputError, match="cache='both' is unknown"):
         model.use(cache="both")
-    with pytest.raises(InputError, match="block_length=0 must be at least 1"):
+    with pytest.raises(InputError, match="block_length=0 must be a whole number of at least 1"):
         model.use(block_length=0)
-    assert model.defaults.block_length == MMaDA.debug().defaults.block_length
+    for change, message in (
+        ({"image_steps": 0}, "image_steps=0"),
+        ({"guidance_scale": -1.0}, "guidance"),
+        ({"image_mode": "x"}, "image_mode='x'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.use(**change)
+    assert model.defaults == MMaDA.debug().use(cache="dual", threshold=0.5).defaults
+    model.use(style=Style(draw_thinking="Dream. ", thinking="Dream. "))
+    assert "Dream. hello" in model.prompts.tokenizer.decode(model.planner.job(ChatRequest("hello", think=True)).canvas.tokens)
+    model.use(image_tokenizer="no/such")
+    with pytest.raises(CheckpointError, match="no/such"):
+        model.draw("a cat")
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
@@ -325,9 +387,17 @@ def test_cached_requests_of_every_kind_equal_each_alone(mixture, cache):
 
 def test_bad_checkpoints(debug, tmp_path):
     debug.save_pretrained(tmp_path)
-    (tmp_path / "mmada.json").write_text('{"blocklength": 3}')
-    with pytest.raises(CheckpointError, match="did you mean 'block_length'"):
-        MMaDA.from_pretrained(tmp_path)
+    for text, message in (
+        ('{"blocklength": 3}', "did you mean 'block_length'"),
+        ('{"block', "mmada.json cannot be used"),
+        ('{"style": {"seperator": "token"}}', "did you mean 'separator'"),
+        ('{"style": {"separator": "tokens"}}', "separator='tokens' is unknown"),
+        ('{"threshold": "0.9"}', "threshold='0.9' must be a number of at least 0"),
+        ("[]", "is no JSON object"),
+    ):
+        (tmp_path / "mmada.json").write_text(text)
+        with pytest.raises(CheckpointError, match=message):
+            MMaDA.from_pretrained(tmp_path)
     (tmp_path / "mmada.json").unlink()
     assert MMaDA.from_pretrained(tmp_path).defaults == Defaults()
     for file in tmp_path.glob("tokenizer*"):

@@ -38,12 +38,15 @@ def convert(
 
     mmada convert GSAI-ML/LLaDA-8B-Instruct ./start --add-image-codes
     """
+    from mmada import checkpoint
     from mmada.cli.session import load, remarks
     from mmada.errors import InputError
 
+    if target.resolve() == Path.cwd():
+        raise InputError("target is the working directory, which cannot be replaced; give a new one")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"target={str(target)!r} exists and is not empty; give a new directory")
-    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]I?B", max_shard_size.upper()):
+    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]B", max_shard_size.upper()):
         raise InputError(f"max_shard_size={max_shard_size!r} must be a number with its unit, such as 5GB or 500MB")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +54,7 @@ def convert(
         raise InputError(f"target={str(target)!r} cannot be written ({error.strerror}); give another directory") from error
     if add_image_codes:
         options.refuse_others(context, _GROWN, "--add-image-codes")
-        with _moved_at_the_end(target) as written:
+        with _moved_at_the_end(target) as written, checkpoint.saving(written):
             _grow(source, written, dtype)
     else:
         pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype)

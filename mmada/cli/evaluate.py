@@ -53,6 +53,7 @@ def evaluate(
         float | None, typer.Option(min=0, max=1, help="Confidence at which a token of a text is committed. Default: the checkpoint's.")
     ] = None,
     cache: options.Cache = None,
+    image_tokenizer: options.ImageTokenizerName = None,
     batch: Annotated[int, typer.Option(min=1, help="Requests that share forward passes.")] = 32,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -80,7 +81,9 @@ def evaluate(
         measured = speed.run(model, device=device, dtype=dtype, cache=cache, on_step=lambda case: remarks.print(case, style="dim"))
         typer.echo(json.dumps(measured, indent=1))
         if out is not None:
-            report.save(out, {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), **measured})
+            report.save(
+                out, {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]]), device), **measured}
+            )
         return
     wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
     settings = Settings(
@@ -96,14 +99,14 @@ def evaluate(
     judge = the_judge()
     settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
     settled |= {"best_of": best_of, "threshold": threshold, "cache": cache}
-    about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]])), "settings": settled}
+    about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]]), device), "settings": settled}
     if suite is Suite.judge:
         found = check_judge(judge, None, num=max(num, 2), seed=seed)
         typer.echo(json.dumps(found, indent=1))
         if out is not None:
             report.save(out, {**about, "judge": found})
         return
-    pipeline = load(model, device=device, dtype=dtype, cache=cache)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
     if threshold is not None:
         pipeline.use(threshold=threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:

@@ -135,8 +135,13 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def printable(text: str) -> str:
-    """Without control characters, which a model may produce and a terminal would obey; line ends and tabs stay."""
-    return "".join(c for c in text if c in "\n\t" or (c.isprintable() or c == "\ufffd"))
+    """Without what a terminal would obey, control characters and those that turn the direction of writing; line ends and tabs stay."""
+    from unicodedata import category
+
+    return "".join(c for c in text if c in "\n\t" or (category(c) != "Cc" and c not in _DIRECTIONS))
+
+
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def report(error: Exception) -> int:

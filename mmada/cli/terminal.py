@@ -25,7 +25,7 @@ __all__ = ["Terminal"]
 HELP = """\
 /image FILE           look at a picture; the next questions are about it
 /draw PROMPT          draw a picture into a file
-/think on | off       think before answering
+/think on | off       think before answering and drawing
 /seed N               the same seed gives the same answer
 /reset                forget the conversation and the picture
 /quit                 leave (or Ctrl-D)"""
@@ -36,6 +36,8 @@ class Terminal:
 
     def __init__(self, pipeline: MMaDA, *, think: bool, seed: int, max_new_tokens: int | None, console: Console | None = None) -> None:
         self.pipeline, self.think, self.seed, self.max_new_tokens = pipeline, think, seed, max_new_tokens
+        self.draws_thinking: bool | None = think or None
+        """None: as the checkpoint does by default, until /think says otherwise"""
         self.console = console or Console(highlight=False)
         self.is_shown = self.console.is_terminal
         """whether somebody looks; lines from a pipe get nothing but answers"""
@@ -138,7 +140,7 @@ class Terminal:
 
     def _draw(self, rest: str) -> None:
         with self.console.status("drawing"):
-            drawing = self.pipeline.draw(rest, think=self.think or None, seed=self.seed)
+            drawing = self.pipeline.draw(rest, think=self.draws_thinking, seed=self.seed)
         if drawing.thinking and self.is_shown:
             self._say(drawing.thinking, "dim")
         names = (Path(f"drawing-{number}.png") for number in count(1))
@@ -147,7 +149,7 @@ class Terminal:
     def _think(self, rest: str) -> None:
         if rest not in ("on", "off"):
             raise InputError(f"/think={rest!r} must be on or off")
-        self.think = rest == "on"
+        self.think = self.draws_thinking = rest == "on"
 
     def _seed(self, rest: str) -> None:
         if not rest.isdecimal():

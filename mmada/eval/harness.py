@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ from mmada.errors import InputError
 from mmada.model import Packing
 from mmada.pipeline import MMaDA
 from mmada.prompt import Message, split_thinking
-from mmada.sampling import Denoising, Recipe, denoise
+from mmada.sampling import Denoising, Recipe, denoise, named_cache
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -45,7 +46,7 @@ __all__ = ["HarnessModel"]
 
 _log = logging.getLogger(__name__)
 _IGNORED = ("do_sample", "max_gen_toks", "until")
-_KNOWN = {field.name for field in fields(Recipe)}
+_KNOWN = {field.name for field in fields(Recipe)} - {"quota", "score", "anneal"}  # those are functions
 _CHAT = "mmada conversation "
 
 
@@ -54,11 +55,12 @@ class HarnessModel(LM):  # type: ignore[misc]
     """What --model_args sets:
 
     pretrained    checkpoint directory, hub name or built-in name
-    think         let the model think before it answers (conversations only); what it thought is left out of the answer
+    think         let the model think before it answers, and leave that out of the answer: in conversations (--apply_chat_template) whose answer
+                  is not begun by the task. Elsewhere, and for likelihoods, nothing is thought, which is said once
     mc_num        draws of a likelihood; a continuation of one token needs one and takes one
     check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
     max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
-    seed          of draws, and of sampling with a temperature
+    seed          of draws, and of sampling with a temperature; a request that a task repeats has another one each time
     ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (request.Defaults)
     Raises InputError for a name that is none of these.
     """
@@ -95,9 +97,15 @@ class HarnessModel(LM):  # type: ignore[misc]
         """Answers, cut at the first stop text. Raises InputError if max_gen_toks leaves no room for a prompt."""
         asked = [(context, normalize_gen_kwargs(settings, self._num_new)) for context, settings in (request.args for request in requests)]
         answers = [""] * len(asked)
+        times: Counter[str] = Counter()
+        seeds = []
+        for request in requests:
+            key = repr(request.args)
+            seeds.append(self.seed + times[key])
+            times[key] += 1
         with tqdm(total=len(asked), disable=disable_tqdm, desc="generate_until") as bar:
             for group in _alike(asked, self.batch_size):
-                for i, text in zip(group, self._generate([asked[i] for i in group]), strict=True):
+                for i, text in zip(group, self._generate([asked[i] for i in group], [seeds[i] for i in group]), strict=True):
                     answers[i] = text
                     self.cache_hook.add_partial("generate_until", requests[i].args, text)
                 bar.update(len(group))
@@ -146,13 +154,15 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _context(self) -> int:
         return int(self.model.model.config.max_sequence_length)
 
-    def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    def _generate(self, asked: Sequence[tuple[str, dict[str, Any]]], seeds: Sequence[int]) -> list[str]:
         """Answers of one group, whose settings are alike."""
         changes = {name: value for name, value in asked[0][1].items() if name not in _IGNORED}
         for name in sorted(changes.keys() - _KNOWN):
             warning_once(_log, f"the task's generation setting {name}={changes.pop(name)!r} has no meaning here, and is left out")
+        if isinstance(changes.get("cache"), str):
+            changes["cache"] = named_cache(changes["cache"])
         canvases = [self._open(self._given(context), each["max_gen_toks"]) for context, each in asked]
-        denoising = self._denoise(canvases, self.model.planner.text_recipe(**changes))
+        denoising = self._denoise(canvases, self.model.planner.text_recipe(**changes), seeds)
         texts = []
         for row, (_, each) in enumerate(asked):
             text = self.model.prompts.decode(denoising.token_ids(row))
@@ -161,7 +171,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             texts.append(text[: min(ends, default=len(text))])
         return texts
 
-    def _denoise(self, canvases: Sequence[Canvas], recipe: Recipe) -> Denoising:
+    def _denoise(self, canvases: Sequence[Canvas], recipe: Recipe, seeds: Sequence[int] | None = None) -> Denoising:
         layout = self.model.layout
         denoising = Denoising(
             [canvas.to(self._device) for canvas in canvases],
@@ -169,7 +179,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             mask_id=layout.mask_id,
             eos_id=layout.eos_id,
             stop_ids=[layout.eot_id],
-            seeds=[self.seed] * len(canvases),
+            seeds=seeds or [self.seed] * len(canvases),
         )
         for _ in denoise([denoising], self.model.denoiser):
             pass
@@ -179,7 +189,15 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def _given(self, context: str) -> list[int]:
         text, messages = _conversation(context)
-        return [*self._begin(messages, think=self.think and not text), *self.model.prompts.encode(text)]
+        thinks = self.think and bool(messages) and not text
+        if self.think and not thinks:
+            self._say_unthought()
+        return [*self._begin(messages, think=thinks), *self.model.prompts.encode(text)]
+
+    def _say_unthought(self) -> None:
+        warning_once(
+            _log, "think=True has no effect on this task: it asks for likelihoods, begins the answer itself, or is no conversation"
+        )
 
     def _begin(self, messages: Sequence[Message], *, think: bool = False) -> list[int]:
         """What stands before a text: the turns of a conversation, or nothing but the begin token."""
@@ -198,6 +216,8 @@ class HarnessModel(LM):  # type: ignore[misc]
 
     def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Ids of what is given and of what is wanted; together they are the tokens of the whole text."""
+        if self.think:
+            self._say_unthought()
         prompts, (text, messages) = self.model.prompts, _conversation(context)
         kept = text.rstrip()
         text, continuation = kept, text[len(kept) :] + continuation

@@ -24,13 +24,16 @@ __all__ = ["environment", "fill_in", "load", "save"]
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def environment(command: str) -> dict[str, Any]:
-    """What a result depends on besides its settings: command, commit, date, machine, versions."""
+def environment(command: str, device: torch.device | str | None = None) -> dict[str, Any]:
+    """What a result depends on besides its settings: command, commit, date, machine, versions.
+
+    device  that was measured; None: the one that models are loaded to
+    """
     return {
         "command": command,
         "commit": _commit(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": _processor(),
+        "machine": _processor(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -83,8 +86,8 @@ def _commit() -> str | None:
     return commit + ("+" if dirty else "")
 
 
-def _processor() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+def _processor(device: torch.device | str | None) -> str:
+    if torch.cuda.is_available() and (device is None or torch.device(device).type == "cuda"):
+        return torch.cuda.get_device_name(device)
     names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
     return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"

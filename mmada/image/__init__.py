@@ -1,7 +1,7 @@
 """Pixels <-> codes: reading and fitting pictures, the look-up-free quantiser, and the MAGVIT-v2 tokenizer."""
 
 from mmada import auto
-from mmada.image.pixels import FitMode, ImageSource, fit, load_image, to_images, to_pixels
+from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
 from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig, Reconstruction
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ImageTokenizerConfig",
     "Reconstruction",
     "fit",
+    "fit_mask",
     "load_image",
     "to_images",
     "to_pixels",

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmada.errors import ImageError, InputError, suggest
 
-__all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "load_image", "to_images", "to_pixels"]
+__all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "fit_mask", "load_image", "to_images", "to_pixels"]
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image
 
@@ -75,6 +75,16 @@ def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.
     if mode == "crop":
         return _crop(image, height, width)
     return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def fit_mask(mask: Image.Image, *, height: int, width: int) -> Tensor:
+    """(height, width) bool: what is marked, light, in a mask of a picture that `fit` brings to this size by "crop".
+
+    A pixel counts as marked if any part of it was, so that a thin line outlives being scaled down.
+    """
+    light = np.asarray(mask.convert("L")) > 127
+    scaled = _crop(Image.fromarray(light.astype(np.float32)), height, width, Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(scaled) > 0)
 
 
 def to_pixels(images: Sequence[Image.Image]) -> Tensor:
@@ -138,12 +148,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(paper, layer).convert("RGB")
 
 
-def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
+def _crop(image: Image.Image, height: int, width: int, by: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
     """The middle of the image at the smallest scale at which it covers the target."""
     covering = max(width, height * image.width // image.height), max(height, width * image.height // image.width)
     _check_area(*covering, f"an image of {image.height}x{image.width} scaled to cover {height}x{width} has", "use mode 'pad' or 'squash'")
     left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
-    return image.resize(covering, Image.Resampling.BICUBIC).crop((left, top, left + width, top + height))
+    return image.resize(covering, by).crop((left, top, left + width, top + height))
 
 
 def _pad(image: Image.Image, height: int, width: int) -> Image.Image:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from mmada.checkpoint import CONFIG_NAME, check, find
+from mmada.checkpoint import CONFIG_NAME, HUB_KEYWORDS, check, find, saving
 from mmada.errors import CheckpointError, ImageError, InputError
 from mmada.image.magvit2 import Decoder, Encoder, NetworkShape
 from mmada.image.pixels import FitMode, ImageSource, check_pixels, fit, load_image, to_images, to_pixels
@@ -231,21 +231,25 @@ class ImageTokenizer(PreTrainedModel):  # type: ignore[misc]
         pretrained_model_name_or_path: str | PathLike[str],
         *model_args: Any,
         config: ImageTokenizerConfig | None = None,
-        revision: str | None = None,
         **kwargs: Any,
     ) -> ImageTokenizer:
         """A directory or hub name, ours or in the published layout -> tokenizer in evaluation mode.
 
         A config.json that is absent, empty or without a model_type means the published sizes. Further arguments (dtype,
-        device_map, ...) are those of transformers.
+        those of the hub, ...) are those of transformers.
         Raises CheckpointError if there is nothing to read, a file is damaged, or any tensor is missing, unexpected or misshapen.
         """
-        directory = find(pretrained_model_name_or_path, revision=revision)
+        directory = find(pretrained_model_name_or_path, **{name: kwargs.pop(name) for name in HUB_KEYWORDS if name in kwargs})
         config = config or _read_config(directory)
         with torch.device("meta"):
             expected = {name: tuple(tensor.shape) for name, tensor in cls(config).state_dict().items()}
         check(directory, expected, optional=[name for name in expected if name.startswith("quantize.")])
         return super().from_pretrained(directory, *model_args, config=config, **kwargs)  # type: ignore[no-any-return]
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
+        with saving(Path(save_directory)):
+            super().save_pretrained(save_directory, *args, **kwargs)
 
 
 def _read_config(directory: Path) -> ImageTokenizerConfig:

@@ -9,11 +9,14 @@ dropout) must keep their values: anything else is an error that names the field.
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
+from mmada import checkpoint
 from mmada.errors import InputError, suggest
 from mmada.vocab import PUBLISHED, VocabLayout
 
@@ -121,6 +124,14 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
             self.embedding_size = self.vocab_size
         self._check()
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """As in transformers, but a directory whose config.json is missing or damaged is a CheckpointError that says so."""
+        directory = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        if directory.is_dir():
+            checkpoint.read_config(directory)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @property
     def layout(self) -> VocabLayout:

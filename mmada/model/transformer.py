@@ -9,6 +9,7 @@ and vocabulary rows that nobody needs: the same bits, less work.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
     """The masked-diffusion transformer. The class carries its published name, so that config.json travels both ways.
 
     `from_pretrained` takes a directory or hub name in the published layout; tensors that do not fit are one CheckpointError
-    that lists them all. All keywords of transformers (dtype, device_map, quantization_config, ...) apply.
+    that lists them all. The keywords of transformers apply: dtype, quantization_config, those of the hub, ..., fields of the configuration; a
+    device_map may name one device.
     """
 
     config_class = MMaDAConfig
@@ -162,6 +164,10 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
+        module = self.get_output_embeddings()
+        if not isinstance(module, nn.Embedding) and (type(module) is not nn.Linear or hasattr(module, "_hf_hook")):
+            logits: Tensor = module(hidden)  # adapted, quantized or offloaded: more than its weight
+            return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
         weight = self.head_weight
         return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
 
@@ -201,11 +207,20 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> MMadaModelLM:
         """Load a checkpoint. Raises CheckpointError for anything that is missing, left over, misshapen or cut short."""
-        directory = checkpoint.find(pretrained_model_name_or_path, revision=kwargs.pop("revision", None))
-        checkpoint.read_config(directory)  # a damaged file is reported as what it is
-        config = kwargs.setdefault("config", MMaDAConfig.from_pretrained(directory))
-        checkpoint.check(directory, cls.shapes(config))
+        hub = {name: kwargs.pop(name) for name in checkpoint.HUB_KEYWORDS if name in kwargs}
+        directory = checkpoint.find(pretrained_model_name_or_path, **hub)
+        if "config" not in kwargs:
+            own = {name: kwargs.pop(name) for name in list(kwargs) if name in MMaDAConfig.__annotations__}
+            kwargs["config"] = MMaDAConfig.from_pretrained(directory, **own)
+        config = kwargs["config"]
+        if getattr(config, "quantization_config", None) is None:  # whose weights are packed
+            checkpoint.check(directory, cls.shapes(config))
         return super().from_pretrained(directory, *args, **kwargs)  # type: ignore[no-any-return]
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
+        with checkpoint.saving(Path(save_directory)):
+            super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def shapes(cls, config: MMaDAConfig) -> dict[str, tuple[int, ...]]:

@@ -86,6 +86,10 @@ class Settings:
             )
         if self.name == "spg" and self.max_blocks:
             raise InputError(f"objective.max_blocks={self.max_blocks} would bias the upper bound of spg, a logarithm; set it to 0")
+        if self.max_blocks and self.loss is sequence_clip:
+            raise InputError(
+                f"objective.max_blocks={self.max_blocks} leaves blocks out, and the ratio of a sequence needs all of them; set it to 0, or level=token"
+            )
 
     def law_of(self, part: Part) -> Law:
         if self.law != "auto":

@@ -220,8 +220,9 @@ class RLTask:
                 continue
             rollouts, scores = self._answered(task, range(self.config.data.num_samples), next(self.module.parameters()).device)
             for i, rollout in enumerate(rollouts):
-                parts = {name: values[i] for name, values in scores.parts.items()}
-                lines.append(_line(rollout, directory / f"held-out-{task.name}-{i}.png", reward=_json(scores.total[i]), parts=parts))
+                parts = {name: _json(values[i]) for name, values in scores.parts.items()}
+                reward = _json(self._total(rollout, scores.total[i]))
+                lines.append(_line(rollout, directory / f"held-out-{task.name}-{i}.png", reward=reward, parts=parts))
         _write(directory / "held_out.jsonl", lines)
         shown: dict[str, int] = {}
         lines = []
@@ -396,7 +397,7 @@ def _file(directory: str, rank: int) -> Path:
     return Path(directory) / f"experience-{rank}.pt"
 
 
-def _json(value: float) -> float | None:
+def _json(value: float | None) -> float | None:
     return value if value == value else None
 
 

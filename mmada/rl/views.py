@@ -15,7 +15,11 @@ masks. That is worth a factor of twenty in the noise of the ratio.
     recorded       one for `shrink` steps of the sampler, as it saw them                  mean over steps of its own log p
     stratified     `draws` a block with evenly spread k                                   likelihood bound / tokens
 
-The weights of an update add up to 1 (stratified: in expectation), so ratios and clipping mean the same everywhere.
+The weights of an update add up to 1 (stratified, and blocks of unequal length with `max_blocks`: in expectation), so ratios and clipping mean
+the same everywhere.
+
+Of an image, k follows the cosine schedule in all of them, as in its training: t of a text is cos(pi/2 (1 - t)) of an image, a band of
+[0.2, 0.8] there [0.31, 0.95]. What is estimated is then the loss that images are trained with, not the bound of their likelihood.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ class Denoising:
         self.counts = [len(f.positions) for f in fields]
         self.num_forwards = [0] * rows
         """per row, how often it was evaluated; a guided pair counts once"""
-        self.finish_reasons = ["length"] * rows
+        self.finish_reasons: list[Literal["stop", "length"]] = ["length"] * rows
         """per row, "stop" if an end token ended it"""
         self.trace: list[Step] = []
 
@@ -145,6 +145,13 @@ class Denoising:
     def live(self) -> tuple[int, ...]:
         """Rows that are not finished."""
         return tuple(self._live)
+
+    @property
+    def num_evaluated(self) -> int:
+        """Tokens that the next `inputs()` has evaluated, of all its rows; known without asking the device."""
+        cache = self.recipe.cache
+        windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in self._evaluated_rows()]
+        return sum(stop - start for start, stop in windows)
 
     def inputs(self) -> Query:
         """What to evaluate next: the live rows, then, if guided, their unconditional rows."""

@@ -4,7 +4,7 @@
     temperature T   a draw from softmax(logits / T), after top-k and top-p
 
 Draws use one uniform number a position (the inverse of the cumulative distribution), taken from the request's own
-generator on the CPU: the same seed gives the same tokens on any device, alone or in a batch. The distribution is that of
+generator on the CPU: the same logits and seed give the same tokens on any device, alone or in a batch. The distribution is that of
 arg max(logits + T * Gumbel), the published form.
 """
 
@@ -23,12 +23,12 @@ def propose(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int |
     """logits (..., V), -inf where an id is not allowed; uniform (...) in [0, 1) -> (...) int64 indices into V."""
     if temperature == 0:
         return logits.argmax(-1)
-    scaled = logits / temperature
+    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature  # in this order, so that no temperature is too low for it
     if top_k is not None:
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None:
         scaled = keep_top_p(scaled, top_p)
-    return inverse_cumulative((scaled - scaled.amax(-1, keepdim=True)).exp(), uniform)
+    return inverse_cumulative(scaled.exp(), uniform)
 
 
 _RUN = 128
@@ -37,19 +37,20 @@ _RUN = 128
 def inverse_cumulative(weight: Tensor, uniform: Tensor) -> Tensor:
     """The first index at which the running sum of weight (..., V) >= 0 exceeds uniform (...) in [0, 1) of its total: (...) int64.
 
-    An index of weight 0 is never returned. Sums are float64: in float32 a running sum over 126,000 ids loses the small ones. The run
-    of 128 ids in which it happens is found first, so that nothing but its own ids is summed up one by one.
+    An index of weight 0 is never returned, and none outside V even where weights are not numbers. Sums are float64: in float32 a running
+    sum over 126,000 ids loses the small ones. The run of 128 ids in which it happens is found first, so that nothing but its own ids is
+    summed up one by one.
     """
     wide = widest(weight.device)
     padded = F.pad(weight, (0, -weight.shape[-1] % _RUN)).unflatten(-1, (-1, _RUN))  # (..., runs, 128)
     total = padded.sum(-1, dtype=wide).cumsum(-1)  # (..., runs)
     target = uniform.to(wide)[..., None] * total[..., -1:]
-    run = torch.searchsorted(total, target, right=True)  # (..., 1)
+    run = torch.searchsorted(total, target, right=True).clamp_max(total.shape[-1] - 1)  # (..., 1)
     before = F.pad(total, (1, 0)).gather(-1, run)
     inner = padded.gather(-2, run[..., None].expand(*run.shape, _RUN))[..., 0, :].cumsum(-1, dtype=wide)
     # Both sums are of the same numbers in another order: the rest may come out an ulp too large.
     rest = torch.minimum(target - before, inner[..., -1:] * (1 - 4 * torch.finfo(wide).eps))
-    return (run * _RUN + torch.searchsorted(inner, rest, right=True))[..., 0]
+    return (run * _RUN + torch.searchsorted(inner, rest, right=True))[..., 0].clamp_max(weight.shape[-1] - 1)
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -91,8 +92,8 @@ def linear_anneal(step: int, steps: int) -> float:
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:
-    if value is not None and value < least:
-        raise InputError(f"{name}={value} must be at least {least}")
+    if value is not None and not (math.isfinite(value) and value >= least):
+        raise InputError(f"{name}={value} must be at least {least}, and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +143,7 @@ class Recipe:
     score: Score = probability
     """which to commit first"""
     threshold: float | None = None
-    """also commit every proposal whose score reaches this; at least one each step"""
+    """also commit every proposal whose score reaches this, a probability (0 or less for `negative_entropy`); at least one each step"""
     temperature: float = 0.0
     """of the proposals; 0 is the arg max"""
     top_k: int | None = None
@@ -178,6 +179,11 @@ class Recipe:
             raise InputError("sees_ahead=False needs a block_length, and propose_any=False; the blocks behind the active one are left out")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
+        highest, likely = (0.0, -0.1) if self.score is negative_entropy else (1.0, 0.9)
+        if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold <= highest):
+            raise InputError(f"threshold={self.threshold} is never reached by the score, which is at most {highest:g}; try {likely}")
+        if self.steps is None and self.score_temperature:
+            raise InputError(f"score_temperature={self.score_temperature} is annealed over the steps; give steps=N, or set it to 0")
         if self.score is negative_entropy and self.score_temperature:
             raise InputError(
                 f"score_temperature={self.score_temperature} needs a positive score; use it with probability or margin, or set 0"

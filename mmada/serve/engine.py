@@ -24,7 +24,6 @@ from torch import Tensor
 
 from mmada.errors import MMaDAError
 from mmada.jobs import Job, Planner
-from mmada.prompt import Hole
 from mmada.request import ChatRequest, Drawing, DrawRequest, FillRequest, Request
 from mmada.sampling import Denoiser, Denoising, Ranking
 from mmada.serve.config import ServeConfig
@@ -375,6 +374,9 @@ class Engine:
         stopped = live.stream is not None and live.stream.shown.stopped
         if stopped or (live.stream is not None and enough) or denoising.done:
             self._end(live, job, cut=not denoising.done)
+        else:
+            with self._changed:
+                self._scheduler.update(live.ticket, denoising.num_evaluated)
 
     def _count_blocks(self, live: _Live, num_blocks: int) -> None:
         if not live.num_blocks and num_blocks and not (live.job is not None and live.job.thinks):
@@ -402,11 +404,9 @@ class Engine:
                 live.confidence[slot] = score
         live.num_noted = len(trace)
         layout, prompts = self._planner.layout, self._planner.prompts
-        pieces = []
-        for token, confidence in zip(job.denoising.preview(job.row).tolist(), live.confidence, strict=True):
-            word = "" if token == layout.mask_id else prompts.decode([token])
-            pieces.append(Piece(word, confidence))
-        return Draft(tuple(pieces))
+        tokens = job.denoising.preview(job.row).tolist()
+        words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in set(tokens)}
+        return Draft(tuple(Piece(words[token], confidence) for token, confidence in zip(tokens, live.confidence, strict=True)))
 
     def _show_drawing(self, live: _Live, job: Job) -> None:
         wanted, steps, step = live.order.num_previews, job.recipe.steps or 1, job.denoising.num_forwards[job.row]
@@ -441,7 +441,7 @@ class Engine:
         if delta and live.order.streams:
             live.tell(Words(delta.thinking, delta.answer))
         shown = stream.shown
-        reason = "stop" if shown.stopped else "length" if cut else _finish_reason(job)
+        reason = "stop" if shown.stopped else "length" if cut else job.finish_reason
         num_thinking = len(prompts.encode(shown.thinking)) if shown.thinking else 0
         num_new = self._num_said(said.tolist())
         forwards = denoising.num_forwards[job.row]
@@ -496,10 +496,3 @@ class Engine:
         self.metrics.generations.labels(live.order.kind, outcome).inc()
         del self._lives[live.ticket.number]
         live.tell(event)
-
-
-def _finish_reason(job: Job) -> Literal["stop", "length"]:
-    """A text with something behind its holes ends there; one that is open at its end ends because the room does."""
-    if isinstance(job.request, FillRequest):
-        return "length" if isinstance(job.request.template[-1], Hole) else "stop"
-    return "stop" if job.denoising.finish_reasons[job.row] == "stop" else "length"

@@ -132,6 +132,10 @@ class Scheduler:
             raise InputError(f"num_tokens={num_tokens} must be at least 1, and num_kept={num_kept} must not be negative")
         ticket.num_tokens, ticket.num_kept, ticket.begun = num_tokens, num_kept, False
 
+    def update(self, ticket: Ticket, num_tokens: int) -> None:
+        """Say what the next round of a ticket evaluates, where rounds differ; what it keeps stays."""
+        ticket.num_tokens = num_tokens
+
     def round(self, now: float) -> Round:
         """Choose the next round, and count it for those chosen."""
         expired = tuple(ticket for ticket in self._tickets.values() if ticket.num_tokens and ticket.deadline <= now)

@@ -135,7 +135,11 @@ def main() -> None:
         "image, 15 steps, no padding": image(model, 1, 15, padding=0, small=small),
         "image, 15 steps, no padding, batch 8": image(model, 8, 15, padding=0, small=small),
     }
-    results: dict[str, Any] = {"suite": "gpu-8b", "environment": report.environment(" ".join(["python", *sys.argv])), "preset": args.preset}
+    results: dict[str, Any] = {
+        "suite": "gpu-8b",
+        "environment": report.environment(" ".join(["python", *sys.argv]), args.device),
+        "preset": args.preset,
+    }
     results["cases"] = {}
     for name, start in cases.items():
         if not re.search(args.only, name):

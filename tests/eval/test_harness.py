@@ -188,3 +188,24 @@ def test_settings_that_mean_nothing_here_are_named(harness, caplog):
     (plain,) = harness.generate_until([ask("x", {})], disable_tqdm=True)
     assert harness.generate_until([ask("x", {"repetition_penalty": 1.1})], disable_tqdm=True) == [plain]
     assert "repetition_penalty=1.1 has no meaning here" in caplog.text
+
+
+def test_a_request_that_is_repeated_is_sampled_anew(harness):
+    hot = {"do_sample": True, "temperature": 5.0}
+    thrice = [ask(harness.apply_chat_template(CHAT), hot) for _ in range(3)]
+    texts = harness.generate_until(thrice, disable_tqdm=True)
+    assert len(set(texts)) == 3
+    assert harness.generate_until(thrice, disable_tqdm=True) == texts
+    assert harness.generate_until(thrice[:1], disable_tqdm=True) == texts[:1]
+
+
+def test_a_cache_is_named_by_a_task(harness):
+    assert harness.generate_until([ask("x", {"cache": "dual", "block_length": 16})], disable_tqdm=True)
+    with pytest.raises(InputError, match="cache='both' is unknown"):
+        harness.generate_until([ask("x", {"cache": "both"})], disable_tqdm=True)
+
+
+def test_thinking_that_has_no_effect_is_said(caplog):
+    thoughtful = HarnessModel("debug", mc_num=1, max_gen_toks=8, think=True, device="cpu")
+    thoughtful.generate_until([ask("no conversation", {})], disable_tqdm=True)
+    assert "think=True has no effect on this task" in caplog.text

@@ -70,11 +70,12 @@ def test_accuracy_against_passes():
 
 def test_the_other_tables():
     judge = {
-        "real": part(99, 100), "reconstructed": part(98, 100), "refused": {"blurred": part(90, 100)}, "distance_real": 1.0,
+        "real": part(99, 100), "reconstructed": part(98, 100), "refused": {"blurred": part(90, 100)},
+        "refused_single": {"blurred": part(80, 100)}, "distance_real": 1.0,
         "distance_reconstructed": 2.0, "psnr": 31.25, "psnr_single": 30.0, "psnr_unseen_style": 24.0, "codes_in_use": 600,
     }  # fmt: skip
     table = about_drawings({"judge": judge})
-    assert "| blurred art that it refuses | 90.0 (83–94, n 100) |" in table
+    assert "| blurred art that it refuses: small, large | 90.0 (83–94, n 100); 80.0 (71–87, n 100) |" in table
     assert "| PSNR of reconstructions (large objects) | 31.2 dB (30.0 dB) |" in table
     case = {"forwards": 12, "warm_seconds": 0.123, "cold_seconds": 4.56}
     (row,) = cases({"cases": {"text": {"seconds": 1.5, "eager_seconds": 3.0, "forwards": 60, "tokens_per_second": 1234.5}}}).splitlines()[

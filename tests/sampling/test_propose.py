@@ -158,3 +158,15 @@ def test_an_index_without_weight_is_never_drawn():
     for uniform in (0.0, 0.5, 1 - 2**-24):  # 0 and the largest number below 1 that torch.rand gives
         drawn = inverse_cumulative(weight, torch.full((300,), uniform))
         assert bool((weight.gather(1, drawn[:, None]) > 0).all())
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-5])
+def test_a_temperature_near_zero_is_the_arg_max(temperature):
+    uniform = torch.rand(50, generator=seeded())
+    assert propose(LOGITS.expand(50, -1), uniform, temperature=temperature).unique().tolist() == [1]
+
+
+def test_what_is_not_a_number_gives_no_index_outside():
+    """On a GPU one such index would end the process, and all other requests with it."""
+    for size in (6, 128, 300):
+        assert int(inverse_cumulative(torch.full((3, size), math.nan), torch.tensor([0.0, 0.5, 0.999])).max()) < size

@@ -150,6 +150,12 @@ def test_with_changes_some_settings():
         ({"steps": 4, "top_p": 0}, r"top_p=0 must lie in \(0, 1\]"),
         ({"steps": 4, "top_p": 1.5}, r"top_p=1.5 must lie in \(0, 1\]"),
         ({"steps": 4, "score": negative_entropy, "score_temperature": 1.0}, "score_temperature=1.0 needs a positive score"),
+        ({"steps": 4, "guidance_scale": math.nan}, "guidance_scale=nan must be at least 0, and finite"),
+        ({"steps": 4, "temperature": math.inf}, "temperature=inf must be at least 0, and finite"),
+        ({"threshold": 90}, "threshold=90 is never reached by the score, which is at most 1; try 0.9"),
+        ({"threshold": math.nan}, "threshold=nan is never reached"),
+        ({"threshold": 0.5, "score": negative_entropy}, "threshold=0.5 is never reached by the score, which is at most 0; try -0.1"),
+        ({"threshold": 0.5, "score_temperature": 1.0}, "score_temperature=1.0 is annealed over the steps; give steps=N"),
         ({"threshold": 0.5, "propose_any": True}, "steps=None with propose_any=True may never end"),
     ],
 )

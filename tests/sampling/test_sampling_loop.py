@@ -143,6 +143,7 @@ def test_asking_twice_changes_nothing(problem):
         one, two = denoising.inputs(), denoising.inputs()
         assert torch.equal(one.tokens, two.tokens)
         assert torch.equal(one.positions, two.positions)
+        assert denoising.num_evaluated == sum(stop - start for start, stop in two.windows or two.spans)
         (logits,) = toy([two])
         before = logits.clone()
         denoising.advance(logits)
@@ -306,7 +307,7 @@ def test_without_a_threshold_a_row_takes_exactly_its_steps(steps):
 @few
 @given(canvases(TEXT), st.none() | st.integers(1, 4))
 def test_an_unreachable_threshold_commits_one_token_a_step(row, block_length):
-    denoising = run(Denoising([row], Recipe(threshold=1.01, block_length=block_length), mask_id=MASK, record=True))
+    denoising = run(Denoising([row], Recipe(threshold=1.0, block_length=block_length), mask_id=MASK, record=True))
     assert [len(step.slots) for step in denoising.trace] == [1] * denoising.counts[0]
 
 
@@ -341,7 +342,7 @@ def test_noise_on_the_order_does_not_delay_what_reaches_the_threshold(seed):
     logits = torch.full((5, VOCAB), -torch.inf)
     logits[:, :11] = ((1 - sure) / 10).log()[:, None]
     logits[:, 4] = sure.log()
-    recipe = Recipe(threshold=0.9 - 1e-6, score_temperature=10.0)
+    recipe = Recipe(steps=5, threshold=0.9 - 1e-6, score_temperature=10.0)
     denoising = run(Denoising([canvas([MASK] * 5)], recipe, mask_id=MASK, record=True, seeds=[seed]), lambda tokens: logits)
     assert denoising.trace[0].slots == (0, 2)
     assert sorted(step.slots for step in denoising.trace[1:]) == [(1,), (3,), (4,)]
@@ -351,7 +352,7 @@ def test_a_threshold_only_speeds_up_the_quota_of_its_steps():
     row = canvas([MASK] * 6)
     slow = run(Denoising([row], Recipe(steps=3), mask_id=MASK, record=True))
     fast = run(Denoising([row], Recipe(steps=3, threshold=0.0), mask_id=MASK, record=True))
-    never = run(Denoising([row], Recipe(steps=3, threshold=2.0), mask_id=MASK, record=True))
+    never = run(Denoising([row], Recipe(steps=3, threshold=1.0), mask_id=MASK, record=True))
     assert [len(step.slots) for step in slow.trace] == [2, 2, 2]
     assert [len(step.slots) for step in fast.trace] == [6]
     assert never.trace == slow.trace
@@ -361,7 +362,7 @@ def test_with_a_threshold_no_step_is_empty():
     # The cosine quota alone keeps the last of 2 positions open until the last of 6 steps.
     quota, row = following(cosine), canvas([MASK] * 2)
     patient = run(Denoising([row], Recipe(steps=6, quota=quota), mask_id=MASK, record=True))
-    eager = run(Denoising([row], Recipe(steps=6, quota=quota, threshold=2.0), mask_id=MASK, record=True))
+    eager = run(Denoising([row], Recipe(steps=6, quota=quota, threshold=1.0), mask_id=MASK, record=True))
     assert [len(step.slots) for step in patient.trace] == [1, 0, 0, 0, 0, 1]
     assert [len(step.slots) for step in eager.trace] == [1, 1]
 
@@ -725,10 +726,12 @@ def test_a_guided_pair_has_a_window_and_a_memory_each():
     denoising = Denoising([canvas([1, 2, 3, MASK, MASK])], recipe, mask_id=MASK, negatives=[canvas([1, MASK, MASK])])
     first = denoising.inputs()
     assert first.windows == ((0, 5), (0, 3))
+    asked = [denoising.num_evaluated]
     assert first.memories[0] is not first.memories[1]
     denoising.advance(Toy()([first])[0])
     second = denoising.inputs()
     assert second.windows == ((3, 5), (1, 3))
+    assert [*asked, denoising.num_evaluated] == [8, 4]
     assert second.memories == first.memories
 
 

@@ -109,11 +109,12 @@ def recipes(draw: st.DrawFn, counts: Sequence[int]) -> Recipe:
     """Any settings that can be used for rows of these many open positions."""
     block_length = draw(st.none() | st.integers(1, 4))
     divisor = 1 if block_length is None else lcm(*(-(-count // block_length) for count in counts))
-    threshold = draw(st.none() | st.floats(0, 1.1))
-    steps = divisor * draw(st.integers(1, 4))
     score = draw(st.sampled_from([probability, margin, negative_entropy, random_order]))
+    threshold = draw(st.none() | (st.floats(-2, 0) if score is negative_entropy else st.floats(0, 1)))
+    steps = divisor * draw(st.integers(1, 4))
+    steps = draw(st.sampled_from([None, steps])) if threshold is not None else steps
     return Recipe(
-        steps=draw(st.sampled_from([None, steps])) if threshold is not None else steps,
+        steps=steps,
         block_length=block_length,
         quota=draw(st.sampled_from([even, following(cosine)])),
         score=score,
@@ -121,7 +122,7 @@ def recipes(draw: st.DrawFn, counts: Sequence[int]) -> Recipe:
         temperature=draw(st.sampled_from([0.0, 0.7, 1.5])),
         top_k=draw(st.none() | st.integers(1, 5)),
         top_p=draw(st.none() | st.floats(0.3, 1)),
-        score_temperature=0.0 if score is negative_entropy else draw(st.sampled_from([0.0, 1.0])),
+        score_temperature=0.0 if score is negative_entropy or steps is None else draw(st.sampled_from([0.0, 1.0])),
         anneal=draw(st.sampled_from([compounding, linear_anneal])),
         guidance_scale=draw(st.sampled_from([0.0, 1.5])),
     )

@@ -67,6 +67,15 @@ def test_what_keeps_something_begins_when_there_is_room_for_it():
     assert s.num_kept == 100
 
 
+def test_what_evaluates_less_makes_room_for_others():
+    s = make(max_round_tokens=100, max_kept_tokens=1000)
+    a, b = submit(s, 80, 80), submit(s, 80, 80)
+    assert s.round(0.0).tickets == (a,)
+    s.update(a, 10)  # it keeps the rest
+    assert s.round(0.0).tickets == (a, b)
+    assert s.num_kept == 160
+
+
 def test_what_keeps_more_than_the_budget_runs_when_nothing_else_is_kept():
     s = make(max_kept_tokens=100)
     small, large = submit(s, 1, 10), submit(s, 1, 500)

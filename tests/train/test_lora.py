@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from mmada.errors import InputError
 from mmada.model import MMadaModelLM
+from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
 from mmada.train.optim import Optim
 
@@ -84,3 +85,16 @@ def test_settings_that_cannot_be_used_are_errors(changes, message):
 def test_a_layer_that_is_not_there_is_an_error():
     with pytest.raises(InputError, match="no layer 'q_prj'"):
         inject(tiny.model(), Lora(rank=2, targets=("q_prj",)), seed=0)
+
+
+def test_a_head_that_peft_adapts_computes_with_its_adapter():
+    """Here, unlike in `inject`, which leaves it out."""
+    model = MMaDA.debug().model
+    tokens = torch.tensor([[1, 2, 3]])
+    before = model(tokens).logits
+    adapted = get_peft_model(model, LoraConfig(target_modules=["ff_out"], init_lora_weights=False))
+    hidden = model.trunk(tokens)
+    assert not torch.equal(adapted(tokens).logits, before)
+    assert torch.equal(model.head(hidden, (5, 9)), model.head(hidden)[..., 5:9])
+    model.head(hidden).sum().backward()
+    assert any("ff_out.lora_B" in name and "blocks" not in name and p.grad is not None for name, p in model.named_parameters())

@@ -306,7 +306,6 @@ _COMPARE = Templates(
     "Are the {ones} or the {others} more in number?",
     "Which wins in number, {ones} or {others}?",
     added=(
-        "What is there more of: {ones} or {others}?",
         "Is there a greater number of {ones} or of {others}?",
         "Which do you see more of, {ones} or {others}?",
         "What do you see more of: {ones}, or {others}?",

@@ -122,6 +122,12 @@ class Scene:
         """Object name -> how many of it, in the order in which they come first."""
         return dict(Counter(item.name for item in self.items))
 
+    @property
+    def style(self) -> str:
+        """The art style of all objects, or "mixed"."""
+        first, *others = {item.style for item in self.items}
+        return "mixed" if others else first
+
 
 def layout_of(cells: Mapping[str, str]) -> str | None:
     """The layout whose cells these are, or None if they are of no single layout."""

@@ -386,7 +386,6 @@ COMPUTE = Templates(
     "Please evaluate {e}.",
     "Work out how much {e} is.",
     added=(
-        "Work out: {e}",
         "What does {e} come to?",
         "Find {e}.",
         "Tell me the value of {e}.",

@@ -64,7 +64,7 @@ def is_correct(example: Example, answer: str) -> bool:
         if said is None or not implies(said, example.spec):
             return False
         scene = example.scene if example.task == "understand" else None
-        return scene is None or satisfies(said, scene.cells, background=scene.background)
+        return scene is None or satisfies(said, scene.cells, background=scene.background, style=scene.style)
     return normalise_answer(answer) == normalise_answer(example.answer)
 
 

@@ -163,7 +163,7 @@ def _shows(example: Example, finding: Finding) -> bool:
 
 
 def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int = 1) -> dict[str, Any]:
-    """The judge's own accuracy: held-out scenes read exactly, and spoilt boxes refused; with a model, also its reconstructions.
+    """The judge's own accuracy: held-out scenes read exactly, and spoilt objects refused, small and large ones; with a model, also its reconstructions.
 
     Also the feature distance of the reconstructions to other real pictures, and that of real pictures among themselves.
     """
@@ -171,7 +171,8 @@ def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int 
     scenes = [picture(rng, "test") for _ in range(num)]
     pictures = np.stack([render(scene) for scene in scenes])
     others = _real_pictures(num, seed)
-    found: dict[str, Any] = {"real": _read(judge, scenes, pictures), "refused": _refused(judge, rng, num)}
+    found: dict[str, Any] = {"real": _read(judge, scenes, pictures)}
+    found |= {"refused": _refused(judge, rng, num, 32), "refused_single": _refused(judge, rng, num, SCENE_SIZE)}
     found["distance_real"] = _distance(judge, pictures, others)
     if model is not None:
         codes = model.image_tokenizer.encode_images([Image.fromarray(p) for p in pictures])
@@ -192,16 +193,20 @@ def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int 
 
 
 def distance_of_drawings(judge: Judge, outcomes: Sequence[Outcome], *, seed: int = 1) -> float | None:
-    """Feature distance of all drawings to as many real pictures (benchmark.check_judge has those to compare it with); None for one or none."""
+    """Feature distance of all drawings to as many real pictures; None for one or none.
+
+    The fewer pictures, the larger it is: compare it with another model's of as many drawings. Those of check_judge are of other numbers.
+    """
     drawn = [np.asarray(result.image) for outcome in outcomes for _, result, _ in outcome.samples if isinstance(result, Drawing)]
     return _distance(judge, np.stack(drawn), _real_pictures(len(drawn), seed)) if len(drawn) > 1 else None
 
 
-def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int = 1) -> dict[str, float]:
+def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int = 1, think: bool | None = None) -> dict[str, float]:
     """How different the drawings of one prompt are, which a model that was rewarded for a few of them alone would show.
 
     num       prompts that leave places open: held-out examples of OPEN_PLACES in turn
-    seeds     drawings of each, as the model usually draws
+    seeds     drawings of each
+    think     whether they are thought about; None: as the model usually draws
     scenes    different scenes among the drawings of a prompt, as the judge reads them, those it refuses aside; mean over prompts
     distance  Euclidean, between the judge's features of two drawings of a prompt; mean over pairs and prompts
     Raises InputError for fewer than one prompt or two seeds.
@@ -211,7 +216,7 @@ def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int
     scenes, distances = [], []
     for i in range(num):
         example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")
-        drawn = model.run([DrawRequest(example.prompt, size=(SCENE_SIZE, SCENE_SIZE), seed=s) for s in range(seeds)])
+        drawn = model.run([DrawRequest(example.prompt, size=(SCENE_SIZE, SCENE_SIZE), think=think, seed=s) for s in range(seeds)])
         pictures = np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)])
         read = [tuple(sorted(f.cells.items())) for f in judge.look(pictures) if REJECT not in f.cells.values()]
         scenes.append(len(set(read)))
@@ -229,8 +234,8 @@ def _read(judge: Judge, scenes: Sequence[Any], pictures: NDArray[np.uint8]) -> d
     return Share(sum(f.cells == s.cells for f, s in zip(findings, scenes, strict=True)), len(scenes)).to_dict()
 
 
-def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict[str, float | int]]:
-    """Share of spoilt objects (no plain shapes) that the judge does not take for the object, by kind of spoiling."""
+def _refused(judge: Judge, rng: np.random.Generator, num: int, cell_side: int) -> dict[str, dict[str, float | int]]:
+    """Share of spoilt objects (no plain shapes) that the judge takes for no object, by kind of spoiling; of cells of so many pixels."""
     plain = {name for name, thing in objects().items() if thing.category in SHAPES}
     crops: list[tuple[NDArray[np.uint8], str]] = []
     while len(crops) < num:
@@ -238,14 +243,14 @@ def _refused(judge: Judge, rng: np.random.Generator, num: int) -> dict[str, dict
         pixels = render(scene)
         for cell, label in labels_of(scene, pixels).items():
             left, top, side = BOXES[cell]
-            if label not in (EMPTY, REJECT) and label not in plain and side == 32:
+            if label not in (EMPTY, REJECT) and label not in plain and side == cell_side:
                 crops.append((pixels[top : top + side, left : left + side], label))
     refused = {}
     for name, spoil in SPOILERS.items():
         spoilt = np.stack([spoil(crop, crops[i - 1][0], rng) for i, (crop, _) in enumerate(crops[:num])])
         stacked = torch.from_numpy(spoilt.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
         seen = [judge.classes[i] for i in judge.probabilities(stacked).argmax(-1).tolist()]
-        refused[name] = Share(sum(s != label for s, (_, label) in zip(seen, crops, strict=False)), len(seen)).to_dict()
+        refused[name] = Share(sum(s in (EMPTY, REJECT) for s in seen), len(seen)).to_dict()
     return refused
 
 

@@ -25,6 +25,7 @@ from mmada.eval.metrics import Share
 
 __all__ = [
     "SKILLS",
+    "PARTS",
     "TASKS",
     "about_drawings",
     "against",
@@ -131,7 +132,10 @@ def about_drawings(results: Mapping[str, Any]) -> str:
     rows = [
         ("real scenes that the judge reads exactly", _cell(_share(judge["real"]))),
         ("their reconstructions by the image tokenizer", _cell(_share(judge["reconstructed"]))),
-        *((f"{name} art that it refuses", _cell(_share(part))) for name, part in judge["refused"].items()),
+        *(
+            (f"{name} art that it refuses: small, large", f"{_cell(_share(part))}; {_cell(_share(judge['refused_single'][name]))}")
+            for name, part in judge["refused"].items()
+        ),
         ("feature distance of real scenes to others", f"{judge['distance_real']:.1f}"),
         ("feature distance of reconstructions", f"{judge['distance_reconstructed']:.1f}"),
         ("PSNR of reconstructions (large objects)", f"{judge['psnr']:.1f} dB ({judge['psnr_single']:.1f} dB)"),
@@ -179,25 +183,26 @@ def objectives(results: Mapping[str, Any]) -> str:
     for run in results["runs"]:
         cells = [f"`{run['settings']['objective']['name']}`", _cell(_share(run["judged"]["draw"]["after"]))]
         cells += [_course(run["rewards"][task]) for task in tasks]
-        cells += [f"{max(run['kl'].values()):.2f}", f"{run['rollouts']:,}", f"{run['minutes']:.0f}"]
+        cells += [f"{max(kl for kl in run['kl'].values() if kl is not None):.2f}", f"{run['rollouts']:,}", f"{run['minutes']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def gains(results: Mapping[str, Any]) -> str:
-    """Of runs that differ by their seed: each task before, after, and the mean gain with its standard deviation over runs, in points."""
+def gains(results: Mapping[str, Any], skills: Sequence[str] = ()) -> str:
+    """Of runs that differ by their seed: each task before, after, and the mean gain with its standard deviation over runs, in points.
+
+    skills  tasks whose skills have rows of their own
+    """
     _check_judged(results)
     runs = results["runs"]
     seeds = ", ".join(f"after, seed {run['settings']['seed']}" for run in runs).replace(", after", " | after")
     how = "without" if results.get("mode") == "direct" else "with"
     lines = [f"| task, held-out, {how} thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
     for task in runs[0]["judged"]:
-        before = runs[0]["judged"][task]["before"]
-        after = [run["judged"][task]["after"]["value"] for run in runs]
-        changes = [100 * (value - before["value"]) for value in after]
-        spread = f" ± {statistics.stdev(changes):.1f}" if len(changes) > 1 else ""
-        cells = " | ".join(f"{100 * value:.1f}" for value in after)
-        lines.append(f"| {TASKS[task]} | {_cell(_share(before))} | {cells} | {round(statistics.fmean(changes), 1) + 0.0:+.1f}{spread} |")
+        before, after = runs[0]["judged"][task]["before"], [run["judged"][task]["after"] for run in runs]
+        lines.append(_gain(TASKS[task], before, after))
+        if task in skills:
+            lines += [_gain(f"… {name}", share, [one["skills"][name] for one in after]) for name, share in before["skills"].items()]
     if all("diversity" in run for run in runs):
         before, *after = [runs[0]["diversity"]["before"], *(run["diversity"]["after"] for run in runs)]
         name = f"different scenes in {before['seeds']} drawings of a prompt"
@@ -207,6 +212,13 @@ def gains(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _gain(name: str, before: Mapping[str, Any], after: Sequence[Mapping[str, Any]]) -> str:
+    changes = [100 * (share["value"] - before["value"]) for share in after]
+    spread = f" ± {statistics.stdev(changes):.1f}" if len(changes) > 1 else ""
+    cells = " | ".join(f"{100 * share['value']:.1f}" for share in after)
+    return f"| {name} | {_cell(_share(before))} | {cells} | {round(statistics.fmean(changes), 1) + 0.0:+.1f}{spread} |"
+
+
 TASKS: Mapping[str, str] = {
     "text": "word problems, expressions, knowledge",
     "understand": "questions about pictures",
@@ -214,6 +226,9 @@ TASKS: Mapping[str, str] = {
     "reason_draw": "drawings that need thought",
 }
 """Every task of the emoji world, in words."""
+
+PARTS: Mapping[str, str] = {"text": "Text", "understand": "Understanding", "draw": "Drawing", "reason_draw": "Thinking before drawing"}
+"""Task -> its part in SKILLS."""
 
 
 def _check_judged(results: Mapping[str, Any]) -> None:

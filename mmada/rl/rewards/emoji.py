@@ -51,7 +51,8 @@ def caption(samples: Sequence[Sample]) -> list[float | None]:
         if example.spec is None or example.scene is None or example.task != "understand":
             return None
         said = parse(sample.answer)
-        if said is None or not satisfies(said, example.scene.cells, background=example.scene.background):
+        scene = example.scene
+        if said is None or not satisfies(said, scene.cells, background=scene.background, style=scene.style):
             return 0.0
         return 1.0 if implies(said, example.spec) else 0.5
 

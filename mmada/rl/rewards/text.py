@@ -73,4 +73,6 @@ def _is_text(sample: Sample) -> bool:
 
 
 def _form(sample: Sample) -> float:
-    return float(read_answer(sample.text).state == ("thought" if sample.prompt.request.think else "direct"))
+    if sample.prompt.request.think:
+        return float("<think>" in sample.text and read_answer(sample.text).state == "thought")
+    return float(read_answer(sample.text).state == "direct")

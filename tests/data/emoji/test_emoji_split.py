@@ -92,6 +92,14 @@ def test_tables_hold_out_about_a_tenth_but_not_the_plainest() -> None:
     assert 0.08 < sum(len(table.held_out) for table in TEMPLATES.values()) / num_fixed < 0.12
 
 
+def test_no_way_that_is_held_out_is_trained_with_other_punctuation() -> None:
+    def plain(text: str) -> str:
+        return " ".join(re.findall("[a-z]+|{.*?}", text.lower()))
+
+    for table in TEMPLATES.values():
+        assert not {plain(text) for text in table.held_out} & {plain(text) for text in table.trained}
+
+
 def test_ways_that_are_added_hold_nothing_else_out() -> None:
     options = tuple(f"way {i} to say {{it}}" for i in range(40))
     assert Templates("said", *options[:10], added=options[10:]).held_out == Templates("said", *options[:10]).held_out
