@@ -336,9 +336,9 @@ def test_a_text_that_ends_in_a_hole_ended_for_lack_of_room(debug):
 
 
 def test_a_thought_that_is_too_long_to_be_drawn_gives_way_to_the_prompt(debug):
-    defaults = replace(debug.defaults, reasons_in_one_row=False, max_thinking_tokens=700, guidance_scale=0.0)
+    defaults = replace(debug.defaults, reasons_in_one_row=False, max_thinking_tokens=200, guidance_scale=0.0)
     model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
-    drawing, other = model.run([DrawRequest("a cat", size=(80, 80), think=True, steps=1), DrawRequest("a cat", steps=1)])
+    drawing, other = model.run([DrawRequest("a cat", size=(120, 120), think=True, steps=1), DrawRequest("a cat", steps=1)])
     assert drawing.prompt == other.prompt == "a cat"
 
 
