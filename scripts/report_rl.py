@@ -4,8 +4,8 @@
     python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 40 --tasks draw -o docs/results/rl-objectives.json
 
 One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
-rounds (at least one), with their standard error over rounds; `kl` is the mean divergence over the last tenth of the updates; `held_out`
-are the evaluations that the run made on the way (loop.eval_every).
+rounds (at least one), with their standard error over rounds; `kl` is the mean divergence over the last tenth of the updates; `curves`
+are the rewards of all rounds, `held_out` the evaluations that the run made on the way (loop.eval_every).
 With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`, those with an unseen art style
 left out: `judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says
 in how many steps they draw, --direct that nothing is thought about first.
@@ -74,6 +74,7 @@ def run(directory: Path) -> dict[str, Any]:
             for part in parts
         },
         "kl": {name: mean([line[f"kl/{name}"] for line in late if f"kl/{name}" in line])["mean"] for name in names},
+        "curves": {part.removeprefix("reward/"): [round(line[part], 4) for line in rounds if part in line] for part in parts},
         "held_out": [
             {"step": line["step"], **{key.removeprefix("eval/"): round(value, 4) for key, value in line.items() if key.startswith("eval/")}}
             for line in lines

@@ -8,7 +8,7 @@ import pytest
 
 from mmada.data.emoji import KINDS
 from mmada.errors import InputError
-from mmada.eval.emoji.tables import SKILLS, about_drawings, against, best_of, cases, cost, gains, objectives, share_of, skills
+from mmada.eval.emoji.tables import SKILLS, about_drawings, against, best_of, cases, cost, courses, gains, objectives, share_of, skills
 from mmada.eval.metrics import Share
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +127,11 @@ def test_the_gain_of_several_seeds():
     )
     assert gains({"mode": "direct", "runs": [one(0, 60)]}).startswith("| task, held-out, without thinking | before |")
     assert gains({"runs": [one(0, 60)]}).splitlines()[-1].endswith("| 60.0 | +10.0 |")
+    skills = [{**part(right, 100), "skills": {"counting": part(right, 100)}} for right in (50, 75)]
+    skilled = {"settings": {"seed": 0}, "judged": {"draw": dict(zip(("before", "after"), skills, strict=True))}}
+    assert gains({"runs": [skilled]}, ["draw"]).splitlines()[-1].startswith("| … counting |")
+    assert gains({"runs": [skilled]}, ["draw"]).splitlines()[-1].endswith("| 75.0 | +25.0 |")
+    assert "counting" not in gains({"runs": [skilled]})
     with pytest.raises(InputError, match="no judged examples"):
         gains({"suite": "rl", "runs": [{}]})
 
@@ -134,3 +139,14 @@ def test_the_gain_of_several_seeds():
 def test_documents_show_what_the_result_files_say():
     done = subprocess.run([sys.executable, ROOT / "scripts" / "fill_docs.py", "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_curves_in_pieces():
+    runs = [{"settings": {"seed": 3}, "curves": {"draw/drawn": [0.0, 0.2, 0.5, 0.5, 0.9, 1.1]}}]
+    assert courses({"runs": runs}, "draw/drawn").splitlines() == [
+        "| `draw/drawn` | rounds 1 to 2 | rounds 3 to 4 | rounds 5 to 6 |",
+        "|---|---|---|---|",
+        "| seed 3 | 0.10 ± 0.10 | 0.50 ± 0.00 | 1.00 ± 0.10 |",
+    ]
+    with pytest.raises(InputError, match=r"part='draw' has no curve of 6 rounds or more in every run; known are \['draw/drawn'\]"):
+        courses({"runs": runs}, "draw")

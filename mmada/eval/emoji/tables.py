@@ -8,6 +8,7 @@ cost(results)             Markdown: seconds of an answer and an image (mmada eva
 training(results)         Markdown: minutes and speed of each stage (scripts/report_training.py)
 objectives(results)       Markdown: runs of reinforcement learning side by side (scripts/report_rl.py --judge N)
 gains(results)            Markdown: what such runs, of several seeds, gained in each task
+courses(results, part)    Markdown: a part of their rewards over the rounds
 cases(results)            Markdown: seconds of each case of scripts/gpu/bench_8b.py
 
 Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from mmada.errors import InputError
@@ -32,6 +34,7 @@ __all__ = [
     "best_of",
     "cases",
     "cost",
+    "courses",
     "gains",
     "objectives",
     "share_of",
@@ -209,6 +212,26 @@ def gains(results: Mapping[str, Any], skills: Sequence[str] = ()) -> str:
         change = statistics.fmean(one["scenes"] for one in after) - before["scenes"]
         cells = " | ".join(f"{one['scenes']:.1f}" for one in after)
         lines.append(f"| {name} | {before['scenes']:.1f} (n {before['prompts']}) | {cells} | {change:+.1f} |")
+    return "\n".join(lines)
+
+
+def courses(results: Mapping[str, Any], part: str, pieces: int = 3) -> str:
+    """The curves of runs in a few pieces: a part of the reward, mean over the rounds of each piece with its standard error. Raises InputError without it."""
+    if not all(len(run.get("curves", {}).get(part, ())) >= 2 * pieces for run in results["runs"]):
+        raise InputError(
+            f"part={part!r} has no curve of {2 * pieces} rounds or more in every run; known are {sorted(results['runs'][0].get('curves', {}))}"
+        )
+    num = min(len(run["curves"][part]) for run in results["runs"])
+    edges = [round(i * num / pieces) for i in range(pieces + 1)]
+    heads = " | ".join(f"rounds {start + 1} to {stop}" for start, stop in pairwise(edges))
+    lines = [f"| `{part}` | {heads} |", "|" + "---|" * (1 + pieces)]
+    for run in results["runs"]:
+        curve = run["curves"][part]
+        cells = [
+            f"{statistics.fmean(some):.2f} ± {statistics.stdev(some) / len(some) ** 0.5:.2f}"
+            for some in (curve[start:stop] for start, stop in pairwise(edges))
+        ]
+        lines.append(f"| seed {run['settings']['seed']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
