@@ -136,8 +136,6 @@ class Planner:
         return self._image_tokenizer()
 
     def job(self, request: Request) -> Job:
-        if isinstance(request, Request):
-            _seed(request.seed, 0)
         if isinstance(request, ChatRequest):
             job = self._chat_job(request)
         elif isinstance(request, FillRequest):
@@ -149,7 +147,8 @@ class Planner:
         return self._checked(job)
 
     def _checked(self, job: Job) -> Job:
-        """Raises InputError for rows that are too long, or steps that its blocks cannot share."""
+        """Raises InputError for rows that are too long, steps that its blocks cannot share, or a seed that is no whole number."""
+        _seed(job.request.seed, 0)
         job.recipe.steps_in_block(job.num_slots)
         for canvas, what in ((job.canvas, "request"), (job.negative, "negative prompt")):
             if canvas is not None:

@@ -152,8 +152,7 @@ class MMaDA:
         """
         device = torch.device(device) if device is not None else _best_device()
         if str(name) == "debug":
-            made = cls.debug()
-            made._image_tokenizer = image_tokenizer or made._image_tokenizer
+            made = cls.debug() if image_tokenizer is None else cls.debug().use(image_tokenizer=str(image_tokenizer))
             if dtype != "auto":
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             return made.to(device)

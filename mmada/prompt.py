@@ -133,8 +133,10 @@ class Prompts:
 
         Raises InputError for half a surrogate pair, as which Python reads bytes of a command line that are not UTF-8.
         """
-        if any("\ud800" <= c <= "\udfff" for c in text):
-            raise InputError(f"text={ascii(text)[:60]} holds what is no character (half a surrogate pair); give UTF-8")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"text={ascii(text)[:60]} holds what is no character (half a surrogate pair); give UTF-8") from error
         with _ENCODING:
             return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"])
 

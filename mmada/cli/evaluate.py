@@ -75,15 +75,14 @@ def evaluate(
         check_writable(sheets / "sheet.png", "sheets")
     if suite in _USED:
         options.refuse_others(context, _USED[suite], f"mmada eval {suite.value}")
+    environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
     if suite is Suite.speed:
         from mmada.eval import speed
 
         measured = speed.run(model, device=device, dtype=dtype, cache=cache, on_step=lambda case: remarks.print(case, style="dim"))
         typer.echo(json.dumps(measured, indent=1))
         if out is not None:
-            report.save(
-                out, {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]]), device), **measured}
-            )
+            report.save(out, {"suite": suite.value, "environment": environment, **measured})
         return
     wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
     settings = Settings(
@@ -99,7 +98,7 @@ def evaluate(
     judge = the_judge()
     settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
     settled |= {"best_of": best_of, "threshold": threshold, "cache": cache}
-    about = {"suite": suite.value, "environment": report.environment(" ".join(["mmada", *sys.argv[1:]]), device), "settings": settled}
+    about = {"suite": suite.value, "environment": environment, "settings": settled}
     if suite is Suite.judge:
         found = check_judge(judge, None, num=max(num, 2), seed=seed)
         typer.echo(json.dumps(found, indent=1))

@@ -134,14 +134,15 @@ def save(image: Image.Image, path: Path) -> None:
     remarks.print(f"wrote {path} ({image.width}x{image.height})")
 
 
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of writing."""
+
+
 def printable(text: str) -> str:
     """Without what a terminal would obey, control characters and those that turn the direction of writing; line ends and tabs stay."""
     from unicodedata import category
 
     return "".join(c for c in text if c in "\n\t" or (category(c) != "Cc" and c not in _DIRECTIONS))
-
-
-_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 def report(error: Exception) -> int:

@@ -26,8 +26,8 @@ from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
 __all__ = [
-    "SKILLS",
     "PARTS",
+    "SKILLS",
     "TASKS",
     "about_drawings",
     "against",
