@@ -5,7 +5,7 @@
     model.draw("two red hearts above a dog", seed=3).image.save("out.png")
 
 Names are imported at first use, so that `import mmada` costs milliseconds. After it, transformers' Auto classes know the
-model: AutoConfig, AutoModel, AutoTokenizer, AutoImageProcessor, AutoProcessor (mmada/auto.py). The four paths through the
+model: AutoConfig, AutoModel, AutoTokenizer, AutoImageProcessor, AutoProcessor (mmada/hub/auto.py). The four paths through the
 code are drawn in docs/map.md.
 """
 
@@ -14,19 +14,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mmada import auto
+from mmada.hub import auto
 
 if TYPE_CHECKING:
-    from mmada.canvas import Canvas, Field
+    from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
+    from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
+    from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
     from mmada.image import ImageTokenizer, ImageTokenizerConfig
     from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser, preset
     from mmada.pipeline import MMaDA
-    from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
-    from mmada.prompt import Hole, Message, Prompts, Style
-    from mmada.request import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
     from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
-    from mmada.vocab import PUBLISHED, IdRange, VocabLayout
 
 __version__ = "0.1.0"
 
@@ -36,11 +34,11 @@ _WHERE = {
     "mmada.image": ("ImageTokenizer", "ImageTokenizerConfig"),
     "mmada.model": ("MMaDAConfig", "MMadaModelLM", "TransformerDenoiser", "preset"),
     "mmada.pipeline": ("MMaDA",),
-    "mmada.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
-    "mmada.prompt": ("Hole", "Message", "Prompts", "Style"),
-    "mmada.request": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
+    "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
+    "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
+    "mmada.generation.requests": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
     "mmada.sampling": ("Cache", "Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
-    "mmada.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
+    "mmada.canvas.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import openai
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.eval import report
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 LEVELS = (1, 4, 16, 64)
 PROMPTS = ("two red hearts above a dog", "a blue star beside a cat", "three green apples", "a sun above a house")

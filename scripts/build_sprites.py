@@ -8,7 +8,7 @@
 
 The table OBJECTS is the hand-made part. A colour is given only where a person would name it in both styles; the script checks it
 against the pixels. Both outputs are committed, so this runs only when the table changes. Changing the order of the table moves
-sprites, changing names moves hold-outs (mmada/data/emoji/split.py): a model trained before then has seen some test combinations.
+sprites, changing names moves hold-outs (mmada/worlds/emoji/split.py): a model trained before then has seen some test combinations.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 import resvg_py
 from PIL import Image, ImageDraw
 
-from mmada.data.emoji.objects import CATEGORY_PLURALS, SHEET_COLUMNS, SPRITE_SIZE
-from mmada.data.emoji.scenes import BACKGROUNDS
+from mmada.worlds.emoji.objects import CATEGORY_PLURALS, SHEET_COLUMNS, SPRITE_SIZE
+from mmada.worlds.emoji.scenes import BACKGROUNDS
 
 OUTPUT = Path(__file__).resolve().parent.parent / "mmada" / "data" / "emoji"
 ART = {"noto": "@iconify-json/noto@1.2.9", "twemoji": "@iconify-json/twemoji@1.2.5"}

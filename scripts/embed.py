@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmada.checkpoint import weight_files
+from mmada.hub.checkpoint import weight_files
 
 CHECKPOINTS = Path(__file__).parents[1] / "mmada" / "checkpoints"
 TOKENIZER = "mmada-emoji-tokenizer"

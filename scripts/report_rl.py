@@ -26,12 +26,12 @@ from typing import Any
 import yaml
 
 from mmada.cli.session import check_writable
-from mmada.data.emoji import KINDS
 from mmada.eval import report
-from mmada.eval.emoji import benchmark
-from mmada.eval.emoji.judge import the_judge
-from mmada.eval.emoji.tables import PARTS, SKILLS, TASKS, share_of
 from mmada.pipeline import MMaDA
+from mmada.worlds.emoji import KINDS
+from mmada.worlds.emoji.measure import benchmark
+from mmada.worlds.emoji.measure.judge import the_judge
+from mmada.worlds.emoji.measure.tables import PARTS, SKILLS, TASKS, share_of
 
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from mmada.checkpoint import DEFAULT_MODEL
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 ARGUMENTS = [
     "--no-sandbox",

@@ -1,6 +1,6 @@
-"""Train the judge of drawings (mmada/eval/emoji/judge.py): artwork only, about half an hour on one core.
+"""Train the judge of drawings (mmada/worlds/emoji/measure/judge.py): artwork only, about half an hour on one core.
 
-python scripts/train_judge.py --minutes 30 --seed 0 --out mmada/eval/emoji/judge.safetensors
+python scripts/train_judge.py --minutes 30 --seed 0 --out mmada/worlds/emoji/measure/judge.safetensors
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from mmada.cli.session import check_writable
-from mmada.eval.emoji.benchmark import check_judge
-from mmada.eval.emoji.judge import Judge, training_batches
+from mmada.worlds.emoji.measure.benchmark import check_judge
+from mmada.worlds.emoji.measure.judge import Judge, training_batches
 
 
 def main() -> None:

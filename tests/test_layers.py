@@ -9,40 +9,41 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mmada"
 
-# Layer of each module or folder directly below the package; a lower layer never imports a higher one.
+# Layer of each room; a lower layer never imports a higher one.
 LAYER = {
     "errors": 0,
-    "vocab": 0,
     "diffusion": 1,
     "canvas": 1,
-    "checkpoint": 1,
     "model": 2,
     "image": 2,
-    "prompt": 2,
-    "tokenizer": 2,
     "sampling": 3,
-    "processor": 3,
-    "request": 3,
-    "jobs": 3,
-    "pipeline": 4,
-    "trace": 4,
+    "hub": 3,
+    "generation": 4,
     "data": 4,
-    "train": 4,
-    "rl": 5,
-    "eval": 5,
-    "serve": 5,
-    "cli": 6,
-    "__main__": 7,
+    "pipeline": 5,
+    "train": 5,
+    "rl": 6,
+    "eval": 6,
+    "serve": 6,
+    "worlds": 7,
+    "cli": 8,
+    "__main__": 8,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE = {("vocab", "errors"), ("request", "sampling"), ("jobs", "sampling"), ("jobs", "request"), ("trace", "pipeline"), ("train", "data")}
+BESIDE: set[tuple[str, str]] = {("__main__", "cli")}
+# What the plan of the house still has to move: networks that load themselves, and an engine that knows a world.
+STILL = {
+    ("model", "hub"),
+    ("image", "hub"),
+    ("train", "worlds"),
+    ("rl", "worlds"),
+    ("eval", "worlds"),
+}
 THIRD_PARTY = {
     0: set(),
-    1: {"torch", "huggingface_hub"},
-    2: {"torch", "transformers", "tokenizers", "numpy", "PIL", "huggingface_hub"},
+    1: {"torch", "transformers"},  # a type of canvas/prompts.py, until it asks for less
+    2: {"torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL", "huggingface_hub"},
 }
-# `auto` registers classes of every layer when transformers is imported; modules call it in their last line.
-EVERYWHERE = {"auto"}
 STANDARD = set(__import__("sys").stdlib_module_names)
 
 
@@ -62,7 +63,7 @@ def imports(file: Path) -> set[str]:
     return names
 
 
-FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if unit(file) not in {"__init__", "auto"}]
+FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if unit(file) != "__init__"]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -72,9 +73,9 @@ def test_imports_go_down(file):
         if not name.startswith("mmada"):
             continue
         other = [*name.split("."), "errors"][1]
-        if other in EVERYWHERE or other == own or other == "__version__":
+        if other in (own, "__version__"):
             continue
-        allowed = LAYER[other] < LAYER[own] or (own, other) in BESIDE
+        allowed = LAYER[other] < LAYER[own] or (own, other) in BESIDE | STILL
         assert allowed, f"{file.name} (layer {LAYER[own]}) imports mmada.{other} (layer {LAYER[other]})"
 
 

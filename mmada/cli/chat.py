@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from mmada.request import Answer
+    from mmada.generation.requests import Answer
 
 __all__ = ["chat", "show"]
 

@@ -38,9 +38,9 @@ def convert(
 
     mmada convert GSAI-ML/LLaDA-8B-Instruct ./start --add-image-codes
     """
-    from mmada import checkpoint
     from mmada.cli.session import load, remarks
     from mmada.errors import InputError
+    from mmada.hub import checkpoint
 
     if target.resolve() == Path.cwd():
         raise InputError("target is the working directory, which cannot be replaced; give a new one")
@@ -78,13 +78,13 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     """A text model with rows for image codes, in the published layout. Raises the package's errors."""
     import torch
 
-    from mmada import checkpoint, tokenizer
+    from mmada.canvas import PUBLISHED
     from mmada.cli.session import check_dtype
     from mmada.errors import InputError
+    from mmada.generation.requests import Defaults
+    from mmada.hub import checkpoint, tokenizer
     from mmada.model import MMaDAConfig, MMadaModelLM
-    from mmada.request import Defaults
     from mmada.train.grow import grow
-    from mmada.vocab import PUBLISHED
 
     check_dtype(dtype)
     directory, layout = checkpoint.find(source), PUBLISHED

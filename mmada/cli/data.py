@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 if TYPE_CHECKING:
+    from mmada.canvas import Prompts
     from mmada.data.check import Report
     from mmada.data.mixture import Reader
+    from mmada.generation.requests import Defaults
     from mmada.image import ImageTokenizer
-    from mmada.prompt import Prompts
-    from mmada.request import Defaults
 
 __all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
 
@@ -141,12 +141,12 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
     """What data needs to know of a model; the weights are neither loaded nor downloaded. Raises the package's errors."""
     import torch
 
-    from mmada import checkpoint, tokenizer
+    from mmada.canvas import Prompts
+    from mmada.generation.requests import Defaults, image_tokenizer_of
+    from mmada.hub import checkpoint, tokenizer
     from mmada.image import ImageTokenizer, ImageTokenizerConfig
     from mmada.model import MMaDAConfig
     from mmada.pipeline import MMaDA
-    from mmada.prompt import Prompts
-    from mmada.request import Defaults, image_tokenizer_of
 
     if name == "debug":
         model = MMaDA.debug()
@@ -171,11 +171,11 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
     """The image tokenizer of a model, without the model. Raises the package's errors."""
     import torch
 
-    from mmada import checkpoint
     from mmada.errors import CheckpointError, InputError
+    from mmada.generation.requests import IMAGE_TOKENIZER_DIR, image_tokenizer_of
+    from mmada.hub import checkpoint
     from mmada.image import ImageTokenizer
     from mmada.pipeline import MMaDA
-    from mmada.request import IMAGE_TOKENIZER_DIR, image_tokenizer_of
 
     if name == "debug" and image_tokenizer is None:
         found, loaded = name, MMaDA.debug().image_tokenizer

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["draw"]
 
@@ -35,7 +35,7 @@ def draw(
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
     from mmada.cli.session import check_output, load, printable, remarks, save, watched
-    from mmada.request import Drawing, DrawRequest
+    from mmada.generation.requests import Drawing, DrawRequest
 
     check_output(output)
     options.check_best_of(best_of, trace)

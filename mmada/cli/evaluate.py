@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["evaluate"]
 
@@ -66,8 +66,8 @@ def evaluate(
 
     from mmada.cli.session import check_writable, load, remarks, save
     from mmada.eval import report
-    from mmada.eval.emoji.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
-    from mmada.eval.emoji.judge import the_judge
+    from mmada.worlds.emoji.measure.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
+    from mmada.worlds.emoji.measure.judge import the_judge
 
     if out is not None:
         check_writable(out, "out")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["fill"]
 

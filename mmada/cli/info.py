@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["info"]
 
@@ -25,10 +25,10 @@ def info(
     import transformers
 
     import mmada
-    from mmada import checkpoint
+    from mmada.generation.requests import Defaults
+    from mmada.hub import checkpoint
     from mmada.model import MMaDAConfig, MMadaModelLM
     from mmada.pipeline import MMaDA
-    from mmada.request import Defaults
 
     if model == "debug":
         pipeline = MMaDA.debug()

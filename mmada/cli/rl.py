@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from mmada.rl.rewards.emoji import Verifier
+    from mmada.worlds.emoji.rewards import Verifier
 
 __all__ = ["rl"]
 
@@ -47,7 +47,7 @@ def _is_shown(name: str) -> bool:
 
 
 def _judge(path: Path) -> Verifier:
-    """A network of eval/emoji/judge.py with weights of its own: train one with scripts/train_judge.py --seed 7 --out FILE."""
-    from mmada.eval.emoji.judge import Judge
+    """A network of worlds/emoji/measure/judge.py with weights of its own: train one with scripts/train_judge.py --seed 7 --out FILE."""
+    from mmada.worlds.emoji.measure.judge import Judge
 
     return Judge.load(path).look

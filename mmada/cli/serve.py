@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["default_name", "serve", "start"]
 
@@ -115,7 +115,7 @@ def start(
     from mmada.serve.config import ServeConfig
     from mmada.serve.engine import Engine
     from mmada.serve.http import create_app, run
-    from mmada.serve.request import Reader
+    from mmada.serve.intake import Reader
 
     config = ServeConfig(**settings)
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)

@@ -62,7 +62,7 @@ def watched(what: str, trace: Path | None = None) -> Iterator[Callable[[Progress
         with _progress_bar(what) as show:
             yield show
         return
-    from mmada.trace import Recorder
+    from mmada.pipeline.trace import Recorder
 
     check_output(trace)
     Recorder.check(trace)

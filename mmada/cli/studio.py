@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from mmada.checkpoint import DEFAULT_MODEL
 from mmada.cli import options
 from mmada.cli.serve import default_name, start
+from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["studio"]
 

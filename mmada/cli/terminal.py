@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from mmada.canvas import Message, split_thinking
 from mmada.cli.session import printable, report, save
 from mmada.errors import InputError, MMaDAError, suggest
-from mmada.prompt import Message, split_thinking
 
 if TYPE_CHECKING:
     from mmada.image import ImageSource

@@ -7,7 +7,7 @@
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     to_canvas(record, prompts, codes_of_image)        a record as a row of training: rows.py
 
-The schema with an example of each task is in docs/data.md. `mmada.data.emoji` is the world of the embedded models. Names are imported
+The schema with an example of each task is in docs/data.md. `mmada.worlds.emoji` is the world of the embedded models. Names are imported
 at first use, so that the emoji world does not wait for torch.
 """
 

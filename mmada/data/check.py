@@ -23,14 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmada.canvas import Canvas
+from mmada.canvas import Canvas, Prompts
 from mmada.data.forms import fitting_adapters
 from mmada.data.readers import Indexed, JsonlReader
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, Where
 from mmada.data.rows import lengths_of, to_canvas
 from mmada.errors import ImageError
 from mmada.image import load_image
-from mmada.prompt import Prompts
 
 __all__ = ["Preview", "Report", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
 

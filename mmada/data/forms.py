@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
+from mmada.canvas import split_thinking
 from mmada.errors import InputError, suggest
-from mmada.prompt import split_thinking
 
 if TYPE_CHECKING:
     pass

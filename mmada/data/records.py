@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from mmada.canvas import join_thinking
 from mmada.errors import InputError
-from mmada.prompt import join_thinking
 
 if TYPE_CHECKING:
     pass
@@ -81,7 +81,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message. The pictures of all turns stand before the dialogue, in order (prompt.py)."""
+    """One message. The pictures of all turns stand before the dialogue, in order (canvas/prompts.py)."""
 
     role: str
     text: str

@@ -1,4 +1,4 @@
-"""Records as rows of training: canvases through `mmada.prompt.Prompts`, how long they are, and long texts in pieces.
+"""Records as rows of training: canvases through `mmada.canvas.prompts.Prompts`, how long they are, and long texts in pieces.
 
 Nothing is ever cut: a record that does not fit is a RowError, whose `reason` can be counted.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mmada.prompt import Message, Prompts
+from mmada.canvas import Message, Prompts
 
 if TYPE_CHECKING:
     from torch import Tensor

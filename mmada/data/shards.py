@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mmada.canvas import Prompts
 from mmada.data.forms import parse
 from mmada.data.readers import Indexed, Selection
 from mmada.data.records import Picture, Record, RecordError, Where
 from mmada.data.rows import Lengths, lengths_of, split_text
 from mmada.errors import ImageError, InputError
 from mmada.image import FitMode, ImageTokenizer, fit, load_image
-from mmada.prompt import Prompts
 
 __all__ = ["MANIFEST_NAME", "ImageCodes", "Manifest", "Settings", "Shard", "TokenizedReader", "image_hash", "text_hash", "write_shards"]
 

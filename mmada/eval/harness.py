@@ -30,13 +30,12 @@ from lm_eval.utils import warning_once
 from torch import Tensor
 from tqdm import tqdm
 
-from mmada.canvas import Canvas, Field, Sight, block_levels
-from mmada.checkpoint import DEFAULT_MODEL
+from mmada.canvas import Canvas, Field, Message, Sight, block_levels, split_thinking
 from mmada.diffusion.likelihood import log_likelihood
 from mmada.errors import InputError
+from mmada.hub.checkpoint import DEFAULT_MODEL
 from mmada.model import Packing
 from mmada.pipeline import MMaDA
-from mmada.prompt import Message, split_thinking
 from mmada.sampling import Denoising, Recipe, denoise, named_cache
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
     max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
     seed          of draws, and of sampling with a temperature; a request that a task repeats has another one each time
-    ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (request.Defaults)
+    ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (generation.requests.Defaults)
     Raises InputError for a name that is none of these.
     """
 
@@ -139,7 +138,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         return self.name.replace("/", "__")
 
     def chat_template(self, chat_template: bool | str = False) -> str:
-        return "mmada.prompt.Prompts.dialogue"
+        return "mmada.canvas.prompts.Prompts.dialogue"
 
     def get_model_info(self) -> dict[str, Any]:
         """For the results: what decoding and likelihoods were made with, and what they cost."""

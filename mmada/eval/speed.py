@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmada.data.emoji import render, sample
 from mmada.errors import MMaDAError
+from mmada.generation.requests import Answer, Drawing
 from mmada.pipeline import MMaDA
-from mmada.request import Answer, Drawing
+from mmada.worlds.emoji import render, sample
 
 __all__ = ["PROBLEM", "PROMPT", "QUESTION", "run"]
 

@@ -1,6 +1,6 @@
 """Pixels <-> codes: reading and fitting pictures, the look-up-free quantiser, and the MAGVIT-v2 tokenizer."""
 
-from mmada import auto
+from mmada.hub import auto
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
 from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig, Reconstruction
 

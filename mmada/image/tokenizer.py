@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
-from mmada.checkpoint import CONFIG_NAME, HUB_KEYWORDS, check, find, saving
 from mmada.errors import CheckpointError, ImageError, InputError
+from mmada.hub.checkpoint import CONFIG_NAME, HUB_KEYWORDS, check, find, saving
 from mmada.image.magvit2 import Decoder, Encoder, NetworkShape
 from mmada.image.pixels import FitMode, ImageSource, check_pixels, fit, load_image, to_images, to_pixels
 from mmada.image.quantizer import LookupFreeQuantizer, bit_weights, entropy_loss, quantizer_loss, sign_table, straight_through

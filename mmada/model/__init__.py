@@ -1,6 +1,6 @@
 """The backbone: config.py, attention.py, layers.py, transformer.py, and denoiser.py, which answers the sampler."""
 
-from mmada import auto
+from mmada.hub import auto
 from mmada.model.attention import Packing
 from mmada.model.config import PRESETS, MMaDAConfig, preset
 from mmada.model.denoiser import TransformerDenoiser

@@ -9,7 +9,7 @@ The only place where a mask becomes numbers. Masks are bool, True = may attend:
 
         T tokens   a a a a | b b b b | c c c c c c        runs (2 rows of 4), (1 row of 6)
 
-    and within a row all see all, or what its Sight says (canvas.py): blocks that do not see the blocks behind them.
+    and within a row all see all, or what its Sight says (canvas/query.py): blocks that do not see the blocks behind them.
 
 Packing costs no padding and gives each row the same numbers as alone, so the sampler uses it for every batch.
 """

@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from mmada import checkpoint
+from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import InputError, suggest
-from mmada.vocab import PUBLISHED, VocabLayout
+from mmada.hub import checkpoint
 
 __all__ = ["PRESETS", "MMaDAConfig", "preset"]
 

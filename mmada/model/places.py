@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mmada.vocab import VocabLayout
+from mmada.canvas import VocabLayout
 
 __all__ = ["image_places"]
 

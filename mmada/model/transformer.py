@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MaskedLMOutput
 
-from mmada import checkpoint
 from mmada.errors import InputError
+from mmada.hub import checkpoint
 from mmada.model.attention import Packing, Visibility, neighbours, rotary, visibility
 from mmada.model.cache import Reuse
 from mmada.model.config import MMaDAConfig

@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmada.canvas import block_levels
+from mmada.canvas import IdRange, VocabLayout, block_levels
 from mmada.model import Packing
 from mmada.rl.records import Part
 from mmada.rl.views import View
-from mmada.vocab import IdRange, VocabLayout
 
 __all__ = ["Asked", "PolicyBatch", "Trained", "collate"]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from mmada.data.records import Task
 from mmada.errors import InputError, suggest
-from mmada.request import Defaults
+from mmada.generation.requests import Defaults
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import Settings
 from mmada.rl.rollout import Decoding
@@ -81,7 +81,7 @@ class Data:
     """Where prompts come from."""
 
     name: Literal["emoji", "records"] = "emoji"
-    """emoji: the synthetic world of mmada.data.emoji; records: your own (mmada.data.records), each with the reference of its rewards"""
+    """emoji: the synthetic world of mmada.worlds.emoji; records: your own (mmada.data.records), each with the reference of its rewards"""
     path: str = ""
     """of records: a file or folder"""
     eval_path: str = ""
@@ -139,7 +139,7 @@ class RLConfig:
     verifier: str = "artwork"
     """who looks at drawings for the rewards drawn and objects: artwork (rewards/artwork.py), or a file of weights that `mmada rl` loads"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """how the trained model is best used (mmada.request.Defaults), on top of what it starts from"""
+    """how the trained model is best used (mmada.generation.requests.Defaults), on top of what it starts from"""
     debug: bool = False
     """shrink everything, so that the run takes seconds on a CPU"""
 

@@ -11,15 +11,15 @@ from typing import Protocol
 
 from PIL import Image
 
+from mmada.canvas import Message
 from mmada.data import Endless, Picture, Record
-from mmada.data.emoji import KINDS, SCENE_SIZE, Chooser, Example, Task, render, sample
-from mmada.data.emoji.split import Split
 from mmada.errors import InputError, suggest
+from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.image import ImageSource
-from mmada.prompt import Message
-from mmada.request import ChatRequest, DrawRequest
 from mmada.rl.records import Prompt
 from mmada.train.seeds import generator, uniforms
+from mmada.worlds.emoji import KINDS, SCENE_SIZE, Chooser, Example, Task, render, sample
+from mmada.worlds.emoji.split import Split
 
 __all__ = ["EmojiPrompts", "Prompts", "RecordPrompts"]
 

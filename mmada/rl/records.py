@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field
-from mmada.data.emoji import Example
+from mmada.canvas import Canvas, Field, messages_of
 from mmada.data.records import Task
-from mmada.prompt import messages_of
-from mmada.request import ChatRequest, DrawRequest
+from mmada.generation.requests import ChatRequest, DrawRequest
+from mmada.worlds.emoji import Example
 
 __all__ = ["Part", "Prompt", "Rollout", "Sample"]
 

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from mmada.canvas import Query
+from mmada.canvas import Query, split_thinking
 from mmada.errors import InputError
-from mmada.jobs import Job, Planner
-from mmada.prompt import split_thinking
-from mmada.request import ChatRequest, Drawing
+from mmada.generation.planner import Job, Planner
+from mmada.generation.requests import ChatRequest, Drawing
 from mmada.rl.records import Part, Prompt, Rollout, Sample
 from mmada.sampling import Denoiser, Recipe, fast_image
 from mmada.train.seeds import integer

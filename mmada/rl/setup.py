@@ -15,17 +15,16 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from mmada.checkpoint import find
+from mmada.canvas import Prompts as Speech
 from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select_by_task
-from mmada.data.emoji.split import Split
 from mmada.errors import InputError
+from mmada.generation.planner import Planner
+from mmada.generation.requests import Defaults
+from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
-from mmada.jobs import Planner
-from mmada.prompt import Prompts as Speech
-from mmada.request import Defaults
 from mmada.rl.config import REWARDS, RLConfig, TaskPlan
 from mmada.rl.prompts import EmojiPrompts, Prompts, RecordPrompts
-from mmada.rl.rewards import Reward, artwork, emoji, pictures, text
+from mmada.rl.rewards import Reward, pictures, text
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
@@ -34,6 +33,9 @@ from mmada.train.contract import Outcome, Report
 from mmada.train.loop import train
 from mmada.train.setup import export, plain, tell_dropped
 from mmada.train.stages import STAGES
+from mmada.worlds.emoji import artwork
+from mmada.worlds.emoji import rewards as emoji
+from mmada.worlds.emoji.split import Split
 
 __all__ = ["build_task", "run"]
 

@@ -26,7 +26,7 @@ from torch import Generator, Tensor, nn
 
 from mmada.canvas import Query
 from mmada.errors import CheckpointError, InputError
-from mmada.jobs import Planner
+from mmada.generation.planner import Planner
 from mmada.rl.advantage import Advantages, advantages
 from mmada.rl.batch import PolicyBatch, Trained, collate
 from mmada.rl.config import RLConfig, TaskPlan

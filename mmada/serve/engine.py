@@ -1,6 +1,6 @@
 """One thread that runs rounds: a denoising step of every generation whose turn it is, in one forward pass.
 
-    every round    take what arrived: plan it (jobs.py), or refuse it
+    every round    take what arrived: plan it (generation/planner.py), or refuse it
                    choose whose turn it is (scheduler.py)
                    denoiser([d.inputs() for d in chosen])        text and images, guided pairs included, in one call
                    d.advance(logits) for each, then tell whoever waits for it what is new
@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.errors import MMaDAError
-from mmada.jobs import Job, Planner
-from mmada.request import ChatRequest, Drawing, DrawRequest, FillRequest, Request
+from mmada.generation.planner import Job, Planner
+from mmada.generation.requests import ChatRequest, Drawing, DrawRequest, FillRequest, Request
 from mmada.sampling import Denoiser, Denoising, Ranking
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics

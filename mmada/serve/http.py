@@ -37,9 +37,9 @@ from mmada.serve.calls import Calls
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Thought, Words, Written
 from mmada.serve.guard import Guard, error_body
+from mmada.serve.intake import Intake, Reader
 from mmada.serve.pictures import Pictures
 from mmada.serve.replies import ImageReplies, TextReplies, event
-from mmada.serve.request import Intake, Reader
 from mmada.serve.scheduler import BusyError, ClosedError
 from mmada.serve.schema import (
     ChatBody,

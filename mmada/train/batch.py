@@ -28,11 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from mmada.canvas import Canvas, Sight, block_levels
+from mmada.canvas import Canvas, Sight, VocabLayout, block_levels
 from mmada.model import Packing
 from mmada.train.seeds import integer
 from mmada.train.stages import UNSCORED, Flow, draw_mask, exact_mask
-from mmada.vocab import VocabLayout
 
 __all__ = ["Batch", "NoisedRow", "Row", "Scored", "base_weight", "collate", "noise_row"]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mmada.errors import InputError, suggest
+from mmada.generation.requests import Defaults
 from mmada.model import PRESETS
-from mmada.request import Defaults
 from mmada.train.loop import Loop
 from mmada.train.lora import Lora
 from mmada.train.stages import STAGES, ImageStage, Stage
@@ -79,7 +79,7 @@ class Data:
     """Where samples come from."""
 
     name: Literal["emoji", "records"] = "emoji"
-    """emoji: the synthetic world of mmada.data.emoji; records: your own (mmada.data.records)"""
+    """emoji: the synthetic world of mmada.worlds.emoji; records: your own (mmada.data.records)"""
     path: str = ""
     """of records: a file or folder of records, or a recipe (YAML) whose top parts are named like the tasks. Flows of tasks that a
     file does not hold take no part"""
@@ -96,7 +96,7 @@ class Data:
     num_kept_codes: int = 20_000
     """encoded pictures that are remembered"""
     varied: float = 0.0
-    """of emoji: share of the pictures that are asked about whose artwork is varied (mmada.data.emoji.variation); drawings never are"""
+    """of emoji: share of the pictures that are asked about whose artwork is varied (mmada.worlds.emoji.variation); drawings never are"""
 
     def __post_init__(self) -> None:
         if (self.name == "records") != bool(self.path):
@@ -119,7 +119,7 @@ class TrainConfig:
     loop: Loop = field(default_factory=Loop)
     lora: Lora = field(default_factory=Lora)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """how the trained model is best used (mmada.request.Defaults), on top of what it starts from; goes into its mmada.json"""
+    """how the trained model is best used (mmada.generation.requests.Defaults), on top of what it starts from; goes into its mmada.json"""
     debug: bool = False
     """shrink everything, so that the run takes seconds on a CPU: tiny random networks, few short steps"""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from mmada import checkpoint
 from mmada.errors import CheckpointError
+from mmada.hub import checkpoint
 
 __all__ = ["grow"]
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from mmada.data.emoji.scenes import render
-from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import picture
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, to_images
 from mmada.train.seeds import generator
 from mmada.train.stages import ImageStage
+from mmada.worlds.emoji.scenes import render
+from mmada.worlds.emoji.split import Split
+from mmada.worlds.emoji.tasks import picture
 
 __all__ = ["LOSSES", "EmojiPictures", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "sobel"]
 

@@ -12,18 +12,17 @@ from accelerate import PartialState
 from torch import nn
 from transformers import AutoTokenizer
 
-from mmada import tokenizer
-from mmada.data.emoji.scenes import SCENE_SIZE
-from mmada.data.emoji.tasks import KINDS, sample
+from mmada.canvas import SPECIAL_STRINGS, VocabLayout, join_thinking
 from mmada.errors import InputError
+from mmada.generation.requests import image_tokenizer_of
+from mmada.hub import tokenizer
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import MMaDAConfig, MMadaModelLM, preset
-from mmada.prompt import join_thinking
-from mmada.request import image_tokenizer_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Net, TrainConfig
 from mmada.train.seeds import generator
-from mmada.vocab import SPECIAL_STRINGS, VocabLayout
+from mmada.worlds.emoji.scenes import SCENE_SIZE
+from mmada.worlds.emoji.tasks import KINDS, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmada.errors import InputError
-from mmada.jobs import Planner
+from mmada.generation.planner import Planner
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest
 from mmada.model import MMadaModelLM, TransformerDenoiser
-from mmada.request import Answer, ChatRequest, DrawRequest
 from mmada.sampling import denoise
 from mmada.train.source import Samples
 from mmada.train.stages import Task

@@ -18,17 +18,15 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmada.checkpoint import find
+from mmada.canvas import Prompts
 from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select_by_task
-from mmada.data.emoji.scenes import SCENE_SIZE
-from mmada.data.emoji.split import Split
 from mmada.errors import InputError
+from mmada.generation.planner import Planner
+from mmada.generation.requests import IMAGE_TOKENIZER_DIR, Defaults
+from mmada.hub.checkpoint import find
+from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.image import ImageTokenizer
-from mmada.jobs import Planner
 from mmada.model import MMadaModelLM
-from mmada.processor import MMaDAImageProcessor, MMaDAProcessor
-from mmada.prompt import Prompts
-from mmada.request import IMAGE_TOKENIZER_DIR, Defaults
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Model, Net, TrainConfig, fill
 from mmada.train.contract import Outcome, Report, Task
@@ -43,6 +41,8 @@ from mmada.train.stages import Flow, ImageStage, Stage
 from mmada.train.stages import Task as Topic
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
+from mmada.worlds.emoji.scenes import SCENE_SIZE
+from mmada.worlds.emoji.split import Split
 
 __all__ = ["build_task", "export", "plain", "run", "tell_dropped"]
 

@@ -19,18 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmada.canvas import Canvas
+from mmada.canvas import Canvas, Message, Prompts, join_thinking
 from mmada.data import Endless, Picture, Record
-from mmada.data.emoji.drills import drill
-from mmada.data.emoji.example import Example
-from mmada.data.emoji.scenes import Scene, render
-from mmada.data.emoji.split import Split
-from mmada.data.emoji.tasks import description, interview, lookup, sample_task
 from mmada.errors import InputError
-from mmada.prompt import Message, Prompts, join_thinking
 from mmada.train.batch import Row
 from mmada.train.seeds import generator, uniforms
 from mmada.train.stages import DRILLS, Flow, Stage, Task
+from mmada.worlds.emoji.drills import drill
+from mmada.worlds.emoji.example import Example
+from mmada.worlds.emoji.scenes import Scene, render
+from mmada.worlds.emoji.split import Split
+from mmada.worlds.emoji.tasks import description, interview, lookup, sample_task
 
 __all__ = ["EmojiSamples", "FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
 
@@ -86,7 +85,7 @@ class EmojiSamples:
 
     encode    n pictures, each (H, W, 3) uint8 -> (n, N) int64 codes
     size      number of different examples; None: no two are alike
-    varied    share of the pictures that are looked at whose artwork is varied (data.emoji.variation), in training; drawings never are
+    varied    share of the pictures that are looked at whose artwork is varied (worlds.emoji.variation), in training; drawings never are
     num_kept  pictures whose codes are remembered; a `size` no larger is encoded once
 
     The tasks "interview" and "described" ask up to NUM_QUESTIONS questions about one scene; in the test one.

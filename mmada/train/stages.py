@@ -29,10 +29,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
+from mmada.canvas import Pads
 from mmada.diffusion import noise
 from mmada.diffusion.schedule import schedule, text_mask_ratio
 from mmada.errors import InputError
-from mmada.prompt import Pads
 from mmada.train.optim import Optim
 
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
@@ -46,7 +46,7 @@ Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weig
 
 UNSCORED = ("hidden", "given")
 DRILLS = ("find", "conclude", "sums", "signs", "facts")
-"""Tasks whose samples are texts with gaps (data.emoji.drills)."""
+"""Tasks whose samples are texts with gaps (worlds.emoji.drills)."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
 
@@ -80,7 +80,7 @@ class Flow:
     """which samples its rows are made of"""
     layout: Layout
     """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
-    be learnt, the others as published (prompt.py)"""
+    be learnt, the others as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a law for each field of the canvas, in order: the answer, or the image, or both"""
     share: float

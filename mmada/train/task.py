@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmada.canvas import VocabLayout
 from mmada.errors import InputError
 from mmada.train.batch import Batch, NoisedRow, Row, collate, noise_row
 from mmada.train.source import Mixture, Source
 from mmada.train.stages import Flow, Stage
 from mmada.train.step import Objective
-from mmada.vocab import VocabLayout
 
 __all__ = ["EVAL_RATIOS", "BatchPlan", "DiffusionTask"]
 

@@ -24,11 +24,10 @@ from typing import Any
 
 import torch
 
-from mmada.canvas import Canvas, Field
+from mmada.canvas import PUBLISHED, Canvas, Field, IdRange, VocabLayout
 from mmada.eval import report
 from mmada.model import MMadaModelLM, TransformerDenoiser, preset
 from mmada.sampling import CACHES, Denoising, Recipe, denoise, fast_image, named_cache
-from mmada.vocab import PUBLISHED, IdRange, VocabLayout
 
 QUESTION, ANSWER, BLOCK = 128, 256, 32
 CAPTION, CODES = 64, 1024

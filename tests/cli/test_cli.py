@@ -17,13 +17,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from mmada.canvas import PUBLISHED, SPECIAL_STRINGS
 from mmada.cli import main
 from mmada.cli.terminal import Terminal
 from mmada.errors import InputError
+from mmada.generation.requests import Defaults
 from mmada.model import MMaDAConfig, MMadaModelLM
 from mmada.pipeline import MMaDA
-from mmada.request import Defaults
-from mmada.vocab import PUBLISHED, SPECIAL_STRINGS
 
 DEBUG = ("-m", "debug")
 

@@ -443,6 +443,6 @@ def test_emoji_world_does_not_wait_for_torch():
     import subprocess
     import sys
 
-    code = "import sys, mmada.data.emoji; print('torch' in sys.modules)"
+    code = "import sys, mmada.worlds.emoji; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "False"

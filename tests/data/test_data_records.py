@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mmada.canvas import split_thinking
 from mmada.data import ADAPTERS, Folder, Form, Meta, Picture, RecordError, RowError, Where, lengths_of, parse, split_text, to_canvas
 from mmada.data.forms import fitting_adapters
 from mmada.errors import InputError
-from mmada.prompt import split_thinking
 
 HERE = Where("data.jsonl", 17)
 FOLDER = Folder(Path("folder"))

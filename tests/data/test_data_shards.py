@@ -16,13 +16,13 @@ import torch
 import typer
 from PIL import Image
 
+from mmada.canvas import Prompts, Style
 from mmada.cli import data as data_verb
 from mmada.cli.tokenize import tokenize
 from mmada.data import Epochs, ImageCodes, JsonlReader, Manifest, Settings, TokenizedReader, lengths_of, to_canvas, write_shards
 from mmada.data.shards import image_hash, text_hash
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.pipeline import MMaDA
-from mmada.prompt import Prompts, Style
 
 NUM = 23
 
@@ -253,7 +253,7 @@ def test_hashes_depend_on_what_codes_and_lengths_depend_on(debug):
 
 
 def test_text_hash_survives_saving(debug, tmp_path):
-    from mmada import tokenizer
+    from mmada.hub import tokenizer
 
     debug.prompts.tokenizer.save_pretrained(tmp_path)
     assert text_hash(Prompts(debug.layout, tokenizer.load(tmp_path, debug.layout), debug.prompts.style)) == text_hash(debug.prompts)

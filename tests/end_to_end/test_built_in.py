@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mmada import MMaDA, checkpoint
+from mmada import MMaDA
+from mmada.hub import checkpoint
 from mmada.train.config import load
 from mmada.train.setup import build_task
 

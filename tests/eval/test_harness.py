@@ -9,9 +9,9 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from mmada.canvas import Message
 from mmada.errors import InputError
 from mmada.eval.harness import HarnessModel
-from mmada.prompt import Message
 
 CHAT = [{"role": "user", "content": "What is 3 + 4?"}]
 

@@ -15,9 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field
+from mmada.canvas import Canvas, Field, IdRange
 from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser
-from mmada.vocab import IdRange
 
 DATA = Path(__file__).parents[1] / "golden_data"
 GOLDEN = Path(os.environ.get("MMADA_GOLDEN", DATA / "dev"))

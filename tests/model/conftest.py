@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from mmada.canvas import VocabLayout
 from mmada.model import MMadaModelLM, preset
-from mmada.vocab import VocabLayout
 
 LAYOUT = VocabLayout.compact(20, 16, multiple_of=8)  # 48 rows: text 0..19, special 20..31, codes 32..47
 

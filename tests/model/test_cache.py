@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from mmada.canvas import Canvas, Field, Memory, Query, Sight
+from mmada.canvas import Canvas, Field, IdRange, Memory, Query, Sight
 from mmada.errors import InputError
 from mmada.model import Packing, TransformerDenoiser
 from mmada.model.attention import rotary, rotate
 from mmada.model.cache import Reuse
 from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_text
-from mmada.vocab import IdRange
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22

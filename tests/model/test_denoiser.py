@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from mmada.canvas import Canvas, Field, Query
+from mmada.canvas import Canvas, Field, IdRange, Query
 from mmada.model import TransformerDenoiser
 from mmada.sampling import Denoising, Recipe, denoise, fast_text
-from mmada.vocab import IdRange
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22

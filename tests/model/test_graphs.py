@@ -6,11 +6,10 @@ import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
-from mmada.canvas import Canvas, Field
+from mmada.canvas import Canvas, Field, IdRange
 from mmada.model import TransformerDenoiser
 from mmada.model.graphs import LayerGraphs
 from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text
-from mmada.vocab import IdRange
 
 TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
 RECIPES = {

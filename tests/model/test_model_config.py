@@ -2,9 +2,9 @@ import json
 
 import pytest
 
+from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import InputError
 from mmada.model import PRESETS, MMaDAConfig, preset
-from mmada.vocab import PUBLISHED, VocabLayout
 
 # reference/mmada.md, section 1.1, but for init_device (ours: where torch says) and num_vq_tokens (stored as 256, run with 1024).
 PUBLISHED_FIELDS = {

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
+from mmada.canvas import VocabLayout
 from mmada.errors import InputError
 from mmada.model import MMadaModelLM, Packing, preset
 from mmada.model.layers import RMSNorm
 from mmada.model.places import image_places
-from mmada.vocab import VocabLayout
 
 LAYOUT = VocabLayout.compact(36, 64)
 

@@ -13,18 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from mmada.data.emoji import Example, Item, Scene, SceneSpec, canonical, is_correct, picture, render, sample, spec_of
-from mmada.data.emoji.objects import SHAPES, objects
+from mmada.canvas import split_thinking
 from mmada.errors import CheckpointError, InputError, MissingDependencyError
-from mmada.eval.emoji.spoil import SPOILERS
-from mmada.prompt import split_thinking
-from mmada.request import ChatRequest, DrawRequest
+from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.rl.records import Prompt, Sample
 from mmada.rl.rewards import combine, pictures
-from mmada.rl.rewards.artwork import NOTHING, likeness, match
-from mmada.rl.rewards.emoji import caption, correct, drawn, objects_in_common
 from mmada.rl.rewards.text import brevity, exact, math_verified, think_format
 from mmada.train.seeds import generator
+from mmada.worlds.emoji import Example, Item, Scene, SceneSpec, canonical, is_correct, picture, render, sample, spec_of
+from mmada.worlds.emoji.artwork import NOTHING, likeness, match
+from mmada.worlds.emoji.measure.spoil import SPOILERS
+from mmada.worlds.emoji.objects import SHAPES, objects
+from mmada.worlds.emoji.rewards import caption, correct, drawn, objects_in_common
 
 
 def text(written, *, think=False, reference="", num_tokens=8, room=16, image=None, example=None, task="text"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmada.errors import InputError
+from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.model import TransformerDenoiser
-from mmada.request import ChatRequest, DrawRequest
 from mmada.rl.prompts import EmojiPrompts, RecordPrompts
 from mmada.rl.records import Prompt
 from mmada.rl.rollout import Decoding, roll_out

@@ -11,10 +11,9 @@ import torch
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from mmada.canvas import Canvas, Field
+from mmada.canvas import Canvas, Field, Message
+from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.pipeline import MMaDA
-from mmada.prompt import Message
-from mmada.request import ChatRequest, DrawRequest
 from mmada.rl.config import RLConfig, TaskPlan
 from mmada.rl.objective import Settings
 from mmada.rl.records import Part, Prompt

@@ -14,12 +14,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field, Query
+from mmada.canvas import Canvas, Field, IdRange, Query
 from mmada.diffusion.schedule import cosine
 from mmada.sampling import Denoising, Recipe, denoise
 from mmada.sampling.recipes import compounding, even, following, linear_anneal
 from mmada.sampling.score import margin, negative_entropy, probability, random_order
-from mmada.vocab import IdRange
 
 EOS, NEVER, MASK, VOCAB = 10, 11, 12, 24
 TEXT = IdRange(0, 13, (NEVER, MASK))

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmada.canvas import Hole
 from mmada.errors import InputError
-from mmada.prompt import Hole
-from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import Denoising, fast_text, named_cache
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Begun, Draft, Drawn, Engine, EngineError, ExpiredError, Failed, Order, Preview, Words, Written

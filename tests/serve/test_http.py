@@ -12,8 +12,8 @@ import openai
 import pytest
 from PIL import Image
 
-from mmada.prompt import Hole
-from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.canvas import Hole
+from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import fast_text
 from mmada.serve.replies import ImageReplies
 from mmada.serve.schema import EditForm, GenerationBody

@@ -14,8 +14,8 @@ from typing import Any
 import openai
 from PIL import Image
 
-from mmada.prompt import Hole
-from mmada.request import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.canvas import Hole
+from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 
 from .process import Server, png
 

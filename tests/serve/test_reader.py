@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from mmada.canvas import Hole
 from mmada.errors import ImageError, InputError
 from mmada.pipeline import DESCRIBE
-from mmada.prompt import Hole
 from mmada.serve.config import ServeConfig
+from mmada.serve.intake import Reader
 from mmada.serve.pictures import Pictures, transparent_part
-from mmada.serve.request import Reader
 from mmada.serve.schema import IGNORED, UNSUPPORTED, ChatBody, CompletionBody, EditForm, GenerationBody, VariationForm
 
 from .process import png
@@ -64,7 +64,7 @@ def test_a_reply_may_be_sent_back_as_it_came(reader):
 
 def test_recipes_keep_what_the_checkpoint_was_taught(debug):
     """A checkpoint that does not see ahead does not, whatever else a client changes."""
-    from mmada.jobs import Planner
+    from mmada.generation.planner import Planner
 
     blind = replace(debug.defaults, sees_ahead=False)
     planner = Planner(debug.prompts, blind, context=1024, image_tokenizer=lambda: debug.image_tokenizer)

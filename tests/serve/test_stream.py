@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.prompt import split_thinking
+from mmada.canvas import split_thinking
 from mmada.serve.stream import TextStream, visible
 
 texts = st.lists(

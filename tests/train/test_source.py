@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mmada.canvas import Message, Style
 from mmada.errors import InputError
-from mmada.prompt import Message, Style
 from mmada.train.seeds import integer, uniforms
 from mmada.train.source import EmojiSamples, FlowRows, Mixture, Sample
 from mmada.train.stages import STAGES

@@ -10,9 +10,9 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from mmada import tokenizer
+from mmada.canvas import Prompts, Style, VocabLayout
+from mmada.hub import tokenizer
 from mmada.model import MMadaModelLM, preset
-from mmada.prompt import Prompts, Style
 from mmada.train import state
 from mmada.train.loop import Loop, train
 from mmada.train.optim import Optim
@@ -21,7 +21,6 @@ from mmada.train.source import EmojiSamples, FlowRows
 from mmada.train.stages import DRILLS, STAGES
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
-from mmada.vocab import VocabLayout
 
 LAYOUT = VocabLayout.compact(256, 64)
 NUM_CODES = 16

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.errors import CheckpointError, MissingDependencyError
+from mmada.generation.requests import ChatRequest
 from mmada.image import load_image
-from mmada.request import ChatRequest
 from mmada.rl.records import Sample
 from mmada.rl.rewards.combine import Reward
 

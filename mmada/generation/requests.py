@@ -1,0 +1,232 @@
+"""What users ask for and what they get: plain records, shared by the pipeline and the server."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from PIL import Image
+from torch import Tensor
+
+from mmada.canvas import Hole, Message, Style
+from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
+from mmada.image import FitMode, ImageSource
+from mmada.sampling import Recipe, Step, named_cache
+
+__all__ = [
+    "Answer",
+    "ChatRequest",
+    "Conversation",
+    "Defaults",
+    "DrawRequest",
+    "Drawing",
+    "EmptyAnswerError",
+    "FillRequest",
+    "IMAGE_TOKENIZER_DIR",
+    "Request",
+    "Result",
+    "image_tokenizer_of",
+]
+
+DEFAULTS_NAME = "mmada.json"
+IMAGE_TOKENIZER_DIR = "image_tokenizer"
+
+Conversation = str | Sequence[Message | Mapping[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Defaults:
+    """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models.
+
+    Raises InputError for a value that cannot be used.
+    """
+
+    max_new_tokens: int = 256
+    """room for an answer, in tokens"""
+    max_thinking_tokens: int = 512
+    """room for thinking and answer together"""
+    block_length: int = 32
+    threshold: float = 0.9
+    """a text token is committed when its probability reaches this"""
+    cache: str = "none"
+    """of the keys and values of a text: none, prefix or dual (sampling/recipes.py); an approximation, unless sees_ahead is False"""
+    sees_ahead: bool = True
+    """whether the room behind the block that is being written is seen (sampling/recipes.py); the published models see it"""
+    image_height: int = 512
+    image_width: int = 512
+    """pixels; what images are brought to before they are looked at, and the size of drawings"""
+    image_mode: FitMode = "crop"
+    image_steps: int = 15
+    guidance_scale: float = 3.5
+    image_tokenizer: str = "showlab/magvitv2"
+    """directory, hub name or built-in name, for a checkpoint that holds none"""
+    thinks_before_drawing: bool = False
+    """what DrawRequest.think=None means for a drawing that starts from words alone"""
+    draw_thinking_temperature: float = 0.0
+    """of the thoughts before a drawing; above 0, other seeds arrange things otherwise"""
+    reasons_in_one_row: bool = False
+    """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
+    style: Style = field(default_factory=Style)
+
+    def __post_init__(self) -> None:
+        named_cache(self.cache)
+        if self.image_mode not in get_args(FitMode):
+            raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
+        for name, least in _LEAST.items():
+            value, is_whole = getattr(self, name), isinstance(least, int)
+            if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or not least <= value < math.inf:
+                raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
+
+    def save(self, directory: Path) -> None:
+        (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, directory: Path) -> Defaults:
+        """From mmada.json, or the published values where there is none. Raises CheckpointError if it cannot be used."""
+        file = directory / DEFAULTS_NAME
+        if not file.exists():
+            return cls()
+        try:
+            values = _known(json.loads(file.read_text(encoding="utf-8")), cls)
+            return cls(**{**values, "style": Style(**_known(values.get("style", {}), Style))})
+        except ValueError as error:
+            raise CheckpointError(f"{file} cannot be used ({error}); mend it, or copy or download it again") from error
+
+
+_LEAST: Mapping[str, int | float] = {
+    "max_new_tokens": 1,
+    "max_thinking_tokens": 1,
+    "block_length": 1,
+    "threshold": 0.0,
+    "image_height": 1,
+    "image_width": 1,
+    "image_steps": 1,
+    "guidance_scale": 0.0,
+    "draw_thinking_temperature": 0.0,
+}
+"""of the numbers among `Defaults`; an int where fractions make no sense"""
+
+
+def _known(values: object, kind: type[Defaults | Style]) -> dict[str, Any]:
+    """Raises InputError unless `values` is an object all of whose fields `kind` has."""
+    if not isinstance(values, dict):
+        raise InputError(f"{values!r} is no JSON object")
+    known = {f.name for f in fields(kind)}
+    for name in sorted(set(values) - known):
+        raise InputError(f"unknown field {name!r}: {suggest(name, known)}")
+    return values
+
+
+def image_tokenizer_of(directory: Path) -> str:
+    """Directory or name of a checkpoint's image tokenizer: the one inside, or else the one that its defaults name."""
+    own = directory / IMAGE_TOKENIZER_DIR
+    return str(own) if own.is_dir() else Defaults.load(directory).image_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A conversation, with or without images, to be answered. `recipe` overrides the checkpoint's way of decoding text."""
+
+    messages: Conversation
+    images: Sequence[ImageSource] = ()
+    think: bool = False
+    max_new_tokens: int | None = None
+    recipe: Recipe | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DrawRequest:
+    """An image to be drawn; with `image` and `mask`, a part of an image to be drawn anew.
+
+    size      (height, width) in pixels
+    image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
+    mask      where to draw, light; as large as `image`; everything in tokens that it touches
+    extend    (left, top, right, bottom) pixels to add around `image` and draw
+    think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
+    best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    size: tuple[int, int] | None = None
+    image: ImageSource | None = None
+    mask: ImageSource | None = None
+    extend: tuple[int, int, int, int] = (0, 0, 0, 0)
+    think: bool | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    recipe: Recipe | None = None
+    seed: int = 0
+    best_of: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FillRequest:
+    """A text with holes, `[MASK:n]` for n tokens, to be completed; with messages, the text is the answer to them."""
+
+    template: str | Sequence[str | Hole]
+    messages: Conversation = ()
+    recipe: Recipe | None = None
+    seed: int = 0
+
+
+Request = ChatRequest | DrawRequest | FillRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Text, with what was thought before it. finish_reason is "stop" or "length"; num_forwards counts model evaluations."""
+
+    text: str
+    thinking: str | None
+    finish_reason: str
+    token_ids: tuple[int, ...]
+    num_forwards: int
+    trace: tuple[Step, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is no text, and what would help; None if there is one."""
+        if self.text:
+            return None
+        if self.thinking is not None:
+            if self.finish_reason == "stop":
+                return "the model ended behind its thinking, without an answer; rephrase the question, or ask without thinking"
+            return f"the thinking used all {len(self.token_ids)} tokens and was not closed; raise max_new_tokens, or ask without thinking"
+        if self.finish_reason == "stop":
+            return "the model ended its answer at once; rephrase the question"
+        return "the model produced no printable token; this checkpoint cannot answer the question"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """An image with its codes (h, w), and what was thought before it was drawn."""
+
+    image: Image.Image
+    codes: Tensor
+    thinking: str | None
+    prompt: str
+    """what was drawn: the request's prompt, or what thinking made of it"""
+    num_forwards: int
+    trace: tuple[Step, ...] = ()
+    seed: int = 0
+    """that it was drawn with: of several, the best one's"""
+
+
+Result = Answer | Drawing
+
+
+class EmptyAnswerError(MMaDAError):
+    """The model gave no answer. `results` holds what was produced all the same, for every request of the call."""
+
+    def __init__(self, message: str, results: Sequence[Result]) -> None:
+        super().__init__(message)
+        self.results = list(results)

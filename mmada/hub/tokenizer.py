@@ -1,0 +1,78 @@
+"""Text tokenizers: building small ones, and refusing those that do not belong to a model.
+
+The image codes start right behind the text ids, so a tokenizer with one entry more or less would shift every image code.
+`check` compares a tokenizer with the layout of the model before anything is encoded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmada.canvas import SPECIAL_STRINGS, VocabLayout
+from mmada.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = ["byte_level", "check", "load"]
+
+# Words with the space before them, runs of other signs up to a tag of thinking, and spaces: the pattern of GPT-2.
+_WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?(?:(?!</?think>)[^\s\p{L}\p{N}])+|\s+(?!\S)|\s+"
+
+# What the published tokenizer must know by name; the other special tokens are reserved entries to it.
+_NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
+
+
+def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learnt from `corpus`, and the special tokens behind them.
+
+    It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants; the space before a number goes
+    with its first digit. The tags of thinking are never joined with what stands beside them, and may become one token each.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
+    alone = r"</?think>| ?\d" if split_digits else r"</?think>"
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(f"{alone}|{_WORDS}"), "isolated"), words])
+    core.decoder = decoders.ByteLevel()
+    if num_merges:
+        trainer = trainers.BpeTrainer(vocab_size=256 + num_merges, initial_alphabet=alphabet, show_progress=False)
+        core.train_from_iterator(corpus, trainer)
+    core.add_special_tokens(list(SPECIAL_STRINGS.values()))
+    named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask")}
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=SPECIAL_STRINGS["eos"], clean_up_tokenization_spaces=False, **named)
+
+
+def check(tokenizer: PreTrainedTokenizerBase, layout: VocabLayout) -> None:
+    """Raise TokenizerError unless the tokenizer has exactly the layout's text ids and its special tokens where the layout says."""
+    if len(tokenizer) != layout.image_offset:
+        raise TokenizerError(
+            f"the tokenizer has {len(tokenizer)} entries, the model's image codes start at {layout.image_offset}: every image code would be "
+            "shifted; use the tokenizer that was saved with the model, and add no tokens to it"
+        )
+    special = layout.special_ids
+    found = {name: tokenizer.convert_tokens_to_ids(SPECIAL_STRINGS[name]) for name in _NAMED}
+    wrong = [f"{SPECIAL_STRINGS[name]} is {found[name]}, not {special[name]}" for name in _NAMED if found[name] != special[name]]
+    if wrong:
+        raise TokenizerError(f"the tokenizer is not the model's: {'; '.join(wrong)}; use the tokenizer that was saved with the model")
+
+
+def load(directory: str | os.PathLike[str], layout: VocabLayout) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint directory, checked. Raises TokenizerError if there is none, or it does not fit."""
+    from transformers import AutoTokenizer
+
+    if not any((Path(directory) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        raise TokenizerError(f"{directory} has no tokenizer.json; copy the tokenizer files of the model into it")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # the library has no error of its own: a damaged file is a bare Exception
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TokenizerError(f"the tokenizer in {directory} cannot be read ({reason}); copy its files again") from error
+    check(tokenizer, layout)
+    return tokenizer

@@ -1,0 +1,391 @@
+"""`MMaDA`: the object a user holds. Chat, look at images, draw, fill; one request or many kinds at once.
+
+    model = MMaDA.from_pretrained("Gen-Verse/MMaDA-8B-MixCoT")
+    model.chat("How many legs have two cats?", think=True).text
+    model.ask("photo.png", "What is this?").text
+    model.draw("two red hearts above a dog", seed=3).image.save("out.png")
+    model.run([ChatRequest("Hello"), DrawRequest("a cat"), FillRequest("The [MASK:2] sat.")])   # one forward pass a round for all
+
+A request becomes a canvas (generation/planner.py, canvas/prompts.py), one loop fills it (sampling/loop.py), and the result is read off it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmada.canvas import Hole, Prompts, Style, VocabLayout
+from mmada.errors import CheckpointError, InputError, suggest
+from mmada.generation.planner import Job, Planner
+from mmada.generation.requests import (
+    IMAGE_TOKENIZER_DIR,
+    Answer,
+    ChatRequest,
+    Conversation,
+    Defaults,
+    Drawing,
+    DrawRequest,
+    EmptyAnswerError,
+    FillRequest,
+    Request,
+    Result,
+    image_tokenizer_of,
+)
+from mmada.hub import checkpoint, tokenizer
+from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
+from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
+from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.sampling import Denoiser, Recipe, denoise
+
+__all__ = ["DESCRIBE", "MMaDA", "Progress"]
+
+DESCRIBE = "Please describe this image in detail."
+
+_R = TypeVar("_R", Answer, Drawing)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Progress:
+    """The state after a round, for a progress bar, a stream or a preview. Its methods cost something only when called."""
+
+    round: int
+    model: MMaDA
+    _jobs: Sequence[Job]
+
+    @property
+    def fraction(self) -> float:
+        """Share of all open positions that are committed, 0 to 1."""
+        total = sum(job.num_slots for job in self._jobs)
+        return sum(job.num_done for job in self._jobs) / total
+
+    def text(self, request: int = 0) -> str:
+        """What is final of a text from its beginning; only ever grows."""
+        job = self._jobs[request]
+        ids = job.denoising.token_ids(job.row)[: job.denoising.num_final(job.row)]
+        # A character may be spread over several tokens; an incomplete one decodes to U+FFFD and is held back.
+        return self.model.prompts.decode(ids).rstrip("\ufffd")
+
+    def draft(self, request: int = 0) -> str:
+        """The whole text as it looks now, open positions with their latest proposals."""
+        job = self._jobs[request]
+        return self.model.prompts.decode(job.denoising.preview(job.row))
+
+    def pieces(self, request: int = 0) -> list[tuple[str, bool]]:
+        """Every token of a text as it looks now, and whether it is final; a position without a proposal is a dot."""
+        job = self._jobs[request]
+        final = (job.denoising.token_ids(job.row) != self.model.layout.mask_id).tolist()
+        ids = job.denoising.preview(job.row).tolist()
+        ends = (self.model.layout.eos_id, self.model.layout.eot_id)
+        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | dict.fromkeys(ends, "") | {self.model.layout.mask_id: "\u00b7"}
+        return list(zip((words[i] for i in ids), final, strict=True))
+
+    def is_drawing(self, request: int = 0) -> bool:
+        """Whether a request fills an image now; False while it is thinking, or is a text."""
+        job = self._jobs[request]
+        return job.sketch is not None and job.canvas.fields[0].ids == self.model.layout.image_ids
+
+    def codes(self, request: int = 0) -> tuple[Tensor, Tensor]:
+        """Codes of a drawing (h, w), open positions with their latest proposals, and which are still open (h, w) bool."""
+        job = self._jobs[request]
+        if job.sketch is None or not self.is_drawing(request):
+            raise InputError(f"request {request} is not drawing now; ask for its text")
+        is_open = job.sketch.is_open.clone()
+        is_open[job.sketch.is_open] = (job.denoising.token_ids(job.row) == self.model.layout.mask_id).cpu()
+        return job.codes(job.denoising.preview(job.row)), is_open
+
+    def image(self, request: int = 0) -> Image.Image:
+        """The drawing as it looks now."""
+        return self.model.image_tokenizer.decode_images(self.codes(request)[0][None])[0]
+
+
+class MMaDA:
+    """A model with its text tokenizer and image tokenizer.
+
+    model            the transformer
+    prompts          token layouts over its vocabulary
+    image_tokenizer  loaded at first use if given as a name
+    defaults         how this checkpoint is best used
+    max_tokens       tokens that share a forward pass
+    """
+
+    def __init__(
+        self,
+        model: MMadaModelLM,
+        prompts: Prompts,
+        image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
+        *,
+        defaults: Defaults | None = None,
+        max_tokens: int = 65536,
+    ) -> None:
+        self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
+        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
+        context = model.config.max_sequence_length
+        defaults = defaults or Defaults(style=prompts.style)
+        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
+
+    # Loading and saving.
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        image_tokenizer: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype = "auto",
+        revision: str | None = None,
+    ) -> MMaDA:
+        """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
+
+        image_tokenizer  directory or name; default: the one inside the checkpoint, else the one that its defaults name
+        device           default: the GPU if there is one, else the CPU
+        dtype            default: as saved
+        Raises CheckpointError, TokenizerError.
+        """
+        device = torch.device(device) if device is not None else _best_device()
+        if str(name) == "debug":
+            made = cls.debug() if image_tokenizer is None else cls.debug().use(image_tokenizer=str(image_tokenizer))
+            if dtype != "auto":
+                made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            return made.to(device)
+        directory = checkpoint.find(name, revision=revision)
+        model = MMadaModelLM.from_pretrained(directory, dtype=dtype).to(device)
+        defaults = Defaults.load(directory)
+        prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
+        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
+
+    @classmethod
+    def debug(cls, *, seed: int = 0) -> MMaDA:
+        """A tiny model with random weights and a byte tokenizer: every path of the package in milliseconds, no sense in its answers."""
+        text = tokenizer.byte_level()
+        bits = 6
+        layout = VocabLayout.compact(256, 2**bits)
+        small = ImageTokenizerConfig(
+            ch=16,
+            encoder_ch_mult=(1, 1, 2),
+            encoder_num_res_blocks=(1, 1, 1),
+            decoder_ch_mult=(1, 1, 2),
+            decoder_num_res_blocks=(1, 1, 1),
+            z_channels=bits,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # restored by fork_rng
+            # Wide weights, so that a random model prefers some tokens to others.
+            model = MMadaModelLM(preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2))
+            images = ImageTokenizer(small).eval()
+        # Everything but ASCII letters, digits and signs stays at logit 0 and is hardly ever the likeliest: answers can be read.
+        shown = set(text.convert_tokens_to_ids([chr(c) for c in range(33, 127)]))
+        with torch.no_grad():
+            model.head_weight[[i for i in range(layout.image_offset) if i not in shown]] = 0
+        defaults = Defaults(
+            max_new_tokens=32,
+            max_thinking_tokens=48,
+            block_length=16,
+            image_height=32,
+            image_width=32,
+            image_steps=8,
+            guidance_scale=1.0,
+            reasons_in_one_row=True,
+            style=Style(thinking="Think. ", draw_thinking="Think. "),
+        )
+        return cls(model, Prompts(layout, text, defaults.style), images, defaults=defaults)
+
+    def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:
+        """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it."""
+        path = Path(directory)
+        self.model.save_pretrained(path, max_shard_size=max_shard_size)
+        self.processor.save_pretrained(path)
+        self.image_tokenizer.save_pretrained(path / IMAGE_TOKENIZER_DIR)
+        self.defaults.save(path)
+
+    def to(self, device: str | torch.device) -> MMaDA:
+        """Move the networks; returns self."""
+        self.model.to(device)
+        if isinstance(self._image_tokenizer, ImageTokenizer):
+            self._image_tokenizer.to(device)
+        return self
+
+    def use(self, **changes: Any) -> MMaDA:
+        """Change how requests are served that do not say otherwise, such as use(cache="dual", threshold=0.8); returns self.
+
+        The names are those of `Defaults`. Raises InputError for another one, or a value that cannot be used.
+        """
+        known = [f.name for f in fields(Defaults)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"{name}={changes[name]!r} is no default of a checkpoint: {suggest(name, known)}")
+        before, self.planner.defaults = self.defaults, replace(self.defaults, **changes)
+        try:
+            self.planner.text_recipe()
+        except InputError:
+            self.planner.defaults = before
+            raise
+        if "style" in changes:
+            self.prompts = self.planner.prompts = replace(self.prompts, style=self.defaults.style)
+        if "image_tokenizer" in changes:
+            self._image_tokenizer = None  # loaded when it is needed
+        return self
+
+    @property
+    def defaults(self) -> Defaults:
+        """How this checkpoint is used where a request does not say otherwise."""
+        return self.planner.defaults
+
+    @property
+    def image_tokenizer(self) -> ImageTokenizer:
+        """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary."""
+        if isinstance(self._image_tokenizer, ImageTokenizer):
+            return self._image_tokenizer
+        name = self._image_tokenizer or self.defaults.image_tokenizer
+        loaded = ImageTokenizer.from_pretrained(name)
+        if loaded.codebook_size != self.layout.codebook_size:
+            raise CheckpointError(
+                f"image_tokenizer={str(name)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
+                "use the one that the model was trained with"
+            )
+        loaded.to(self.model.device).eval()
+        self._image_tokenizer = loaded
+        return loaded
+
+    @property
+    def layout(self) -> VocabLayout:
+        return self.prompts.layout
+
+    @property
+    def processor(self) -> MMaDAProcessor:
+        """The same tokenizers and layouts as a transformers processor."""
+        d = self.defaults
+        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
+        return MMaDAProcessor(images, self.prompts.tokenizer, vocab_layout=self.layout.to_dict(), style=asdict(d.style))
+
+    # One request.
+
+    def chat(
+        self,
+        messages: Conversation,
+        *,
+        images: Sequence[ImageSource] = (),
+        think: bool = False,
+        max_new_tokens: int | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Answer:
+        """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer."""
+        return self._one(ChatRequest(messages, images, think, max_new_tokens, recipe, seed), Answer, on_step, trace)
+
+    def ask(
+        self,
+        image: ImageSource,
+        question: str,
+        *,
+        think: bool = False,
+        max_new_tokens: int | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Answer:
+        """Answer a question about an image."""
+        return self._one(ChatRequest(question, [image], think, max_new_tokens, recipe, seed), Answer, on_step, trace)
+
+    def describe(self, image: ImageSource, *, recipe: Recipe | None = None, seed: int = 0) -> Answer:
+        """Describe an image in words."""
+        return self.ask(image, DESCRIBE, recipe=recipe, seed=seed)
+
+    def draw(
+        self,
+        prompt: str,
+        *,
+        negative_prompt: str = "",
+        size: tuple[int, int] | None = None,
+        think: bool | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        best_of: int = 1,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest.
+
+        think: say first what is to be drawn, then draw that; None is the checkpoint's default (`defaults.thinks_before_drawing`).
+        """
+        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, recipe, seed, best_of)
+        return self._one(request, Drawing, on_step, trace)
+
+    def fill(
+        self,
+        template: str | Sequence[str | Hole],
+        *,
+        messages: Conversation = (),
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Answer:
+        """Complete a text with holes ("The [MASK:2] sat."); the text of the answer is the whole, holes filled."""
+        return self._one(FillRequest(template, messages, recipe, seed), Answer, on_step, trace)
+
+    def fill_image(
+        self,
+        image: ImageSource,
+        mask: ImageSource | None = None,
+        *,
+        prompt: str,
+        negative_prompt: str = "",
+        extend: tuple[int, int, int, int] = (0, 0, 0, 0),
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        best_of: int = 1,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels; `best_of` as in draw."""
+        request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, recipe, seed, best_of)
+        return self._one(request, Drawing, on_step, trace)
+
+    # Many requests.
+
+    def run(self, requests: Sequence[Request], *, on_step: Callable[[Progress], None] | None = None, trace: bool = False) -> list[Result]:
+        """Serve requests of any kind together; each result equals that of the request alone (to the last bit on a CPU in float32).
+
+        on_step  called after every round
+        trace    keep what every step committed
+        Raises InputError for a bad request (nothing is computed), EmptyAnswerError if a text stayed empty (it has the results).
+        """
+        if not requests:
+            raise InputError("requests=[] is empty; give at least one")
+        jobs = waiting = [self.planner.job(request) for request in requests]
+        while waiting:
+            for round_ in denoise(self.planner.start(waiting, device=self.model.device, trace=trace), self.denoiser):
+                if on_step is not None:
+                    on_step(Progress(round_, self, jobs))
+            waiting = [job for job in waiting if self.planner.go_on(job)]
+        results = [self.planner.result(job) for job in jobs]
+        problems = [f"request {i}: {r.problem}" for i, r in enumerate(results) if isinstance(r, Answer) and r.problem]
+        if problems:
+            raise EmptyAnswerError("; ".join(problems), results)
+        return results
+
+    def _one(self, request: Request, kind: type[_R], on_step: Callable[[Progress], None] | None, trace: bool) -> _R:
+        (result,) = self.run([request], on_step=on_step, trace=trace)
+        assert isinstance(result, kind)
+        return result
+
+
+def _best_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
