@@ -36,7 +36,7 @@ def scored_rows(batches):
         tokens = batch.tokens.flatten()
         for part in batch.scored:
             for position, target, weight, flow in zip(
-                *(x.tolist() for x in (part.positions, part.targets, part.weight, part.flow)), strict=True
+                *(x.tolist() for x in (part.positions, part.targets, batch.weight[part.index], batch.flow[part.index])), strict=True
             ):
                 found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 2) : position + 1].tolist())))
     return sorted(found)
