@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmada.cli import options
+
 if TYPE_CHECKING:
     from mmada.worlds.emoji.rewards import Verifier
 
@@ -18,7 +20,7 @@ def rl(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as objective.name=espo group=16.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what `out` holds is moved aside, to out.1, out.2, ...")] = False,
+    fresh: options.Fresh = False,
 ) -> None:
     """Improve a trained model by rewards: it answers and draws, and what is rewarded becomes likelier. Repeat the command to resume.
 

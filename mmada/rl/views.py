@@ -24,9 +24,9 @@ Of an image, k follows the cosine schedule in all of them, as in its training: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -34,19 +34,17 @@ from torch import Generator, Tensor
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.rl.records import Part
-
-if TYPE_CHECKING:
-    from mmada.rl.objective import Settings
+from mmada.rl.settings import Law, Reading, Settings
 
 __all__ = [
+    "PLANS",
     "Block",
-    "Law",
     "Plan",
-    "Reading",
     "View",
     "all_masked",
     "blocks_of",
     "complementary",
+    "draw_views",
     "recorded",
     "stratified",
     "structured",
@@ -54,9 +52,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-Law: TypeAlias = Literal["whole", "block"]
-Reading: TypeAlias = Literal["spacing", "algorithm"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,17 +118,17 @@ def structured(part: Part, settings: Settings, generator: Generator) -> Plan:
     blocks = blocks_of(part, settings.law_of(part))
     starts = torch.rand(len(blocks), generator=generator, dtype=torch.float64).tolist()
     at = [times(settings.reading, start, settings.updates) for start in starts]
-    plan = []
+    drawn = []
     for n, (some, factor) in enumerate(_some(range(len(blocks)), settings, generator)):
-        plan.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
-    return tuple(plan)
+        drawn.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
+    return tuple(drawn)
 
 
 def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
     """diffu-GRPO: every slot of a block masked, and each given position with probability `prompt_ratio`, drawn anew for each update."""
     blocks = blocks_of(part, settings.law_of(part))
     can_hide = part.canvas.attend & ~part.canvas.is_open
-    plan = []
+    drawn = []
     for some, factor in _some(blocks, settings, generator):
         draw = torch.rand(len(can_hide), generator=generator, dtype=torch.float64)
         given = can_hide & (draw < settings.prompt_ratio)
@@ -141,35 +136,35 @@ def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
         for block in some:
             slots = torch.arange(block.start, block.stop)
             views.append(_view(part, block, slots, factor / part.num_tokens, given if bool(given.any()) else None))
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def complementary(part: Part, settings: Settings, generator: Generator) -> Plan:
     """Coupled masks: a mask of a share in [ratio_low, ratio_high] and its complement, so that each token is scored once."""
     low, high = settings.ratio_low, settings.ratio_high
-    plan = []
+    drawn = []
     for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
         views: list[View] = []
         for block in some:
             t = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
             count = min(_count(part, block, t), max(1, block.stop - block.start - 1))
             views += _masking(part, block, count, factor, generator, both=True)
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def stratified(part: Part, settings: Settings, generator: Generator) -> Plan:
     """SPG: `draws` views of each block with evenly spread counts. Every token may be masked in several of them, or in none."""
     draws = settings.draws
-    plan = []
+    drawn = []
     for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
         views: list[View] = []
         for block in some:
             for t in times("spacing", float(torch.rand((), generator=generator, dtype=torch.float64)), draws):
                 views += _masking(part, block, _count(part, block, t), factor / draws, generator)
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
@@ -190,7 +185,7 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
             groups.append([])
         block = own
         groups[-1].append(step)
-    plan = []
+    drawn = []
     for some, factor in _some(groups, settings, generator):
         views = []
         for steps in some:
@@ -200,8 +195,24 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
             kept = room if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, room)
             weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
             views.append(View(is_masked, weight, kept))
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
+
+
+PLANS: Mapping[str, Callable[[Part, Settings, Generator], Plan]] = {
+    "unigrpo": structured,
+    "diffu_grpo": all_masked,
+    "coupled": complementary,
+    "trace": recorded,
+    "espo": complementary,
+    "spg": stratified,
+}
+"""How each objective draws its masks."""
+
+
+def draw_views(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """The views of all updates, by the objective of the settings."""
+    return PLANS[settings.name](part, settings, generator)
 
 
 # Parts of plans.

@@ -87,6 +87,9 @@ class Flow:
     """rows of the batch, relative to the other flows"""
     weight: Weight = "1"
     normaliser: Normaliser = "scored"
+    """what the sum of weight * nll is divided by, counted over the global batch: `scored` positions, a plain mean; their `weight`, a weighted
+    mean; the `maskable` positions with their factors, an unbiased mean over the answer if the weight is 1/p; `rows`; `positions` of the rows.
+    Restored codes and markers count as scored and with their weight. They are not maskable"""
     coefficient: float = 1.0
     """of this flow's loss in the sum"""
     think: float = 0.0
@@ -102,8 +105,9 @@ class Flow:
     answer_weight: float = 1.0
     """extra factor on the answer behind </think>, which is a small part of the tokens"""
     restore: float = 0.0
-    """share of the images that are seen, at most, which is masked and scored as well, each row drawing its own share: what an image shows is
-    learnt from looking, too, at no cost but the head's"""
+    """largest share of a seen image that is masked and scored as well; each row draws its own share. What an image shows is learnt from
+    looking, too, at no cost but the head's. Each code adds its nll to the sum with weight 1. The divisors maskable, rows and positions do not
+    grow by it: (answer + codes) / answer tokens is not a mean, and `coefficient` makes up for it. normaliser=scored gives the mean of both"""
     fill_weight: float = 1.0
     """extra factor on the end tokens behind the first, which fill the room of an answer"""
 
