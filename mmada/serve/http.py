@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -346,7 +346,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
     try:
         return model.model_validate(values, strict=strict)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+        raise RequestValidationError(error.errors(include_url=False, include_context=False), body=values) from error
 
 
 def _form_of(model: type[BaseModel], required: list[str], optional: list[str], *, also: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -412,7 +412,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return JSONResponse(_body_of_invalid(error.errors()), 400)
+        return JSONResponse(_body_of_invalid(error.errors(), error.body), 400)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: Exception) -> JSONResponse:
@@ -463,21 +463,39 @@ def _body_of(error: MMaDAError) -> dict[str, Any]:
     return error_body(str(error), kind, param=None, code=code or ("invalid_image" if isinstance(error, ImageError) else None))
 
 
-def _body_of_invalid(errors: Any) -> dict[str, Any]:
-    """What is wrong with a body, in a sentence, without what was sent: the first fault, of those that lie deepest.
+def _body_of_invalid(errors: Any, body: object) -> dict[str, Any]:
+    """What is wrong with a body, in a sentence: the first fault, of those that lie deepest.
 
     Where a value may have several forms, each form has its faults, and those of the form that was meant lie deeper.
     """
     first = max(errors, key=lambda error: len(error["loc"]))
-    where = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
-    where = where[1:] if where[:1] == ["body"] else where
     if first["type"] == "json_invalid":
         return error_body(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}", "invalid_request_error")
+    where = _in_body(first["loc"], body, is_missing=first["type"] == "missing")
     message = str(first["msg"]).removeprefix("Value error, ")
     if not where and first["type"] in ("missing", "model_attributes_type", "dict_type", "model_type"):
         message = "the body must be a JSON object, sent with 'Content-Type: application/json'"
     name = ".".join(map(str, where)) or None
-    return error_body(f"{name}: {message}" if name else message, "invalid_request_error", param=name)
+    if name is None:
+        return error_body(message, "invalid_request_error")
+    *inside, last = map(str, where)
+    if message.startswith(f"{last}="):  # names the field itself
+        return error_body(".".join([*inside, message]), "invalid_request_error", param=name)
+    return error_body(f"{name}: {message}", "invalid_request_error", param=name)
+
+
+def _in_body(location: Sequence[str | int], body: object, *, is_missing: bool) -> list[str | int]:
+    """A location without what is no part of the body: the names of the forms that a value may have."""
+    path = list(location[1:] if location[:1] == ("body",) else location)
+    where: list[str | int] = []
+    for i, part in enumerate(path):
+        if isinstance(body, dict) and (part in body or (is_missing and i == len(path) - 1)):
+            where.append(part)
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            where.append(part)
+            body = body[part]
+    return [part if isinstance(part, int) else part[:64] for part in where]
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -160,8 +160,8 @@ class Reader:
     # Parts.
 
     def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
-        if isinstance(message.content, str):
-            return message.content, []
+        if message.content is None or isinstance(message.content, str):
+            return message.content or "", []
         images = [pictures.from_address(part.image_url.url) for part in message.content if isinstance(part, ImagePart)]
         if images and message.role != "user":
             raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
