@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -65,8 +65,9 @@ class Reader:
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
         self._planner, self._config, self._factor = planner, config, factor
 
-    def chat(self, body: ChatBody) -> Intake:
-        pictures = Pictures(self._config)
+    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> Intake:
+        """fetched  what the remote addresses of the body hold (pictures.remote_addresses)"""
+        pictures = Pictures(self._config, fetched)
         messages, images = [], []
         for i, message in enumerate(body.messages):
             content, seen = self._content(i, message, pictures)

@@ -255,6 +255,12 @@ class ChatBody(TextOptions):
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="The old name of max_completion_tokens.")
     reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
 
+    @property
+    def addresses(self) -> list[str]:
+        """Of the images, in order."""
+        parts = [part for message in self.messages if isinstance(message.content, list) for part in message.content]
+        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+
 
 class CompletionBody(TextOptions):
     """POST /v1/completions: with a suffix, what stands between the two; without, max_tokens tokens that follow."""
@@ -321,6 +327,11 @@ class EditBody(EditForm):
 
     images: Annotated[list[FileReference], Field(min_length=1)]
     mask: FileReference | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the images, and of the mask."""
+        return [reference.image_url for reference in [*self.images, self.mask] if reference is not None]
 
 
 class VariationForm(ImageOptions):
