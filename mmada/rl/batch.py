@@ -4,7 +4,7 @@
                LogitTargets(text ids: positions, targets, ...)  the head computes these logits and no others
                LogitTargets(image codes: ...)
 
-    a view     question  t t t t | M t M t                                a row of its own, or, if nothing sees the block behind its own,
+    a view     question  t t t t | M t M t                                a row of its own, or, if no block sees those after it,
     all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: what stands before, once, and each view's block noised
 
 A batch carries everything that its loss needs, the old and reference log-probabilities included, so that it can be saved and used later.
@@ -115,7 +115,7 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
 
 
 def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[NoisedRow]:
-    """Views of a text whose blocks see none behind their own share a row, if they hide the same of the question."""
+    """Views of a text whose blocks do not see ahead share a row, if they hide the same of the question."""
     looks = [_look(part, view, mask_id) for view in views]
     if part.is_image or part.sees_ahead or not looks:
         return [look.cut() for look in looks]

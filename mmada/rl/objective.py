@@ -1,4 +1,4 @@
-"""What is maximised: rewarded answers become likelier, with steps that are limited and a reference that is stayed near.
+"""Clipped policy gradients with a KL penalty: rewarded answers become likelier.
 
     objective    masks (views.py)   ratio of                 source
     unigrpo      structured         tokens, or the sequence  MMaDA (Yang et al. 2025), eq. 3-5 and algorithm 1
@@ -94,6 +94,7 @@ def sandwich(e: Evidence, s: Settings) -> Terms:
     owner = torch.zeros(len(names), dtype=torch.long, device=e.token.device).scatter(0, index, e.sequence)
     length = e.length.to(lower)
     looks = length[e.sequence] * e.weight * (s.power * e.new).exp()  # (S,)
+    # p^power of a very unlikely token underflows to 0, and log 0 is infinite.
     inner = looks.new_zeros(len(names)).index_add(0, index, looks).clamp_min(torch.finfo(looks.dtype).tiny)  # of each token
     upper = torch.zeros_like(lower).index_add(0, owner, inner.log()) / (s.power * length)
     bound = torch.where(e.advantage >= 0, lower, s.upper * upper + (1 - s.upper) * lower)
@@ -111,6 +112,7 @@ def _kl(e: Evidence) -> Tensor:
     """(R,) k3 estimate of KL(new || reference), never negative; 0 without a reference."""
     if e.ref is None:
         return torch.zeros_like(e.advantage, dtype=e.new.dtype)
+    # k3 is unbiased and never negative, where -d alone has the sign of the draw (Schulman 2020).
     difference = e.ref - e.new
     return e.sum(e.weight * (difference.exp() - difference - 1))
 

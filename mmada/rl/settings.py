@@ -40,7 +40,7 @@ class Settings:
     """of UniGRPO's algorithm (views.times)"""
     law: Literal["auto", "whole", "block"] = "auto"
     """masks of texts: over the whole answer, as published, or in one block after the other; auto: what the model was taught, whole if it
-    sees the room behind its active block (Defaults.sees_ahead), block if not. block is also worth trying where both are possible"""
+    sees the open positions after its active block (Defaults.sees_ahead), block if not. block is also worth trying where both are possible"""
     max_blocks: int = 0
     """blocks, or groups of steps, of a rollout that one update looks at; 0: all of them"""
     clip_low: float = 0.2
@@ -53,7 +53,7 @@ class Settings:
     ratio_high: float = 0.8
     """coupled, espo: share that the first of two masks hides"""
     shrink: int = 4
-    """trace: steps of the sampler that share a forward row; 1 is exact, and dear"""
+    """trace: steps of the sampler that share a forward row; 1 is exact and expensive"""
     draws: int = 2
     """spg: masks of each block"""
     upper: float = 0.5

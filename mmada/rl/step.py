@@ -18,7 +18,7 @@ from mmada.rl.batch import PolicyBatch
 from mmada.rl.objective import LOSSES, Evidence, Settings, Terms
 from mmada.train.scoring import entropy, masked_logprobs
 
-__all__ = ["Policy", "evidence", "frozen_adapters", "terms"]
+__all__ = ["Policy", "frozen_adapters", "terms"]
 
 
 class Policy(nn.Module):
@@ -46,15 +46,14 @@ class Policy(nn.Module):
         return values
 
 
-def evidence(batch: PolicyBatch, new: Tensor) -> Evidence:
-    """What the objective looks at. Without stored log-probabilities, the old policy is the new one: every ratio is exactly 1."""
-    old = new.detach() if batch.old is None else batch.old
-    return Evidence(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
-
-
 def terms(batch: PolicyBatch, new: Tensor, settings: Settings) -> Terms:
-    """What each sequence contributes, by the objective of the settings."""
-    return LOSSES[settings.ratio](evidence(batch, new), settings)
+    """What each sequence contributes, by the objective of the settings.
+
+    new  (S,) log p of the scored tokens. Without stored old ones, the old policy is the new one: every ratio is exactly 1
+    """
+    old = new.detach() if batch.old is None else batch.old
+    found = Evidence(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
+    return LOSSES[settings.ratio](found, settings)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     part       question  t t t t | t t t t | t t e . .        8 slots in blocks of 4, then t t and the end; two slots of fill
     whole      question  t M t M | M t t M | M t t M M        any slots; the fill is masked and never scored (the published models)
-    block      question  t t t t | M t M t                    a clean beginning, one noised block, and what lies behind it cut off
+    block      question  t t t t | M t M t                    a clean beginning, one noised block, and the rest cut off
                question  t t t t | M t M t | M M M M M        ... or masked, if the model sees it (Recipe.sees_ahead)
 
 A plan is drawn once for a rollout, a tuple of views for each update, and stored: new, old and reference policy are compared on the same
@@ -60,7 +60,7 @@ class View:
 
     is_masked  (N,) bool    slots that hold the mask
     weight     (N,) float64 of scored slots, which are masked; 0 elsewhere
-    num_kept   leading slots that are in the row; those behind are cut off
+    num_kept   leading slots that are in the row; the rest is cut off
     given      (L,) bool    given positions that are masked too, or None
     """
 
@@ -76,7 +76,7 @@ Plan: TypeAlias = "tuple[tuple[View, ...], ...]"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots behind `stop` are masked or cut off."""
+    """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots from `stop` on are masked or cut off."""
 
     start: int
     stop: int
@@ -86,7 +86,7 @@ class Block:
 def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
     """The blocks of what counts. An image is one block.
 
-    Raises InputError if the whole answer is to be noised for a model that never sees behind its active block.
+    Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
     n, room = part.num_tokens, len(part.field.positions)
     if part.is_image or (law == "whole" and part.sees_ahead):
@@ -148,6 +148,7 @@ def complementary(part: Part, settings: Settings, generator: Generator) -> Plan:
         views: list[View] = []
         for block in some:
             t = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+            # One slot at least is left for the complement, if there are two.
             count = min(_count(part, block, t), max(1, block.stop - block.start - 1))
             views += _masking(part, block, count, factor, generator, both=True)
         drawn.append(tuple(views))
@@ -181,6 +182,7 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
     block = -1
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):
         own = 0 if width is None else int((part.steps == step).nonzero()[0]) // width
+        # Steps share a view only within a block: the next block needs the tokens of this one as they are, and its own cut.
         if own != block or len(groups[-1]) == settings.shrink:
             groups.append([])
         block = own
@@ -190,6 +192,7 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
         views = []
         for steps in some:
             is_scored = counts & torch.isin(part.steps, torch.tensor(steps))
+            # What the sampler filled without a step, after the end, was open all along.
             is_masked = (part.steps < 0) | (part.steps >= steps[0])
             room = len(part.steps)
             kept = room if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, room)
@@ -232,6 +235,7 @@ def _some(items: Iterable[T], settings: Settings, generator: Generator) -> list[
 def _count(part: Part, block: Block, t: float) -> int:
     """How many of a block's slots are masked at time t in [0, 1]: uniform in 1..n for text; by the cosine schedule for images."""
     size = block.stop - block.start
+    # Images are trained by the cosine schedule; another share of masks would be a state that the model hardly knows.
     if part.is_image:
         return min(size, max(1, round(size * float(cosine.mask_ratio(torch.tensor(1 - t, dtype=torch.float64))))))
     return min(size, 1 + int(t * size))
@@ -241,6 +245,7 @@ def _masking(part: Part, block: Block, count: int, factor: float, generator: Gen
     """A view with `count` of a block's slots masked, and, with both, that of the others, each token with the weight 1 / tokens."""
     size = block.stop - block.start
     order = block.start + torch.randperm(size, generator=generator)
+    # Alone, the masked tokens stand for all of the block (size / count); a pair scores each token once.
     if not both:
         return [_view(part, block, order[:count], factor * size / (count * part.num_tokens))]
     halves = [half for half in (order[:count], order[count:]) if len(half)]

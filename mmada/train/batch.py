@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -110,29 +111,15 @@ def noise_row(
         # Rows i, i + 1, ... of a flow cover [0, 1) evenly; the start depends on the seed, so that each time alone is uniform.
         t = (integer("time", seed, row.flow) / 2**63 + row.index * _GOLDEN) % 1.0
     factor = torch.ones(len(canvas)) if row.factor is None else row.factor
-    is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
-    share = torch.ones(len(canvas))
-    blocks: tuple[Tensor, ...] = ()
-    # A row whose condition was dropped has lost its first field; the image is the last.
-    for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
-        if law == "block":
-            assert block_length is not None
-            blocks = _blocks(part.positions, canvas.tokens[part.positions], layout.eos_id, block_length)
-        for n, at in enumerate(blocks if law == "block" else (part.positions,)):
-            if law in UNSCORED or ratio is None:
-                drawn, p = draw_mask("count" if law == "block" else law, len(at), (t + n * _SILVER) % 1.0, generator)
-            else:
-                drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
-            is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
-        if law == "block":
-            break  # what lies behind is filled later
-    maskable = float(factor[is_open].sum())
+    drawn = _draw(canvas, flow, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length)
+    is_masked, is_open = drawn.is_masked, drawn.is_open
+    maskable = float(factor[is_open].sum())  # before codes are restored, which do not count
     if flow.restore and ratio is None:
         seen = _seen(canvas, layout)
         num_hidden = round(flow.restore * float(torch.rand((), generator=generator)) * len(seen))
         if num_hidden:
             is_masked[seen] = is_open[seen] = exact_mask(len(seen), num_hidden, generator)[0]
-    weight = torch.where(is_open, factor * base_weight(flow, share, maskable), 0.0)
+    weight = torch.where(is_open, factor * base_weight(flow, drawn.share, maskable), 0.0)
     views = [is_masked]
     if flow.complement and bool((is_open & ~is_masked).any()):
         views.append(is_masked ^ is_open)
@@ -146,9 +133,45 @@ def noise_row(
             flow=row.flow, tokens=tokens, clean=canvas.tokens, attend=canvas.attend, scored=scored, weight=weights,
             maskable=maskable, span=canvas.span,
         )  # fmt: skip
-        looks = [(new, int(at[0]), int(at[-1]) + 1) for at in blocks]
-        noised.append(join_looks(looks, looks[0][1], len(blocks[0])) if looks else new)
+        looks = [(new, int(at[0]), int(at[-1]) + 1) for at in drawn.blocks]
+        noised.append(join_looks(looks, looks[0][1], len(drawn.blocks[0])) if looks else new)
     return tuple(noised)
+
+
+class _Drawn(NamedTuple):
+    """is_masked (L,) bool; is_open (L,) bool, what may be masked and is then scored; share (L,) float32, with which probability.
+
+    blocks  positions of each block that is noised by itself, or none
+    """
+
+    is_masked: Tensor
+    is_open: Tensor
+    share: Tensor
+    blocks: tuple[Tensor, ...]
+
+
+def _draw(
+    canvas: Canvas, flow: Flow, t: float, generator: Generator, *, eos_id: int, ratio: float | None, block_length: int | None
+) -> _Drawn:
+    """Mask each field by its law at time t, or exactly that ratio of it."""
+    is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
+    share = torch.ones(len(canvas))
+    blocks: tuple[Tensor, ...] = ()
+    # A row whose condition was dropped has lost its first field; the image is the last.
+    for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
+        if law == "block":
+            assert block_length is not None
+            blocks = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length)
+        for n, at in enumerate(blocks if law == "block" else (part.positions,)):
+            if law in UNSCORED or ratio is None:
+                # One time for all blocks would give them the same number of masks; spread, they average out in the row's loss.
+                drawn, p = draw_mask("count" if law == "block" else law, len(at), (t + n * _SILVER) % 1.0, generator)
+            else:
+                drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
+            is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
+        if law == "block":
+            break  # later fields are filled later: no block sees them
+    return _Drawn(is_masked, is_open, share, blocks)
 
 
 def _blocks(at: Tensor, ids: Tensor, eos_id: int, length: int) -> tuple[Tensor, ...]:
