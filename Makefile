@@ -37,10 +37,10 @@ lint: setup ## check style and types
 	$(BIN)/mypy
 
 docs: setup ## build the site into site/; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: setup ## show the site on http://127.0.0.1:8000 and build it again when a file changes
-	$(BIN)/mkdocs serve --watch mmada
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --watch mmada
 
 clean: ## remove .venv, site/ and outputs/
 	rm -rf $(VENV) site outputs
