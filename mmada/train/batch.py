@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mmada.canvas import Canvas, Sight, VocabLayout, block_levels
+from mmada.data.seeds import integer
 from mmada.model import Packing
-from mmada.train.seeds import integer
 from mmada.train.stages import UNSCORED, Flow, draw_mask, exact_mask
 
 __all__ = ["Batch", "NoisedRow", "Row", "Scored", "base_weight", "collate", "noise_row"]

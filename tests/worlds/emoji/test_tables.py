@@ -23,7 +23,7 @@ from mmada.worlds.emoji.measure.tables import (
     skills,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def part(correct, total):
