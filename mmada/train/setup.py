@@ -182,7 +182,10 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: I
 
     for flow in stage.flows:
         if flow.share and flow.task not in world.tasks:
-            raise InputError(f"flow {flow.name!r}: world {world.name!r} has no task {flow.task!r}: {suggest(flow.task, world.tasks)}")
+            hint = suggest(flow.task, world.tasks)
+            raise InputError(
+                f"flow {flow.name!r}: world {world.name!r} has no task {flow.task!r}: {hint}; or leave it out: stage.flows.{flow.name}.share=0"
+            )
         if flow.share and (flow.layout == "infill") != (flow.task in world.gap_tasks):
             raise InputError(
                 f"flow {flow.name!r}: layout={flow.layout} and task={flow.task}; layout infill goes with texts with gaps, and with nothing "

@@ -65,10 +65,10 @@ def render(scene: Scene) -> Pixels:
 
 def see(picture: Pixels) -> tuple[Scene, float]:
     """The scene that a picture is nearest to, and how near: 1 is equal, 0 no nearer than an empty canvas."""
-    errors = [float(np.square(picture.astype(float) - render(scene)).mean()) for scene in SCENES]
-    best = int(np.argmin(errors))
-    empty = float(np.square(255.0 - render(SCENES[best])).mean())
-    return SCENES[best], max(0.0, 1 - errors[best] / empty)
+    known = np.stack([render(scene) for scene in SCENES]).astype(float)  # (48, 32, 32, 3)
+    errors = np.square(picture - known).mean((1, 2, 3))
+    best = int(errors.argmin())
+    return SCENES[best], max(0.0, 1 - float(errors[best] / np.square(255 - known[best]).mean()))
 
 
 class Shapes(World):
