@@ -18,7 +18,7 @@ __all__ = ["begin", "finish", "is_loss", "progress", "train"]
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/emoji/base.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/debug.yaml.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as stage.optim.lr=1e-3.")
     ] = None,

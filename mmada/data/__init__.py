@@ -7,8 +7,10 @@
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     to_canvas(record, prompts, codes_of_image)        a record as a row of training: rows.py
 
-The schema with an example of each task is in docs/data.md. `mmada.worlds.emoji` is the world of the embedded models. Names are imported
-at first use, so that the emoji world does not wait for torch.
+    find_world("shapes")                              a source of samples with exact answers: world.py, find_world.py
+
+The schema of records is in docs/data.md, with an example of each task; worlds are in docs/worlds.md. Names are imported at first use, so
+that a world's samples do not wait for torch.
 """
 
 from __future__ import annotations

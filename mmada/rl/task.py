@@ -25,6 +25,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mmada.canvas import Query
+from mmada.data.seeds import integer
 from mmada.errors import CheckpointError, InputError
 from mmada.generation.planner import Planner
 from mmada.rl.advantage import Advantages, advantages
@@ -36,7 +37,6 @@ from mmada.rl.rewards import Reward, Scores, combine
 from mmada.rl.rollout import Decoding, roll_out
 from mmada.rl.step import Policy, frozen_adapters, terms
 from mmada.rl.views import draw_views
-from mmada.train.seeds import integer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

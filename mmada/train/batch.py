@@ -25,10 +25,10 @@ import torch
 from torch import Generator, Tensor
 
 from mmada.canvas import Canvas, IdRange, VocabLayout
+from mmada.data.seeds import integer
 from mmada.model import Packing
 from mmada.train.rows import NoisedRow, join_looks, moved, pack
 from mmada.train.scoring import LogitTargets, logit_targets
-from mmada.train.seeds import integer
 from mmada.train.stages import UNSCORED, Flow, draw_mask, exact_mask
 
 __all__ = ["Batch", "FlowRow", "Row", "base_weight", "collate", "noise_row"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import tarfile
 from collections import Counter
@@ -482,12 +481,3 @@ def test_select_counts_what_it_leaves_out(tmp_path):
     for index in (-1, 3):
         with pytest.raises(IndexError):
             chosen[index]
-
-
-def test_emoji_world_does_not_wait_for_torch():
-    import subprocess
-    import sys
-
-    code = "import sys, mmada.worlds.emoji; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "False"

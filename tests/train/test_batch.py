@@ -12,7 +12,7 @@ from mmada.model import MMadaModelLM, Packing, preset
 from mmada.sampling.loop import Denoising
 from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
-from mmada.train.stages import STAGES
+from mmada.train.recipes import named_stage
 from mmada.train.step import Objective
 
 from . import tiny
@@ -205,9 +205,9 @@ def test_what_lies_behind_blocks_may_not_be_scored(twenty):
 
 
 def test_all_of_a_text_in_pieces_is_masked():
-    (flow,) = (flow for flow in STAGES["words"].flows if flow.name == "find")
+    (flow,) = (flow for flow in named_stage("base", "shapes").flows if flow.name == "sums")
     stage = replace(tiny.stage(), flows=(flow,))
-    for row in tiny.sources(stage)["find"].rows(range(3)):
+    for row in tiny.sources(stage)["sums"].rows(range(3)):
         (view,) = noised(flow, row)
         assert torch.equal(view.scored, row.canvas.is_open)
         assert torch.equal(view.tokens == tiny.LAYOUT.mask_id, row.canvas.is_open)
