@@ -5,7 +5,7 @@
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact shares: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py
     check_records(reader, prompts, ...)               `mmada data check`: check.py
-    to_canvas(record, prompts, codes_of_image)        a record as a row of training: rows.py
+    lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
 
 The schema with an example of each task is in docs/data.md. `mmada.worlds.emoji` is the world of the embedded models. Names are imported
 at first use, so that the emoji world does not wait for torch.
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
         select_by_task,
         worker_share,
     )
-    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, RowError, Thinking, Turn, Where
-    from mmada.data.rows import Lengths, lengths_of, split_text, to_canvas
+    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, Thinking, Turn, Where
+    from mmada.data.rows import Lengths, lengths_of, split_text
     from mmada.data.shards import ImageCodes, Manifest, Settings, TokenizedReader, write_shards
 
 _WHERE = {
@@ -69,7 +69,6 @@ _WHERE = {
         "Problem",
         "Record",
         "RecordError",
-        "RowError",
         "Thinking",
         "Turn",
         "Where",
@@ -78,7 +77,6 @@ _WHERE = {
         "Lengths",
         "lengths_of",
         "split_text",
-        "to_canvas",
     ),
     "shards": ("ImageCodes", "Manifest", "Settings", "TokenizedReader", "write_shards"),
 }
@@ -105,7 +103,6 @@ __all__ = [
     "Record",
     "RecordError",
     "Report",
-    "RowError",
     "Selection",
     "Settings",
     "Source",
@@ -126,7 +123,6 @@ __all__ = [
     "select",
     "select_by_task",
     "split_text",
-    "to_canvas",
     "worker_share",
     "write_shards",
 ]
