@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmada.data.mixture import Reader
     from mmada.generation.requests import Defaults
     from mmada.image import ImageTokenizer
+    from mmada.train.records import Learner
 
 __all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
 
@@ -57,13 +58,14 @@ def check(
     images: Images = None,
     split: Split = "train",
     context: Annotated[int | None, typer.Option(min=1, help="Longest row, in tokens. Default: the model's.")] = None,
-    room: Annotated[int | None, typer.Option(min=1, help="Room for the text to learn, in tokens. Default: what it takes.")] = None,
+    stage: Annotated[str, typer.Option(help="Stage that trains on it, or a run's YAML file: its rows are shown.")] = "finetune",
+    room: Annotated[int | None, typer.Option(min=2, help="Room for the text to learn, in tokens. Default: the stage's.")] = None,
     open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or trust them.")] = True,
     previews: Annotated[int, typer.Option(min=0, help="Records whose masking is shown in words.")] = 4,
     limit: Annotated[int, typer.Option(min=0, help="Problems that are listed; all are counted.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
-    """Read every record: schema, images, lengths, duplicates, and what will be masked, in words.
+    """Read every record: schema, images, lengths, duplicates, and the rows that a stage trains on, in words.
 
     Exit status 0: all is well; 1: problems were found; 2: the input cannot be used at all.
 
@@ -86,8 +88,7 @@ def check(
             reader,
             tokenizers.prompts,
             num_image_tokens=tokenizers.num_image_tokens,
-            context=tokenizers.context if context is None else context,
-            room=room,
+            learner=_learner(stage, tokenizers, context=context, room=room),
             open_images=open_images,
             num_previews=previews,
             limit=max(limit, 1),
@@ -99,6 +100,32 @@ def check(
     typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else _in_words(report, limit))
     if report.num_problems:
         raise typer.Exit(1)
+
+
+def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, room: int | None) -> Learner:
+    """The stage of a name or of a run's file, with another context or room. Raises InputError."""
+    from mmada.errors import InputError
+    from mmada.train.config import load
+    from mmada.train.recipes import named_stage
+    from mmada.train.records import Learner
+    from mmada.train.stages import Stage
+
+    if name.endswith((".yaml", ".yml")):
+        stage = load(Path(name)).stage
+    else:
+        try:
+            stage = named_stage(name)
+        except InputError as error:
+            raise InputError(f"{error}; or give a run's YAML file") from None
+    if isinstance(stage, Stage) and room is not None:
+        stage = replace(stage, rooms=(room,))
+    return Learner.of(
+        stage,
+        tokenizers.prompts,
+        tokenizers.defaults,
+        num_image_tokens=tokenizers.num_image_tokens,
+        context=tokenizers.context if context is None else context,
+    )
 
 
 def _in_words(report: Report, limit: int) -> str:
@@ -116,10 +143,10 @@ def _in_words(report: Report, limit: int) -> str:
     for column, spread in report.lengths.items():
         numbers = (spread.least, spread.median, spread.p90, spread.p99, spread.most)
         lines.append(f"  {column:<8} " + " ".join(f"{number:>7}" for number in numbers))
-    limits = f"context {report.context}, room {'as needed' if report.room is None else report.room}"
+    limits = f"context {report.context}, room {'cut' if report.room is None else report.room}"
     lines.append(f"rows longer than  {', '.join(f'{context}: {count}' for context, count in report.longer.items())}  ({limits})")
     for preview in report.previews:
-        lines.append(f"{preview.where}  {preview.task}, {preview.num_tokens} tokens")
+        lines.append(f"{preview.where}  {preview.task} as {preview.flow}, {preview.num_tokens} tokens")
         lines += [f"  {kind:<7} {words}" for kind, words in preview.parts]
     return "\n".join(printable(line) for line in lines)
 

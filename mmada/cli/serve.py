@@ -28,6 +28,10 @@ def serve(
     allow_remote_images: Annotated[
         bool, typer.Option("--allow-remote-images", help="Fetch http(s) images, from public addresses only.", rich_help_panel=_ACCESS)
     ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Another site whose pages may call the server, such as https://example.com.", rich_help_panel=_ACCESS),
+    ] = None,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Generations that may wait; more are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
@@ -63,6 +67,7 @@ def serve(
         "max_n": max_n,
         "max_steps": max_steps,
         "allow_remote_images": allow_remote_images,
+        "allow_origins": tuple(allow_origin or ()),
     }
     loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
     start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log)

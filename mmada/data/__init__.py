@@ -5,7 +5,7 @@
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact shares: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py
     check_records(reader, prompts, ...)               `mmada data check`: check.py
-    to_canvas(record, prompts, codes_of_image)        a record as a row of training: rows.py
+    lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
 
     find_world("shapes")                              a source of samples with exact answers: world.py, find_world.py
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
         select_by_task,
         worker_share,
     )
-    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, RowError, Thinking, Turn, Where
-    from mmada.data.rows import Lengths, lengths_of, split_text, to_canvas
+    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, Thinking, Turn, Where
+    from mmada.data.rows import Lengths, lengths_of, split_text
     from mmada.data.shards import ImageCodes, Manifest, Settings, TokenizedReader, write_shards
 
 _WHERE = {
@@ -46,8 +46,8 @@ _WHERE = {
     "forms": "ADAPTERS Folder Form parse",
     "mixture": "Mixture Part Recipe Source load_recipe open_source",
     "readers": "Endless Epochs Indexed JsonlReader Place Selection Stream TableReader TableStream TarReader select select_by_task worker_share",
-    "records": "Meta Picture Problem Record RecordError RowError Thinking Turn Where",
-    "rows": "Lengths lengths_of split_text to_canvas",
+    "records": "Meta Picture Problem Record RecordError Thinking Turn Where",
+    "rows": "Lengths lengths_of split_text",
     "shards": "ImageCodes Manifest Settings TokenizedReader write_shards",
 }
 
@@ -72,7 +72,6 @@ __all__ = [
     "Record",
     "RecordError",
     "Report",
-    "RowError",
     "Selection",
     "Settings",
     "Source",
@@ -93,7 +92,6 @@ __all__ = [
     "select",
     "select_by_task",
     "split_text",
-    "to_canvas",
     "worker_share",
     "write_shards",
 ]

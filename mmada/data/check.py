@@ -18,20 +18,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mmada.canvas import Canvas, Prompts
 from mmada.data.forms import fitting_adapters
 from mmada.data.readers import Indexed, JsonlReader
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, Where
-from mmada.data.rows import lengths_of, to_canvas
-from mmada.errors import ImageError
+from mmada.data.rows import lengths_of
+from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["Preview", "Report", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["Learner", "Preview", "Report", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""
@@ -39,6 +39,32 @@ _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 _GRAM = 8
 MAX_REPETITION = 0.3
 """Share of repeated 8-word sequences above which a thought counts as looping."""
+
+
+class Learner(Protocol):
+    """What a training stage makes of records: train.records.Learner."""
+
+    def learns(self, task: str, /) -> bool:
+        """Whether records of a task become rows."""
+        ...
+
+    def left_out(self, record: Record, /) -> str | None:
+        """Why a record takes no part; None if it does."""
+        ...
+
+    def rows(self, record: Record, /) -> Mapping[str, Canvas]:
+        """Kind of row -> its clean canvas. Raises InputError if the record cannot be laid out."""
+        ...
+
+    @property
+    def room(self) -> int | None:
+        """Longest text that is learnt, in tokens."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Longest row, in tokens."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +84,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """One record's row in words."""
+    """A row that trains, in words."""
 
     id: str
     task: str
+    flow: str
+    """kind of row: a flow of the stage"""
     where: str
     num_tokens: int
     parts: tuple[tuple[str, str], ...]
@@ -88,7 +116,7 @@ class Report:
     """tokens: given, text, image, row"""
     longer: Mapping[int, int]
     """context -> rows that are longer"""
-    context: int | None
+    context: int
     room: int | None
     previews: tuple[Preview, ...]
 
@@ -107,8 +135,7 @@ def check_records(
     prompts: Prompts,
     *,
     num_image_tokens: int,
-    context: int | None = None,
-    room: int | None = None,
+    learner: Learner,
     open_images: bool = True,
     num_previews: int = 3,
     limit: int = 20,
@@ -118,11 +145,12 @@ def check_records(
     """Read every record once.
 
     num_image_tokens  codes of an image; images that are codes already keep theirs
-    context, room     limits of a row and of the text to learn, in tokens (rows.to_canvas); None: no limit
+    learner           which records take part, and the rows that they become
     open_images       decode every image: finds missing and corrupt ones, and takes the longest
+    num_previews      records whose rows are shown
     limit             problems that are listed; all are counted
     """
-    check = _Check(records, prompts, num_image_tokens, context, room, open_images, limit)
+    check = _Check(records, prompts, num_image_tokens, learner, open_images, limit)
     report = on_progress or (lambda done: None)
     for index in range(len(records)):
         try:
@@ -143,10 +171,12 @@ def check_records(
         counts=dict(check.counts.most_common()),
         problems=tuple(check.problems),
         lengths={column: Spread.of(values) for column, values in learnt.items() if len(values)},
-        longer={limit: int((columns["row"] > limit).sum()) for limit in sorted({*CONTEXTS, *([context] if context else [])})},
-        context=context,
-        room=room,
-        previews=tuple(_preview(record, prompts, num_image_tokens, room) for record in _chosen(check.first, num_previews)),
+        longer={limit: int((columns["row"] > limit).sum()) for limit in sorted({*CONTEXTS, learner.context})},
+        context=learner.context,
+        room=learner.room,
+        previews=tuple(
+            preview for record in _chosen(check.first, num_previews) for preview in _previews(record, learner.rows(record), prompts)
+        ),
     )
 
 
@@ -158,13 +188,12 @@ class _Check:
         records: Indexed[Record],
         prompts: Prompts,
         num_image_tokens: int,
-        context: int | None,
-        room: int | None,
+        learner: Learner,
         open_images: bool,
         limit: int,
     ) -> None:
         self.records, self.prompts, self.num_image_tokens = records, prompts, num_image_tokens
-        self.context, self.room, self.open_images, self.limit = context, room, open_images, limit
+        self.learner, self.open_images, self.limit = learner, open_images, limit
         self.tasks: Counter[str] = Counter()
         self.counts: Counter[Kind] = Counter()
         self.problems: list[Problem] = []
@@ -186,17 +215,17 @@ class _Check:
         self.num_thinking += record.thinking is not None
         before = self.num_bad
         self._images(record, where)
-        self._lengths(record, where)
+        is_learnt = self._lengths(record, where)
         self.num_usable += self.num_bad == before
         self._twice(record, index)
         self._thought(record, where)
         kept = self.first.setdefault((record.task, record.thinking is not None), [])
-        if len(kept) < 8:
+        if is_learnt and len(kept) < 8:
             kept.append(record)
 
     @property
     def num_bad(self) -> int:
-        return self.counts["image"] + self.counts["too long"]
+        return self.counts["image"] + self.counts["too long"] + self.counts["not learnt"]
 
     def _images(self, record: Record, where: Where) -> None:
         for picture in record.pictures:
@@ -207,15 +236,24 @@ class _Check:
             if fault is not None:
                 self.problem(Problem(where, "", "", "image", fault))
 
-    def _lengths(self, record: Record, where: Where) -> None:
+    def _lengths(self, record: Record, where: Where) -> bool:
+        """Note the lengths of a record and of its longest row; whether it is learnt at all."""
         lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
         for name, value in asdict(lengths).items():
             self.lengths[name].append(value)
-        self.lengths["row"].append(lengths.row(self.room))
-        reason = lengths.reason(context=self.context, room=self.room)
+        longest, reason = lengths.row(), self.learner.left_out(record)
         if reason is not None:
-            has = f"the text has {lengths.text} tokens, the row {lengths.row(self.room)}; context={self.context}, room={self.room}"
-            self.problem(Problem(where, "", "", "too long", f"{reason}: {has}; the record would be left out"))
+            has = f"the text has {lengths.text} tokens, the row {longest}; context={self.learner.context}, room={self.learner.room}"
+            kind: Kind = "too long" if self.learner.learns(record.task) else "not learnt"
+            self.problem(Problem(where, "", "", kind, f"{reason}: {has}; the record would be left out"))
+        else:
+            try:
+                longest = max(len(canvas) for canvas in self.learner.rows(record).values())
+            except InputError as error:
+                reason = str(error)
+                self.problem(Problem(where, "", "", "not learnt", reason))
+        self.lengths["row"].append(longest)
+        return reason is None
 
     def _twice(self, record: Record, index: int) -> None:
         same_id = self.ids.setdefault(_hash(record.id.encode()), index)
@@ -287,13 +325,11 @@ def _chosen(first: Mapping[tuple[str, bool], list[Record]], count: int) -> list[
     return chosen[:count]
 
 
-def _preview(record: Record, prompts: Prompts, num_image_tokens: int, room: int | None) -> Preview:
-    def codes_of_image(picture: Picture) -> torch.Tensor:
-        return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else num_image_tokens, dtype=torch.long)
-
-    fits = lengths_of(record, prompts, num_image_tokens=num_image_tokens).reason(room=room) is None
-    canvas = to_canvas(record, prompts, codes_of_image, room=room if fits else None)
-    return Preview(record.id, record.task, str(record.where), len(canvas), tuple(masked_in_words(canvas, prompts)))
+def _previews(record: Record, rows: Mapping[str, Canvas], prompts: Prompts) -> list[Preview]:
+    return [
+        Preview(record.id, record.task, flow, str(record.where), len(canvas), tuple(masked_in_words(canvas, prompts)))
+        for flow, canvas in rows.items()
+    ]
 
 
 def masked_in_words(canvas: Canvas, prompts: Prompts, *, width: int = 200) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@
     draw          one turn of the user            none       image                               learnt: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learnt: think, text, image
 
-forms.py makes a `Record` of such an object, or of the forms that other data sets have; rows.py makes the training canvas of it.
+forms.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ __all__ = [
     "ROLES",
     "Record",
     "RecordError",
-    "RowError",
     "TASKS",
     "Task",
     "Thinking",
@@ -173,7 +172,17 @@ def _content(turn: Turn, name_of: Callable[[Picture], str]) -> str | list[dict[s
 # What can be wrong with one.
 
 Kind: TypeAlias = Literal[
-    "json", "field", "empty", "unclosed think", "image reference", "image", "too long", "duplicate", "failed verifier", "looping think"
+    "json",
+    "field",
+    "empty",
+    "unclosed think",
+    "image reference",
+    "image",
+    "too long",
+    "not learnt",
+    "duplicate",
+    "failed verifier",
+    "looping think",
 ]
 """The first five make an object unusable as a record; check.py finds the others."""
 
@@ -205,14 +214,3 @@ class RecordError(InputError):
 
     def __reduce__(self) -> tuple[type[RecordError], tuple[tuple[Problem, ...]]]:  # sent from workers
         return type(self), (self.problems,)
-
-
-class RowError(InputError):
-    """A record that does not fit the row it should become; `reason` is the same text for all of one sort, to be counted."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        self.reason, self.message = reason, message
-        super().__init__(message)
-
-    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
-        return type(self), (self.reason, self.message)

@@ -1,6 +1,6 @@
-"""Records as rows of training: canvases through `mmada.canvas.prompts.Prompts`, how long they are, and long texts in pieces.
+"""How long the rows of records are, and long texts in pieces. The rows themselves depend on the stage: train/records.py.
 
-Nothing is ever cut: a record that does not fit is a RowError, whose `reason` can be counted.
+Nothing is ever cut: a record that does not fit is left out, for a reason that can be counted.
 """
 
 from __future__ import annotations
@@ -13,61 +13,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmada.canvas import Message, Prompts
+from mmada.data.records import Picture, Record
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mmada.canvas import Canvas
-
-from mmada.data.records import Picture, Record, RowError
-
-__all__ = ["Lengths", "lengths_of", "split_text", "to_canvas"]
-
-
-def to_canvas(
-    record: Record,
-    prompts: Prompts,
-    codes_of_image: Callable[[Picture], Tensor],
-    *,
-    room: int | None = None,
-    context: int | None = None,
-) -> Canvas:
-    """The training row of a record, clean, with what may be masked as its fields.
-
-    codes_of_image  a picture -> its (N,) int64 codes
-    room            positions for the text that is learnt, its end token and fill included; None: exactly what it takes.
-                    A text without messages is all learnt: there it is the length of the row
-    context         most tokens of a row; None: no limit
-    Raises RowError if the record does not fit; nothing is ever cut.
-    """
-    text = record.learnt_text
-    learns_text = record.task != "draw"
-    # Plain text has a begin token, too.
-    needed = len(prompts.encode(text)) + (1 if record.turns else 2) if learns_text else 0
-    if learns_text and room is not None and needed > room:
-        raise RowError(
-            "the text to learn is longer than its room",
-            f"{record.where}: the text to learn has {needed} tokens with its end, its room {room}; raise the room, or leave the record out",
-        )
-    num_new = needed if room is None else room
-    if record.task == "draw":
-        assert record.image is not None
-        canvas = prompts.t2i(codes_of_image(record.image), record.turns[0].text)
-    elif record.task == "reason_draw":
-        assert record.image is not None
-        canvas = prompts.reason_draw(record.turns[0].text, num_new, codes_of_image(record.image), answer=text)
-    elif record.turns:
-        turns = [Message(turn.role, turn.text) for turn in record.turns]
-        images = [codes_of_image(picture) for picture in record.pictures]
-        canvas = prompts.chat(turns, num_new, images=images, thinking=record.thinking is not None, answer=text)
-    else:
-        canvas = prompts.lm(text, length=num_new)
-    if context is not None and len(canvas) > context:
-        raise RowError(
-            "the row is longer than the context",
-            f"{record.where}: the row has {len(canvas)} tokens, the context {context}; raise the context, or leave the record out",
-        )
-    return canvas
+__all__ = ["Lengths", "lengths_of", "split_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +34,7 @@ class Lengths:
         return self.given + self.image + (max(self.text, room or 0) if self.text else 0)
 
     def reason(self, *, context: int | None = None, room: int | None = None) -> str | None:
-        """Why `to_canvas` would refuse the record, in words that are the same for all of one sort; None if it fits."""
+        """Why the record would be left out, in words that are the same for all of one sort; None if it fits."""
         if room is not None and self.text > room:
             return "the text to learn is longer than its room"
         if context is not None and self.row(room) > context:
@@ -92,15 +43,26 @@ class Lengths:
 
 
 def lengths_of(record: Record, prompts: Prompts, *, num_image_tokens: int) -> Lengths:
-    """The lengths of a record whose pictures have num_image_tokens codes each, if they have none yet."""
+    """The lengths of a record whose pictures have num_image_tokens codes each, if they have none yet.
 
-    def codes_of_image(picture: Picture) -> Tensor:
+    What is given is measured where the record's answer is asked for.
+    """
+
+    def codes(picture: Picture) -> Tensor:
         return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else num_image_tokens, dtype=torch.long)
 
-    canvas = to_canvas(record, prompts, codes_of_image)
-    image = sum(len(field.positions) for field in canvas.fields if field.ids == prompts.layout.image_ids)
-    text = sum(len(field.positions) for field in canvas.fields) - image
-    return Lengths(len(canvas) - text - image, text, image)
+    # Plain text has a begin token beside its end.
+    text = 0 if record.task == "draw" else len(prompts.encode(record.learnt_text)) + (1 if record.turns else 2)
+    if not record.turns:
+        return Lengths(0, text, 0)
+    if record.image is None:
+        turns = [Message(turn.role, turn.text) for turn in record.turns]
+        images = [codes(picture) for picture in record.pictures]
+        asked = prompts.chat(turns, 1, images=images, thinking=record.thinking is not None)
+        return Lengths(int((~asked.is_open).sum()), text, 0)
+    drawn, prompt = codes(record.image), record.turns[0].text
+    asked = prompts.draw(prompt, drawn) if record.task == "draw" else prompts.reason_draw(prompt, 1, drawn)
+    return Lengths(int((~asked.is_open).sum()), text, len(drawn))
 
 
 _SEPARATORS = ("\n\n", "\n", ". ", " ", "")
@@ -128,7 +90,7 @@ def _split(text: str, fits: Callable[[str], bool], separators: Sequence[str]) ->
         return [text]
     separator, *finer = separators
     parts = list(text) if not separator else [part for part in re.split(f"(?<={re.escape(separator)})", text) if part]
-    if not finer and len(parts) == 1:  # one character that is longer than the context: to_canvas will say so
+    if not finer and len(parts) == 1:  # one character that is longer than the context: it will be left out
         return parts
     pieces: list[str] = []
     for part in parts:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from mmada.errors import InputError
 
 __all__ = ["ServeConfig"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +44,8 @@ class ServeConfig:
     max_partial_images: int = 64
     allow_remote_images: bool = False
     """whether http(s) addresses of images are fetched; private addresses never are"""
+    allow_origins: tuple[str, ...] = ()
+    """other sites whose pages may call the server, such as https://example.com; "*" is every site"""
 
     def __post_init__(self) -> None:
         for name in (
@@ -61,5 +66,8 @@ class ServeConfig:
                 raise InputError(f"{name}={getattr(self, name)} must be above 0 seconds")
         if self.max_n > self.max_queue:
             raise InputError(f"max_n={self.max_n} is above max_queue={self.max_queue}: such a request could never be taken; lower max_n")
+        for origin in self.allow_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise InputError(f"allow_origins={origin!r} must be scheme://host or scheme://host:port, as browsers send it, or '*'")
         if any(not key.strip() for key in self.api_keys):
             raise InputError("api_keys has an empty key, which would open the server to everybody; leave it out, or give a key")

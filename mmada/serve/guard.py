@@ -83,12 +83,17 @@ class Guard:
 
     def _problem(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
         path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_of_another_site(headers):
-            return 403, error_body("the request comes from another site's page; call the server from its own", "invalid_request_error")
+        if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_of_another_site(headers) and not self._allows(headers):
+            message = "the request comes from another site's page; call the server from its own, or start it with --allow-origin"
+            return 403, error_body(message, "invalid_request_error")
         if self._keys and path not in _OPEN_TO_ALL and (path.startswith("/v1/") or path == "/metrics") and not self._has_key(headers):
             message = "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'"
             return 401, error_body(message, "authentication_error", code="invalid_api_key")
         return None
+
+    def _allows(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the page's site was named when the server was started."""
+        return "*" in self._config.allow_origins or headers.get(b"origin", b"").decode("latin-1") in self._config.allow_origins
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         """Whether the header has one of the keys; takes as long for a wrong one, whatever it shares with a right one."""

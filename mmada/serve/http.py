@@ -29,6 +29,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from mmada import __version__
@@ -106,6 +107,10 @@ def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
     files = _Web(directory=WEB, html=True)
     app.router.routes.extend(Route(f"/{name}", files, include_in_schema=False) for name in ["", *sorted(p.name for p in WEB.iterdir())])
     app.add_middleware(Guard, config=config)
+    if config.allow_origins:  # around the guard: a browser asks first, without a key, and must be able to read refusals, too
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.allow_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["x-request-id"]
+        )
     return app
 
 
@@ -419,6 +424,8 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelF
         if not engine.healthy:
             return JSONResponse(error_body("the server is shutting down", "server_error", code="unavailable"), 503)
         return JSONResponse({"status": "ok", "model": config.name, "generations": engine.num_live})
+
+    app.head("/health", include_in_schema=False)(health)
 
     @app.get("/metrics", tags=["status"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_ERRORS})
     async def metrics() -> Response:

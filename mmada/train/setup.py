@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from mmada.canvas import Prompts
-from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select_by_task
+from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, load_recipe, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
@@ -35,6 +35,7 @@ from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.records import Learner, settled
 from mmada.train.samples import write_samples
 from mmada.train.source import FlowRows, RecordSamples, Samples
 from mmada.train.stages import Flow, ImageStage, Stage
@@ -111,7 +112,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     text = text_tokenizer(config, start, world=world)
     model = backbone(config, start, text, codebook_size=images.codebook_size)
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
-    stage = replace(stage, block_length=stage.block_length or defaults.block_length)
+    stage = settled(stage, defaults)
     prompts = Prompts(model.config.layout, text, defaults.style)
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     if world is not None:
@@ -218,22 +219,14 @@ def _records(
     reader = open_source(Source(path=path), settings=settings)
     if isinstance(reader, TableStream):
         raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
-    num_codes = size[0] * size[1] // images.factor**2
-    room = stage.rooms[-1] if stage.text_length is None else None  # the published layouts cut instead
+    learner = Learner.of(stage, prompts, defaults, num_image_tokens=size[0] * size[1] // images.factor**2, context=context)
 
     def reason(record: Record) -> str | None:
-        if record.task not in topics:
-            return f"no flow of stage {stage.name} learns task {record.task}"
-        if any(picture.is_missing for picture in record.pictures):
-            return "a picture file is missing"
-        lengths = lengths_of(record, prompts, num_image_tokens=num_codes)
-        if record.turns and room is not None and lengths.text > room:
-            return lengths.reason(room=room)
-        in_blocks = all("block" in flow.noise for flow in stage.flows if flow.share and flow.task == record.task)
-        return lengths.reason(room=room if record.turns and not in_blocks else None, context=context)
+        is_missing = record.task in topics and any(picture.is_missing for picture in record.pictures)
+        return "a picture file is missing" if is_missing else learner.left_out(record)
 
     chosen, dropped = select_by_task(reader, reason)
-    tell_dropped(path, len(reader), dropped, f"context {context}, room {room}")
+    tell_dropped(path, len(reader), dropped, f"context {context}, room {learner.room}")
     return {task: RecordSamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
 
 

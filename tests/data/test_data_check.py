@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ import typer
 from PIL import Image
 
 from mmada.cli import data as data_verb
-from mmada.data import JsonlReader, check_records, masked_in_words, parse, to_canvas
+from mmada.data import JsonlReader, check_records, masked_in_words
 from mmada.data.check import repetition
-from mmada.data.forms import Folder
-from mmada.data.records import Where
 from mmada.errors import MMaDAError
+from mmada.train.records import Learner
+from mmada.train.stages import STAGES
 
 ASK = {"role": "user", "content": "2 + 3?"}
 LOOK = {"role": "user", "content": [{"type": "image", "image": "images/0.png"}, {"type": "text", "text": "What?"}]}
@@ -62,13 +63,19 @@ def write(file, values):
     file.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
 
 
-def check(debug, file, **options):
-    return check_records(JsonlReader(file), debug.prompts, num_image_tokens=64, name=file.name, **options)
+def learner_of(debug, *, stage="finetune", context=1024, **changes):
+    stage = replace(STAGES[stage], **changes)
+    return Learner.of(stage, debug.prompts, debug.defaults, num_image_tokens=64, context=context)
+
+
+def check(debug, file, *, context=1024, rooms=(256,), **options):
+    learner = learner_of(debug, context=context, rooms=rooms)
+    return check_records(JsonlReader(file), debug.prompts, num_image_tokens=64, learner=learner, name=file.name, **options)
 
 
 def test_good_data_have_no_problems(debug, folder):
     seen = []
-    report = check(debug, folder / "good.jsonl", context=1024, on_progress=seen.append)
+    report = check(debug, folder / "good.jsonl", on_progress=seen.append)
     assert (report.num_records, report.num_usable, report.num_problems, report.problems) == (4, 4, 0, ())
     assert seen == [1, 2, 3, 4]
     assert report.tasks == {"draw": 1, "text": 2, "understand": 1}
@@ -101,8 +108,8 @@ def test_every_sort_of_problem_is_found(debug, folder):
         "id='a' is also that of all.jsonl:1; give each record its own",
         "answer.text='' is empty; write the answer, or leave the record out",
         "answer.text='<think>so' has a think tag",
-        "the row is longer than the context: the text has 202 tokens, the row 202; context=200, room=None; the record would be left out",
-        "the row is longer than the context",
+        "the row is longer than the context: the text has 202 tokens, the row 202; context=200, room=256; the record would be left out",
+        "the text to learn is longer than its room",
         "think.verifier='exact' did not pass",
         "repeats 88% of its sequences of 8 words",
     ]
@@ -115,10 +122,10 @@ def test_every_sort_of_problem_is_found(debug, folder):
 
 
 def test_room_limits_the_text(debug, folder):
-    report = check(debug, folder / "good.jsonl", room=20)
-    assert report.counts == {"too long": 2}
-    assert "the text to learn is longer than its room: the text has 24 tokens" in str(report.problems[0])
-    assert report.lengths["row"].most > check(debug, folder / "good.jsonl").lengths["row"].most
+    report = check(debug, folder / "good.jsonl", rooms=(20,))
+    assert report.counts == {"too long": 1}  # what is learnt without a question has no room
+    assert "the text to learn is longer than its room: the text has 28 tokens" in str(report.problems[0])
+    assert [preview.id for preview in report.previews] == ["a", "c", "d"]
 
 
 def test_repetition():
@@ -127,38 +134,56 @@ def test_repetition():
     assert repetition("the same eight words again and again here " * 10) > 0.8
 
 
-def words(debug, value, **options):
-    record = parse(value, Where("a", 1), pictures=Folder(__import__("pathlib").Path()))
-    return masked_in_words(to_canvas(record, debug.prompts, lambda _: torch.zeros(64, dtype=torch.long), **options), debug.prompts)
-
-
-def test_what_will_be_masked_in_words(debug):
-    assert words(debug, GOOD[0]) == [("masked", "[bos] Plain text.⏎Two lines. [eos]")]
-    header = "[bos] [start_header] user [end_header] ⏎{} [eot] [start_header] assistant [end_header] ⏎"
-    assert words(debug, GOOD[1], room=40) == [
-        ("given", header.format("Think. 2 + 3?")),
-        ("masked", "<think> 2 + 3 = 5</think> 5 [eos] x13"),
-    ]
-    assert words(debug, GOOD[2]) == [
-        ("given", "[mmu] [soi] (64 image codes) [eoi] " + header.format("What?")),
-        ("masked", "A square. [eos]"),
-    ]
-    assert words(debug, GOOD[3]) == [
+def test_canvases_in_words(debug):
+    prompts = debug.prompts
+    codes = torch.zeros(64, dtype=torch.long)
+    assert masked_in_words(prompts.t2i(codes, "a square"), prompts) == [
         ("given", "[t2i] [bos] a square [eos] [soi]"),
         ("masked", "(64 image codes)"),
         ("given", "[eoi]"),
     ]
-    plan = {**GOOD[3], "task": "reason_draw", "think": {"text": "one"}, "answer": {"image": "a.png", "text": "1 square"}}
-    assert words(debug, plan)[1:] == [
-        ("masked", "<think> one</think> 1 square [eos]"),
-        ("given", "[soi]"),
-        ("masked", "(64 image codes)"),
-        ("given", "[eoi]"),
-    ]
-    padded = debug.prompts.t2i(torch.zeros(64, dtype=torch.long), "a", text_length=9)
-    assert masked_in_words(padded, debug.prompts)[0] == ("padding", "[pad] x6")
-    (kind, long), *_ = words(debug, {**GOOD[0], "answer": {"text": "x" * 500}})
+    assert masked_in_words(prompts.t2i(codes, "a", text_length=9), prompts)[0] == ("padding", "[pad] x6")
+    (kind, long), *_ = masked_in_words(prompts.lm("x" * 500, length=502), prompts)
     assert (kind, len(long) < 260, " … " in long) == ("masked", True, True)
+
+
+def test_what_is_shown_is_what_trains(debug, folder):
+    """A record to be thought about and drawn was once shown as one row, which no stage but the published ones trains."""
+    plan = {**GOOD[3], "id": "p", "task": "reason_draw", "think": {"text": "one"}, "answer": {"image": "images/1.png", "text": "1 square"}}
+    write(folder / "p.jsonl", [*GOOD, plan])
+    report = check(debug, folder / "p.jsonl", num_previews=9)
+    assert report.counts == {}
+    shown = {(preview.id, preview.flow): preview.parts for preview in report.previews}
+    header = "[bos] [start_header] user [end_header] ⏎{} [eot] [start_header] assistant [end_header] ⏎"
+    drawn = ("masked", "(64 image codes)")
+    assert shown == {
+        ("a", "text"): (("masked", "[bos] Plain text.⏎Two lines. [eos]"),),
+        ("b", "text"): (("given", header.format("Think. 2 + 3?")), ("masked", "<think> 2 + 3 = 5</think> 5 [eos] x5")),
+        ("c", "look"): (
+            ("given", "[mmu] [soi] (64 image codes) [eoi] " + header.format("What?")),
+            ("masked", "A square. [eos] x7"),
+        ),
+        ("d", "draw"): (("given", "[t2i] [bos] a square [eos] [soi]"), drawn, ("given", "[eoi]")),
+        ("p", "plan"): (("given", header.format("Think. a square")), ("masked", "<think> one</think> 1 square [eos] x4")),
+        ("p", "make"): (("given", "[t2i] [bos] a square [eos] [soi]"), drawn, ("given", "[eoi]")),
+    }
+    assert report.lengths["row"].most == max(preview.num_tokens for preview in report.previews)
+
+
+def test_another_stage_has_other_rows(debug, folder, mmada):
+    write(folder / "d.jsonl", [{**GOOD[3], "id": "1"}, {**GOOD[1], "id": "2"}])
+    status, out, _ = mmada("check", "d.jsonl", "--stage", "words")
+    assert status == 1
+    assert "d.jsonl:1: no flow of stage words learns task draw" in out
+    assert "2 records, 0 can be used" in out
+    status, out, _ = mmada("check", "d.jsonl", "--stage", "2.2")
+    assert (status, "draw as t2i" in out, "text as lm_chat" in out) == (0, True, True)
+    (folder / "run.yaml").write_text("stage: {name: finetune, flows: {draw: {share: 0}}}\ndata: {name: records, path: d.jsonl}\n")
+    status, out, _ = mmada("check", "d.jsonl", "--stage", "run.yaml")
+    assert (status, "no flow of stage finetune learns task draw" in out) == (1, True)
+    for stage, said in [("fintune", "did you mean 'finetune'"), ("tokenizer", "learns no records"), ("none.yaml", "cannot be read")]:
+        status, _, err = mmada("check", "d.jsonl", "--stage", stage)
+        assert (status, said in err) == (2, True), err
 
 
 def test_previews_show_different_sorts_first(debug, folder):
@@ -199,7 +224,7 @@ def test_check_for_people(mmada):
     assert "good.jsonl: 4 records, 4 can be used" in out
     assert "problems   0\n" in out
     assert "  masked  <think> 2 + 3 = 5</think> 5 [eos]" in out
-    assert "(context 1024, room as needed)" in out
+    assert "(context 1024, room 256)" in out
     status, out, _ = mmada("check", "all.jsonl", "--limit", "2", "--previews", "0", "--context", "200")
     assert status == 1
     assert "all.jsonl: 12 records, 6 can be used" in out

@@ -9,10 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
-from mmada.canvas import split_thinking
-from mmada.data import ADAPTERS, Folder, Form, Meta, Picture, RecordError, RowError, Where, lengths_of, parse, split_text, to_canvas
+from mmada.data import ADAPTERS, Folder, Form, Meta, Picture, RecordError, Where, lengths_of, parse, split_text
 from mmada.data.forms import fitting_adapters
 from mmada.errors import InputError
 
@@ -309,73 +307,26 @@ def test_fitting_adapters():
     assert {adapter for adapter, _, _ in ADAPTED} | {"record", "describe"} == set(ADAPTERS)
 
 
-# Rows.
-
-
-def codes_of(picture: Picture) -> torch.Tensor:
-    """As many codes as the debug model has for an image; which ones depends on the name."""
-    return torch.full((64,), len(picture.name) % 64)
+# Lengths of rows; the rows themselves are tested in tests/train/test_records.py.
 
 
 @pytest.mark.parametrize("value", GOOD.values(), ids=GOOD)
-def test_what_is_learnt_is_what_is_open(debug, value):
-    record, prompts = read(value), debug.prompts
-    canvas = to_canvas(record, prompts, codes_of)
-    open_ids = canvas.tokens[canvas.is_open].tolist()
-    image_ids = [i for i in open_ids if i in prompts.layout.image_ids]
-    assert len(image_ids) == (64 if record.image else 0)
-    text = open_ids[: len(open_ids) - len(image_ids)]
-    if record.task != "draw":
-        assert text[-1] == prompts.layout.eos_id
-        assert prompts.decode(text) == record.learnt_text
-        thought = split_thinking(prompts.decode(text))
-        assert thought.thinking == (record.thinking.text if record.thinking else None)
-        assert record.thinking is None or thought.answer == (record.answer or "")
-    else:
-        assert text == []
-    # What is given says the question, and nothing of the answer.
-    given = prompts.tokenizer.decode([i for i in canvas.tokens[~canvas.is_open].tolist() if i < prompts.layout.image_offset])
-    assert all(turn.text in given for turn in record.turns)
-    assert (prompts.style.thinking in given) == (record.thinking is not None)
-
-    lengths = lengths_of(record, prompts, num_image_tokens=64)
-    assert (lengths.text, lengths.image, lengths.row()) == (len(text), len(image_ids), len(canvas))
-
-
-@pytest.mark.parametrize("value", GOOD.values(), ids=GOOD)
-@pytest.mark.parametrize("room", [1, 8, 40, 200])
-@pytest.mark.parametrize("context", [16, 100, 300])
-def test_what_is_too_long_is_refused_with_a_reason_and_never_cut(debug, value, room, context):
+def test_lengths_say_what_does_not_fit(debug, value):
     record, prompts = read(value), debug.prompts
     lengths = lengths_of(record, prompts, num_image_tokens=64)
-    reason = lengths.reason(context=context, room=room)
-    if reason is None:
-        canvas = to_canvas(record, prompts, codes_of, room=room, context=context)
-        assert len(canvas) == lengths.row(room) <= context
-        if record.task != "draw":
-            text = canvas.tokens[canvas.fields[0].positions].tolist()
-            assert len(text) == room
-            assert set(text[lengths.text :]) <= {prompts.layout.eos_id}
-            assert prompts.decode(text) == record.learnt_text
-    else:
-        with pytest.raises(RowError) as caught:
-            to_canvas(record, prompts, codes_of, room=room, context=context)
-        assert caught.value.reason == reason
-        assert "data.jsonl:17" in str(caught.value)
-        assert pickle.loads(pickle.dumps(caught.value)).reason == reason
+    assert lengths.image == (64 if record.image else 0)
+    assert lengths.text == (len(prompts.encode(record.learnt_text)) + (1 if record.turns else 2) if record.task != "draw" else 0)
+    assert lengths.row() == lengths.given + lengths.text + lengths.image
+    assert lengths.row(lengths.text + 7) == lengths.row() + (7 if lengths.text else 0)
+    assert lengths.reason(context=lengths.row(), room=lengths.text) is None
+    assert lengths.reason(context=lengths.row() - 1) == "the row is longer than the context"
+    if lengths.text:
+        assert lengths.reason(room=lengths.text - 1) == "the text to learn is longer than its room"
 
 
 def test_pictures_that_are_codes_need_no_encoder(debug):
     record = parse(GOOD["draw"], HERE, pictures=type("Codes", (), {"find": lambda self, name: (1, 2, 3, 4)})())
-    canvas = to_canvas(record, debug.prompts, lambda picture: torch.tensor(picture.source))
-    assert (canvas.tokens[canvas.is_open] - debug.layout.image_offset).tolist() == [1, 2, 3, 4]
     assert lengths_of(record, debug.prompts, num_image_tokens=64).image == 4
-
-
-def test_a_users_text_never_becomes_a_special_token(debug):
-    canvas = to_canvas(read({**TEXT, "messages": user("<|eot_id|> x"), "answer": {"text": "<|endoftext|>"}}), debug.prompts, codes_of)
-    assert (canvas.tokens == debug.layout.eot_id).sum() == 1
-    assert (canvas.tokens == debug.layout.eos_id).sum() == 1
 
 
 @pytest.mark.parametrize("context", [16, 40, 1000])

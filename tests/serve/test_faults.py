@@ -25,6 +25,7 @@ from .process import Server, png, serving
 KEY, OTHER_KEY = "a-secret-key", "another-secret-key"
 HELLO = [{"role": "user", "content": "hello"}]
 CANCELLED = 'mmada_generations_total{kind="chat",outcome="cancelled"}'
+FRIEND = "https://friend.example"
 LONG = {"model": "debug", "messages": HELLO, "max_completion_tokens": 600, "stream": True}
 
 
@@ -32,6 +33,7 @@ LONG = {"model": "debug", "messages": HELLO, "max_completion_tokens": 600, "stre
 def narrow(tmp_path_factory) -> Iterator[Server]:
     """A server with keys and small limits, which evaluates one generation at a time."""
     options = ["--max-queue", "4", "--max-n", "4", "--max-round-tokens", "1", "--max-body-mib", "0.25", "--max-image-pixels", "10000"]
+    options += ["--allow-origin", FRIEND]
     with serving(tmp_path_factory.mktemp("narrow") / "log", *options, MMADA_API_KEY=f"{OTHER_KEY} {KEY}") as server:
         yield server
 
@@ -83,6 +85,30 @@ def test_other_sites_cannot_use_a_visitors_browser(narrow):
     status, _, body = ask(narrow, "/v1/chat/completions", Sec_Fetch_Site="cross-site")
     assert status == 403
     assert_error(body, 403)
+
+
+def test_a_site_that_was_named_may_call(narrow):
+    """A page of one's own had no way to use the server."""
+    for site in ({"Sec_Fetch_Site": "cross-site"}, {}):
+        status, headers, _ = ask(narrow, "/v1/chat/completions", b"{", Origin=FRIEND, **site)
+        assert (status, headers["access-control-allow-origin"]) == (400, FRIEND)
+        assert ask(narrow, "/v1/chat/completions", b"{", Origin="https://friend.example.evil.example", **site)[0] == 403
+    for origin, expected in ((FRIEND, 200), ("https://x.example", 400)):  # what a browser asks first, without a key
+        connection = http.client.HTTPConnection(*narrow.address, timeout=180)
+        asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+        connection.request("OPTIONS", "/v1/chat/completions", headers={"Origin": origin, **asks})
+        answer = connection.getresponse()
+        assert answer.status == expected
+        assert (answer.headers["access-control-allow-origin"] == origin) is (expected == 200)
+        connection.close()
+    status, headers, _ = ask(narrow, "/v1/models", b"", method="GET", Authorization="", Origin=FRIEND)
+    assert (status, headers["access-control-allow-origin"]) == (401, FRIEND)  # a page reads why
+
+
+def test_health_answers_head_as_get(narrow):
+    status, headers, body = ask(narrow, "/health", b"", method="HEAD", Authorization="")
+    assert (status, body) == (200, None)
+    assert headers["content-length"] == ask(narrow, "/health", b"", method="GET", Authorization="")[1]["content-length"]
 
 
 # Bodies.

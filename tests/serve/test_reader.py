@@ -287,6 +287,8 @@ def test_unknown_fields_name_the_nearest():
         {"request_timeout": 0},
         {"max_n": 20, "max_queue": 10},
         {"api_keys": ("",)},
+        {"allow_origins": ("example.com",)},
+        {"allow_origins": ("https://example.com/page",)},
     ],
 )
 def test_bad_configurations(values):
