@@ -172,13 +172,15 @@ def test_what_is_shown_is_what_trains(debug, folder):
 
 def test_another_stage_has_other_rows(debug, folder, mmada):
     write(folder / "d.jsonl", [{**GOOD[3], "id": "1"}, {**GOOD[1], "id": "2"}])
-    status, out, _ = mmada("check", "d.jsonl", "--stage", "words")
+    undrawn = "{draw: {share: 0}, plan: {share: 0}, make: {share: 0}}"
+    (folder / "words.yaml").write_text(f"stage: {{name: finetune, flows: {undrawn}}}\n")
+    status, out, _ = mmada("check", "d.jsonl", "--stage", "words.yaml")
     assert status == 1
-    assert "d.jsonl:1: no flow of stage words learns task draw" in out
-    assert "2 records, 0 can be used" in out
+    assert "d.jsonl:1: no flow of stage finetune learns task draw" in out
+    assert "2 records, 1 can be used" in out
     status, out, _ = mmada("check", "d.jsonl", "--stage", "2.2")
     assert (status, "draw as t2i" in out, "text as lm_chat" in out) == (0, True, True)
-    (folder / "run.yaml").write_text("stage: {name: finetune, flows: {draw: {share: 0}}}\ndata: {name: records, path: d.jsonl}\n")
+    (folder / "run.yaml").write_text("stage: {name: finetune, flows: {draw: {share: 0}}}\ndata: {path: d.jsonl}\n")
     status, out, _ = mmada("check", "d.jsonl", "--stage", "run.yaml")
     assert (status, "no flow of stage finetune learns task draw" in out) == (1, True)
     for stage, said in [("fintune", "did you mean 'finetune'"), ("tokenizer", "learns no records"), ("none.yaml", "cannot be read")]:
