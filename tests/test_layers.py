@@ -31,18 +31,24 @@ LAYER = {
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
 BESIDE: set[tuple[str, str]] = {("__main__", "cli")}
-# What the plan of the house still has to move: networks that load themselves, and an engine that knows a world.
+# What the plan of the house still has to move: an engine that knows a world.
 STILL = {
-    ("model", "hub"),
-    ("image", "hub"),
     ("train", "worlds"),
     ("rl", "worlds"),
     ("eval", "worlds"),
 }
 THIRD_PARTY = {
     0: set(),
-    1: {"torch", "transformers"},  # a type of canvas/prompts.py, until it asks for less
-    2: {"torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL", "huggingface_hub"},
+    1: {"torch"},
+    2: {"torch", "numpy", "PIL"},
+}
+# The only files that may need transformers: its classes, and those who ask for them.
+NEEDS_TRANSFORMERS = {
+    "hub/configs.py",
+    "hub/pretrained.py",
+    "hub/processor.py",
+    "hub/text_tokenizer.py",
+    "rl/rewards/pictures.py",
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 
@@ -83,6 +89,11 @@ def test_imports_go_down(file):
 def test_lower_layers_need_little(file):
     roots = {name.split(".")[0] for name in imports(file)} - STANDARD - {"mmada"}
     assert roots <= THIRD_PARTY[LAYER[unit(file)]]
+
+
+def test_few_files_need_transformers():
+    found = {str(f.relative_to(PACKAGE)) for f in FILES if any(name.split(".")[0] == "transformers" for name in imports(f))}
+    assert found <= NEEDS_TRANSFORMERS
 
 
 def test_sampling_does_not_know_the_model():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmada.diffusion.loss import token_nll
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 from mmada.train.batch import Batch, Scored
 
 __all__ = ["Objective"]
@@ -33,7 +33,7 @@ class Objective(nn.Module):
     objective(batch, counts=True)  (2, F): the sums, and how many scored tokens had the largest logit
     """
 
-    def __init__(self, model: MMadaModelLM) -> None:
+    def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
 

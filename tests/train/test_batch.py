@@ -7,7 +7,7 @@ import torch
 
 from mmada.canvas import Canvas, Field
 from mmada.errors import InputError
-from mmada.model import MMadaModelLM, Packing, preset
+from mmada.model import Packing, Transformer, preset
 from mmada.sampling.loop import Denoising
 from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
@@ -151,7 +151,7 @@ def test_blocks_are_noised_behind_the_clean_answer(twenty):
 def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
     flow, row, first = twenty
-    model = MMadaModelLM(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
+    model = Transformer(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
     (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
     batch = collate([view], [flow], layout=tiny.LAYOUT)
     found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)
