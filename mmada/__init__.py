@@ -94,7 +94,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mmada' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    try:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "transformers":
+            raise
+        from mmada.errors import MissingDependencyError
+
+        raise MissingDependencyError(f"mmada.{name} is a class for transformers; pip install 'mmada[transformers]'") from error
 
 
 def __dir__() -> list[str]:

@@ -71,3 +71,26 @@ def test_loading_says_nothing(tmp_path):
     code = "import mmada; mmada.MMaDA.from_pretrained('mmada-emoji-max').image_tokenizer"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_without_transformers_only_its_classes_are_missing(tmp_path):
+    code = """
+import sys
+sys.modules["transformers"] = None
+import mmada
+model = mmada.MMaDA.from_pretrained("debug")
+model.save_pretrained("copy")
+print(mmada.MMaDA.from_pretrained("copy").chat("hi").text == model.chat("hi").text)
+for name in ("MMadaModelLM", "MMaDAConfig", "MMaDAProcessor"):
+    try:
+        getattr(mmada, name)
+    except mmada.MissingDependencyError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
+    same, *errors = done.stdout.splitlines()
+    assert same == "True"
+    assert errors == [
+        f"mmada.{name} is a class for transformers; pip install 'mmada[transformers]'"
+        for name in ("MMadaModelLM", "MMaDAConfig", "MMaDAProcessor")
+    ]
