@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
     from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
+    from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
+    from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
-    from mmada.image import ImageTokenizer, ImageTokenizerConfig
-    from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser, preset
+    from mmada.model import Transformer, TransformerConfig, TransformerDenoiser, preset
     from mmada.pipeline import MMaDA
     from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
 
@@ -31,8 +32,9 @@ __version__ = "0.1.0"
 _WHERE = {
     "mmada.canvas": ("Canvas", "Field"),
     "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
-    "mmada.image": ("ImageTokenizer", "ImageTokenizerConfig"),
-    "mmada.model": ("MMaDAConfig", "MMadaModelLM", "TransformerDenoiser", "preset"),
+    "mmada.hub.configs": ("ImageTokenizerConfig", "MMaDAConfig"),
+    "mmada.hub.pretrained": ("ImageTokenizer", "MMadaModelLM"),
+    "mmada.model": ("Transformer", "TransformerConfig", "TransformerDenoiser", "preset"),
     "mmada.pipeline": ("MMaDA",),
     "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
@@ -74,6 +76,8 @@ __all__ = [
     "Recipe",
     "Style",
     "TokenizerError",
+    "Transformer",
+    "TransformerConfig",
     "TransformerDenoiser",
     "VocabLayout",
     "__version__",
@@ -90,7 +94,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mmada' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    try:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "transformers":
+            raise
+        from mmada.errors import MissingDependencyError
+
+        raise MissingDependencyError(f"mmada.{name} is a class for transformers; pip install 'mmada[transformers]'") from error
 
 
 def __dir__() -> list[str]:

@@ -32,15 +32,18 @@ LAYER = {
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
 BESIDE: set[tuple[str, str]] = {("__main__", "cli")}
-# What the plan of the house still has to move: networks that load themselves.
-STILL = {
-    ("model", "hub"),
-    ("image", "hub"),
-}
 THIRD_PARTY = {
     0: set(),
-    1: {"torch", "transformers"},  # a type of canvas/prompts.py, until it asks for less
-    2: {"torch", "transformers", "tokenizers", "safetensors", "numpy", "PIL", "huggingface_hub"},
+    1: {"torch"},
+    2: {"torch", "numpy", "PIL"},
+}
+# The only files that may need transformers: its classes, and those who ask for them.
+NEEDS_TRANSFORMERS = {
+    "hub/configs.py",
+    "hub/pretrained.py",
+    "hub/processor.py",
+    "hub/text_tokenizer.py",
+    "rl/rewards/pictures.py",
 }
 STANDARD = set(__import__("sys").stdlib_module_names)
 
@@ -73,7 +76,7 @@ def test_imports_go_down(file):
         other = [*name.split("."), "errors"][1]
         if other in (own, "__version__"):
             continue
-        allowed = LAYER[other] < LAYER[own] or (own, other) in BESIDE | STILL
+        allowed = LAYER[other] < LAYER[own] or (own, other) in BESIDE
         assert allowed, f"{file.name} (layer {LAYER[own]}) imports mmada.{other} (layer {LAYER[other]})"
 
 
@@ -81,6 +84,11 @@ def test_imports_go_down(file):
 def test_lower_layers_need_little(file):
     roots = {name.split(".")[0] for name in imports(file)} - STANDARD - {"mmada"}
     assert roots <= THIRD_PARTY[LAYER[unit(file)]]
+
+
+def test_few_files_need_transformers():
+    found = {str(f.relative_to(PACKAGE)) for f in FILES if any(name.split(".")[0] == "transformers" for name in imports(f))}
+    assert found <= NEEDS_TRANSFORMERS
 
 
 def test_sampling_does_not_know_the_model():

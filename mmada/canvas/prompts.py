@@ -18,8 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from threading import Lock
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -27,9 +26,6 @@ from torch import Tensor
 from mmada.canvas.canvas import Canvas, Field
 from mmada.canvas.vocab import IdRange, VocabLayout
 from mmada.errors import InputError, suggest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 __all__ = [
     "DRAW_THINKING_INSTRUCTION",
@@ -40,6 +36,7 @@ __all__ = [
     "Prompts",
     "Style",
     "Thought",
+    "Tokenizer",
     "join_thinking",
     "split_thinking",
 ]
@@ -115,8 +112,17 @@ def split_thinking(text: str) -> Thought:
     return Thought(thinking.strip(), (before + answer).strip() if closed else before.strip(), bool(closed))
 
 
-_ENCODING = Lock()
-"""transformers notes in the tokenizer how special tokens are taken, and encodes then: threads must not come between."""
+class Tokenizer(Protocol):
+    """What prompts ask of a text tokenizer; hub/text_tokenizer.py is the one that the package uses."""
+
+    def __len__(self) -> int: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """Ids of a text, nothing added. special_tokens: strings such as <|eot_id|> become the one token of that name."""
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,7 @@ class Prompts:
     """Builds canvases for one model. All text goes through `tokenizer`, all ids come from `layout`."""
 
     layout: VocabLayout
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
     style: Style = field(default_factory=Style)
 
     # Text to ids.
@@ -138,15 +144,14 @@ class Prompts:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"text={ascii(text)[:60]} holds what is no character (half a surrogate pair); give UTF-8") from error
-        with _ENCODING:
-            return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"])
+        return self.tokenizer.encode(text, special_tokens=trusted)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """Text up to the first end token (of answer or turn); other special tokens and image codes are left out."""
         values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         ends = [i for i, value in enumerate(values) if value in (self.layout.eos_id, self.layout.eot_id)]
         kept = [v for v in values[: ends[0] if ends else None] if v < self.layout.image_offset]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True))
+        return self.tokenizer.decode(kept, skip_special_tokens=True)
 
     def dialogue(self, messages: Sequence[Message], *, thinking: str | None = None) -> list[int]:
         """[bos], the turns, and the assistant's header with its one newline. `thinking` goes before the last user turn.

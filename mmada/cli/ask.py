@@ -31,7 +31,11 @@ def ask(
     mmada ask photo.png "how many cats?" --think
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import load, watched
+    from mmada.cli.session import check_model, check_picture, load, watched
+
+    check_picture(image)
+    check_model(model, dtype)
+
     from mmada.image import load_image
     from mmada.pipeline import DESCRIBE
 

@@ -82,8 +82,9 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     from mmada.cli.session import check_dtype
     from mmada.errors import InputError
     from mmada.generation.requests import Defaults
-    from mmada.hub import checkpoint, tokenizer
-    from mmada.model import MMaDAConfig, MMadaModelLM
+    from mmada.hub import checkpoint, networks, tokenizer
+    from mmada.hub.weights import own_dtype
+    from mmada.model import TransformerConfig
     from mmada.train.grow import grow
 
     check_dtype(dtype)
@@ -96,9 +97,9 @@ def _grow(source: str, target: Path, dtype: str) -> None:
             f"such as LLaDA-8B-Instruct, and makes it {layout.vocab_size}"
         )
     text = tokenizer.load(directory, layout)
-    own = {name: value for name, value in values.items() if name in MMaDAConfig.__annotations__}
+    own = {name: value for name, value in values.items() if name in TransformerConfig.names()}
     own |= {"vocab_size": layout.vocab_size, "embedding_size": layout.vocab_size, "codebook_size": layout.codebook_size}
-    config = MMaDAConfig(**own, architectures=[MMadaModelLM.__name__], dtype=values.get("torch_dtype") or values.get("dtype"))
+    config = TransformerConfig(**own)
     grow(
         directory,
         target,
@@ -107,9 +108,7 @@ def _grow(source: str, target: Path, dtype: str) -> None:
         kept=layout.image_offset,
         dtype=None if dtype == "auto" else getattr(torch, dtype),
     )
-    if dtype != "auto":
-        config.dtype = getattr(torch, dtype)
-    config.save_pretrained(target)
+    networks.save_transformer_config(config, target, dtype=str(own_dtype(target, {"dtype": dtype})).removeprefix("torch."))
     text.save_pretrained(target)
     Defaults().save(target)
-    checkpoint.check(target, MMadaModelLM.shapes(config))
+    checkpoint.check(target, networks.shapes(config))

@@ -166,13 +166,10 @@ class Tokenizers:
 
 def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokenizers:
     """What data needs to know of a model; the weights are neither loaded nor downloaded. Raises the package's errors."""
-    import torch
-
     from mmada.canvas import Prompts
     from mmada.generation.requests import Defaults, image_tokenizer_of
-    from mmada.hub import checkpoint, tokenizer
-    from mmada.image import ImageTokenizer, ImageTokenizerConfig
-    from mmada.model import MMaDAConfig
+    from mmada.hub import checkpoint, networks, tokenizer
+    from mmada.image import ImageTokenizerConfig
     from mmada.pipeline import MMaDA
 
     if name == "debug":
@@ -181,16 +178,14 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
         factor = model.image_tokenizer.factor
     else:
         directory = checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model"))
-        config = MMaDAConfig.from_pretrained(directory)
+        config = networks.transformer_config(directory)
         defaults = Defaults.load(directory)
         prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)
         context = config.max_sequence_length
         own = image_tokenizer or image_tokenizer_of(directory)
         # what would have to be downloaded is the published one
         is_here = Path(own).is_dir() or own in checkpoint.built_in()
-        sizes = ImageTokenizerConfig.from_pretrained(checkpoint.find(own)) if is_here else ImageTokenizerConfig()
-        with torch.device("meta"):
-            factor = ImageTokenizer(sizes).factor
+        factor = (networks.image_tokenizer_config(checkpoint.find(own)) if is_here else ImageTokenizerConfig()).factor
     return Tokenizers(prompts, defaults, context, (defaults.image_height // factor) * (defaults.image_width // factor))
 
 
@@ -200,21 +195,20 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
 
     from mmada.errors import CheckpointError, InputError
     from mmada.generation.requests import IMAGE_TOKENIZER_DIR, image_tokenizer_of
-    from mmada.hub import checkpoint
-    from mmada.image import ImageTokenizer
+    from mmada.hub import checkpoint, networks
     from mmada.pipeline import MMaDA
 
     if name == "debug" and image_tokenizer is None:
         found, loaded = name, MMaDA.debug().image_tokenizer
     else:
         found = image_tokenizer or image_tokenizer_of(checkpoint.find(name, patterns=(f"{IMAGE_TOKENIZER_DIR}/*", "*.json")))
-        loaded = ImageTokenizer.from_pretrained(found).eval()
+        loaded = networks.load_image_tokenizer(found)
     if loaded.codebook_size != codebook_size:
         raise CheckpointError(
             f"image_tokenizer={found!r} has {loaded.codebook_size} codes, the model {codebook_size}; use the one that the model was trained with"
         )
     try:
-        return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[no-any-return]
+        return loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device={device!r} cannot be used here; try cpu") from error
 

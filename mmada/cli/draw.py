@@ -34,12 +34,15 @@ def draw(
 
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
-    from mmada.cli.session import check_output, load, printable, remarks, save, watched
-    from mmada.generation.requests import Drawing, DrawRequest
+    from mmada.cli.session import check_model, check_output, load, printable, remarks, save, watched
 
     check_output(output)
     options.check_best_of(best_of, trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
+    check_model(model, dtype)
+
+    from mmada.generation.requests import Drawing, DrawRequest
+
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     requests = [
         DrawRequest(

@@ -42,9 +42,8 @@ def fill(
     mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_output, load, save, watched
+    from mmada.cli.session import check_model, check_output, check_picture, load, save, watched
     from mmada.errors import InputError
-    from mmada.image import load_image
 
     if (template is None) == (image is None):
         raise InputError(
@@ -56,6 +55,13 @@ def fill(
     if image is None:
         options.refuse_others(context, _OF_TEXTS, "a text with holes")
     around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
+    for path in (image, mask):
+        if path is not None:
+            check_picture(path)
+    check_model(model, dtype)
+
+    from mmada.image import load_image
+
     picture = load_image(image) if image is not None else None
     marks = load_image(mask) if mask is not None else None
     if picture is not None and not prompt:

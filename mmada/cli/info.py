@@ -18,16 +18,19 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Show sizes, vocabulary and defaults of a checkpoint; weights are checked, not loaded."""
+    from mmada.cli.session import check_model
+
+    check_model(model)
+
     import platform
     from dataclasses import asdict
+    from importlib.metadata import version
 
     import torch
-    import transformers
 
     import mmada
     from mmada.generation.requests import Defaults
-    from mmada.hub import checkpoint
-    from mmada.model import MMaDAConfig, MMadaModelLM
+    from mmada.hub import checkpoint, networks
     from mmada.pipeline import MMaDA
 
     if model == "debug":
@@ -35,9 +38,9 @@ def info(
         config, defaults = pipeline.model.config, pipeline.defaults
     else:
         directory = checkpoint.find(model)
-        config, defaults = MMaDAConfig.from_pretrained(directory), Defaults.load(directory)
-        checkpoint.check(directory, MMadaModelLM.shapes(config))
-    shapes = MMadaModelLM.shapes(config)
+        config, defaults = networks.transformer_config(directory), Defaults.load(directory)
+        checkpoint.check(directory, networks.shapes(config))
+    shapes = networks.shapes(config)
     facts: dict[str, Any] = {
         "model": model,
         "parameters": sum(torch.Size(shape).numel() for shape in shapes.values()),
@@ -48,7 +51,7 @@ def info(
         "context": config.max_sequence_length,
         "vocabulary": config.layout.to_dict(),
         "defaults": asdict(defaults),
-        "versions": {"mmada": mmada.__version__, "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {"mmada": mmada.__version__, "torch": torch.__version__, "tokenizers": version("tokenizers")},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
     }

@@ -23,15 +23,12 @@ def rl(
 
     mmada rl configs/rl/debug.yaml
     """
-    from transformers.utils import logging
-
     from mmada.cli.train import begin, finish, is_main_process, progress
 
     is_main = is_main_process("reinforcement learning", extra="rl")
     from mmada.rl.config import load
     from mmada.rl.setup import run
 
-    logging.disable_progress_bar()
     one = load(config, settings or [])
     tasks = " ".join(task.name for task in one.active)
     begin(Path(one.out), f"{one.objective.name} on {tasks or 'no task'}", fresh=fresh)

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
     from mmada.pipeline import MMaDA, Progress
 
-__all__ = ["check_dtype", "check_output", "check_writable", "load", "printable", "remarks", "report", "save", "watched"]
+__all__ = [
+    "check_dtype",
+    "check_model",
+    "check_output",
+    "check_picture",
+    "check_writable",
+    "load",
+    "printable",
+    "remarks",
+    "report",
+    "save",
+    "watched",
+]
 
 remarks = Console(stderr=True, highlight=False)
 """Standard error, for everything that is not the result."""
@@ -27,24 +39,42 @@ def load(
     name: str, *, image_tokenizer: str | None = None, device: str | None = None, dtype: str = "auto", cache: str | None = None
 ) -> MMaDA:
     """The model of a command. Raises the package's errors."""
-    import torch
-    from transformers.utils import logging
-
     from mmada.errors import InputError
+
+    check_model(name, dtype)
+
+    import torch
+
     from mmada.pipeline import MMaDA
 
-    if not remarks.is_terminal:
-        logging.disable_progress_bar()
     if device is not None:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise InputError(f"device={device!r} cannot be used here; try cpu") from error
-    check_dtype(dtype)
     if name == "debug":
         remarks.print("[dim]model debug: random weights, its answers and drawings make no sense[/dim]")
     model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     return model if cache is None else model.use(cache=cache)
+
+
+def check_model(name: str, dtype: str = "auto") -> None:
+    """Raise the package's errors for what is no checkpoint, or no precision, without importing torch, which takes longest."""
+    from mmada.hub import checkpoint
+
+    check_dtype(dtype)
+    if name != "debug" and (directory := checkpoint.local(name)) is not None:
+        checkpoint.read_config(directory)
+
+
+def check_picture(path: Path) -> None:
+    """Raise ImageError, as reading it would, if a picture is not there; without importing what reads pictures."""
+    from mmada.errors import ImageError
+
+    try:
+        path.expanduser().open("rb").close()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ImageError(f"image={str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from error
 
 
 def check_dtype(dtype: str) -> None:

@@ -28,13 +28,10 @@ def train(
 
     mmada train configs/debug.yaml
     """
-    from transformers.utils import logging
-
     is_main = is_main_process("training", extra="train")
     from mmada.train.config import load_all
     from mmada.train.setup import run
 
-    logging.disable_progress_bar()
     configs = load_all(config, settings or [])
     for i, one in enumerate(configs):
         number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""

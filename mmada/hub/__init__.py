@@ -1,7 +1,14 @@
 """Files and other tools' contracts: what lies in a checkpoint directory, and the classes that transformers knows.
 
-checkpoint.py  a directory, a built-in name or a hub name becomes a path; headers are read and compared before weights
-tokenizer.py   the text tokenizer of a checkpoint, checked against its vocabulary; small ones made anew
-processor.py   transformers' image processor and processor
-auto.py        makes the classes known to transformers' Auto classes
+checkpoint.py        a directory, a built-in name or a hub name becomes a path; headers are read and compared before weights
+weights.py           tensors, read and written one by one
+networks.py          the transformer and the image tokenizer of a directory, and back into one
+text_tokenizer.py    a text tokenizer as the `tokenizers` library runs it
+tokenizer.py         that of a checkpoint, checked against its vocabulary; small ones made anew
+processor_config.py  what AutoProcessor is to find
+
+For transformers, which nothing above needs:
+
+configs.py     the configurations            pretrained.py  the networks as PreTrainedModel
+processor.py   image processor, processor    auto.py        makes them known to the Auto classes
 """

@@ -28,6 +28,7 @@ __all__ = [
     "check",
     "compare",
     "find",
+    "local",
     "read_config",
     "saving",
     "shapes",
@@ -81,7 +82,11 @@ def find(
     return directory
 
 
-def _root(name: str | os.PathLike[str], revision: str | None, patterns: Sequence[str], hub: Mapping[str, Any]) -> Path:
+def local(name: str | os.PathLike[str]) -> Path | None:
+    """The directory of a checkpoint that is here; None for a hub name, which `find` would download.
+
+    Raises CheckpointError for what is neither.
+    """
     if not str(name):
         raise CheckpointError(f"model='' is empty; give a directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}")
     path = Path(name).expanduser()
@@ -96,6 +101,13 @@ def _root(name: str | os.PathLike[str], revision: str | None, patterns: Sequence
         raise CheckpointError(
             f"model={text!r} is no directory; give an existing directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}"
         )
+    return None
+
+
+def _root(name: str | os.PathLike[str], revision: str | None, patterns: Sequence[str], hub: Mapping[str, Any]) -> Path:
+    if (found := local(name)) is not None:
+        return found
+    text = str(name)
 
     from huggingface_hub import errors, snapshot_download
 

@@ -22,7 +22,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from mmada.canvas import PUBLISHED, Message, Prompts, Style, VocabLayout, messages_of
 from mmada.errors import InputError
-from mmada.hub import auto
+from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import FitMode, ImageSource, fit, load_image, to_pixels
 
 __all__ = ["MMaDAImageProcessor", "MMaDAProcessor"]
@@ -72,7 +72,7 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
     @property
     def prompts(self) -> Prompts:
         layout = PUBLISHED if self.vocab_layout is None else VocabLayout.from_dict(self.vocab_layout)
-        return Prompts(layout, self.tokenizer, Style(**(self.style or {})))  # type: ignore[arg-type]
+        return Prompts(layout, TextTokenizer.of(self.tokenizer), Style(**(self.style or {})))  # type: ignore[arg-type]
 
     def __call__(
         self,
@@ -102,6 +102,3 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         if images:
             data |= self.image_processor(images)
         return BatchFeature(data, tensor_type=return_tensors)
-
-
-auto.register(loaded=__name__)

@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmada.canvas import SPECIAL_STRINGS, VocabLayout
-from mmada.errors import TokenizerError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from mmada.errors import MissingDependencyError, TokenizerError
+from mmada.hub.text_tokenizer import TextTokenizer
 
 __all__ = ["byte_level", "check", "load"]
 
@@ -26,14 +23,13 @@ _WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?(?:(?!</?think>)[^\s\p{L}\p{
 _NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
 
 
-def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> PreTrainedTokenizerBase:
+def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> TextTokenizer:
     """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learnt from `corpus`, and the special tokens behind them.
 
     It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants; the space before a number goes
     with its first digit. The tags of thinking are never joined with what stands beside them, and may become one token each.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     core = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
@@ -46,10 +42,18 @@ def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits:
         core.train_from_iterator(corpus, trainer)
     core.add_special_tokens(list(SPECIAL_STRINGS.values()))
     named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask")}
-    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=SPECIAL_STRINGS["eos"], clean_up_tokenization_spaces=False, **named)
+    config = {
+        **named,
+        "pad_token": SPECIAL_STRINGS["eos"],
+        "backend": "tokenizers",
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": int(1e30),  # no limit: as transformers writes it
+        "tokenizer_class": "TokenizersBackend",
+    }
+    return TextTokenizer(core, config)
 
 
-def check(tokenizer: PreTrainedTokenizerBase, layout: VocabLayout) -> None:
+def check(tokenizer: TextTokenizer, layout: VocabLayout) -> None:
     """Raise TokenizerError unless the tokenizer has exactly the layout's text ids and its special tokens where the layout says."""
     if len(tokenizer) != layout.image_offset:
         raise TokenizerError(
@@ -57,20 +61,20 @@ def check(tokenizer: PreTrainedTokenizerBase, layout: VocabLayout) -> None:
             "shifted; use the tokenizer that was saved with the model, and add no tokens to it"
         )
     special = layout.special_ids
-    found = {name: tokenizer.convert_tokens_to_ids(SPECIAL_STRINGS[name]) for name in _NAMED}
+    found = {name: tokenizer.token_to_id(SPECIAL_STRINGS[name]) for name in _NAMED}
     wrong = [f"{SPECIAL_STRINGS[name]} is {found[name]}, not {special[name]}" for name in _NAMED if found[name] != special[name]]
     if wrong:
         raise TokenizerError(f"the tokenizer is not the model's: {'; '.join(wrong)}; use the tokenizer that was saved with the model")
 
 
-def load(directory: str | os.PathLike[str], layout: VocabLayout) -> PreTrainedTokenizerBase:
+def load(directory: str | os.PathLike[str], layout: VocabLayout) -> TextTokenizer:
     """The tokenizer of a checkpoint directory, checked. Raises TokenizerError if there is none, or it does not fit."""
-    from transformers import AutoTokenizer
-
     if not any((Path(directory) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise TokenizerError(f"{directory} has no tokenizer.json; copy the tokenizer files of the model into it")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        tokenizer = TextTokenizer.read(directory)
+    except MissingDependencyError:
+        raise
     except Exception as error:  # the library has no error of its own: a damaged file is a bare Exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TokenizerError(f"the tokenizer in {directory} cannot be read ({reason}); copy its files again") from error

@@ -1,6 +1,6 @@
 """Pixels <-> codes: reading and fitting pictures, the look-up-free quantiser, and the MAGVIT-v2 tokenizer."""
 
-from mmada.hub import auto
+from mmada.image.magvit2 import NetworkShape
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
 from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig, Reconstruction
 
@@ -9,6 +9,7 @@ __all__ = [
     "ImageSource",
     "ImageTokenizer",
     "ImageTokenizerConfig",
+    "NetworkShape",
     "Reconstruction",
     "fit",
     "fit_mask",
@@ -16,5 +17,3 @@ __all__ = [
     "to_images",
     "to_pixels",
 ]
-
-auto.register()

@@ -29,12 +29,12 @@ def straight_through(z: Tensor) -> Tensor:
 
 def bit_weights(num_bits: int) -> Tensor:
     """(K,) int64: 2^(K-1), ..., 2, 1."""
-    return 2 ** torch.arange(num_bits - 1, -1, -1)
+    return 2 ** torch.arange(num_bits - 1, -1, -1, device="cpu")  # numbers, also where a network of shapes alone is made
 
 
 def sign_table(num_bits: int) -> Tensor:
     """(2^K, K) float32: row c holds the signs of code c."""
-    bits = torch.arange(2**num_bits)[:, None].bitwise_and(bit_weights(num_bits))
+    bits = torch.arange(2**num_bits, device="cpu")[:, None].bitwise_and(bit_weights(num_bits))
     return torch.where(bits != 0, 1.0, -1.0)
 
 
@@ -68,7 +68,7 @@ def _binary_entropy(p: Tensor) -> Tensor:
 class LookupFreeQuantizer(nn.Module):
     """Latents -> codes -> signs, with the tables that published checkpoints carry.
 
-    The tables are buffers so that files travel both ways; where a file lacks them, ImageTokenizer fills them in.
+    The tables are buffers so that files travel both ways; where a file lacks them, hub/networks.py leaves them as they are.
     """
 
     embedding: Tensor

@@ -8,62 +8,63 @@ added. Reads the published tokenizer (showlab/magvitv2) and writes checkpoints u
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
 
-from mmada.errors import CheckpointError, ImageError, InputError
-from mmada.hub.checkpoint import CONFIG_NAME, HUB_KEYWORDS, check, find, saving
+from mmada.errors import ImageError, InputError
 from mmada.image.magvit2 import Decoder, Encoder, NetworkShape
 from mmada.image.pixels import FitMode, ImageSource, check_pixels, fit, load_image, to_images, to_pixels
-from mmada.image.quantizer import LookupFreeQuantizer, bit_weights, entropy_loss, quantizer_loss, sign_table, straight_through
+from mmada.image.quantizer import LookupFreeQuantizer, entropy_loss, quantizer_loss, straight_through
 
 __all__ = ["ImageTokenizer", "ImageTokenizerConfig", "Reconstruction"]
 
-_PICKLE_NAME = "pytorch_model.bin"
 
-
-class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
+@dataclass(frozen=True, kw_only=True)
+class ImageTokenizerConfig:
     """Sizes of an image tokenizer; the defaults are the published MAGVIT-v2. Fields are explained at `NetworkShape`.
 
     Encoder and decoder have the same number of levels, each its own widths and depths.
     Raises InputError if the sizes do not fit together.
     """
 
-    model_type = "mmada-image-tokenizer"
-
     ch: int = 128
-    encoder_ch_mult: list[int] | tuple[int, ...] = (1, 2, 2, 4, 4)
-    encoder_num_res_blocks: list[int] | tuple[int, ...] = (4, 3, 4, 3, 4)
-    decoder_ch_mult: list[int] | tuple[int, ...] = (1, 1, 2, 2, 4)
-    decoder_num_res_blocks: list[int] | tuple[int, ...] = (4, 4, 3, 4, 3)
+    encoder_ch_mult: tuple[int, ...] = (1, 2, 2, 4, 4)
+    encoder_num_res_blocks: tuple[int, ...] = (4, 3, 4, 3, 4)
+    decoder_ch_mult: tuple[int, ...] = (1, 1, 2, 2, 4)
+    decoder_num_res_blocks: tuple[int, ...] = (4, 4, 3, 4, 3)
     z_channels: int = 13
     # no level of a 256-pixel image is 5 wide: the published network attends in the middle only
-    attn_resolutions: list[int] | tuple[int, ...] = (5,)
+    attn_resolutions: tuple[int, ...] = (5,)
     resolution: int = 256
     patch: int = 1
     encoder_kernel: int = 3
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        # transformers keeps unknown arguments as attributes that nobody reads
-        flat = [name for name in ("ch_mult", "num_res_blocks") if name in kwargs]
-        if flat:
-            raise InputError(f"{flat[0]}={kwargs[flat[0]]} is one list for two networks; use ImageTokenizerConfig.symmetric")
-        super().__post_init__(**kwargs)
+    def __post_init__(self) -> None:
         if len(self.encoder_shape.ch_mult) != len(self.decoder_shape.ch_mult):
             raise InputError(
                 f"encoder_ch_mult={self.encoder_ch_mult} and decoder_ch_mult={self.decoder_ch_mult} differ in the number of levels; "
                 "the decoder must undo each halving of the encoder"
             )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ImageTokenizerConfig:
+        """A config.json as sizes; what is no size of a tokenizer is left out. Raises InputError."""
+        flat = [name for name in ("ch_mult", "num_res_blocks") if name in values]
+        if flat:
+            raise InputError(f"{flat[0]}={values[flat[0]]} is one list for two networks; use ImageTokenizerConfig.symmetric")
+        known = {one.name for one in fields(cls)}
+        # JSON brings lists
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**own)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     @classmethod
     def symmetric(
@@ -89,6 +90,11 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
         )
 
     @property
+    def factor(self) -> int:
+        """Pixels along the side of the square that one code stands for."""
+        return int(self.patch * 2 ** (len(self.encoder_ch_mult) - 1))
+
+    @property
     def encoder_shape(self) -> NetworkShape:
         return self._shape(self.encoder_ch_mult, self.encoder_num_res_blocks, self.encoder_kernel)
 
@@ -99,7 +105,7 @@ class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
     def _shape(self, ch_mult: Sequence[int], num_res_blocks: Sequence[int], kernel: int = 3) -> NetworkShape:
         return NetworkShape(
             ch=self.ch,
-            ch_mult=tuple(ch_mult),  # JSON brings lists
+            ch_mult=tuple(ch_mult),
             num_res_blocks=tuple(num_res_blocks),
             z_channels=self.z_channels,
             attn_resolutions=tuple(self.attn_resolutions),
@@ -123,34 +129,35 @@ class Reconstruction:
     """scalar, nats"""
 
 
-class ImageTokenizer(PreTrainedModel):  # type: ignore[misc]
+class ImageTokenizer(nn.Module):
     """Pixels <-> codes, for every height and width that are multiples of `factor`.
 
     `quantize` is the module that turns latents into codes. Calling the object runs the training pass, see `forward`.
     """
 
     config: ImageTokenizerConfig
-    config_class = ImageTokenizerConfig
-    base_model_prefix = "image_tokenizer"
-    main_input_name = "pixels"
-    _no_split_modules = ("ResnetBlock", "AttnBlock")
-    _keys_to_ignore_on_load_missing = (r"^quantize\.",)  # filled by _init_weights
 
     def __init__(self, config: ImageTokenizerConfig) -> None:
-        super().__init__(config)
+        super().__init__()
+        self.config = config
+        self._build(config)
+        # As published, torch's own. They were always drawn twice, and a seed is to give the weights that it always gave.
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.GroupNorm):
+                part.reset_parameters()
+
+    def _build(self, config: ImageTokenizerConfig) -> None:
         self.encoder = Encoder(config.encoder_shape)
         self.decoder = Decoder(config.decoder_shape)
         self.quantize = LookupFreeQuantizer(config.z_channels)
-        self.post_init()
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """torch's own initialisation, as published; transformers calls this for tensors that a checkpoint lacks, too."""
-        if isinstance(module, LookupFreeQuantizer):
-            init.copy_(module.embedding, sign_table(module.num_bits))
-            init.copy_(module.power_vals, bit_weights(module.num_bits))
-        elif isinstance(module, (nn.Conv2d, nn.GroupNorm)):
-            module.reset_parameters()
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
     @property
     def num_bits(self) -> int:
@@ -165,7 +172,7 @@ class ImageTokenizer(PreTrainedModel):  # type: ignore[misc]
     @property
     def factor(self) -> int:
         """Pixels along the side of the square that one code stands for."""
-        return int(self.config.patch * 2 ** (len(self.config.encoder_ch_mult) - 1))
+        return self.config.factor
 
     def latent(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, K, h, w), the encoder's output before its signs are taken.
@@ -224,44 +231,3 @@ class ImageTokenizer(PreTrainedModel):  # type: ignore[misc]
     def decode_images(self, codes: Tensor) -> list[Image.Image]:
         """(B, h, w) int64 codes -> B pictures of (h factor, w factor) pixels."""
         return to_images(self.decode(codes.to(self.device)))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | PathLike[str],
-        *model_args: Any,
-        config: ImageTokenizerConfig | None = None,
-        **kwargs: Any,
-    ) -> ImageTokenizer:
-        """A directory or hub name, ours or in the published layout -> tokenizer in evaluation mode.
-
-        A config.json that is absent, empty or without a model_type means the published sizes. Further arguments (dtype,
-        those of the hub, ...) are those of transformers.
-        Raises CheckpointError if there is nothing to read, a file is damaged, or any tensor is missing, unexpected or misshapen.
-        """
-        directory = find(pretrained_model_name_or_path, **{name: kwargs.pop(name) for name in HUB_KEYWORDS if name in kwargs})
-        config = config or _read_config(directory)
-        with torch.device("meta"):
-            expected = {name: tuple(tensor.shape) for name, tensor in cls(config).state_dict().items()}
-        check(directory, expected, optional=[name for name in expected if name.startswith("quantize.")])
-        return super().from_pretrained(directory, *model_args, config=config, **kwargs)  # type: ignore[no-any-return]
-
-    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
-        with saving(Path(save_directory)):
-            super().save_pretrained(save_directory, *args, **kwargs)
-
-
-def _read_config(directory: Path) -> ImageTokenizerConfig:
-    file = directory / CONFIG_NAME
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    try:
-        values = json.loads(text) if text.strip() else {}
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON ({error}); copy or download it again") from error
-    if "model_type" not in values:
-        return ImageTokenizerConfig()
-    expected, found = ImageTokenizerConfig.model_type, values["model_type"]
-    if found != expected:
-        raise CheckpointError(f"{file} has model_type={found!r}, not {expected!r}; give the directory of an image tokenizer")
-    return ImageTokenizerConfig.from_dict(values)  # type: ignore[no-any-return]

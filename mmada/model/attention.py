@@ -31,7 +31,7 @@ from mmada.canvas import Sight, sees
 from mmada.errors import InputError
 from mmada.model.cache import Reuse
 
-__all__ = ["Neighbours", "Packing", "Visibility", "attend", "neighbours", "rotary", "rotate", "visibility"]
+__all__ = ["Neighbours", "Packing", "Visibility", "attend", "leave_packing_uncompiled", "neighbours", "rotary", "rotate", "visibility"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,16 +238,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
         runs = zip(q[0].split(visible.reuse.sizes), recalled, visible.biases, strict=True)
         with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
             return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
-    packed: Tensor = _attend_packed(q, k, v, visible.packing, visible.biases)
-    return packed
+    return _packed(q, k, v, visible.packing, visible.biases)
 
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Without cuDNN, which makes a plan for every new shape: packed rows have new ones at every step."""
 
 
-# The runs differ from batch to batch, and a compiled block must not be specialised on them.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, biases: Sequence[Tensor | None]) -> Tensor:
     # Split, not slices: the gradient of a split is one concatenation, that of n slices adds up n tensors of the whole length.
     sizes = [rows * length for rows, length in packing.runs]
@@ -255,6 +252,19 @@ def _attend_packed(q: Tensor, k: Tensor, v: Tensor, packing: Packing, biases: Se
     with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
         pieces = [_sdpa(a.unflatten(0, run), b.unflatten(0, run), c.unflatten(0, run), bias).flatten(0, 1) for run, a, b, c, bias in runs]
     return torch.cat(pieces)[None]
+
+
+_packed = _attend_packed
+
+
+def leave_packing_uncompiled() -> None:
+    """Keep torch.compile out of packed attention: runs differ from batch to batch, and a block must not be specialised on them.
+
+    Called when a block is compiled, not when this file is imported: marking the function imports the compiler, as long as torch itself.
+    """
+    global _packed
+    if _packed is _attend_packed:
+        _packed = torch.compiler.disable(_attend_packed)
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,24 @@ dropout) must keep their values: anything else is an error that names the field.
 
 from __future__ import annotations
 
-import os
-from dataclasses import fields
-from pathlib import Path
-from typing import Any, ClassVar
-
-from transformers import PreTrainedConfig
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import InputError, suggest
-from mmada.hub import checkpoint
 
-__all__ = ["PRESETS", "MMaDAConfig", "preset"]
+__all__ = ["ALIASES", "PRESETS", "TransformerConfig", "preset"]
+
+ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "n_heads",
+    "num_key_value_heads": "n_kv_heads",
+    "num_hidden_layers": "n_layers",
+    "intermediate_size": "mlp_hidden_size",
+    "max_position_embeddings": "max_sequence_length",
+}
+"""The names that transformers uses for the same fields."""
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "activation_type": ("silu",),
@@ -43,23 +49,14 @@ _ONLY: dict[str, tuple[Any, ...]] = {
 }
 
 
-class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
     """All backbone fields of the published config.json (docs: reference model Gen-Verse/MMaDA-8B).
 
     d_model is the residual width, n_heads and n_kv_heads count attention heads (n_kv_heads None: as many as n_heads),
     mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalises queries and keys over
     their whole width. Raises InputError that lists every field with an unsupported value.
     """
-
-    model_type = "mmada"
-    attribute_map: ClassVar[dict[str, str]] = {
-        "hidden_size": "d_model",
-        "num_attention_heads": "n_heads",
-        "num_key_value_heads": "n_kv_heads",
-        "num_hidden_layers": "n_layers",
-        "intermediate_size": "mlp_hidden_size",
-        "max_position_embeddings": "max_sequence_length",
-    }
 
     d_model: int = 4096
     n_heads: int = 32
@@ -109,29 +106,40 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     num_vq_tokens: int = 1024
     image_positions: int = 0
     short_conv: int = 0
-    vocab_layout: dict[str, int] | None = None
+    vocab_layout: Mapping[str, int] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """what a config.json says beyond these fields; it is written back as it was read"""
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        for name in self.attribute_map.keys() & kwargs.keys():
-            setattr(self, name, kwargs.pop(name))
+    def __post_init__(self) -> None:
         if self.multi_query_attention:
-            self.n_kv_heads = 1
+            object.__setattr__(self, "n_kv_heads", 1)
         if self.n_kv_heads is None:
-            self.n_kv_heads = self.n_heads
+            object.__setattr__(self, "n_kv_heads", self.n_heads)
         if self.mlp_hidden_size is None:
-            self.mlp_hidden_size = self.mlp_ratio * self.d_model
+            object.__setattr__(self, "mlp_hidden_size", self.mlp_ratio * self.d_model)
         if self.embedding_size is None:
-            self.embedding_size = self.vocab_size
+            object.__setattr__(self, "embedding_size", self.vocab_size)
         self._check()
-        super().__post_init__(**kwargs)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """As in transformers, but a directory whose config.json is missing or damaged is a CheckpointError that says so."""
-        directory = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
-        if directory.is_dir():
-            checkpoint.read_config(directory)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+    def names(cls) -> frozenset[str]:
+        """The fields of a backbone: all but `extra`."""
+        return frozenset(one.name for one in fields(cls)) - {"extra"}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
+        """A config.json as a configuration. Fields that are not of a backbone become `extra`. Raises InputError."""
+        plain = {ALIASES.get(name, name): value for name, value in values.items()}
+        known = cls.names()
+        own = {name: value for name, value in plain.items() if name in known}
+        return cls(**own, extra={name: value for name, value in plain.items() if name not in known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What config.json says: every field, and what was read beyond them."""
+        own = {name: getattr(self, name) for name in self.names()}
+        if self.vocab_layout is not None:
+            own["vocab_layout"] = dict(self.vocab_layout)
+        return {**self.extra, **own}
 
     @property
     def layout(self) -> VocabLayout:
@@ -140,7 +148,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         Raises InputError if config.json has no `vocab_layout` and is not of the published size.
         """
         if self.vocab_layout is not None:
-            return VocabLayout.from_dict(self.vocab_layout)
+            return VocabLayout.from_dict(dict(self.vocab_layout))
         if self.embedding_size == PUBLISHED.vocab_size and self.codebook_size == PUBLISHED.codebook_size:
             return PUBLISHED
         raise InputError(
@@ -176,7 +184,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         if self.n_heads % (self.n_kv_heads or 1):
             raise InputError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
         if self.vocab_layout is not None:
-            layout = VocabLayout.from_dict(self.vocab_layout)
+            layout = VocabLayout.from_dict(dict(self.vocab_layout))
             if layout.vocab_size != self.embedding_size:
                 raise InputError(f"vocab_layout has vocab_size={layout.vocab_size}, the model {self.embedding_size} rows; make them agree")
             if self.mask_token_id != layout.mask_id:
@@ -199,11 +207,11 @@ PRESETS: dict[str, dict[str, int | float | bool]] = {
 }
 
 
-def preset(name: str, *, layout: VocabLayout = PUBLISHED, **changes: Any) -> MMaDAConfig:
+def preset(name: str, *, layout: VocabLayout = PUBLISHED, **changes: Any) -> TransformerConfig:
     """The configuration of a named size over a vocabulary, with some fields changed. Raises InputError for an unknown name."""
     if name not in PRESETS:
         raise InputError(f"preset={name!r} is unknown: {suggest(name, PRESETS)}")
-    known = {field.name for field in fields(MMaDAConfig)} | MMaDAConfig.attribute_map.keys()
+    known = TransformerConfig.names() | ALIASES.keys()
     if unknown := sorted(changes.keys() - known):
         raise InputError(f"unknown configuration field {unknown[0]!r}: {suggest(unknown[0], known)}")
     vocabulary: dict[str, Any] = {
@@ -217,4 +225,4 @@ def preset(name: str, *, layout: VocabLayout = PUBLISHED, **changes: Any) -> MMa
         "mask_token_id": layout.mask_id,
         "vocab_layout": layout.to_dict(),
     }
-    return MMaDAConfig(**{**vocabulary, **PRESETS[name], **changes})
+    return TransformerConfig(**{**vocabulary, **PRESETS[name], **{ALIASES.get(name, name): value for name, value in changes.items()}})

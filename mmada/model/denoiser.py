@@ -19,7 +19,7 @@ from mmada.canvas import Memory, Query, Sight
 from mmada.model.attention import Packing
 from mmada.model.cache import Reuse, remembers
 from mmada.model.graphs import LayerGraphs
-from mmada.model.transformer import MMadaModelLM
+from mmada.model.transformer import Transformer
 
 __all__ = ["TransformerDenoiser"]
 
@@ -58,7 +58,7 @@ class TransformerDenoiser:
     graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU
     """
 
-    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536, graphs: bool = False) -> None:
+    def __init__(self, model: Transformer, *, max_tokens: int = 65536, graphs: bool = False) -> None:
         self.model, self.max_tokens = model, max_tokens
         self._layers = LayerGraphs(model, model.layers) if graphs else None
         self.num_forwards = 0

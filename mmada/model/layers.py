@@ -6,17 +6,18 @@ x = x + ff_out( silu(ff_proj(h)) * up_proj(h) )            h = ff_norm(x)
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
+from torch.utils.checkpoint import checkpoint
 
-from mmada.model.attention import Neighbours, Visibility, attend, rotate
-from mmada.model.config import MMaDAConfig
+from mmada.model.attention import Neighbours, Visibility, attend, leave_packing_uncompiled, rotate
+from mmada.model.config import TransformerConfig
 
-__all__ = ["Block", "RMSNorm", "ResidualProjection", "ShortConv"]
+__all__ = ["Block", "RMSNorm", "ShortConv"]
 
 
 class RMSNorm(nn.Module):
@@ -50,10 +51,6 @@ class _RMSNorm(torch.autograd.Function):
         along = torch.mv(product, weight.float()).view(scale.shape) / normed.shape[-1]
         inward = (grad * weight).float().addcmul_(normed, along, value=-1).mul_(scale)
         return inward.to(grad.dtype), product.sum(0).to(weight.dtype), None
-
-
-class ResidualProjection(nn.Linear):
-    """A linear map back into the residual stream; a class of its own because it starts smaller (MMadaModelLM._init_weights)."""
 
 
 class ShortConv(nn.Module):
@@ -91,11 +88,17 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(0, index) if x.is_cuda else F.embedding(index, x)
 
 
-class Block(GradientCheckpointingLayer):  # type: ignore[misc]
-    """(B, L, D) -> (B, L, D)."""
+class Block(nn.Module):
+    """(B, L, D) -> (B, L, D).
 
-    def __init__(self, config: MMaDAConfig) -> None:
+    gradient_checkpointing  while training, compute the block again in the backward pass instead of keeping its activations.
+                            transformers sets the attribute by this name, and beside it the function that does so
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
+        self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)
         width, wide = config.d_model, config.mlp_hidden_size or 0
         kv_width = (config.n_kv_heads or config.n_heads) * config.head_dim
         self.head_dim = config.head_dim
@@ -105,11 +108,21 @@ class Block(GradientCheckpointingLayer):  # type: ignore[misc]
         self.v_proj = nn.Linear(width, kv_width, bias=False)
         self.q_norm = RMSNorm(width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
         self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.attn_out = ResidualProjection(width, width, bias=False)
+        self.attn_out = nn.Linear(width, width, bias=False)
         self.ff_norm = RMSNorm(width, config.rms_norm_eps)
         self.ff_proj = nn.Linear(width, wide, bias=False)
         self.up_proj = nn.Linear(width, wide, bias=False)
-        self.ff_out = ResidualProjection(wide, width, bias=False)
+        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As in torch, but for the attention of packed rows."""
+        leave_packing_uncompiled()
+        super().compile(*args, **kwargs)
+
+    def __call__(self, *args: Any) -> Any:
+        if self.gradient_checkpointing and self.training:
+            return self._gradient_checkpointing_func(super().__call__, *args)
+        return super().__call__(*args)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
         h = self.attn_norm(x)

@@ -1,41 +1,49 @@
-"""The backbone: (tokens, mask) -> logits. A transformers `PreTrainedModel` with the published tensor names.
+"""The backbone: (tokens, mask) -> logits, with the published tensor names. It needs torch alone.
 
     wte -> n_layers blocks -> ln_f -> ff_out        logits at position i predict the token at position i (no shift)
 
 `trunk` gives the hidden states, `head` the logits of a vocabulary slice; `forward` joins them and can leave out positions
-and vocabulary rows that nobody needs: the same bits, less work.
+and vocabulary rows that nobody needs: the same bits, less work. Files are read and written by hub/networks.py; hub/pretrained.py makes
+the same class a `PreTrainedModel` of transformers.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import MaskedLMOutput
 
 from mmada.errors import InputError
-from mmada.hub import checkpoint
 from mmada.model.attention import Packing, Visibility, neighbours, rotary, visibility
 from mmada.model.cache import Reuse
-from mmada.model.config import MMaDAConfig
+from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
-from mmada.model.layers import Block, ResidualProjection, RMSNorm, ShortConv
+from mmada.model.layers import Block, RMSNorm, ShortConv
 from mmada.model.places import image_places
 
-__all__ = ["MMadaModelLM"]
+__all__ = ["Backbone", "Output", "Transformer", "initialize"]
 
 _CONV_STD = 0.3
+_INTO_RESIDUAL = ("attn_out", "ff_out")
 
 
-class _Backbone(nn.Module):
+class Output(NamedTuple):
+    """What a forward pass gives.
+
+    logits         (B, L or Q, V or stop - start)
+    hidden_states  n_layers + 1 tensors (B, L, D), the last after the final norm; None unless they were asked for
+    """
+
+    logits: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+
+
+class Backbone(nn.Module):
     """Holds `transformer.*`, so that tensors are called model.transformer.* as published."""
 
-    def __init__(self, config: MMaDAConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         rows = config.embedding_size or config.vocab_size
         self.transformer = nn.ModuleDict(
@@ -53,26 +61,31 @@ class _Backbone(nn.Module):
             self.transformer["ff_out"] = nn.Linear(config.d_model, rows, bias=False)
 
 
-class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
-    """The masked-diffusion transformer. The class carries its published name, so that config.json travels both ways.
+class Transformer(nn.Module):
+    """The masked-diffusion transformer, with random weights from torch's generator."""
 
-    `from_pretrained` takes a directory or hub name in the published layout; tensors that do not fit are one CheckpointError
-    that lists them all. The keywords of transformers apply: dtype, quantization_config, those of the hub, ..., fields of the configuration; a
-    device_map may name one device.
-    """
+    config: TransformerConfig
 
-    config_class = MMaDAConfig
-    config: MMaDAConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _no_split_modules = ("Block",)
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        initialize(self.model, config)
 
-    def __init__(self, config: MMaDAConfig) -> None:
-        super().__init__(config)
-        self.model = _Backbone(config)
-        self.post_init()
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the embedding; quantized matrices may have another."""
+        embedding: Tensor = self.model.transformer["wte"].weight  # type: ignore[assignment]
+        return embedding.dtype
+
+    def checkpoint_gradients(self) -> None:
+        """While training, compute each block again in the backward pass: less memory, a third more time."""
+        for block in self.model.transformer["blocks"]:  # type: ignore[attr-defined]
+            block.gradient_checkpointing = True
 
     def forward(
         self,
@@ -84,15 +97,13 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         vocab: tuple[int, int] | None = None,
         hidden_score: float | None = None,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> MaskedLMOutput | tuple[Tensor, ...]:
+    ) -> Output:
         """Logits for every position, or only for those that are asked for.
 
         input_ids       (B, L) int64; or inputs_embeds (B, L, D)
         attention_mask  bool (B, L) or (B, L, L), a Packing, or None (model/attention.py); attention is bidirectional
         positions       (B, Q) int64: only these positions reach the head
         vocab           [start, stop): only these rows of the head
-        Returns logits (B, L or Q, V or stop - start), and hidden_states (n_layers + 1 tensors, the last after the final norm).
         Raises InputError for a mask that is not bool, or has another shape.
         """
         collected: list[Tensor] | None = [] if output_hidden_states else None
@@ -100,10 +111,7 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
         if positions is not None:
             hidden = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))  # (B, Q, D)
         logits = self.head(hidden, vocab)
-        states = tuple(collected) if collected is not None else None
-        if not return_dict:
-            return (logits,) if states is None else (logits, states)
-        return MaskedLMOutput(logits=logits, hidden_states=states)
+        return Output(logits, tuple(collected) if collected is not None else None)
 
     def trunk(
         self,
@@ -189,41 +197,19 @@ class MMadaModelLM(PreTrainedModel):  # type: ignore[misc]
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.model.transformer["wte" if self.config.weight_tying else "ff_out"] = new_embeddings
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Normal with init_std; projections back into the residual stream shrink with the depth (GPT-2, section 2.3).
 
-        transformers calls this for modules with parameters of their own only, hence not for a whole Block.
-        """
-        if isinstance(module, ResidualProjection):
-            nn.init.normal_(module.weight, std=self.config.init_std / (2 * self.config.n_layers) ** 0.5)
-        elif isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=self.config.init_std)
-        elif isinstance(module, ShortConv):
-            nn.init.normal_(module.weight, std=_CONV_STD)  # from 0 it is not learnt: 1,000 steps at chance instead of 400 to the answer
-        elif isinstance(module, RMSNorm):
-            nn.init.ones_(module.weight)
+@torch.no_grad()
+def initialize(module: nn.Module, config: TransformerConfig) -> None:
+    """Draw the weights of a backbone, or of a part of one, in the order of its modules.
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> MMadaModelLM:
-        """Load a checkpoint. Raises CheckpointError for anything that is missing, left over, misshapen or cut short."""
-        hub = {name: kwargs.pop(name) for name in checkpoint.HUB_KEYWORDS if name in kwargs}
-        directory = checkpoint.find(pretrained_model_name_or_path, **hub)
-        if "config" not in kwargs:
-            own = {name: kwargs.pop(name) for name in list(kwargs) if name in MMaDAConfig.__annotations__}
-            kwargs["config"] = MMaDAConfig.from_pretrained(directory, **own)
-        config = kwargs["config"]
-        if getattr(config, "quantization_config", None) is None:  # whose weights are packed
-            checkpoint.check(directory, cls.shapes(config))
-        return super().from_pretrained(directory, *args, **kwargs)  # type: ignore[no-any-return]
-
-    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
-        with checkpoint.saving(Path(save_directory)):
-            super().save_pretrained(save_directory, *args, **kwargs)
-
-    @classmethod
-    def shapes(cls, config: MMaDAConfig) -> dict[str, tuple[int, ...]]:
-        """Tensor name -> shape of a checkpoint with this configuration; nothing is allocated."""
-        with torch.device("meta"):
-            return {name: tuple(tensor.shape) for name, tensor in cls(config).state_dict().items()}
+    Normal with init_std; projections back into the residual stream, known by name, shrink with the depth (GPT-2, section 2.3).
+    """
+    for name, part in module.named_modules():
+        path = name.split(".")
+        if isinstance(part, nn.Linear | nn.Embedding):
+            is_residual = "blocks" in path and path[-1] in _INTO_RESIDUAL
+            nn.init.normal_(part.weight, std=config.init_std / ((2 * config.n_layers) ** 0.5 if is_residual else 1))
+        elif isinstance(part, ShortConv):
+            nn.init.normal_(part.weight, std=_CONV_STD)  # from 0 it is not learnt: 1,000 steps at chance instead of 400 to the answer
+        elif isinstance(part, RMSNorm):
+            nn.init.ones_(part.weight)

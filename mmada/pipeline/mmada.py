@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from PIL import Image
@@ -38,11 +38,15 @@ from mmada.generation.requests import (
     Result,
     image_tokenizer_of,
 )
-from mmada.hub import checkpoint, tokenizer
-from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
+from mmada.hub import checkpoint, networks, tokenizer
+from mmada.hub.processor_config import save_processor
+from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
-from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.model import Transformer, TransformerDenoiser, preset
 from mmada.sampling import Denoiser, Recipe, denoise
+
+if TYPE_CHECKING:
+    from mmada.hub.processor import MMaDAProcessor
 
 __all__ = ["DESCRIBE", "MMaDA", "Progress"]
 
@@ -117,7 +121,7 @@ class MMaDA:
 
     def __init__(
         self,
-        model: MMadaModelLM,
+        model: Transformer,
         prompts: Prompts,
         image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
         *,
@@ -156,7 +160,7 @@ class MMaDA:
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             return made.to(device)
         directory = checkpoint.find(name, revision=revision)
-        model = MMadaModelLM.from_pretrained(directory, dtype=dtype).to(device)
+        model = networks.load_transformer(directory, dtype=dtype, device=device)
         defaults = Defaults.load(directory)
         prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
         return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
@@ -178,10 +182,10 @@ class MMaDA:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # restored by fork_rng
             # Wide weights, so that a random model prefers some tokens to others.
-            model = MMadaModelLM(preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2))
+            model = Transformer(preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2))
             images = ImageTokenizer(small).eval()
         # Everything but ASCII letters, digits and signs stays at logit 0 and is hardly ever the likeliest: answers can be read.
-        shown = set(text.convert_tokens_to_ids([chr(c) for c in range(33, 127)]))
+        shown = {text.token_to_id(chr(c)) for c in range(33, 127)}
         with torch.no_grad():
             model.head_weight[[i for i in range(layout.image_offset) if i not in shown]] = 0
         defaults = Defaults(
@@ -199,11 +203,19 @@ class MMaDA:
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:
         """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it."""
-        path = Path(directory)
-        self.model.save_pretrained(path, max_shard_size=max_shard_size)
-        self.processor.save_pretrained(path)
-        self.image_tokenizer.save_pretrained(path / IMAGE_TOKENIZER_DIR)
-        self.defaults.save(path)
+        path, d = Path(directory), self.defaults
+        networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
+        save_processor(
+            path,
+            self._text,
+            size=(d.image_height, d.image_width),
+            mode=d.image_mode,
+            factor=self.image_tokenizer.factor,
+            layout=self.layout,
+            style=asdict(d.style),
+        )
+        networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
+        d.save(path)
 
     def to(self, device: str | torch.device) -> MMaDA:
         """Move the networks; returns self."""
@@ -244,13 +256,12 @@ class MMaDA:
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
-        loaded = ImageTokenizer.from_pretrained(name)
+        loaded = networks.load_image_tokenizer(name, device=self.model.device)
         if loaded.codebook_size != self.layout.codebook_size:
             raise CheckpointError(
                 f"image_tokenizer={str(name)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
                 "use the one that the model was trained with"
             )
-        loaded.to(self.model.device).eval()
         self._image_tokenizer = loaded
         return loaded
 
@@ -260,10 +271,19 @@ class MMaDA:
 
     @property
     def processor(self) -> MMaDAProcessor:
-        """The same tokenizers and layouts as a transformers processor."""
+        """The same tokenizers and layouts as a processor of transformers, which it needs."""
+        from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
+
         d = self.defaults
         images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        return MMaDAProcessor(images, self.prompts.tokenizer, vocab_layout=self.layout.to_dict(), style=asdict(d.style))
+        return MMaDAProcessor(images, self._text.to_transformers(), vocab_layout=self.layout.to_dict(), style=asdict(d.style))
+
+    @property
+    def _text(self) -> TextTokenizer:
+        text = self.prompts.tokenizer
+        if not isinstance(text, TextTokenizer):
+            raise InputError(f"prompts.tokenizer is a {type(text).__name__}; give a TextTokenizer (hub/text_tokenizer.py)")
+        return text
 
     # One request.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mmada.canvas import Query
-from mmada.model import MMadaModelLM, TransformerDenoiser
+from mmada.model import Transformer, TransformerDenoiser
 from mmada.rl.batch import PolicyBatch
 from mmada.rl.objective import LOSSES, Evidence, Settings, Terms
 from mmada.train.scoring import entropy, masked_logprobs
@@ -27,7 +27,7 @@ class Policy(nn.Module):
     max_tokens  tokens that share a forward pass while sampling
     """
 
-    def __init__(self, model: MMadaModelLM, *, max_tokens: int = 65536) -> None:
+    def __init__(self, model: Transformer, *, max_tokens: int = 65536) -> None:
         super().__init__()
         self.model = model
         self._denoiser = TransformerDenoiser(model, max_tokens=max_tokens)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mmada.image.quantizer import sign_table
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 
 __all__ = ["add_maps", "fold"]
 
@@ -37,14 +37,14 @@ class _WithMap(nn.Module):
         return torch.cat([rows[: self.start], rows[self.start : stop] + self.signs.to(rows.dtype) @ self.map, rows[stop:]])
 
 
-def add_maps(model: MMadaModelLM, *, num_bits: int) -> None:
+def add_maps(model: Transformer, *, num_bits: int) -> None:
     """Give embedding and head a map each, in place."""
     layout = model.config.layout
     for module in {id(m): m for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
         parametrize.register_parametrization(module, "weight", _WithMap(layout.image_offset, num_bits, model.config.d_model))
 
 
-def fold(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold(model: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict with maps as one without: the rows that embedding and head work with."""
     plain = {name: tensor for name, tensor in weights.items() if _ROWS not in name and _MAP not in name}
     for name, module in model.named_modules():

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmada.errors import InputError, MissingDependencyError
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 
 __all__ = ["Lora", "inject", "merged", "save_adapter"]
 
@@ -40,7 +41,7 @@ class Lora:
             raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
 
 
-def inject(model: MMadaModelLM, lora: Lora, *, seed: int) -> None:
+def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
     """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -61,7 +62,7 @@ def inject(model: MMadaModelLM, lora: Lora, *, seed: int) -> None:
             parameter.data = parameter.data.float()  # in bfloat16 an adapter would lose small updates
 
 
-def merged(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def merged(model: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict of the adapted model as one of the plain model: W + (alpha / rank) B A under the name of W."""
     plain = {name: tensor for name, tensor in weights.items() if ".lora_" not in name and ".base_layer." not in name}
     for name, layer in model.named_modules():
@@ -72,13 +73,14 @@ def merged(model: MMadaModelLM, weights: Mapping[str, Tensor]) -> dict[str, Tens
     return plain
 
 
-def save_adapter(model: MMadaModelLM, weights: Mapping[str, Tensor], directory: Path) -> None:
+def save_adapter(model: Transformer, weights: Mapping[str, Tensor], directory: Path) -> None:
     """Write A and B alone, for PEFT."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    model.peft_config[_NAME].save_pretrained(str(directory))
+    settings: Any = model.peft_config
+    settings[_NAME].save_pretrained(str(directory))
     factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME)
     save_file(
         {f"base_model.model.{name}": tensor.contiguous() for name, tensor in factors.items()}, directory / "adapter_model.safetensors"

@@ -6,25 +6,21 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoTokenizer
 
 from mmada.canvas import SPECIAL_STRINGS, VocabLayout
 from mmada.data.world import World
 from mmada.errors import InputError
 from mmada.generation.requests import image_tokenizer_of
-from mmada.hub import tokenizer
+from mmada.hub import networks, tokenizer
+from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
-from mmada.model import MMaDAConfig, MMadaModelLM, preset
+from mmada.model import Transformer, preset
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Net, TrainConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
 
@@ -37,8 +33,7 @@ _SIZE = 64
 def new_image_tokenizer(net: Net, *, seed: int, size: int = 0) -> ImageTokenizer:
     """size: pixels along a side of its pictures; 0: any."""
     if net.start:
-        loaded: ImageTokenizer = ImageTokenizer.from_pretrained(net.start).train()
-        return loaded
+        return networks.load_image_tokenizer(net.start).train()
     sizes = asdict(net)
     del sizes["start"]
     with torch.random.fork_rng(devices=[]):
@@ -53,7 +48,7 @@ def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -
         raise InputError(
             f"model.image_tokenizer is empty and model.start={config.model.start!r} holds none; train one with stage=tokenizer"
         )
-    images = ImageTokenizer.from_pretrained(name) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
+    images = networks.load_image_tokenizer(name) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
     if size % images.factor:
         raise InputError(
             f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, the world's pictures have {size}; use another"
@@ -62,10 +57,10 @@ def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -
     return images
 
 
-def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | None = None) -> PreTrainedTokenizerBase:
+def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | None = None) -> TextTokenizer:
     """That of the start; or a new one, which is made once from the world's corpus and kept beside the state."""
     if start is not None:
-        return tokenizer.load(start, MMaDAConfig.from_pretrained(start).layout)
+        return tokenizer.load(start, networks.transformer_config(start).layout)
     kept = Path(config.out) / "tokenizer"
     with PartialState().main_process_first():
         if not kept.exists():
@@ -79,14 +74,13 @@ def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | No
                 corpus = world.corpus(_NUM_CORPUS)
             made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges)
             state.write(kept, made.save_pretrained)
-        return AutoTokenizer.from_pretrained(kept)
+        return TextTokenizer.read(kept)
 
 
-def backbone(config: TrainConfig, start: Path | None, text: PreTrainedTokenizerBase, *, codebook_size: int) -> MMadaModelLM:
+def backbone(config: TrainConfig, start: Path | None, text: TextTokenizer, *, codebook_size: int) -> Transformer:
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
-        model = MMadaModelLM.from_pretrained(start, dtype=dtype)
-        model.train()
+        model = networks.load_transformer(start, dtype=dtype).train()
         if model.config.layout.codebook_size != codebook_size:
             raise InputError(
                 f"model.start={str(start)!r} has {model.config.layout.codebook_size} image codes, model.image_tokenizer {codebook_size}; "
@@ -97,7 +91,7 @@ def backbone(config: TrainConfig, start: Path | None, text: PreTrainedTokenizerB
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
             sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
-            model = MMadaModelLM(sizes)
+            model = Transformer(sizes)
             model.to(dtype)
     tokenizer.check(text, model.config.layout)
     if config.model.code_bits:
@@ -105,9 +99,7 @@ def backbone(config: TrainConfig, start: Path | None, text: PreTrainedTokenizerB
     if config.lora.rank:
         lora.inject(model, config.lora, seed=config.seed)
     if config.loop.checkpointing:
-        # The second is its name in older versions of transformers.
-        enable: Any = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        model.checkpoint_gradients()
     return model
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from mmada.errors import InputError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest
-from mmada.model import MMadaModelLM, TransformerDenoiser
+from mmada.model import Transformer, TransformerDenoiser
 from mmada.sampling import denoise
 from mmada.train.source import Samples
 from mmada.train.stages import Task
@@ -22,7 +22,7 @@ __all__ = ["write_samples"]
 
 
 def write_samples(
-    directory: Path, model: MMadaModelLM, planner: Planner, samples: Mapping[Task, Samples], *, num_samples: int, thinks: bool
+    directory: Path, model: Transformer, planner: Planner, samples: Mapping[Task, Samples], *, num_samples: int, thinks: bool
 ) -> None:
     """Answer and draw the first held-out samples of each task, by the recipes that the finished model will use.
 

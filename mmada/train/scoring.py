@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from mmada.canvas import IdRange
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 
 __all__ = ["MAX_LOGITS", "LogitTargets", "Measure", "entropy", "is_correct", "logit_targets", "masked_logprobs"]
 
@@ -67,7 +67,7 @@ def logit_targets(
 
 
 def masked_logprobs(
-    model: MMadaModelLM, hidden: Tensor, scored: Sequence[LogitTargets], measure: Measure | None = None
+    model: Transformer, hidden: Tensor, scored: Sequence[LogitTargets], measure: Measure | None = None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield (index, logp, measured), each (K,), chunk after chunk: log p of the targets in nats, at least float32.
 
@@ -87,7 +87,7 @@ def masked_logprobs(
 
 
 def _scores(
-    model: MMadaModelLM, states: Tensor, targets: Tensor, temperature: Tensor | None, part: LogitTargets, measure: Measure | None
+    model: Transformer, states: Tensor, targets: Tensor, temperature: Tensor | None, part: LogitTargets, measure: Measure | None
 ) -> tuple[Tensor, Tensor]:
     logits = model.head(states, part.vocab)  # (K, V)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

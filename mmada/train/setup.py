@@ -24,10 +24,12 @@ from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, Defaults
+from mmada.hub import networks as saved
 from mmada.hub.checkpoint import find
-from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
+from mmada.hub.processor_config import save_processor
+from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Model, Net, TrainConfig
 from mmada.train.contract import Outcome, Report, Task
@@ -83,7 +85,7 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
         WorldPictures(world, seed=config.seed),
         WorldPictures(world, seed=config.seed, split="test"),
         num_held_out=config.data.held_out,
-        on_export=lambda directory, weights: state.write(directory, partial(network.save_pretrained, state_dict=dict(weights))),
+        on_export=lambda directory, weights: state.write(directory, partial(saved.save_image_tokenizer, network, state=dict(weights))),
     )
 
 
@@ -154,7 +156,7 @@ def export(
     directory: Path,
     weights: Mapping[str, Tensor],
     *,
-    model: MMadaModelLM,
+    model: Transformer,
     images: ImageTokenizer,
     prompts: Prompts,
     defaults: Defaults,
@@ -165,11 +167,18 @@ def export(
     def write(path: Path) -> None:
         if has_adapter:
             lora.save_adapter(model, weights, path / "adapter")
-        model.save_pretrained(path, state_dict=code_bits.fold(model, lora.merged(model, weights)))
-        pixels = MMaDAImageProcessor(defaults.image_height, defaults.image_width, defaults.image_mode, images.factor)
-        layout = prompts.layout.to_dict()
-        MMaDAProcessor(pixels, prompts.tokenizer, vocab_layout=layout, style=asdict(defaults.style)).save_pretrained(path)
-        images.save_pretrained(path / IMAGE_TOKENIZER_DIR)
+        saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
+        assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
+        save_processor(
+            path,
+            prompts.tokenizer,
+            size=(defaults.image_height, defaults.image_width),
+            mode=defaults.image_mode,
+            factor=images.factor,
+            layout=prompts.layout,
+            style=asdict(defaults.style),
+        )
+        saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
         defaults.save(path)
 
     state.write(directory, write)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmada.model import MMadaModelLM
+from mmada.model import Transformer
 from mmada.train.batch import Batch
 from mmada.train.scoring import is_correct, masked_logprobs
 
@@ -29,7 +29,7 @@ class Objective(nn.Module):
     objective(batch, counts=True)  (2, F): the sums, and how many scored tokens had the largest logit
     """
 
-    def __init__(self, model: MMadaModelLM) -> None:
+    def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
 

@@ -26,18 +26,18 @@ import torch
 
 from mmada.canvas import PUBLISHED, Canvas, Field, IdRange, VocabLayout
 from mmada.eval import report
-from mmada.model import MMadaModelLM, TransformerDenoiser, preset
+from mmada.model import Transformer, TransformerDenoiser, preset
 from mmada.sampling import CACHES, Denoising, Recipe, denoise, fast_image, named_cache
 
 QUESTION, ANSWER, BLOCK = 128, 256, 32
 CAPTION, CODES = 64, 1024
 
 
-def build(name: str, device: torch.device) -> MMadaModelLM:
+def build(name: str, device: torch.device) -> Transformer:
     """Random weights made on the device, in bfloat16 on a GPU."""
     layout = PUBLISHED if name == "8b" else VocabLayout.compact(256, 64)
     with torch.device("meta"):
-        model = MMadaModelLM(preset(name, layout=layout))
+        model = Transformer(preset(name, layout=layout))
     model = model.to(torch.bfloat16 if device.type == "cuda" else torch.float32).to_empty(device=device).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02) if parameter.dim() > 1 else torch.nn.init.ones_(parameter)
@@ -53,7 +53,7 @@ def canvas(layout: VocabLayout, given: int, num_open: int, ids: IdRange, device:
 
 
 def text(
-    model: MMadaModelLM, rows: int, tokens_a_step: int, *, small: bool, question: int = QUESTION, cache: str = "none"
+    model: Transformer, rows: int, tokens_a_step: int, *, small: bool, question: int = QUESTION, cache: str = "none"
 ) -> Callable[[], Denoising]:
     layout, device = model.config.layout, model.device
     length = ANSWER // 8 if small else ANSWER
@@ -63,7 +63,7 @@ def text(
     )
 
 
-def image(model: MMadaModelLM, rows: int, steps: int, *, padding: int, small: bool) -> Callable[[], Denoising]:
+def image(model: Transformer, rows: int, steps: int, *, padding: int, small: bool) -> Callable[[], Denoising]:
     """Guided drawings. padding: further given tokens, as the published rows of 512 text tokens have them."""
     layout, device = model.config.layout, model.device
     codes = 64 if small else CODES
@@ -78,7 +78,7 @@ def image(model: MMadaModelLM, rows: int, steps: int, *, padding: int, small: bo
     return start
 
 
-def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -> dict[str, float]:
+def measure(model: Transformer, start: Callable[[], Denoising], repeats: int) -> dict[str, float]:
     """With CUDA graphs, as the package does it, and without them; on a CPU, where there are none, both are one measurement."""
     taken, forwards, tokens = run(model, start, repeats, graphs=True)
     eager = run(model, start, repeats, graphs=False)[0] if model.device.type == "cuda" else taken
@@ -90,7 +90,7 @@ def measure(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int) -
     }
 
 
-def run(model: MMadaModelLM, start: Callable[[], Denoising], repeats: int, *, graphs: bool) -> tuple[float, int, int]:
+def run(model: Transformer, start: Callable[[], Denoising], repeats: int, *, graphs: bool) -> tuple[float, int, int]:
     """Median seconds, forwards of a row, and tokens."""
     denoiser, seconds = TransformerDenoiser(model, graphs=graphs), []
     for _ in range(repeats + 1):

@@ -15,14 +15,15 @@ from rich.console import Console
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
 
 from mmada.canvas import PUBLISHED, SPECIAL_STRINGS
 from mmada.cli import main
 from mmada.cli.terminal import Terminal
 from mmada.errors import InputError
 from mmada.generation.requests import Defaults
-from mmada.model import MMaDAConfig, MMadaModelLM
+from mmada.hub import networks
+from mmada.hub.text_tokenizer import TextTokenizer
+from mmada.model import TransformerConfig
 from mmada.pipeline import MMaDA
 
 DEBUG = ("-m", "debug")
@@ -132,11 +133,11 @@ def text_model(directory):
     for name, number in PUBLISHED.special_ids.items():
         names[number] = SPECIAL_STRINGS[name]
     core = Tokenizer(WordLevel({name: i for i, name in enumerate(names)}, unk_token="t0"))
-    PreTrainedTokenizerFast(tokenizer_object=core, eos_token=SPECIAL_STRINGS["eos"]).save_pretrained(directory)
+    TextTokenizer(core, {"eos_token": SPECIAL_STRINGS["eos"]}).save_pretrained(directory)
     sizes = {"d_model": 4, "n_heads": 2, "n_kv_heads": 2, "n_layers": 1, "mlp_hidden_size": 8}
     config = {**sizes, "model_type": "llada", "auto_map": {"AutoModel": "x.X"}, "embedding_size": 126464, "vocab_size": 126464}
     (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
-    shapes = MMadaModelLM.shapes(MMaDAConfig(**sizes))
+    shapes = networks.shapes(TransformerConfig(**sizes))
     weights = {name: torch.randn(min(shape[0], 126464), *shape[1:]).bfloat16() for name, shape in shapes.items()}
     files = {"model-00001-of-00002.safetensors": list(weights)[:1], "model-00002-of-00002.safetensors": list(weights)[1:]}
     for file, inside in files.items():

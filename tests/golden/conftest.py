@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mmada.canvas import Canvas, Field, IdRange
-from mmada.model import MMaDAConfig, MMadaModelLM, TransformerDenoiser
+from mmada.model import Transformer, TransformerConfig, TransformerDenoiser
 
 DATA = Path(__file__).parents[1] / "golden_data"
 GOLDEN = Path(os.environ.get("MMADA_GOLDEN", DATA / "dev"))
@@ -26,9 +26,9 @@ GOLDEN = Path(os.environ.get("MMADA_GOLDEN", DATA / "dev"))
 class Golden:
     """config.json, golden.safetensors and the model, with the vocabulary facts that the tests need."""
 
-    config: MMaDAConfig
+    config: TransformerConfig
     numbers: dict[str, Tensor]
-    model: MMadaModelLM
+    model: Transformer
 
     def __getitem__(self, name: str) -> Tensor:
         return self.numbers[name]
@@ -58,8 +58,8 @@ class Golden:
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    config = MMaDAConfig.from_dict(json.loads((GOLDEN / "config.json").read_text()))
-    model = MMadaModelLM(config).eval()
+    config = TransformerConfig.from_dict(json.loads((GOLDEN / "config.json").read_text()))
+    model = Transformer(config).eval()
     model.load_state_dict(load_file(GOLDEN / "backbone.safetensors"))
     return Golden(config, load_file(GOLDEN / "golden.safetensors"), model)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from mmada.model import MMadaModelLM, preset
+from mmada.hub.networks import shapes
+from mmada.model import preset
 
 
 @torch.no_grad()
@@ -22,6 +23,6 @@ def test_logits_of_padded_rows(golden):
 
 
 def test_the_8b_preset_has_the_published_tensors(manifest):
-    shapes = MMadaModelLM.shapes(preset("8b"))
-    assert shapes == manifest
-    assert sum(torch.Size(s).numel() for s in shapes.values()) == 8_082_690_048
+    found = shapes(preset("8b"))
+    assert found == manifest
+    assert sum(torch.Size(s).numel() for s in found.values()) == 8_082_690_048

@@ -8,8 +8,8 @@ from safetensors.torch import save_file
 from mmada import MMaDA
 from mmada.errors import CheckpointError
 from mmada.hub import checkpoint
-from mmada.image import ImageTokenizer
-from mmada.model import MMadaModelLM
+from mmada.hub.networks import load_image_tokenizer, save_transformer
+from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
 
 TENSORS = {"a.weight": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16), "scalar": torch.zeros(())}
 SHAPES = {"a.weight": (2, 3), "b": (4,), "scalar": ()}
@@ -114,13 +114,14 @@ def test_what_the_hub_is_to_know_reaches_it(monkeypatch, tmp_path, debug):
         "local_files_only": True,
         "revision": "v2",
     }
-    assert ImageTokenizer.from_pretrained("owner/name", subfolder="image_tokenizer").factor == debug.image_tokenizer.factor
+    for load in (ImageTokenizer.from_pretrained, load_image_tokenizer):
+        assert load("owner/name", subfolder="image_tokenizer").factor == debug.image_tokenizer.factor
     with pytest.raises(CheckpointError, match="subfolder='no' is not in model='owner/name'"):
         checkpoint.find("owner/name", subfolder="no")
 
 
 def test_fields_of_the_configuration_can_be_given(tmp_path, debug):
-    debug.model.save_pretrained(tmp_path)
+    save_transformer(debug.model, tmp_path)
     assert MMadaModelLM.from_pretrained(tmp_path, rope_theta=123.0).config.rope_theta == 123.0
 
 
@@ -129,11 +130,11 @@ def test_weights_in_another_form_are_replaced(tmp_path, debug):
     changed = MMaDA.debug()
     with torch.no_grad():
         changed.model.head_weight.zero_()
-    debug.model.save_pretrained(tmp_path)
-    changed.model.save_pretrained(tmp_path, max_shard_size="100KB")
+    save_transformer(debug.model, tmp_path)
+    save_transformer(changed.model, tmp_path, max_shard_size="100KB")
     assert not (tmp_path / "model.safetensors").exists()
     assert not MMadaModelLM.from_pretrained(tmp_path).head_weight.any()
-    debug.model.save_pretrained(tmp_path)
+    save_transformer(debug.model, tmp_path)
     assert [file.name for file in checkpoint.weight_files(tmp_path)] == ["model.safetensors"]
     assert torch.equal(MMadaModelLM.from_pretrained(tmp_path).head_weight, debug.model.head_weight)
 

@@ -1,22 +1,12 @@
 import json
-import shutil
 
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
-from mmada.errors import CheckpointError, ImageError, InputError
-from mmada.image import ImageTokenizer, ImageTokenizerConfig, to_images, to_pixels
-from mmada.image.quantizer import sign, sign_table
-
-WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-def saved(tokenizer, tmp_path):
-    tokenizer.save_pretrained(tmp_path)
-    return tmp_path
+from mmada.errors import ImageError, InputError
+from mmada.image import ImageTokenizerConfig, to_images, to_pixels
+from mmada.image.quantizer import sign
 
 
 def random_pixels(*shape, seed=1):
@@ -48,13 +38,6 @@ class TestGolden:
         torch.testing.assert_close(out.entropy_loss, golden["entropy_loss"], atol=1e-5, rtol=0)
         torch.testing.assert_close(out.pixels, golden["reconstruction"], atol=1e-3, rtol=0)
         assert torch.equal(out.codes.flatten(1), golden["codes"])
-
-    def test_recorded_weights_without_tables_load_from_a_directory(self, golden_dir, golden, golden_tokenizer, tmp_path):
-        shutil.copy(golden_dir / "image_tokenizer.safetensors", tmp_path / WEIGHTS)
-        golden_tokenizer.config.save_pretrained(tmp_path)
-        loaded = ImageTokenizer.from_pretrained(tmp_path)
-        assert torch.equal(loaded.quantize.embedding, sign_table(loaded.num_bits))
-        assert torch.equal(loaded.encode(golden["pixel_values"]).flatten(1), golden["codes"])
 
 
 class TestSizes:
@@ -124,107 +107,9 @@ class TestPictures:
             tokenizer.encode_images(one)
 
 
-class TestCheckpoint:
-    def test_reload_is_bit_equal(self, tokenizer, saved):
-        again = ImageTokenizer.from_pretrained(saved)
-        assert not again.training
-        assert again.config.encoder_shape == tokenizer.config.encoder_shape
-        assert again.config.decoder_shape == tokenizer.config.decoder_shape
-        state = again.state_dict()
-        assert {name for name, tensor in tokenizer.state_dict().items() if torch.equal(tensor, state[name])} == set(state)
-        pixels = random_pixels(2, 3, 8, 12)
-        assert torch.equal(again.latent(pixels), tokenizer.latent(pixels))
-        codes = tokenizer.encode(pixels)
-        assert torch.equal(again.decode(codes), tokenizer.decode(codes))
-
-    def test_names_on_disk_are_the_published_ones(self, tokenizer, saved):
-        assert set(load_file(saved / WEIGHTS)) == set(tokenizer.state_dict())
-        assert {"quantize.embedding", "quantize.power_vals"} < set(load_file(saved / WEIGHTS))
-
-    @pytest.mark.parametrize("tables", [True, False])
-    @pytest.mark.parametrize("kind", ["safetensors", "bin"])
-    def test_published_layout(self, tokenizer, tmp_path, kind, tables):
-        state = {name: tensor for name, tensor in tokenizer.state_dict().items() if tables or not name.startswith("quantize.")}
-        if kind == "bin":
-            torch.save(state, tmp_path / "pytorch_model.bin")
-        else:
-            save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt"})
-        (tmp_path / "config.json").write_text("{}")
-        again = ImageTokenizer.from_pretrained(tmp_path, config=tokenizer.config)
-        codes = torch.arange(64).reshape(1, 8, 8)
-        assert torch.equal(again.decode(codes), tokenizer.decode(codes))
-        assert torch.equal(again.encode(random_pixels(1, 3, 8, 8)), tokenizer.encode(random_pixels(1, 3, 8, 8)))
-
-    @pytest.mark.parametrize("text", ["", "{}", '{"_class_name": "MAGVITv2"}', None])
-    def test_a_configuration_without_model_type_means_the_published_sizes(self, saved, text):
-        (saved / "config.json").unlink()
-        if text is not None:
-            (saved / "config.json").write_text(text)
-        with pytest.raises(CheckpointError, match="of 382 tensors"):
-            ImageTokenizer.from_pretrained(saved)
-
-    def test_every_difference_is_listed_at_once(self, tokenizer, saved):
-        state = load_file(saved / WEIGHTS)
-        del state["encoder.conv_in.bias"]
-        state["encoder.extra"] = torch.zeros(3)
-        state["decoder.conv_out.bias"] = torch.zeros(5)
-        save_file(state, saved / WEIGHTS, metadata={"format": "pt"})
-        with pytest.raises(CheckpointError, match="3 of") as failure:
-            ImageTokenizer.from_pretrained(saved)
-        (saved / WEIGHTS).unlink()
-        torch.save(state, saved / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match="3 of") as pickled:
-            ImageTokenizer.from_pretrained(saved)
-        for message in (str(failure.value), str(pickled.value)):
-            assert "missing     encoder.conv_in.bias (8,)" in message
-            assert "unexpected  encoder.extra (3,)" in message
-            assert "wrong shape decoder.conv_out.bias (5,)" in message
-
-    def test_half_written_files(self, tokenizer, saved):
-        whole = (saved / WEIGHTS).read_bytes()
-        (saved / WEIGHTS).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(CheckpointError, match="only in part"):
-            ImageTokenizer.from_pretrained(saved)
-        (saved / WEIGHTS).unlink()
-        torch.save(tokenizer.state_dict(), saved / "pytorch_model.bin")
-        whole = (saved / "pytorch_model.bin").read_bytes()
-        for kept in (len(whole) // 2, 0):
-            (saved / "pytorch_model.bin").write_bytes(whole[:kept])
-            with pytest.raises(CheckpointError, match="truncated"):
-                ImageTokenizer.from_pretrained(saved)
-        torch.save([1, 2], saved / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match="not a state dict"):
-            ImageTokenizer.from_pretrained(saved)
-
-    def test_pickles_that_run_code_are_refused(self, saved):
-        (saved / WEIGHTS).unlink()
-        torch.save({"encoder.conv_in.bias": print}, saved / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match="not a state dict"):
-            ImageTokenizer.from_pretrained(saved)
-
-    def test_unusable_configuration(self, saved):
-        config = saved / "config.json"
-        config.write_text(config.read_text()[:30])
-        with pytest.raises(CheckpointError, match="not valid JSON"):
-            ImageTokenizer.from_pretrained(saved)
-        config.write_text(json.dumps({"model_type": "llama"}))
-        with pytest.raises(CheckpointError, match="model_type='llama'"):
-            ImageTokenizer.from_pretrained(saved)
-        with pytest.raises(CheckpointError, match="no directory"):
-            ImageTokenizer.from_pretrained(saved / "nowhere")
-
-    def test_half_precision(self, tokenizer, saved):
-        half = ImageTokenizer.from_pretrained(saved, dtype=torch.bfloat16)
-        assert half.dtype == torch.bfloat16
-        codes = half.encode(random_pixels(1, 3, 8, 8))
-        assert codes.dtype == torch.int64
-        assert half.decode(codes).dtype == torch.bfloat16
-        assert len(half.decode_images(codes)) == 1
-
-
 class TestConfig:
     def test_json_round_trip(self, tokenizer):
-        again = ImageTokenizerConfig.from_dict(json.loads(tokenizer.config.to_json_string()))
+        again = ImageTokenizerConfig.from_dict(json.loads(json.dumps(tokenizer.config.to_dict())))
         assert again.encoder_shape == tokenizer.config.encoder_shape
         assert again.decoder_shape == tokenizer.config.decoder_shape
 
@@ -234,7 +119,7 @@ class TestConfig:
 
     def test_flat_lists_point_to_symmetric(self):
         with pytest.raises(InputError, match="symmetric"):
-            ImageTokenizerConfig(ch_mult=(1, 2))
+            ImageTokenizerConfig.from_dict({"ch_mult": (1, 2)})
 
 
 class TestTraining:

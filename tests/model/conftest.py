@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from mmada.canvas import VocabLayout
-from mmada.model import MMadaModelLM, preset
+from mmada.model import Transformer, preset
 
 LAYOUT = VocabLayout.compact(20, 16, multiple_of=8)  # 48 rows: text 0..19, special 20..31, codes 32..47
 
 
 def build(*, seed=0, **changes):
     config = preset("debug", layout=LAYOUT, **{"d_model": 32, "n_heads": 4, "n_layers": 2, "mlp_hidden_size": 48, **changes})
-    model = MMadaModelLM(config).eval()
+    model = Transformer(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

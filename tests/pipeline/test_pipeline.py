@@ -14,6 +14,7 @@ from PIL import Image
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
 from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.hub.networks import save_image_tokenizer
 from mmada.pipeline import MMaDA
 from mmada.sampling import Cache, Ranking, denoise, fast_text, published_image, published_text
 from mmada.sampling.score import random_order
@@ -404,7 +405,7 @@ def test_bad_checkpoints(debug, tmp_path):
         file.unlink()
     with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
         MMaDA.from_pretrained(tmp_path)
-    debug.image_tokenizer.save_pretrained(tmp_path / "image_tokenizer")
+    save_image_tokenizer(debug.image_tokenizer, tmp_path / "image_tokenizer")
     data = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(CheckpointError, match="only in part"):
@@ -420,7 +421,7 @@ def test_an_image_tokenizer_of_another_size_is_refused(debug):
     import tempfile
 
     with tempfile.TemporaryDirectory() as directory:
-        ImageTokenizer(config).save_pretrained(directory)
+        save_image_tokenizer(ImageTokenizer(config), directory)
         model = MMaDA(debug.model, debug.prompts, directory, defaults=debug.defaults)
         with pytest.raises(CheckpointError, match="has 16 codes, the model 64"):
             model.draw("x")

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from mmada.canvas import Canvas, Field
 from mmada.errors import InputError
-from mmada.model import MMadaModelLM, Packing, preset
+from mmada.model import Packing, Transformer, preset
 from mmada.sampling.loop import Denoising
 from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
@@ -171,7 +171,7 @@ def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
 def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
     flow, row, first = twenty
-    model = MMadaModelLM(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
+    model = Transformer(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
     (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
     batch = collate([view], [flow], layout=tiny.LAYOUT)
     found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)

@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from mmada.errors import InputError
-from mmada.model import MMadaModelLM
+from mmada.hub.networks import load_transformer, save_transformer
 from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
 from mmada.train.optim import Optim
@@ -58,8 +58,8 @@ def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
     plain.load_state_dict(merged(network, weights))
     torch.testing.assert_close(logits(plain), expected, rtol=1e-4, atol=1e-5)
 
-    network.save_pretrained(tmp_path / "merged", state_dict=merged(network, weights))
-    torch.testing.assert_close(logits(MMadaModelLM.from_pretrained(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-5)
+    save_transformer(network, tmp_path / "merged", state=merged(network, weights))
+    torch.testing.assert_close(logits(load_transformer(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-5)
 
     save_adapter(network, weights, tmp_path / "adapter")
     again = PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))

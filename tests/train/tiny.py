@@ -13,7 +13,7 @@ from accelerate.utils import DistributedType
 from mmada.canvas import Prompts, Style, VocabLayout
 from mmada.data.seeds import integer
 from mmada.hub import tokenizer
-from mmada.model import MMadaModelLM, preset
+from mmada.model import Transformer, preset
 from mmada.train import state
 from mmada.train.loop import Loop, train
 from mmada.train.optim import Optim
@@ -70,7 +70,7 @@ def plan(stage, *, seed=0, size=None):
 def model(**changes):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return MMadaModelLM(preset("debug", layout=LAYOUT, max_sequence_length=1024, **changes))
+        return Transformer(preset("debug", layout=LAYOUT, max_sequence_length=1024, **changes))
 
 
 def task(stage, *, seed=0, size=None, network=None):

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import CheckpointError
-from mmada.model import MMadaModelLM
+from mmada.hub.pretrained import MMadaModelLM
 
 BLOCK = ["attn_norm", "q_proj", "k_proj", "v_proj", "attn_out", "ff_norm", "ff_proj", "up_proj", "ff_out"]
 
@@ -207,3 +207,42 @@ def test_lora_trains_its_adapters_only_and_merges(build_model, tokens):
         torch.testing.assert_close(merged(tokens).logits, trained, rtol=1e-4, atol=1e-4)
     changed = {name.split(".")[-2] for name, tensor in merged.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"q_proj", "attn_out", "up_proj"}
+
+
+# As a model of transformers.
+
+
+@torch.no_grad()
+def test_the_answer_as_a_tuple(shared_model, tokens):
+    (logits,) = shared_model(tokens, return_dict=False)
+    assert torch.equal(logits, shared_model(tokens).logits)
+    logits, states = shared_model(tokens, output_hidden_states=True, return_dict=False)
+    assert len(states) == 3
+
+
+def test_embeddings_can_be_replaced_and_resized(build_model, tokens):
+    model = build_model()
+    before = model(tokens).logits
+    model.resize_token_embeddings(56)
+    assert model.get_input_embeddings().weight.shape == model.get_output_embeddings().weight.shape == (56, 32)
+    torch.testing.assert_close(model(tokens).logits[..., :48], before)
+
+
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+def test_gradient_checkpointing_gives_the_same_gradients(build_model, tokens):
+    model = build_model(n_kv_heads=2).train()
+
+    def gradients():
+        model.zero_grad()
+        model(tokens).logits.square().mean().backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    plain = gradients()
+    calls = []
+    handle = model.model.transformer["blocks"][0].q_proj.register_forward_hook(lambda *_: calls.append(1))
+    model.gradient_checkpointing_enable()
+    recomputed = gradients()
+    handle.remove()
+    assert len(calls) == 2  # forward, and again in the backward pass
+    for a, b in zip(plain, recomputed, strict=True):
+        assert torch.equal(a, b)

@@ -1,0 +1,103 @@
+"""The configurations of the networks as transformers knows them; the classes that use them are in pretrained.py.
+
+A file of its own, since transformers reads configurations long before its classes of models are complete.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers.configuration_utils import PreTrainedConfig
+
+from mmada import image
+from mmada.canvas import VocabLayout
+from mmada.hub import checkpoint, networks
+from mmada.model import TransformerConfig
+from mmada.model.config import ALIASES
+
+__all__ = ["ImageTokenizerConfig", "MMaDAConfig"]
+
+
+class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
+    """`TransformerConfig` as a configuration of transformers: the same fields, defaults and checks."""
+
+    model_type = networks.TRANSFORMER_TYPE
+    attribute_map: ClassVar[dict[str, str]] = ALIASES
+
+    def __init__(self, **kwargs: Any) -> None:
+        plain = {ALIASES.get(name, name): value for name, value in kwargs.items()}
+        known = TransformerConfig.names()
+        own = TransformerConfig(**{name: value for name, value in plain.items() if name in known})
+        super().__init__(**{name: value for name, value in plain.items() if name not in known})
+        for name in known:
+            setattr(self, name, getattr(own, name))
+
+    @classmethod
+    def of(cls, config: TransformerConfig) -> MMaDAConfig:
+        """The same sizes."""
+        return cls(**config.to_dict())
+
+    @property
+    def transformer(self) -> TransformerConfig:
+        """The same sizes, checked again."""
+        return TransformerConfig(**{name: getattr(self, name) for name in TransformerConfig.names()})
+
+    @property
+    def layout(self) -> VocabLayout:
+        """Where special tokens and image codes lie. Raises InputError as `TransformerConfig.layout` does."""
+        return self.transformer.layout
+
+    @property
+    def head_dim(self) -> int:
+        return self.transformer.head_dim
+
+    @property
+    def num_kept_values(self) -> int:
+        return self.transformer.num_kept_values
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+        """As in transformers, but a directory whose config.json is missing or damaged is a CheckpointError that says so."""
+        directory = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        if directory.is_dir():
+            checkpoint.read_config(directory)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]
+    """`image.ImageTokenizerConfig` as a configuration of transformers: the same fields, defaults and checks."""
+
+    model_type = networks.IMAGE_TOKENIZER_TYPE
+
+    def __init__(self, **kwargs: Any) -> None:
+        own = image.ImageTokenizerConfig.from_dict(kwargs)
+        names = {one.name for one in fields(own)}
+        super().__init__(**{name: value for name, value in kwargs.items() if name not in names})
+        for name in names:
+            setattr(self, name, getattr(own, name))
+
+    @property
+    def sizes(self) -> image.ImageTokenizerConfig:
+        """The same sizes, checked again."""
+        return image.ImageTokenizerConfig(**{one.name: getattr(self, one.name) for one in fields(image.ImageTokenizerConfig)})
+
+    @classmethod
+    def symmetric(cls, **sizes: Any) -> ImageTokenizerConfig:
+        """A tokenizer whose encoder and decoder share one list of widths and one of depths."""
+        return cls(**image.ImageTokenizerConfig.symmetric(**sizes).to_dict())
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of the square that one code stands for."""
+        return self.sizes.factor
+
+    @property
+    def encoder_shape(self) -> image.NetworkShape:
+        return self.sizes.encoder_shape
+
+    @property
+    def decoder_shape(self) -> image.NetworkShape:
+        return self.sizes.decoder_shape

@@ -1,0 +1,194 @@
+"""Networks and the directories that they are saved in: config.json and safetensors, under the published names, without transformers.
+
+    load_transformer(path)        the transformer of a directory, in evaluation mode
+    save_transformer(model, path)
+    load_image_tokenizer(name)    an image tokenizer of ours, or the published one
+    save_image_tokenizer(images, path)
+
+What is written here is read by transformers' Auto classes (hub/pretrained.py), and the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from mmada.errors import CheckpointError, InputError
+from mmada.hub import checkpoint, weights
+from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.image.quantizer import bit_weights, sign_table
+from mmada.model import Transformer, TransformerConfig
+
+__all__ = [
+    "IMAGE_TOKENIZER_TYPE",
+    "TRANSFORMER_TYPE",
+    "image_tokenizer_config",
+    "load_image_tokenizer",
+    "load_transformer",
+    "save_image_tokenizer",
+    "save_transformer",
+    "save_transformer_config",
+    "shapes",
+    "transformer_config",
+]
+
+TRANSFORMER_TYPE = "mmada"
+IMAGE_TOKENIZER_TYPE = "mmada-image-tokenizer"
+"""model_type of the two kinds of config.json."""
+
+_ABOUT_FILES = ("architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "quantization_config")
+"""Fields of a config.json that say how it was saved, not what a network is."""
+
+_N = TypeVar("_N", bound=nn.Module)
+
+
+def skeleton(make: Callable[[], _N]) -> _N:
+    """A network of shapes alone, on the meta device."""
+    with weights.Unfilled(), torch.device("meta"):
+        return make()
+
+
+def shapes(config: TransformerConfig | ImageTokenizerConfig) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape of a checkpoint with this configuration; nothing is allocated."""
+    made = skeleton(lambda: Transformer(config) if isinstance(config, TransformerConfig) else ImageTokenizer(config))
+    return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+
+
+# The transformer.
+
+
+def transformer_config(directory: Path) -> TransformerConfig:
+    """What config.json says. Raises CheckpointError if it is missing or damaged, InputError for values that no model has."""
+    values = checkpoint.read_config(directory)
+    return TransformerConfig.from_dict({name: value for name, value in values.items() if name not in _ABOUT_FILES})
+
+
+def load_transformer(directory: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None) -> Transformer:
+    """The transformer of a directory, in evaluation mode.
+
+    dtype   "auto": as saved
+    device  where the weights go, one after another; None: the CPU
+    Raises CheckpointError for anything that is missing, left over, misshapen or cut short.
+    """
+    config = transformer_config(directory)
+    model = skeleton(lambda: Transformer(config))
+    checkpoint.check(directory, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+    weights.load(model, directory, dtype=_dtype(dtype, directory), device=device)
+    return model.eval()
+
+
+def save_transformer(
+    model: Transformer, directory: str | PathLike[str], *, state: Mapping[str, Tensor] | None = None, max_shard_size: str = "5GB"
+) -> None:
+    """Write config.json and weights; older weights in the directory are replaced, in whatever form they are.
+
+    state  the weights; None: those of the model
+    """
+    own: Any = getattr(model, "save_pretrained", None)
+    if own is not None:  # the class of transformers, whose weights may be quantized
+        own(directory, state_dict=state, max_shard_size=max_shard_size)
+        return
+    tensors = model.state_dict() if state is None else state
+    with _written(Path(directory)) as path:
+        save_transformer_config(model.config, path, dtype=_float_of(tensors))
+        weights.write(path, tensors, max_shard_size=max_shard_size)
+
+
+def save_transformer_config(config: TransformerConfig, directory: Path, *, dtype: str) -> None:
+    """Write config.json alone. dtype: name of the weights' precision."""
+    _write_config(directory, {**config.to_dict(), "architectures": ["MMadaModelLM"], "model_type": TRANSFORMER_TYPE, "dtype": dtype})
+
+
+# The image tokenizer.
+
+
+def image_tokenizer_config(directory: Path) -> ImageTokenizerConfig:
+    """Sizes of an image tokenizer; a config.json that is absent, empty or without a model_type means the published ones.
+
+    Raises CheckpointError if it is damaged, or that of another network.
+    """
+    values = _lenient(directory)
+    if "model_type" not in values:
+        return ImageTokenizerConfig()
+    found = values["model_type"]
+    if found != IMAGE_TOKENIZER_TYPE:
+        file = directory / checkpoint.CONFIG_NAME
+        raise CheckpointError(f"{file} has model_type={found!r}, not {IMAGE_TOKENIZER_TYPE!r}; give the directory of an image tokenizer")
+    return ImageTokenizerConfig.from_dict(values)
+
+
+def _lenient(directory: Path) -> dict[str, Any]:
+    """config.json, where an absent or empty file says nothing."""
+    file = directory / checkpoint.CONFIG_NAME
+    return checkpoint.read_config(directory) if file.exists() and file.read_text(encoding="utf-8").strip() else {}
+
+
+def load_image_tokenizer(
+    name: str | PathLike[str],
+    *,
+    config: ImageTokenizerConfig | None = None,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    **hub: Any,
+) -> ImageTokenizer:
+    """A directory or hub name, ours or in the published layout -> tokenizer in evaluation mode.
+
+    hub  keywords of `checkpoint.find`, such as revision
+    Raises CheckpointError if there is nothing to read, a file is damaged, or any tensor is missing, unexpected or misshapen.
+    """
+    directory = checkpoint.find(name, **hub)
+    sizes = config or image_tokenizer_config(directory)
+    images = skeleton(lambda: ImageTokenizer(sizes))
+    expected = {name: tuple(tensor.shape) for name, tensor in images.state_dict().items()}
+    checkpoint.check(directory, expected, optional=[name for name in expected if name.startswith("quantize.")])
+    tables = {"quantize.embedding": sign_table(images.num_bits), "quantize.power_vals": bit_weights(images.num_bits)}
+    weights.load(images, directory, dtype=_dtype(dtype, directory), device=device, keep=tables)
+    return images.eval()
+
+
+def save_image_tokenizer(images: ImageTokenizer, directory: str | PathLike[str], *, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write config.json and weights, as `save_transformer` does."""
+    own: Any = getattr(images, "save_pretrained", None)
+    if own is not None:
+        own(directory, state_dict=state)
+        return
+    tensors = images.state_dict() if state is None else state
+    about = {"architectures": ["ImageTokenizer"], "model_type": IMAGE_TOKENIZER_TYPE, "dtype": _float_of(tensors)}
+    with _written(Path(directory)) as path:
+        _write_config(path, {**images.config.to_dict(), **about})
+        weights.write(path, tensors)
+
+
+def _dtype(given: str | torch.dtype, directory: Path) -> torch.dtype:
+    if isinstance(given, torch.dtype):
+        return given
+    if given == "auto":
+        return weights.own_dtype(directory, _lenient(directory))
+    found = getattr(torch, given, None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"dtype={given!r} is unknown; use auto, float32, bfloat16 or float16")
+    return found
+
+
+@contextmanager
+def _written(directory: Path) -> Iterator[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    with checkpoint.saving(directory):
+        yield directory
+
+
+def _write_config(directory: Path, values: Mapping[str, Any]) -> None:
+    text = json.dumps(values, indent=2, sort_keys=True) + "\n"
+    (directory / checkpoint.CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def _float_of(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first floating-point precision."""
+    return next(str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()).removeprefix("torch.")

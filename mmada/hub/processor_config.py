@@ -1,0 +1,44 @@
+"""processor_config.json: what AutoProcessor reads to build hub/processor.MMaDAProcessor, written without transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmada.canvas import VocabLayout
+from mmada.hub.text_tokenizer import TextTokenizer
+
+__all__ = ["save_processor"]
+
+
+def save_processor(
+    directory: Path,
+    tokenizer: TextTokenizer,
+    *,
+    size: tuple[int, int],
+    mode: str,
+    factor: int,
+    layout: VocabLayout,
+    style: Mapping[str, str],
+) -> None:
+    """Write the text tokenizer, and how pictures and prompts are laid out.
+
+    size    (height, width) in pixels that pictures are brought to, as `mode` says
+    factor  pixels along the side of one code
+    """
+    tokenizer.save_pretrained(directory, processor_class="MMaDAProcessor")
+    image_processor = {
+        "factor": factor,
+        "height": size[0],
+        "image_processor_type": "MMaDAImageProcessor",
+        "mode": mode,
+        "width": size[1],
+    }
+    values = {
+        "image_processor": image_processor,
+        "processor_class": "MMaDAProcessor",
+        "style": dict(style),
+        "vocab_layout": layout.to_dict(),
+    }
+    (directory / "processor_config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

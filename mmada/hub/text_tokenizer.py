@@ -1,0 +1,185 @@
+"""A text tokenizer as the `tokenizers` library runs it: the ids and strings of transformers' fast tokenizer, without transformers.
+
+    tokenizer.json          the algorithm, its vocabulary and added tokens
+    tokenizer_config.json   named special tokens, further added tokens, whether decoded text is tidied
+    chat_template.jinja     kept and written back, not used: canvas/prompts.py lays out conversations
+
+A directory whose tokenizer_config.json names a class of its own (LlamaTokenizer, ...) is read by transformers, once, and is afterwards the
+same object; what is written here is read by AutoTokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from mmada.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = ["NAMED", "TextTokenizer"]
+
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""Special tokens that tokenizer_config.json names."""
+
+_PLAIN_CLASSES = (None, "TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer")
+"""Values of tokenizer_class that add nothing to tokenizer.json."""
+
+_FILE, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_TIDIED = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+"""What is tidied in decoded text, in this order, where tokenizer_config.json asks for it; never of byte-pair tokenizers."""
+
+
+class TextTokenizer:
+    """Text <-> ids.
+
+    core      the tokenizer of the `tokenizers` library
+    config    tokenizer_config.json
+    template  chat_template.jinja
+    """
+
+    def __init__(self, core: Tokenizer, config: Mapping[str, Any], *, template: str | None = None) -> None:
+        self.core, self.config, self.template = core, dict(config), template
+        core.no_truncation()
+        core.no_padding()
+        self._lock = Lock()  # whether special tokens are taken apart is a state of the core: threads must not come between
+        tidies = bool(self.config.get("clean_up_tokenization_spaces", False))
+        corrupts = bool(self.config.get("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False))
+        self._tidies = tidies and (corrupts or type(core.model).__name__ != "BPE")
+
+    @classmethod
+    def read(cls, directory: str | PathLike[str]) -> TextTokenizer:
+        """The tokenizer of a directory. Raises whatever a damaged file provokes: the library has no error of its own."""
+        path = Path(directory)
+        file = path / _CONFIG
+        config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        if not isinstance(config, dict):
+            raise ValueError(f"{_CONFIG} is not a JSON object")
+        if config.get("tokenizer_class") not in _PLAIN_CLASSES or not (path / _FILE).exists():
+            return cls._through_transformers(path)
+        from tokenizers import Tokenizer
+
+        core = Tokenizer.from_str((path / _FILE).read_text(encoding="utf-8"))
+        _add_tokens(core, config)
+        template = path / _TEMPLATE
+        return cls(core, config, template=template.read_text(encoding="utf-8") if template.exists() else None)
+
+    @classmethod
+    def _through_transformers(cls, path: Path) -> TextTokenizer:
+        try:
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the tokenizer in {path} is of a class that only transformers knows; pip install 'mmada[transformers]'"
+            ) from error
+        return cls.of(AutoTokenizer.from_pretrained(path, trust_remote_code=False))
+
+    @classmethod
+    def of(cls, fast: Any) -> TextTokenizer:
+        """A fast tokenizer of transformers, which shares its core. Raises AttributeError for a slow one."""
+        config: dict[str, Any] = {name: str(token) for name in NAMED if (token := getattr(fast, name, None)) is not None}
+        config |= {
+            "backend": "tokenizers",
+            "clean_up_tokenization_spaces": fast.clean_up_tokenization_spaces,
+            "model_max_length": fast.model_max_length,
+            "tokenizer_class": "TokenizersBackend",
+        }
+        template = fast.chat_template if isinstance(fast.chat_template, str) else None
+        return cls(fast.backend_tokenizer, config, template=template)
+
+    def to_transformers(self) -> Any:
+        """The same as a `PreTrainedTokenizerFast`, with a core of its own."""
+        from transformers import PreTrainedTokenizerFast
+
+        passed = (*NAMED, "clean_up_tokenization_spaces", "model_max_length", "padding_side", "truncation_side", "chat_template")
+        values = {name: _content(value) for name, value in self.config.items() if name in passed}
+        values |= {} if self.template is None else {"chat_template": self.template}
+        return PreTrainedTokenizerFast(tokenizer_object=self.core, **values)
+
+    def save_pretrained(self, directory: str | PathLike[str], **changes: Any) -> None:
+        """Write what `read` and AutoTokenizer take. changes: of tokenizer_config.json."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        self.core.encode_special_tokens = False
+        (path / _FILE).write_text(self.core.to_str(pretty=True), encoding="utf-8")
+        text = json.dumps(self.config | changes, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (path / _CONFIG).write_text(text, encoding="utf-8")
+        if self.template is not None:
+            (path / _TEMPLATE).write_text(self.template, encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Entries, added tokens included."""
+        return int(self.core.get_vocab_size(with_added_tokens=True))
+
+    def get_vocab(self) -> dict[str, int]:
+        """Entry -> id, added tokens included."""
+        return dict(self.core.get_vocab(with_added_tokens=True))
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of an entry, None if there is none."""
+        found: int | None = self.core.token_to_id(token)
+        return found
+
+    def id_to_token(self, index: int) -> str | None:
+        """The entry of an id, None if there is none."""
+        found: str | None = self.core.id_to_token(index)
+        return found
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """Ids of a text; no begin or end is added. special_tokens: strings such as <|eot_id|> become the one token of that name."""
+        with self._lock:
+            self.core.encode_special_tokens = not special_tokens
+            return list(self.core.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text of ids; bytes that make no character become U+FFFD."""
+        text = str(self.core.decode(list(ids), skip_special_tokens=skip_special_tokens))
+        return _tidy(text) if self._tidies else text
+
+
+def _add_tokens(core: Tokenizer, config: Mapping[str, Any]) -> None:
+    """Give the core what tokenizer_config.json has beyond tokenizer.json, in transformers' order."""
+    from tokenizers import AddedToken
+
+    known = {repr(token) for token in core.get_added_tokens_decoder().values()}
+    more: list[AddedToken] = []
+    for _, value in sorted((config.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0])):
+        token = AddedToken(**{name: part for name, part in value.items() if name != "__type"})
+        more += [token] if repr(token) not in known else []
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    named = [config[name] for name in NAMED if config.get(name) is not None]
+    strings = {token.content for token in core.get_added_tokens_decoder().values()} | {token.content for token in more}
+    for value in [*named, *(extra.values() if isinstance(extra, dict) else extra)]:
+        if _content(value) not in strings:
+            strings.add(_content(value))
+            flags = {k: v for k, v in value.items() if k not in ("__type", "content", "special")} if isinstance(value, dict) else {}
+            more.append(AddedToken(_content(value), special=True, **flags))
+    if more:
+        core.add_tokens(more)
+
+
+def _content(value: Any) -> Any:
+    """A token's string, of which tokenizer_config.json may make an object."""
+    return value["content"] if isinstance(value, dict) else value
+
+
+def _tidy(text: str) -> str:
+    for before, after in _TIDIED:
+        text = text.replace(before, after)
+    return text

@@ -1,0 +1,159 @@
+"""The tensors of a checkpoint directory, read and written one by one.
+
+    load(module, directory)      fill a network: the peak is the network and one tensor
+    write(directory, tensors)    model.safetensors, or model-00001-of-0000N.safetensors with an index
+
+Reading converts each tensor as it comes and closes the file behind it, so that a mapped file never stays in memory beside the result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mmada.errors import CheckpointError, InputError
+from mmada.hub import checkpoint
+
+__all__ = ["Unfilled", "load", "own_dtype", "size_in_bytes", "write"]
+
+_FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+class Unfilled(TorchFunctionMode):
+    """`with Unfilled(), torch.device("meta"):` makes a network of shapes alone: nothing is drawn, nothing allocated.
+
+    Random numbers on the meta device would import a symbolic algebra package, which takes longer than loading a small model.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in _FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def load(
+    module: nn.Module,
+    directory: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    keep: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Give a network without weights (on the meta device) those of a directory, which `checkpoint.check` has accepted.
+
+    dtype  of the floating-point tensors; None: as saved
+    keep   tensors for names that the directory lacks
+    """
+    place = torch.device(device or "cpu")
+    found = {name: _converted(tensor, dtype, place) for name, tensor in {**(keep or {})}.items()}
+    for name, tensor in _read(directory):
+        found[name] = _converted(tensor, dtype, place)
+    module.load_state_dict(found, assign=True)
+
+
+def own_dtype(directory: Path, values: Mapping[str, Any]) -> torch.dtype:
+    """The precision of a checkpoint: what its config.json says, or else that of its first floating-point tensor.
+
+    Eight-bit floats only store weights: float32 is computed in.
+    """
+    named = values.get("dtype") or values.get("torch_dtype")
+    if isinstance(named, str) and isinstance(found := getattr(torch, named.removeprefix("torch."), None), torch.dtype):
+        return found
+    for _, tensor in _read(directory):
+        if tensor.is_floating_point():
+            return tensor.dtype if tensor.dtype.itemsize > 1 else torch.float32
+    return torch.float32
+
+
+def _read(directory: Path) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    pickled = directory / checkpoint.PICKLE_NAME
+    if pickled.exists() and not any(directory.glob("*.safetensors")):
+        yield from torch.load(pickled, map_location="cpu", weights_only=True).items()
+        return
+    files = checkpoint.weight_files(directory)
+    with _bar(files) as shown:
+        for file in shown:
+            with safe_open(file, framework="pt") as stream:
+                names = list(stream.keys())
+            for name in names:
+                with safe_open(file, framework="pt") as stream:
+                    yield name, stream.get_tensor(name)
+
+
+def _bar(files: list[Path]) -> AbstractContextManager[Any]:
+    """A progress bar over the files of a large checkpoint, if somebody looks; a single file is read in silence."""
+    from contextlib import nullcontext
+
+    if len(files) < 2:
+        return nullcontext(files)
+    from tqdm import tqdm
+
+    bar: AbstractContextManager[Any] = tqdm(files, desc="loading", unit="file", disable=None, leave=False)
+    return bar
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    """A copy that does not share memory with a file, which may be written anew while the model is in use."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True).contiguous()
+
+
+def size_in_bytes(text: str) -> int:
+    """ "5GB" -> 5 * 10**9. Raises InputError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]B)", text.upper())
+    if match is None:
+        raise InputError(f"max_shard_size={text!r} must be a number with its unit, such as 5GB or 500MB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def write(directory: Path, tensors: Mapping[str, Tensor], *, max_shard_size: str = "5GB") -> None:
+    """Write tensors in the order of their names, in files of at most `max_shard_size`; a tensor is never split.
+
+    Raises CheckpointError if a file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    shards = _shards(tensors, size_in_bytes(max_shard_size))
+    names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+    names = names if len(shards) > 1 else [checkpoint.SINGLE_NAME]
+    for old in directory.glob("model-*-of-*.safetensors"):
+        old.unlink()
+    try:
+        for file, shard in zip(names, shards, strict=True):
+            parts = {name: tensors[name].detach().to("cpu").contiguous() for name in shard}
+            save_file(parts, directory / file, metadata={"format": "pt"})
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be written ({error}); free space, or give another directory") from error
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(_size(tensor) for tensor in tensors.values())},
+            "weight_map": {name: file for file, shard in zip(names, shards, strict=True) for name in shard},
+        }
+        (directory / checkpoint.INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _shards(tensors: Mapping[str, Tensor], limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + _size(tensor) > limit:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += _size(tensor)
+    return shards
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
