@@ -26,9 +26,10 @@ from torch import Tensor
 
 from mmada.errors import InputError
 from mmada.rl.records import Sample
-from mmada.worlds.emoji import BACKGROUNDS, BOXES, LAYOUTS, STYLES, Example, objects
+from mmada.worlds.emoji.example import Example
+from mmada.worlds.emoji.objects import STYLES, objects
 from mmada.worlds.emoji.rewards import looked_at
-from mmada.worlds.emoji.scenes import SCENE_SIZE, Item, Scene, render
+from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, render
 
 __all__ = ["NOTHING", "Match", "likeness", "match"]
 

@@ -19,7 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmada.rl.records import Sample
-from mmada.worlds.emoji import Example, implies, is_correct, parse, satisfies
+from mmada.worlds.emoji.example import Example
+from mmada.worlds.emoji.grammar import parse
+from mmada.worlds.emoji.spec import implies, satisfies
+from mmada.worlds.emoji.verify import is_correct
 
 __all__ = ["Seen", "Verifier", "caption", "correct", "drawn", "looked_at", "objects_in_common"]
 

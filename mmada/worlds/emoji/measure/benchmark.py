@@ -26,11 +26,15 @@ from mmada.eval.exact import run_requests
 from mmada.eval.metrics import Share, frechet_distance
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, Request, Result
 from mmada.pipeline import MMaDA
-from mmada.worlds.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, is_held_out, objects, picture, render, sample, satisfies
+from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.measure.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
 from mmada.worlds.emoji.measure.spoil import SPOILERS
-from mmada.worlds.emoji.objects import SHAPES
-from mmada.worlds.emoji.split import scene_combinations
+from mmada.worlds.emoji.objects import SHAPES, objects
+from mmada.worlds.emoji.scenes import BOXES, SCENE_SIZE, render
+from mmada.worlds.emoji.spec import satisfies
+from mmada.worlds.emoji.split import is_held_out, scene_combinations
+from mmada.worlds.emoji.tasks import KINDS, picture, sample
+from mmada.worlds.emoji.verify import is_correct
 
 __all__ = ["Outcome", "Settings", "check_judge", "contact_sheet", "distance_of_drawings", "diversity", "run"]
 

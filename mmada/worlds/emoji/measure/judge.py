@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mmada.errors import CheckpointError
-from mmada.worlds.emoji import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, STYLES, Item, Scene, jittered_item, objects, render
 from mmada.worlds.emoji.measure.spoil import HARMLESS_TO_SHAPES, SPOILERS
-from mmada.worlds.emoji.objects import SHAPES
+from mmada.worlds.emoji.objects import SHAPES, STYLES, objects
+from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, jittered_item, render
 
 __all__ = ["EMPTY", "REJECT", "Finding", "Judge", "boxes", "labels_of", "random_scene", "the_judge", "training_batches"]
 

@@ -17,9 +17,10 @@ import numpy as np
 from mmada.data.world import Measured, Suite, SuiteSettings
 from mmada.eval import speed
 from mmada.eval.exact import lines_of
-from mmada.worlds.emoji import render, sample
 from mmada.worlds.emoji.measure.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
 from mmada.worlds.emoji.measure.judge import the_judge
+from mmada.worlds.emoji.scenes import render
+from mmada.worlds.emoji.tasks import sample
 
 __all__ = ["SPEED_CASES", "SUITES"]
 
