@@ -7,9 +7,15 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
+from mmada.generation.requests import Request
+from mmada.generation.steps import Fill, Work
 from mmada.pipeline import MMaDA
 
 
@@ -23,3 +29,18 @@ def _threads() -> None:
 def debug() -> MMaDA:
     """The debug model: two layers, a byte tokenizer, random weights from a fixed seed. Do not change it."""
     return MMaDA.debug()
+
+
+@pytest.fixture(scope="session")
+def first_fill() -> Callable[[Planner, Request], Fill]:
+    """What a request's program asks to be filled first."""
+
+    def found(planner: Planner, request: Request) -> Fill:
+        program = program_of(request, planner)
+        asked = next(program)
+        while isinstance(asked, Work):
+            asked = program.send(asked.function())
+        assert isinstance(asked, Fill)
+        return asked
+
+    return found

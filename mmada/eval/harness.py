@@ -2,7 +2,7 @@
 
     python -m mmada.eval.harness run --model mmada --model_args pretrained=Gen-Verse/MMaDA-8B-MixCoT,think=True --tasks gsm8k --apply_chat_template
 
-    generate_until         one denoising of `batch_size` requests together, by the checkpoint's own recipe
+    generate_until         `batch_size` requests together, by the checkpoint's own recipe
     loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
                            every request draws from the same seed, so that continuations of equal length are compared on equal masks.
                            A model that sees no later block (sees_ahead=False) is asked block by block, with `mc_num` draws for each
@@ -33,10 +33,13 @@ from tqdm import tqdm
 from mmada.canvas import Canvas, Field, Message, Sight, block_levels, split_thinking
 from mmada.diffusion.likelihood import log_likelihood
 from mmada.errors import InputError
+from mmada.generation.engine import Engine
+from mmada.generation.programs import complete
+from mmada.generation.steps import SequenceState
 from mmada.hub.checkpoint import DEFAULT_MODEL
 from mmada.model import Packing
 from mmada.pipeline import MMaDA
-from mmada.sampling import Denoising, Recipe, denoise, named_cache
+from mmada.sampling import Recipe, named_cache
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -161,30 +164,21 @@ class HarnessModel(LM):  # type: ignore[misc]
         if isinstance(changes.get("cache"), str):
             changes["cache"] = named_cache(changes["cache"])
         canvases = [self._open(self._given(context), each["max_gen_toks"]) for context, each in asked]
-        denoising = self._denoise(canvases, self.model.planner.text_recipe(**changes), seeds)
+        rows = self._fill(canvases, self.model.planner.text_recipe(**changes), seeds)
         texts = []
-        for row, (_, each) in enumerate(asked):
-            text = self.model.prompts.decode(denoising.token_ids(row))
+        for row, (_, each) in zip(rows, asked, strict=True):
+            text = self.model.prompts.decode(row.ids)
             text = split_thinking(text).answer if self.think else text
             ends = [place for stop in each["until"] if stop and (place := text.find(stop)) >= 0]
             texts.append(text[: min(ends, default=len(text))])
         return texts
 
-    def _denoise(self, canvases: Sequence[Canvas], recipe: Recipe, seeds: Sequence[int] | None = None) -> Denoising:
-        layout = self.model.layout
-        denoising = Denoising(
-            [canvas.to(self._device) for canvas in canvases],
-            recipe,
-            mask_id=layout.mask_id,
-            eos_id=layout.eos_id,
-            stop_ids=[layout.eot_id],
-            seeds=seeds or [self.seed] * len(canvases),
-        )
-        for _ in denoise([denoising], self.model.denoiser):
-            pass
-        self.num_forwards += sum(denoising.num_forwards)
-        self.num_tokens += sum(int((denoising.token_ids(row) != layout.eos_id).sum()) for row in range(len(canvases)))
-        return denoising
+    def _fill(self, canvases: Sequence[Canvas], recipe: Recipe, seeds: Sequence[int]) -> list[SequenceState]:
+        engine = Engine(self.model.denoiser, self.model.layout, device=self._device)
+        rows = engine.run([complete(canvas, recipe, seed) for canvas, seed in zip(canvases, seeds, strict=True)])
+        self.num_forwards += sum(row.num_forwards for row in rows)
+        self.num_tokens += sum(int((row.ids != self.model.layout.eos_id).sum()) for row in rows)
+        return rows
 
     def _given(self, context: str) -> list[int]:
         text, messages = _conversation(context)
@@ -263,8 +257,8 @@ class HarnessModel(LM):  # type: ignore[misc]
         recipe = Recipe(threshold=1.0, stop_at_eos=False)
         if not d.sees_ahead:
             recipe = replace(recipe, sees_ahead=False, block_length=d.block_length)
-        denoising = self._denoise([self._open(given, len(wanted))], recipe)
-        return bool(denoising.token_ids(0).tolist() == list(wanted))
+        (row,) = self._fill([self._open(given, len(wanted))], recipe, [self.seed])
+        return bool(row.ids.tolist() == list(wanted))
 
 
 def _conversation(context: str) -> tuple[str, list[Message]]:

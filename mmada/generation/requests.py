@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor
@@ -184,7 +184,7 @@ class Answer:
 
     text: str
     thinking: str | None
-    finish_reason: str
+    finish_reason: Literal["stop", "length"]
     token_ids: tuple[int, ...]
     num_forwards: int
     trace: tuple[Step, ...] = ()
@@ -219,6 +219,8 @@ class Drawing:
     trace: tuple[Step, ...] = ()
     seed: int = 0
     """that it was drawn with: of several, the best one's"""
+    warning: str | None = None
+    """what could not be done as it was asked, such as a thought too long to be drawn from"""
 
 
 Result = Answer | Drawing

@@ -4,9 +4,9 @@
     model.chat("How many legs have two cats?", think=True).text
     model.ask("photo.png", "What is this?").text
     model.draw("two red hearts above a dog", seed=3).image.save("out.png")
-    model.run([ChatRequest("Hello"), DrawRequest("a cat"), FillRequest("The [MASK:2] sat.")])   # one forward pass a round for all
+    model.run([ChatRequest("Hello"), DrawRequest("a cat"), FillRequest("The [MASK:2] sat.")])   # one forward pass a step for all
 
-A request becomes a canvas (generation/planner.py, canvas/prompts.py), one loop fills it (sampling/loop.py), and the result is read off it.
+A request becomes a program (generation/programs.py), and the engine runs them all (generation/engine.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +24,9 @@ from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
 from mmada.errors import CheckpointError, InputError, suggest
-from mmada.generation.planner import Job, Planner
+from mmada.generation.engine import MAX_LOGITS, Engine
+from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
 from mmada.generation.requests import (
     IMAGE_TOKENIZER_DIR,
     Answer,
@@ -38,12 +41,13 @@ from mmada.generation.requests import (
     Result,
     image_tokenizer_of,
 )
+from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
-from mmada.sampling import Denoiser, Recipe, denoise
+from mmada.sampling import Denoiser, Recipe
 
 if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
@@ -57,52 +61,54 @@ _R = TypeVar("_R", Answer, Drawing)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """The state after a round, for a progress bar, a stream or a preview. Its methods cost something only when called."""
+    """The state after a step, for a progress bar, a stream or a preview. Its methods cost something only when called.
+
+    round  how many steps there were
+    """
 
     round: int
     model: MMaDA
-    _jobs: Sequence[Job]
+    _states: Sequence[RequestState[Result]]
 
     @property
     def fraction(self) -> float:
-        """Share of all open positions that are committed, 0 to 1."""
-        total = sum(job.num_slots for job in self._jobs)
-        return sum(job.num_done for job in self._jobs) / total
+        """Share of all open positions that are committed, those of drawings that are thought about first included; 0 to 1, never falling."""
+        found = [state.progress for state in self._states]
+        return sum(filled for filled, _ in found) / sum(total for _, total in found)
 
     def text(self, request: int = 0) -> str:
         """What is final of a text from its beginning; only ever grows."""
-        job = self._jobs[request]
-        ids = job.denoising.token_ids(job.row)[: job.denoising.num_final(job.row)]
+        row = self._states[request].sequence
         # A character may be spread over several tokens; an incomplete one decodes to U+FFFD and is held back.
-        return self.model.prompts.decode(ids).rstrip("\ufffd")
+        return "" if row is None else self.model.prompts.decode(row.ids[: row.num_final]).rstrip("\ufffd")
 
     def draft(self, request: int = 0) -> str:
         """The whole text as it looks now, open positions with their latest proposals."""
-        job = self._jobs[request]
-        return self.model.prompts.decode(job.denoising.preview(job.row))
+        row = self._states[request].sequence
+        return "" if row is None else self.model.prompts.decode(row.preview)
 
     def pieces(self, request: int = 0) -> list[tuple[str, bool]]:
         """Every token of a text as it looks now, and whether it is final; a position without a proposal is a dot."""
-        job = self._jobs[request]
-        final = (job.denoising.token_ids(job.row) != self.model.layout.mask_id).tolist()
-        ids = job.denoising.preview(job.row).tolist()
-        ends = (self.model.layout.eos_id, self.model.layout.eot_id)
-        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | dict.fromkeys(ends, "") | {self.model.layout.mask_id: "\u00b7"}
-        return list(zip((words[i] for i in ids), final, strict=True))
+        row = self._states[request].sequence
+        if row is None:
+            return []
+        ids, layout = row.preview.tolist(), self.model.layout
+        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | {layout.eos_id: "", layout.eot_id: "", layout.mask_id: "\u00b7"}
+        return [(words[i], not is_open) for i, is_open in zip(ids, row.is_open.tolist(), strict=True)]
 
     def is_drawing(self, request: int = 0) -> bool:
-        """Whether a request fills an image now; False while it is thinking, or is a text."""
-        job = self._jobs[request]
-        return job.sketch is not None and job.canvas.fields[0].ids == self.model.layout.image_ids
+        """Whether a request fills an image now; False while it waits or is thinking, or is a text."""
+        return self._states[request].draws
 
     def codes(self, request: int = 0) -> tuple[Tensor, Tensor]:
         """Codes of a drawing (h, w), open positions with their latest proposals, and which are still open (h, w) bool."""
-        job = self._jobs[request]
-        if job.sketch is None or not self.is_drawing(request):
+        row = self._states[request].sequence
+        if row is None or row.fill.init is None:
             raise InputError(f"request {request} is not drawing now; ask for its text")
-        is_open = job.sketch.is_open.clone()
-        is_open[job.sketch.is_open] = (job.denoising.token_ids(job.row) == self.model.layout.mask_id).cpu()
-        return job.codes(job.denoising.preview(job.row)), is_open
+        init = row.fill.init
+        is_open = init.is_open.clone()
+        is_open[init.is_open] = row.is_open
+        return self.model.planner.codes(init, row.preview), is_open
 
     def image(self, request: int = 0) -> Image.Image:
         """The drawing as it looks now."""
@@ -117,6 +123,7 @@ class MMaDA:
     image_tokenizer  loaded at first use if given as a name
     defaults         how this checkpoint is best used
     max_tokens       tokens that share a forward pass
+    max_logits       numbers that a step of `run` is told: with max_tokens, what bounds its memory
     """
 
     def __init__(
@@ -127,8 +134,10 @@ class MMaDA:
         *,
         defaults: Defaults | None = None,
         max_tokens: int = 65536,
+        max_logits: int = MAX_LOGITS,
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
+        self.max_tokens, self.max_logits = max_tokens, max_logits
         self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
         defaults = defaults or Defaults(style=prompts.style)
@@ -381,19 +390,17 @@ class MMaDA:
     def run(self, requests: Sequence[Request], *, on_step: Callable[[Progress], None] | None = None, trace: bool = False) -> list[Result]:
         """Serve requests of any kind together; each result equals that of the request alone (to the last bit on a CPU in float32).
 
-        on_step  called after every round
+        on_step  called after every step
         trace    keep what every step committed
         Raises InputError for a bad request (nothing is computed), EmptyAnswerError if a text stayed empty (it has the results).
         """
         if not requests:
             raise InputError("requests=[] is empty; give at least one")
-        jobs = waiting = [self.planner.job(request) for request in requests]
-        while waiting:
-            for round_ in denoise(self.planner.start(waiting, device=self.model.device, trace=trace), self.denoiser):
-                if on_step is not None:
-                    on_step(Progress(round_, self, jobs))
-            waiting = [job for job in waiting if self.planner.go_on(job)]
-        results = [self.planner.result(job) for job in jobs]
+        engine = Engine(self.denoiser, self.layout, device=self.model.device, max_tokens=self.max_tokens, max_logits=self.max_logits)
+        states = [engine.add(program_of(request, self.planner), record=trace) for request in requests]
+        steps = count(1)
+        engine.drive(on_step=None if on_step is None else lambda: on_step(Progress(next(steps), self, states)))
+        results = [state.result for state in states if state.result is not None]
         problems = [f"request {i}: {r.problem}" for i, r in enumerate(results) if isinstance(r, Answer) and r.problem]
         if problems:
             raise EmptyAnswerError("; ".join(problems), results)

@@ -1,23 +1,25 @@
-"""Prompts become rollouts: each prompt is planned once, answered G times, all of them together, by the project's own sampler.
+"""Prompts become rollouts: each prompt is answered G times, all of them together, by the engine that serves users.
 
-    prompt -> Planner.job -> G jobs that differ in their seed -> Denoising -> Part, Part, ... -> Sample
+    prompt -> G programs that differ in their seed -> Engine -> filled sequences -> Part, Part, ... -> Sample
 
 A rollout depends on the weights, its prompt and its seed alone: it is the same in any batch, and after a resume.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from mmada.canvas import Query, split_thinking
+from mmada.canvas import split_thinking
 from mmada.data.seeds import integer
 from mmada.errors import InputError
-from mmada.generation.planner import Job, Planner
-from mmada.generation.requests import ChatRequest, Drawing
+from mmada.generation.engine import Engine
+from mmada.generation.planner import Planner
+from mmada.generation.programs import chat, draw
+from mmada.generation.requests import ChatRequest, Drawing, Result
+from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Part, Prompt, Rollout, Sample
 from mmada.sampling import Denoiser, Recipe, fast_image
 
@@ -82,68 +84,40 @@ def roll_out(
     agree      whether any process has something to do, where all of them must run the same number of forward passes (sharded weights)
     Raises InputError if a prompt does not fit the model.
     """
-    jobs: list[Job] = []
-    for prompt in prompts:
-        job = _job(prompt, decoding, planner)
-        seeds = [integer("rollout", seed, prompt.task, prompt.index, g) for g in range(num)]
-        jobs += [replace(job, request=replace(job.request, seed=s)) for s in seeds]
-    parts: list[list[Part]] = [[] for _ in jobs]
-    waiting = list(range(len(jobs)))
-    while agree(bool(waiting)):
-        _finish([jobs[i] for i in waiting], planner, denoiser, device, record, agree)
-        for i in waiting:
-            parts[i].append(_part(jobs[i]))
-        waiting = [i for i in waiting if planner.go_on(jobs[i])]
+    engine = Engine(denoiser, planner.layout, device=device)
     asked = [prompt for prompt in prompts for _ in range(num)]
-    return [
-        Rollout(sample=_sample(prompt, job, filled, planner), parts=tuple(filled), seed=job.request.seed)
-        for prompt, job, filled in zip(asked, jobs, parts, strict=True)
-    ]
+    seeds = [integer("rollout", seed, prompt.task, prompt.index, g) for prompt in prompts for g in range(num)]
+    states = [engine.add(_program(p, s, decoding, planner), record=record) for p, s in zip(asked, seeds, strict=True)]
+    engine.drive(agree=agree)
+    rollouts = []
+    for prompt, seed_, state in zip(asked, seeds, states, strict=True):
+        assert state.result is not None
+        assert state.sequence is not None
+        parts = tuple(_part(sequence, planner) for sequence in (*state.finished, state.sequence))
+        rollouts.append(Rollout(sample=_sample(prompt, state.result, parts, planner), parts=parts, seed=seed_))
+    return rollouts
 
 
-def _job(prompt: Prompt, decoding: Decoding, planner: Planner) -> Job:
-    request = prompt.request
+def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) -> Program[Result]:
+    request, room = replace(prompt.request, seed=seed), decoding.max_new_tokens
     if isinstance(request, ChatRequest):
-        return planner.job(
-            replace(request, recipe=decoding.text(planner), max_new_tokens=decoding.max_new_tokens or request.max_new_tokens)
-        )
-    if decoding.max_new_tokens:  # of the thoughts before a drawing, whose room is the checkpoint's otherwise
-        planner = copy.copy(planner)
-        planner.defaults = replace(planner.defaults, max_thinking_tokens=decoding.max_new_tokens)
-    job = planner.job(replace(request, recipe=decoding.image(planner)))
-    if job.thinks:
-        job.recipe = decoding.text(planner)
-    return job
+        return chat(replace(request, recipe=decoding.text(planner), max_new_tokens=room or request.max_new_tokens), planner)
+    request = replace(request, recipe=decoding.image(planner))
+    return draw(request, planner, thinking_recipe=decoding.text(planner), max_thinking_tokens=room)
 
 
-def _finish(
-    jobs: Sequence[Job], planner: Planner, denoiser: Denoiser, device: torch.device | str, record: bool, agree: Callable[[bool], bool]
-) -> None:
-    """Fill the canvases of these jobs. A process that is done sooner evaluates a single token while others go on."""
-    denoisings = planner.start(jobs, device=device, trace=record)
-    first, origin = torch.full((1, 1), planner.layout.bos_id, device=device), torch.zeros(1, 1, dtype=torch.long, device=device)
-    nothing = Query(first, ((0, 1),), origin, planner.layout.text_ids)
-    while agree(any(not d.done for d in denoisings)):
-        live = [d for d in denoisings if not d.done]
-        answers = denoiser([d.inputs() for d in live] or [nothing])
-        for denoising, logits in zip(live, answers, strict=False):  # without anything live there is one answer, to nothing
-            denoising.advance(logits)
-
-
-def _part(job: Job) -> Part:
-    """What was just filled, read off the job before it goes on."""
-    canvas = job.denoising.canvas(job.row).to("cpu")
-    layout, field = job.layout, canvas.fields[0]
-    ids = canvas.tokens[field.positions]
-    is_image = job.draws_now
+def _part(sequence: SequenceState, planner: Planner) -> Part:
+    """What was filled."""
+    canvas, recipe, layout = sequence.canvas, sequence.fill.recipe, planner.layout
+    ids = canvas.tokens[canvas.fields[0].positions]
+    is_image = sequence.fill.init is not None
     ends = torch.isin(ids, torch.tensor([layout.eos_id, layout.eot_id])).nonzero()
     num_tokens = len(ids) if is_image or not len(ends) else int(ends[0]) + 1
     steps = None
-    if job.denoising.trace:
+    if trace := sequence.trace:
         steps = torch.full((len(ids),), -1)
-        for step in job.trace:
+        for step in trace:
             steps[list(step.slots)] = step.step
-    recipe = job.recipe
     return Part(
         canvas=canvas,
         num_tokens=num_tokens,
@@ -155,8 +129,7 @@ def _part(job: Job) -> Part:
     )
 
 
-def _sample(prompt: Prompt, job: Job, parts: Sequence[Part], planner: Planner) -> Sample:
-    result = planner.result(job)
+def _sample(prompt: Prompt, result: Result, parts: Sequence[Part], planner: Planner) -> Sample:
     text, num_tokens, has_ended = "", 0, True
     written = parts[0]
     if not written.is_image:

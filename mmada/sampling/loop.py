@@ -5,7 +5,7 @@
 
 `inputs()` names the rows, the positions and the vocabulary slice whose logits are needed; `advance(logits)` proposes a token
 at each of those positions, scores the proposals, and commits the best ones. It never calls a model, so that requests of any
-kind can share a forward pass, and tests can hand it logits.
+kind can share a forward pass, and tests can hand it logits. Rows step apart: `inputs(rows)` asks for some of them alone.
 
 State lives in *slots*: slot j of a row is its j-th open position, wherever that lies in the sequence. Blocks are runs of
 slots, so a chat answer, a hole in a sentence and a hole in an image are one case.
@@ -116,6 +116,7 @@ class Denoising:
         self._steps_in_block = [recipe.steps_in_block(n) or 1 for n in self.counts]
         self._block, self._step = [0] * rows, [0] * rows
         self._live = list(range(rows))
+        self._asked = self._live  # the rows of the step that is being taken
         self._num_open = [len(self._range(row)) for row in self._live]
 
         # Every table has one column more than it needs, a place for writes that are not meant: slot N, position L.
@@ -149,16 +150,31 @@ class Denoising:
     @property
     def num_evaluated(self) -> int:
         """Tokens that the next `inputs()` has evaluated, of all its rows; known without asking the device."""
-        cache = self.recipe.cache
-        windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in self._evaluated_rows()]
+        return sum(self.num_tokens(row) for row in self._live)
+
+    def num_tokens(self, row: int) -> int:
+        """Tokens that the next step of a live row evaluates, its unconditional row included; known without asking the device."""
+        cache, rows = self.recipe.cache, [row, len(self.canvases) + row][: 1 + self._guided]
+        windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in rows]
         return sum(stop - start for start, stop in windows)
 
-    def inputs(self) -> Query:
-        """What to evaluate next: the live rows, then, if guided, their unconditional rows."""
+    def num_logits(self, row: int) -> int:
+        """Numbers that the next step of a live row is told at most, its unconditional row included."""
+        return (1 + self._guided) * len(self._range(row)) * (self.ids.stop - self.ids.start)
+
+    def inputs(self, rows: Sequence[int] | None = None) -> Query:
+        """What to evaluate next: `rows`, by default all that are live, then, if guided, their unconditional rows.
+
+        The next `advance` is a step of these rows; the others stay as they are.
+        Raises InputError for a row that is not live.
+        """
+        self._asked = self._live if rows is None else list(rows)
+        if not self._asked or not set(self._asked) <= set(self._live):
+            raise InputError(f"rows={self._asked} must be some of the rows that are not finished, {self._live}")
         window = self._window()
         rows = self._evaluated_rows()
         index = torch.tensor(rows, device=self._slots.device)
-        copies = len(rows) // len(self._live)
+        copies = len(rows) // len(self._asked)
         positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
         query = Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
@@ -175,7 +191,7 @@ class Denoising:
         expected = (len(self._evaluated_rows()), window.slot.shape[1], self.ids.stop - self.ids.start)
         if tuple(logits.shape) != expected:
             raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
-        recipe, rows = self.recipe, torch.tensor(self._live, device=self._slots.device)
+        recipe, rows = self.recipe, torch.tensor(self._asked, device=self._slots.device)
 
         logits = self._combine(logits.float())
         uniform = self._uniform(window)  # (2, A, Q)
@@ -187,6 +203,12 @@ class Denoising:
         if self._record:
             self._note(window.slot, score, commit)
         self._move_on(rows, window)
+
+    def drop(self, row: int) -> None:
+        """Take no further step of a row, which keeps what it has; its keys and values are given back."""
+        self._live = [other for other in self._live if other != row]
+        self._asked = self._live
+        self._forget(row)
 
     def token_ids(self, row: int) -> Tensor:
         """(N,) int64 ids of the field's positions; positions still open hold mask_id."""
@@ -214,7 +236,7 @@ class Denoising:
     # The parts of a step, in order.
 
     def _evaluated_rows(self) -> list[int]:
-        return self._live + ([len(self.canvases) + r for r in self._live] if self._guided else [])
+        return self._asked + ([len(self.canvases) + r for r in self._asked] if self._guided else [])
 
     def _span(self, evaluated: int) -> tuple[int, int]:
         """What is evaluated of a row: all that it attends to, or no more than the active block."""
@@ -256,13 +278,13 @@ class Denoising:
         return range(0 if self.recipe.propose_any else self._block[row] * width, min(count, (self._block[row] + 1) * width))
 
     def _window(self) -> _Window:
-        """The open slots of each live row's range; rows with fewer than others repeat the spare slot."""
-        device, ranges = self._slots.device, [self._range(row) for row in self._live]
-        host = [(slots.start, slots.stop, self._num_open[row]) for slots, row in zip(ranges, self._live, strict=True)]
+        """The open slots of each row of the step's range; rows with fewer than others repeat the spare slot."""
+        device, ranges = self._slots.device, [self._range(row) for row in self._asked]
+        host = [(slots.start, slots.stop, self._num_open[row]) for slots, row in zip(ranges, self._asked, strict=True)]
         first, stop, num_open = torch.tensor(host, device=device).unbind(1)
         place = torch.arange(self._slots.shape[1], device=device)[None]
-        is_open = self._open[torch.tensor(self._live, device=device)] & (place >= first[:, None]) & (place < stop[:, None])
-        most = max(self._num_open[row] for row in self._live)
+        is_open = self._open[torch.tensor(self._asked, device=device)] & (place >= first[:, None]) & (place < stop[:, None])
+        most = max(self._num_open[row] for row in self._asked)
         slot = is_open.int().argsort(dim=1, descending=True, stable=True)[:, :most]
         inside = place[:, :most] < num_open[:, None]
         return _Window(slot.where(inside, self._slots.shape[1] - 1), inside, ranges)
@@ -278,8 +300,8 @@ class Denoising:
         """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbours."""
         if not self.recipe.draws:
             return torch.zeros(2, *window.inside.shape, device=window.inside.device)
-        uniform = torch.zeros(2, len(self._live), self._slots.shape[1])
-        for i, (row, slots) in enumerate(zip(self._live, window.ranges, strict=True)):
+        uniform = torch.zeros(2, len(self._asked), self._slots.shape[1])
+        for i, (row, slots) in enumerate(zip(self._asked, window.ranges, strict=True)):
             uniform[:, i, slots.start : slots.stop] = torch.rand(2, len(slots), generator=self._generators[row])
         return uniform.to(window.slot.device).gather(2, window.slot.expand(2, -1, -1))
 
@@ -290,12 +312,12 @@ class Denoising:
         quota = torch.ones_like(num_open)
         if recipe.steps is not None:
             width = recipe.block_length or max(self.counts)
-            host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._live]
+            host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._asked]
             num_start, step, steps = torch.tensor(host, device=device).unbind(1)
-            quota = recipe.quota(Count(num_open, num_start, self._num_total[torch.tensor(self._live, device=device)], step, steps))
+            quota = recipe.quota(Count(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps))
         order = score
         if recipe.score_temperature:
-            factor = [recipe.anneal(self._step[r], self._steps_in_block[r]) for r in self._live]
+            factor = [recipe.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
             noise = recipe.score_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
             order = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise
         if recipe.threshold is not None:
@@ -321,7 +343,7 @@ class Denoising:
             self._tokens[other] = self._tokens[other].scatter(1, self._slots[other], self._filled[rows])
 
     def _note(self, slot: Tensor, score: Tensor, commit: Tensor) -> None:
-        for i, row in enumerate(self._live):
+        for i, row in enumerate(self._asked):
             at = slot[i][commit[i]]
             ids, scores = self._filled[row, at], score[i][commit[i]]
             self.trace.append(Step(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(scores.tolist())))
@@ -331,7 +353,7 @@ class Denoising:
         left = (self._open[rows].gather(1, window.slot) & window.inside).sum(1)
         ended = torch.zeros_like(left) if self._eos is None else self._has_ended(rows).long()
         survivors = []
-        for row, num_left, has_ended in zip(self._live, *torch.stack([left, ended]).tolist(), strict=True):
+        for row, num_left, has_ended in zip(self._asked, *torch.stack([left, ended]).tolist(), strict=True):
             self.num_forwards[row] += 1
             self._step[row] += 1
             self._num_open[row] = num_left
@@ -346,9 +368,14 @@ class Denoising:
                 self._end(row)
             elif self._block[row] < self.recipe.num_blocks(self.counts[row]):
                 survivors.append(row)
-        for row in set(self._live) - set(survivors):
-            self._memories[row :: len(self.canvases)] = [Memory() for _ in self._memories[row :: len(self.canvases)]]
-        self._live = survivors
+        finished = set(self._asked) - set(survivors)
+        for row in finished:
+            self._forget(row)
+        self._live = self._asked = [row for row in self._live if row not in finished]
+
+    def _forget(self, row: int) -> None:
+        """Give back the keys and values of a row."""
+        self._memories[row :: len(self.canvases)] = [Memory() for _ in self._memories[row :: len(self.canvases)]]
 
     def _has_ended(self, rows: Tensor) -> Tensor:
         """(A,) whether an end token is committed and everything before it too."""

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from mmada.serve.engine import Begun, Drawn, Engine, Event, Failed, Order, Written
+from mmada.serve.engine import Engine
+from mmada.serve.outputs import Begun, Drawn, Event, Failed, Order, Written
 
 __all__ = ["Calls"]
 

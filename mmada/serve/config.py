@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from mmada.errors import InputError
+from mmada.generation.engine import MAX_LOGITS
 
 __all__ = ["ServeConfig"]
 
@@ -24,6 +25,8 @@ class ServeConfig:
     """generations that may wait for their turn; more are answered with 429"""
     max_round_tokens: int = 16384
     """tokens that one round evaluates, which bounds memory and the time of a round; a single longer request still runs, alone"""
+    max_round_logits: int = MAX_LOGITS
+    """numbers that one round is told, a vocabulary slice for each position in question: with max_round_tokens, what bounds memory"""
     max_cache_bytes: int = 4 * 2**30
     """keys and values that generations with a cache keep between their rounds; one that needs more than is left begins later"""
     request_timeout: float = 600.0
@@ -51,6 +54,7 @@ class ServeConfig:
         for name in (
             "max_queue",
             "max_round_tokens",
+            "max_round_logits",
             "max_cache_bytes",
             "max_body_bytes",
             "max_image_pixels",

@@ -1,12 +1,11 @@
-"""One thread that runs rounds: a denoising step of every generation whose turn it is, in one forward pass.
+"""One thread that steps the generation engine, and tells whoever waits what is new.
 
-    every round    take what arrived: plan it (generation/planner.py), or refuse it
-                   choose whose turn it is (scheduler.py)
-                   denoiser([d.inputs() for d in chosen])        text and images, guided pairs included, in one call
-                   d.advance(logits) for each, then tell whoever waits for it what is new
+    every turn    take what arrived: its program runs to the first thing that it asks for, or it is refused
+                  engine.step()                     a denoising step of every generation whose turn it is (generation/engine.py)
+                  tell of each what is new, and end those that have a result
 
-Each generation has a `Denoising` of its own, so it does not depend on who shares its rounds. Only this thread touches the model, the
-tokenizers and the denoisings; others see tickets and events. Events are delivered in the engine's thread, by the caller's function.
+Pictures are encoded and decoded by a thread of their own, so that nobody else waits for them. Only the engine's thread touches the
+denoisings; others see tickets and events. Events are delivered in the engine's thread, by the caller's function.
 """
 
 from __future__ import annotations
@@ -15,180 +14,48 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from mmada.errors import MMaDAError
-from mmada.generation.planner import Job, Planner
-from mmada.generation.requests import ChatRequest, Drawing, DrawRequest, FillRequest, Request
-from mmada.sampling import Denoiser, Denoising, Ranking
+from mmada.generation.engine import Engine as GenerationEngine
+from mmada.generation.engine import ExpiredError
+from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
+from mmada.generation.scheduler import BusyError, ClosedError, Scheduler, Ticket
+from mmada.generation.steps import RequestState
+from mmada.sampling import Denoiser
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
-from mmada.serve.scheduler import BusyError, ClosedError, Scheduler, Ticket
-from mmada.serve.stream import TextStream
+from mmada.serve.outputs import Begun, Drawn, Event, Failed, Order, OutputStream, Words
 
-__all__ = [
-    "Begun",
-    "Draft",
-    "Drawn",
-    "Engine",
-    "EngineError",
-    "Event",
-    "ExpiredError",
-    "Failed",
-    "Order",
-    "Piece",
-    "Preview",
-    "Thought",
-    "Words",
-    "Written",
-]
+__all__ = ["Engine"]
 
 _log = logging.getLogger("mmada.serve")
 
 
-class EngineError(MMaDAError):
-    """The model failed on a generation, for a reason that is in the log."""
-
-
-class ExpiredError(MMaDAError):
-    """A generation was not finished in time."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """A request, and how it is to be followed.
-
-    stop          texts that end an answer
-    max_forwards  model evaluations after which a text ends with what is final
-    streams       send what is final as soon as it is
-    drafts        send the whole text as it looks, each round
-    num_previews  pictures to send on the way to a drawing
-    """
-
-    request: Request
-    stop: tuple[str, ...] = ()
-    max_forwards: int | None = None
-    streams: bool = False
-    drafts: bool = False
-    num_previews: int = 0
-
-    @property
-    def kind(self) -> str:
-        return {ChatRequest: "chat", FillRequest: "fill", DrawRequest: "draw"}[type(self.request)]
-
-
-# What the engine tells.
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The request is a good one and waits for its turn."""
-
-    num_prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """More of an answer, and of the thinking before it."""
-
-    thinking: str
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A token of a draft. confidence is that with which it was committed, None while it is open."""
-
-    text: str
-    confidence: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A text as it looks after a round."""
-
-    pieces: tuple[Piece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """What was thought before a drawing, and what is drawn now."""
-
-    thinking: str | None
-    prompt: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Preview:
-    """A drawing as it looks on the way."""
-
-    index: int
-    image: Image.Image
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A finished text; counts in tokens, num_forwards in model evaluations."""
-
-    answer: str
-    thinking: str | None
-    finish_reason: Literal["stop", "length"]
-    token_ids: tuple[int, ...]
-    num_prompt_tokens: int
-    num_new_tokens: int
-    num_thinking_tokens: int
-    num_forwards: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
-    """A finished drawing; num_new_tokens are those that were drawn."""
-
-    drawing: Drawing
-    num_prompt_tokens: int
-    num_new_tokens: int
-    num_thinking_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """There is no result, and why."""
-
-    error: MMaDAError
-
-
-Event = Begun | Words | Draft | Thought | Preview | Written | Drawn | Failed
-
-
 @dataclass(slots=True, eq=False)
 class _Live:
-    """A generation in the engine's hands."""
+    """A generation that is not finished."""
 
     ticket: Ticket
     order: Order
     tell: Callable[[Event], None]
     arrived: float
-    job: Job | None = None
-    stream: TextStream | None = None
-    denoising: Denoising | Ranking | None = None
-    num_prompt_tokens: int = 0
-    num_thinking_tokens: int = 0
-    num_final: int = 0
+    output: OutputStream | None = None
+    state: RequestState[Any] | None = None
+    begun: bool = False
+    has_block: bool = False
     num_blocks: int = 0
-    num_previews: int = 0
-    num_noted: int = 0
-    confidence: list[float | None] | None = None
 
 
 class Engine:
     """Serves orders with one model.
 
-    planner   turns requests into jobs
+    planner   turns requests into programs
     denoiser  evaluates queries; called by the engine's thread only
     device    where it wants its queries
     bytes_per_token  of a cache, keys and values of all layers: config.num_kept_values times the size of a number
@@ -203,17 +70,29 @@ class Engine:
         device: torch.device | str = "cpu",
         bytes_per_token: int = 1,
     ) -> None:
-        self._planner, self._denoiser, self._device, self._config = planner, denoiser, device, config
+        self._planner, self._config = planner, config
         self._scheduler = Scheduler(
             max_queue=config.max_queue,
             max_round_tokens=config.max_round_tokens,
+            max_round_logits=config.max_round_logits,
             max_kept_tokens=config.max_cache_bytes // bytes_per_token,
         )
-        self._changed = threading.Condition()  # guards the scheduler, the inbox and _stopping
+        self._changed = threading.Condition()  # guards the inbox, _cancelled and _stopping
         self._inbox: list[_Live] = []
         self._cancelled: list[Ticket] = []
         self._stopping = False
         self._lives: dict[int, _Live] = {}
+        # One, so that the pictures of a generation come in order.
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="mmada-pictures")
+        self._engine = GenerationEngine(
+            denoiser,
+            planner.layout,
+            device=device,
+            scheduler=self._scheduler,
+            isolate=True,
+            executor=self._pictures,
+            on_ready=self._wake,
+        )
         self._thread = threading.Thread(target=self._run, name="mmada-engine", daemon=True)
         self.metrics = Metrics(
             num_running=lambda: self._scheduler.num_running,
@@ -274,6 +153,11 @@ class Engine:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
+        self._pictures.shutdown(cancel_futures=True)
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
 
     # The engine's thread.
 
@@ -289,13 +173,16 @@ class Engine:
         with self._changed:
             self._lives.update((live.ticket.number, live) for live in self._inbox)
         for live in list(self._lives.values()):
-            self._fail(live, ClosedError(reason))
+            if self._scheduler.remove(live.ticket):
+                self._end(live, Failed(ClosedError(reason)), "failed")
 
     def _turn(self) -> bool:
-        """Take what arrived, and run a round; False when it is time to stop."""
+        """Take what arrived, and step; False when it is time to stop."""
         with self._changed:
-            while not (self._inbox or self._cancelled or len(self._scheduler) or self._stopping):
-                self._changed.wait()
+            while not (self._inbox or self._cancelled or self._engine.has_work or self._stopping):
+                # Whoever waits for a picture alone may run out of time meanwhile.
+                if not self._changed.wait(timeout=1.0 if self._lives else None):
+                    break
             arrivals, self._inbox = self._inbox, []
             cancelled, self._cancelled = self._cancelled, []
             stopping = self._stopping
@@ -303,199 +190,94 @@ class Engine:
         for ticket in cancelled:
             live = self._lives.pop(ticket.number)  # whoever removes a ticket from the scheduler, and nobody else, ends its life
             self.metrics.generations.labels(live.order.kind, "cancelled").inc()
+            if live.state is not None:
+                self._engine.cancel(live.state)
         if stopping:
             return False
         for live in arrivals:
             if not live.ticket.gone:
-                self._guarded(live, self._plan)
+                self._begin(live)
         self._round()
         return True
 
+    def _begin(self, live: _Live) -> None:
+        def later(draw: Callable[[], Event]) -> None:
+            assert live.state is not None
+            self._engine.later(live.state, draw, lambda event: self._tell(live, event))
+
+        live.output = OutputStream(live.order, self._planner, later)
+        live.state = self._engine.add(program_of(live.order.request, self._planner), ticket=live.ticket, record=live.order.drafts)
+
     def _round(self) -> None:
         began = time.monotonic()
-        with self._changed:
-            chosen = self._scheduler.round(began)
-        for ticket in chosen.expired:
-            error = ExpiredError(f"the generation was not finished in {self._config.request_timeout:g} seconds; ask for less, or try later")
-            self._tell_end(self._lives[ticket.number], Failed(error), "expired")
-        lives = [self._lives[ticket.number] for ticket in chosen.tickets if self._guarded(self._lives[ticket.number], self._start)]
-        if not lives:
-            return
-        answers = self._evaluate(lives)
-        for live, logits in zip(lives, answers, strict=True):
-            if logits is not None and not live.ticket.gone:
-                self._guarded(live, lambda live, logits=logits: self._advance(live, logits))  # type: ignore[misc]
-        self.metrics.rounds.inc()
-        self.metrics.round_size.observe(len(lives))
-        self.metrics.round_seconds.observe(time.monotonic() - began)
+        report = self._engine.step()
+        if report.advanced:
+            self.metrics.evaluated.inc(report.num_tokens)
+            self.metrics.rounds.inc()
+            self.metrics.round_size.observe(len(report.advanced))
+            self.metrics.round_seconds.observe(time.monotonic() - began)
+        for live in self._lives.values():
+            if not live.begun and live.state is not None and live.state.num_prompt_tokens is not None:
+                live.begun = True
+                self._tell(live, Begun(live.state.num_prompt_tokens))
+        for state in report.advanced:
+            if (live_ := self._lives.get(state.ticket.number)) is not None:
+                self._show(live_, state)
+        for state in self._engine.take_finished():
+            if (live_ := self._lives.get(state.ticket.number)) is not None:
+                self._finish(live_, state)
 
-    def _plan(self, live: _Live) -> None:
-        live.job = job = self._planner.job(live.order.request)
-        live.num_prompt_tokens = len(job.canvas) - job.num_slots - (len(job.later.positions) if job.later is not None else 0)
-        if not isinstance(live.order.request, DrawRequest):
-            live.stream = TextStream(live.order.stop, plain=isinstance(live.order.request, FillRequest))
-        with self._changed:
-            self._scheduler.resize(live.ticket, job.num_evaluated, job.num_kept)
-        live.tell(Begun(live.num_prompt_tokens))
+    def _show(self, live: _Live, state: RequestState[Any]) -> None:
+        """Tell what is new after a step, and cut a text that is long enough."""
+        assert live.output is not None
+        assert state.sequence is not None
+        self._count_blocks(live, state)
+        for event in live.output.after_step(state):
+            self._tell(live, event)
+        if live.output.is_enough(state):
+            self._engine.cut(state)
 
-    def _start(self, live: _Live) -> None:
-        """Make the denoising, at the first turn of a job or of what comes after its first half."""
-        assert live.job is not None
-        if live.denoising is None:
-            (live.denoising,) = self._planner.start([live.job], device=self._device, trace=live.order.drafts)
-            live.num_blocks, live.num_noted, live.confidence = 0, 0, [None] * live.job.num_slots
-
-    def _evaluate(self, lives: Sequence[_Live]) -> list[Tensor | None]:
-        """Logits for each; None for those that failed. If all together fail, each is tried alone, so that one cannot spoil the others."""
-        try:
-            queries = [live.denoising.inputs() for live in lives if live.denoising is not None]
-            self.metrics.evaluated.inc(sum(stop - start for query in queries for start, stop in query.windows or query.spans))
-            return list(self._denoiser(queries))
-        except Exception as error:  # whatever a device raises, out of memory above all
-            if len(lives) == 1:
-                self._fail_on(lives[0], error)
-                return [None]
-            _log.warning("a round of %d generations failed (%s: %s); trying each alone", len(lives), type(error).__name__, error)
-        # Behind the handler: the error holds what the failed pass had in memory.
-        return [answer for live in lives for answer in self._evaluate([live])]
-
-    def _advance(self, live: _Live, logits: Tensor) -> None:
-        job, denoising = live.job, live.denoising
-        assert job is not None
-        assert denoising is not None
-        denoising.advance(logits)
-        if isinstance(denoising, Ranking):
-            if denoising.done:
-                self._end(live, job, cut=False)
-            return
-        self._count_blocks(live, denoising.num_blocks_done(0))
-        if job.draws_now:
-            self._show_drawing(live, job)
-        else:
-            self._show_text(live, job)
-        enough = live.order.max_forwards is not None and denoising.num_forwards[0] >= live.order.max_forwards
-        stopped = live.stream is not None and live.stream.shown.stopped
-        if stopped or (live.stream is not None and enough) or denoising.done:
-            self._end(live, job, cut=not denoising.done)
-        else:
-            with self._changed:
-                self._scheduler.update(live.ticket, denoising.num_evaluated)
-
-    def _count_blocks(self, live: _Live, num_blocks: int) -> None:
-        if not live.num_blocks and num_blocks and not (live.job is not None and live.job.thinks):
+    def _count_blocks(self, live: _Live, state: RequestState[Any]) -> None:
+        row = state.sequence
+        assert row is not None
+        own = row.denoising.num_blocks_done(row.row)
+        num_blocks = own + sum(before.fill.recipe.num_blocks(before.fill.num_open) for before in state.finished)
+        is_thought = live.order.kind == "draw" and row.fill.init is None
+        if own and not is_thought and not live.has_block:
+            live.has_block = True
             self.metrics.first_block.labels(live.order.kind).observe(time.monotonic() - live.arrived)
         self.metrics.blocks.inc(num_blocks - live.num_blocks)
         live.num_blocks = num_blocks
 
-    def _show_text(self, live: _Live, job: Job) -> None:
-        if live.order.drafts:
-            live.tell(self._draft(live, job))
-        if live.stream is None or not (live.order.streams or live.order.stop):
+    def _finish(self, live: _Live, state: RequestState[Any]) -> None:
+        """Tell the result, or what went wrong."""
+        if isinstance(state.error, ExpiredError):
+            limit = f"{self._config.request_timeout:g} seconds"
+            self._end(live, Failed(ExpiredError(f"the generation was not finished in {limit}; ask for less, or try later")), "expired")
             return
-        num_final = job.denoising.num_final(job.row)
-        if num_final > live.num_final and not job.denoising.done:
-            live.num_final = num_final
-            delta = live.stream.push(self._planner.prompts.decode(job.denoising.token_ids(job.row)[:num_final]))
-            if delta and live.order.streams:
-                live.tell(Words(delta.thinking, delta.answer))
-
-    def _draft(self, live: _Live, job: Job) -> Draft:
-        assert live.confidence is not None
-        trace = job.denoising.trace
-        for step in trace[live.num_noted :]:
-            for slot, score in zip(step.slots, step.scores, strict=True):
-                live.confidence[slot] = score
-        live.num_noted = len(trace)
-        layout, prompts = self._planner.layout, self._planner.prompts
-        tokens = job.denoising.preview(job.row).tolist()
-        words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in set(tokens)}
-        return Draft(tuple(Piece(words[token], confidence) for token, confidence in zip(tokens, live.confidence, strict=True)))
-
-    def _show_drawing(self, live: _Live, job: Job) -> None:
-        wanted, steps, step = live.order.num_previews, job.recipe.steps or 1, job.denoising.num_forwards[job.row]
-        # Evenly spread over the steps, without the last, which is the result; never two for one step.
-        if wanted and step < steps and (step * (wanted + 1)) // steps > ((step - 1) * (wanted + 1)) // steps:
-            live.tell(Preview(live.num_previews, self._planner.preview(job)))
-            live.num_previews += 1
-
-    def _end(self, live: _Live, job: Job, *, cut: bool) -> None:
-        """A denoising is done, or cut short: go on with the job, or give its result."""
-        if live.stream is not None:
-            self._finish(live, self._written(live, live.stream, job, cut=cut))
+        if state.error is not None:
+            assert isinstance(state.error, MMaDAError)
+            self._end(live, Failed(state.error), "failed")
             return
-        thought = job.thinks
-        if self._planner.go_on(job):
-            live.denoising = None
-            with self._changed:
-                self._scheduler.resize(live.ticket, job.num_evaluated, job.num_kept)
-            if thought:
-                live.num_thinking_tokens = self._num_said(job.denoising.token_ids(job.row).tolist())
-                live.tell(Thought(job.thinking, job.prompt))
-        else:
-            drawing = self._planner.result(job)
-            assert isinstance(drawing, Drawing)
-            self._finish(live, Drawn(drawing, live.num_prompt_tokens, job.num_slots, live.num_thinking_tokens))
+        assert live.output is not None
+        for result in live.output.at_end(state):
+            if isinstance(result, Words):
+                self._tell(live, result)
+                continue
+            seconds, kind = time.monotonic() - live.arrived, live.order.kind
+            num_tokens = result.num_new_tokens + (result.num_thinking_tokens if isinstance(result, Drawn) else 0)
+            self.metrics.tokens.labels(kind).inc(num_tokens)
+            self.metrics.seconds.labels(kind).observe(seconds)
+            self.metrics.forwards.labels(kind).observe(result.num_forwards)
+            self.metrics.tokens_per_forward.labels(kind).observe(num_tokens / max(1, result.num_forwards))
+            _log.info("%s %d finished: %d tokens, %d forwards, %.3f s", kind, live.ticket.number, num_tokens, result.num_forwards, seconds)
+            self._end(live, result, "finished")
 
-    def _written(self, live: _Live, stream: TextStream, job: Job, *, cut: bool) -> Written:
-        denoising, prompts = job.denoising, self._planner.prompts
-        ids = denoising.token_ids(job.row)
-        said = ids[: denoising.num_final(job.row)] if cut else ids
-        delta = stream.push(prompts.decode(said), whole=True)
-        if delta and live.order.streams:
-            live.tell(Words(delta.thinking, delta.answer))
-        shown = stream.shown
-        reason = "stop" if shown.stopped else "length" if cut else job.finish_reason
-        num_thinking = len(prompts.encode(shown.thinking)) if shown.thinking else 0
-        num_new = self._num_said(said.tolist())
-        forwards = denoising.num_forwards[job.row]
-        return Written(shown.answer, shown.thinking, reason, tuple(ids.tolist()), live.num_prompt_tokens, num_new, num_thinking, forwards)
+    def _tell(self, live: _Live, event: Event) -> None:
+        if live.ticket.number in self._lives:
+            live.tell(event)
 
-    def _num_said(self, ids: list[int]) -> int:
-        """Tokens up to the first end token, which counts."""
-        ends = (self._planner.layout.eos_id, self._planner.layout.eot_id)
-        return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-
-    def _finish(self, live: _Live, result: Written | Drawn) -> None:
-        now, kind = time.monotonic(), live.order.kind
-        with self._changed:
-            if live.ticket.gone:  # cancelled during this very round
-                return
-            self._scheduler.finish(live.ticket, now)
-        forwards = result.num_forwards if isinstance(result, Written) else result.drawing.num_forwards
-        num_tokens = result.num_new_tokens + (0 if isinstance(result, Written) else result.num_thinking_tokens)
-        self.metrics.tokens.labels(kind).inc(num_tokens)
-        self.metrics.seconds.labels(kind).observe(now - live.arrived)
-        self.metrics.forwards.labels(kind).observe(forwards)
-        self.metrics.tokens_per_forward.labels(kind).observe(num_tokens / max(1, forwards))
-        _log.info("%s %d finished: %d tokens, %d forwards, %.3f s", kind, live.ticket.number, num_tokens, forwards, now - live.arrived)
-        self._tell_end(live, result, "finished")
-
-    def _guarded(self, live: _Live, do: Callable[[_Live], None]) -> bool:
-        """Do something for one generation; if it fails, that one has failed, and nobody else."""
-        try:
-            do(live)
-        except MMaDAError as error:
-            self._fail(live, error)
-        except Exception as error:
-            self._fail_on(live, error)
-        else:
-            return True
-        return False
-
-    def _fail_on(self, live: _Live, error: Exception) -> None:
-        """An error that is not the caller's fault."""
-        _log.error("%s %d failed", live.order.kind, live.ticket.number, exc_info=error)
-        self._fail(
-            live, EngineError(f"the model failed on generation {live.ticket.number} ({type(error).__name__}); the server's log says more")
-        )
-
-    def _fail(self, live: _Live, error: MMaDAError) -> None:
-        with self._changed:
-            if not self._scheduler.remove(live.ticket):
-                return
-        self._tell_end(live, Failed(error), "failed")
-
-    def _tell_end(self, live: _Live, event: Event, outcome: str) -> None:
+    def _end(self, live: _Live, event: Event, outcome: str) -> None:
         self.metrics.generations.labels(live.order.kind, outcome).inc()
         del self._lives[live.ticket.number]
         live.tell(event)

@@ -34,15 +34,17 @@ from starlette.routing import Route
 
 from mmada import __version__
 from mmada.errors import ImageError, InputError, MMaDAError
+from mmada.generation.engine import EngineError, ExpiredError
+from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.serve.calls import Calls
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Thought, Words, Written
+from mmada.serve.engine import Engine
 from mmada.serve.guard import Guard, error_body
 from mmada.serve.intake import Intake, Reader
+from mmada.serve.outputs import Draft, Drawn, Preview, Thought, Words, Written
 from mmada.serve.pictures import Pictures, remote_addresses
 from mmada.serve.remote import Fetcher
 from mmada.serve.replies import ImageReplies, TextReplies, event
-from mmada.serve.scheduler import BusyError, ClosedError
 from mmada.serve.schema import (
     ChatBody,
     ChatReply,

@@ -21,7 +21,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Order
+from mmada.serve.outputs import Order
 from mmada.serve.pictures import Pictures, transparent_part
 from mmada.serve.schema import (
     ChatBody,

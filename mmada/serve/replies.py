@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.engine import Draft, Drawn, Preview, Thought, Words, Written
+from mmada.serve.outputs import Draft, Drawn, Preview, Thought, Words, Written
 from mmada.serve.schema import (
     AnswerMessage,
     ChatBody,

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmada.errors import InputError
+from mmada.generation.engine import Engine
 from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest
 from mmada.model import Transformer, TransformerDenoiser
-from mmada.sampling import denoise
 from mmada.train.source import Samples
 from mmada.train.stages import Task
 
@@ -32,7 +33,8 @@ def write_samples(
     factor = planner.image_tokenizer.factor
     grid = planner.defaults.image_height // factor, planner.defaults.image_width // factor
     asked = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
-    chosen, jobs, refused = [], [], []
+    engine = Engine(TransformerDenoiser(model), planner.layout, device=model.device)
+    chosen, states, refused = [], [], []
     for seed, (task, sample) in enumerate(asked):
         request: ChatRequest | DrawRequest
         if task in ("draw", "reason_draw"):
@@ -41,19 +43,16 @@ def write_samples(
             seen = [planner.image_tokenizer.decode_images(codes.view(1, *grid))[0] for codes in sample.seen]
             request = ChatRequest(sample.messages, seen, think=thinks, seed=seed)
         try:
-            jobs.append(planner.job(request))
+            states.append(engine.add(program_of(request, planner)))
         except InputError as error:  # such as a long prompt that leaves no room to think in
             refused.append({"task": task, "prompt": sample.prompt, "reference": sample.answer, "problem": str(error)})
         else:
             chosen.append((task, sample))
-    denoiser, waiting = TransformerDenoiser(model), jobs
-    while waiting:
-        for _ in denoise(planner.start(waiting, device=model.device), denoiser):
-            pass
-        waiting = [job for job in waiting if planner.go_on(job)]
+    engine.drive()
     with (directory / "answers.jsonl").open("w", encoding="utf-8") as stream:
-        for i, ((task, sample), job) in enumerate(zip(chosen, jobs, strict=True)):
-            result = planner.result(job)
+        for i, ((task, sample), state) in enumerate(zip(chosen, states, strict=True)):
+            result = state.result
+            assert result is not None
             line = {"task": task, "prompt": sample.prompt, "reference": sample.answer, "thinking": result.thinking}
             if isinstance(result, Answer):
                 line["answer"] = result.text

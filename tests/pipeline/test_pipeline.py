@@ -88,22 +88,22 @@ def test_a_seed_is_a_result(debug):
     assert first == again != other
 
 
-def test_the_best_of_several_is_one_that_its_seed_draws_and_the_likeliest(debug):
-    jobs = [debug.planner.job(DrawRequest("a cat", seed=3, best_of=count, steps=4)) for count in (1, 4)]
+def test_the_best_of_several_is_one_that_its_seed_draws_and_the_likeliest(debug, first_fill):
+    fills = [first_fill(debug.planner, DrawRequest("a cat", seed=3, best_of=count, steps=4)) for count in (1, 4)]
     first, best = (debug.draw("a cat", seed=3, best_of=count, steps=4) for count in (1, 4))
     assert first.seed == 3
-    seeds = jobs[1].seeds
-    assert jobs[0].seeds == (3,)
+    seeds = fills[1].seeds
+    assert fills[0].seeds == (3,)
     assert (seeds[0], len(set(seeds))) == (3, 4)
     candidates = [debug.draw("a cat", seed=seed, steps=4) for seed in seeds]
     assert len({str(one.codes.tolist()) for one in candidates}) == 4
     assert [best.codes.tolist()] == [one.codes.tolist() for one in candidates if one.seed == best.seed]
     canvases = [
         replace(
-            job.canvas,
-            tokens=job.canvas.tokens.index_copy(0, job.canvas.fields[0].positions, one.codes.flatten() + debug.layout.image_offset),
+            canvas,
+            tokens=canvas.tokens.index_copy(0, canvas.fields[0].positions, one.codes.flatten() + debug.layout.image_offset),
         )
-        for job, one in [(jobs[0], one) for one in candidates]
+        for canvas, one in [(fills[0].canvas, one) for one in candidates]
     ]
     ranking = Ranking(canvases, mask_id=debug.layout.mask_id)
     for _ in denoise([ranking], debug.denoiser):
@@ -114,9 +114,9 @@ def test_the_best_of_several_is_one_that_its_seed_draws_and_the_likeliest(debug)
         debug.draw("a cat", best_of=0)
 
 
-def test_seeds_of_several_stay_in_range_and_apart(debug):
+def test_seeds_of_several_stay_in_range_and_apart(debug, first_fill):
     for seed in (0, 2**63 - 1, -(2**63)):
-        seeds = debug.planner.job(DrawRequest("x", seed=seed, best_of=64)).seeds
+        seeds = first_fill(debug.planner, DrawRequest("x", seed=seed, best_of=64)).seeds
         assert seeds[0] == seed
         assert len({one % 2**32 for one in seeds}) == 64
         assert all(-(2**63) <= one < 2**63 for one in seeds)
@@ -230,10 +230,10 @@ def test_a_checkpoint_says_whether_it_thinks_before_it_draws(debug):
     thoughtful = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, thinks_before_drawing=True))
     picture = Image.new("RGB", (16, 16))
     asked = (DrawRequest("a cat"), DrawRequest("a cat", think=False), DrawRequest("a cat", think=True))
-    assert [debug.planner.job(request).thinks for request in asked] == [False, False, True]
-    assert [thoughtful.planner.job(request).thinks for request in asked] == [True, False, True]
+    assert [debug.planner.thinks(request) for request in asked] == [False, False, True]
+    assert [thoughtful.planner.thinks(request) for request in asked] == [True, False, True]
     # What is drawn into a picture has nothing to think about.
-    assert not thoughtful.planner.job(DrawRequest("a cat", image=picture, mask=Image.new("RGB", (16, 16), "white"))).thinks
+    assert not thoughtful.planner.thinks(DrawRequest("a cat", image=picture, mask=Image.new("RGB", (16, 16), "white")))
     assert thoughtful.draw("a cat").prompt == thoughtful.draw("a cat", think=True).prompt != "a cat"
 
 
@@ -306,10 +306,10 @@ def test_bad_requests(debug, name):
         debug.run([request])
 
 
-def test_a_recipe_takes_the_steps_and_the_guidance_of_its_request(debug):
-    job = debug.planner.job(DrawRequest("x", recipe=published_image(), steps=5, guidance_scale=0))
-    assert (job.recipe.steps, job.recipe.guidance_scale, job.recipe.anneal) == (5, 0, published_image().anneal)
-    assert debug.planner.job(DrawRequest("x", recipe=published_image())).recipe == published_image()
+def test_a_recipe_takes_the_steps_and_the_guidance_of_its_request(debug, first_fill):
+    recipe = first_fill(debug.planner, DrawRequest("x", recipe=published_image(), steps=5, guidance_scale=0)).recipe
+    assert (recipe.steps, recipe.guidance_scale, recipe.anneal) == (5, 0, published_image().anneal)
+    assert first_fill(debug.planner, DrawRequest("x", recipe=published_image())).recipe == published_image()
 
 
 def test_seeds_may_be_of_another_library(debug):
@@ -326,7 +326,7 @@ def test_no_pass_is_spent_on_nothing(debug, picture):
 def test_a_thin_line_in_a_mask_outlives_being_scaled_down(debug):
     large, mask = Image.new("RGB", (512, 512)), Image.new("L", (512, 512))
     mask.paste(255, (300, 0, 301, 512))
-    is_open = debug.planner.job(DrawRequest("x", size=(32, 32), image=large, mask=mask)).sketch.is_open
+    is_open = debug.planner.init_codes(DrawRequest("x", size=(32, 32), image=large, mask=mask)).is_open
     assert is_open.nonzero()[:, 1].unique().tolist() == [300 // 64]
     assert is_open.sum() == 8
 
@@ -352,7 +352,7 @@ def test_bad_images(debug, picture):
         debug.run([])
 
 
-def test_defaults_can_be_changed():
+def test_defaults_can_be_changed(first_fill):
     model = MMaDA.debug()
     assert model.use(cache="dual", threshold=0.5) is model
     assert (model.defaults.cache, model.planner.text_recipe().cache, model.planner.text_recipe().threshold) == ("dual", Cache(), 0.5)
@@ -371,7 +371,7 @@ def test_defaults_can_be_changed():
             model.use(**change)
     assert model.defaults == MMaDA.debug().use(cache="dual", threshold=0.5).defaults
     model.use(style=Style(draw_thinking="Dream. ", thinking="Dream. "))
-    assert "Dream. hello" in model.prompts.tokenizer.decode(model.planner.job(ChatRequest("hello", think=True)).canvas.tokens)
+    assert "Dream. hello" in model.prompts.tokenizer.decode(first_fill(model.planner, ChatRequest("hello", think=True)).canvas.tokens)
     model.use(image_tokenizer="no/such")
     with pytest.raises(CheckpointError, match="no/such"):
         model.draw("a cat")

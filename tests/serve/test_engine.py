@@ -12,11 +12,13 @@ import torch
 
 from mmada.canvas import Hole
 from mmada.errors import InputError
+from mmada.generation.engine import EngineError, ExpiredError
 from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.sampling import Denoising, fast_text, named_cache
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Begun, Draft, Drawn, Engine, EngineError, ExpiredError, Failed, Order, Preview, Words, Written
-from mmada.serve.scheduler import BusyError, ClosedError
+from mmada.serve.engine import Engine
+from mmada.serve.outputs import Begun, Draft, Drawn, Failed, Order, Preview, Words, Written
 
 
 class Followed:
@@ -107,11 +109,11 @@ def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
     served.engine.stop()
 
 
-def test_little_room_for_caches_changes_nothing_but_the_time(debug):
+def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
     recipe = debug.planner.text_recipe(block_length=8, sees_ahead=False, cache=named_cache("prefix"))
     requests = [ChatRequest(f"hello {i}", recipe=recipe, seed=i) for i in range(5)]
-    alone_tokens = debug.planner.job(requests[0]).num_kept
-    assert alone_tokens == len(debug.planner.job(requests[0]).canvas)
+    alone_tokens = first_fill(debug.planner, requests[0]).num_kept
+    assert alone_tokens == len(first_fill(debug.planner, requests[0]).canvas)
     served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
     served.submit(*(Order(request=request) for request in requests))
     sizes = []
@@ -241,10 +243,10 @@ def test_a_failure_of_the_model_hits_only_who_caused_it(debug, mixture, caplog):
 def test_a_failure_before_the_model_hits_only_who_caused_it(debug, mixture, monkeypatch):
     inputs = Denoising.inputs
 
-    def failing(self):
+    def failing(self, rows=None):
         if self.canvases[0].tokens.shape[0] > 60:
             raise RuntimeError("out of memory")
-        return inputs(self)
+        return inputs(self, rows)
 
     monkeypatch.setattr(Denoising, "inputs", failing)
     served = Followed(debug, ServeConfig())

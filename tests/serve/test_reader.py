@@ -145,13 +145,12 @@ def test_the_best_of_several_drawings(reader):
         reader.generation(GenerationBody(prompt="x", best_of=4, stream=True, partial_images=2))
 
 
-def test_edits_take_the_transparent_part(reader, picture, mask, debug):
+def test_edits_take_the_transparent_part(reader, picture, mask, debug, first_fill):
     request = reader.edit(EditForm(prompt="x"), picture, mask).orders[0].request
     marked = np.asarray(request.mask.convert("L")) > 127
     assert marked[8:24, 8:24].all()
     assert marked.sum() == 16 * 16
-    job = debug.planner.job(request)
-    assert job.num_slots == 16
+    assert first_fill(debug.planner, request).num_open == 16
     cut_out = picture.copy()
     cut_out.putalpha(mask.getchannel("A"))
     assert np.array_equal(np.asarray(reader.edit(EditForm(prompt="x"), cut_out, None).orders[0].request.mask), np.asarray(request.mask))
@@ -175,12 +174,12 @@ def test_an_image_that_was_brought_to_size_is_not_changed_again(debug, reader, p
     assert again.tolist() == expected.tolist()
 
 
-def test_variations_redraw_a_share(reader, picture, debug):
+def test_variations_redraw_a_share(reader, picture, debug, first_fill):
     orders = reader.variation(VariationForm(n=2, seed=3, strength=0.25), picture, "a cat").orders
-    first, second = (debug.planner.job(order.request) for order in orders)
-    assert first.num_slots == second.num_slots == 25
-    assert first.sketch.is_open.tolist() != second.sketch.is_open.tolist()
-    assert debug.planner.job(reader.variation(VariationForm(strength=1.0), picture, "x").orders[0].request).num_slots == 100
+    first, second = (first_fill(debug.planner, order.request) for order in orders)
+    assert first.num_open == second.num_open == 25
+    assert first.init.is_open.tolist() != second.init.is_open.tolist()
+    assert first_fill(debug.planner, reader.variation(VariationForm(strength=1.0), picture, "x").orders[0].request).num_open == 100
 
 
 LIMITS = {

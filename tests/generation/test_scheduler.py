@@ -1,4 +1,4 @@
-"""Whose turn it is: no model, no threads, no tensors."""
+"""Whose turn it is: no model, no tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmada.errors import InputError
-from mmada.serve import scheduler
-from mmada.serve.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, Scheduler, Ticket
+from mmada.generation import scheduler
+from mmada.generation.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, Scheduler, Ticket
 
 
 def make(*, max_queue: int = 100, max_round_tokens: int = 100, max_kept_tokens: int = 100) -> Scheduler:
@@ -28,7 +28,7 @@ def test_it_holds_no_tensors():
     tree = ast.parse(Path(scheduler.__file__).read_text())
     roots = {name.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     roots |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert roots <= {"__future__", "math", "collections", "dataclasses", "mmada"}
+    assert roots <= {"__future__", "math", "collections", "dataclasses", "threading", "mmada"}
 
 
 def test_a_round_is_first_come_first_served_within_its_budget():

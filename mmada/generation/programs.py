@@ -1,0 +1,130 @@
+"""Each kind of request is a small program: what it asks the engine for, in order, and what it makes of it.
+
+    chat    codes of its pictures, one fill                                      -> Answer
+    fill    one fill                                                             -> Answer
+    draw    codes of its picture, a thought, a fill of n rows, their ranking     -> Drawing      each step only where it is wanted
+
+A program is a generator. Its local variables are the request's state; it never touches the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from mmada.canvas import Canvas
+from mmada.errors import InputError
+from mmada.generation.planner import Planner, seed_of
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request, Result
+from mmada.generation.steps import Fill, InitCodes, Program, Rank, SequenceState, Work
+from mmada.sampling import Ranking, Recipe
+
+__all__ = ["chat", "complete", "draw", "fill", "program_of"]
+
+
+def program_of(request: Request, planner: Planner) -> Program[Result]:
+    """The program of a request, as the checkpoint is best used. Raises InputError for anything else than a request."""
+    if isinstance(request, ChatRequest):
+        return chat(request, planner)
+    if isinstance(request, FillRequest):
+        return fill(request, planner)
+    if isinstance(request, DrawRequest):
+        return draw(request, planner)
+    raise InputError(f"request is of type {type(request).__name__}; give ChatRequest, DrawRequest or FillRequest")
+
+
+def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
+    """Answer a conversation."""
+    num_new = planner.check_chat(request)
+    codes = (yield Work(partial(planner.codes_of, request.images))) if request.images else []
+    recipe = request.recipe or planner.text_recipe()
+    (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, recipe), recipe, request.seed)
+    return planner.answer(row)
+
+
+def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
+    """Fill the holes of a text."""
+    (row,) = yield _text(planner, planner.fill_canvas(request), request.recipe or planner.fill_recipe(), request.seed)
+    return planner.completion(request, row)
+
+
+def complete(canvas: Canvas, recipe: Recipe, seed: int) -> Program[SequenceState]:
+    """Fill a canvas that somebody else made, and return the row as it is."""
+    (row,) = yield Fill(canvas=canvas, recipe=recipe, seeds=(seed,))
+    return row  # type: ignore[no-any-return]
+
+
+def draw(
+    request: DrawRequest, planner: Planner, *, thinking_recipe: Recipe | None = None, max_thinking_tokens: int | None = None
+) -> Program[Drawing]:
+    """Think about a drawing if that is wanted, draw it as often as is asked, and keep the likeliest.
+
+    thinking_recipe      how the thought is written; None: as the checkpoint has it
+    max_thinking_tokens  room for the thought; None: as the checkpoint has it
+    """
+    planner.check_draw(request)
+    # With a picture to start from, this is work: it is encoded.
+    init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
+    drawing = _drawing(planner, request, request.prompt, init)
+    num_forwards, warning = 0, None
+    if planner.thinks(request):
+        if request.image is not None:
+            raise InputError("think=True cannot start from an image; draw without thinking")
+        recipe = thinking_recipe or planner.thinking_recipe()
+        canvas, later = planner.thinking_canvas(request, init, max_thinking_tokens)
+        (thought,) = yield replace(_text(planner, canvas, recipe, request.seed), num_later=drawing.num_open)
+        num_forwards = thought.num_forwards
+        said = planner.thought(thought)
+        prompt = said.answer or said.thinking or request.prompt
+        if later is not None:  # a joint row: the picture is drawn in the row that the thought was written in
+            drawing = _drawing(planner, request, prompt, init, canvas=replace(thought.canvas, fields=(later,)))
+        elif planner.fits(drawn := planner.drawing_canvas(prompt, init)):
+            drawing = _drawing(planner, request, prompt, init, canvas=drawn)
+        else:  # a thought that went on and on
+            warning = (
+                f"the thought needs a row of {len(drawn)} tokens and the model's context has {planner.context}, so the prompt was drawn "
+                "as it was given; lower max_thinking_tokens or the size of the drawing"
+            )
+        drawing = replace(drawing, thinking=said.thinking)
+    rows: tuple[SequenceState, ...] = yield drawing
+    best = 0
+    if len(rows) > 1:
+        ranking: Ranking = yield Rank(tuple(row.canvas for row in rows))
+        best, num_forwards = ranking.best, num_forwards + ranking.num_forwards
+    row = rows[best]
+    codes = planner.codes(init, row.ids)
+    image = yield Work(partial(planner.render, init, codes))
+    return Drawing(
+        image=image,
+        codes=codes,
+        thinking=drawing.thinking,
+        prompt=drawing.prompt,
+        num_forwards=num_forwards + row.num_forwards,
+        trace=row.trace,
+        seed=drawing.seeds[best],
+        warning=warning,
+    )
+
+
+def _text(planner: Planner, canvas: Canvas, recipe: Recipe, seed: int) -> Fill:
+    negative = planner.prompts.blank(canvas) if recipe.guidance_scale else None
+    return planner.checked(Fill(canvas=canvas, recipe=recipe, seeds=(seed_of(seed, 0),), negative=negative))
+
+
+def _drawing(planner: Planner, request: DrawRequest, prompt: str, init: InitCodes, *, canvas: Canvas | None = None) -> Fill:
+    """The fill of a drawing; its unconditional row drops the prompt and any thinking."""
+    recipe = planner.image_recipe(request, init)
+    if request.negative_prompt and not recipe.guidance_scale:
+        raise InputError(
+            f"negative_prompt={request.negative_prompt!r} is what guidance leads away from, and guidance_scale is 0; "
+            "give guidance_scale=2, or leave it out"
+        )
+    fill = Fill(
+        canvas=planner.drawing_canvas(prompt, init) if canvas is None else canvas,
+        recipe=recipe,
+        seeds=tuple(seed_of(request.seed, i) for i in range(request.best_of)),
+        negative=planner.drawing_canvas(request.negative_prompt, init) if recipe.guidance_scale else None,
+        init=init,
+        prompt=prompt,
+    )
+    return planner.checked(fill)

@@ -1,0 +1,213 @@
+"""Whose turn it is. Plain records and counts: no tensors, no clock of its own. May be used by several threads.
+
+A ticket stands for one generation. A round evaluates as many tickets as its budgets of tokens and of logits hold, in the order of their place:
+
+    place = round of arrival + SLOWDOWN * (whole quanta of rounds that it has had) - BOOST * priority
+
+So generations of usual length are served first come, first served, and a long one falls behind those that come later once it has had
+a quantum: it never starves short ones. It does not starve either: its place stays while the places of newcomers grow with time.
+What is left of the budgets goes to the next ticket that fits, and whatever stands first runs even if it alone is above them.
+
+Putting a generation aside is free where all that it has between two rounds is its tokens. One with a cache keeps keys and values as well,
+from its first round to its last; so it begins only when those that have begun leave room for it in a second budget, of kept tokens, and
+nothing that keeps any begins before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from threading import RLock
+
+from mmada.errors import InputError, MMaDAError
+
+__all__ = ["BOOST", "QUANTUM", "SLOWDOWN", "BusyError", "ClosedError", "Round", "Scheduler", "Ticket"]
+
+QUANTUM = 64
+"""Rounds after which a generation falls behind; above the steps of a usual drawing or answer, so that those are not cut up."""
+SLOWDOWN = 2 * QUANTUM
+BOOST = 8 * QUANTUM
+"""Rounds of arrival that a priority is worth."""
+
+
+class BusyError(MMaDAError):
+    """The queue is full. retry_after is in seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ClosedError(MMaDAError):
+    """The server is shutting down and takes nothing new."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One generation in the scheduler's eyes.
+
+    num_tokens  what a round of it evaluates; 0 while it has nothing to evaluate, and then it is not scheduled
+    num_logits  numbers that a round of it is told
+    num_kept    tokens whose keys and values it keeps from its first round on
+    deadline    when it is given up, in the caller's seconds
+    rounds      how many it has had
+    begun       whether it has had one since it was resized
+    """
+
+    number: int
+    arrived: int
+    deadline: float
+    priority: int
+    num_tokens: int = 0
+    num_logits: int = 0
+    num_kept: int = 0
+    rounds: int = 0
+    begun: bool = False
+    gone: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Smaller is sooner; equal places go by number."""
+        return self.arrived + SLOWDOWN * (self.rounds // QUANTUM) - BOOST * self.priority, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What to do next: whose step to evaluate together, and who has waited too long and is out."""
+
+    tickets: tuple[Ticket, ...]
+    expired: tuple[Ticket, ...]
+
+
+class Scheduler:
+    """Admits, orders and forgets tickets.
+
+    max_queue         tickets that may wait, which is all that were not in the last round; None: any number
+    max_round_tokens  budget of a round
+    max_round_logits  budget of a round; None: any number
+    max_kept_tokens   budget of what generations keep between rounds; None: any number
+    """
+
+    def __init__(
+        self,
+        *,
+        max_round_tokens: int,
+        max_round_logits: int | None = None,
+        max_queue: int | None = None,
+        max_kept_tokens: int | None = None,
+    ) -> None:
+        self.max_queue, self.max_round_tokens = max_queue, max_round_tokens
+        self.max_round_logits, self.max_kept_tokens = max_round_logits, max_kept_tokens
+        self._lock = RLock()
+        self.closed = False
+        """set it to drain: nothing new is taken, and what is there is finished"""
+        self._tickets: dict[int, Ticket] = {}
+        self._running: tuple[Ticket, ...] = ()
+        self._clock = 0
+        self._number = 0
+        self._finished: deque[float] = deque(maxlen=32)
+
+    def __len__(self) -> int:
+        return len(self._tickets)
+
+    @property
+    def num_running(self) -> int:
+        """Tickets of the last round that are not finished."""
+        return sum(not ticket.gone for ticket in self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._tickets) - self.num_running
+
+    @property
+    def num_kept(self) -> int:
+        """Tokens whose keys and values are kept now."""
+        with self._lock:
+            return sum(ticket.num_kept for ticket in self._tickets.values() if ticket.begun)
+
+    @property
+    def num_ready(self) -> int:
+        """Tickets that have something to evaluate."""
+        with self._lock:
+            return sum(ticket.num_tokens > 0 for ticket in self._tickets.values())
+
+    def submit(self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0) -> list[Ticket]:
+        """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
+        with self._lock:
+            if self.closed:
+                raise ClosedError("the server is shutting down; send the request again later")
+            if self.max_queue is not None and self.num_waiting + count > self.max_queue:
+                raise BusyError(
+                    f"{self.num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
+                    self.retry_after(now),
+                )
+            tickets = [Ticket(self._number + i, self._clock, deadline, priority) for i in range(count)]
+            self._number += count
+            self._tickets.update((ticket.number, ticket) for ticket in tickets)
+            return tickets
+
+    def resize(self, ticket: Ticket, num_tokens: int, num_kept: int = 0, *, num_logits: int = 0) -> None:
+        """Say what a round of the ticket evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
+        if num_tokens < 1 or num_kept < 0:
+            raise InputError(f"num_tokens={num_tokens} must be at least 1, and num_kept={num_kept} must not be negative")
+        with self._lock:
+            ticket.num_tokens, ticket.num_logits, ticket.num_kept, ticket.begun = num_tokens, num_logits, num_kept, False
+
+    def update(self, ticket: Ticket, num_tokens: int, *, num_logits: int = 0) -> None:
+        """Say what the next round of a ticket evaluates, where rounds differ; what it keeps stays."""
+        with self._lock:
+            ticket.num_tokens, ticket.num_logits = num_tokens, num_logits
+
+    def pause(self, ticket: Ticket) -> None:
+        """The ticket has nothing to evaluate for now, and keeps nothing."""
+        with self._lock:
+            ticket.num_tokens = ticket.num_logits = ticket.num_kept = 0
+
+    def round(self, now: float) -> Round:
+        """Choose the next round, and count it for those chosen."""
+        with self._lock:
+            expired = tuple(ticket for ticket in self._tickets.values() if ticket.num_tokens and ticket.deadline <= now)
+            for ticket in expired:
+                self.remove(ticket)
+            chosen: list[Ticket] = []
+            room, kept, full = self.max_round_tokens, self.num_kept, False
+            logits = math.inf if self.max_round_logits is None else self.max_round_logits
+            most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
+            for ticket in sorted((t for t in self._tickets.values() if t.num_tokens), key=lambda t: t.place):
+                more = 0 if ticket.begun else ticket.num_kept
+                full = full or bool(more and kept and kept + more > most_kept)
+                if more and full:
+                    continue
+                if (ticket.num_tokens <= room and ticket.num_logits <= logits) or not chosen:
+                    chosen.append(ticket)
+                    room -= ticket.num_tokens
+                    logits -= ticket.num_logits
+                    kept += more
+            for ticket in chosen:
+                ticket.rounds += 1
+                ticket.begun = True
+            self._clock += bool(chosen)
+            self._running = tuple(chosen)
+            return Round(self._running, expired)
+
+    def finish(self, ticket: Ticket, now: float) -> bool:
+        """The ticket has all that it wanted; False if it was gone already."""
+        with self._lock:
+            if not self.remove(ticket):
+                return False
+            self._finished.append(now)
+            return True
+
+    def remove(self, ticket: Ticket) -> bool:
+        """Forget a ticket, which was finished, cancelled or given up; False if it was gone already."""
+        with self._lock:
+            ticket.gone = True
+            return self._tickets.pop(ticket.number, None) is not None
+
+    def retry_after(self, now: float) -> int:
+        """Seconds, 1 to 60, in which half of those who wait will be finished at the present rate."""
+        if len(self._finished) < 2 or now <= self._finished[0]:
+            return 1
+        rate = len(self._finished) / (now - self._finished[0])
+        return min(60, max(1, math.ceil(self.num_waiting / 2 / rate)))

@@ -1,0 +1,232 @@
+"""What one generation sends: orders come in, events go out, and an `OutputStream` says which are due after a step.
+
+Begun, then for a text      Words* (streams), Draft* (drafts), Written
+            for a drawing   Thought?, Preview*, Drawn
+or Failed, at any time
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+from PIL import Image
+
+from mmada.errors import MMaDAError
+from mmada.generation.planner import Planner
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request
+from mmada.generation.steps import Fill, RequestState, SequenceState
+from mmada.serve.stream import TextStream
+
+__all__ = ["Begun", "Draft", "Drawn", "Event", "Failed", "Order", "OutputStream", "Piece", "Preview", "Thought", "Words", "Written"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """A request, and how it is to be followed.
+
+    stop          texts that end an answer
+    max_forwards  model evaluations after which a text ends with what is final
+    streams       send what is final as soon as it is
+    drafts        send the whole text as it looks, each round
+    num_previews  pictures to send on the way to a drawing
+    """
+
+    request: Request
+    stop: tuple[str, ...] = ()
+    max_forwards: int | None = None
+    streams: bool = False
+    drafts: bool = False
+    num_previews: int = 0
+
+    @property
+    def kind(self) -> str:
+        return {ChatRequest: "chat", FillRequest: "fill", DrawRequest: "draw"}[type(self.request)]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The request is a good one and waits for its turn."""
+
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """More of an answer, and of the thinking before it."""
+
+    thinking: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token of a draft. confidence is that with which it was committed, None while it is open."""
+
+    text: str
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A text as it looks after a round."""
+
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """What was thought before a drawing, and what is drawn now."""
+
+    thinking: str | None
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preview:
+    """A drawing as it looks on the way."""
+
+    index: int
+    image: Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A finished text; counts in tokens, num_forwards in model evaluations."""
+
+    answer: str
+    thinking: str | None
+    finish_reason: Literal["stop", "length"]
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    num_new_tokens: int
+    num_thinking_tokens: int
+    num_forwards: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A finished drawing; num_new_tokens are those that were drawn."""
+
+    drawing: Drawing
+    num_prompt_tokens: int
+    num_new_tokens: int
+    num_thinking_tokens: int
+
+    @property
+    def num_forwards(self) -> int:
+        return self.drawing.num_forwards
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """There is no result, and why."""
+
+    error: MMaDAError
+
+
+Event = Begun | Words | Draft | Thought | Preview | Written | Drawn | Failed
+
+
+@dataclass(slots=True)
+class OutputStream:
+    """Follows one generation.
+
+    later  computes something apart from the engine's thread, and tells what comes of it as an event
+    """
+
+    order: Order
+    planner: Planner
+    later: Callable[[Callable[[], Event]], None]
+    num_thinking_tokens: int = 0
+    num_previews: int = 0
+    num_final: int = 0
+    num_noted: int = 0
+    confidence: list[float | None] = field(default_factory=list)
+    text: TextStream | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        is_plain = isinstance(self.order.request, FillRequest)
+        self.text = None if isinstance(self.order.request, DrawRequest) else TextStream(self.order.stop, plain=is_plain)
+
+    def after_step(self, state: RequestState[Any]) -> Iterator[Event]:
+        """What is new after a step of the generation."""
+        row = state.sequence
+        assert row is not None
+        if self.text is None:
+            if row.fill.init is not None:
+                self._preview(row)
+            elif isinstance(state.asked, Fill) and state.asked is not row.fill:  # the thought is done, and the drawing begins
+                self.num_thinking_tokens = self._num_said(row.ids.tolist())
+                yield Thought(state.asked.thinking, state.asked.prompt)
+            return
+        if self.order.drafts:
+            yield self._draft(row)
+        if not (self.order.streams or self.order.stop) or row.done:
+            return
+        num_final = row.num_final
+        if num_final > self.num_final:
+            self.num_final = num_final
+            delta = self.text.push(self.planner.prompts.decode(row.ids[:num_final]))
+            if delta and self.order.streams:
+                yield Words(delta.thinking, delta.answer)
+
+    def is_enough(self, state: RequestState[Any]) -> bool:
+        """Whether a text is to end with what is final."""
+        if self.text is None or state.sequence is None:
+            return False
+        most = self.order.max_forwards
+        return self.text.shown.stopped or (most is not None and state.sequence.num_forwards >= most)
+
+    def at_end(self, state: RequestState[Any]) -> Iterator[Words | Written | Drawn]:
+        """What is left to be sent of a generation that has its result."""
+        assert state.sequence is not None
+        assert state.num_prompt_tokens is not None
+        if self.text is None:
+            assert isinstance(state.result, Drawing)
+            yield Drawn(state.result, state.num_prompt_tokens, state.sequence.fill.num_open, self.num_thinking_tokens)
+            return
+        assert isinstance(state.result, Answer)
+        row, prompts = state.sequence, self.planner.prompts
+        said = row.ids[: row.num_final] if state.cut else row.ids
+        delta = self.text.push(prompts.decode(said), whole=True)
+        if delta and self.order.streams:
+            yield Words(delta.thinking, delta.answer)
+        shown = self.text.shown
+        yield Written(
+            answer=shown.answer,
+            thinking=shown.thinking,
+            finish_reason="stop" if shown.stopped else "length" if state.cut else state.result.finish_reason,
+            token_ids=tuple(row.ids.tolist()),
+            num_prompt_tokens=state.num_prompt_tokens,
+            num_new_tokens=self._num_said(said.tolist()),
+            num_thinking_tokens=len(prompts.encode(shown.thinking)) if shown.thinking else 0,
+            num_forwards=row.num_forwards,
+        )
+
+    def _draft(self, row: SequenceState) -> Draft:
+        trace = row.denoising.trace
+        self.confidence = self.confidence or [None] * row.fill.num_open
+        for step in trace[self.num_noted :]:
+            for slot, score in zip(step.slots, step.scores, strict=True):
+                self.confidence[slot] = score
+        self.num_noted = len(trace)
+        layout, prompts = self.planner.layout, self.planner.prompts
+        tokens = row.preview.tolist()
+        words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in set(tokens)}
+        return Draft(tuple(Piece(words[token], confidence) for token, confidence in zip(tokens, self.confidence, strict=True)))
+
+    def _preview(self, row: SequenceState) -> None:
+        """Evenly spread over the steps, without the last, which is the result; never two for one step."""
+        init, wanted, steps, step = row.fill.init, self.order.num_previews, row.fill.recipe.steps or 1, row.num_forwards
+        if init is not None and wanted and step < steps and (step * (wanted + 1)) // steps > ((step - 1) * (wanted + 1)) // steps:
+            draw = partial(self.planner.render, init, self.planner.codes(init, row.preview))
+            index, self.num_previews = self.num_previews, self.num_previews + 1
+            self.later(lambda: Preview(index, draw()))
+
+    def _num_said(self, ids: list[int]) -> int:
+        """Tokens up to the first end token, which counts."""
+        ends = (self.planner.layout.eos_id, self.planner.layout.eot_id)
+        return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
