@@ -62,6 +62,8 @@ def draw(
     for i, drawing in enumerate(drawings):
         if best_of > 1:
             remarks.print(f"the best of {best_of} has seed {drawing.seed}", style="dim")
+        if drawing.warning:
+            remarks.print(f"warning: {drawing.warning}", style="yellow", markup=False)
         if drawing.thinking:
             remarks.print(printable(drawing.thinking), style="dim", markup=False)
         save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))

@@ -80,7 +80,7 @@ def draw(
             drawing = _drawing(planner, request, prompt, init, canvas=replace(thought.canvas, fields=(later,)))
         elif planner.fits(drawn := planner.drawing_canvas(prompt, init)):
             drawing = _drawing(planner, request, prompt, init, canvas=drawn)
-        else:  # a thought that went on and on
+        else:  # a thought that went on and on: the prompt is drawn as it was given, and that is said
             warning = (
                 f"the thought needs a row of {len(drawn)} tokens and the model's context has {planner.context}, so the prompt was drawn "
                 "as it was given; lower max_thinking_tokens or the size of the drawing"

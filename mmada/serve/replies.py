@@ -143,7 +143,8 @@ class ImageReplies:
             usage=_image_usage(results),
             seed=self.seed,
         )
-        return reply.model_dump()
+        unsaid = {i: {"warning"} for i, result in enumerate(results) if result.drawing.warning is None}
+        return reply.model_dump(exclude={"data": unsaid})
 
     def preview(self, index: int, preview: Preview) -> bytes:
         """index, that of the choice, is ours: OpenAI streams one image."""
@@ -189,7 +190,7 @@ class ImageReplies:
     def _item(self, result: Drawn, *, with_image: bool = True) -> ImageItem:
         drawing = result.drawing
         revised = drawing.prompt if drawing.thinking is not None else self.prompt
-        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed)
+        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, warning=drawing.warning)
         if with_image and self.body.response_format == "url":
             item.url = f"data:image/{self._format};base64,{self._encoded(drawing.image)}"
         elif with_image:

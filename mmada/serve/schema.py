@@ -456,6 +456,7 @@ class ImageItem(_Reply):
     revised_prompt: str | None = None
     thinking: str | None = None
     seed: int | None = None
+    warning: str | None = Field(None, description="Extension, left out where there is none: what could not be done as it was asked.")
 
 
 class InputDetails(_Reply):

@@ -82,6 +82,30 @@ def test_a_row_does_not_depend_on_its_neighbours_or_its_place(problem, random):
 
 
 @few
+@given(problems(), st.randoms(use_true_random=False))
+def test_rows_may_take_their_steps_apart(problem, random):
+    together, apart = run(problem.start()), problem.start()
+    toy = Toy()
+    while not apart.done:
+        rows = sorted(random.sample(apart.live, random.randint(1, len(apart.live))))
+        assert sum(apart.num_tokens(row) for row in apart.live) == apart.num_evaluated
+        assert all(apart.num_logits(row) >= 1 for row in rows)
+        apart.advance(toy([apart.inputs(rows)])[0])
+    for row in range(len(problem.canvases)):
+        assert torch.equal(apart.token_ids(row), together.token_ids(row))
+        assert apart.num_forwards[row] == together.num_forwards[row]
+        assert trace_of(apart, row) == trace_of(together, row)
+
+
+def test_a_row_that_is_dropped_takes_no_further_step():
+    denoising = Denoising([canvas([3, MASK, MASK]) for _ in range(2)], Recipe(steps=2), mask_id=MASK)
+    denoising.drop(0)
+    assert denoising.live == (1,)
+    with pytest.raises(InputError, match=r"rows=\[0\] must be some of the rows"):
+        denoising.inputs([0])
+
+
+@few
 @given(problems(), problems())
 def test_requests_of_different_kinds_share_the_forward_passes(one, other):
     together = [one.start(), other.start()]

@@ -194,6 +194,28 @@ def test_what_is_counted(debug, followed):
     assert followed.metric("mmada_rounds_total") == text.num_forwards  # the drawing's were the same rounds
 
 
+def test_nobody_waits_for_the_pictures_of_others(debug, picture, monkeypatch):
+    """Pictures are encoded and decoded apart from the engine's thread; what comes of them has the same bits."""
+    encode, requests = (
+        debug.image_tokenizer.encode_images,
+        [ChatRequest(f"what {i}?", images=[picture], max_new_tokens=4) for i in range(3)],
+    )
+    expected = [alone(debug, request) for request in requests]
+
+    def slow_encode(*args, **settings):
+        time.sleep(1.0)
+        return encode(*args, **settings)
+
+    monkeypatch.setattr(debug.image_tokenizer, "encode_images", slow_encode)
+    served = Followed(debug, ServeConfig())
+    served.engine.start()
+    served.submit(*(Order(request=request) for request in requests), Order(request=ChatRequest("hello", max_new_tokens=4)))
+    served.wait(3)
+    assert not any(isinstance(event, (Begun, Written)) for event in served.events[2])  # the third picture is encoded after 3 seconds
+    assert all(same(result, one) for result, one in zip(served.wait(0, 1, 2), expected, strict=True))
+    served.engine.stop()
+
+
 def test_a_cancelled_generation_is_heard_of_no_more(debug, followed, mixture):
     tickets = followed.submit(*(Order(request=replace_seed(mixture[0], i), streams=True) for i in range(8)))
     followed.engine.cancel(tickets[:4])

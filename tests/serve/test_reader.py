@@ -8,15 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pydantic import ValidationError
 
 from mmada.canvas import Hole
 from mmada.errors import ImageError, InputError
+from mmada.generation.requests import Drawing
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
 from mmada.serve.intake import Reader
+from mmada.serve.outputs import Drawn
 from mmada.serve.pictures import Pictures, transparent_part
+from mmada.serve.replies import ImageReplies
 from mmada.serve.schema import ChatBody, CompletionBody, EditForm, GenerationBody, VariationForm
 
 from .process import png
@@ -297,3 +301,15 @@ def test_bad_configurations(values):
 
 def test_keys_are_not_shown():
     assert "secret" not in repr(ServeConfig(api_keys=("secret",)))
+
+
+def test_a_reply_has_a_warning_where_there_is_something_to_warn_of():
+    """A thought that is too long to be drawn from is not dropped in silence; other bodies stay as they are."""
+    drawing = Drawing(Image.new("RGB", (8, 8)), torch.zeros(2, 2, dtype=torch.long), "hm", "a cat", 3)
+    told = [Drawn(replace(drawing, warning=warning), 5, 4, 2) for warning in (None, "too long")]
+    replies = ImageReplies(GenerationBody(prompt="a cat"), seed=0, prefix="image_generation")
+    plain, warned = replies.whole(told)["data"]
+    assert set(warned) - set(plain) == {"warning"}
+    assert warned["warning"] == "too long"
+    assert b'"warning":"too long"' in replies.completed(0, told[1])
+    assert b"warning" not in replies.completed(0, told[0])
