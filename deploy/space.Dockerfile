@@ -1,5 +1,6 @@
-# The studio as a Hugging Face Space of the kind Docker: a checkout with this file as its Dockerfile, and in the head of the Space's README.md
-# `sdk: docker` and `app_port: 7860`. A public Space is open to everybody, so its limits are low.
+# The studio as a Hugging Face Space of type Docker. Push a checkout with this file as its Dockerfile.
+# The front matter of the Space's README.md needs `sdk: docker` and `app_port: 7860`.
+# A public Space is open to everybody, so its limits are low.
 FROM python:3.11-slim
 ARG PIP_EXTRA_INDEX_URL
 COPY . /src
