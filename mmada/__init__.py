@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
     from mmada.model import Transformer, TransformerConfig, TransformerDenoiser, preset
     from mmada.pipeline import MMaDA
-    from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
+    from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,17 @@ _WHERE = {
     "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
     "mmada.generation.requests": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
-    "mmada.sampling": ("Cache", "Denoising", "Recipe", "denoise", "fast_image", "fast_text", "infill", "published_image", "published_text"),
+    "mmada.sampling": (
+        "CacheConfig",
+        "Denoising",
+        "Recipe",
+        "denoise",
+        "fast_image",
+        "fast_text",
+        "infill",
+        "published_image",
+        "published_text",
+    ),
     "mmada.canvas.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
@@ -47,7 +57,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "PUBLISHED",
     "Answer",
-    "Cache",
+    "CacheConfig",
     "Canvas",
     "ChatRequest",
     "CheckpointError",
@@ -91,7 +101,14 @@ __all__ = [
 ]
 
 
+# Former names of public things; docs/glossary.md says why.
+_FORMER = {
+    "Cache": "CacheConfig",
+}
+
+
 def __getattr__(name: str) -> Any:
+    name = _FORMER.get(name, name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mmada' has no attribute {name!r}")
     try:

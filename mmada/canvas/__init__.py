@@ -24,7 +24,7 @@ from mmada.canvas.prompts import (
     parse_holes,
     split_thinking,
 )
-from mmada.canvas.query import Memory, Query, Sight, block_levels, sees
+from mmada.canvas.query import BlockMask, KVCache, Query, can_attend, causal_block_ids
 from mmada.canvas.vocab import PUBLISHED, SPECIAL_STRINGS, IdRange, VocabLayout
 
 __all__ = [
@@ -32,26 +32,26 @@ __all__ = [
     "PUBLISHED",
     "SPECIAL_STRINGS",
     "THINKING_INSTRUCTION",
+    "BlockMask",
     "Canvas",
     "Field",
     "Hole",
     "IdRange",
-    "Memory",
+    "KVCache",
     "Message",
     "Pads",
     "Prompts",
     "Query",
-    "Sight",
     "Stack",
     "Style",
     "Thought",
     "Tokenizer",
     "VocabLayout",
-    "block_levels",
+    "can_attend",
+    "causal_block_ids",
     "join_thinking",
     "messages_of",
     "parse_holes",
-    "sees",
     "split_thinking",
     "stack",
 ]

@@ -37,7 +37,7 @@ from mmada.data.records import (
 )
 from mmada.errors import InputError, suggest
 
-__all__ = ["ADAPTERS", "Adapter", "DESCRIBE_PROMPTS", "Folder", "Form", "PictureStore", "fitting_adapters", "parse"]
+__all__ = ["ADAPTERS", "DESCRIBE_PROMPTS", "Adapter", "Folder", "Form", "PictureStore", "fitting_adapters", "parse"]
 
 
 class PictureStore(Protocol):

@@ -24,14 +24,14 @@ from mmada.canvas import join_thinking
 from mmada.errors import InputError
 
 __all__ = [
+    "ROLES",
+    "TASKS",
     "Kind",
     "Meta",
     "Picture",
     "Problem",
-    "ROLES",
     "Record",
     "RecordError",
-    "TASKS",
     "Task",
     "Thinking",
     "Turn",

@@ -30,7 +30,7 @@ from lm_eval.utils import warning_once
 from torch import Tensor
 from tqdm import tqdm
 
-from mmada.canvas import Canvas, Field, Message, Sight, block_levels, split_thinking
+from mmada.canvas import BlockMask, Canvas, Field, Message, causal_block_ids, split_thinking
 from mmada.diffusion.likelihood import log_likelihood
 from mmada.errors import InputError
 from mmada.generation.engine import Engine
@@ -226,13 +226,13 @@ class HarnessModel(LM):  # type: ignore[misc]
         never = torch.tensor([i for i in allowed.never if i not in wanted], dtype=torch.long, device=self._device)
         tokens = torch.tensor([*given, *wanted], device=self._device)
         length = len(wanted) if defaults.sees_ahead else defaults.block_length
-        sight = None if defaults.sees_ahead else Sight(block_levels(len(given), len(wanted), length))
+        block_mask = None if defaults.sees_ahead else BlockMask(causal_block_ids(len(given), len(wanted), length))
         generator = torch.Generator().manual_seed(self.seed)
 
         def logits_of(tokens: Tensor, is_masked: Tensor) -> Tensor:
             rows, size = tokens.shape
             self.num_forwards += rows
-            packing = Packing.of([size] * rows, [sight and sight.cut(0, size)] * rows)
+            packing = Packing.of([size] * rows, [block_mask and block_mask.cut(0, size)] * rows)
             hidden = backbone.trunk(tokens.view(1, -1), packing)[is_masked.view(1, -1)]
             logits: Tensor = backbone.head(hidden, (allowed.start, allowed.stop)).float()
             return logits.index_fill(-1, never, -torch.inf)

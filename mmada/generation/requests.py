@@ -18,6 +18,7 @@ from mmada.image import FitMode, ImageSource
 from mmada.sampling import Recipe, Step, named_cache
 
 __all__ = [
+    "IMAGE_TOKENIZER_DIR",
     "Answer",
     "ChatRequest",
     "Conversation",
@@ -26,7 +27,6 @@ __all__ = [
     "Drawing",
     "EmptyAnswerError",
     "FillRequest",
-    "IMAGE_TOKENIZER_DIR",
     "Request",
     "Result",
     "image_tokenizer_of",

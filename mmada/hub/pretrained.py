@@ -58,7 +58,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
         inputs_embeds: Tensor | None = None,
         positions: Tensor | None = None,
         vocab: tuple[int, int] | None = None,
-        hidden_score: float | None = None,
+        mask_value: float | None = None,
         output_hidden_states: bool = False,
         return_dict: bool = True,
     ) -> MaskedLMOutput | tuple[Tensor, ...]:
@@ -69,7 +69,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
             inputs_embeds=inputs_embeds,
             positions=positions,
             vocab=vocab,
-            hidden_score=hidden_score,
+            mask_value=mask_value,
             output_hidden_states=output_hidden_states,
         )
         if not return_dict:

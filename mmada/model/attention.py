@@ -9,7 +9,7 @@ The only place where a mask becomes numbers. Masks are bool, True = may attend:
 
         T tokens   a a a a | b b b b | c c c c c c        runs (2 rows of 4), (1 row of 6)
 
-    and within a row all see all, or what its Sight says (canvas/query.py): blocks that do not see the blocks behind them.
+    and within a row attention is full, or what its BlockMask says (canvas/query.py): blocks that do not see the blocks behind them.
 
 Packing costs no padding and gives each row the same numbers as alone, so the sampler uses it for every batch.
 """
@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mmada.canvas import Sight, sees
+from mmada.canvas import BlockMask, can_attend
 from mmada.errors import InputError
-from mmada.model.cache import Reuse
+from mmada.model.cache import PackedKVCache
 
-__all__ = ["Neighbours", "Packing", "Visibility", "attend", "leave_packing_uncompiled", "neighbours", "rotary", "rotate", "visibility"]
+__all__ = ["AttentionBias", "Neighbors", "Packing", "attend", "attention_bias", "leave_packing_uncompiled", "neighbors", "rotary", "rotate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +39,34 @@ class Packing:
     """Rows of a packed sequence.
 
     lengths  of the rows
-    sighted  per row, whether a Sight says who sees whom in it; where none does, all see all
-    levels   (T,) int64 on the CPU, by which tokens see each other (canvas.Sight); 0 in rows without a Sight
-    places   (T,) int64 on the CPU: each row counts from 0, or as its Sight says
+    has_block_mask  per row, whether a BlockMask says which tokens attend to which; rows without one use full attention
+    block_ids  (T,) int64 on the CPU, by which tokens see each other (canvas.BlockMask); 0 in rows without a BlockMask
+    position_ids  (T,) int64 on the CPU: each row counts from 0, or as its BlockMask says
     """
 
     lengths: tuple[int, ...]
-    sighted: tuple[bool, ...]
-    levels: Tensor
-    places: Tensor
+    has_block_mask: tuple[bool, ...]
+    block_ids: Tensor
+    position_ids: Tensor
 
     @classmethod
-    def of(cls, lengths: Sequence[int], sights: Sequence[Sight | None] = ()) -> Packing:
+    def of(cls, lengths: Sequence[int], block_masks: Sequence[BlockMask | None] = ()) -> Packing:
         """Rows in the given order; neighbours of equal length are computed together. Raises InputError."""
         if not lengths or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)} must be positive; leave empty rows out")
-        sights = sights or (None,) * len(lengths)
-        known = [length if sight is None else len(sight.levels) for length, sight in zip(lengths, sights, strict=True)]
+        block_masks = block_masks or (None,) * len(lengths)
+        known = [
+            length if block_mask is None else len(block_mask.block_ids) for length, block_mask in zip(lengths, block_masks, strict=True)
+        ]
         if known != list(lengths):
-            raise InputError(f"rows of {list(lengths)} tokens with sights of {known}; they must agree")
-        levels = [torch.zeros(n, dtype=torch.long) if s is None else s.levels for n, s in zip(lengths, sights, strict=True)]
-        places = [torch.arange(n) if s is None or s.places is None else s.places for n, s in zip(lengths, sights, strict=True)]
-        return cls(tuple(lengths), tuple(sight is not None for sight in sights), torch.cat(levels), torch.cat(places))
+            raise InputError(f"rows of {list(lengths)} tokens with block masks of {known}; they must agree")
+        block_ids = [torch.zeros(n, dtype=torch.long) if s is None else s.block_ids for n, s in zip(lengths, block_masks, strict=True)]
+        position_ids = [
+            torch.arange(n) if s is None or s.position_ids is None else s.position_ids for n, s in zip(lengths, block_masks, strict=True)
+        ]
+        return cls(
+            tuple(lengths), tuple(block_mask is not None for block_mask in block_masks), torch.cat(block_ids), torch.cat(position_ids)
+        )
 
     @property
     def num_tokens(self) -> int:
@@ -68,8 +74,8 @@ class Packing:
 
     @cached_property
     def runs(self) -> tuple[tuple[int, int], ...]:
-        """Neighbours that are computed together, of equal length and with or without a sight: (rows, length)."""
-        groups = groupby(zip(self.lengths, self.sighted, strict=True))
+        """Neighbours that are computed together, of equal length and with or without a block mask: (rows, length)."""
+        groups = groupby(zip(self.lengths, self.has_block_mask, strict=True))
         return tuple((len(list(group)), length) for (length, _), group in groups)
 
     def starts(self) -> Tensor:
@@ -79,31 +85,31 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
-class Visibility:
-    """Who sees whom, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither.
+class AttentionBias:
+    """The attention mask as numbers, ready for every layer: either a packing, or an additive bias broadcastable to (B, H, L, L), or neither.
 
-    biases  for each run of the packing, or of `reuse`: (rows, 1, queries, keys), or None where all see all
-    reuse   which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
-    places  for each run of `reuse`, where its windows stand in their rows
+    biases  for each run of the packing, or of `kv_cache`: (rows, 1, queries, keys), or None for full attention
+    kv_cache  which tokens of the packing are evaluated, and the keys and values of the others; layer says whose
+    position_ids  for each run of `kv_cache`, where its windows stand in their rows
     """
 
     packing: Packing | None = None
     bias: Tensor | None = None
     biases: tuple[Tensor | None, ...] = ()
-    reuse: Reuse | None = None
-    places: tuple[Tensor, ...] = ()
+    kv_cache: PackedKVCache | None = None
+    position_ids: tuple[Tensor, ...] = ()
     layer: int = 0
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All numbers that it holds."""
-        return *(bias for bias in (self.bias, *self.biases) if bias is not None), *self.places
+        return *(bias for bias in (self.bias, *self.biases) if bias is not None), *self.position_ids
 
-    def with_tensors(self, tensors: Sequence[Tensor]) -> Visibility:
+    def with_tensors(self, tensors: Sequence[Tensor]) -> AttentionBias:
         """The same with other tensors of the same shapes, in the order of `tensors`."""
         rest = iter(tensors)
         bias, *biases = (None if old is None else next(rest) for old in (self.bias, *self.biases))
-        return replace(self, bias=bias, biases=tuple(biases), places=tuple(rest))
+        return replace(self, bias=bias, biases=tuple(biases), position_ids=tuple(rest))
 
     @property
     def shape(self) -> Hashable | None:
@@ -111,45 +117,47 @@ class Visibility:
         if self.packing is None:
             return None
         hidden = tuple(None if bias is None else (bias.shape, bias.dtype) for bias in self.biases)
-        if self.reuse is None:
-            return self.packing.lengths, self.packing.sighted, hidden
-        remembered = self.reuse.shape
-        return None if remembered is None else (remembered, hidden)
+        if self.kv_cache is None:
+            return self.packing.lengths, self.packing.has_block_mask, hidden
+        cached = self.kv_cache.shape
+        return None if cached is None else (cached, hidden)
 
-    def at(self, layer: int) -> Visibility:
-        """The same for one layer. Only memories know of layers: without them all layers share one object."""
-        return self if self.reuse is None else replace(self, layer=layer)
+    def at(self, layer: int) -> AttentionBias:
+        """The same for one layer. Only a KV cache differs between layers; without one all layers share one object."""
+        return self if self.kv_cache is None else replace(self, layer=layer)
 
 
-def visibility(
+def attention_bias(
     mask: Tensor | Packing | None,
     shape: tuple[int, int],
     *,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
-    hidden_score: float | None = None,
-    reuse: Reuse | None = None,
-) -> Visibility:
+    mask_value: float | None = None,
+    kv_cache: PackedKVCache | None = None,
+) -> AttentionBias:
     """Turn a mask for tokens of `shape` (B, L) into numbers, once per forward pass.
 
-    hidden_score  what is added to the score of a hidden pair; None is -inf. The published training code adds 1 to visible
+    mask_value  what is added to the score of a hidden pair; None is -inf. The published training code adds 1 to visible
                   pairs and nothing to hidden ones, which is -1.0 here (docs/parity.md, "soft mask").
-    reuse         of packed rows, evaluate these windows only
+    kv_cache      of packed rows, evaluate these windows only
     A query that sees nothing (padding under a pair mask) attends to everything alike, so that it stays finite.
-    Raises InputError unless the mask is bool and has one of the shapes above, or if there is a `reuse` without a packing.
+    Raises InputError unless the mask is bool and has one of the shapes above, or if there is a `kv_cache` without a packing.
     """
     rows, length = shape
-    if reuse is not None and not isinstance(mask, Packing):
+    if kv_cache is not None and not isinstance(mask, Packing):
         raise InputError("reuse is for packed rows; give a Packing as attention_mask")
     if mask is None:
-        return Visibility()
+        return AttentionBias()
     if isinstance(mask, Packing):
         if rows != 1 or mask.num_tokens != length:
             raise InputError(f"tokens {shape} must be one row of the {mask.num_tokens} tokens that are packed")
-        windows = [(0, length) for length in mask.lengths] if reuse is None else reuse.windows
-        sizes = [rows for rows, _ in mask.runs] if reuse is None else reuse.rows
+        windows = [(0, length) for length in mask.lengths] if kv_cache is None else kv_cache.windows
+        sizes = [rows for rows, _ in mask.runs] if kv_cache is None else kv_cache.rows
         biases = _biases(mask, windows, sizes, dtype, device)
-        return Visibility(packing=mask, biases=biases, reuse=reuse, places=() if reuse is None else reuse.places(device))
+        return AttentionBias(
+            packing=mask, biases=biases, kv_cache=kv_cache, position_ids=() if kv_cache is None else kv_cache.position_ids(device)
+        )
     if mask.dtype != torch.bool:
         raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
     if tuple(mask.shape) == (rows, length):
@@ -158,8 +166,8 @@ def visibility(
         pairs = mask[:, None]
     else:
         raise InputError(f"attention_mask has the shape {tuple(mask.shape)}; expected ({rows}, {length}) or ({rows}, {length}, {length})")
-    hidden = torch.finfo(dtype).min if hidden_score is None else hidden_score
-    return Visibility(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
+    hidden = torch.finfo(dtype).min if mask_value is None else mask_value
+    return AttentionBias(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
 
 
 def _biases(
@@ -167,13 +175,13 @@ def _biases(
 ) -> tuple[Tensor | None, ...]:
     """For each run of `sizes` rows, whose lengths and windows are equal, an additive bias (rows, 1, queries, keys), or None."""
     found: list[Tensor | None] = []
-    levels = packing.levels.to(device) if any(packing.sighted) else packing.levels
+    block_ids = packing.block_ids.to(device) if any(packing.has_block_mask) else packing.block_ids
     row = first = 0
     for size in sizes:
         length, (start, stop) = packing.lengths[row], windows[row]
-        if packing.sighted[row]:
-            own = levels[first : first + size * length].unflatten(0, (size, length))
-            is_hidden = ~sees(own[:, start:stop, None], own[:, None])[:, None]
+        if packing.has_block_mask[row]:
+            own = block_ids[first : first + size * length].unflatten(0, (size, length))
+            is_hidden = ~can_attend(own[:, start:stop, None], own[:, None])[:, None]
             found.append(torch.zeros(is_hidden.shape, dtype=dtype, device=device).masked_fill(is_hidden, torch.finfo(dtype).min))
         else:
             found.append(None)
@@ -182,7 +190,7 @@ def _biases(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Neighbours:
+class Neighbors:
     """The tokens at offsets of -reach .. reach.
 
     seen   (2 reach + 1, B, L) bool, whether each is there and seen
@@ -193,52 +201,52 @@ class Neighbours:
     index: Tensor | None = None
 
 
-def neighbours(mask: Tensor | Packing | None, reach: int, device: torch.device) -> Neighbours | None:
+def neighbors(mask: Tensor | Packing | None, reach: int, device: torch.device) -> Neighbors | None:
     """The tokens around each, or None if only the ends of rows count.
 
-    mask  as for `visibility`, which checks it: padding is not seen, nor is another packed row, nor what a sight hides
+    mask  as for `attention_bias`, which checks it: padding is not seen, nor is another packed row, nor what a block mask hides
     """
     if mask is None:
         return None
     if isinstance(mask, Packing):
-        return _packed_neighbours(mask, torch.arange(-reach, reach + 1, device=device), device)
+        return _packed_neighbors(mask, torch.arange(-reach, reach + 1, device=device), device)
     offsets = torch.arange(-reach, reach + 1, device=device)
     index = torch.arange(mask.shape[1], device=device) + offsets[:, None]  # (2 reach + 1, L)
     inside = (index >= 0) & (index < mask.shape[1])
     here, there = torch.arange(mask.shape[1], device=device), index.clamp(0, mask.shape[1] - 1)
     seen = mask[:, there] if mask.dim() == 2 else mask[:, here, there]  # (B, 2 reach + 1, L)
-    return Neighbours(seen.transpose(0, 1) & inside[:, None])
+    return Neighbors(seen.transpose(0, 1) & inside[:, None])
 
 
-def _packed_neighbours(packing: Packing, offsets: Tensor, device: torch.device) -> Neighbours:
+def _packed_neighbors(packing: Packing, offsets: Tensor, device: torch.device) -> Neighbors:
     """A token's neighbours stand beside it; before the first one of a noised block stands the clean answer, which is elsewhere in the row."""
-    places, levels, starts = packing.places.to(device), packing.levels.to(device), packing.starts().to(device)
-    wanted, here = places + offsets[:, None], torch.arange(packing.num_tokens, device=device)
+    position_ids, block_ids, starts = packing.position_ids.to(device), packing.block_ids.to(device), packing.starts().to(device)
+    wanted, here = position_ids + offsets[:, None], torch.arange(packing.num_tokens, device=device)
 
     def is_there(index: Tensor) -> Tensor:
         inside = (index >= 0) & (index < packing.num_tokens)
         index = index.clamp(0, packing.num_tokens - 1)
-        return inside & (starts[index] == starts) & (places[index] == wanted) & sees(levels, levels[index])
+        return inside & (starts[index] == starts) & (position_ids[index] == wanted) & can_attend(block_ids, block_ids[index])
 
     beside = here + offsets[:, None]  # (2 reach + 1, T)
     seen = is_there(beside)
-    if not bool((packing.levels % 2).any()):
-        return Neighbours(seen[:, None])
+    if not bool((packing.block_ids % 2).any()):
+        return Neighbors(seen[:, None])
     elsewhere = starts + wanted
     index = beside.where(seen, elsewhere).clamp(0, packing.num_tokens - 1)
-    return Neighbours((seen | is_there(elsewhere))[:, None], index)
+    return Neighbors((seen | is_there(elsewhere))[:, None], index)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Visibility) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, attn_bias: AttentionBias) -> Tensor:
     """Scaled dot-product attention, scale 1/sqrt(head_dim). q (B, L, H, hd), k and v (B, L, K, hd), H a multiple of K -> (B, L, H, hd)."""
-    if visible.packing is None:
-        return _sdpa(q, k, v, visible.bias)
-    if visible.reuse is not None:
-        recalled = visible.reuse.recall(visible.layer, k[0], v[0], visible.places)
-        runs = zip(q[0].split(visible.reuse.sizes), recalled, visible.biases, strict=True)
+    if attn_bias.packing is None:
+        return _sdpa(q, k, v, attn_bias.bias)
+    if attn_bias.kv_cache is not None:
+        runs_of_cache = attn_bias.kv_cache.update(attn_bias.layer, k[0], v[0], attn_bias.position_ids)
+        runs = zip(q[0].split(attn_bias.kv_cache.sizes), runs_of_cache, attn_bias.biases, strict=True)
         with sdpa_kernel(_KERNELS) if q.is_cuda else nullcontext():
             return torch.cat([_sdpa(a.unflatten(0, (rows, -1)), b, c, bias).flatten(0, 1) for a, (rows, b, c), bias in runs])[None]
-    return _packed(q, k, v, visible.packing, visible.biases)
+    return _packed(q, k, v, attn_bias.packing, attn_bias.biases)
 
 
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

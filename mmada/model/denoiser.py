@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmada.canvas import Memory, Query, Sight
+from mmada.canvas import BlockMask, KVCache, Query
 from mmada.model.attention import Packing
-from mmada.model.cache import Reuse, remembers
+from mmada.model.cache import PackedKVCache, is_cached
 from mmada.model.graphs import LayerGraphs
 from mmada.model.transformer import Transformer
 
@@ -31,20 +31,20 @@ class _Row:
     tokens: Tensor  # (length,)
     positions: Tensor  # (Q,), from the start of the window
     window: tuple[int, int]  # from the start of the row
-    memory: Memory | None
-    sight: Sight | None
+    kv_cache: KVCache | None
+    block_mask: BlockMask | None
 
     @classmethod
     def of(cls, number: int, row: int, query: Query) -> _Row:
         start, stop = query.spans[row]
-        memory = query.memories[row] if query.memories else None
+        kv_cache = query.kv_caches[row] if query.kv_caches else None
         window = (0, stop - start)
         if query.windows:
             first, last = query.windows[row]
             # What is not remembered is evaluated, whoever asks.
-            window = (first - start, last - start) if remembers(memory, (first - start, last - start), stop - start) else window
-        sight = query.sights[row] if query.sights else None
-        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - start - window[0], window, memory, sight)
+            window = (first - start, last - start) if is_cached(kv_cache, (first - start, last - start), stop - start) else window
+        block_mask = query.block_masks[row] if query.block_masks else None
+        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - start - window[0], window, kv_cache, block_mask)
 
     @property
     def num_evaluated(self) -> int:
@@ -74,11 +74,11 @@ class TransformerDenoiser:
         """The same outside of inference mode: FSDP gathers weights into tensors that must not be made in one."""
         rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
-        for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.sight is None))):
+        for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.block_mask is None))):
             lengths = [len(row.tokens) for row in chunk]
             tokens = torch.cat([row.tokens for row in chunk])[None]
-            packing = Packing.of(lengths, [row.sight for row in chunk])
-            states = self.model.trunk(tokens, packing, reuse=_reuse(chunk, lengths), layers=self._layers)[0]  # (T, D)
+            packing = Packing.of(lengths, [row.block_mask for row in chunk])
+            states = self.model.trunk(tokens, packing, kv_cache=_packed_cache(chunk, lengths), layers=self._layers)[0]  # (T, D)
             for row, state in zip(chunk, states.split([row.num_evaluated for row in chunk]), strict=True):
                 hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1
@@ -98,9 +98,12 @@ class TransformerDenoiser:
             yield chunk
 
 
-def _reuse(rows: Sequence[_Row], lengths: Sequence[int]) -> Reuse | None:
-    if all(row.memory is None for row in rows):
+def _packed_cache(rows: Sequence[_Row], lengths: Sequence[int]) -> PackedKVCache | None:
+    if all(row.kv_cache is None for row in rows):
         return None
-    return Reuse(
-        tuple(lengths), tuple(row.window for row in rows), tuple(row.memory for row in rows), tuple(row.sight is not None for row in rows)
+    return PackedKVCache(
+        tuple(lengths),
+        tuple(row.window for row in rows),
+        tuple(row.kv_cache for row in rows),
+        tuple(row.block_mask is not None for row in rows),
     )

@@ -22,21 +22,21 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mmada.model.attention import Visibility
+from mmada.model.attention import AttentionBias
 
-__all__ = ["CudaRecorder", "LayerGraphs", "Layers", "Record"]
+__all__ = ["Capture", "CudaGraphCapture", "LayerGraphs", "Layers"]
 
-Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, Visibility], Tensor]
-"""x (1, T, D), cos and sin (T, hd), who sees whom -> hidden states (1, T, D)"""
+Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, AttentionBias], Tensor]
+"""x (1, T, D), cos and sin (T, hd), which tokens attend to which -> hidden states (1, T, D)"""
 Replay: TypeAlias = Callable[[], Tensor]
 """Computes again from what stands in the tensors now; the result is overwritten by the next replay."""
 
 
-Record: TypeAlias = Callable[[Callable[[], Tensor]], Replay]
+Capture: TypeAlias = Callable[[Callable[[], Tensor]], Replay]
 """What records a computation on tensors that stay where they are."""
 
 
-class CudaRecorder:
+class CudaGraphCapture:
     """Records on the current CUDA device. Its recordings there share a stream and, thereby, their memory.
 
     Raises RuntimeError for what cannot be recorded, such as a copy from the host.
@@ -96,10 +96,10 @@ class LayerGraphs:
         max_tokens: int = 2048,
         max_graphs: int = 16,
         after: int = 2,
-        record: Record | None = None,
+        record: Capture | None = None,
         device: str = "cuda",
     ) -> None:
-        self._module, self._layers, self._record, self._device = module, layers, record or CudaRecorder(), device
+        self._module, self._layers, self._record, self._device = module, layers, record or CudaGraphCapture(), device
         self.max_tokens, self.max_graphs, self.after = max_tokens, max_graphs, after
         self.num_replays = 0
         self._graphs: OrderedDict[Hashable, _Recording] = OrderedDict()
@@ -112,17 +112,17 @@ class LayerGraphs:
         self._lock = Lock()
         """Threads that share a model share its recordings, and what those read."""
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
-        key = self._key(x, visible) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        key = self._key(x, attn_bias) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
         if key is None:
-            return self._layers(x, cos, sin, visible)
+            return self._layers(x, cos, sin, attn_bias)
         # Streams and recordings belong to the current device, which is not always that of the weights.
         with self._lock, torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-            recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, visible)
+            recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, attn_bias)
             if recording is not None:
                 self._graphs.move_to_end(key)
-                return self._replayed(recording, (x, cos, sin, *visible.tensors))
-        return self._layers(x, cos, sin, visible)
+                return self._replayed(recording, (x, cos, sin, *attn_bias.tensors))
+        return self._layers(x, cos, sin, attn_bias)
 
     def _replayed(self, recording: _Recording, inputs: tuple[Tensor, ...]) -> Tensor:
         if self._read is not None:  # the last caller may have another stream
@@ -135,10 +135,10 @@ class LayerGraphs:
             self._read = torch.cuda.current_stream().record_event()
         return out
 
-    def _key(self, x: Tensor, visible: Visibility) -> Hashable | None:
+    def _key(self, x: Tensor, attn_bias: AttentionBias) -> Hashable | None:
         """What a recording depends on, or None if the weights lie elsewhere, or more than numbers may change from pass to pass."""
         weights = list(self._module.parameters())
-        shape = visible.shape
+        shape = attn_bias.shape
         if shape is None or torch.is_autocast_enabled(x.device.type) or any(weight.device != x.device for weight in weights):
             return None
         if self._adapted[0] != len(weights):
@@ -147,7 +147,7 @@ class LayerGraphs:
             return None
         return x.shape, x.dtype, shape, tuple(weight.data_ptr() for weight in weights)
 
-    def _recorded(self, key: Hashable, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> _Recording | None:
+    def _recorded(self, key: Hashable, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> _Recording | None:
         """None if the shape has not returned often enough, or cannot be recorded."""
         self._seen[key] += 1
         if self._seen[key] <= self.after:
@@ -155,10 +155,10 @@ class LayerGraphs:
                 self._seen.clear()  # shapes that never return
             return None
         del self._seen[key]
-        x, cos, sin, *rest = inputs = tuple(tensor.clone() for tensor in (x, cos, sin, *visible.tensors))
-        visible = visible.with_tensors(rest)
+        x, cos, sin, *rest = inputs = tuple(tensor.clone() for tensor in (x, cos, sin, *attn_bias.tensors))
+        attn_bias = attn_bias.with_tensors(rest)
         try:
-            replay = self._record(lambda: self._layers(x, cos, sin, visible))
+            replay = self._record(lambda: self._layers(x, cos, sin, attn_bias))
         except torch.OutOfMemoryError:
             self._graphs.clear()  # they hold memory
             return None

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmada.model.attention import Neighbours, Visibility, attend, leave_packing_uncompiled, rotate
+from mmada.model.attention import AttentionBias, Neighbors, attend, leave_packing_uncompiled, rotate
 from mmada.model.config import TransformerConfig
 
 __all__ = ["Block", "RMSNorm", "ShortConv"]
@@ -71,7 +71,7 @@ class ShortConv(nn.Module):
         """Tokens on each side."""
         return len(self.weight) // 2
 
-    def forward(self, x: Tensor, near: Neighbours | None) -> Tensor:
+    def forward(self, x: Tensor, near: Neighbors | None) -> Tensor:
         """near  who stands at each offset (attention.neighbours); None: whoever is there in the row"""
         padded = F.pad(x, (0, 0, self.reach, self.reach))
         index = None if near is None else near.index
@@ -124,11 +124,11 @@ class Block(nn.Module):
             return self._gradient_checkpointing_func(super().__call__, *args)
         return super().__call__(*args)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
         h = self.attn_norm(x)
         q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
         q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))  # (B, L, heads, hd)
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, visible)
+        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias)
         x = x + self.attn_out(mixed.flatten(-2))
         h = self.ff_norm(x)
         out: Tensor = x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmada.errors import InputError
-from mmada.model.attention import Packing, Visibility, neighbours, rotary, visibility
-from mmada.model.cache import Reuse
+from mmada.model.attention import AttentionBias, Packing, attention_bias, neighbors, rotary
+from mmada.model.cache import PackedKVCache
 from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
+from mmada.model.image_positions import image_position_ids
 from mmada.model.layers import Block, RMSNorm, ShortConv
-from mmada.model.places import image_places
 
 __all__ = ["Backbone", "Output", "Transformer", "initialize"]
 
@@ -95,7 +95,7 @@ class Transformer(nn.Module):
         inputs_embeds: Tensor | None = None,
         positions: Tensor | None = None,
         vocab: tuple[int, int] | None = None,
-        hidden_score: float | None = None,
+        mask_value: float | None = None,
         output_hidden_states: bool = False,
     ) -> Output:
         """Logits for every position, or only for those that are asked for.
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
         Raises InputError for a mask that is not bool, or has another shape.
         """
         collected: list[Tensor] | None = [] if output_hidden_states else None
-        hidden = self.trunk(input_ids, attention_mask, inputs_embeds=inputs_embeds, hidden_score=hidden_score, collect=collected)
+        hidden = self.trunk(input_ids, attention_mask, inputs_embeds=inputs_embeds, mask_value=mask_value, collect=collected)
         if positions is not None:
             hidden = hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))  # (B, Q, D)
         logits = self.head(hidden, vocab)
@@ -119,14 +119,14 @@ class Transformer(nn.Module):
         attention_mask: Tensor | Packing | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-        hidden_score: float | None = None,
+        mask_value: float | None = None,
         collect: list[Tensor] | None = None,
-        reuse: Reuse | None = None,
+        kv_cache: PackedKVCache | None = None,
         layers: Layers | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
 
-        reuse   of packed rows, evaluate these windows only: (1, evaluated tokens, D)
+        kv_cache  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
         layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
         """
         if (input_ids is None) == (inputs_embeds is None):
@@ -136,26 +136,26 @@ class Transformer(nn.Module):
         rows, length = x.shape[:2]
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-        visible = visibility(attention_mask, (rows, length), dtype=dtype, device=x.device, hidden_score=hidden_score, reuse=reuse)
+        attn_bias = attention_bias(attention_mask, (rows, length), dtype=dtype, device=x.device, mask_value=mask_value, kv_cache=kv_cache)
         if "conv" in parts:
-            x = parts["conv"](x, neighbours(attention_mask, self.config.short_conv // 2, x.device))
+            x = parts["conv"](x, neighbors(attention_mask, self.config.short_conv // 2, x.device))
         if "wpe_image" in parts:
             x = x + self._image_positions(input_ids)
-        places = torch.arange(length, device=x.device) if visible.packing is None else visible.packing.places.to(x.device)
-        if reuse is not None:
-            index = reuse.index(x.device)
-            x, places = x[:, index], places[index]
-        cos, sin = rotary(places, self.config.head_dim, self.config.rope_theta)
-        return self.layers(x, cos, sin, visible, collect=collect) if layers is None else layers(x, cos, sin, visible)
+        position_ids = torch.arange(length, device=x.device) if attn_bias.packing is None else attn_bias.packing.position_ids.to(x.device)
+        if kv_cache is not None:
+            index = kv_cache.index(x.device)
+            x, position_ids = x[:, index], position_ids[index]
+        cos, sin = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
+        return self.layers(x, cos, sin, attn_bias, collect=collect) if layers is None else layers(x, cos, sin, attn_bias)
 
-    def layers(self, x: Tensor, cos: Tensor, sin: Tensor, visible: Visibility, *, collect: list[Tensor] | None = None) -> Tensor:
+    def layers(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, *, collect: list[Tensor] | None = None) -> Tensor:
         """All blocks and the final norm: (B, L, D) -> (B, L, D)."""
         parts = self.model.transformer
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
         for layer, block in enumerate(blocks):
             if collect is not None:
                 collect.append(x)
-            x = block(x, cos, sin, visible.at(layer))
+            x = block(x, cos, sin, attn_bias.at(layer))
         x = parts["ln_f"](x)
         if collect is not None:
             collect.append(x)
@@ -165,10 +165,10 @@ class Transformer(nn.Module):
         """(B, L, D): what is added to the embedding of a token at its place in its image; 0 outside, and behind the last place."""
         if input_ids is None:
             raise InputError("inputs_embeds do not say where images are, which this model embeds (image_positions); give input_ids")
-        places = image_places(input_ids, self.config.layout)
+        position_ids = image_position_ids(input_ids, self.config.layout)
         table: Tensor = self.model.transformer["wpe_image"].weight  # type: ignore[assignment]
-        known = (places >= 0) & (places < len(table))
-        return F.embedding(places.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
+        known = (position_ids >= 0) & (position_ids < len(table))
+        return F.embedding(position_ids.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""

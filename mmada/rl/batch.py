@@ -47,7 +47,7 @@ class Trained:
 class PolicyBatch:
     """One micro-batch of one update.
 
-    tokens (1, T) int64 of the packed rows; packing says who sees whom
+    tokens (1, T) int64 of the packed rows; packing says which tokens attend to which
     scored      one entry for each vocabulary slice that is needed
     weight, sequence, token (S,)  as in Evidence
     advantage, length, task, share (R,)
@@ -104,7 +104,7 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
         scored=logit_targets(slices, member, packed.positions, packed.targets, temperature),
         weight=packed.weight.to(dtype),
         sequence=sequence,
-        token=sequence * width + packed.packing.places[packed.positions],
+        token=sequence * width + packed.packing.position_ids[packed.positions],
         advantage=torch.tensor([s.advantage for s in sequences], dtype=dtype),
         length=torch.tensor([part.num_tokens for part in parts], dtype=torch.long),
         task=torch.tensor([s.task for s in sequences], dtype=torch.long),

@@ -3,11 +3,11 @@ rank.py (which of several)."""
 
 from mmada.sampling.loop import Denoiser, Denoising, Step, denoise
 from mmada.sampling.rank import Ranking
-from mmada.sampling.recipes import CACHES, Cache, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
+from mmada.sampling.recipes import CACHES, CacheConfig, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
 
 __all__ = [
     "CACHES",
-    "Cache",
+    "CacheConfig",
     "Denoiser",
     "Denoising",
     "Ranking",

@@ -27,10 +27,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field, Memory, Query, Sight, block_levels, stack
+from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
 from mmada.sampling.propose import propose
-from mmada.sampling.recipes import Cache, Count, Recipe
+from mmada.sampling.recipes import CacheConfig, Count, Recipe
 from mmada.sampling.score import gumbel
 
 __all__ = ["Asking", "Denoiser", "Denoising", "Step", "denoise"]
@@ -123,8 +123,8 @@ class Denoising:
         device, width, length = evaluated[0].tokens.device, max(self.counts) + 1, max(len(c) for c in evaluated)
         self._guided = len(evaluated) > rows
         self._spans = tuple(c.span for c in evaluated)
-        self._memories = [Memory() for _ in evaluated]
-        self._places = [c.fields[0].positions.tolist() for c in evaluated] if recipe.cache is not None else []
+        self._kv_caches = [KVCache() for _ in evaluated]
+        self._positions = [c.fields[0].positions.tolist() for c in evaluated] if recipe.cache is not None else []
         self._tokens = stack(evaluated, fill_id=mask_id, length=length + 1).tokens  # (R, L+1)
         self._slots = torch.full((len(evaluated), width), length, device=device)  # (R, N+1) slot -> position
         for r, canvas in enumerate(evaluated):
@@ -179,11 +179,11 @@ class Denoising:
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
         query = Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
         if not self.recipe.sees_ahead:
-            query = replace(query, sights=tuple(self._sight(r) for r in rows))
+            query = replace(query, block_masks=tuple(self._block_mask(r) for r in rows))
         if self.recipe.cache is None:
             return query
         windows = tuple(self._evaluated(self.recipe.cache, r) for r in rows)
-        return replace(query, windows=windows, memories=tuple(self._memories[r] for r in rows))
+        return replace(query, windows=windows, kv_caches=tuple(self._kv_caches[r] for r in rows))
 
     def advance(self, logits: Tensor) -> None:
         """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
@@ -247,19 +247,19 @@ class Denoising:
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
         return start, stop - behind
 
-    def _sight(self, evaluated: int) -> Sight:
+    def _block_mask(self, evaluated: int) -> BlockMask:
         """No token sees a block behind its own, so what was seen once stays true."""
         start, stop = self._span(evaluated)
         num_open = self.counts[evaluated % len(self.canvases)]
         num_given = self._spans[evaluated][1] - start - num_open
         assert self.recipe.block_length is not None  # checked by Recipe
-        return Sight(block_levels(num_given, stop - start - num_given, self.recipe.block_length))
+        return BlockMask(causal_block_ids(num_given, stop - start - num_given, self.recipe.block_length))
 
-    def _evaluated(self, cache: Cache, evaluated: int) -> tuple[int, int]:
+    def _evaluated(self, cache: CacheConfig, evaluated: int) -> tuple[int, int]:
         """The part of a row's span that is evaluated anew: everything at a block's first step, or else its surroundings."""
         start, stop = self._span(evaluated)
         row = evaluated % len(self.canvases)
-        slots, places = self._range(row), self._places[evaluated]
+        slots, places = self._range(row), self._positions[evaluated]
         if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
             if self.recipe.sees_ahead or not self._block[row] or cache.refresh is not None:
                 return start, stop
@@ -375,7 +375,7 @@ class Denoising:
 
     def _forget(self, row: int) -> None:
         """Give back the keys and values of a row."""
-        self._memories[row :: len(self.canvases)] = [Memory() for _ in self._memories[row :: len(self.canvases)]]
+        self._kv_caches[row :: len(self.canvases)] = [KVCache() for _ in self._kv_caches[row :: len(self.canvases)]]
 
     def _has_ended(self, rows: Tensor) -> Tensor:
         """(A,) whether an end token is committed and everything before it too."""

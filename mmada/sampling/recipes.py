@@ -27,7 +27,7 @@ from mmada.sampling.score import Score, negative_entropy, probability, random_or
 __all__ = [
     "CACHES",
     "Anneal",
-    "Cache",
+    "CacheConfig",
     "Count",
     "Quota",
     "Recipe",
@@ -97,7 +97,7 @@ def _at_least(name: str, value: float | None, least: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cache:
+class CacheConfig:
     """Evaluate a window around the active block, and let it attend to keys and values of the rest as an earlier step left them.
 
     An approximation: in a bidirectional model every committed token changes all keys a little. A block's first step evaluates everything,
@@ -119,11 +119,11 @@ class Cache:
         _at_least("refresh", self.refresh, 1)
 
 
-CACHES: Mapping[str, Cache | None] = {"none": None, "prefix": Cache(after=None), "dual": Cache()}
+CACHES: Mapping[str, CacheConfig | None] = {"none": None, "prefix": CacheConfig(after=None), "dual": CacheConfig()}
 """By the names that Fast-dLLM gave them: keep what lies before the block, or what lies on both sides."""
 
 
-def named_cache(name: str) -> Cache | None:
+def named_cache(name: str) -> CacheConfig | None:
     """The cache of a name in CACHES. Raises InputError."""
     if name not in CACHES:
         raise InputError(f"cache={name!r} is unknown: {suggest(name, CACHES)}")
@@ -160,7 +160,7 @@ class Recipe:
     """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
     own, for models that were taught so (the law `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
     given, and keys and values that stay true, so that every cache is exact"""
-    cache: Cache | None = None
+    cache: CacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False
     """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
@@ -257,7 +257,7 @@ def fast_text(
     temperature: float = 0.0,
     steps: int | None = None,
     sees_ahead: bool = True,
-    cache: Cache | None = None,
+    cache: CacheConfig | None = None,
 ) -> Recipe:
     """Commit every token that is sure enough, stop at the end token (Fast-dLLM's confidence-aware decoding)."""
     return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, sees_ahead=sees_ahead, cache=cache)

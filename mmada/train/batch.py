@@ -12,7 +12,7 @@ row, each as the sampler meets it.
 On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred: there rows are rounded up with padding that
 no other token sees (`round_to`).
 
-A stage with a soft mask (`hidden_score`) cannot be packed: its rows are padded and a pair mask says who sees whom.
+A stage with a soft mask (`mask_value`) cannot be packed: its rows are padded and a pair mask says which tokens attend to which.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Batch:
     flows: tuple[str, ...]
     tokens: Tensor
     mask: Packing | Tensor
-    hidden_score: float | None
+    mask_value: float | None
     scored: tuple[LogitTargets, ...]
     weight: Tensor
     flow: Tensor
@@ -195,18 +195,18 @@ def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
 
 
 def collate(
-    rows: Sequence[FlowRow], flows: Sequence[Flow], *, layout: VocabLayout, hidden_score: float | None = None, round_to: int = 1
+    rows: Sequence[FlowRow], flows: Sequence[Flow], *, layout: VocabLayout, mask_value: float | None = None, round_to: int = 1
 ) -> Batch:
     """One forward pass for noised rows of any flows; packed, or padded if pairs are hidden softly.
 
     round_to  packed rows are padded to a multiple of so many tokens
     """
     names = tuple(flow.name for flow in flows)
-    if hidden_score is None:
-        rows = [row.cut() for row in sorted(rows, key=lambda row: (row.span[1] - row.span[0], row.sight is None))]
+    if mask_value is None:
+        rows = [row.cut() for row in sorted(rows, key=lambda row: (row.span[1] - row.span[0], row.block_mask is None))]
     sizes = [len(row.tokens) for row in rows]
     # Padded to a multiple of the longest row, all have the same length.
-    multiple = round_to if hidden_score is None else max(sizes)
+    multiple = round_to if mask_value is None else max(sizes)
     rows = [row.rounded(multiple, layout.eos_id) for row in rows] if multiple > 1 else rows
     packed = pack(rows)
     flow = torch.tensor([names.index(row.flow) for row in rows])[packed.row]  # (S,)
@@ -215,14 +215,14 @@ def collate(
     member = torch.where(is_full, 0, 1 + (packed.targets >= layout.image_offset).long())
     mask: Packing | Tensor = packed.packing
     tokens = packed.tokens[None]
-    if hidden_score is not None:
+    if mask_value is not None:
         attend = torch.stack([row.attend for row in rows])
         tokens, mask = packed.tokens.unflatten(0, attend.shape), attend[:, :, None] & attend[:, None]  # (B, L, L)
     return Batch(
         flows=names,
         tokens=tokens,
         mask=mask,
-        hidden_score=hidden_score,
+        mask_value=mask_value,
         scored=logit_targets(slices, member, packed.positions, packed.targets),
         weight=packed.weight,
         flow=flow,

@@ -4,7 +4,7 @@
     join_looks  several looks at one answer in one row, for models whose blocks do not see ahead
     pack        rows end to end, without padding, and the list of what is scored
 
-Looks that share a row (canvas.Sight): the answer as it is, once, then each look's block, noised
+Looks that share a row (canvas.BlockMask): the answer as it is, once, then each look's block, noised
 
     clean   p p p | a a a a | b b b b | c c . .            a prompt, and three blocks
     row     p p p a a a a b b b b | a M a M | M M b M | c M . .     each noised block sees what comes before it, as it is, and itself
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmada.canvas import Sight, block_levels
+from mmada.canvas import BlockMask, causal_block_ids
 from mmada.model import Packing
 
 __all__ = ["NoisedRow", "Packed", "join_looks", "moved", "pack"]
@@ -40,7 +40,7 @@ class NoisedRow:
     tokens  (L,) int64, with masks in place; clean (L,) int64 holds the targets
     attend  (L,) bool; scored (L,) bool; weight (L,) float, read where something is scored
     span    [start, stop) of the attended run
-    sight   who sees whom, if not all see all
+    block_mask  block mask; None for full attention
     """
 
     tokens: Tensor
@@ -49,20 +49,20 @@ class NoisedRow:
     scored: Tensor
     weight: Tensor
     span: tuple[int, int]
-    sight: Sight | None = None
+    block_mask: BlockMask | None = None
 
     def cut(self) -> Self:
         """Nothing but the attended run."""
         start, stop = self.span
         parts = {name: getattr(self, name)[start:stop] for name in _TENSORS}
-        sight = None if self.sight is None else self.sight.cut(start, stop)
-        return replace(self, span=(0, stop - start), sight=sight, **parts)
+        block_mask = None if self.block_mask is None else self.block_mask.cut(start, stop)
+        return replace(self, span=(0, stop - start), block_mask=block_mask, **parts)
 
     def rounded(self, multiple: int, fill: int) -> Self:
         """With padding after the row, which nothing else sees, up to a multiple of so many tokens."""
         length = len(self.tokens)
-        sight = self.sight or Sight(torch.zeros(length, dtype=torch.long))
-        places = torch.arange(length) if sight.places is None else sight.places
+        block_mask = self.block_mask or BlockMask(torch.zeros(length, dtype=torch.long))
+        position_ids = torch.arange(length) if block_mask.position_ids is None else block_mask.position_ids
         missing = -length % multiple
 
         def padded(x: Tensor, value: float) -> Tensor:
@@ -70,7 +70,7 @@ class NoisedRow:
 
         fills = {"tokens": fill, "clean": fill}
         parts: dict[str, Any] = {name: padded(getattr(self, name), fills.get(name, 0)) for name in _TENSORS}
-        return replace(self, sight=Sight(padded(sight.levels, _PADDING), padded(places, 0)), **parts)
+        return replace(self, block_mask=BlockMask(padded(block_mask.block_ids, _PADDING), padded(position_ids, 0)), **parts)
 
 
 def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: int) -> Row:
@@ -89,23 +89,23 @@ def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: 
     parts["tokens"] = [torch.where(is_answer, shown.clean[:last], shown.tokens[:last])]
     parts["scored"] = [shown.scored[:last] & ~is_answer]
     parts["weight"] = [shown.weight[:last].masked_fill(is_answer, 0.0)]
-    levels, places = [most * block_levels(first, last - first, block_length)], [torch.arange(last)]
+    block_ids, position_ids = [most * causal_block_ids(first, last - first, block_length)], [torch.arange(last)]
     for i, ((look, begin, end), block) in enumerate(zip(looks, blocks, strict=True)):
         for name in _TENSORS:
             parts[name].append(getattr(look, name)[begin:end])
         # Looks at the same block see what comes before it and not each other: each has an odd level of its own.
-        levels.append(torch.full((end - begin,), 2 * most * block + 2 * blocks[:i].count(block) + 1))
-        places.append(torch.arange(begin, end))
-    sight = Sight(torch.cat(levels), torch.cat(places))
+        block_ids.append(torch.full((end - begin,), 2 * most * block + 2 * blocks[:i].count(block) + 1))
+        position_ids.append(torch.arange(begin, end))
+    block_mask = BlockMask(torch.cat(block_ids), torch.cat(position_ids))
     joined: dict[str, Any] = {name: torch.cat(pieces) for name, pieces in parts.items()}
-    return replace(shown, span=(shown.span[0], len(sight.levels)), sight=sight, **joined)
+    return replace(shown, span=(shown.span[0], len(block_mask.block_ids)), block_mask=block_mask, **joined)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packed:
     """Rows laid end to end, and the S positions that are scored, in the order of the tokens.
 
-    tokens (T,) int64; packing says where rows begin and who sees whom
+    tokens (T,) int64; packing says where rows begin and which tokens attend to which
     positions (S,) int64 into the tokens; row (S,) int64, whose it is; targets (S,) int64 clean ids; weight (S,)
     """
 
@@ -123,7 +123,7 @@ def pack(rows: Sequence[NoisedRow]) -> Packed:
     tokens, clean, _, scored, weight = (torch.cat([getattr(row, name) for row in rows]) for name in _TENSORS)  # (T,)
     positions = scored.nonzero()[:, 0]
     owner = torch.arange(len(rows)).repeat_interleave(torch.tensor(lengths))
-    packing = Packing.of(lengths, [row.sight for row in rows])
+    packing = Packing.of(lengths, [row.block_mask for row in rows])
     return Packed(tokens, packing, positions, owner[positions], clean[positions], weight[positions])
 
 

@@ -166,7 +166,7 @@ class Stage:
     """T of the published layouts"""
     pads: Pads = "hidden"
     """whether t2i's left padding is attended to"""
-    hidden_score: float | None = None
+    mask_value: float | None = None
     """added to hidden pairs of the attention; the published code makes it -1, a soft mask (docs/parity.md); None hides them"""
 
     def __post_init__(self) -> None:
@@ -181,8 +181,8 @@ class Stage:
             raise InputError(f"stage {self.name!r}: rooms={self.rooms} must ascend, from at least 2 tokens")
         if not 0 <= self.spare_room <= 1:
             raise InputError(f"stage {self.name!r}: spare_room={self.spare_room} is a share of rows and must lie in 0..1")
-        if self.hidden_score is not None and any("block" in flow.noise for flow in self.flows):
-            raise InputError(f"stage {self.name!r}: the law block hides pairs entirely; leave hidden_score={self.hidden_score} out")
+        if self.mask_value is not None and any("block" in flow.noise for flow in self.flows):
+            raise InputError(f"stage {self.name!r}: the law block hides pairs entirely; leave mask_value={self.mask_value} out")
         if self.text_length is None and any(flow.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for flow in self.flows):
             raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
 
@@ -245,7 +245,7 @@ def _published(
     )  # fmt: skip
     optim = Optim(lr=lr, betas=(0.9, 0.999), weight_decay=0.01, decay_everything=True, clip=1.0, schedule="cosine", warmup=5000)
     return Stage(
-        name=name, flows=(t2i, lm, mmu), batch=batch, optim=optim, steps=steps, text_length=text_length, hidden_score=-1.0, stratified=False
+        name=name, flows=(t2i, lm, mmu), batch=batch, optim=optim, steps=steps, text_length=text_length, mask_value=-1.0, stratified=False
     )
 
 

@@ -34,7 +34,7 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, batch: Batch, *, counts: bool = False) -> Tensor:
-        hidden = self.model.trunk(batch.tokens, batch.mask, hidden_score=batch.hidden_score).flatten(0, 1)  # (B L, D)
+        hidden = self.model.trunk(batch.tokens, batch.mask, mask_value=batch.mask_value).flatten(0, 1)  # (B L, D)
         sums = hidden.new_zeros(2, len(batch.flows), dtype=torch.float32)
         member = F.one_hot(batch.flow, len(batch.flows)).float()  # (S, F)
         for index, logp, correct in masked_logprobs(self.model, hidden, batch.scored, is_correct if counts else None):

@@ -72,8 +72,8 @@ class BatchPlan:
         return parts
 
     def collate(self, rows: Sequence[FlowRow], flows: Sequence[Flow] | None = None) -> Batch:
-        hidden_score = self.stage.hidden_score
-        return collate(rows, flows or self.flows, layout=self.layout, hidden_score=hidden_score, round_to=self.round_to)
+        mask_value = self.stage.mask_value
+        return collate(rows, flows or self.flows, layout=self.layout, mask_value=mask_value, round_to=self.round_to)
 
     def _noise(self, row: Row) -> tuple[FlowRow, ...]:
         flow = next(flow for flow in self.flows if flow.name == row.flow)

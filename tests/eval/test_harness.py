@@ -72,7 +72,7 @@ def test_thinking_is_asked_for_and_left_out(debug):
 
 
 def conditionals(harness, given, wanted, masked, pairs=None):
-    """Log-probabilities of `wanted` (ids) at the masked places of it, the others visible; `pairs` (L, L) of all say who sees whom."""
+    """Log-probabilities of `wanted` (ids) at the masked places of it, the others visible; `pairs` (L, L) of all say which tokens attend to which."""
     layout = harness.model.layout
     shown = [layout.mask_id if i in masked else token for i, token in enumerate(wanted)]
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 
 from mmada.diffusion.loss import masked_diffusion_loss
 
-HIDDEN_SCORE = -1.0  # the published training code adds 1 to visible pairs and nothing to hidden ones
+MASK_VALUE = -1.0  # the published training code adds 1 to visible pairs and nothing to hidden ones
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def logits(golden):
     pairs = torch.ones(*tokens.shape, tokens.shape[1], dtype=torch.bool)
     pairs[: len(t2i)] = t2i[:, :, None] & t2i[:, None]
     with torch.no_grad():
-        return golden.model(tokens, pairs, hidden_score=HIDDEN_SCORE).logits
+        return golden.model(tokens, pairs, mask_value=MASK_VALUE).logits
 
 
 def part(golden, logits, task):

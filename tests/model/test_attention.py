@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from mmada.canvas import Sight, block_levels, sees
+from mmada.canvas import BlockMask, can_attend, causal_block_ids
 from mmada.errors import InputError
-from mmada.model.attention import Packing, attend, neighbours, rotary, rotate, visibility
+from mmada.model.attention import Packing, attend, attention_bias, neighbors, rotary, rotate
 
 ROWS, LENGTH, HEADS, WIDTH = 2, 6, 4, 8
 
@@ -16,15 +16,15 @@ def qkv(kv_heads, dtype=torch.float64, rows=ROWS, length=LENGTH):
     return [torch.randn(size, generator=generator, dtype=torch.float64).to(dtype) for size in sizes]
 
 
-def naive(q, k, v, pairs, hidden_score):
-    """softmax(q k / sqrt(hd)) v, query by query; pairs (B, L, L) says who sees whom."""
+def naive(q, k, v, pairs, mask_value):
+    """softmax(q k / sqrt(hd)) v, query by query; pairs (B, L, L) says which tokens attend to which."""
     out = torch.zeros_like(q)
     group = q.shape[2] // k.shape[2]
     for b in range(q.shape[0]):
         for h in range(q.shape[2]):
             for i in range(q.shape[1]):
                 scores = [
-                    float(q[b, i, h] @ k[b, j, h // group]) / math.sqrt(WIDTH) + (0.0 if pairs[b, i, j] else hidden_score)
+                    float(q[b, i, h] @ k[b, j, h // group]) / math.sqrt(WIDTH) + (0.0 if pairs[b, i, j] else mask_value)
                     for j in range(q.shape[1])
                 ]
                 largest = max(scores)
@@ -39,19 +39,19 @@ PAIRS[:, range(LENGTH), range(LENGTH)] = True
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize(("mask", "hidden_score"), [(None, None), (KEYS, None), (PAIRS, None), (KEYS, -1.0), (PAIRS, -1.0)])
-def test_attention_equals_the_naive_formula(kv_heads, mask, hidden_score):
+@pytest.mark.parametrize(("mask", "mask_value"), [(None, None), (KEYS, None), (PAIRS, None), (KEYS, -1.0), (PAIRS, -1.0)])
+def test_attention_equals_the_naive_formula(kv_heads, mask, mask_value):
     q, k, v = qkv(kv_heads)
     pairs = torch.ones(ROWS, LENGTH, LENGTH).bool() if mask is None else mask if mask.dim() == 3 else mask[:, None].expand(-1, LENGTH, -1)
-    visible = visibility(mask, (ROWS, LENGTH), dtype=torch.float64, hidden_score=hidden_score)
-    expected = naive(q, k, v, pairs, -math.inf if hidden_score is None else hidden_score)
-    torch.testing.assert_close(attend(q, k, v, visible), expected, rtol=1e-10, atol=1e-12)
+    attn_bias = attention_bias(mask, (ROWS, LENGTH), dtype=torch.float64, mask_value=mask_value)
+    expected = naive(q, k, v, pairs, -math.inf if mask_value is None else mask_value)
+    torch.testing.assert_close(attend(q, k, v, attn_bias), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_soft_mask_equals_the_published_one_added_to_visible_pairs():
     # The published training code adds 1 where a pair is visible and 0 where not: the same softmax as 0 and -1.
     q, k, v = qkv(2)
-    soft = attend(q, k, v, visibility(PAIRS, (ROWS, LENGTH), dtype=torch.float64, hidden_score=-1.0))
+    soft = attend(q, k, v, attention_bias(PAIRS, (ROWS, LENGTH), dtype=torch.float64, mask_value=-1.0))
     group = [x.repeat_interleave(2, dim=2) for x in (k, v)]
     added = torch.nn.functional.scaled_dot_product_attention(
         *(x.transpose(1, 2) for x in (q, *group)), attn_mask=PAIRS[:, None].double()
@@ -64,16 +64,16 @@ def test_a_query_that_sees_nothing_sees_everything_alike(dtype):
     q, k, v = qkv(4, dtype)
     pairs = torch.ones(ROWS, LENGTH, LENGTH).bool()
     pairs[1, 2] = False
-    out = attend(q, k, v, visibility(pairs, (ROWS, LENGTH), dtype=dtype))
+    out = attend(q, k, v, attention_bias(pairs, (ROWS, LENGTH), dtype=dtype))
     assert out.isfinite().all()
     torch.testing.assert_close(out[1, 2].float(), v[1].float().mean(0), rtol=2e-2, atol=2e-2)
 
 
 def test_hidden_keys_have_exactly_no_weight():
     q, k, v = qkv(4, torch.float32)
-    visible = visibility(KEYS, (ROWS, LENGTH), dtype=torch.float32)
+    attn_bias = attention_bias(KEYS, (ROWS, LENGTH), dtype=torch.float32)
     other_k, other_v = (torch.where(KEYS[..., None, None], x, 1e4 * torch.ones_like(x)) for x in (k, v))
-    assert torch.equal(attend(q, other_k, other_v, visible), attend(q, k, v, visible))
+    assert torch.equal(attend(q, other_k, other_v, attn_bias), attend(q, k, v, attn_bias))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_hidden_keys_have_exactly_no_weight():
 )
 def test_refused_masks(mask, message):
     with pytest.raises(InputError, match=message):
-        visibility(mask, (ROWS, LENGTH), dtype=torch.float32)
+        attention_bias(mask, (ROWS, LENGTH), dtype=torch.float32)
 
 
 # Packing.
@@ -101,7 +101,7 @@ def test_packing_joins_neighbours_of_equal_length():
     packing = Packing.of([4, 4, 2, 4])
     assert packing.runs == ((2, 4), (1, 2), (1, 4))
     assert packing.num_tokens == 14
-    assert packing.places.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0, 1, 2, 3]
+    assert packing.position_ids.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("lengths", [[], [3, 0], [-1]])
@@ -114,23 +114,23 @@ def test_packing_refuses_empty_rows(lengths):
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_packed_rows_equal_each_row_alone(lengths, kv_heads):
     q, k, v = qkv(kv_heads, torch.float32, rows=1, length=sum(lengths))
-    packed = attend(q, k, v, visibility(Packing.of(lengths), (1, sum(lengths)), dtype=torch.float32))
+    packed = attend(q, k, v, attention_bias(Packing.of(lengths), (1, sum(lengths)), dtype=torch.float32))
     start = 0
     for length in lengths:
         row = slice(start, start + length)
-        alone = attend(q[:, row], k[:, row], v[:, row], visibility(None, (1, length), dtype=torch.float32))
+        alone = attend(q[:, row], k[:, row], v[:, row], attention_bias(None, (1, length), dtype=torch.float32))
         assert torch.equal(packed[:, row], alone)
         start += length
 
 
-# Sights: rows in which not all see all.
+# Sights: rows in which not attention is full.
 
 # A prompt of two, blocks of two, and behind them both blocks once more, noised.
-TWICE = Sight(torch.tensor([0, 0, 2, 2, 1, 1, 3, 3]), torch.tensor([0, 1, 2, 3, 2, 3, 4, 5]))
+TWICE = BlockMask(torch.tensor([0, 0, 2, 2, 1, 1, 3, 3]), torch.tensor([0, 1, 2, 3, 2, 3, 4, 5]))
 
 
 def test_who_sees_whom():
-    pairs = sees(TWICE.levels[:, None], TWICE.levels).int().tolist()
+    pairs = can_attend(TWICE.block_ids[:, None], TWICE.block_ids).int().tolist()
     assert pairs == [
         [1, 1, 0, 0, 0, 0, 0, 0],  # the prompt: itself
         [1, 1, 0, 0, 0, 0, 0, 0],
@@ -141,22 +141,24 @@ def test_who_sees_whom():
         [1, 1, 1, 1, 0, 0, 1, 1],  # the next one noised: what comes before it, as it is
         [1, 1, 1, 1, 0, 0, 1, 1],
     ]
-    assert block_levels(2, 5, 2).tolist() == [0, 0, 2, 2, 4, 4, 6]
+    assert causal_block_ids(2, 5, 2).tolist() == [0, 0, 2, 2, 4, 4, 6]
     cut = TWICE.cut(2, 6)
-    assert (cut.levels.tolist(), cut.places.tolist()) == ([2, 2, 1, 1], [0, 1, 0, 1])
+    assert (cut.block_ids.tolist(), cut.position_ids.tolist()) == ([2, 2, 1, 1], [0, 1, 0, 1])
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_packed_rows_with_sights_equal_each_row_alone(kv_heads):
-    rows = [(8, TWICE), (8, None), (8, TWICE), (3, Sight(torch.tensor([0, 2, 2]))), (8, None)]
+    rows = [(8, TWICE), (8, None), (8, TWICE), (3, BlockMask(torch.tensor([0, 2, 2]))), (8, None)]
     lengths = [length for length, _ in rows]
     q, k, v = qkv(kv_heads, torch.float32, rows=1, length=sum(lengths))
-    packed = attend(q, k, v, visibility(Packing.of(lengths, [sight for _, sight in rows]), (1, sum(lengths)), dtype=torch.float32))
+    packed = attend(
+        q, k, v, attention_bias(Packing.of(lengths, [block_mask for _, block_mask in rows]), (1, sum(lengths)), dtype=torch.float32)
+    )
     start = 0
-    for length, sight in rows:
+    for length, block_mask in rows:
         row = slice(start, start + length)
-        mask = None if sight is None else sees(sight.levels[:, None], sight.levels)[None]
-        alone = attend(q[:, row], k[:, row], v[:, row], visibility(mask, (1, length), dtype=torch.float32))
+        mask = None if block_mask is None else can_attend(block_mask.block_ids[:, None], block_mask.block_ids)[None]
+        alone = attend(q[:, row], k[:, row], v[:, row], attention_bias(mask, (1, length), dtype=torch.float32))
         torch.testing.assert_close(packed[:, row], alone, rtol=1e-5, atol=1e-6)
         start += length
 
@@ -164,17 +166,17 @@ def test_packed_rows_with_sights_equal_each_row_alone(kv_heads):
 def test_positions_of_packed_rows_are_those_of_their_sights():
     packing = Packing.of([8, 2], [TWICE, None])
     assert packing.runs == ((1, 8), (1, 2))
-    assert packing.places.tolist() == [0, 1, 2, 3, 2, 3, 4, 5, 0, 1]
+    assert packing.position_ids.tolist() == [0, 1, 2, 3, 2, 3, 4, 5, 0, 1]
 
 
 def test_a_sight_has_the_length_of_its_row():
-    with pytest.raises(InputError, match=r"rows of \[7\] tokens with sights of \[8\]; they must agree"):
+    with pytest.raises(InputError, match=r"rows of \[7\] tokens with block masks of \[8\]; they must agree"):
         Packing.of([7], [TWICE])
 
 
 def test_neighbours_stand_where_their_places_say():
     """Token 4 is the noised copy of place 2: before it stand the prompt's tokens 0 and 1. Token 6, of place 4, comes after the clean 2 and 3."""
-    near = neighbours(Packing.of([8], [TWICE]), 2, torch.device("cpu"))
+    near = neighbors(Packing.of([8], [TWICE]), 2, torch.device("cpu"))
     found = [
         [int(i) if seen else None for i, seen in zip(tap, there[0], strict=True)] for tap, there in zip(near.index, near.seen, strict=True)
     ]

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from mmada.canvas import Canvas, Field, IdRange, Memory, Query, Sight
+from mmada.canvas import BlockMask, Canvas, Field, IdRange, KVCache, Query
 from mmada.errors import InputError
 from mmada.model import Packing, TransformerDenoiser
 from mmada.model.attention import rotary, rotate
-from mmada.model.cache import Reuse
-from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_text
+from mmada.model.cache import PackedKVCache
+from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_text
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22
@@ -50,16 +50,16 @@ def naive(model, tokens, window, layers):
 
 @torch.no_grad()
 def test_a_window_attends_to_what_was_kept(model, tokens):
-    memory, row, window = Memory(), tokens[0], (4, 7)
+    kv_cache, row, window = KVCache(), tokens[0], (4, 7)
     lengths = Packing.of([10])
-    whole = model.trunk(row[None], lengths, reuse=Reuse((10,), ((0, 10),), (memory,)))
+    whole = model.trunk(row[None], lengths, kv_cache=PackedKVCache((10,), ((0, 10),), (kv_cache,)))
     assert torch.equal(whole, model.trunk(row[None], lengths))
-    kept = [(k.clone(), v.clone()) for k, v in memory.layers]
+    kept = [(k.clone(), v.clone()) for k, v in kv_cache.layers]
     changed = row.clone()
     changed[5], changed[9] = (row[5] + 1) % 20, (row[9] + 1) % 20  # inside the window, and outside, where nobody looks
-    states = model.trunk(changed[None], lengths, reuse=Reuse((10,), (window,), (memory,)))
+    states = model.trunk(changed[None], lengths, kv_cache=PackedKVCache((10,), (window,), (kv_cache,)))
     torch.testing.assert_close(states[0], naive(model, changed, window, kept), rtol=1e-5, atol=1e-5)
-    for (k, v), (old_k, old_v) in zip(memory.layers, kept, strict=True):
+    for (k, v), (old_k, old_v) in zip(kv_cache.layers, kept, strict=True):
         for new, old in ((k, old_k), (v, old_v)):
             assert torch.equal(new[:4], old[:4])
             assert torch.equal(new[7:], old[7:])
@@ -68,20 +68,20 @@ def test_a_window_attends_to_what_was_kept(model, tokens):
 
 @torch.no_grad()
 def test_where_nothing_changed_nothing_changes(model, tokens):
-    memory, lengths = Memory(), Packing.of([10])
-    whole = model.trunk(tokens[:1], lengths, reuse=Reuse((10,), ((0, 10),), (memory,)))
-    part = model.trunk(tokens[:1], lengths, reuse=Reuse((10,), ((3, 8),), (memory,)))
+    kv_cache, lengths = KVCache(), Packing.of([10])
+    whole = model.trunk(tokens[:1], lengths, kv_cache=PackedKVCache((10,), ((0, 10),), (kv_cache,)))
+    part = model.trunk(tokens[:1], lengths, kv_cache=PackedKVCache((10,), ((3, 8),), (kv_cache,)))
     torch.testing.assert_close(part, whole[:, 3:8], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
-        fast_text(threshold=0.3, block_length=4, cache=Cache(refresh=1)),
-        fast_text(threshold=0.3, block_length=4, cache=Cache(before=99, after=None)),
-        Recipe(steps=3, block_length=4, cache=Cache()),  # a block that takes one step
-        Recipe(steps=6, temperature=1.0, guidance_scale=1.5, cache=Cache(refresh=1)),
-        fast_text(threshold=0.3, block_length=4, sees_ahead=False, cache=Cache(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, cache=CacheConfig(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, cache=CacheConfig(before=99, after=None)),
+        Recipe(steps=3, block_length=4, cache=CacheConfig()),  # a block that takes one step
+        Recipe(steps=6, temperature=1.0, guidance_scale=1.5, cache=CacheConfig(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, sees_ahead=False, cache=CacheConfig(refresh=1)),
     ],
     ids=["refresh", "window of everything", "one step a block", "guided", "blind ahead"],
 )
@@ -102,7 +102,7 @@ def test_a_model_that_does_not_see_ahead_loses_nothing(build_model, guidance, sh
     model = build_model(short_conv=short_conv)
     recipe = Recipe(steps=8, block_length=4, temperature=1.0, guidance_scale=guidance, sees_ahead=False)
     canvases, negatives = [canvas(7, 16), canvas(3, 16, before=2)], [canvas(2, 16)] * 2 if guidance else None
-    cached, denoiser = run(model, recipe.with_(cache=Cache()), canvases, negatives=negatives)
+    cached, denoiser = run(model, recipe.with_(cache=CacheConfig()), canvases, negatives=negatives)
     plain, whole = run(model, recipe, canvases, negatives=negatives)
     assert [(s.row, s.step, s.slots, s.token_ids) for s in cached.trace] == [(s.row, s.step, s.slots, s.token_ids) for s in plain.trace]
     for one, other in zip(cached.trace, plain.trace, strict=True):
@@ -114,16 +114,16 @@ def test_a_model_that_does_not_see_ahead_loses_nothing(build_model, guidance, sh
 
 @torch.no_grad()
 def test_a_memory_grows_with_its_row(model, tokens):
-    memory, levels = Memory(), torch.tensor([0, 0, 0, 2, 2, 4, 4, 4, 6, 6])
-    whole = model.trunk(tokens[:1], Packing.of([10], [Sight(levels)]))
+    kv_cache, block_ids = KVCache(), torch.tensor([0, 0, 0, 2, 2, 4, 4, 4, 6, 6])
+    whole = model.trunk(tokens[:1], Packing.of([10], [BlockMask(block_ids)]))
     for start, stop in ((0, 3), (3, 5), (3, 8), (5, 10)):
-        packing = Packing.of([stop], [Sight(levels[:stop])])
-        part = model.trunk(tokens[:1, :stop], packing, reuse=Reuse((stop,), ((start, stop),), (memory,), (True,)))
+        packing = Packing.of([stop], [BlockMask(block_ids[:stop])])
+        part = model.trunk(tokens[:1, :stop], packing, kv_cache=PackedKVCache((stop,), ((start, stop),), (kv_cache,), (True,)))
         torch.testing.assert_close(part, whole[:, start:stop], rtol=1e-5, atol=1e-5)
-        assert len(memory.layers[0][0]) == stop
+        assert len(kv_cache.layers[0][0]) == stop
 
 
-@pytest.mark.parametrize("cache", [Cache(), Cache(after=None), Cache(before=2, after=3), Cache(refresh=2)])
+@pytest.mark.parametrize("cache", [CacheConfig(), CacheConfig(after=None), CacheConfig(before=2, after=3), CacheConfig(refresh=2)])
 def test_fewer_tokens_are_evaluated_and_every_position_is_filled(model, cache):
     recipe = Recipe(steps=12, block_length=6, cache=cache)
     cached, denoiser = run(model, recipe, [canvas(9, 12)])
@@ -138,8 +138,12 @@ def test_fewer_tokens_are_evaluated_and_every_position_is_filled(model, cache):
 def test_together_equals_alone_whoever_remembers(model):
     guided = Recipe(steps=4, temperature=1.0, score_temperature=1.0, guidance_scale=2.0)
     requests = [
-        lambda: Denoising([canvas(5, 6), canvas(2, 9)], fast_text(threshold=0.3, block_length=3, cache=Cache()), mask_id=MASK, record=True),
-        lambda: Denoising([canvas(5, 6)], fast_text(threshold=0.5, block_length=3, cache=Cache(after=None)), mask_id=MASK, record=True),
+        lambda: Denoising(
+            [canvas(5, 6), canvas(2, 9)], fast_text(threshold=0.3, block_length=3, cache=CacheConfig()), mask_id=MASK, record=True
+        ),
+        lambda: Denoising(
+            [canvas(5, 6)], fast_text(threshold=0.5, block_length=3, cache=CacheConfig(after=None)), mask_id=MASK, record=True
+        ),
         lambda: Denoising([canvas(4, 9, CODES, 2)], guided, mask_id=MASK, seeds=[7], negatives=[canvas(2, 9, CODES)], record=True),
         lambda: Denoising([canvas(5, 6)], Recipe(steps=6, block_length=3), mask_id=MASK, record=True),
     ]
@@ -155,7 +159,7 @@ def test_together_equals_alone_whoever_remembers(model):
 
 def test_what_is_not_remembered_is_evaluated(model, tokens):
     """Another denoiser may have answered before, or none."""
-    q = Query(tokens[:1], ((0, 10),), torch.tensor([[4, 6]]), TEXT, ((4, 7),), (Memory(),))
+    q = Query(tokens[:1], ((0, 10),), torch.tensor([[4, 6]]), TEXT, ((4, 7),), (KVCache(),))
     (logits,) = TransformerDenoiser(model)([q])
     (plain,) = TransformerDenoiser(model)([Query(q.tokens, q.spans, q.positions, q.ids)])
     assert torch.equal(logits, plain)
@@ -166,33 +170,33 @@ def test_image_places_do_not_depend_on_the_window(build_model):
     model = build_model(image_positions=4)
     layout = model.config.layout
     row = torch.tensor([1, 2, layout.soi_id, 33, 34, 35, 36, layout.eoi_id])
-    memory = Memory()
-    whole = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((0, 8),), (memory,)))
-    part = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((4, 6),), (memory,)))
+    kv_cache = KVCache()
+    whole = model.trunk(row[None], Packing.of([8]), kv_cache=PackedKVCache((8,), ((0, 8),), (kv_cache,)))
+    part = model.trunk(row[None], Packing.of([8]), kv_cache=PackedKVCache((8,), ((4, 6),), (kv_cache,)))
     torch.testing.assert_close(part, whole[:, 4:6], rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 def test_neighbours_outside_the_window_are_seen(build_model):
     model = build_model(short_conv=5)
-    row, memory = torch.arange(8), Memory()
-    whole = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((0, 8),), (memory,)))
-    part = model.trunk(row[None], Packing.of([8]), reuse=Reuse((8,), ((4, 6),), (memory,)))
+    row, kv_cache = torch.arange(8), KVCache()
+    whole = model.trunk(row[None], Packing.of([8]), kv_cache=PackedKVCache((8,), ((0, 8),), (kv_cache,)))
+    part = model.trunk(row[None], Packing.of([8]), kv_cache=PackedKVCache((8,), ((4, 6),), (kv_cache,)))
     torch.testing.assert_close(part, whole[:, 4:6], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("window", [(4, 4), (-1, 3), (8, 11), (7, 5)])
 def test_a_window_lies_in_its_row(window):
     with pytest.raises(InputError, match="must lie in a row of 10 tokens"):
-        Reuse((10,), (window,), (Memory(),))
+        PackedKVCache((10,), (window,), (KVCache(),))
 
 
-@pytest.mark.parametrize("memory", [None, Memory(), Memory([(torch.zeros(9, 1, 2), torch.zeros(9, 1, 2))])])
-def test_a_window_needs_the_rest(memory):
+@pytest.mark.parametrize("kv_cache", [None, KVCache(), KVCache([(torch.zeros(9, 1, 2), torch.zeros(9, 1, 2))])])
+def test_a_window_needs_the_rest(kv_cache):
     with pytest.raises(InputError, match="needs keys and values of the rest"):
-        Reuse((10,), ((4, 7),), (memory,))
+        PackedKVCache((10,), ((4, 7),), (kv_cache,))
 
 
 def test_windows_are_for_packed_rows(model, tokens):
     with pytest.raises(InputError, match="give a Packing"):
-        model.trunk(tokens[:1], None, reuse=Reuse((10,), ((0, 10),), (Memory(),)))
+        model.trunk(tokens[:1], None, kv_cache=PackedKVCache((10,), ((0, 10),), (KVCache(),)))

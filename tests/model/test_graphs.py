@@ -9,15 +9,15 @@ from peft import LoraConfig, inject_adapter_in_model
 from mmada.canvas import Canvas, Field, IdRange
 from mmada.model import TransformerDenoiser
 from mmada.model.graphs import LayerGraphs
-from mmada.sampling import Cache, Denoising, Recipe, denoise, fast_image, fast_text
+from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_image, fast_text
 
 TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
 RECIPES = {
     "no cache": Recipe(steps=16, block_length=8, stop_at_eos=False),
-    "prefix": Recipe(steps=16, block_length=8, cache=Cache(after=None), stop_at_eos=False),
-    "dual": Recipe(steps=16, block_length=8, cache=Cache(), stop_at_eos=False),
-    "dual, refreshed": Recipe(steps=16, block_length=8, cache=Cache(refresh=3), stop_at_eos=False),
-    "blocks that do not see ahead": Recipe(steps=16, block_length=8, sees_ahead=False, cache=Cache(after=None), stop_at_eos=False),
+    "prefix": Recipe(steps=16, block_length=8, cache=CacheConfig(after=None), stop_at_eos=False),
+    "dual": Recipe(steps=16, block_length=8, cache=CacheConfig(), stop_at_eos=False),
+    "dual, refreshed": Recipe(steps=16, block_length=8, cache=CacheConfig(refresh=3), stop_at_eos=False),
+    "blocks that do not see ahead": Recipe(steps=16, block_length=8, sees_ahead=False, cache=CacheConfig(after=None), stop_at_eos=False),
     "threshold": fast_text(block_length=8),
 }
 
@@ -93,7 +93,7 @@ def test_a_shape_is_recorded_once_when_it_returns(model):
 def test_one_recording_serves_every_block_of_a_dual_cache(model):
     recorder = Recorder()
     layers = graphs_of(model, recorder, after=1)
-    recipe = Recipe(steps=16, block_length=4, cache=Cache(before=0, after=0), stop_at_eos=False)
+    recipe = Recipe(steps=16, block_length=4, cache=CacheConfig(before=0, after=0), stop_at_eos=False)
     run(model, layers, [Denoising([canvas(9)], recipe, mask_id=MASK)])
     # 4 blocks of 4 steps: a whole pass each, the first of which fills the memory, then windows, in one shape wherever they stand
     assert recorder.num_recordings == 2

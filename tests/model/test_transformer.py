@@ -4,8 +4,8 @@ import torch
 from mmada.canvas import VocabLayout
 from mmada.errors import InputError
 from mmada.model import Packing, Transformer, preset
+from mmada.model.image_positions import image_position_ids
 from mmada.model.layers import RMSNorm
-from mmada.model.places import image_places
 
 LAYOUT = VocabLayout.compact(36, 64)
 
@@ -100,10 +100,10 @@ def test_a_mask_of_all_true_is_no_mask(model, tokens):
 def test_a_soft_mask_lies_between_hidden_and_visible(model, tokens):
     attend = torch.ones(3, 10).bool()
     attend[:, :4] = False
-    visible, soft, hidden = (model(tokens, attend, hidden_score=s).logits[:, 4:] for s in (0.0, -1.0, None))
-    torch.testing.assert_close(visible, model(tokens).logits[:, 4:], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(model(tokens, attend, hidden_score=-1e9).logits[:, 4:], hidden, rtol=1e-5, atol=1e-5)
-    for other in (visible, hidden):
+    attn_bias, soft, hidden = (model(tokens, attend, mask_value=s).logits[:, 4:] for s in (0.0, -1.0, None))
+    torch.testing.assert_close(attn_bias, model(tokens).logits[:, 4:], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(tokens, attend, mask_value=-1e9).logits[:, 4:], hidden, rtol=1e-5, atol=1e-5)
+    for other in (attn_bias, hidden):
         assert (soft - other).abs().max() > 1e-2
 
 
@@ -270,7 +270,7 @@ def test_places_count_from_each_begin_of_an_image():
     ids = torch.tensor(
         [[5, SOI, CODE, MASK, CODE + 3, EOI, 5, MASK, SOI, MASK, EOI], [SOI, SOI, CODE, 5, EOI, EOI, CODE, SOI, CODE, CODE, CODE]]
     )
-    assert image_places(ids, LAYOUT).tolist() == [[-1, -1, 0, 1, 2, -1, -1, -1, -1, 0, -1], [-1, -1, 0, 1, -1, -1, -1, -1, 0, 1, 2]]
+    assert image_position_ids(ids, LAYOUT).tolist() == [[-1, -1, 0, 1, 2, -1, -1, -1, -1, 0, -1], [-1, -1, 0, 1, -1, -1, -1, -1, 0, 1, 2]]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
 from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.hub.networks import save_image_tokenizer
 from mmada.pipeline import MMaDA
-from mmada.sampling import Cache, Ranking, denoise, fast_text, published_image, published_text
+from mmada.sampling import CacheConfig, Ranking, denoise, fast_text, published_image, published_text
 from mmada.sampling.score import random_order
 
 
@@ -355,7 +355,7 @@ def test_bad_images(debug, picture):
 def test_defaults_can_be_changed(first_fill):
     model = MMaDA.debug()
     assert model.use(cache="dual", threshold=0.5) is model
-    assert (model.defaults.cache, model.planner.text_recipe().cache, model.planner.text_recipe().threshold) == ("dual", Cache(), 0.5)
+    assert (model.defaults.cache, model.planner.text_recipe().cache, model.planner.text_recipe().threshold) == ("dual", CacheConfig(), 0.5)
     with pytest.raises(InputError, match="did you mean 'threshold'"):
         model.use(treshold=0.5)
     with pytest.raises(InputError, match="cache='both' is unknown"):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmada.canvas import sees
+from mmada.canvas import can_attend
 from mmada.errors import InputError
 from mmada.rl.batch import Trained, collate
 from mmada.rl.settings import OBJECTIVES, Settings
@@ -70,7 +70,7 @@ def test_blocks_of_a_model_that_does_not_see_ahead_are_cut_off(model):
     for noised, view, block in zip(row[prompt + 8 :].split(4), views, blocks_of(part, "block"), strict=True):
         assert (noised == model.layout.mask_id).tolist() == view.is_masked[block.start : block.num_kept].tolist()
     assert row[-1] == model.layout.mask_id  # the fill inside the last block
-    assert batch.packing.places[prompt + 8 :].tolist() == list(range(prompt, prompt + 12))
+    assert batch.packing.position_ids[prompt + 8 :].tolist() == list(range(prompt, prompt + 12))
 
 
 def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
@@ -78,7 +78,7 @@ def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
     views = draw_views(part, Settings(name="coupled", updates=1), generator())[0]
     batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
     prompt = int(part.field.positions[0])
-    seen = sees(batch.packing.levels[prompt + 8 :, None], batch.packing.levels)
+    seen = can_attend(batch.packing.block_ids[prompt + 8 :, None], batch.packing.block_ids)
     assert len(views) == 6
     for i in range(6):
         own, before = range(prompt + 8 + 4 * i, prompt + 12 + 4 * i), range(prompt + 4 * (i // 2))

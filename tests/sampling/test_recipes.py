@@ -6,7 +6,7 @@ import torch
 
 from mmada.diffusion.schedule import cosine, linear
 from mmada.errors import InputError
-from mmada.sampling import Cache, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
+from mmada.sampling import CacheConfig, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
 from mmada.sampling.recipes import Count, compounding, even, following, linear_anneal
 from mmada.sampling.score import margin, negative_entropy, probability, random_order
 
@@ -186,7 +186,9 @@ def test_steps_must_divide_into_the_blocks(steps, num_open, remedy):
     assert recipe.with_(steps=remedy).steps_in_block(num_open) == remedy // blocks
 
 
-@pytest.mark.parametrize(("name", "cache"), [("none", None), ("prefix", Cache(before=0, after=None)), ("dual", Cache(before=0, after=0))])
+@pytest.mark.parametrize(
+    ("name", "cache"), [("none", None), ("prefix", CacheConfig(before=0, after=None)), ("dual", CacheConfig(before=0, after=0))]
+)
 def test_caches_have_names(name, cache):
     assert named_cache(name) == cache
 
@@ -196,4 +198,4 @@ def test_bad_caches_are_refused():
         named_cache("duall")
     for field, least in (("before", 0), ("after", 0), ("refresh", 1)):
         with pytest.raises(InputError, match=f"{field}={least - 1} must be at least {least}"):
-            Cache(**{field: least - 1})
+            CacheConfig(**{field: least - 1})

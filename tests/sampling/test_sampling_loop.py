@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mmada.canvas import Canvas
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.sampling import Cache, Denoising, Recipe, denoise, published_image, published_text
+from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, published_image, published_text
 from mmada.sampling.recipes import even, following
 from mmada.sampling.score import random_order
 
@@ -535,8 +535,8 @@ def test_without_seeing_ahead_a_row_ends_with_its_block(guidance):
     for (query,), step in zip(toy.queries, long.trace, strict=True):
         stop = min(8, 3 * (step.slots[0] // 3 + 1))
         assert query.spans == ((2, 4 + stop), (0, 1 + stop))[: 2 if guidance else 1]
-        levels = [sight.levels.tolist() for sight in query.sights]
-        assert levels == [[0] * given + [2, 2, 2, 4, 4, 4, 6, 6][:stop] for given in (2, 1)][: 2 if guidance else 1]
+        block_ids = [block_mask.block_ids.tolist() for block_mask in query.block_masks]
+        assert block_ids == [[0] * given + [2, 2, 2, 4, 4, 4, 6, 6][:stop] for given in (2, 1)][: 2 if guidance else 1]
     ahead = run(Denoising([canvas([1, 2] + [MASK] * 8, before=2)], recipe.with_(sees_ahead=True, guidance_scale=0.0), mask_id=MASK))
     assert ahead.token_ids(0).tolist() != long.token_ids(0).tolist()
 
@@ -716,11 +716,11 @@ def test_logits_of_another_shape_are_refused_and_change_nothing(shape):
 @pytest.mark.parametrize(
     ("cache", "expected"),
     [
-        (Cache(), [(2, 13), (5, 7), (2, 13), (9, 11)]),
-        (Cache(after=None), [(2, 13), (5, 13), (2, 13), (9, 13)]),
-        (Cache(before=1, after=2), [(2, 13), (4, 9), (2, 13), (8, 13)]),
-        (Cache(before=9, after=9), [(2, 13), (2, 13), (2, 13), (2, 13)]),
-        (Cache(refresh=1), [(2, 13), (2, 13), (2, 13), (2, 13)]),
+        (CacheConfig(), [(2, 13), (5, 7), (2, 13), (9, 11)]),
+        (CacheConfig(after=None), [(2, 13), (5, 13), (2, 13), (9, 13)]),
+        (CacheConfig(before=1, after=2), [(2, 13), (4, 9), (2, 13), (8, 13)]),
+        (CacheConfig(before=9, after=9), [(2, 13), (2, 13), (2, 13), (2, 13)]),
+        (CacheConfig(refresh=1), [(2, 13), (2, 13), (2, 13), (2, 13)]),
     ],
 )
 def test_a_window_is_the_block_with_its_surroundings(cache, expected):
@@ -731,12 +731,12 @@ def test_a_window_is_the_block_with_its_surroundings(cache, expected):
 
 
 def test_a_window_is_evaluated_anew_every_so_many_steps():
-    asked = windows_of(Recipe(steps=5, cache=Cache(refresh=2)), [canvas([1, *[MASK] * 5])])
+    asked = windows_of(Recipe(steps=5, cache=CacheConfig(refresh=2)), [canvas([1, *[MASK] * 5])])
     assert [windows[0] for _, windows in asked] == [(0, 6), (1, 6), (0, 6), (1, 6), (0, 6)]
 
 
 def test_windows_of_a_model_that_does_not_see_ahead():
-    recipe = Recipe(steps=4, block_length=2, sees_ahead=False, cache=Cache())
+    recipe = Recipe(steps=4, block_length=2, sees_ahead=False, cache=CacheConfig())
     assert windows_of(recipe, [canvas([1, 2, *[MASK] * 4])]) == [
         (((0, 4),), ((0, 4),)),
         (((0, 4),), ((2, 4),)),
@@ -746,29 +746,29 @@ def test_windows_of_a_model_that_does_not_see_ahead():
 
 
 def test_a_guided_pair_has_a_window_and_a_memory_each():
-    recipe = Recipe(steps=2, guidance_scale=1.0, cache=Cache())
+    recipe = Recipe(steps=2, guidance_scale=1.0, cache=CacheConfig())
     denoising = Denoising([canvas([1, 2, 3, MASK, MASK])], recipe, mask_id=MASK, negatives=[canvas([1, MASK, MASK])])
     first = denoising.inputs()
     assert first.windows == ((0, 5), (0, 3))
     asked = [denoising.num_evaluated]
-    assert first.memories[0] is not first.memories[1]
+    assert first.kv_caches[0] is not first.kv_caches[1]
     denoising.advance(Toy()([first])[0])
     second = denoising.inputs()
     assert second.windows == ((3, 5), (1, 3))
     assert [*asked, denoising.num_evaluated] == [8, 4]
-    assert second.memories == first.memories
+    assert second.kv_caches == first.kv_caches
 
 
 def test_a_finished_row_is_forgotten():
-    denoising = Denoising([canvas([1, MASK, MASK])] * 2, Recipe(steps=2, cache=Cache()), mask_id=MASK)
-    memories = denoising.inputs().memories
-    for memory in memories:
-        memory.layers.append((torch.zeros(1), torch.zeros(1)))
+    denoising = Denoising([canvas([1, MASK, MASK])] * 2, Recipe(steps=2, cache=CacheConfig()), mask_id=MASK)
+    kv_caches = denoising.inputs().kv_caches
+    for kv_cache in kv_caches:
+        kv_cache.layers.append((torch.zeros(1), torch.zeros(1)))
     for _ in denoise([denoising], Toy()):
         pass
-    assert not any(memory.layers for memory in denoising._memories)
+    assert not any(kv_cache.layers for kv_cache in denoising._kv_caches)
 
 
 def test_without_a_cache_nothing_is_kept():
     query = Denoising([canvas([1, MASK, MASK])], Recipe(steps=2), mask_id=MASK).inputs()
-    assert (query.windows, query.memories) == ((), ())
+    assert (query.windows, query.kv_caches) == ((), ())

@@ -144,8 +144,8 @@ def test_blocks_are_noised_behind_the_clean_answer(twenty):
     for block, weight in zip(is_masked.split(8), view.weight[first + 16 :].split(8), strict=True):
         assert block.any()
         torch.testing.assert_close(weight[block], torch.full((int(block.sum()),), 8 / int(block.sum())))
-    assert view.sight.levels.tolist() == [0] * first + [2] * 8 + [4] * 8 + [1] * 8 + [3] * 8 + [5] * 8
-    assert view.sight.places.tolist() == [*range(first + 16), *range(first, first + 24)]
+    assert view.block_mask.block_ids.tolist() == [0] * first + [2] * 8 + [4] * 8 + [1] * 8 + [3] * 8 + [5] * 8
+    assert view.block_mask.position_ids.tolist() == [*range(first + 16), *range(first, first + 24)]
     assert view.maskable == 24
 
 
@@ -192,7 +192,7 @@ def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
         shown = query.tokens[0, start:stop].clone()
         assert shown[: first + 8 * n].tolist() == row.canvas.tokens[: first + 8 * n].tolist()
         shown[-8:] = block
-        expected = model.trunk(shown[None], Packing.of([stop - start], list(query.sights)))[0, -8:]
+        expected = model.trunk(shown[None], Packing.of([stop - start], list(query.block_masks)))[0, -8:]
         torch.testing.assert_close(found[n], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -200,8 +200,8 @@ def test_what_lies_behind_blocks_may_not_be_scored(twenty):
     flow, *_ = twenty
     with pytest.raises(InputError, match="scores a part behind blocks, which is filled later; make it hidden"):
         replace(flow, layout="reason_draw", noise=("block", "cosine"))
-    with pytest.raises(InputError, match=r"the law block hides pairs entirely; leave hidden_score=-1\.0 out"):
-        replace(tiny.stage("text"), hidden_score=-1.0)
+    with pytest.raises(InputError, match=r"the law block hides pairs entirely; leave mask_value=-1\.0 out"):
+        replace(tiny.stage("text"), mask_value=-1.0)
 
 
 def test_all_of_a_text_in_pieces_is_masked():

@@ -2,7 +2,7 @@
 
 import torch
 
-from mmada.canvas import sees
+from mmada.canvas import can_attend
 from mmada.train.rows import NoisedRow, join_looks, moved, pack
 from mmada.train.scoring import LogitTargets
 
@@ -47,8 +47,8 @@ def test_looks_share_what_comes_before_their_blocks_and_nothing_else():
     assert joined.clean.tolist() == [1, 2, 3, 4, 3, 4, 3, 4, 5, 6]
     assert joined.scored.nonzero()[:, 0].tolist() == [4, 7, 8, 9]
     assert joined.weight[joined.scored].tolist() == [3, 4, 5, 6]
-    assert joined.sight.places.tolist() == [0, 1, 2, 3, 2, 3, 2, 3, 4, 5]
-    seen = sees(joined.sight.levels[:, None], joined.sight.levels)
+    assert joined.block_mask.position_ids.tolist() == [0, 1, 2, 3, 2, 3, 2, 3, 4, 5]
+    seen = can_attend(joined.block_mask.block_ids[:, None], joined.block_mask.block_ids)
     expected = {(4, 5): {0, 1, 4, 5}, (6, 7): {0, 1, 6, 7}, (8, 9): {0, 1, 2, 3, 8, 9}}
     for queries, keys in expected.items():
         for query in queries:
@@ -66,7 +66,7 @@ def test_what_is_scored_in_the_prompt_stays_scored_once():
 def test_padding_is_seen_by_nobody_else():
     padded = row([1, 2, 3], [2]).rounded(4, 7)
     assert padded.tokens.tolist() == [1, 2, MASK, 7]
-    seen = sees(padded.sight.levels[:, None], padded.sight.levels)
+    seen = can_attend(padded.block_mask.block_ids[:, None], padded.block_mask.block_ids)
     assert seen[:3, :3].all()
     assert not seen[:3, 3].any()
     assert seen[3, 3]

@@ -63,7 +63,7 @@ def test_the_published_stages_have_the_published_shares_and_schedule(name, rows,
     assert isinstance(stage, Stage)
     assert tuple(flow.share for flow in stage.flows) == rows
     assert stage.text_length == length
-    assert stage.hidden_score == -1.0
+    assert stage.mask_value == -1.0
     assert (stage.optim.betas, stage.optim.decay_everything, stage.optim.floor) == ((0.9, 0.999), True, 0.0)
     assert stage.flows[0].markers
     assert stage.flows[0].drop == 0.1

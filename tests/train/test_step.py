@@ -46,7 +46,7 @@ def recorded(golden, chat):
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_published_losses_equal_the_recorded_numbers(golden, chat):
     rows, flows = recorded(golden, chat)
-    batch = collate(rows, flows, layout=tiny.LAYOUT, hidden_score=STAGES["1.1"].hidden_score)
+    batch = collate(rows, flows, layout=tiny.LAYOUT, mask_value=STAGES["1.1"].mask_value)
     with torch.no_grad():
         losses = Objective(golden.model)(batch) / batch.normalisers
     close(losses, torch.stack([golden["loss.t2i"], golden["loss.lm_chat" if chat else "loss.lm"], golden["loss.mmu"]]))
@@ -82,7 +82,7 @@ def test_packed_rows_have_the_losses_of_padded_ones():
     plan, objective = tiny.plan(stage), Objective(tiny.model())
     rows = [noised for name, source in plan.sources.items() for row in source.rows(range(3)) for noised in plan._noise(row)]
     packed = plan.collate(rows)
-    padded = collate(rows, plan.flows, layout=tiny.LAYOUT, hidden_score=-1e9)
+    padded = collate(rows, plan.flows, layout=tiny.LAYOUT, mask_value=-1e9)
     assert padded.tokens.shape[0] == len(rows)
     assert packed.tokens.shape == (1, sum(row.span[1] - row.span[0] for row in rows))
     torch.testing.assert_close(packed.normalisers, padded.normalisers)

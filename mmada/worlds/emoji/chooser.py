@@ -25,7 +25,7 @@ from mmada.worlds.emoji.split import (
     is_held_out,
 )
 
-__all__ = ["Chooser", "Groups", "DeadEndError"]
+__all__ = ["Chooser", "DeadEndError", "Groups"]
 
 T = TypeVar("T")
 Groups = Mapping[str, int]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mmada.canvas import VocabLayout
 
-__all__ = ["image_places"]
+__all__ = ["image_position_ids"]
 
 
-def image_places(ids: Tensor, layout: VocabLayout) -> Tensor:
+def image_position_ids(ids: Tensor, layout: VocabLayout) -> Tensor:
     """(..., L) ids -> (..., L) int64: how many image tokens of the same image come before, -1 outside of images.
 
     An image begins behind <soi> and ends before <eoi>; masks inside have places as codes do.
