@@ -19,13 +19,23 @@ from mmada.hub import auto
 if TYPE_CHECKING:
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
-    from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
+    from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
     from mmada.model import Transformer, TransformerConfig, TransformerDenoiser, preset
     from mmada.pipeline import MMaDA
-    from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_image, fast_text, infill, published_image, published_text
+    from mmada.sampling import (
+        CacheConfig,
+        Denoising,
+        SamplingParams,
+        denoise,
+        fast_image,
+        fast_text,
+        infill,
+        published_image,
+        published_text,
+    )
 
 __version__ = "0.1.0"
 
@@ -38,11 +48,11 @@ _WHERE = {
     "mmada.pipeline": ("MMaDA",),
     "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
-    "mmada.generation.requests": ("Answer", "ChatRequest", "Defaults", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
+    "mmada.generation.requests": ("Answer", "ChatRequest", "GenerationConfig", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
     "mmada.sampling": (
         "CacheConfig",
         "Denoising",
-        "Recipe",
+        "SamplingParams",
         "denoise",
         "fast_image",
         "fast_text",
@@ -61,13 +71,13 @@ __all__ = [
     "Canvas",
     "ChatRequest",
     "CheckpointError",
-    "Defaults",
     "Denoising",
     "DrawRequest",
     "Drawing",
     "EmptyAnswerError",
     "Field",
     "FillRequest",
+    "GenerationConfig",
     "Hole",
     "IdRange",
     "ImageError",
@@ -83,7 +93,7 @@ __all__ = [
     "Message",
     "MissingDependencyError",
     "Prompts",
-    "Recipe",
+    "SamplingParams",
     "Style",
     "TokenizerError",
     "Transformer",
@@ -104,6 +114,8 @@ __all__ = [
 # Former names of public things; docs/glossary.md says why.
 _FORMER = {
     "Cache": "CacheConfig",
+    "Defaults": "GenerationConfig",
+    "Recipe": "SamplingParams",
 }
 
 

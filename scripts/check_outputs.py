@@ -246,12 +246,12 @@ def model_cases(name: str) -> Iterator[Case]:
     published = mmada.published_text(steps=32, block_length=16)
     warm = mmada.published_text(steps=32, block_length=16, temperature=0.7, guidance_scale=1.5)
     fast = mmada.fast_text(threshold=0.6, block_length=8, temperature=0.5)
-    yield "recipe/published_text", partial(model.chat, TEXTS[1], max_new_tokens=32, recipe=published)
-    yield "recipe/published_text/warm", partial(model.chat, TEXTS[1], max_new_tokens=32, recipe=warm, seed=5)
-    yield "recipe/fast_text/warm", partial(model.chat, TEXTS[1], max_new_tokens=40, recipe=fast, seed=7)
+    yield "recipe/published_text", partial(model.chat, TEXTS[1], max_new_tokens=32, params=published)
+    yield "recipe/published_text/warm", partial(model.chat, TEXTS[1], max_new_tokens=32, params=warm, seed=5)
+    yield "recipe/fast_text/warm", partial(model.chat, TEXTS[1], max_new_tokens=40, params=fast, seed=7)
     for i, question in enumerate(QUESTIONS):
         yield f"ask/{question}", partial(model.ask, (shapes(), gradient())[i % 2], question, think=i == 2)
-    yield "ask/published_text", partial(model.ask, shapes(), QUESTIONS[0], max_new_tokens=32, recipe=published)
+    yield "ask/published_text", partial(model.ask, shapes(), QUESTIONS[0], max_new_tokens=32, params=published)
     yield "describe", partial(model.describe, shapes())
     for hole in HOLES:
         yield f"fill/{hole}", partial(model.fill, hole)
@@ -259,8 +259,8 @@ def model_cases(name: str) -> Iterator[Case]:
     for i, (how, options) in enumerate(DRAWS.items()):
         yield f"draw/{how}", partial(model.draw, REQUESTS[i % len(REQUESTS)], **options)
     published_image, fast_image = mmada.published_image(steps=6, guidance_scale=1.5), mmada.fast_image(steps=6)
-    yield "draw/published", partial(model.draw, REQUESTS[0], think=False, recipe=published_image)
-    yield "draw/fast", partial(model.draw, REQUESTS[1], think=False, recipe=fast_image)
+    yield "draw/published", partial(model.draw, REQUESTS[0], think=False, params=published_image)
+    yield "draw/fast", partial(model.draw, REQUESTS[1], think=False, params=fast_image)
     yield "paint/mask", partial(model.fill_image, shapes(), middle(), prompt="a cat", steps=6, seed=2)
     yield "paint/extend", partial(model.fill_image, shapes(), prompt="a dog", extend=(16, 0, 16, 16), steps=6)
     guided: Mapping[str, Any] = {"guidance_scale": 1.5, "best_of": 2, "steps": 4}

@@ -310,8 +310,8 @@ class Prompts:
                 ids += self.encode(part)
         if not positions:
             raise InputError(f"parts={list(parts)!r} has no hole to fill; put Hole(n) or [MASK:n] where text is missing")
-        never = tuple(sorted({*self.layout.text_ids.never, self.layout.eos_id, self.layout.eot_id}))
-        allowed = IdRange(0, self.layout.image_offset, never)
+        suppress_tokens = tuple(sorted({*self.layout.text_ids.suppress_tokens, self.layout.eos_id, self.layout.eot_id}))
+        allowed = IdRange(0, self.layout.image_offset, suppress_tokens)
         return self._canvas([*ids, self.layout.eos_id], Field(torch.tensor(positions), allowed, len(positions)))
 
     def blank(self, canvas: Canvas) -> Canvas:

@@ -36,24 +36,24 @@ SPECIAL_STRINGS = {
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """The ids that may be proposed at an open position: start <= id < stop, without those in `never`."""
+    """The ids that may be proposed at an open position: start <= id < stop, without those in `suppress_tokens`."""
 
     start: int
     stop: int
-    never: tuple[int, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop:
             raise InputError(f"id range start={self.start}, stop={self.stop} is empty; give 0 <= start < stop")
-        outside = [i for i in self.never if not self.start <= i < self.stop]
+        outside = [i for i in self.suppress_tokens if not self.start <= i < self.stop]
         if outside:
             raise InputError(f"never={outside} lies outside the range {self.start}..{self.stop - 1}; leave those ids out")
 
     def __contains__(self, token: int) -> bool:
-        return self.start <= token < self.stop and token not in self.never
+        return self.start <= token < self.stop and token not in self.suppress_tokens
 
     def __len__(self) -> int:
-        return self.stop - self.start - len(self.never)
+        return self.stop - self.start - len(self.suppress_tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

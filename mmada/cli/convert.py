@@ -81,7 +81,7 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     from mmada.canvas import PUBLISHED
     from mmada.cli.session import check_dtype
     from mmada.errors import InputError
-    from mmada.generation.requests import Defaults
+    from mmada.generation.requests import GenerationConfig
     from mmada.hub import checkpoint, networks, tokenizer
     from mmada.hub.weights import own_dtype
     from mmada.model import TransformerConfig
@@ -110,5 +110,5 @@ def _grow(source: str, target: Path, dtype: str) -> None:
     )
     networks.save_transformer_config(config, target, dtype=str(own_dtype(target, {"dtype": dtype})).removeprefix("torch."))
     text.save_pretrained(target)
-    Defaults().save(target)
+    GenerationConfig().save(target)
     checkpoint.check(target, networks.shapes(config))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmada.canvas import Prompts
     from mmada.data.check import Report
     from mmada.data.mixture import Reader
-    from mmada.generation.requests import Defaults
+    from mmada.generation.requests import GenerationConfig
     from mmada.image import ImageTokenizer
     from mmada.train.records import Learner
 
@@ -159,7 +159,7 @@ class Tokenizers:
     """A checkpoint without its network: prompts, defaults, context in tokens, and codes of an image."""
 
     prompts: Prompts
-    defaults: Defaults
+    defaults: GenerationConfig
     context: int
     num_image_tokens: int
 
@@ -167,7 +167,7 @@ class Tokenizers:
 def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokenizers:
     """What data needs to know of a model; the weights are neither loaded nor downloaded. Raises the package's errors."""
     from mmada.canvas import Prompts
-    from mmada.generation.requests import Defaults, image_tokenizer_of
+    from mmada.generation.requests import GenerationConfig, image_tokenizer_of
     from mmada.hub import checkpoint, networks, tokenizer
     from mmada.image import ImageTokenizerConfig
     from mmada.pipeline import MMaDA
@@ -179,7 +179,7 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
     else:
         directory = checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model"))
         config = networks.transformer_config(directory)
-        defaults = Defaults.load(directory)
+        defaults = GenerationConfig.load(directory)
         prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)
         context = config.max_sequence_length
         own = image_tokenizer or image_tokenizer_of(directory)

@@ -29,7 +29,7 @@ def info(
     import torch
 
     import mmada
-    from mmada.generation.requests import Defaults
+    from mmada.generation.requests import GenerationConfig
     from mmada.hub import checkpoint, networks
     from mmada.pipeline import MMaDA
 
@@ -38,7 +38,7 @@ def info(
         config, defaults = pipeline.model.config, pipeline.defaults
     else:
         directory = checkpoint.find(model)
-        config, defaults = networks.transformer_config(directory), Defaults.load(directory)
+        config, defaults = networks.transformer_config(directory), GenerationConfig.load(directory)
         checkpoint.check(directory, networks.shapes(config))
     shapes = networks.shapes(config)
     facts: dict[str, Any] = {

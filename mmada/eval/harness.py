@@ -5,7 +5,7 @@
     generate_until         `batch_size` requests together, by the checkpoint's own recipe
     loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
                            every request draws from the same seed, so that continuations of equal length are compared on equal masks.
-                           A model that sees no later block (sees_ahead=False) is asked block by block, with `mc_num` draws for each
+                           A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each
     loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
 
 A diffusion model has no exact likelihood; results name the number of draws. With --apply_chat_template a context is a conversation in the
@@ -39,7 +39,7 @@ from mmada.generation.steps import SequenceState
 from mmada.hub.checkpoint import DEFAULT_MODEL
 from mmada.model import Packing
 from mmada.pipeline import MMaDA
-from mmada.sampling import Recipe, named_cache
+from mmada.sampling import SamplingParams, named_cache
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -48,7 +48,7 @@ __all__ = ["HarnessModel"]
 
 _log = logging.getLogger(__name__)
 _IGNORED = ("do_sample", "max_gen_toks", "until")
-_KNOWN = {field.name for field in fields(Recipe)} - {"quota", "score", "anneal"}  # those are functions
+_KNOWN = {field.name for field in fields(SamplingParams)} - {"quota", "score", "anneal"}  # those are functions
 _CHAT = "mmada conversation "
 
 
@@ -63,7 +63,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
     max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
     seed          of draws, and of sampling with a temperature; a request that a task repeats has another one each time
-    ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (generation.requests.Defaults)
+    ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (generation.requests.GenerationConfig)
     Raises InputError for a name that is none of these.
     """
 
@@ -146,9 +146,9 @@ class HarnessModel(LM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """For the results: what decoding and likelihoods were made with, and what they cost."""
         d = self.model.defaults
-        recipe = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "sees_ahead")}
+        params = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "full_attention")}
         cost = {"num_forwards": self.num_forwards, "num_new_tokens": self.num_tokens}
-        return {"think": self.think, "mc_num": self.mc_num, "seed": self.seed, **recipe, **cost}
+        return {"think": self.think, "mc_num": self.mc_num, "seed": self.seed, **params, **cost}
 
     # How it is found.
 
@@ -164,7 +164,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         if isinstance(changes.get("cache"), str):
             changes["cache"] = named_cache(changes["cache"])
         canvases = [self._open(self._given(context), each["max_gen_toks"]) for context, each in asked]
-        rows = self._fill(canvases, self.model.planner.text_recipe(**changes), seeds)
+        rows = self._fill(canvases, self.model.planner.text_params(**changes), seeds)
         texts = []
         for row, (_, each) in zip(rows, asked, strict=True):
             text = self.model.prompts.decode(row.ids)
@@ -173,9 +173,9 @@ class HarnessModel(LM):  # type: ignore[misc]
             texts.append(text[: min(ends, default=len(text))])
         return texts
 
-    def _fill(self, canvases: Sequence[Canvas], recipe: Recipe, seeds: Sequence[int]) -> list[SequenceState]:
+    def _fill(self, canvases: Sequence[Canvas], params: SamplingParams, seeds: Sequence[int]) -> list[SequenceState]:
         engine = Engine(self.model.denoiser, self.model.layout, device=self._device)
-        rows = engine.run([complete(canvas, recipe, seed) for canvas, seed in zip(canvases, seeds, strict=True)])
+        rows = engine.run([complete(canvas, params, seed) for canvas, seed in zip(canvases, seeds, strict=True)])
         self.num_forwards += sum(row.num_forwards for row in rows)
         self.num_tokens += sum(int((row.ids != self.model.layout.eos_id).sum()) for row in rows)
         return rows
@@ -223,10 +223,10 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _likelihood(self, given: Sequence[int], wanted: Sequence[int]) -> float:
         """Estimated log p in nats, among all texts: image codes and masks are left out of the distribution, as in sampling."""
         backbone, allowed, defaults = self.model.model, self.model.layout.text_ids, self.model.defaults
-        never = torch.tensor([i for i in allowed.never if i not in wanted], dtype=torch.long, device=self._device)
+        suppress_tokens = torch.tensor([i for i in allowed.suppress_tokens if i not in wanted], dtype=torch.long, device=self._device)
         tokens = torch.tensor([*given, *wanted], device=self._device)
-        length = len(wanted) if defaults.sees_ahead else defaults.block_length
-        block_mask = None if defaults.sees_ahead else BlockMask(causal_block_ids(len(given), len(wanted), length))
+        length = len(wanted) if defaults.full_attention else defaults.block_length
+        block_mask = None if defaults.full_attention else BlockMask(causal_block_ids(len(given), len(wanted), length))
         generator = torch.Generator().manual_seed(self.seed)
 
         def logits_of(tokens: Tensor, is_masked: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             packing = Packing.of([size] * rows, [block_mask and block_mask.cut(0, size)] * rows)
             hidden = backbone.trunk(tokens.view(1, -1), packing)[is_masked.view(1, -1)]
             logits: Tensor = backbone.head(hidden, (allowed.start, allowed.stop)).float()
-            return logits.index_fill(-1, never, -torch.inf)
+            return logits.index_fill(-1, suppress_tokens, -torch.inf)
 
         total = 0.0
         for start in range(len(given), len(tokens), length):
@@ -254,10 +254,10 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _is_greedy(self, given: Sequence[int], wanted: Sequence[int]) -> bool:
         """Whether the surest token first, one a pass, gives the same."""
         d = self.model.defaults
-        recipe = Recipe(threshold=1.0, stop_at_eos=False)
-        if not d.sees_ahead:
-            recipe = replace(recipe, sees_ahead=False, block_length=d.block_length)
-        (row,) = self._fill([self._open(given, len(wanted))], recipe, [self.seed])
+        params = SamplingParams(threshold=1.0, stop_at_eos=False)
+        if not d.full_attention:
+            params = replace(params, full_attention=False, block_length=d.block_length)
+        (row,) = self._fill([self._open(given, len(wanted))], params, [self.seed])
         return bool(row.ids.tolist() == list(wanted))
 
 

@@ -325,7 +325,7 @@ class Engine:
             if isinstance(asked, Rank) and state.ranking is None:
                 groups[state.ticket.number,] = [state]
             elif isinstance(asked, Fill) and not (state.sequences and state.sequences[0].fill is asked):
-                key = (asked.recipe, asked.canvas.fields[0].ids, state.record)
+                key = (asked.params, asked.canvas.fields[0].ids, state.record)
                 groups.setdefault((*key, state.ticket.number) if self._isolate else key, []).append(state)
         for group in groups.values():
             try:
@@ -346,7 +346,7 @@ class Engine:
         rows = [(fill, seed) for fill in fills for seed in fill.seeds]
         denoising = Denoising(
             [fill.canvas.to(self._device) for fill, _ in rows],
-            fills[0].recipe,
+            fills[0].params,
             mask_id=self._layout.mask_id,
             eos_id=self._layout.eos_id,
             stop_ids=[self._layout.eot_id],

@@ -20,10 +20,10 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, Hole, Message, Prompts, VocabLayout, messages_of, parse_holes, split_thinking
 from mmada.canvas.prompts import Thought
 from mmada.errors import ImageError, InputError
-from mmada.generation.requests import Answer, ChatRequest, Defaults, DrawRequest, FillRequest
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, FillRequest, GenerationConfig
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
-from mmada.sampling import Recipe, fast_image, fast_text, infill, named_cache
+from mmada.sampling import SamplingParams, fast_image, fast_text, infill, named_cache
 
 __all__ = ["Planner", "seed_of"]
 
@@ -35,7 +35,9 @@ class Planner:
     image_tokenizer  called when an image is first needed
     """
 
-    def __init__(self, prompts: Prompts, defaults: Defaults, *, context: int, image_tokenizer: Callable[[], ImageTokenizer]) -> None:
+    def __init__(
+        self, prompts: Prompts, defaults: GenerationConfig, *, context: int, image_tokenizer: Callable[[], ImageTokenizer]
+    ) -> None:
         self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
 
     @property
@@ -50,13 +52,13 @@ class Planner:
 
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
-        fill.recipe.steps_in_block(fill.num_open)
+        fill.params.steps_per_block(fill.num_open)
         for canvas, what in ((fill.canvas, "request"), (fill.negative, "negative prompt")):
             if canvas is not None:
-                self._check_room(what, len(canvas), fill.num_open)
+                self._check_length(what, len(canvas), fill.num_open)
         return fill
 
-    def _check_room(self, what: str, num_tokens: int, num_open: int) -> None:
+    def _check_length(self, what: str, num_tokens: int, num_open: int) -> None:
         """Raises InputError for what is longer than the context; before a canvas is made, num_tokens is what it will have at least."""
         if num_tokens > self.context:
             raise InputError(
@@ -76,7 +78,7 @@ class Planner:
         num_codes = (
             (d.image_height // self.image_tokenizer.factor) * (d.image_width // self.image_tokenizer.factor) if request.images else 0
         )
-        self._check_room("request", len(request.images) * num_codes + num_new, num_new)
+        self._check_length("request", len(request.images) * num_codes + num_new, num_new)
         return num_new
 
     def check_draw(self, request: DrawRequest) -> None:
@@ -92,15 +94,15 @@ class Planner:
 
     # Canvases.
 
-    def chat_canvas(self, request: ChatRequest, num_new: int, codes: Sequence[Tensor], recipe: Recipe) -> Canvas:
+    def chat_canvas(self, request: ChatRequest, num_new: int, codes: Sequence[Tensor], params: SamplingParams) -> Canvas:
         """codes: (N,) of each picture."""
-        ids = self.layout.any_ids if recipe.propose_any else None
+        ids = self.layout.any_ids if params.propose_any else None
         return self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
         num_open = sum(part.num_tokens for part in parts if isinstance(part, Hole))
-        self._check_room("request", num_open, num_open)
+        self._check_length("request", num_open, num_open)
         return self.prompts.infill(parts, messages=messages_of(request.messages) if request.messages else ())
 
     def thinking_canvas(self, request: DrawRequest, init: InitCodes, max_thinking_tokens: int | None) -> tuple[Canvas, Field | None]:
@@ -117,26 +119,26 @@ class Planner:
 
     # Recipes.
 
-    def text_recipe(self, **changes: object) -> Recipe:
-        """The checkpoint's way of decoding text, with some settings changed. Raises InputError for a value that cannot be used."""
+    def text_params(self, **changes: object) -> SamplingParams:
+        """The checkpoint's sampling parameters for text, with some settings changed. Raises InputError for a value that cannot be used."""
         d = self.defaults
-        recipe = fast_text(threshold=d.threshold, block_length=d.block_length, sees_ahead=d.sees_ahead, cache=named_cache(d.cache))
-        return recipe.with_(**changes)
+        params = fast_text(threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache))
+        return params.with_(**changes)
 
-    def fill_recipe(self, **changes: object) -> Recipe:
-        """The checkpoint's way of filling holes in a text, with some settings changed."""
+    def fill_params(self, **changes: object) -> SamplingParams:
+        """The checkpoint's sampling parameters for infilling, with some settings changed."""
         return infill(threshold=self.defaults.threshold).with_(**changes)
 
-    def thinking_recipe(self) -> Recipe:
+    def thinking_params(self) -> SamplingParams:
         """The checkpoint's way of thinking before it draws."""
-        return self.text_recipe(temperature=self.defaults.draw_thinking_temperature)
+        return self.text_params(temperature=self.defaults.draw_thinking_temperature)
 
-    def image_recipe(self, request: DrawRequest, init: InitCodes) -> Recipe:
+    def image_params(self, request: DrawRequest, init: InitCodes) -> SamplingParams:
         """The request's, in its own steps and with its own guidance if it names them. By default no more steps than there is to fill."""
         d = self.defaults
-        if request.recipe is not None:
+        if request.params is not None:
             own = {"steps": request.steps, "guidance_scale": request.guidance_scale}
-            return request.recipe.with_(**{name: value for name, value in own.items() if value is not None})
+            return request.params.with_(**{name: value for name, value in own.items() if value is not None})
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
         steps = d.image_steps if request.steps is None else request.steps
         return fast_image(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
@@ -158,7 +160,7 @@ class Planner:
             height, width = request.size or (self.defaults.image_height, self.defaults.image_width)
             _whole_tokens("size", (height, width), factor)
             shape = (height // factor, width // factor)
-            self._check_room("drawing", shape[0] * shape[1], shape[0] * shape[1])
+            self._check_length("drawing", shape[0] * shape[1], shape[0] * shape[1])
             return InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
         picture = load_image(request.image)
         height, width = request.size or tuple(max(1, side // factor) * factor for side in (picture.height, picture.width))
@@ -166,7 +168,7 @@ class Planner:
         _whole_tokens("extend", request.extend, factor, least=0)
         left, top, right, bottom = request.extend
         whole = ((height + top + bottom) // factor) * ((width + left + right) // factor)
-        self._check_room("picture", whole, whole - (height // factor) * (width // factor))
+        self._check_length("picture", whole, whole - (height // factor) * (width // factor))
         is_open = torch.zeros(height // factor, width // factor, dtype=torch.bool)
         if request.mask is not None:
             marks = load_image(request.mask)

@@ -17,7 +17,7 @@ from mmada.errors import InputError
 from mmada.generation.planner import Planner, seed_of
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request, Result
 from mmada.generation.steps import Fill, InitCodes, Program, Rank, SequenceState, Work
-from mmada.sampling import Ranking, Recipe
+from mmada.sampling import Ranking, SamplingParams
 
 __all__ = ["chat", "complete", "draw", "fill", "program_of"]
 
@@ -37,29 +37,29 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
     codes = (yield Work(partial(planner.codes_of, request.images))) if request.images else []
-    recipe = request.recipe or planner.text_recipe()
-    (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, recipe), recipe, request.seed)
+    params = request.params or planner.text_params()
+    (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     return planner.answer(row)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
     """Fill the holes of a text."""
-    (row,) = yield _text(planner, planner.fill_canvas(request), request.recipe or planner.fill_recipe(), request.seed)
+    (row,) = yield _text(planner, planner.fill_canvas(request), request.params or planner.fill_params(), request.seed)
     return planner.completion(request, row)
 
 
-def complete(canvas: Canvas, recipe: Recipe, seed: int) -> Program[SequenceState]:
+def complete(canvas: Canvas, params: SamplingParams, seed: int) -> Program[SequenceState]:
     """Fill a canvas that somebody else made, and return the row as it is."""
-    (row,) = yield Fill(canvas=canvas, recipe=recipe, seeds=(seed,))
+    (row,) = yield Fill(canvas=canvas, params=params, seeds=(seed,))
     return row  # type: ignore[no-any-return]
 
 
 def draw(
-    request: DrawRequest, planner: Planner, *, thinking_recipe: Recipe | None = None, max_thinking_tokens: int | None = None
+    request: DrawRequest, planner: Planner, *, thinking_params: SamplingParams | None = None, max_thinking_tokens: int | None = None
 ) -> Program[Drawing]:
     """Think about a drawing if that is wanted, draw it as often as is asked, and keep the likeliest.
 
-    thinking_recipe      how the thought is written; None: as the checkpoint has it
+    thinking_params      how the thought is written; None: as the checkpoint has it
     max_thinking_tokens  room for the thought; None: as the checkpoint has it
     """
     planner.check_draw(request)
@@ -70,9 +70,9 @@ def draw(
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
-        recipe = thinking_recipe or planner.thinking_recipe()
+        params = thinking_params or planner.thinking_params()
         canvas, later = planner.thinking_canvas(request, init, max_thinking_tokens)
-        (thought,) = yield replace(_text(planner, canvas, recipe, request.seed), num_later=drawing.num_open)
+        (thought,) = yield replace(_text(planner, canvas, params, request.seed), num_later=drawing.num_open)
         num_forwards = thought.num_forwards
         said = planner.thought(thought)
         prompt = said.answer or said.thinking or request.prompt
@@ -106,24 +106,24 @@ def draw(
     )
 
 
-def _text(planner: Planner, canvas: Canvas, recipe: Recipe, seed: int) -> Fill:
-    negative = planner.prompts.blank(canvas) if recipe.guidance_scale else None
-    return planner.checked(Fill(canvas=canvas, recipe=recipe, seeds=(seed_of(seed, 0),), negative=negative))
+def _text(planner: Planner, canvas: Canvas, params: SamplingParams, seed: int) -> Fill:
+    negative = planner.prompts.blank(canvas) if params.guidance_scale else None
+    return planner.checked(Fill(canvas=canvas, params=params, seeds=(seed_of(seed, 0),), negative=negative))
 
 
 def _drawing(planner: Planner, request: DrawRequest, prompt: str, init: InitCodes, *, canvas: Canvas | None = None) -> Fill:
     """The fill of a drawing; its unconditional row drops the prompt and any thinking."""
-    recipe = planner.image_recipe(request, init)
-    if request.negative_prompt and not recipe.guidance_scale:
+    params = planner.image_params(request, init)
+    if request.negative_prompt and not params.guidance_scale:
         raise InputError(
             f"negative_prompt={request.negative_prompt!r} is what guidance leads away from, and guidance_scale is 0; "
             "give guidance_scale=2, or leave it out"
         )
     fill = Fill(
         canvas=planner.drawing_canvas(prompt, init) if canvas is None else canvas,
-        recipe=recipe,
+        params=params,
         seeds=tuple(seed_of(request.seed, i) for i in range(request.best_of)),
-        negative=planner.drawing_canvas(request.negative_prompt, init) if recipe.guidance_scale else None,
+        negative=planner.drawing_canvas(request.negative_prompt, init) if params.guidance_scale else None,
         init=init,
         prompt=prompt,
     )

@@ -15,18 +15,18 @@ from torch import Tensor
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.image import FitMode, ImageSource
-from mmada.sampling import Recipe, Step, named_cache
+from mmada.sampling import DenoisingStep, SamplingParams, named_cache
 
 __all__ = [
     "IMAGE_TOKENIZER_DIR",
     "Answer",
     "ChatRequest",
     "Conversation",
-    "Defaults",
     "DrawRequest",
     "Drawing",
     "EmptyAnswerError",
     "FillRequest",
+    "GenerationConfig",
     "Request",
     "Result",
     "image_tokenizer_of",
@@ -39,7 +39,7 @@ Conversation = str | Sequence[Message | Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Defaults:
+class GenerationConfig:
     """How a checkpoint is best used; stored beside it in mmada.json. The values here are those of the published 8B models.
 
     Raises InputError for a value that cannot be used.
@@ -53,9 +53,9 @@ class Defaults:
     threshold: float = 0.9
     """a text token is committed when its probability reaches this"""
     cache: str = "none"
-    """of the keys and values of a text: none, prefix or dual (sampling/recipes.py); an approximation, unless sees_ahead is False"""
-    sees_ahead: bool = True
-    """whether the room behind the block that is being written is seen (sampling/recipes.py); the published models see it"""
+    """of the keys and values of a text: none, prefix or dual (sampling/params.py); an approximation, unless full_attention is False"""
+    full_attention: bool = True
+    """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at, and the size of drawings"""
@@ -85,7 +85,7 @@ class Defaults:
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path) -> Defaults:
+    def load(cls, directory: Path) -> GenerationConfig:
         """From mmada.json, or the published values where there is none. Raises CheckpointError if it cannot be used."""
         file = directory / DEFAULTS_NAME
         if not file.exists():
@@ -108,13 +108,18 @@ _LEAST: Mapping[str, int | float] = {
     "guidance_scale": 0.0,
     "draw_thinking_temperature": 0.0,
 }
-"""of the numbers among `Defaults`; an int where fractions make no sense"""
+"""of the numbers among `GenerationConfig`; an int where fractions make no sense"""
 
 
-def _known(values: object, kind: type[Defaults | Style]) -> dict[str, Any]:
+_FORMER: Mapping[str, str] = {"sees_ahead": "full_attention"}
+"""Names in the mmada.json files of earlier versions."""
+
+
+def _known(values: object, kind: type[GenerationConfig | Style]) -> dict[str, Any]:
     """Raises InputError unless `values` is an object all of whose fields `kind` has."""
     if not isinstance(values, dict):
         raise InputError(f"{values!r} is no JSON object")
+    values = {_FORMER.get(name, name): value for name, value in values.items()}
     known = {f.name for f in fields(kind)}
     for name in sorted(set(values) - known):
         raise InputError(f"unknown field {name!r}: {suggest(name, known)}")
@@ -124,18 +129,18 @@ def _known(values: object, kind: type[Defaults | Style]) -> dict[str, Any]:
 def image_tokenizer_of(directory: Path) -> str:
     """Directory or name of a checkpoint's image tokenizer: the one inside, or else the one that its defaults name."""
     own = directory / IMAGE_TOKENIZER_DIR
-    return str(own) if own.is_dir() else Defaults.load(directory).image_tokenizer
+    return str(own) if own.is_dir() else GenerationConfig.load(directory).image_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation, with or without images, to be answered. `recipe` overrides the checkpoint's way of decoding text."""
+    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text."""
 
     messages: Conversation
     images: Sequence[ImageSource] = ()
     think: bool = False
     max_new_tokens: int | None = None
-    recipe: Recipe | None = None
+    params: SamplingParams | None = None
     seed: int = 0
 
 
@@ -160,7 +165,7 @@ class DrawRequest:
     think: bool | None = None
     steps: int | None = None
     guidance_scale: float | None = None
-    recipe: Recipe | None = None
+    params: SamplingParams | None = None
     seed: int = 0
     best_of: int = 1
 
@@ -171,7 +176,7 @@ class FillRequest:
 
     template: str | Sequence[str | Hole]
     messages: Conversation = ()
-    recipe: Recipe | None = None
+    params: SamplingParams | None = None
     seed: int = 0
 
 
@@ -187,7 +192,7 @@ class Answer:
     finish_reason: Literal["stop", "length"]
     token_ids: tuple[int, ...]
     num_forwards: int
-    trace: tuple[Step, ...] = ()
+    trace: tuple[DenoisingStep, ...] = ()
 
     def __str__(self) -> str:
         return self.text
@@ -216,7 +221,7 @@ class Drawing:
     prompt: str
     """what was drawn: the request's prompt, or what thinking made of it"""
     num_forwards: int
-    trace: tuple[Step, ...] = ()
+    trace: tuple[DenoisingStep, ...] = ()
     seed: int = 0
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.generation.scheduler import Ticket
-from mmada.sampling import Denoising, Ranking, Recipe, Step
+from mmada.sampling import Denoising, DenoisingStep, Ranking, SamplingParams
 
 __all__ = ["Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
 
@@ -38,7 +38,7 @@ class InitCodes:
 class Fill:
     """Fill the one field of a canvas, once for each seed.
 
-    recipe     how: what the sampler takes
+    params     how: what the sampler takes
     negative   the unconditional row of guidance
     num_later  positions that later fills of the same program will have, for its progress
     init       of a drawing: what it starts from. None: a text is filled
@@ -47,7 +47,7 @@ class Fill:
     """
 
     canvas: Canvas
-    recipe: Recipe
+    params: SamplingParams
     seeds: tuple[int, ...]
     negative: Canvas | None = None
     num_later: int = 0
@@ -68,13 +68,13 @@ class Fill:
     @property
     def num_kept(self) -> int:
         """Tokens whose keys and values are kept from step to step."""
-        return 0 if self.recipe.cache is None else self.num_tokens
+        return 0 if self.params.cache is None else self.num_tokens
 
     @property
     def num_logits(self) -> int:
         """Numbers that a step is told at most."""
-        ids, block = self.canvas.fields[0].ids, self.recipe.block_length or self.num_open
-        if self.recipe.propose_any:
+        ids, block = self.canvas.fields[0].ids, self.params.block_length or self.num_open
+        if self.params.propose_any:
             block = self.num_open
         rows = len(self.seeds) * (1 if self.negative is None else 2)
         return rows * min(block, self.num_open) * (ids.stop - ids.start)
@@ -153,7 +153,7 @@ class SequenceState:
         return self.denoising.canvas(self.row).to("cpu")
 
     @property
-    def trace(self) -> tuple[Step, ...]:
+    def trace(self) -> tuple[DenoisingStep, ...]:
         """What each step committed, if the engine was told to record it."""
         return tuple(step for step in self.denoising.trace if step.row == self.row)
 

@@ -32,11 +32,11 @@ from mmada.generation.requests import (
     Answer,
     ChatRequest,
     Conversation,
-    Defaults,
     Drawing,
     DrawRequest,
     EmptyAnswerError,
     FillRequest,
+    GenerationConfig,
     Request,
     Result,
     image_tokenizer_of,
@@ -47,7 +47,7 @@ from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
-from mmada.sampling import Denoiser, Recipe
+from mmada.sampling import Denoiser, SamplingParams
 
 if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
@@ -132,7 +132,7 @@ class MMaDA:
         prompts: Prompts,
         image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
         *,
-        defaults: Defaults | None = None,
+        defaults: GenerationConfig | None = None,
         max_tokens: int = 65536,
         max_logits: int = MAX_LOGITS,
     ) -> None:
@@ -140,7 +140,7 @@ class MMaDA:
         self.max_tokens, self.max_logits = max_tokens, max_logits
         self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
-        defaults = defaults or Defaults(style=prompts.style)
+        defaults = defaults or GenerationConfig(style=prompts.style)
         self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
 
     # Loading and saving.
@@ -170,7 +170,7 @@ class MMaDA:
             return made.to(device)
         directory = checkpoint.find(name, revision=revision)
         model = networks.load_transformer(directory, dtype=dtype, device=device)
-        defaults = Defaults.load(directory)
+        defaults = GenerationConfig.load(directory)
         prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
         return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
 
@@ -197,7 +197,7 @@ class MMaDA:
         shown = {text.token_to_id(chr(c)) for c in range(33, 127)}
         with torch.no_grad():
             model.head_weight[[i for i in range(layout.image_offset) if i not in shown]] = 0
-        defaults = Defaults(
+        defaults = GenerationConfig(
             max_new_tokens=32,
             max_thinking_tokens=48,
             block_length=16,
@@ -236,15 +236,15 @@ class MMaDA:
     def use(self, **changes: Any) -> MMaDA:
         """Change how requests are served that do not say otherwise, such as use(cache="dual", threshold=0.8); returns self.
 
-        The names are those of `Defaults`. Raises InputError for another one, or a value that cannot be used.
+        The names are those of `GenerationConfig`. Raises InputError for another one, or a value that cannot be used.
         """
-        known = [f.name for f in fields(Defaults)]
+        known = [f.name for f in fields(GenerationConfig)]
         for name in changes:
             if name not in known:
                 raise InputError(f"{name}={changes[name]!r} is no default of a checkpoint: {suggest(name, known)}")
         before, self.planner.defaults = self.defaults, replace(self.defaults, **changes)
         try:
-            self.planner.text_recipe()
+            self.planner.text_params()
         except InputError:
             self.planner.defaults = before
             raise
@@ -255,7 +255,7 @@ class MMaDA:
         return self
 
     @property
-    def defaults(self) -> Defaults:
+    def defaults(self) -> GenerationConfig:
         """How this checkpoint is used where a request does not say otherwise."""
         return self.planner.defaults
 
@@ -303,13 +303,13 @@ class MMaDA:
         images: Sequence[ImageSource] = (),
         think: bool = False,
         max_new_tokens: int | None = None,
-        recipe: Recipe | None = None,
+        params: SamplingParams | None = None,
         seed: int = 0,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
         """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer."""
-        return self._one(ChatRequest(messages, images, think, max_new_tokens, recipe, seed), Answer, on_step, trace)
+        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed), Answer, on_step, trace)
 
     def ask(
         self,
@@ -318,17 +318,17 @@ class MMaDA:
         *,
         think: bool = False,
         max_new_tokens: int | None = None,
-        recipe: Recipe | None = None,
+        params: SamplingParams | None = None,
         seed: int = 0,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
         """Answer a question about an image."""
-        return self._one(ChatRequest(question, [image], think, max_new_tokens, recipe, seed), Answer, on_step, trace)
+        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed), Answer, on_step, trace)
 
-    def describe(self, image: ImageSource, *, recipe: Recipe | None = None, seed: int = 0) -> Answer:
+    def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
         """Describe an image in words."""
-        return self.ask(image, DESCRIBE, recipe=recipe, seed=seed)
+        return self.ask(image, DESCRIBE, params=params, seed=seed)
 
     def draw(
         self,
@@ -339,7 +339,7 @@ class MMaDA:
         think: bool | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        recipe: Recipe | None = None,
+        params: SamplingParams | None = None,
         seed: int = 0,
         best_of: int = 1,
         on_step: Callable[[Progress], None] | None = None,
@@ -349,7 +349,7 @@ class MMaDA:
 
         think: say first what is to be drawn, then draw that; None is the checkpoint's default (`defaults.thinks_before_drawing`).
         """
-        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, recipe, seed, best_of)
+        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, params, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 
     def fill(
@@ -357,13 +357,13 @@ class MMaDA:
         template: str | Sequence[str | Hole],
         *,
         messages: Conversation = (),
-        recipe: Recipe | None = None,
+        params: SamplingParams | None = None,
         seed: int = 0,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
         """Complete a text with holes ("The [MASK:2] sat."); the text of the answer is the whole, holes filled."""
-        return self._one(FillRequest(template, messages, recipe, seed), Answer, on_step, trace)
+        return self._one(FillRequest(template, messages, params, seed), Answer, on_step, trace)
 
     def fill_image(
         self,
@@ -375,14 +375,14 @@ class MMaDA:
         extend: tuple[int, int, int, int] = (0, 0, 0, 0),
         steps: int | None = None,
         guidance_scale: float | None = None,
-        recipe: Recipe | None = None,
+        params: SamplingParams | None = None,
         seed: int = 0,
         best_of: int = 1,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
         """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels; `best_of` as in draw."""
-        request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, recipe, seed, best_of)
+        request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, params, seed, best_of)
         return self._one(request, Drawing, on_step, trace)
 
     # Many requests.

@@ -117,7 +117,7 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
 def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[NoisedRow]:
     """Views of a text whose blocks do not see ahead share a row, if they hide the same of the question."""
     looks = [_look(part, view, mask_id) for view in views]
-    if part.is_image or part.sees_ahead or not looks:
+    if part.is_image or part.full_attention or not looks:
         return [look.cut() for look in looks]
     first, room = int(part.field.positions[0]), len(part.field.positions)
     length = part.block_length or room

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from mmada.data.find_world import find_world
 from mmada.errors import InputError, suggest
-from mmada.generation.requests import Defaults
+from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import Settings
 from mmada.rl.rollout import Decoding
@@ -136,7 +136,7 @@ class RLConfig:
     max_tokens: int = 65536
     """that share a forward pass of the sampler"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """how the trained model is best used (mmada.generation.requests.Defaults), on top of what it starts from"""
+    """how the trained model is best used (mmada.generation.requests.GenerationConfig), on top of what it starts from"""
     debug: bool = False
     """shrink everything, so that the run takes seconds on a CPU"""
 
@@ -147,7 +147,7 @@ class RLConfig:
             raise InputError(f"steps={self.steps} must be at least 1, and group={self.group} at least 2, for rollouts are compared")
         if self.loop.prefetch:
             raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
-        fill(Defaults(), self.defaults, "defaults.")
+        fill(GenerationConfig(), self.defaults, "defaults.")
 
     @property
     def active(self) -> tuple[TaskPlan, ...]:

@@ -75,8 +75,8 @@ class Part:
     temperature: float
     """of the proposals; 0 was the arg max"""
     block_length: int | None
-    sees_ahead: bool
-    """as in sampling.Recipe: whether the open slots behind the active block were seen"""
+    full_attention: bool
+    """as in sampling.SamplingParams: whether the open slots behind the active block were seen"""
     steps: Tensor | None = None
 
     @property

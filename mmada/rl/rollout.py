@@ -21,7 +21,7 @@ from mmada.generation.programs import chat, draw
 from mmada.generation.requests import ChatRequest, Drawing, Result
 from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Part, Prompt, Rollout, Sample
-from mmada.sampling import Denoiser, Recipe, fast_image
+from mmada.sampling import Denoiser, SamplingParams, fast_image
 
 __all__ = ["Decoding", "roll_out"]
 
@@ -54,11 +54,11 @@ class Decoding:
         if self.guidance_scale is not None and not self.guidance_scale >= 0:
             raise InputError(f"decoding.guidance_scale={self.guidance_scale} must not be negative; 0 is no guidance")
 
-    def text(self, planner: Planner) -> Recipe:
+    def text(self, planner: Planner) -> SamplingParams:
         named = {"threshold": self.threshold, "block_length": self.block_length, "steps": self.steps, "top_p": self.top_p}
-        return planner.text_recipe(temperature=self.temperature, **{name: value for name, value in named.items() if value is not None})
+        return planner.text_params(temperature=self.temperature, **{name: value for name, value in named.items() if value is not None})
 
-    def image(self, planner: Planner) -> Recipe:
+    def image(self, planner: Planner) -> SamplingParams:
         d = planner.defaults
         steps = d.image_steps if self.image_steps is None else self.image_steps
         scale = d.guidance_scale if self.guidance_scale is None else self.guidance_scale
@@ -101,14 +101,14 @@ def roll_out(
 def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) -> Program[Result]:
     request, room = replace(prompt.request, seed=seed), decoding.max_new_tokens
     if isinstance(request, ChatRequest):
-        return chat(replace(request, recipe=decoding.text(planner), max_new_tokens=room or request.max_new_tokens), planner)
-    request = replace(request, recipe=decoding.image(planner))
-    return draw(request, planner, thinking_recipe=decoding.text(planner), max_thinking_tokens=room)
+        return chat(replace(request, params=decoding.text(planner), max_new_tokens=room or request.max_new_tokens), planner)
+    request = replace(request, params=decoding.image(planner))
+    return draw(request, planner, thinking_params=decoding.text(planner), max_thinking_tokens=room)
 
 
 def _part(sequence: SequenceState, planner: Planner) -> Part:
     """What was filled."""
-    canvas, recipe, layout = sequence.canvas, sequence.fill.recipe, planner.layout
+    canvas, params, layout = sequence.canvas, sequence.fill.params, planner.layout
     ids = canvas.tokens[canvas.fields[0].positions]
     is_image = sequence.fill.init is not None
     ends = torch.isin(ids, torch.tensor([layout.eos_id, layout.eot_id])).nonzero()
@@ -122,9 +122,9 @@ def _part(sequence: SequenceState, planner: Planner) -> Part:
         canvas=canvas,
         num_tokens=num_tokens,
         is_image=is_image,
-        temperature=recipe.temperature,
-        block_length=recipe.block_length,
-        sees_ahead=recipe.sees_ahead,
+        temperature=params.temperature,
+        block_length=params.block_length,
+        full_attention=params.full_attention,
         steps=steps,
     )
 

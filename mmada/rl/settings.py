@@ -40,7 +40,7 @@ class Settings:
     """of UniGRPO's algorithm (views.times)"""
     law: Literal["auto", "whole", "block"] = "auto"
     """masks of texts: over the whole answer, as published, or in one block after the other; auto: what the model was taught, whole if it
-    sees the open positions after its active block (Defaults.sees_ahead), block if not. block is also worth trying where both are possible"""
+    sees the open positions after its active block (GenerationConfig.full_attention), block if not. block is also worth trying where both are possible"""
     max_blocks: int = 0
     """blocks, or groups of steps, of a rollout that one update looks at; 0: all of them"""
     clip_low: float = 0.2
@@ -87,7 +87,7 @@ class Settings:
     def law_of(self, part: Part) -> Law:
         if self.law != "auto":
             return self.law
-        return "whole" if part.sees_ahead else "block"
+        return "whole" if part.full_attention else "block"
 
     @property
     def ratio(self) -> Ratio:

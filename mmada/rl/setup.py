@@ -21,7 +21,7 @@ from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.planner import Planner
-from mmada.generation.requests import Defaults
+from mmada.generation.requests import GenerationConfig
 from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
 from mmada.rl.config import REWARDS, RLConfig
@@ -77,12 +77,12 @@ def build_task(config: RLConfig) -> RLTask:
     images = networks.image_tokenizer(base, start, size=world.image_size if world else 0)
     tokens = networks.text_tokenizer(base, start, world=world)
     model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
-    defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
+    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
     speech = Speech(model.config.layout, tokens, defaults.style)
     planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
     for plan in config.active:
         recipe = plan.decoding.text(planner)
-        if config.objective.law == "whole" and not recipe.sees_ahead and plan.name != "draw":
+        if config.objective.law == "whole" and not recipe.full_attention and plan.name != "draw":
             raise InputError("objective.law='whole' shows the room behind the active block, which this model never sees; use auto or block")
     policy = Policy(model, max_tokens=config.max_tokens)
     reference = None
@@ -151,7 +151,7 @@ def _own(name: str) -> Reward:
 
 
 def _prompts(
-    config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: Defaults, split: Split, *, context: int
+    config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: GenerationConfig, split: Split, *, context: int
 ) -> dict[str, Prompts]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if world is not None:

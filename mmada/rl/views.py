@@ -3,7 +3,7 @@
     part       question  t t t t | t t t t | t t e . .        8 slots in blocks of 4, then t t and the end; two slots of fill
     whole      question  t M t M | M t t M | M t t M M        any slots; the fill is masked and never scored (the published models)
     block      question  t t t t | M t M t                    a clean beginning, one noised block, and the rest cut off
-               question  t t t t | M t M t | M M M M M        ... or masked, if the model sees it (Recipe.sees_ahead)
+               question  t t t t | M t M t | M M M M M        ... or masked, if the model sees it (SamplingParams.full_attention)
 
 A plan is drawn once for a rollout, a tuple of views for each update, and stored: new, old and reference policy are compared on the same
 masks. That is worth a factor of twenty in the noise of the ratio.
@@ -89,13 +89,15 @@ def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
     Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
     n, room = part.num_tokens, len(part.field.positions)
-    if part.is_image or (law == "whole" and part.sees_ahead):
+    if part.is_image or (law == "whole" and part.full_attention):
         return (Block(0, n, room),)
     if law == "whole":
-        raise InputError("law='whole' shows what lies behind the active block, and sees_ahead=False models never see it; use law='block'")
+        raise InputError(
+            "law='whole' shows what lies behind the active block, and full_attention=False models never see it; use law='block'"
+        )
     width = part.block_length or room
     starts = range(0, n, width)
-    return tuple(Block(s, min(s + width, n), room if part.sees_ahead else min(s + width, room)) for s in starts)
+    return tuple(Block(s, min(s + width, n), room if part.full_attention else min(s + width, room)) for s in starts)
 
 
 def times(reading: Reading, start: float, updates: int) -> tuple[float, ...]:
@@ -177,7 +179,7 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
     if part.steps is None:
         raise InputError("the trace objective needs rollouts with their steps; sample with record=True")
     counts = torch.arange(len(part.steps)) < part.num_tokens
-    width = None if part.is_image or part.sees_ahead else part.block_length
+    width = None if part.is_image or part.full_attention else part.block_length
     groups: list[list[int]] = []
     block = -1
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):

@@ -29,11 +29,11 @@ from torch import Tensor
 
 from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
-from mmada.sampling.propose import propose
-from mmada.sampling.recipes import CacheConfig, Count, Recipe
-from mmada.sampling.score import gumbel
+from mmada.sampling.confidence import gumbel
+from mmada.sampling.params import CacheConfig, SamplingParams, TransferState
+from mmada.sampling.token_sampling import sample_tokens
 
-__all__ = ["Asking", "Denoiser", "Denoising", "Step", "denoise"]
+__all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
 
 class Denoiser(Protocol):
@@ -43,18 +43,18 @@ class Denoiser(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DenoisingStep:
     """What one step committed in one row. slots ascending; token_ids and scores beside them."""
 
     row: int
     step: int
     slots: tuple[int, ...]
     token_ids: tuple[int, ...]
-    scores: tuple[float, ...]
+    confidences: tuple[float, ...]
 
 
 class Denoising:
-    """Fills B canvases by one recipe.
+    """Fills B canvases with one set of sampling parameters.
 
     canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
     negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
@@ -62,14 +62,14 @@ class Denoising:
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbours
     eos_id      ends a text, if recipe.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
-    record      keep `trace`, a list of `Step`: costs a copy to the host each step
+    record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
     Raises InputError if arguments disagree.
     """
 
     def __init__(
         self,
         canvases: Sequence[Canvas],
-        recipe: Recipe,
+        params: SamplingParams,
         *,
         mask_id: int,
         eos_id: int | None = None,
@@ -82,9 +82,9 @@ class Denoising:
         seeds = range(rows) if seeds is None else seeds
         if not rows or len(seeds) != rows:
             raise InputError(f"{rows} canvases and {len(seeds)} seeds; give at least one canvas, and one seed for each")
-        if len(negatives or ()) != (rows if recipe.guidance_scale else 0):
+        if len(negatives or ()) != (rows if params.guidance_scale else 0):
             raise InputError(
-                f"guidance_scale={recipe.guidance_scale} with {len(negatives or ())} negative canvases for {rows} canvases; "
+                f"guidance_scale={params.guidance_scale} with {len(negatives or ())} negative canvases for {rows} canvases; "
                 "give one each if the scale is above 0, none if it is 0"
             )
         evaluated = [*canvases, *(negatives or ())]
@@ -96,24 +96,26 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
-        if not recipe.sees_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
-            raise InputError("sees_ahead=False needs open positions that are one run at the end of the row; use True for infilling")
-        if mask_id in self.ids and not recipe.propose_any:
+        if not params.full_attention and any(
+            c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated
+        ):
+            raise InputError("full_attention=False needs open positions that are one run at the end of the row; use True for infilling")
+        if mask_id in self.ids and not params.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 
-        self.recipe, self.mask_id, self.canvases = recipe, mask_id, list(canvases)
+        self.params, self.mask_id, self.canvases = params, mask_id, list(canvases)
         self.counts = [len(f.positions) for f in fields]
         self.num_forwards = [0] * rows
         """per row, how often it was evaluated; a guided pair counts once"""
         self.finish_reasons: list[Literal["stop", "length"]] = ["length"] * rows
         """per row, "stop" if an end token ended it"""
-        self.trace: list[Step] = []
+        self.trace: list[DenoisingStep] = []
 
         self._record = record
-        self._eos = eos_id if recipe.stop_at_eos and eos_id is not None and eos_id in self.ids else None
+        self._eos = eos_id if params.stop_at_eos and eos_id is not None and eos_id in self.ids else None
         self._ends = torch.tensor([] if self._eos is None else [self._eos, *stop_ids], device=canvases[0].tokens.device)
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._steps_in_block = [recipe.steps_in_block(n) or 1 for n in self.counts]
+        self._steps_in_block = [params.steps_per_block(n) or 1 for n in self.counts]
         self._block, self._step = [0] * rows, [0] * rows
         self._live = list(range(rows))
         self._asked = self._live  # the rows of the step that is being taken
@@ -124,7 +126,7 @@ class Denoising:
         self._guided = len(evaluated) > rows
         self._spans = tuple(c.span for c in evaluated)
         self._kv_caches = [KVCache() for _ in evaluated]
-        self._positions = [c.fields[0].positions.tolist() for c in evaluated] if recipe.cache is not None else []
+        self._positions = [c.fields[0].positions.tolist() for c in evaluated] if params.cache is not None else []
         self._tokens = stack(evaluated, fill_id=mask_id, length=length + 1).tokens  # (R, L+1)
         self._slots = torch.full((len(evaluated), width), length, device=device)  # (R, N+1) slot -> position
         for r, canvas in enumerate(evaluated):
@@ -135,7 +137,7 @@ class Denoising:
         self._open = torch.arange(width, device=device)[None] < torch.tensor(self.counts, device=device)[:, None]
         self._filled = torch.full((rows, width), mask_id, device=device)  # (B, N+1) committed ids
         self._proposed = self._filled.clone()  # (B, N+1) latest proposals
-        self._never = torch.tensor(self.ids.never, dtype=torch.long, device=device) - self.ids.start
+        self._suppress_tokens = torch.tensor(self.ids.suppress_tokens, dtype=torch.long, device=device) - self.ids.start
         self._num_total = torch.tensor([f.num_total for f in fields], device=device)
 
     @property
@@ -154,7 +156,7 @@ class Denoising:
 
     def num_tokens(self, row: int) -> int:
         """Tokens that the next step of a live row evaluates, its unconditional row included; known without asking the device."""
-        cache, rows = self.recipe.cache, [row, len(self.canvases) + row][: 1 + self._guided]
+        cache, rows = self.params.cache, [row, len(self.canvases) + row][: 1 + self._guided]
         windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in rows]
         return sum(stop - start for start, stop in windows)
 
@@ -178,11 +180,11 @@ class Denoising:
         positions = self._slots[index].gather(1, window.slot.repeat(copies, 1))  # (R, Q)
         positions = positions.where(window.inside.repeat(copies, 1), positions[:, :1])
         query = Query(self._tokens[index, :-1], tuple(self._span(r) for r in rows), positions, self.ids)
-        if not self.recipe.sees_ahead:
+        if not self.params.full_attention:
             query = replace(query, block_masks=tuple(self._block_mask(r) for r in rows))
-        if self.recipe.cache is None:
+        if self.params.cache is None:
             return query
-        windows = tuple(self._evaluated(self.recipe.cache, r) for r in rows)
+        windows = tuple(self._evaluated(self.params.cache, r) for r in rows)
         return replace(query, windows=windows, kv_caches=tuple(self._kv_caches[r] for r in rows))
 
     def advance(self, logits: Tensor) -> None:
@@ -191,17 +193,17 @@ class Denoising:
         expected = (len(self._evaluated_rows()), window.slot.shape[1], self.ids.stop - self.ids.start)
         if tuple(logits.shape) != expected:
             raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
-        recipe, rows = self.recipe, torch.tensor(self._asked, device=self._slots.device)
+        params, rows = self.params, torch.tensor(self._asked, device=self._slots.device)
 
         logits = self._combine(logits.float())
         uniform = self._uniform(window)  # (2, A, Q)
-        proposal = propose(logits, uniform[0], temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p)
-        score = recipe.score(logits, proposal, uniform[1])
-        commit = self._choose(score, uniform[1], window.inside)
+        proposal = sample_tokens(logits, uniform[0], temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
+        confidence = params.confidence(logits, proposal, uniform[1])
+        commit = self._choose(confidence, uniform[1], window.inside)
 
         self._write(rows, window.slot, proposal + self.ids.start, commit)
         if self._record:
-            self._note(window.slot, score, commit)
+            self._note(window.slot, confidence, commit)
         self._move_on(rows, window)
 
     def drop(self, row: int) -> None:
@@ -225,7 +227,7 @@ class Denoising:
 
     def num_blocks_done(self, row: int) -> int:
         """How many blocks of a row are finished, all of them once it has ended; known without asking the device."""
-        return self._block[row] if row in self._live else self.recipe.num_blocks(self.counts[row])
+        return self._block[row] if row in self._live else self.params.num_blocks(self.counts[row])
 
     def canvas(self, row: int) -> Canvas:
         """The canvas of a row with what was filled so far."""
@@ -241,10 +243,10 @@ class Denoising:
     def _span(self, evaluated: int) -> tuple[int, int]:
         """What is evaluated of a row: all that it attends to, or no more than the active block."""
         start, stop = self._spans[evaluated]
-        if self.recipe.sees_ahead:
+        if self.params.full_attention:
             return start, stop
         row = evaluated % len(self.canvases)
-        behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.recipe.block_length or 0))
+        behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.params.block_length or 0))
         return start, stop - behind
 
     def _block_mask(self, evaluated: int) -> BlockMask:
@@ -252,8 +254,8 @@ class Denoising:
         start, stop = self._span(evaluated)
         num_open = self.counts[evaluated % len(self.canvases)]
         num_given = self._spans[evaluated][1] - start - num_open
-        assert self.recipe.block_length is not None  # checked by Recipe
-        return BlockMask(causal_block_ids(num_given, stop - start - num_given, self.recipe.block_length))
+        assert self.params.block_length is not None  # checked by Recipe
+        return BlockMask(causal_block_ids(num_given, stop - start - num_given, self.params.block_length))
 
     def _evaluated(self, cache: CacheConfig, evaluated: int) -> tuple[int, int]:
         """The part of a row's span that is evaluated anew: everything at a block's first step, or else its surroundings."""
@@ -261,21 +263,21 @@ class Denoising:
         row = evaluated % len(self.canvases)
         slots, places = self._range(row), self._positions[evaluated]
         if self._step[row] == 0 or (cache.refresh is not None and self._step[row] % cache.refresh == 0):
-            if self.recipe.sees_ahead or not self._block[row] or cache.refresh is not None:
+            if self.params.full_attention or not self._block[row] or cache.refresh is not None:
                 return start, stop
-            assert self.recipe.block_length is not None  # checked by Recipe
+            assert self.params.block_length is not None  # checked by Recipe
             # Of what came before, which sees no further, the last block alone has changed.
-            return places[slots.start - self.recipe.block_length], stop
+            return places[slots.start - self.params.block_length], stop
         last = places[slots.stop - 1] + 1
         return max(start, places[slots.start] - cache.before), stop if cache.after is None else min(stop, last + cache.after)
 
     def _range(self, row: int) -> range:
         """The slots among which a row chooses: those of its block."""
-        count, width = self.counts[row], self.recipe.block_length
+        count, width = self.counts[row], self.params.block_length
         if width is None:
             return range(count)
         # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
-        return range(0 if self.recipe.propose_any else self._block[row] * width, min(count, (self._block[row] + 1) * width))
+        return range(0 if self.params.propose_any else self._block[row] * width, min(count, (self._block[row] + 1) * width))
 
     def _window(self) -> _Window:
         """The open slots of each row of the step's range; rows with fewer than others repeat the spare slot."""
@@ -293,40 +295,42 @@ class Denoising:
         """Guidance u + (1 + g)(c - u), and -inf where an id is not allowed."""
         if self._guided:
             conditional, unconditional = logits.chunk(2)
-            logits = unconditional + (1 + self.recipe.guidance_scale) * (conditional - unconditional)
-        return logits.index_fill(-1, self._never, -torch.inf) if len(self._never) else logits
+            logits = unconditional + (1 + self.params.guidance_scale) * (conditional - unconditional)
+        return logits.index_fill(-1, self._suppress_tokens, -torch.inf) if len(self._suppress_tokens) else logits
 
     def _uniform(self, window: _Window) -> Tensor:
         """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbours."""
-        if not self.recipe.draws:
+        if not self.params.draws:
             return torch.zeros(2, *window.inside.shape, device=window.inside.device)
         uniform = torch.zeros(2, len(self._asked), self._slots.shape[1])
         for i, (row, slots) in enumerate(zip(self._asked, window.ranges, strict=True)):
             uniform[:, i, slots.start : slots.stop] = torch.rand(2, len(slots), generator=self._generators[row])
         return uniform.to(window.slot.device).gather(2, window.slot.expand(2, -1, -1))
 
-    def _choose(self, score: Tensor, uniform: Tensor, candidate: Tensor) -> Tensor:
+    def _choose(self, confidence: Tensor, uniform: Tensor, candidate: Tensor) -> Tensor:
         """(A, Q) bool: the best candidates, as many as the quota and the threshold say."""
-        recipe, device = self.recipe, score.device
+        params, device = self.params, confidence.device
         num_open = candidate.sum(1)
-        quota = torch.ones_like(num_open)
-        if recipe.steps is not None:
-            width = recipe.block_length or max(self.counts)
+        num_transfer_tokens = torch.ones_like(num_open)
+        if params.steps is not None:
+            width = params.block_length or max(self.counts)
             host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._asked]
             num_start, step, steps = torch.tensor(host, device=device).unbind(1)
-            quota = recipe.quota(Count(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps))
-        order = score
-        if recipe.score_temperature:
-            factor = [recipe.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
-            noise = recipe.score_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
-            order = score.clamp_min(torch.finfo(score.dtype).tiny).log() + noise
-        if recipe.threshold is not None:
-            is_sure = (score >= recipe.threshold) & candidate
-            quota = torch.maximum(quota, is_sure.sum(1)).clamp_min(1)
+            num_transfer_tokens = params.transfer_schedule(
+                TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
+            )
+        order = confidence
+        if params.choice_temperature:
+            factor = [params.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
+            noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
+            order = confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log() + noise
+        if params.threshold is not None:
+            is_sure = (confidence >= params.threshold) & candidate
+            num_transfer_tokens = torch.maximum(num_transfer_tokens, is_sure.sum(1)).clamp_min(1)
             order = order.masked_fill(is_sure, torch.inf)
         order = order.masked_fill(~candidate, -torch.inf)
         rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return candidate & (rank < quota[:, None])
+        return candidate & (rank < num_transfer_tokens[:, None])
 
     def _write(self, rows: Tensor, slot: Tensor, token_ids: Tensor, commit: Tensor) -> None:
         """Put committed ids into the tables and the sequences; a committed [MASK] stays open."""
@@ -342,11 +346,13 @@ class Denoising:
             other = rows + len(self.canvases)
             self._tokens[other] = self._tokens[other].scatter(1, self._slots[other], self._filled[rows])
 
-    def _note(self, slot: Tensor, score: Tensor, commit: Tensor) -> None:
+    def _note(self, slot: Tensor, confidence: Tensor, commit: Tensor) -> None:
         for i, row in enumerate(self._asked):
             at = slot[i][commit[i]]
-            ids, scores = self._filled[row, at], score[i][commit[i]]
-            self.trace.append(Step(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(scores.tolist())))
+            ids, confidences = self._filled[row, at], confidence[i][commit[i]]
+            self.trace.append(
+                DenoisingStep(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(confidences.tolist()))
+            )
 
     def _move_on(self, rows: Tensor, window: _Window) -> None:
         """Finish blocks and rows. The one place that waits for the device."""
@@ -357,7 +363,7 @@ class Denoising:
             self.num_forwards[row] += 1
             self._step[row] += 1
             self._num_open[row] = num_left
-            out_of_steps = self.recipe.steps is not None and self._step[row] == self._steps_in_block[row]
+            out_of_steps = self.params.steps is not None and self._step[row] == self._steps_in_block[row]
             if num_left == 0 or out_of_steps:
                 before = self._range(row)
                 self._block[row], self._step[row] = self._block[row] + 1, 0
@@ -366,7 +372,7 @@ class Denoising:
                 self._num_open[row] = after.stop - before.stop + (num_left if after.start < before.stop else 0)
             if has_ended:
                 self._end(row)
-            elif self._block[row] < self.recipe.num_blocks(self.counts[row]):
+            elif self._block[row] < self.params.num_blocks(self.counts[row]):
                 survivors.append(row)
         finished = set(self._asked) - set(survivors)
         for row in finished:
@@ -396,7 +402,7 @@ def _is_run(field: Field) -> bool:
     return int(field.positions[-1] - field.positions[0]) + 1 == len(field.positions)
 
 
-class Asking(Protocol):
+class Steppable(Protocol):
     """What shares forward passes: it says what it needs to know next, and takes the answer."""
 
     @property
@@ -413,7 +419,7 @@ class _Window(NamedTuple):
     ranges: list[range]
 
 
-def denoise(denoisings: Sequence[Asking], denoiser: Denoiser) -> Iterator[int]:
+def denoise(denoisings: Sequence[Steppable], denoiser: Denoiser) -> Iterator[int]:
     """Advance all requests together until all are done; yields the number of rounds so far after each round."""
     rounds = 0
     while live := [d for d in denoisings if not d.done]:

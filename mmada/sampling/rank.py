@@ -39,7 +39,7 @@ class Ranking:
         self._tokens = torch.stack([canvas.tokens for canvas in canvases])  # (C, L)
         self._spans = tuple(canvas.span for canvas in canvases)
         self._mask_id = mask_id
-        self._never = torch.tensor(self._ids.never, dtype=torch.long, device=self._tokens.device) - self._ids.start
+        self._suppress_tokens = torch.tensor(self._ids.suppress_tokens, dtype=torch.long, device=self._tokens.device) - self._ids.start
         generator = torch.Generator().manual_seed(len(self._positions))
         orders = [torch.randperm(len(self._positions), generator=generator) for _ in range(_NUM_SPLITS)]
         self._halves = [half.sort().values.to(self._tokens.device) for order in orders for half in order.chunk(2)]
@@ -56,7 +56,7 @@ class Ranking:
 
     def advance(self, logits: Tensor) -> None:
         """Take the logits (C, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
-        logits = logits.float().index_fill(-1, self._never, -torch.inf)
+        logits = logits.float().index_fill(-1, self._suppress_tokens, -torch.inf)
         self._total -= token_nll(logits, self._tokens.gather(1, self._hidden) - self._ids.start).cpu().double().sum(1)
         self.num_forwards += 1
 

@@ -1,4 +1,4 @@
-"""A body becomes orders: requests of the package with their recipes, and how they are to be followed.
+"""A body becomes orders: requests of the package with their sampling parameters, and how they are to be followed.
 
 All that can be wrong with a body is found here or by the planner, before anything is computed. Pictures are brought to the size that
 the model looks at or starts from at once, so that a waiting request holds no large image.
@@ -41,7 +41,7 @@ __all__ = ["Intake", "Reader"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
-_RECIPE_FIELDS = ("temperature", "top_p", "top_k", "block_length", "threshold", "steps", "guidance_scale")
+_PARAM_FIELDS = ("temperature", "top_p", "top_k", "block_length", "threshold", "steps", "guidance_scale")
 _FINE = ("high", "xhigh", "max", "hd")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
@@ -84,21 +84,21 @@ class Reader:
             )
         think = body.reasoning_effort not in (None, "none", "minimal")
         room = body.max_completion_tokens or body.max_tokens
-        self._check_room(room or 0)
-        recipe = self._planner.text_recipe(**self._changes(body))
+        self._check_length(room or 0)
+        params = self._planner.text_params(**self._changes(body))
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._texts(body, [ChatRequest(messages, images, think, room, recipe, seed) for seed in seeds], seeds[0])
+        return self._texts(body, [ChatRequest(messages, images, think, room, params, seed) for seed in seeds], seeds[0])
 
     def completion(self, body: CompletionBody) -> Intake:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         self._check_chars(*prompts, body.suffix or "")
         hole = Hole(body.max_tokens or _DEFAULT_COMPLETION)
-        recipe = self._planner.fill_recipe(**self._changes(body))
+        params = self._planner.fill_params(**self._changes(body))
         seeds = self._seeds(body.seed, len(prompts) * (body.n or 1))
         asked = [prompt for prompt in prompts for _ in range(body.n or 1)]
-        self._check_room(hole.num_tokens)
+        self._check_length(hole.num_tokens)
         requests = [
-            FillRequest([part for part in (prompt, hole, body.suffix) if part], (), recipe, seed)
+            FillRequest([part for part in (prompt, hole, body.suffix) if part], (), params, seed)
             for prompt, seed in zip(asked, seeds, strict=True)
         ]
         return self._texts(body, requests, seeds[0])
@@ -126,7 +126,7 @@ class Reader:
 
     def description(self, image: Image.Image) -> Order:
         """What a variation draws if nothing is said: what the model sees."""
-        return Order(request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], recipe=self._planner.text_recipe()))
+        return Order(request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], params=self._planner.text_params()))
 
     def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> Intake:
         """An image of which a random part of the tokens is drawn anew."""
@@ -235,7 +235,7 @@ class Reader:
 
     def _changes(self, body: TextOptions) -> dict[str, object]:
         self._check_steps("steps", body.steps)
-        return {name: getattr(body, name) for name in _RECIPE_FIELDS if getattr(body, name) is not None}
+        return {name: getattr(body, name) for name in _PARAM_FIELDS if getattr(body, name) is not None}
 
     def _seeds(self, seed: int | None, count: int) -> list[int]:
         if count > self._config.max_n:
@@ -277,7 +277,7 @@ class Reader:
                 f'give a smaller size, such as "{self._default_size}"'
             )
 
-    def _check_room(self, num_tokens: int) -> None:
+    def _check_length(self, num_tokens: int) -> None:
         if num_tokens >= self._planner.context:
             raise InputError(f"max_tokens={num_tokens} does not fit the model's context of {self._planner.context} tokens; ask for fewer")
 

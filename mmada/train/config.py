@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmada.errors import InputError, suggest
-from mmada.generation.requests import Defaults
+from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
 from mmada.train.loop import Loop
 from mmada.train.lora import Lora
@@ -123,14 +123,14 @@ class TrainConfig:
     loop: Loop = field(default_factory=Loop)
     lora: Lora = field(default_factory=Lora)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """how the trained model is best used (mmada.generation.requests.Defaults), on top of what it starts from; goes into its mmada.json"""
+    """how the trained model is best used (mmada.generation.requests.GenerationConfig), on top of what it starts from; goes into its mmada.json"""
     debug: bool = False
     """shrink everything, so that the run takes seconds on a CPU: tiny random networks, few short steps"""
 
     def __post_init__(self) -> None:
         if not self.out:
             raise InputError("out='' is empty; name a directory, such as runs/base")
-        fill(Defaults(), self.defaults, "defaults.")
+        fill(GenerationConfig(), self.defaults, "defaults.")
         if self.model.code_bits and self.lora.rank:
             raise InputError("model.code_bits trains rows that lora freezes; set one of them to its default")
         if isinstance(self.stage, ImageStage) and self.lora.rank:

@@ -17,14 +17,14 @@ from torch import Tensor
 from mmada.canvas import Canvas, Prompts
 from mmada.data import Epochs, Picture, Record, lengths_of
 from mmada.errors import InputError
-from mmada.generation.requests import Defaults
+from mmada.generation.requests import GenerationConfig
 from mmada.train.source import FlowRows, RecordSamples
 from mmada.train.stages import Flow, ImageStage, Stage
 
 __all__ = ["Learner", "settled"]
 
 
-def settled(stage: Stage, defaults: Defaults) -> Stage:
+def settled(stage: Stage, defaults: GenerationConfig) -> Stage:
     """A stage whose blocks are as long as those that the checkpoint is sampled by, if it does not say."""
     return replace(stage, block_length=stage.block_length or defaults.block_length)
 
@@ -43,7 +43,7 @@ class Learner:
     context: int
 
     @classmethod
-    def of(cls, stage: Stage | ImageStage, prompts: Prompts, defaults: Defaults, *, num_image_tokens: int, context: int) -> Learner:
+    def of(cls, stage: Stage | ImageStage, prompts: Prompts, defaults: GenerationConfig, *, num_image_tokens: int, context: int) -> Learner:
         """Raises InputError for a stage that learns no records."""
         if isinstance(stage, ImageStage):
             raise InputError(f"stage={stage.name!r} trains the image tokenizer, which learns no records; give a stage such as finetune")

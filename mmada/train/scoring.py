@@ -33,7 +33,7 @@ class LogitTargets:
     """What the head is asked for in one slice of the vocabulary.
 
     vocab        [start, stop) rows of the head, or None for all
-    never        ids of the slice that could not have been proposed; their probability is 0
+    suppress_tokens  ids of the slice that could not have been proposed; their probability is 0
     positions    (K,) int64 into the flattened tokens
     targets      (K,) int64, counted from the start of the slice
     index        (K,) int64: which of the S scored tokens of the batch it is
@@ -41,7 +41,7 @@ class LogitTargets:
     """
 
     vocab: tuple[int, int] | None
-    never: tuple[int, ...]
+    suppress_tokens: tuple[int, ...]
     positions: Tensor
     targets: Tensor
     index: Tensor
@@ -60,9 +60,9 @@ def logit_targets(
     for i, ids in enumerate(slices):
         index = (member == i).nonzero()[:, 0]
         if len(index):
-            start, vocab, never = (0, None, ()) if ids is None else (ids.start, (ids.start, ids.stop), ids.never)
+            start, vocab, suppress_tokens = (0, None, ()) if ids is None else (ids.start, (ids.start, ids.stop), ids.suppress_tokens)
             own = None if temperature is None else temperature[index]
-            found.append(LogitTargets(vocab, never, positions[index], targets[index] - start, index, own))
+            found.append(LogitTargets(vocab, suppress_tokens, positions[index], targets[index] - start, index, own))
     return tuple(found)
 
 
@@ -93,9 +93,9 @@ def _scores(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if temperature is not None:
         logits = logits / temperature[:, None]
-    if part.never:
+    if part.suppress_tokens:
         start = 0 if part.vocab is None else part.vocab[0]
-        logits = logits.index_fill(1, torch.tensor(part.never, device=logits.device) - start, -torch.inf)
+        logits = logits.index_fill(1, torch.tensor(part.suppress_tokens, device=logits.device) - start, -torch.inf)
     logps = logits.log_softmax(-1)
     logp = logps.gather(1, targets[:, None])[:, 0]
     with torch.no_grad():

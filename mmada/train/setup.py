@@ -23,7 +23,7 @@ from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.planner import Planner
-from mmada.generation.requests import IMAGE_TOKENIZER_DIR, Defaults
+from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
 from mmada.hub import networks as saved
 from mmada.hub.checkpoint import find
 from mmada.hub.processor_config import save_processor
@@ -97,7 +97,7 @@ def _world(config: TrainConfig) -> World | None:
     return find_world(data.world, data.options) if data.world else None
 
 
-def check_size(world: World, defaults: Defaults) -> None:
+def check_size(world: World, defaults: GenerationConfig) -> None:
     """Raises InputError if drawings would not have the size of the world's pictures."""
     size = world.image_size
     if size and (defaults.image_height, defaults.image_width) != (size, size):
@@ -113,7 +113,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     images = image_tokenizer(config, start, size=world.image_size if world else 0)
     text = text_tokenizer(config, start, world=world)
     model = backbone(config, start, text, codebook_size=images.codebook_size)
-    defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
+    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
     stage = settled(stage, defaults)
     prompts = Prompts(model.config.layout, text, defaults.style)
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
@@ -159,7 +159,7 @@ def export(
     model: Transformer,
     images: ImageTokenizer,
     prompts: Prompts,
-    defaults: Defaults,
+    defaults: GenerationConfig,
     has_adapter: bool,
 ) -> None:
     """Write what `from_pretrained` takes: weights (adapters merged, and beside them), both tokenizers, defaults. All of it or nothing."""
@@ -209,7 +209,7 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: I
 
 
 def _records(
-    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split, *, context: int
+    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: GenerationConfig, split: Split, *, context: int
 ) -> dict[str, Samples]:
     """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is.
 

@@ -27,7 +27,7 @@ import torch
 from mmada.canvas import PUBLISHED, Canvas, Field, IdRange, VocabLayout
 from mmada.eval import report
 from mmada.model import Transformer, TransformerDenoiser, preset
-from mmada.sampling import CACHES, Denoising, Recipe, denoise, fast_image, named_cache
+from mmada.sampling import CACHES, Denoising, SamplingParams, denoise, fast_image, named_cache
 
 QUESTION, ANSWER, BLOCK = 128, 256, 32
 CAPTION, CODES = 64, 1024
@@ -57,9 +57,9 @@ def text(
 ) -> Callable[[], Denoising]:
     layout, device = model.config.layout, model.device
     length = ANSWER // 8 if small else ANSWER
-    recipe = Recipe(steps=length // tokens_a_step, block_length=BLOCK, stop_at_eos=False, cache=named_cache(cache))
+    params = SamplingParams(steps=length // tokens_a_step, block_length=BLOCK, stop_at_eos=False, cache=named_cache(cache))
     return lambda: Denoising(
-        [canvas(layout, question, length, layout.text_ids, device) for _ in range(rows)], recipe, mask_id=layout.mask_id
+        [canvas(layout, question, length, layout.text_ids, device) for _ in range(rows)], params, mask_id=layout.mask_id
     )
 
 

@@ -48,7 +48,7 @@ def test_text_ids_leave_out_what_an_answer_may_not_contain():
 def test_image_ids_are_the_codes_and_any_ids_are_every_row():
     layout = VocabLayout.compact(256, 16)
     assert [i in layout.image_ids for i in (267, 268, 283, 284)] == [False, True, True, False]
-    assert (layout.any_ids.start, layout.any_ids.stop, layout.any_ids.never) == (0, layout.vocab_size, ())
+    assert (layout.any_ids.start, layout.any_ids.stop, layout.any_ids.suppress_tokens) == (0, layout.vocab_size, ())
     assert layout.mask_id in layout.any_ids
 
 
@@ -64,10 +64,10 @@ def test_an_empty_range_is_refused(start, stop):
         IdRange(start, stop)
 
 
-@pytest.mark.parametrize("never", [(9,), (15,), (10, 99)])
-def test_never_must_lie_inside_the_range(never):
+@pytest.mark.parametrize("suppress_tokens", [(9,), (15,), (10, 99)])
+def test_never_must_lie_inside_the_range(suppress_tokens):
     with pytest.raises(InputError, match=r"never=.* lies outside the range 10\.\.14"):
-        IdRange(10, 15, never)
+        IdRange(10, 15, suppress_tokens)
 
 
 @pytest.mark.parametrize("name", SPECIAL_STRINGS)

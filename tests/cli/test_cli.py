@@ -20,7 +20,7 @@ from mmada.canvas import PUBLISHED, SPECIAL_STRINGS
 from mmada.cli import main
 from mmada.cli.terminal import Terminal
 from mmada.errors import InputError
-from mmada.generation.requests import Defaults
+from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.model import TransformerConfig
@@ -111,8 +111,8 @@ def test_convert_and_info(mmada, tmp_path):
     assert facts["vocabulary"]["image_offset"] == 268
     told = mmada("info", "-m", "copy")[1]
     assert "parameters      143,680" in told
-    assert {name: facts["defaults"][name] for name in ("sees_ahead", "image_height")} == {"sees_ahead": True, "image_height": 32}
-    assert "  sees_ahead                True" in told
+    assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}
+    assert "  full_attention            True" in told
     mmada("draw", *DEBUG, "x", "-o", "a.png")
     mmada("draw", "x", "-o", "b.png", "-m", "copy")
     assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
@@ -153,7 +153,7 @@ def test_a_text_model_gets_rows_for_image_codes(mmada, tmp_path):
     assert (status, "wrote start" in err) == (0, True), err
     model = MMaDA.from_pretrained("start", image_tokenizer="none")
     assert model.layout == PUBLISHED
-    assert model.defaults == Defaults()
+    assert model.defaults == GenerationConfig()
     found = model.model.state_dict()
     assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
     for name, tensor in weights.items():

@@ -78,7 +78,7 @@ def conditionals(harness, given, wanted, masked, pairs=None):
     with torch.no_grad():
         logits = harness.model.model(torch.tensor([[*given, *shown]]), attention_mask=pairs).logits
     logits = logits[0, -len(wanted) :, : layout.image_offset].clone()
-    logits[:, list(layout.text_ids.never)] = -torch.inf
+    logits[:, list(layout.text_ids.suppress_tokens)] = -torch.inf
     logp = logits.log_softmax(-1)
     return [float(logp[i, wanted[i]]) for i in masked]
 
@@ -108,7 +108,7 @@ def test_a_likelihood_is_the_estimate_that_is_meant():
 
 def test_a_likelihood_of_blocks_shows_no_block_those_behind_it():
     """Blocks of two: each given what comes before it, which has not seen it."""
-    harness = HarnessModel("debug", mc_num=400, device="cpu", sees_ahead=False, block_length=2)
+    harness = HarnessModel("debug", mc_num=400, device="cpu", full_attention=False, block_length=2)
     given, wanted = harness._pair("The ", "cats")
     assert len(wanted) == 5
     exact = 0.0
@@ -139,7 +139,7 @@ def test_the_likeliest_continuation_is_found_out_if_asked():
     (answer,) = harness.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
     assert likelihood(harness, context, answer)[1] is True
     assert likelihood(harness, context, answer[:-1] + ("a" if answer[-1] != "a" else "b"))[1] is False
-    blocks = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu", sees_ahead=False, block_length=4)
+    blocks = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu", full_attention=False, block_length=4)
     (answer,) = blocks.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
     assert likelihood(blocks, context, answer)[1] is True
 

@@ -144,9 +144,9 @@ def test_a_deadline_ends_a_request_even_one_that_waits_for_a_picture(debug):
 
 
 def test_what_is_cut_keeps_what_is_final(debug):
-    recipe = fast_text(block_length=4)
+    params = fast_text(block_length=4)
     engine = make(debug)
-    state = engine.add(program_of(ChatRequest("hello", recipe=recipe, seed=1), debug.planner))
+    state = engine.add(program_of(ChatRequest("hello", params=params, seed=1), debug.planner))
     for _ in range(9):
         engine.step()
     engine.cut(state)
@@ -154,7 +154,7 @@ def test_what_is_cut_keeps_what_is_final(debug):
     assert state.cut
     final = state.sequence.num_final
     assert 8 <= final < state.sequence.fill.num_open
-    whole = debug.chat("hello", recipe=recipe, seed=1)
+    whole = debug.chat("hello", params=params, seed=1)
     assert state.sequence.ids[:final].tolist() == list(whole.token_ids[:final])
     assert engine.num_ready == 0
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmada.canvas import Canvas
-from mmada.diffusion.quota import even
 from mmada.diffusion.schedule import SCHEDULES
+from mmada.diffusion.transfer import even
 from mmada.sampling import Denoising, denoise, published_image, published_text
 
 # name: (prompt, steps, block length, guidance)
@@ -34,8 +34,8 @@ def test_text(golden, name):
         canvases.append(golden.canvas(tokens, None if attend is None else attend[row], is_open, golden.any_ids))
     # The published unconditional row masks the whole prompt.
     negatives = [Canvas(torch.full_like(c.tokens, golden.mask_id), c.attend, c.fields) for c in canvases] if guidance else None
-    recipe = published_text(steps=steps, block_length=block_length, guidance_scale=guidance)
-    denoising = Denoising(canvases, recipe, mask_id=golden.mask_id, negatives=negatives)
+    params = published_text(steps=steps, block_length=block_length, guidance_scale=guidance)
+    denoising = Denoising(canvases, params, mask_id=golden.mask_id, negatives=negatives)
     for _ in denoise([denoising], golden.denoiser):
         pass
     assert torch.stack([denoising.canvas(r).tokens for r in range(len(prompt))]).tolist() == expected.tolist()
@@ -52,8 +52,8 @@ def test_image(golden, name):
         ]
         for kind in ("", "uncond_")
     )
-    recipe = published_image(steps=steps, guidance_scale=guidance, temperature=0, score_temperature=0)
-    denoising = Denoising(canvases, recipe, mask_id=golden.mask_id, negatives=negatives if guidance else None)
+    params = published_image(steps=steps, guidance_scale=guidance, temperature=0, choice_temperature=0)
+    denoising = Denoising(canvases, params, mask_id=golden.mask_id, negatives=negatives if guidance else None)
     for _ in denoise([denoising], golden.denoiser):
         pass
     codes = torch.stack([denoising.token_ids(r) for r in range(len(canvases))]) - golden.image_ids.start

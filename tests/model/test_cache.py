@@ -8,7 +8,7 @@ from mmada.errors import InputError
 from mmada.model import Packing, TransformerDenoiser
 from mmada.model.attention import rotary, rotate
 from mmada.model.cache import PackedKVCache
-from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_text
+from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise, fast_text
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22
@@ -20,8 +20,8 @@ def canvas(num_given, num_open, ids=TEXT, before=0):
     return Canvas(tokens, torch.arange(len(tokens)) >= before, (Field(positions, ids, num_open),))
 
 
-def run(model, recipe, canvases, **settings):
-    denoising, denoiser = Denoising(canvases, recipe, mask_id=MASK, record=True, **settings), TransformerDenoiser(model)
+def run(model, params, canvases, **settings):
+    denoising, denoiser = Denoising(canvases, params, mask_id=MASK, record=True, **settings), TransformerDenoiser(model)
     for _ in denoise([denoising], denoiser):
         pass
     return denoising, denoiser
@@ -75,21 +75,21 @@ def test_where_nothing_changed_nothing_changes(model, tokens):
 
 
 @pytest.mark.parametrize(
-    "recipe",
+    "params",
     [
         fast_text(threshold=0.3, block_length=4, cache=CacheConfig(refresh=1)),
         fast_text(threshold=0.3, block_length=4, cache=CacheConfig(before=99, after=None)),
-        Recipe(steps=3, block_length=4, cache=CacheConfig()),  # a block that takes one step
-        Recipe(steps=6, temperature=1.0, guidance_scale=1.5, cache=CacheConfig(refresh=1)),
-        fast_text(threshold=0.3, block_length=4, sees_ahead=False, cache=CacheConfig(refresh=1)),
+        SamplingParams(steps=3, block_length=4, cache=CacheConfig()),  # a block that takes one step
+        SamplingParams(steps=6, temperature=1.0, guidance_scale=1.5, cache=CacheConfig(refresh=1)),
+        fast_text(threshold=0.3, block_length=4, full_attention=False, cache=CacheConfig(refresh=1)),
     ],
     ids=["refresh", "window of everything", "one step a block", "guided", "blind ahead"],
 )
-def test_what_is_exact_is_exact_to_the_bit(model, recipe):
+def test_what_is_exact_is_exact_to_the_bit(model, params):
     canvases = [canvas(7, 12), canvas(3, 10, before=2)]
-    negatives = [canvas(2, 12), canvas(2, 10)] if recipe.guidance_scale else None
-    cached, denoiser = run(model, recipe, canvases, negatives=negatives)
-    plain, _ = run(model, recipe.with_(cache=None), canvases, negatives=negatives)
+    negatives = [canvas(2, 12), canvas(2, 10)] if params.guidance_scale else None
+    cached, denoiser = run(model, params, canvases, negatives=negatives)
+    plain, _ = run(model, params.with_(cache=None), canvases, negatives=negatives)
     assert cached.trace == plain.trace
     assert cached.num_forwards == plain.num_forwards
     assert denoiser.num_forwards == max(plain.num_forwards)
@@ -100,13 +100,13 @@ def test_what_is_exact_is_exact_to_the_bit(model, recipe):
 def test_a_model_that_does_not_see_ahead_loses_nothing(build_model, guidance, short_conv):
     """Each token is evaluated until its block is done, and once more as it is then."""
     model = build_model(short_conv=short_conv)
-    recipe = Recipe(steps=8, block_length=4, temperature=1.0, guidance_scale=guidance, sees_ahead=False)
+    params = SamplingParams(steps=8, block_length=4, temperature=1.0, guidance_scale=guidance, full_attention=False)
     canvases, negatives = [canvas(7, 16), canvas(3, 16, before=2)], [canvas(2, 16)] * 2 if guidance else None
-    cached, denoiser = run(model, recipe.with_(cache=CacheConfig()), canvases, negatives=negatives)
-    plain, whole = run(model, recipe, canvases, negatives=negatives)
+    cached, denoiser = run(model, params.with_(cache=CacheConfig()), canvases, negatives=negatives)
+    plain, whole = run(model, params, canvases, negatives=negatives)
     assert [(s.row, s.step, s.slots, s.token_ids) for s in cached.trace] == [(s.row, s.step, s.slots, s.token_ids) for s in plain.trace]
     for one, other in zip(cached.trace, plain.trace, strict=True):
-        assert one.scores == pytest.approx(other.scores, rel=1e-4)
+        assert one.confidences == pytest.approx(other.confidences, rel=1e-4)
     prompts = 7 + 3 + (4 if guidance else 0)
     assert denoiser.num_tokens == prompts + (4 if guidance else 2) * (4 * 8 + 3 * 4)
     assert denoiser.num_tokens < whole.num_tokens / 2
@@ -125,9 +125,9 @@ def test_a_memory_grows_with_its_row(model, tokens):
 
 @pytest.mark.parametrize("cache", [CacheConfig(), CacheConfig(after=None), CacheConfig(before=2, after=3), CacheConfig(refresh=2)])
 def test_fewer_tokens_are_evaluated_and_every_position_is_filled(model, cache):
-    recipe = Recipe(steps=12, block_length=6, cache=cache)
-    cached, denoiser = run(model, recipe, [canvas(9, 12)])
-    _, plain = run(model, recipe.with_(cache=None), [canvas(9, 12)])
+    params = SamplingParams(steps=12, block_length=6, cache=cache)
+    cached, denoiser = run(model, params, [canvas(9, 12)])
+    _, plain = run(model, params.with_(cache=None), [canvas(9, 12)])
     assert plain.num_tokens == 12 * 21
     whole_steps = 2 * (3 if cache.refresh else 1)
     widths = [min(21, stop + (21 if cache.after is None else cache.after)) - start + cache.before for start, stop in ((9, 15), (15, 21))]
@@ -136,7 +136,7 @@ def test_fewer_tokens_are_evaluated_and_every_position_is_filled(model, cache):
 
 
 def test_together_equals_alone_whoever_remembers(model):
-    guided = Recipe(steps=4, temperature=1.0, score_temperature=1.0, guidance_scale=2.0)
+    guided = SamplingParams(steps=4, temperature=1.0, choice_temperature=1.0, guidance_scale=2.0)
     requests = [
         lambda: Denoising(
             [canvas(5, 6), canvas(2, 9)], fast_text(threshold=0.3, block_length=3, cache=CacheConfig()), mask_id=MASK, record=True
@@ -145,7 +145,7 @@ def test_together_equals_alone_whoever_remembers(model):
             [canvas(5, 6)], fast_text(threshold=0.5, block_length=3, cache=CacheConfig(after=None)), mask_id=MASK, record=True
         ),
         lambda: Denoising([canvas(4, 9, CODES, 2)], guided, mask_id=MASK, seeds=[7], negatives=[canvas(2, 9, CODES)], record=True),
-        lambda: Denoising([canvas(5, 6)], Recipe(steps=6, block_length=3), mask_id=MASK, record=True),
+        lambda: Denoising([canvas(5, 6)], SamplingParams(steps=6, block_length=3), mask_id=MASK, record=True),
     ]
     together = [start() for start in requests]
     for _ in denoise(together, TransformerDenoiser(model, max_tokens=25)):

@@ -3,7 +3,7 @@ import torch
 
 from mmada.canvas import Canvas, Field, IdRange, Query
 from mmada.model import TransformerDenoiser
-from mmada.sampling import Denoising, Recipe, denoise, fast_text
+from mmada.sampling import Denoising, SamplingParams, denoise, fast_text
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22
@@ -95,11 +95,11 @@ def row(num_given, num_open, ids, before=0):
 
 
 def test_served_together_equals_each_request_alone(model):
-    guided = Recipe(steps=4, temperature=1.0, score_temperature=1.0, guidance_scale=2.0)
+    guided = SamplingParams(steps=4, temperature=1.0, choice_temperature=1.0, guidance_scale=2.0)
     requests = [
         lambda: Denoising([row(5, 6, TEXT), row(2, 3, TEXT)], fast_text(threshold=0.3, block_length=4), mask_id=MASK, record=True),
         lambda: Denoising([row(4, 9, CODES, 2)], guided, mask_id=MASK, seeds=[7], negatives=[row(2, 9, CODES)], record=True),
-        lambda: Denoising([row(8, 4, TEXT)], Recipe(steps=4, temperature=0.8), mask_id=MASK, seeds=[3], record=True),
+        lambda: Denoising([row(8, 4, TEXT)], SamplingParams(steps=4, temperature=0.8), mask_id=MASK, seeds=[3], record=True),
     ]
     together = [start() for start in requests]
     for _ in denoise(together, TransformerDenoiser(model)):

@@ -9,15 +9,17 @@ from peft import LoraConfig, inject_adapter_in_model
 from mmada.canvas import Canvas, Field, IdRange
 from mmada.model import TransformerDenoiser
 from mmada.model.graphs import LayerGraphs
-from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, fast_image, fast_text
+from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise, fast_image, fast_text
 
 TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
 RECIPES = {
-    "no cache": Recipe(steps=16, block_length=8, stop_at_eos=False),
-    "prefix": Recipe(steps=16, block_length=8, cache=CacheConfig(after=None), stop_at_eos=False),
-    "dual": Recipe(steps=16, block_length=8, cache=CacheConfig(), stop_at_eos=False),
-    "dual, refreshed": Recipe(steps=16, block_length=8, cache=CacheConfig(refresh=3), stop_at_eos=False),
-    "blocks that do not see ahead": Recipe(steps=16, block_length=8, sees_ahead=False, cache=CacheConfig(after=None), stop_at_eos=False),
+    "no cache": SamplingParams(steps=16, block_length=8, stop_at_eos=False),
+    "prefix": SamplingParams(steps=16, block_length=8, cache=CacheConfig(after=None), stop_at_eos=False),
+    "dual": SamplingParams(steps=16, block_length=8, cache=CacheConfig(), stop_at_eos=False),
+    "dual, refreshed": SamplingParams(steps=16, block_length=8, cache=CacheConfig(refresh=3), stop_at_eos=False),
+    "blocks that do not see ahead": SamplingParams(
+        steps=16, block_length=8, full_attention=False, cache=CacheConfig(after=None), stop_at_eos=False
+    ),
     "threshold": fast_text(block_length=8),
 }
 
@@ -52,18 +54,18 @@ def run(model, layers, denoisings):
     return [d.token_ids(row).tolist() for d in denoisings for row in range(len(d.counts))]
 
 
-def answers(recipe, lengths):
-    return [Denoising([canvas(n) for n in lengths], recipe, mask_id=MASK, eos_id=1)]
+def answers(params, lengths):
+    return [Denoising([canvas(n) for n in lengths], params, mask_id=MASK, eos_id=1)]
 
 
 @pytest.mark.parametrize("lengths", [(9,), (9, 9, 12)], ids=["one row", "three rows"])
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_recorded_passes_give_the_same_tokens(model, recipe, lengths):
+@pytest.mark.parametrize("params", RECIPES.values(), ids=RECIPES)
+def test_recorded_passes_give_the_same_tokens(model, params, lengths):
     recorder = Recorder()
     layers = graphs_of(model, recorder)
-    assert run(model, layers, answers(recipe, lengths)) == run(model, None, answers(recipe, lengths))
+    assert run(model, layers, answers(params, lengths)) == run(model, None, answers(params, lengths))
     assert recorder.num_recordings <= len(layers._graphs)
-    if recipe.threshold is None:
+    if params.threshold is None:
         assert layers.num_replays > 0
 
 
@@ -71,7 +73,7 @@ def test_requests_of_every_kind_share_recorded_passes(model):
     def mixture():
         drawing = fast_image(steps=6, guidance_scale=2.0)
         return [
-            *(Denoising([canvas(n)], recipe, mask_id=MASK) for n, recipe in zip((9, 5, 7), list(RECIPES.values()), strict=False)),
+            *(Denoising([canvas(n)], params, mask_id=MASK) for n, params in zip((9, 5, 7), list(RECIPES.values()), strict=False)),
             Denoising([canvas(6, ids=CODES)], drawing, mask_id=MASK, negatives=[canvas(2, ids=CODES)], seeds=[3]),
         ]
 
@@ -93,8 +95,8 @@ def test_a_shape_is_recorded_once_when_it_returns(model):
 def test_one_recording_serves_every_block_of_a_dual_cache(model):
     recorder = Recorder()
     layers = graphs_of(model, recorder, after=1)
-    recipe = Recipe(steps=16, block_length=4, cache=CacheConfig(before=0, after=0), stop_at_eos=False)
-    run(model, layers, [Denoising([canvas(9)], recipe, mask_id=MASK)])
+    params = SamplingParams(steps=16, block_length=4, cache=CacheConfig(before=0, after=0), stop_at_eos=False)
+    run(model, layers, [Denoising([canvas(9)], params, mask_id=MASK)])
     # 4 blocks of 4 steps: a whole pass each, the first of which fills the memory, then windows, in one shape wherever they stand
     assert recorder.num_recordings == 2
     assert layers.num_replays == (3 - 1) + (12 - 1)
@@ -116,7 +118,7 @@ def test_few_recordings_are_kept_and_long_passes_have_none(model):
     recorder = Recorder()
     layers = graphs_of(model, recorder, max_graphs=2, after=0)
     for length in (5, 6, 7, 5):
-        run(model, layers, answers(Recipe(steps=4), (length,)))
+        run(model, layers, answers(SamplingParams(steps=4), (length,)))
     assert len(layers._graphs) == 2
     assert recorder.num_recordings == 4
     layers = graphs_of(model, recorder, max_tokens=20)
@@ -165,12 +167,12 @@ def test_elsewhere_nothing_is_recorded(model):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
-def test_on_a_gpu_graphs_give_the_same_bits(build_model, recipe):
+@pytest.mark.parametrize("params", RECIPES.values(), ids=RECIPES)
+def test_on_a_gpu_graphs_give_the_same_bits(build_model, params):
     model, row = build_model().to("cuda", torch.bfloat16), canvas(40).to("cuda")
 
     def answer(graphs):
-        denoising, denoiser = Denoising([row, row], recipe, mask_id=MASK), TransformerDenoiser(model, graphs=graphs)
+        denoising, denoiser = Denoising([row, row], params, mask_id=MASK), TransformerDenoiser(model, graphs=graphs)
         logits = []
         while not denoising.done:
             logits += denoiser([denoising.inputs()])
@@ -179,6 +181,6 @@ def test_on_a_gpu_graphs_give_the_same_bits(build_model, recipe):
 
     expected, _ = answer(False)
     found, denoiser = answer(True)
-    assert denoiser._layers.num_replays > 0 or recipe.threshold is not None
+    assert denoiser._layers.num_replays > 0 or params.threshold is not None
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)

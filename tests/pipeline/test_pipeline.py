@@ -13,11 +13,11 @@ from PIL import Image
 
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
-from mmada.generation.requests import Answer, ChatRequest, Defaults, Drawing, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
 from mmada.hub.networks import save_image_tokenizer
 from mmada.pipeline import MMaDA
 from mmada.sampling import CacheConfig, Ranking, denoise, fast_text, published_image, published_text
-from mmada.sampling.score import random_order
+from mmada.sampling.confidence import random_order
 
 
 def run(model: MMaDA, requests) -> list:
@@ -45,16 +45,16 @@ def mixture(picture):
     return [
         ChatRequest("hello", seed=1),
         ChatRequest(
-            "a longer question about nothing", max_new_tokens=40, recipe=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2
+            "a longer question about nothing", max_new_tokens=40, params=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2
         ),
-        ChatRequest("guided", max_new_tokens=16, recipe=published_text(steps=8, block_length=8, guidance_scale=1.5)),
+        ChatRequest("guided", max_new_tokens=16, params=published_text(steps=8, block_length=8, guidance_scale=1.5)),
         ChatRequest("what?", images=[picture], max_new_tokens=24, seed=3),
-        ChatRequest("think", think=True, recipe=fast_text(temperature=0.7), seed=4),
-        ChatRequest("any order", max_new_tokens=16, recipe=published_text(steps=4, block_length=16, score=random_order), seed=5),
+        ChatRequest("think", think=True, params=fast_text(temperature=0.7), seed=4),
+        ChatRequest("any order", max_new_tokens=16, params=published_text(steps=4, block_length=16, score=random_order), seed=5),
         DrawRequest("a cat", seed=6),
         DrawRequest("a cat", seed=7, steps=5, guidance_scale=0.0),
         DrawRequest("a dog", negative_prompt="a cat", size=(24, 48), seed=8),
-        DrawRequest("x", recipe=published_image(steps=6, guidance_scale=2.0), seed=9),
+        DrawRequest("x", params=published_image(steps=6, guidance_scale=2.0), seed=9),
         DrawRequest("think first", think=True, seed=10),
         DrawRequest("patch", image=picture, mask=mask, seed=11),
         DrawRequest("wider", image=picture, extend=(0, 4, 8, 0), seed=12),
@@ -124,8 +124,8 @@ def test_seeds_of_several_stay_in_range_and_apart(debug, first_fill):
 
 def test_chat_stops_at_the_end_token_and_reports(debug):
     # Hot enough to be nearly uniform over 258 ids: of 32 answers of 64 tokens, about 7 end; none or all of them: below 0.1 %.
-    recipe = fast_text(temperature=20.0, block_length=4)
-    results = run(debug, [ChatRequest("hello", seed=s, max_new_tokens=64, recipe=recipe) for s in range(32)])
+    params = fast_text(temperature=20.0, block_length=4)
+    results = run(debug, [ChatRequest("hello", seed=s, max_new_tokens=64, params=params) for s in range(32)])
     assert {r.finish_reason for r in results} == {"stop", "length"}
     for result in results:
         has_end = debug.layout.eos_id in result.token_ids
@@ -138,7 +138,7 @@ def test_chat_stops_at_the_end_token_and_reports(debug):
 
 
 def test_answers_contain_text_only(debug):
-    (result,) = run(debug, [ChatRequest("hello", recipe=fast_text(temperature=3.0), max_new_tokens=64)])
+    (result,) = run(debug, [ChatRequest("hello", params=fast_text(temperature=3.0), max_new_tokens=64)])
     assert all(i in debug.layout.text_ids for i in result.token_ids)
 
 
@@ -272,7 +272,7 @@ def test_save_and_load_give_the_same(debug, tmp_path):
 BAD = {
     "empty prompt": (DrawRequest("  "), "prompt='' is empty"),
     "empty message": (ChatRequest(" "), "content='' of message 0 is empty"),
-    "steps do not divide": (ChatRequest("x", max_new_tokens=32, recipe=published_text(steps=30, block_length=8)), "try steps=28"),
+    "steps do not divide": (ChatRequest("x", max_new_tokens=32, params=published_text(steps=30, block_length=8)), "try steps=28"),
     "too long": (ChatRequest("x" * 1100), "the model's context has 1024"),
     "negative prompt": (DrawRequest("x", negative_prompt="y" * 1100), "the negative prompt needs"),
     "negative prompt without guidance": (
@@ -307,9 +307,9 @@ def test_bad_requests(debug, name):
 
 
 def test_a_recipe_takes_the_steps_and_the_guidance_of_its_request(debug, first_fill):
-    recipe = first_fill(debug.planner, DrawRequest("x", recipe=published_image(), steps=5, guidance_scale=0)).recipe
-    assert (recipe.steps, recipe.guidance_scale, recipe.anneal) == (5, 0, published_image().anneal)
-    assert first_fill(debug.planner, DrawRequest("x", recipe=published_image())).recipe == published_image()
+    params = first_fill(debug.planner, DrawRequest("x", params=published_image(), steps=5, guidance_scale=0)).params
+    assert (params.steps, params.guidance_scale, params.anneal) == (5, 0, published_image().anneal)
+    assert first_fill(debug.planner, DrawRequest("x", params=published_image())).params == published_image()
 
 
 def test_seeds_may_be_of_another_library(debug):
@@ -355,7 +355,7 @@ def test_bad_images(debug, picture):
 def test_defaults_can_be_changed(first_fill):
     model = MMaDA.debug()
     assert model.use(cache="dual", threshold=0.5) is model
-    assert (model.defaults.cache, model.planner.text_recipe().cache, model.planner.text_recipe().threshold) == ("dual", CacheConfig(), 0.5)
+    assert (model.defaults.cache, model.planner.text_params().cache, model.planner.text_params().threshold) == ("dual", CacheConfig(), 0.5)
     with pytest.raises(InputError, match="did you mean 'threshold'"):
         model.use(treshold=0.5)
     with pytest.raises(InputError, match="cache='both' is unknown"):
@@ -400,7 +400,7 @@ def test_bad_checkpoints(debug, tmp_path):
         with pytest.raises(CheckpointError, match=message):
             MMaDA.from_pretrained(tmp_path)
     (tmp_path / "mmada.json").unlink()
-    assert MMaDA.from_pretrained(tmp_path).defaults == Defaults()
+    assert MMaDA.from_pretrained(tmp_path).defaults == GenerationConfig()
     for file in tmp_path.glob("tokenizer*"):
         file.unlink()
     with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):

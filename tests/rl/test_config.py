@@ -30,7 +30,7 @@ data: {world: shapes}
 unfinished: score
 net: {patch: 4, encoder_ch_mult: [1, 2], decoder_ch_mult: [1, 2]}
 tasks: {text: {prompts: 2, rewards: {"tests.rl.test_config:letters": 1.0, format: 0.5}}}
-defaults: {max_new_tokens: 16, max_thinking_tokens: 16, block_length: 8, image_height: 32, image_width: 32, sees_ahead: false}
+defaults: {max_new_tokens: 16, max_thinking_tokens: 16, block_length: 8, image_height: 32, image_width: 32, full_attention: false}
 """
 
 

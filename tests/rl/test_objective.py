@@ -53,7 +53,7 @@ def parts(model):
     eos = model.layout.eos_id
     return [
         tiny.part(model, [*letters, eos], room=12, temperature=0.8, block_length=4, steps=[0, 0, 1, 2, 2, 3, 4, 5, -1, -1, -1, -1]),
-        tiny.part(model, letters[:3], prompt="bb", block_length=2, sees_ahead=False, steps=[1, 0, 2]),
+        tiny.part(model, letters[:3], prompt="bb", block_length=2, full_attention=False, steps=[1, 0, 2]),
         tiny.picture(model, [3, 1, 4, 1, 5, 9], steps=[0, 1, 1, 2, 2, 2]),
     ]
 
@@ -81,11 +81,11 @@ def naive_logp(network, layout, part, view):
     if view.num_kept < len(positions):
         tokens = tokens[: positions[view.num_kept - 1] + 1]
     mask = None
-    if not part.sees_ahead and not part.is_image:  # a prompt, and blocks that do not see what lies behind them
+    if not part.full_attention and not part.is_image:  # a prompt, and blocks that do not see what lies behind them
         block = torch.tensor([-1 if i < positions[0] else (i - positions[0]) // part.block_length for i in range(len(tokens))])
         mask = (block[None] <= block[:, None])[None]
     logits = network(tokens[None], mask).logits[0] / part.temperature
-    ids = [i for i in range(part.field.ids.start, part.field.ids.stop) if i not in part.field.ids.never]
+    ids = [i for i in range(part.field.ids.start, part.field.ids.stop) if i not in part.field.ids.suppress_tokens]
     found = {}
     for slot in range(len(positions)):
         if view.weight[slot] > 0:
@@ -173,14 +173,14 @@ def only(part, ids):
     """The same part, in which nothing but `ids` could have been proposed."""
     (field,) = part.canvas.fields
     never = tuple(i for i in range(field.ids.start, field.ids.stop) if i not in ids)
-    return replace(part, canvas=replace(part.canvas, fields=(replace(field, ids=replace(field.ids, never=never)),)))
+    return replace(part, canvas=replace(part.canvas, fields=(replace(field, ids=replace(field.ids, suppress_tokens=never)),)))
 
 
 def test_trace_is_the_policy_gradient_of_the_sampler(model):
     """Two tokens, three ids, from left to right: E[A grad log p] by the objective = grad E[reward] by enumeration."""
     ids, answers = letters(model, 2)
     s = Settings(name="trace", shrink=1, updates=1, kl_weight=0.0)
-    made = [only(tiny.part(model, list(a), block_length=1, sees_ahead=False, steps=[0, 1]), ids) for a in answers]
+    made = [only(tiny.part(model, list(a), block_length=1, full_attention=False, steps=[0, 1]), ids) for a in answers]
     reward = {a: float(i * i % 7) for i, a in enumerate(answers)}
 
     def probability(answer):

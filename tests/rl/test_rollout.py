@@ -61,7 +61,7 @@ def test_parts_say_how_they_were_filled(model):
     (text,) = ask(model, [prompt(ChatRequest("abc"))], num=1, record=True)
     (part,) = text.parts
     ids = part.canvas.tokens[part.field.positions]
-    assert (part.is_image, part.block_length, part.sees_ahead, part.temperature) == (False, 8, False, 1.0)
+    assert (part.is_image, part.block_length, part.full_attention, part.temperature) == (False, 8, False, 1.0)
     assert model.layout.mask_id not in ids.tolist()
     ends = [i for i, value in enumerate(ids.tolist()) if value in (model.layout.eos_id, model.layout.eot_id)]
     assert part.num_tokens == text.sample.num_tokens == (ends[0] + 1 if ends else 16)

@@ -24,7 +24,7 @@ def generator(seed=0):
 def answer(model, num_tokens=11, room=16, **changes):
     """`num_tokens` letters with their end, in blocks of 4."""
     ids = [*model.prompts.encode("abcdefghijklmnop"[: num_tokens - 1]), model.layout.eos_id]
-    settings = {"block_length": 4, "sees_ahead": False, "steps": [min(i, 10) if i < num_tokens else -1 for i in range(room)], **changes}
+    settings = {"block_length": 4, "full_attention": False, "steps": [min(i, 10) if i < num_tokens else -1 for i in range(room)], **changes}
     return tiny.part(model, ids, room=room, num_tokens=num_tokens, **settings)
 
 
@@ -41,7 +41,7 @@ def test_times_of_both_readings():
 def test_weights_of_an_update_sum_to_one_and_lie_on_masked_slots_that_count(model, name, kind):
     part = {
         "block": lambda: answer(model),
-        "whole": lambda: answer(model, sees_ahead=True),
+        "whole": lambda: answer(model, full_attention=True),
         "picture": lambda: tiny.picture(model, list(range(9)), steps=[0, 0, 0, 1, 1, 2, 2, 2, 2]),
     }[kind]()
     s = Settings(name=name, updates=3)
@@ -99,7 +99,7 @@ def test_views_that_hide_different_parts_of_the_question_have_rows_of_their_own(
 
 
 def test_a_model_that_sees_ahead_sees_masks_there(model):
-    part = answer(model, sees_ahead=True)
+    part = answer(model, full_attention=True)
     assert [(b.start, b.stop, b.num_kept) for b in blocks_of(part, "whole")] == [(0, 11, 16)]
     assert [(b.start, b.stop, b.num_kept) for b in blocks_of(part, "block")] == [(0, 4, 16), (4, 8, 16), (8, 11, 16)]
     (views,) = draw_views(part, Settings(updates=1, law="block"), generator())
@@ -151,7 +151,7 @@ def test_a_complementary_pair_scores_each_token_once(model):
 
 
 def test_recorded_views_are_states_of_the_sampler(model):
-    part = tiny.part(model, model.prompts.encode("abcdef"), block_length=3, sees_ahead=False, steps=[1, 0, 1, 3, 2, 4])
+    part = tiny.part(model, model.prompts.encode("abcdef"), block_length=3, full_attention=False, steps=[1, 0, 1, 3, 2, 4])
     (views,) = draw_views(part, Settings(name="trace", shrink=1, updates=1), generator())
     assert [view.is_masked[: view.num_kept].tolist() for view in views] == [
         [True, True, True],

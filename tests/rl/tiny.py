@@ -49,10 +49,10 @@ def brightness(samples):
     return [None if s.image is None else float(np.asarray(s.image).mean()) / 255 for s in samples]
 
 
-def pipeline(*, dtype=torch.float32, sees_ahead=False, seed=0):
+def pipeline(*, dtype=torch.float32, full_attention=False, seed=0):
     model = MMaDA.debug(seed=seed)
     model.model.to(dtype)
-    model.use(sees_ahead=sees_ahead, block_length=8, image_steps=4, reasons_in_one_row=False)
+    model.use(full_attention=full_attention, block_length=8, image_steps=4, reasons_in_one_row=False)
     return model
 
 
@@ -95,7 +95,7 @@ def weights(job):
     return {name: tensor.clone() for name, tensor in job.module.state_dict().items()}
 
 
-def part(model, ids, *, prompt="a", room=None, num_tokens=None, steps=None, temperature=1.0, sees_ahead=True, block_length=None):
+def part(model, ids, *, prompt="a", room=None, num_tokens=None, steps=None, temperature=1.0, full_attention=True, block_length=None):
     """A text answer of given ids, filled with end tokens up to its room."""
     layout = model.layout
     canvas = model.prompts.chat([Message("user", prompt)], room or len(ids))
@@ -108,7 +108,7 @@ def part(model, ids, *, prompt="a", room=None, num_tokens=None, steps=None, temp
         is_image=False,
         temperature=temperature,
         block_length=block_length,
-        sees_ahead=sees_ahead,
+        full_attention=full_attention,
         steps=None if steps is None else torch.tensor(steps),
     )
 
@@ -124,7 +124,7 @@ def picture(model, codes, *, steps=None):
         is_image=True,
         temperature=1.0,
         block_length=None,
-        sees_ahead=True,
+        full_attention=True,
         steps=None if steps is None else torch.tensor(steps),
     )
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from mmada.canvas import Canvas
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.sampling import CacheConfig, Denoising, Recipe, denoise, published_image, published_text
-from mmada.sampling.recipes import even, following
-from mmada.sampling.score import random_order
+from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise, published_image, published_text
+from mmada.sampling.confidence import random_order
+from mmada.sampling.params import even, follow_schedule
 
 from .toy_denoiser import ANY, CODES, EOS, MASK, NEVER, TEXT, VOCAB, Toy, canvas, canvases, contextual, problems, run, stateless
 
@@ -19,12 +19,12 @@ few = settings(derandomize=True, max_examples=40, deadline=None)
 
 def trace_of(denoising, row):
     """(step, slots, ids, scores) of one row; its number is not part of it."""
-    return [(s.step, s.slots, s.token_ids, s.scores) for s in denoising.trace if s.row == row]
+    return [(s.step, s.slots, s.token_ids, s.confidences) for s in denoising.trace if s.row == row]
 
 
-def windows_of(recipe, rows, **settings):
+def windows_of(params, rows, **settings):
     """Spans and windows of every query."""
-    toy, denoising = Toy(), Denoising(rows, recipe, mask_id=MASK, **settings)
+    toy, denoising = Toy(), Denoising(rows, params, mask_id=MASK, **settings)
     for _ in denoise([denoising], toy):
         pass
     return [(query.spans, query.windows) for (query,) in toy.queries]
@@ -98,7 +98,7 @@ def test_rows_may_take_their_steps_apart(problem, random):
 
 
 def test_a_row_that_is_dropped_takes_no_further_step():
-    denoising = Denoising([canvas([3, MASK, MASK]) for _ in range(2)], Recipe(steps=2), mask_id=MASK)
+    denoising = Denoising([canvas([3, MASK, MASK]) for _ in range(2)], SamplingParams(steps=2), mask_id=MASK)
     denoising.drop(0)
     assert denoising.live == (1,)
     with pytest.raises(InputError, match=r"rows=\[0\] must be some of the rows"):
@@ -123,7 +123,7 @@ def test_requests_of_different_kinds_share_the_forward_passes(one, other):
 @given(problems())
 def test_blocks_are_finished_from_left_to_right(problem):
     denoising = run(problem.start())
-    width = problem.recipe.block_length or 1000
+    width = problem.params.block_length or 1000
     for row in range(len(problem.canvases)):
         blocks = [{slot // width for slot in slots} for _, slots, *_ in trace_of(denoising, row) if slots]
         assert all(len(block) == 1 for block in blocks)
@@ -133,19 +133,19 @@ def test_blocks_are_finished_from_left_to_right(problem):
 @few
 @given(problems())
 def test_the_number_of_forwards(problem):
-    recipe = problem.recipe
+    params = problem.params
     denoising = run(problem.start())
     for row, count in enumerate(denoising.counts):
-        blocks = recipe.num_blocks(count)
-        if recipe.threshold is not None:
+        blocks = params.num_blocks(count)
+        if params.threshold is not None:
             assert blocks <= denoising.num_forwards[row] <= count  # at least one token a step
-        elif recipe.quota is not even:
-            assert denoising.num_forwards[row] == recipe.steps
+        elif params.transfer_schedule is not even:
+            assert denoising.num_forwards[row] == params.steps
         else:
             # A block of fewer positions than steps is full before its steps are spent.
-            width = recipe.block_length or count
+            width = params.block_length or count
             sizes = [min(width, count - block * width) for block in range(blocks)]
-            assert denoising.num_forwards[row] == sum(min(size, recipe.steps // blocks) for size in sizes)
+            assert denoising.num_forwards[row] == sum(min(size, params.steps // blocks) for size in sizes)
 
 
 @few
@@ -187,7 +187,7 @@ def test_padding_never_changes_a_result(problem):
         return Canvas(tokens, attend, (type(field)(field.positions - start + 3, field.ids, field.num_total),))
 
     padded = type(problem)(
-        [pad(c) for c in problem.canvases], problem.negatives and [pad(c) for c in problem.negatives], problem.recipe, problem.seeds
+        [pad(c) for c in problem.canvases], problem.negatives and [pad(c) for c in problem.negatives], problem.params, problem.seeds
     )
     assert run(padded.start()).trace == run(problem.start()).trace
 
@@ -198,17 +198,17 @@ def test_padding_never_changes_a_result(problem):
 def published_sampler(prompt, num_new, steps, block_length, guidance, logits_of):
     """reference/mmada.md, section 8.1, token by token: arg max proposals of any id, confidence the probability."""
     x = [*prompt, *[MASK] * num_new]
-    steps_in_block = steps // (num_new // block_length)
+    steps_per_block = steps // (num_new // block_length)
     for block in range(num_new // block_length):
         stop = len(prompt) + (block + 1) * block_length
         count = sum(token == MASK for token in x[stop - block_length : stop])
-        for step in range(steps_in_block):
+        for step in range(steps_per_block):
             logits = logits_of(torch.tensor(x)).double()
             if guidance:
                 blank = logits_of(torch.tensor([MASK] * len(prompt) + x[len(prompt) :])).double()
                 logits = blank + (guidance + 1) * (logits - blank)
             confidence = {i: logits[i].softmax(-1).max().item() for i in range(stop) if x[i] == MASK}
-            budget = count // steps_in_block + (step < count % steps_in_block)
+            budget = count // steps_per_block + (step < count % steps_per_block)
             for i in sorted(confidence, key=confidence.get, reverse=True)[:budget]:
                 x[i] = int(logits[i].argmax())
     return x[len(prompt) :]
@@ -231,8 +231,8 @@ def test_published_text_is_the_published_algorithm(prompt, blocks, per_block, gu
     row = canvas([*prompt, *[MASK] * num_new], ANY)
     blank = canvas([MASK] * len(row), ANY)
     blank = Canvas(blank.tokens, blank.attend, row.fields)
-    recipe = published_text(steps=steps, block_length=block_length, guidance_scale=guidance)
-    denoising = run(Denoising([row], recipe, mask_id=MASK, negatives=[blank] if guided else None), logits_of)
+    params = published_text(steps=steps, block_length=block_length, guidance_scale=guidance)
+    denoising = run(Denoising([row], params, mask_id=MASK, negatives=[blank] if guided else None), logits_of)
     assert denoising.token_ids(0).tolist() == published_sampler(prompt, num_new, steps, block_length, guidance, logits_of)
 
 
@@ -261,14 +261,14 @@ def published_image_sampler(tokens, steps, guidance, logits_of, unconditional):
     st.lists(st.sampled_from([MASK, MASK, 16, 19]), min_size=1, max_size=12).filter(lambda x: MASK in x), st.integers(1, 6), st.booleans()
 )
 def test_published_image_is_the_published_algorithm(tokens, steps, guided):
-    recipe = published_image(steps=steps, guidance_scale=1.5 if guided else 0.0, temperature=0, score_temperature=0)
+    params = published_image(steps=steps, guidance_scale=1.5 if guided else 0.0, temperature=0, choice_temperature=0)
     # The unconditional row has a prompt token more, which the toy answers differently.
     row, negative = canvas([1, *tokens], CODES, num_total=len(tokens)), canvas([2, 3, *tokens], CODES, num_total=len(tokens))
-    denoising = run(Denoising([row], recipe, mask_id=MASK, negatives=[negative] if guided else None))
+    denoising = run(Denoising([row], params, mask_id=MASK, negatives=[negative] if guided else None))
     expected = published_image_sampler(
         tokens,
         steps,
-        recipe.guidance_scale,
+        params.guidance_scale,
         lambda z: contextual(torch.cat([torch.tensor([1]), z]))[1:],
         lambda z: contextual(torch.cat([torch.tensor([2, 3]), z]))[2:],
     )
@@ -287,21 +287,21 @@ def test_published_image_commits_what_the_published_table_says():
 def test_guidance_is_u_plus_1_plus_g_times_c_minus_u(guidance):
     conditional, unconditional = contextual(torch.tensor([1])), contextual(torch.tensor([2]))
     denoising = Denoising(
-        [canvas([5, MASK])], Recipe(steps=1, guidance_scale=guidance), mask_id=MASK, negatives=[canvas([MASK, 5, 5])], record=True
+        [canvas([5, MASK])], SamplingParams(steps=1, guidance_scale=guidance), mask_id=MASK, negatives=[canvas([MASK, 5, 5])], record=True
     )
     query = denoising.inputs()
     assert query.positions.tolist() == [[1], [0]]  # each row is asked where it is open itself
     assert query.spans == ((0, 2), (0, 3))
     denoising.advance(torch.stack([conditional, unconditional])[..., : TEXT.stop])
     combined = (unconditional + (1 + guidance) * (conditional - unconditional))[0, : TEXT.stop].double()
-    combined[list(TEXT.never)] = -torch.inf
+    combined[list(TEXT.suppress_tokens)] = -torch.inf
     assert denoising.token_ids(0).item() == combined.argmax()
-    assert denoising.trace[0].scores[0] == pytest.approx(combined.softmax(-1).max().item(), rel=1e-5)
+    assert denoising.trace[0].confidences[0] == pytest.approx(combined.softmax(-1).max().item(), rel=1e-5)
 
 
 def test_committed_tokens_reach_the_unconditional_row():
     row, negative = canvas([1, MASK, MASK, 2]), canvas([MASK, 5, 6, MASK, 7], before=1)
-    denoising = Denoising([row], Recipe(steps=2, guidance_scale=1.0), mask_id=MASK, negatives=[negative])
+    denoising = Denoising([row], SamplingParams(steps=2, guidance_scale=1.0), mask_id=MASK, negatives=[negative])
     toy = Toy()
     for _ in denoise([denoising], toy):
         pass
@@ -317,7 +317,7 @@ def test_committed_tokens_reach_the_unconditional_row():
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 8])
 def test_without_a_threshold_a_row_takes_exactly_its_steps(steps):
-    denoising = Denoising([canvas([1] + [MASK] * 8), canvas([MASK] * 8)], Recipe(steps=steps, block_length=8), mask_id=MASK)
+    denoising = Denoising([canvas([1] + [MASK] * 8), canvas([MASK] * 8)], SamplingParams(steps=steps, block_length=8), mask_id=MASK)
     for n in range(steps):
         assert not denoising.done
         assert denoising.live == (0, 1)
@@ -331,16 +331,16 @@ def test_without_a_threshold_a_row_takes_exactly_its_steps(steps):
 @few
 @given(canvases(TEXT), st.none() | st.integers(1, 4))
 def test_an_unreachable_threshold_commits_one_token_a_step(row, block_length):
-    denoising = run(Denoising([row], Recipe(threshold=1.0, block_length=block_length), mask_id=MASK, record=True))
+    denoising = run(Denoising([row], SamplingParams(threshold=1.0, block_length=block_length), mask_id=MASK, record=True))
     assert [len(step.slots) for step in denoising.trace] == [1] * denoising.counts[0]
 
 
 @few
 @given(canvases(TEXT), st.none() | st.integers(1, 4))
 def test_a_threshold_of_zero_commits_a_block_a_step(row, block_length):
-    recipe = Recipe(threshold=0.0, block_length=block_length)
-    denoising = run(Denoising([row], recipe, mask_id=MASK))
-    assert denoising.num_forwards == [recipe.num_blocks(denoising.counts[0])]
+    params = SamplingParams(threshold=0.0, block_length=block_length)
+    denoising = run(Denoising([row], params, mask_id=MASK))
+    assert denoising.num_forwards == [params.num_blocks(denoising.counts[0])]
 
 
 def test_a_threshold_commits_all_that_reach_it_and_at_least_the_surest():
@@ -353,10 +353,10 @@ def test_a_threshold_commits_all_that_reach_it_and_at_least_the_surest():
         logits[:, 4] = sure.log()
         return logits
 
-    denoising = run(Denoising([canvas([MASK] * 5)], Recipe(threshold=0.9 - 1e-6), mask_id=MASK, record=True), logits_of)
+    denoising = run(Denoising([canvas([MASK] * 5)], SamplingParams(threshold=0.9 - 1e-6), mask_id=MASK, record=True), logits_of)
     assert [step.slots for step in denoising.trace] == [(0, 2), (3,), (1,), (4,)]
     assert [step.step for step in denoising.trace] == [0, 1, 2, 3]
-    assert denoising.trace[0].scores == pytest.approx((0.95, 0.9))
+    assert denoising.trace[0].confidences == pytest.approx((0.95, 0.9))
     assert denoising.trace[0].token_ids == (4, 4)
 
 
@@ -366,35 +366,35 @@ def test_noise_on_the_order_does_not_delay_what_reaches_the_threshold(seed):
     logits = torch.full((5, VOCAB), -torch.inf)
     logits[:, :11] = ((1 - sure) / 10).log()[:, None]
     logits[:, 4] = sure.log()
-    recipe = Recipe(steps=5, threshold=0.9 - 1e-6, score_temperature=10.0)
-    denoising = run(Denoising([canvas([MASK] * 5)], recipe, mask_id=MASK, record=True, seeds=[seed]), lambda tokens: logits)
+    params = SamplingParams(steps=5, threshold=0.9 - 1e-6, choice_temperature=10.0)
+    denoising = run(Denoising([canvas([MASK] * 5)], params, mask_id=MASK, record=True, seeds=[seed]), lambda tokens: logits)
     assert denoising.trace[0].slots == (0, 2)
     assert sorted(step.slots for step in denoising.trace[1:]) == [(1,), (3,), (4,)]
 
 
 def test_a_threshold_only_speeds_up_the_quota_of_its_steps():
     row = canvas([MASK] * 6)
-    slow = run(Denoising([row], Recipe(steps=3), mask_id=MASK, record=True))
-    fast = run(Denoising([row], Recipe(steps=3, threshold=0.0), mask_id=MASK, record=True))
-    never = run(Denoising([row], Recipe(steps=3, threshold=1.0), mask_id=MASK, record=True))
+    slow = run(Denoising([row], SamplingParams(steps=3), mask_id=MASK, record=True))
+    fast = run(Denoising([row], SamplingParams(steps=3, threshold=0.0), mask_id=MASK, record=True))
+    suppress_tokens = run(Denoising([row], SamplingParams(steps=3, threshold=1.0), mask_id=MASK, record=True))
     assert [len(step.slots) for step in slow.trace] == [2, 2, 2]
     assert [len(step.slots) for step in fast.trace] == [6]
-    assert never.trace == slow.trace
+    assert suppress_tokens.trace == slow.trace
 
 
 def test_with_a_threshold_no_step_is_empty():
     # The cosine quota alone keeps the last of 2 positions open until the last of 6 steps.
-    quota, row = following(cosine), canvas([MASK] * 2)
-    patient = run(Denoising([row], Recipe(steps=6, quota=quota), mask_id=MASK, record=True))
-    eager = run(Denoising([row], Recipe(steps=6, quota=quota, threshold=1.0), mask_id=MASK, record=True))
+    transfer_schedule, row = follow_schedule(cosine), canvas([MASK] * 2)
+    patient = run(Denoising([row], SamplingParams(steps=6, transfer_schedule=transfer_schedule), mask_id=MASK, record=True))
+    eager = run(Denoising([row], SamplingParams(steps=6, transfer_schedule=transfer_schedule, threshold=1.0), mask_id=MASK, record=True))
     assert [len(step.slots) for step in patient.trace] == [1, 0, 0, 0, 0, 1]
     assert [len(step.slots) for step in eager.trace] == [1, 1]
 
 
 def test_the_surest_are_committed_first():
-    denoising = run(Denoising([canvas([MASK] * 6)], Recipe(steps=6, stop_at_eos=False), mask_id=MASK, record=True), stateless)
-    scores = [step.scores[0] for step in denoising.trace]
-    assert scores == sorted(scores, reverse=True)
+    denoising = run(Denoising([canvas([MASK] * 6)], SamplingParams(steps=6, stop_at_eos=False), mask_id=MASK, record=True), stateless)
+    confidences = [step.confidences[0] for step in denoising.trace]
+    assert confidences == sorted(confidences, reverse=True)
 
 
 def test_noise_on_the_score_draws_the_order_in_proportion_to_the_confidence():
@@ -403,8 +403,8 @@ def test_noise_on_the_score_draws_the_order_in_proportion_to_the_confidence():
     sure = torch.tensor([0.6, 0.3, 0.15])
     logits = torch.full((3, VOCAB), -torch.inf)
     logits[:, 0], logits[:, 1:11] = sure.log(), ((1 - sure) / 10).log()[:, None]
-    recipe = Recipe(steps=3, score_temperature=1.0, anneal=lambda step, steps: 1.0)
-    denoising = Denoising([canvas([MASK] * 3)] * 3000, recipe, mask_id=MASK, record=True)
+    params = SamplingParams(steps=3, choice_temperature=1.0, anneal=lambda step, steps: 1.0)
+    denoising = Denoising([canvas([MASK] * 3)] * 3000, params, mask_id=MASK, record=True)
     denoising.advance(logits[:, : TEXT.stop].expand(3000, -1, -1))
     first = torch.tensor([step.slots[0] for step in denoising.trace])
     expected = 3000 * sure / sure.sum()
@@ -416,13 +416,13 @@ def test_annealed_noise_ends_at_zero():
     # Both annealings give factor 0 at the last step, so a single step is without noise: the order is that of the confidence.
     row = canvas([MASK] * 6)
     noisy = Denoising([row], published_image(steps=1, guidance_scale=0, temperature=0), mask_id=MASK, record=True)
-    quiet = Denoising([row], Recipe(steps=1), mask_id=MASK, record=True)
+    quiet = Denoising([row], SamplingParams(steps=1), mask_id=MASK, record=True)
     assert run(noisy).trace == run(quiet).trace
 
 
 def test_random_order_is_a_fair_order():
     # The first of 4 positions over 2,000 rows, chi-square with 3 degrees of freedom: a false alarm for one seed in a million.
-    denoising = Denoising([canvas([MASK] * 4)] * 2000, Recipe(steps=4, score=random_order), mask_id=MASK, record=True)
+    denoising = Denoising([canvas([MASK] * 4)] * 2000, SamplingParams(steps=4, confidence=random_order), mask_id=MASK, record=True)
     denoising.advance(torch.randn(1, 4, TEXT.stop, generator=torch.Generator().manual_seed(0)).expand(2000, -1, -1))
     counts = torch.bincount(torch.tensor([step.slots[0] for step in denoising.trace]), minlength=4)
     statistic = ((counts - 500) ** 2 / 500).sum().double()
@@ -432,11 +432,11 @@ def test_random_order_is_a_fair_order():
 def test_proposals_are_drawn_from_the_tempered_softmax_of_the_allowed_ids():
     # Chi-square over the 5 likeliest of 11 ids, 4,000 positions: a false alarm for one seed in a million.
     logits = torch.randn(TEXT.stop, generator=torch.Generator().manual_seed(0))
-    recipe = Recipe(steps=1, temperature=0.8, top_k=5, stop_at_eos=False)
-    denoising = Denoising([canvas([MASK] * 4000)], recipe, mask_id=MASK, seeds=[1])
+    params = SamplingParams(steps=1, temperature=0.8, top_k=5, stop_at_eos=False)
+    denoising = Denoising([canvas([MASK] * 4000)], params, mask_id=MASK, seeds=[1])
     denoising.advance(logits.expand(1, 4000, -1))
     p = logits.clone()
-    p[list(TEXT.never)] = -torch.inf
+    p[list(TEXT.suppress_tokens)] = -torch.inf
     p = (p / 0.8).softmax(-1)
     kept = p.topk(5).indices
     counts = torch.bincount(denoising.token_ids(0), minlength=TEXT.stop)
@@ -448,25 +448,25 @@ def test_proposals_are_drawn_from_the_tempered_softmax_of_the_allowed_ids():
 
 def test_confidence_is_the_untempered_probability():
     logits = contextual(torch.tensor([1]))[:, : TEXT.stop]
-    denoising = Denoising([canvas([MASK])], Recipe(steps=1, temperature=2.0, top_k=3), mask_id=MASK, record=True)
+    denoising = Denoising([canvas([MASK])], SamplingParams(steps=1, temperature=2.0, top_k=3), mask_id=MASK, record=True)
     denoising.advance(logits[None])
     allowed = logits[0].double()
-    allowed[list(TEXT.never)] = -torch.inf
+    allowed[list(TEXT.suppress_tokens)] = -torch.inf
     step = denoising.trace[0]
-    assert step.scores[0] == pytest.approx(allowed.softmax(-1)[step.token_ids[0]].item(), rel=1e-5)
+    assert step.confidences[0] == pytest.approx(allowed.softmax(-1)[step.token_ids[0]].item(), rel=1e-5)
 
 
 def test_seeds():
     row = canvas([MASK] * 6)
-    recipe = Recipe(steps=3, temperature=1.0)
+    params = SamplingParams(steps=3, temperature=1.0)
 
     def tokens(seeds):
-        denoising = run(Denoising([row] * len(seeds), recipe, mask_id=MASK, seeds=seeds))
+        denoising = run(Denoising([row] * len(seeds), params, mask_id=MASK, seeds=seeds))
         return [denoising.token_ids(i).tolist() for i in range(len(seeds))]
 
     assert tokens([5, 5]) == tokens([5]) * 2
     assert len({tuple(t) for t in tokens([1, 2, 3, 4])}) == 4
-    default = run(Denoising([row] * 3, recipe, mask_id=MASK))
+    default = run(Denoising([row] * 3, params, mask_id=MASK))
     assert [default.token_ids(i).tolist() for i in range(3)] == tokens([0, 1, 2])
 
 
@@ -483,7 +483,7 @@ def test_a_text_ends_when_everything_before_its_end_token_is_there():
             logits[slot, EOS if slot == 2 else slot] = value
         return logits
 
-    denoising = Denoising([canvas([MASK] * 5)], Recipe(steps=5), mask_id=MASK, eos_id=EOS, record=True)
+    denoising = Denoising([canvas([MASK] * 5)], SamplingParams(steps=5), mask_id=MASK, eos_id=EOS, record=True)
     finals = []
     for _ in denoise([denoising], Toy(logits_of)):
         finals.append(denoising.num_final(0))
@@ -504,7 +504,7 @@ def test_stopping_early_gives_the_text_of_the_full_run(problem):
         return logits
 
     stopped = run(problem.start(eos_id=EOS), logits_of)
-    full = run(problem.start(eos_id=EOS, recipe=problem.recipe.with_(stop_at_eos=False)), logits_of)
+    full = run(problem.start(eos_id=EOS, params=problem.params.with_(stop_at_eos=False)), logits_of)
     for row in range(len(problem.canvases)):
         early, whole = stopped.token_ids(row).tolist(), full.token_ids(row).tolist()
         end = whole.index(EOS) if EOS in whole else len(whole)
@@ -521,11 +521,11 @@ def test_stopping_early_gives_the_text_of_the_full_run(problem):
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_without_seeing_ahead_a_row_ends_with_its_block(guidance):
     """So an answer is the same in any room: its blocks alone are evaluated, one after the other."""
-    recipe = Recipe(threshold=0.9, block_length=3, sees_ahead=False, guidance_scale=guidance)
+    params = SamplingParams(threshold=0.9, block_length=3, full_attention=False, guidance_scale=guidance)
 
     def start(room):
         negatives = [canvas([4] + [MASK] * room)] if guidance else None
-        return Denoising([canvas([1, 2] + [MASK] * room, before=2)], recipe, mask_id=MASK, negatives=negatives, record=True)
+        return Denoising([canvas([1, 2] + [MASK] * room, before=2)], params, mask_id=MASK, negatives=negatives, record=True)
 
     toy, short, long = Toy(), start(6), start(8)
     for _ in denoise([long], toy):
@@ -537,13 +537,13 @@ def test_without_seeing_ahead_a_row_ends_with_its_block(guidance):
         assert query.spans == ((2, 4 + stop), (0, 1 + stop))[: 2 if guidance else 1]
         block_ids = [block_mask.block_ids.tolist() for block_mask in query.block_masks]
         assert block_ids == [[0] * given + [2, 2, 2, 4, 4, 4, 6, 6][:stop] for given in (2, 1)][: 2 if guidance else 1]
-    ahead = run(Denoising([canvas([1, 2] + [MASK] * 8, before=2)], recipe.with_(sees_ahead=True, guidance_scale=0.0), mask_id=MASK))
+    ahead = run(Denoising([canvas([1, 2] + [MASK] * 8, before=2)], params.with_(full_attention=True, guidance_scale=0.0), mask_id=MASK))
     assert ahead.token_ids(0).tolist() != long.token_ids(0).tolist()
 
 
 def test_an_image_has_no_end_token():
-    recipe = Recipe(steps=2)
-    denoising = run(Denoising([canvas([MASK] * 4, CODES)], recipe, mask_id=MASK, eos_id=EOS))
+    params = SamplingParams(steps=2)
+    denoising = run(Denoising([canvas([MASK] * 4, CODES)], params, mask_id=MASK, eos_id=EOS))
     assert denoising.finish_reasons == ["length"]
     assert denoising.num_forwards == [2]
 
@@ -554,7 +554,9 @@ def test_a_row_that_ended_is_not_evaluated_again():
         logits[:, EOS if tokens[0] == 1 else 3] = 5
         return logits
 
-    denoising = Denoising([canvas([1] + [MASK] * 3), canvas([2] + [MASK] * 3)], Recipe(steps=3, block_length=1), mask_id=MASK, eos_id=EOS)
+    denoising = Denoising(
+        [canvas([1] + [MASK] * 3), canvas([2] + [MASK] * 3)], SamplingParams(steps=3, block_length=1), mask_id=MASK, eos_id=EOS
+    )
     toy = Toy(logits_of)
     for _ in denoise([denoising], toy):
         pass
@@ -597,7 +599,7 @@ def test_a_proposed_mask_loses_its_budget_and_a_later_block_may_fill_it():
 
 def test_preview_shows_proposals_and_num_final_the_finished_prefix():
     plan = [[1.0, 9.0, 2.0], [9.0, 8.0], [9.0]]  # the advantage of id `step` at each slot that is still open
-    denoising = Denoising([canvas([8, MASK, 9, MASK, MASK])], Recipe(steps=3), mask_id=MASK)
+    denoising = Denoising([canvas([8, MASK, 9, MASK, MASK])], SamplingParams(steps=3), mask_id=MASK)
     assert denoising.preview(0).tolist() == [MASK] * 3
     assert denoising.num_final(0) == 0
     seen = []
@@ -616,14 +618,14 @@ def test_preview_shows_proposals_and_num_final_the_finished_prefix():
 
 
 def test_a_preview_belongs_to_its_row():
-    denoising = Denoising([canvas([1] + [MASK] * 2), canvas([2] + [MASK] * 4)], Recipe(steps=2), mask_id=MASK)
+    denoising = Denoising([canvas([1] + [MASK] * 2), canvas([2] + [MASK] * 4)], SamplingParams(steps=2), mask_id=MASK)
     denoising.advance(Toy()([denoising.inputs()])[0])
     assert [len(denoising.preview(row)) for row in (0, 1)] == [2, 4]
     assert [len(denoising.token_ids(row)) for row in (0, 1)] == [2, 4]
 
 
 def test_what_is_handed_out_is_not_the_state():
-    denoising = Denoising([canvas([1, MASK, MASK])], Recipe(steps=2), mask_id=MASK)
+    denoising = Denoising([canvas([1, MASK, MASK])], SamplingParams(steps=2), mask_id=MASK)
     before = denoising.inputs()
     for tensor in (before.tokens, denoising.token_ids(0), denoising.preview(0), denoising.canvas(0).tokens):
         tensor.fill_(3)
@@ -632,11 +634,11 @@ def test_what_is_handed_out_is_not_the_state():
 
 
 def test_no_trace_unless_it_is_asked_for():
-    assert run(Denoising([canvas([MASK, MASK])], Recipe(steps=2), mask_id=MASK)).trace == []
+    assert run(Denoising([canvas([MASK, MASK])], SamplingParams(steps=2), mask_id=MASK)).trace == []
 
 
 def test_half_precision_logits():
-    denoising = Denoising([canvas([MASK, MASK])], Recipe(steps=1), mask_id=MASK)
+    denoising = Denoising([canvas([MASK, MASK])], SamplingParams(steps=1), mask_id=MASK)
     logits = contextual(torch.tensor([1, 2]))[None, :, : TEXT.stop].bfloat16()
     denoising.advance(logits)
     logits[..., [NEVER, MASK]] = -torch.inf
@@ -652,46 +654,52 @@ TWO_FIELDS = Canvas(ROW.tokens, ROW.attend, tuple(type(f)(f.positions[i : i + 1]
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (lambda: Denoising([], Recipe(steps=1), mask_id=MASK), "0 canvases and 0 seeds; give at least one canvas"),
-        (lambda: Denoising([ROW], Recipe(steps=1), mask_id=MASK, seeds=[1, 2]), "1 canvases and 2 seeds"),
+        (lambda: Denoising([], SamplingParams(steps=1), mask_id=MASK), "0 canvases and 0 seeds; give at least one canvas"),
+        (lambda: Denoising([ROW], SamplingParams(steps=1), mask_id=MASK, seeds=[1, 2]), "1 canvases and 2 seeds"),
         (
-            lambda: Denoising([ROW], Recipe(steps=1, guidance_scale=1), mask_id=MASK),
+            lambda: Denoising([ROW], SamplingParams(steps=1, guidance_scale=1), mask_id=MASK),
             "guidance_scale=1 with 0 negative canvases for 1 canvases; give one each",
         ),
         (
-            lambda: Denoising([ROW] * 2, Recipe(steps=1, guidance_scale=1), mask_id=MASK, negatives=[ROW]),
+            lambda: Denoising([ROW] * 2, SamplingParams(steps=1, guidance_scale=1), mask_id=MASK, negatives=[ROW]),
             "guidance_scale=1 with 1 negative canvases for 2 canvases",
         ),
-        (lambda: Denoising([ROW], Recipe(steps=1), mask_id=MASK, negatives=[ROW]), "guidance_scale=0.0 with 1 negative canvases"),
+        (lambda: Denoising([ROW], SamplingParams(steps=1), mask_id=MASK, negatives=[ROW]), "guidance_scale=0.0 with 1 negative canvases"),
         (
-            lambda: Denoising([ROW], Recipe(steps=1, guidance_scale=1), mask_id=MASK, negatives=[canvas([MASK])]),
+            lambda: Denoising([ROW], SamplingParams(steps=1, guidance_scale=1), mask_id=MASK, negatives=[canvas([MASK])]),
             "negative canvas 0 has 1 open positions, its canvas 2; they must agree",
         ),
         (
-            lambda: Denoising([TWO_FIELDS], Recipe(steps=1), mask_id=MASK),
+            lambda: Denoising([TWO_FIELDS], SamplingParams(steps=1), mask_id=MASK),
             r"exactly one field to be filled; choose it with canvas.only\(i\)",
         ),
         (
-            lambda: Denoising([ROW, canvas([MASK], CODES)], Recipe(steps=1), mask_id=MASK),
+            lambda: Denoising([ROW, canvas([MASK], CODES)], SamplingParams(steps=1), mask_id=MASK),
             "canvases of one batch must allow the same ids",
         ),
-        (lambda: Denoising([canvas([MASK], ANY)], Recipe(steps=1), mask_id=MASK), "mask_id=12 is among the ids that may be proposed"),
         (
-            lambda: Denoising([Canvas(torch.tensor([1, 2, 3]), ROW.attend, ROW.fields)], Recipe(steps=1), mask_id=MASK),
+            lambda: Denoising([canvas([MASK], ANY)], SamplingParams(steps=1), mask_id=MASK),
+            "mask_id=12 is among the ids that may be proposed",
+        ),
+        (
+            lambda: Denoising([Canvas(torch.tensor([1, 2, 3]), ROW.attend, ROW.fields)], SamplingParams(steps=1), mask_id=MASK),
             r"open positions must hold mask_id=12; hide a training row's tokens with canvas.masked\(12\)",
         ),
         (
-            lambda: Denoising([canvas([MASK, 1, MASK])], Recipe(steps=1, block_length=3, sees_ahead=False), mask_id=MASK),
-            "sees_ahead=False needs open positions that are one run at the end of the row",
+            lambda: Denoising([canvas([MASK, 1, MASK])], SamplingParams(steps=1, block_length=3, full_attention=False), mask_id=MASK),
+            "full_attention=False needs open positions that are one run at the end of the row",
         ),
-        (lambda: Denoising([canvas([MASK, 1])], Recipe(steps=1, block_length=3, sees_ahead=False), mask_id=MASK), "at the end of the row"),
-        (lambda: Recipe(steps=1, sees_ahead=False), "sees_ahead=False needs a block_length"),
         (
-            lambda: Denoising([canvas([MASK] * 7)], Recipe(steps=8, block_length=3), mask_id=MASK),
+            lambda: Denoising([canvas([MASK, 1])], SamplingParams(steps=1, block_length=3, full_attention=False), mask_id=MASK),
+            "at the end of the row",
+        ),
+        (lambda: SamplingParams(steps=1, full_attention=False), "full_attention=False needs a block_length"),
+        (
+            lambda: Denoising([canvas([MASK] * 7)], SamplingParams(steps=8, block_length=3), mask_id=MASK),
             "steps=8 must be a multiple of the 3 blocks that 7 open positions make at block_length=3; try steps=6",
         ),
         (
-            lambda: Denoising([canvas([MASK] * 7)], Recipe(steps=2, block_length=3), mask_id=MASK),
+            lambda: Denoising([canvas([MASK] * 7)], SamplingParams(steps=2, block_length=3), mask_id=MASK),
             "steps=2 must be a multiple of the 3 blocks .* try steps=3",
         ),
     ],
@@ -703,7 +711,7 @@ def test_refused(start, message):
 
 @pytest.mark.parametrize("shape", [(1, 2, 12), (1, 3, 13), (2, 2, 13), (2, 13)])
 def test_logits_of_another_shape_are_refused_and_change_nothing(shape):
-    denoising = Denoising([ROW], Recipe(steps=1), mask_id=MASK)
+    denoising = Denoising([ROW], SamplingParams(steps=1), mask_id=MASK)
     with pytest.raises(InputError, match=r"logits have the shape .*, inputs\(\) asked for \(1, 2, 13\)"):
         denoising.advance(torch.zeros(shape))
     assert denoising.num_forwards == [0]
@@ -726,18 +734,18 @@ def test_logits_of_another_shape_are_refused_and_change_nothing(shape):
 def test_a_window_is_the_block_with_its_surroundings(cache, expected):
     """Padding 0, 1 and 13; open 5, 6, 9 and 10: two blocks of two steps, the first of which evaluates everything."""
     row = canvas([1, 2, 3, MASK, MASK, 4, 5, MASK, MASK, 6, 7], before=2, after=1)
-    asked = windows_of(Recipe(steps=4, block_length=2, cache=cache), [row])
+    asked = windows_of(SamplingParams(steps=4, block_length=2, cache=cache), [row])
     assert asked == [(((2, 13),), (window,)) for window in expected]
 
 
 def test_a_window_is_evaluated_anew_every_so_many_steps():
-    asked = windows_of(Recipe(steps=5, cache=CacheConfig(refresh=2)), [canvas([1, *[MASK] * 5])])
+    asked = windows_of(SamplingParams(steps=5, cache=CacheConfig(refresh=2)), [canvas([1, *[MASK] * 5])])
     assert [windows[0] for _, windows in asked] == [(0, 6), (1, 6), (0, 6), (1, 6), (0, 6)]
 
 
 def test_windows_of_a_model_that_does_not_see_ahead():
-    recipe = Recipe(steps=4, block_length=2, sees_ahead=False, cache=CacheConfig())
-    assert windows_of(recipe, [canvas([1, 2, *[MASK] * 4])]) == [
+    params = SamplingParams(steps=4, block_length=2, full_attention=False, cache=CacheConfig())
+    assert windows_of(params, [canvas([1, 2, *[MASK] * 4])]) == [
         (((0, 4),), ((0, 4),)),
         (((0, 4),), ((2, 4),)),
         (((0, 6),), ((2, 6),)),  # of what came before, the last block alone has changed
@@ -746,8 +754,8 @@ def test_windows_of_a_model_that_does_not_see_ahead():
 
 
 def test_a_guided_pair_has_a_window_and_a_memory_each():
-    recipe = Recipe(steps=2, guidance_scale=1.0, cache=CacheConfig())
-    denoising = Denoising([canvas([1, 2, 3, MASK, MASK])], recipe, mask_id=MASK, negatives=[canvas([1, MASK, MASK])])
+    params = SamplingParams(steps=2, guidance_scale=1.0, cache=CacheConfig())
+    denoising = Denoising([canvas([1, 2, 3, MASK, MASK])], params, mask_id=MASK, negatives=[canvas([1, MASK, MASK])])
     first = denoising.inputs()
     assert first.windows == ((0, 5), (0, 3))
     asked = [denoising.num_evaluated]
@@ -760,7 +768,7 @@ def test_a_guided_pair_has_a_window_and_a_memory_each():
 
 
 def test_a_finished_row_is_forgotten():
-    denoising = Denoising([canvas([1, MASK, MASK])] * 2, Recipe(steps=2, cache=CacheConfig()), mask_id=MASK)
+    denoising = Denoising([canvas([1, MASK, MASK])] * 2, SamplingParams(steps=2, cache=CacheConfig()), mask_id=MASK)
     kv_caches = denoising.inputs().kv_caches
     for kv_cache in kv_caches:
         kv_cache.layers.append((torch.zeros(1), torch.zeros(1)))
@@ -770,5 +778,5 @@ def test_a_finished_row_is_forgotten():
 
 
 def test_without_a_cache_nothing_is_kept():
-    query = Denoising([canvas([1, MASK, MASK])], Recipe(steps=2), mask_id=MASK).inputs()
+    query = Denoising([canvas([1, MASK, MASK])], SamplingParams(steps=2), mask_id=MASK).inputs()
     assert (query.windows, query.kv_caches) == ((), ())

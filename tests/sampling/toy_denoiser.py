@@ -16,9 +16,9 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field, IdRange, Query
 from mmada.diffusion.schedule import cosine
-from mmada.sampling import Denoising, Recipe, denoise
-from mmada.sampling.recipes import compounding, even, following, linear_anneal
-from mmada.sampling.score import margin, negative_entropy, probability, random_order
+from mmada.sampling import Denoising, SamplingParams, denoise
+from mmada.sampling.confidence import margin, negative_entropy, probability, random_order
+from mmada.sampling.params import compounding, even, follow_schedule, linear_anneal
 
 EOS, NEVER, MASK, VOCAB = 10, 11, 12, 24
 TEXT = IdRange(0, 13, (NEVER, MASK))
@@ -77,7 +77,7 @@ def run(denoising: Denoising, logits_of: LogitsOf = contextual) -> Denoising:
 class Problem:
     canvases: list[Canvas]
     negatives: list[Canvas] | None
-    recipe: Recipe
+    params: SamplingParams
     seeds: list[int]
 
     def start(self, rows: Sequence[int] | None = None, **changes: object) -> Denoising:
@@ -90,7 +90,7 @@ class Problem:
             "negatives": self.negatives and [self.negatives[r] for r in rows],
             **changes,
         }
-        return Denoising([self.canvases[r] for r in rows], settings.pop("recipe", self.recipe), **settings)
+        return Denoising([self.canvases[r] for r in rows], settings.pop("params", self.params), **settings)
 
 
 @st.composite
@@ -104,25 +104,25 @@ def canvases(draw: st.DrawFn, ids: IdRange, num_open: int | None = None) -> Canv
 
 
 @st.composite
-def recipes(draw: st.DrawFn, counts: Sequence[int]) -> Recipe:
+def param_sets(draw: st.DrawFn, counts: Sequence[int]) -> SamplingParams:
     """Any settings that can be used for rows of these many open positions."""
     block_length = draw(st.none() | st.integers(1, 4))
     divisor = 1 if block_length is None else lcm(*(-(-count // block_length) for count in counts))
-    score = draw(st.sampled_from([probability, margin, negative_entropy, random_order]))
+    confidence = draw(st.sampled_from([probability, margin, negative_entropy, random_order]))
     thresholds = {random_order: st.none(), negative_entropy: st.none() | st.floats(-2, 0)}
-    threshold = draw(thresholds.get(score, st.none() | st.floats(0, 1)))
+    threshold = draw(thresholds.get(confidence, st.none() | st.floats(0, 1)))
     steps = divisor * draw(st.integers(1, 4))
     steps = draw(st.sampled_from([None, steps])) if threshold is not None else steps
-    return Recipe(
+    return SamplingParams(
         steps=steps,
         block_length=block_length,
-        quota=draw(st.sampled_from([even, following(cosine)])),
-        score=score,
+        transfer_schedule=draw(st.sampled_from([even, follow_schedule(cosine)])),
+        confidence=confidence,
         threshold=threshold,
         temperature=draw(st.sampled_from([0.0, 0.7, 1.5])),
         top_k=draw(st.none() | st.integers(1, 5)),
         top_p=draw(st.none() | st.floats(0.3, 1)),
-        score_temperature=0.0 if score is negative_entropy or steps is None else draw(st.sampled_from([0.0, 1.0])),
+        choice_temperature=0.0 if confidence is negative_entropy or steps is None else draw(st.sampled_from([0.0, 1.0])),
         anneal=draw(st.sampled_from([compounding, linear_anneal])),
         guidance_scale=draw(st.sampled_from([0.0, 1.5])),
     )
@@ -133,7 +133,7 @@ def problems(draw: st.DrawFn) -> Problem:
     ids = draw(st.sampled_from([TEXT, SOME_CODES]))
     rows = draw(st.lists(canvases(ids), min_size=1, max_size=4))
     counts = [len(row.fields[0].positions) for row in rows]
-    recipe = draw(recipes(counts))
-    negatives = [draw(canvases(ids, count)) for count in counts] if recipe.guidance_scale else None
+    params = draw(param_sets(counts))
+    negatives = [draw(canvases(ids, count)) for count in counts] if params.guidance_scale else None
     seeds = draw(st.lists(st.integers(0, 2**40), min_size=len(rows), max_size=len(rows)))
-    return Problem(rows, negatives, recipe, seeds)
+    return Problem(rows, negatives, params, seeds)

@@ -64,11 +64,11 @@ def alone(model, request):
 def mixture(picture):
     return [
         ChatRequest("hello", seed=1),
-        ChatRequest("a longer question", max_new_tokens=40, recipe=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2),
-        ChatRequest("guided", max_new_tokens=16, recipe=fast_text(block_length=8).with_(guidance_scale=1.5)),
-        ChatRequest("one block at a time", recipe=fast_text(block_length=8, sees_ahead=False), seed=3),
+        ChatRequest("a longer question", max_new_tokens=40, params=fast_text(threshold=0.5, block_length=8, temperature=1.0), seed=2),
+        ChatRequest("guided", max_new_tokens=16, params=fast_text(block_length=8).with_(guidance_scale=1.5)),
+        ChatRequest("one block at a time", params=fast_text(block_length=8, full_attention=False), seed=3),
         ChatRequest("what?", images=[picture], max_new_tokens=24, seed=3),
-        ChatRequest("think", think=True, recipe=fast_text(temperature=0.7), seed=4),
+        ChatRequest("think", think=True, params=fast_text(temperature=0.7), seed=4),
         DrawRequest("a cat", seed=6),
         DrawRequest("a dog", negative_prompt="a cat", size=(24, 48), guidance_scale=2.0, steps=5, seed=8),
         DrawRequest("think first", think=True, seed=10),
@@ -110,8 +110,8 @@ def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
 
 
 def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
-    recipe = debug.planner.text_recipe(block_length=8, sees_ahead=False, cache=named_cache("prefix"))
-    requests = [ChatRequest(f"hello {i}", recipe=recipe, seed=i) for i in range(5)]
+    params = debug.planner.text_params(block_length=8, full_attention=False, cache=named_cache("prefix"))
+    requests = [ChatRequest(f"hello {i}", params=params, seed=i) for i in range(5)]
     alone_tokens = first_fill(debug.planner, requests[0]).num_kept
     assert alone_tokens == len(first_fill(debug.planner, requests[0]).canvas)
     served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
@@ -128,7 +128,7 @@ def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
 
 @pytest.mark.parametrize("think", [False, True])
 def test_a_stream_is_the_answer(debug, followed, think):
-    request = ChatRequest("hello", think=think, recipe=fast_text(block_length=8, temperature=1.5, threshold=0.3), seed=5)
+    request = ChatRequest("hello", think=think, params=fast_text(block_length=8, temperature=1.5, threshold=0.3), seed=5)
     followed.submit(Order(request=request, streams=True))
     (result,) = followed.wait(0)
     words = [event for event in followed.events[0] if isinstance(event, Words)]
@@ -139,7 +139,7 @@ def test_a_stream_is_the_answer(debug, followed, think):
 
 
 def test_a_stop_string_ends_the_computation_too(debug, followed):
-    request = ChatRequest("hello", recipe=fast_text(block_length=4), seed=1)
+    request = ChatRequest("hello", params=fast_text(block_length=4), seed=1)
     text = alone(debug, request).text
     stop = text[6:8]
     followed.submit(Order(request=request, stop=(stop,)), Order(request=request, stop=(stop,), streams=True))
@@ -151,7 +151,7 @@ def test_a_stop_string_ends_the_computation_too(debug, followed):
 
 
 def test_max_forwards_gives_what_is_final(debug, followed):
-    request = ChatRequest("hello", recipe=fast_text(block_length=4), seed=1)
+    request = ChatRequest("hello", params=fast_text(block_length=4), seed=1)
     followed.submit(Order(request=request, max_forwards=9))
     (result,) = followed.wait(0)
     assert (result.num_forwards, result.finish_reason) == (9, "length")
@@ -160,7 +160,7 @@ def test_max_forwards_gives_what_is_final(debug, followed):
 
 
 def test_drafts_show_the_whole_text_and_how_sure_it_is(debug, followed):
-    request = ChatRequest("hello", recipe=fast_text(block_length=8), seed=1)
+    request = ChatRequest("hello", params=fast_text(block_length=8), seed=1)
     followed.submit(Order(request=request, drafts=True))
     (result,) = followed.wait(0)
     drafts = [event for event in followed.events[0] if isinstance(event, Draft)]
@@ -183,7 +183,7 @@ def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
 
 
 def test_what_is_counted(debug, followed):
-    chat = ChatRequest("hello", max_new_tokens=20, recipe=fast_text(block_length=8), seed=1)
+    chat = ChatRequest("hello", max_new_tokens=20, params=fast_text(block_length=8), seed=1)
     followed.submit(Order(request=chat), Order(request=DrawRequest("a cat", steps=5, seed=1)))
     text, drawn = followed.wait(0, 1)
     assert followed.metric("mmada_blocks_total") == 3 + 1  # 8 + 8 + 4 tokens; a drawing is one block

@@ -61,8 +61,8 @@ def test_chat(client, debug):
     answer = client.chat.completions.create(
         model="debug", messages=HELLO, seed=1, temperature=1.0, max_completion_tokens=24, extra_body={"block_length": 8, "threshold": 0.5}
     )
-    recipe = debug.planner.text_recipe(temperature=1.0, block_length=8, threshold=0.5)
-    expected = alone(debug, ChatRequest("hello", max_new_tokens=24, recipe=recipe, seed=1))
+    params = debug.planner.text_params(temperature=1.0, block_length=8, threshold=0.5)
+    expected = alone(debug, ChatRequest("hello", max_new_tokens=24, params=params, seed=1))
     (choice,) = answer.choices
     assert (choice.message.content, choice.finish_reason) == (expected.text, expected.finish_reason)
     assert choice.message.refusal is None
@@ -74,8 +74,8 @@ def test_chat(client, debug):
 
 def test_several_choices(client, debug):
     answer = client.chat.completions.create(model="debug", messages=HELLO, n=3, seed=4, temperature=1.5)
-    recipe = debug.planner.text_recipe(temperature=1.5)
-    expected = [alone(debug, ChatRequest("hello", recipe=recipe, seed=seed)).text for seed in (4, 5, 6)]
+    params = debug.planner.text_params(temperature=1.5)
+    expected = [alone(debug, ChatRequest("hello", params=params, seed=seed)).text for seed in (4, 5, 6)]
     assert [choice.message.content for choice in answer.choices] == expected
     assert len(set(expected)) == 3
 
@@ -271,8 +271,8 @@ def test_variations(client, picture):
 
 
 def test_the_text_recipe_is_the_pipelines(client, debug):
-    assert debug.planner.text_recipe() == fast_text(
-        threshold=debug.defaults.threshold, block_length=debug.defaults.block_length, sees_ahead=debug.defaults.sees_ahead
+    assert debug.planner.text_params() == fast_text(
+        threshold=debug.defaults.threshold, block_length=debug.defaults.block_length, full_attention=debug.defaults.full_attention
     )
     answer = client.chat.completions.create(model="debug", messages=HELLO)
     assert answer.choices[0].message.content == debug.chat("hello").text

@@ -58,9 +58,9 @@ def make_case(rng: random.Random, debug: Any, picture: Image.Image) -> Case:
     else:
         room, temperature = rng.randint(4, 40), 1.0 if kind == "warm" else 0.0
         block = rng.choice([4, 8, 16])
-        recipe = debug.planner.text_recipe(temperature=temperature, block_length=block)
+        params = debug.planner.text_params(temperature=temperature, block_length=block)
         images = [picture] if kind == "see" else []
-        request = ChatRequest(words, images, kind == "think", room, recipe, seed)
+        request = ChatRequest(words, images, kind == "think", room, params, seed)
         effort = "low" if kind == "think" else "none"
         if images:
             url = "data:image/png;base64," + base64.b64encode(png(picture)).decode()

@@ -45,15 +45,15 @@ def test_defaults_are_the_checkpoints(reader, debug):
     intake = reader.chat(chat())
     (order,) = intake.orders
     request = order.request
-    assert request.recipe == debug.planner.text_recipe()
+    assert request.params == debug.planner.text_params()
     assert (request.think, request.max_new_tokens, request.seed) == (False, None, intake.seed)
     assert (order.stop, order.max_forwards, order.streams, order.drafts) == ((), None, False, False)
 
 
 def test_fields_reach_the_recipe(reader):
     fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "block_length": 8, "threshold": 0.7, "steps": 8, "guidance_scale": 1.5}
-    recipe = reader.chat(chat(**fields)).orders[0].request.recipe
-    assert {name: getattr(recipe, name) for name in fields} == fields
+    params = reader.chat(chat(**fields)).orders[0].request.params
+    assert {name: getattr(params, name) for name in fields} == fields
 
 
 def test_a_reply_may_be_sent_back_as_it_came(reader):
@@ -79,11 +79,11 @@ def test_recipes_keep_what_the_checkpoint_was_taught(debug):
     """A checkpoint that does not see ahead does not, whatever else a client changes."""
     from mmada.generation.planner import Planner
 
-    blind = replace(debug.defaults, sees_ahead=False)
+    blind = replace(debug.defaults, full_attention=False)
     planner = Planner(debug.prompts, blind, context=1024, image_tokenizer=lambda: debug.image_tokenizer)
     request = Reader(planner, ServeConfig(), factor=4).chat(chat(temperature=1)).orders[0].request
-    assert not request.recipe.sees_ahead
-    assert request.recipe.temperature == 1
+    assert not request.params.full_attention
+    assert request.params.temperature == 1
 
 
 @pytest.mark.parametrize(

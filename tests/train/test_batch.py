@@ -10,7 +10,7 @@ from mmada.canvas import Canvas, Field
 from mmada.errors import InputError
 from mmada.model import Packing, Transformer, preset
 from mmada.sampling.loop import Denoising
-from mmada.sampling.recipes import Recipe
+from mmada.sampling.params import SamplingParams
 from mmada.train.batch import collate, noise_row
 from mmada.train.recipes import named_stage
 from mmada.train.step import Objective
@@ -180,7 +180,9 @@ def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
         prompt = torch.cat([row.canvas.tokens[:first], answer])
         field = Field(torch.arange(first, first + 32), tiny.LAYOUT.text_ids, 32)
         canvas = Canvas(prompt, torch.ones_like(prompt, dtype=torch.bool), (field,))
-        denoising = Denoising([canvas.masked(tiny.LAYOUT.mask_id)], Recipe(steps=32, block_length=8, sees_ahead=False), mask_id=258)
+        denoising = Denoising(
+            [canvas.masked(tiny.LAYOUT.mask_id)], SamplingParams(steps=32, block_length=8, full_attention=False), mask_id=258
+        )
         for slot in range(8 * n):  # fill what comes before, one after the other
             query = denoising.inputs()
             logits = torch.zeros(1, query.positions.shape[1], query.ids.stop)

@@ -35,7 +35,7 @@ def naive(model, hidden, positions, member, targets, temperature):
     found = []
     for position, slice_, target, t in zip(positions, member, targets, temperature, strict=True):
         ids = SLICES[slice_] or IdRange(0, model.head_weight.shape[0])
-        allowed = [i for i in range(ids.start, ids.stop) if i not in ids.never]
+        allowed = [i for i in range(ids.start, ids.stop) if i not in ids.suppress_tokens]
         logps = (model.head(hidden[position])[allowed] / t).log_softmax(-1)
         found.append(torch.stack([logps[allowed.index(int(target))], -(logps.exp() * logps).sum()]))
     return torch.stack(found).T
@@ -88,7 +88,7 @@ def test_a_token_is_correct_if_its_logit_is_the_largest(model):
 def test_slices_that_nobody_needs_are_left_out():
     positions, targets = torch.tensor([3, 5]), torch.tensor([7, 9])
     (part,) = logit_targets(SLICES, torch.tensor([1, 1]), positions, targets)
-    assert (part.vocab, part.never, part.temperature) == ((0, tiny.LAYOUT.image_offset), NEVER, None)
+    assert (part.vocab, part.suppress_tokens, part.temperature) == ((0, tiny.LAYOUT.image_offset), NEVER, None)
     assert (part.index.tolist(), part.positions.tolist(), part.targets.tolist()) == ([0, 1], [3, 5], [7, 9])
     start = tiny.LAYOUT.image_ids.start
     (codes,) = logit_targets(SLICES, torch.tensor([2]), positions[:1], torch.tensor([start + 4]))

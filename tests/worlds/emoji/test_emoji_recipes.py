@@ -80,7 +80,9 @@ def test_a_recipe_holds_the_values_of_the_built_in_models(stage):
 
 def test_every_stage_has_a_debug_form_that_builds(tmp_path):
     for name in [*(path.stem for path in EmojiWorld().recipes.glob("*.yaml")), "tokenizer", "finetune"]:
-        values = "debug: true\ndata: {world: emoji}\ndefaults: {image_height: 64, image_width: 64, block_length: 8, sees_ahead: false}\n"
+        values = (
+            "debug: true\ndata: {world: emoji}\ndefaults: {image_height: 64, image_width: 64, block_length: 8, full_attention: false}\n"
+        )
         file = tmp_path / f"{name}.yaml"
         file.write_text(values + f"stage: {name}\nout: {tmp_path / name}\nnet: {{patch: 4}}\n")
         assert build_task(load(file)).batches(0, rank=0, world=1, accumulate=1)[0].num_tokens > 0

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.diffusion.quota import even, even_at, remaining
 from mmada.diffusion.schedule import SCHEDULES, cosine, linear
+from mmada.diffusion.transfer import even, even_at, remaining
 from mmada.errors import InputError
 
 few = settings(derandomize=True, max_examples=100, deadline=None)

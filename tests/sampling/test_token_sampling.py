@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.sampling.propose import inverse_cumulative, keep_top_k, keep_top_p, propose
+from mmada.sampling.token_sampling import inverse_cumulative, keep_top_k, keep_top_p, sample_tokens
 
 few = settings(derandomize=True, max_examples=40, deadline=None)
 below_one = st.floats(0, 1, exclude_max=True, width=32)
@@ -44,13 +44,13 @@ def test_draws_follow_the_tempered_and_cut_softmax(temperature, top_k, top_p):
         p[order[kept:]] = 0
         p /= p.sum()
     uniform = torch.rand(5000, generator=seeded())
-    draws = propose(LOGITS.expand(5000, -1), uniform, temperature=temperature, top_k=top_k, top_p=top_p)
+    draws = sample_tokens(LOGITS.expand(5000, -1), uniform, temperature=temperature, top_k=top_k, top_p=top_p)
     assert is_drawn_from(draws, p)
 
 
 def test_the_check_of_frequencies_would_notice():
     uniform = torch.rand(5000, generator=seeded())
-    draws = propose(LOGITS.expand(5000, -1), uniform, temperature=1.0)
+    draws = sample_tokens(LOGITS.expand(5000, -1), uniform, temperature=1.0)
     assert not is_drawn_from(draws, (LOGITS.double() / 1.2).softmax(-1))
 
 
@@ -58,7 +58,7 @@ def test_the_check_of_frequencies_would_notice():
 @given(st.integers(0, 10**6), st.floats(0.1, 3))
 def test_a_draw_is_the_inverse_of_the_cumulative_distribution(seed, temperature):
     logits, uniform = torch.randn(2, 3, 5, generator=seeded(seed)), torch.rand(2, 3, generator=seeded(seed + 1))
-    drawn = propose(logits, uniform, temperature=temperature)
+    drawn = sample_tokens(logits, uniform, temperature=temperature)
     assert drawn.shape == (2, 3)
     for b in range(2):
         for i in range(3):
@@ -74,26 +74,26 @@ def test_a_draw_is_the_inverse_of_the_cumulative_distribution(seed, temperature)
 def test_an_id_that_is_not_allowed_is_never_drawn(seed, allowed, uniform, setting):
     temperature, top_k, top_p = setting
     logits = torch.randn(8, generator=seeded(seed)).masked_fill(~torch.tensor(allowed), -torch.inf)
-    assert allowed[int(propose(logits, torch.tensor(uniform), temperature=temperature, top_k=top_k, top_p=top_p))]
-    assert allowed[int(propose(logits, torch.tensor(uniform), temperature=0))]
+    assert allowed[int(sample_tokens(logits, torch.tensor(uniform), temperature=temperature, top_k=top_k, top_p=top_p))]
+    assert allowed[int(sample_tokens(logits, torch.tensor(uniform), temperature=0))]
 
 
 def test_the_ends_of_the_unit_interval():
     logits = torch.tensor([-torch.inf, 0.0, 0.0, -torch.inf])
-    assert propose(logits, torch.tensor(0.0), temperature=1.0) == 1
-    assert propose(logits, torch.tensor(1 - 2**-24), temperature=1.0) == 2
+    assert sample_tokens(logits, torch.tensor(0.0), temperature=1.0) == 1
+    assert sample_tokens(logits, torch.tensor(1 - 2**-24), temperature=1.0) == 2
 
 
 def test_temperature_zero_is_the_arg_max_whatever_the_numbers():
     logits = torch.randn(4, 9, generator=seeded())
     for seed in range(3):
-        assert torch.equal(propose(logits, torch.rand(4, generator=seeded(seed)), temperature=0), logits.argmax(-1))
+        assert torch.equal(sample_tokens(logits, torch.rand(4, generator=seeded(seed)), temperature=0), logits.argmax(-1))
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(1, None), (None, 1e-6), (1, 1.0)])
 def test_one_candidate_is_the_arg_max(top_k, top_p):
     logits = torch.randn(50, 9, generator=seeded())
-    drawn = propose(logits, torch.rand(50, generator=seeded(1)), temperature=3.0, top_k=top_k, top_p=top_p)
+    drawn = sample_tokens(logits, torch.rand(50, generator=seeded(1)), temperature=3.0, top_k=top_k, top_p=top_p)
     assert torch.equal(drawn, logits.argmax(-1))
 
 
@@ -105,7 +105,7 @@ def test_a_large_vocabulary_keeps_its_rare_ids():
     mass = 2 + 130_000 * rare
     expected = 2 + int((uniform.double().item() * mass - 2) / rare)
     assert 70_000 < expected < 110_000
-    assert abs(int(propose(logits, uniform, temperature=1.0)) - expected) <= 1
+    assert abs(int(sample_tokens(logits, uniform, temperature=1.0)) - expected) <= 1
 
 
 @few
@@ -134,7 +134,7 @@ def test_keep_top_p_keeps_the_smallest_set_that_reaches_p(seed, p):
 def test_cutting_leaves_the_logits_as_they_were():
     logits = torch.randn(3, 9, generator=seeded())
     before = logits.clone()
-    propose(logits, torch.rand(3, generator=seeded()), temperature=0.5, top_k=2, top_p=0.5)
+    sample_tokens(logits, torch.rand(3, generator=seeded()), temperature=0.5, top_k=2, top_p=0.5)
     assert torch.equal(logits, before)
 
 
@@ -163,7 +163,7 @@ def test_an_index_without_weight_is_never_drawn():
 @pytest.mark.parametrize("temperature", [1e-40, 1e-5])
 def test_a_temperature_near_zero_is_the_arg_max(temperature):
     uniform = torch.rand(50, generator=seeded())
-    assert propose(LOGITS.expand(50, -1), uniform, temperature=temperature).unique().tolist() == [1]
+    assert sample_tokens(LOGITS.expand(50, -1), uniform, temperature=temperature).unique().tolist() == [1]
 
 
 def test_what_is_not_a_number_gives_no_index_outside():

@@ -1,6 +1,6 @@
 """Named ways of filling a canvas: a few numbers and three small functions.
 
-    recipe            commits each step                   order                 temperature   blocks
+    params            commits each step                   order                 temperature   blocks
     published_text    an even share of the steps          probability           0 or more     n
     published_image   what the cosine schedule asks for   log p + T_k * Gumbel  1             1
     fast_text         all above a confidence, at least 1  probability           0 or more     n
@@ -19,23 +19,23 @@ from functools import cache
 
 from torch import Tensor
 
-from mmada.diffusion.quota import even_at, remaining
 from mmada.diffusion.schedule import Schedule, cosine
+from mmada.diffusion.transfer import even_at, remaining
 from mmada.errors import InputError, suggest
-from mmada.sampling.score import Score, negative_entropy, probability, random_order
+from mmada.sampling.confidence import Confidence, negative_entropy, probability, random_order
 
 __all__ = [
     "CACHES",
     "Anneal",
     "CacheConfig",
-    "Count",
-    "Quota",
-    "Recipe",
+    "SamplingParams",
+    "TransferSchedule",
+    "TransferState",
     "compounding",
     "even",
     "fast_image",
     "fast_text",
-    "following",
+    "follow_schedule",
     "infill",
     "linear_anneal",
     "named_cache",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Count:
+class TransferState:
     """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region;
     the step within the block, and the steps that it has."""
 
@@ -54,28 +54,28 @@ class Count:
     steps: Tensor
 
 
-Quota = Callable[[Count], Tensor]
+TransferSchedule = Callable[[TransferState], Tensor]
 Anneal = Callable[[int, int], float]
 
 
-def even(count: Count) -> Tensor:
+def even(count: TransferState) -> Tensor:
     """Split what was open at the block's start evenly over its steps."""
     return even_at(count.num_start, count.step, count.steps)
 
 
 @cache
-def following(schedule: Schedule) -> Quota:
+def follow_schedule(schedule: Schedule) -> TransferSchedule:
     """Leave as many open as the schedule says; the last step commits everything (MaskGIT, section 3.2).
 
     One function object a schedule, so that recipes of equal settings are equal.
     """
 
-    def quota(count: Count) -> Tensor:
+    def transfer_schedule(count: TransferState) -> Tensor:
         progress = (count.step + 1).float() / count.steps
         keep = remaining(count.num_open, count.num_total, progress, schedule)
         return (count.num_open - keep).where(count.step + 1 < count.steps, count.num_open)
 
-    return quota
+    return transfer_schedule
 
 
 def compounding(step: int, steps: int) -> float:
@@ -131,16 +131,16 @@ def named_cache(name: str) -> CacheConfig | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Settings of one request. Raises InputError for a value that cannot be used."""
+class SamplingParams:
+    """How one request is decoded. Raises InputError for a value that cannot be used."""
 
     steps: int | None = None
     """forward passes for the whole field, split evenly over its blocks; None: as many as the threshold needs"""
     block_length: int | None = None
     """open positions in a block; blocks are finished from left to right; None: one block"""
-    quota: Quota = even
+    transfer_schedule: TransferSchedule = even
     """how many to commit when `steps` is given"""
-    score: Score = probability
+    confidence: Confidence = probability
     """which to commit first"""
     threshold: float | None = None
     """also commit every proposal whose score reaches this, a probability (0 or less for `negative_entropy`); at least one each step.
@@ -149,14 +149,14 @@ class Recipe:
     """of the proposals; 0 is the arg max"""
     top_k: int | None = None
     top_p: float | None = None
-    score_temperature: float = 0.0
+    choice_temperature: float = 0.0
     """Gumbel noise on the logarithm of the score, annealed; 0 is none"""
     anneal: Anneal = linear_anneal
     guidance_scale: float = 0.0
     """g of u + (1 + g)(c - u); 0 is no guidance, 3.5 the published image setting (4.5 in the usual convention)"""
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
-    sees_ahead: bool = True
+    full_attention: bool = True
     """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
     own, for models that were taught so (the law `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
     given, and keys and values that stay true, so that every cache is exact"""
@@ -174,28 +174,30 @@ class Recipe:
         _at_least("block_length", self.block_length, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("temperature", self.temperature, 0)
-        _at_least("score_temperature", self.score_temperature, 0)
+        _at_least("choice_temperature", self.choice_temperature, 0)
         _at_least("guidance_scale", self.guidance_scale, 0)
-        if not self.sees_ahead and (self.block_length is None or self.propose_any):
-            raise InputError("sees_ahead=False needs a block_length, and propose_any=False; the blocks behind the active one are left out")
+        if not self.full_attention and (self.block_length is None or self.propose_any):
+            raise InputError(
+                "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
-        if self.threshold is not None and self.score is random_order:
+        if self.threshold is not None and self.confidence is random_order:
             raise InputError(
                 f"threshold={self.threshold} says how sure a proposal must be, and score=random_order does not know: it is a random number; "
                 "use score=probability, or give steps=N and threshold=None"
             )
-        highest, likely = (0.0, -0.1) if self.score is negative_entropy else (1.0, 0.9)
+        highest, likely = (0.0, -0.1) if self.confidence is negative_entropy else (1.0, 0.9)
         if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold <= highest):
             raise InputError(f"threshold={self.threshold} is never reached by the score, which is at most {highest:g}; try {likely}")
-        if self.steps is None and self.score_temperature:
-            raise InputError(f"score_temperature={self.score_temperature} is annealed over the steps; give steps=N, or set it to 0")
-        if self.score is negative_entropy and self.score_temperature:
+        if self.steps is None and self.choice_temperature:
+            raise InputError(f"choice_temperature={self.choice_temperature} is annealed over the steps; give steps=N, or set it to 0")
+        if self.confidence is negative_entropy and self.choice_temperature:
             raise InputError(
-                f"score_temperature={self.score_temperature} needs a positive score; use it with probability or margin, or set 0"
+                f"choice_temperature={self.choice_temperature} needs a positive score; use it with probability or margin, or set 0"
             )
 
-    def steps_in_block(self, num_open: int) -> int | None:
+    def steps_per_block(self, num_open: int) -> int | None:
         """Steps spent on each block of a field of `num_open` positions. Raises InputError if they do not divide."""
         if self.steps is None:
             return None
@@ -211,40 +213,45 @@ class Recipe:
     @property
     def draws(self) -> bool:
         """Whether the result depends on the seed."""
-        return bool(self.temperature or self.score_temperature or self.score is random_order)
+        return bool(self.temperature or self.choice_temperature or self.confidence is random_order)
 
     def num_blocks(self, num_open: int) -> int:
         return 1 if self.block_length is None else -(-num_open // self.block_length)
 
-    def with_(self, **changes: object) -> Recipe:
+    def with_(self, **changes: object) -> SamplingParams:
         """A copy with some settings changed."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
 def published_text(
-    *, steps: int = 256, block_length: int = 128, temperature: float = 0.0, guidance_scale: float = 0.0, score: Score = probability
-) -> Recipe:
+    *,
+    steps: int = 256,
+    block_length: int = 128,
+    temperature: float = 0.0,
+    guidance_scale: float = 0.0,
+    confidence: Confidence = probability,
+) -> SamplingParams:
     """Semi-autoregressive low-confidence remasking exactly as published: any id may be proposed, no early stop."""
-    return Recipe(
+    return SamplingParams(
         steps=steps,
         block_length=block_length,
         temperature=temperature,
         guidance_scale=guidance_scale,
-        score=score,
+        confidence=confidence,
         stop_at_eos=False,
         propose_any=True,
     )
 
 
 def published_image(
-    *, steps: int = 15, guidance_scale: float = 3.5, temperature: float = 1.0, score_temperature: float = 1.0, schedule: Schedule = cosine
-) -> Recipe:
+    *, steps: int = 15, guidance_scale: float = 3.5, temperature: float = 1.0, choice_temperature: float = 1.0, schedule: Schedule = cosine
+) -> SamplingParams:
     """MaskGIT decoding exactly as published, with its compounding temperature. temperature 0 takes the arg max codes."""
-    return Recipe(
+    return SamplingParams(
         steps=steps,
-        quota=following(schedule),
+        transfer_schedule=follow_schedule(schedule),
         temperature=temperature,
-        score_temperature=score_temperature,
+        choice_temperature=choice_temperature,
         anneal=compounding,
         guidance_scale=guidance_scale,
     )
@@ -256,22 +263,24 @@ def fast_text(
     block_length: int = 32,
     temperature: float = 0.0,
     steps: int | None = None,
-    sees_ahead: bool = True,
+    full_attention: bool = True,
     cache: CacheConfig | None = None,
-) -> Recipe:
+) -> SamplingParams:
     """Commit every token that is sure enough, stop at the end token (Fast-dLLM's confidence-aware decoding)."""
-    return Recipe(threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, sees_ahead=sees_ahead, cache=cache)
+    return SamplingParams(
+        threshold=threshold, block_length=block_length, temperature=temperature, steps=steps, full_attention=full_attention, cache=cache
+    )
 
 
 def fast_image(
-    *, steps: int = 12, guidance_scale: float = 2.0, temperature: float = 1.0, score_temperature: float = 1.0, schedule: Schedule = cosine
-) -> Recipe:
+    *, steps: int = 12, guidance_scale: float = 2.0, temperature: float = 1.0, choice_temperature: float = 1.0, schedule: Schedule = cosine
+) -> SamplingParams:
     """`published_image` with the annealing that MaskGIT describes."""
     return published_image(
-        steps=steps, guidance_scale=guidance_scale, temperature=temperature, score_temperature=score_temperature, schedule=schedule
+        steps=steps, guidance_scale=guidance_scale, temperature=temperature, choice_temperature=choice_temperature, schedule=schedule
     ).with_(anneal=linear_anneal)
 
 
-def infill(*, threshold: float = 0.9, temperature: float = 0.0, steps: int | None = None) -> Recipe:
+def infill(*, threshold: float = 0.9, temperature: float = 0.0, steps: int | None = None) -> SamplingParams:
     """Fill any open positions of a text, in any order, in one block; an end token does not end it."""
-    return Recipe(threshold=threshold, temperature=temperature, steps=steps, stop_at_eos=False)
+    return SamplingParams(threshold=threshold, temperature=temperature, steps=steps, stop_at_eos=False)

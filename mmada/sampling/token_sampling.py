@@ -16,10 +16,10 @@ from torch import Tensor
 
 from mmada.diffusion.loss import widest
 
-__all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "propose"]
+__all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "sample_tokens"]
 
 
-def propose(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+def sample_tokens(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None) -> Tensor:
     """logits (..., V), -inf where an id is not allowed; uniform (...) in [0, 1) -> (...) int64 indices into V."""
     if temperature == 0:
         return logits.argmax(-1)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mmada.diffusion.loss import widest
 
-__all__ = ["SCORES", "Score", "gumbel", "margin", "negative_entropy", "probability", "random_order"]
+__all__ = ["CONFIDENCES", "Confidence", "gumbel", "margin", "negative_entropy", "probability", "random_order"]
 
-Score = Callable[[Tensor, Tensor, Tensor], Tensor]
+Confidence = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
 
 
-SCORES: dict[str, Score] = {
+CONFIDENCES: dict[str, Confidence] = {
     "probability": probability,
     "margin": margin,
     "entropy": negative_entropy,

@@ -6,9 +6,9 @@ import torch
 
 from mmada.diffusion.schedule import cosine, linear
 from mmada.errors import InputError
-from mmada.sampling import CacheConfig, Recipe, fast_image, fast_text, infill, named_cache, published_image, published_text
-from mmada.sampling.recipes import Count, compounding, even, following, linear_anneal
-from mmada.sampling.score import margin, negative_entropy, probability, random_order
+from mmada.sampling import CacheConfig, SamplingParams, fast_image, fast_text, infill, named_cache, published_image, published_text
+from mmada.sampling.confidence import margin, negative_entropy, probability, random_order
+from mmada.sampling.params import TransferState, compounding, even, follow_schedule, linear_anneal
 
 # reference/mmada.md, section 8.2: the temperature after each step, starting from 1.
 COMPOUNDING = {
@@ -34,7 +34,7 @@ def test_linear_annealing():
 
 
 def count(num_open, num_start, num_total, step, steps):
-    return Count(*(torch.tensor(x) for x in (num_open, num_start, num_total, step, steps)))
+    return TransferState(*(torch.tensor(x) for x in (num_open, num_start, num_total, step, steps)))
 
 
 def test_even_splits_what_was_open_at_the_start_of_the_block():
@@ -46,25 +46,25 @@ def test_even_splits_what_was_open_at_the_start_of_the_block():
 def test_following_leaves_what_the_schedule_says_and_nothing_at_the_end():
     committed, num_open = [], 16
     for step in range(4):
-        n = following(linear)(count([num_open], [16], [16], [step], [4])).item()
+        n = follow_schedule(linear)(count([num_open], [16], [16], [step], [4])).item()
         committed.append(n)
         num_open -= n
     assert committed == [4, 4, 4, 4]
-    assert following(cosine)(count([16, 3], [16, 3], [16, 16], [0, 2], [2, 3])).tolist() == [16 - math.floor(16 * math.sqrt(0.5)), 3]
+    assert follow_schedule(cosine)(count([16, 3], [16, 3], [16, 16], [0, 2], [2, 3])).tolist() == [16 - math.floor(16 * math.sqrt(0.5)), 3]
 
 
 def test_recipes_of_equal_settings_are_equal():
     assert published_image() == published_image()
     assert fast_image(steps=9) == fast_image(steps=9)
     assert fast_image(steps=9) != fast_image(steps=10)
-    assert following(cosine) is following(cosine)
+    assert follow_schedule(cosine) is follow_schedule(cosine)
     assert len({published_text(), published_text(), fast_text(), infill()}) == 3
 
 
-def settings_of(recipe):
+def settings_of(params):
     """Everything in which a recipe differs from the default one."""
-    plain = Recipe(steps=1)
-    values = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
+    plain = SamplingParams(steps=1)
+    values = {f.name: getattr(params, f.name) for f in dataclasses.fields(SamplingParams)}
     return {name: value for name, value in values.items() if name == "steps" or value != getattr(plain, name)}
 
 
@@ -74,9 +74,9 @@ NAMED = {
         published_image(),
         {
             "steps": 15,
-            "quota": following(cosine),
+            "transfer_schedule": follow_schedule(cosine),
             "temperature": 1.0,
-            "score_temperature": 1.0,
+            "choice_temperature": 1.0,
             "anneal": compounding,
             "guidance_scale": 3.5,
         },
@@ -84,7 +84,7 @@ NAMED = {
     "fast_text": (fast_text(), {"steps": None, "threshold": 0.9, "block_length": 32}),
     "fast_image": (
         fast_image(),
-        {"steps": 12, "quota": following(cosine), "temperature": 1.0, "score_temperature": 1.0, "guidance_scale": 2.0},
+        {"steps": 12, "transfer_schedule": follow_schedule(cosine), "temperature": 1.0, "choice_temperature": 1.0, "guidance_scale": 2.0},
     ),
     "infill": (infill(), {"steps": None, "threshold": 0.9, "stop_at_eos": False}),
 }
@@ -92,49 +92,49 @@ NAMED = {
 
 @pytest.mark.parametrize("name", NAMED)
 def test_the_named_recipes(name):
-    recipe, expected = NAMED[name]
-    assert settings_of(recipe) == expected
+    params, expected = NAMED[name]
+    assert settings_of(params) == expected
 
 
 def test_the_default_recipe():
-    recipe = Recipe(steps=1)
-    assert (recipe.quota, recipe.score, recipe.anneal) == (even, probability, linear_anneal)
-    assert recipe.stop_at_eos
-    assert not recipe.propose_any
+    params = SamplingParams(steps=1)
+    assert (params.transfer_schedule, params.confidence, params.anneal) == (even, probability, linear_anneal)
+    assert params.stop_at_eos
+    assert not params.propose_any
 
 
 @pytest.mark.parametrize(
-    ("recipe", "draws"),
+    ("params", "draws"),
     [
-        (Recipe(steps=1), False),
-        (Recipe(steps=1, score=margin), False),
-        (Recipe(steps=1, top_k=4), False),
-        (Recipe(steps=1, temperature=0.1), True),
-        (Recipe(steps=1, score_temperature=0.1), True),
-        (Recipe(steps=1, score=random_order), True),
+        (SamplingParams(steps=1), False),
+        (SamplingParams(steps=1, confidence=margin), False),
+        (SamplingParams(steps=1, top_k=4), False),
+        (SamplingParams(steps=1, temperature=0.1), True),
+        (SamplingParams(steps=1, choice_temperature=0.1), True),
+        (SamplingParams(steps=1, confidence=random_order), True),
     ],
 )
-def test_whether_the_seed_matters(recipe, draws):
-    assert recipe.draws is draws
+def test_whether_the_seed_matters(params, draws):
+    assert params.draws is draws
 
 
 @pytest.mark.parametrize(
-    ("block_length", "num_open", "steps", "blocks", "steps_in_block"),
+    ("block_length", "num_open", "steps", "blocks", "steps_per_block"),
     [(None, 9, 4, 1, 4), (3, 9, 6, 3, 2), (4, 9, 6, 3, 2), (100, 9, 5, 1, 5), (1, 3, 3, 3, 1), (4, 9, None, 3, None)],
 )
-def test_blocks_and_their_steps(block_length, num_open, steps, blocks, steps_in_block):
-    recipe = Recipe(steps=steps, threshold=0.5, block_length=block_length)
-    assert recipe.num_blocks(num_open) == blocks
-    assert recipe.steps_in_block(num_open) == steps_in_block
+def test_blocks_and_their_steps(block_length, num_open, steps, blocks, steps_per_block):
+    params = SamplingParams(steps=steps, threshold=0.5, block_length=block_length)
+    assert params.num_blocks(num_open) == blocks
+    assert params.steps_per_block(num_open) == steps_per_block
 
 
 def test_with_changes_some_settings():
-    recipe = published_image().with_(steps=7, score=margin)
-    assert (recipe.steps, recipe.score, recipe.anneal) == (7, margin, compounding)
+    params = published_image().with_(steps=7, confidence=margin)
+    assert (params.steps, params.confidence, params.anneal) == (7, margin, compounding)
     with pytest.raises(InputError, match="steps=0 must be at least 1"):
-        recipe.with_(steps=0)
+        params.with_(steps=0)
     with pytest.raises(TypeError, match="stepps"):
-        recipe.with_(stepps=3)
+        params.with_(stepps=3)
 
 
 @pytest.mark.parametrize(
@@ -145,45 +145,48 @@ def test_with_changes_some_settings():
         ({"steps": 4, "block_length": 0}, "block_length=0 must be at least 1"),
         ({"steps": 4, "top_k": 0}, "top_k=0 must be at least 1"),
         ({"steps": 4, "temperature": -0.5}, "temperature=-0.5 must be at least 0"),
-        ({"steps": 4, "score_temperature": -1}, "score_temperature=-1 must be at least 0"),
+        ({"steps": 4, "choice_temperature": -1}, "choice_temperature=-1 must be at least 0"),
         ({"steps": 4, "guidance_scale": -1}, "guidance_scale=-1 must be at least 0"),
         ({"steps": 4, "top_p": 0}, r"top_p=0 must lie in \(0, 1\]"),
         ({"steps": 4, "top_p": 1.5}, r"top_p=1.5 must lie in \(0, 1\]"),
-        ({"steps": 4, "score": negative_entropy, "score_temperature": 1.0}, "score_temperature=1.0 needs a positive score"),
+        ({"steps": 4, "confidence": negative_entropy, "choice_temperature": 1.0}, "choice_temperature=1.0 needs a positive score"),
         ({"steps": 4, "guidance_scale": math.nan}, "guidance_scale=nan must be at least 0, and finite"),
         ({"steps": 4, "temperature": math.inf}, "temperature=inf must be at least 0, and finite"),
         ({"threshold": 90}, "threshold=90 is never reached by the score, which is at most 1; try 0.9"),
         ({"threshold": math.nan}, "threshold=nan is never reached"),
-        ({"threshold": 0.5, "score": negative_entropy}, "threshold=0.5 is never reached by the score, which is at most 0; try -0.1"),
-        ({"threshold": 0.5, "score_temperature": 1.0}, "score_temperature=1.0 is annealed over the steps; give steps=N"),
-        ({"threshold": 0.9, "score": random_order}, "threshold=0.9 says how sure a proposal must be, and score=random_order does not know"),
-        ({"threshold": 0.0, "steps": 4, "score": random_order}, "threshold=0.0 says how sure"),
+        ({"threshold": 0.5, "confidence": negative_entropy}, "threshold=0.5 is never reached by the score, which is at most 0; try -0.1"),
+        ({"threshold": 0.5, "choice_temperature": 1.0}, "choice_temperature=1.0 is annealed over the steps; give steps=N"),
+        (
+            {"threshold": 0.9, "confidence": random_order},
+            "threshold=0.9 says how sure a proposal must be, and score=random_order does not know",
+        ),
+        ({"threshold": 0.0, "steps": 4, "confidence": random_order}, "threshold=0.0 says how sure"),
         ({"threshold": 0.5, "propose_any": True}, "steps=None with propose_any=True may never end"),
     ],
 )
 def test_refused(values, message):
     with pytest.raises(InputError, match=message):
-        Recipe(**values)
+        SamplingParams(**values)
 
 
-@pytest.mark.parametrize("recipe", [fast_text(), infill()])
-def test_a_changed_recipe_is_checked_as_a_new_one(recipe):
+@pytest.mark.parametrize("params", [fast_text(), infill()])
+def test_a_changed_recipe_is_checked_as_a_new_one(params):
     """Recipes of checkpoints have a threshold, and a request changes single settings."""
     with pytest.raises(InputError, match="use score=probability, or give steps=N and threshold=None"):
-        recipe.with_(score=random_order)
-    assert recipe.with_(score=random_order, steps=8, threshold=None).draws
+        params.with_(confidence=random_order)
+    assert params.with_(confidence=random_order, steps=8, threshold=None).draws
 
 
 @pytest.mark.parametrize(("steps", "num_open", "remedy"), [(7, 9, 6), (2, 9, 3), (8, 9, 6), (1, 200, 50)])
 def test_steps_must_divide_into_the_blocks(steps, num_open, remedy):
-    recipe = Recipe(steps=steps, block_length=4)
+    params = SamplingParams(steps=steps, block_length=4)
     blocks = -(-num_open // 4)
     message = (
         f"steps={steps} must be a multiple of the {blocks} blocks that {num_open} open positions make at block_length=4; try steps={remedy}"
     )
     with pytest.raises(InputError, match=message):
-        recipe.steps_in_block(num_open)
-    assert recipe.with_(steps=remedy).steps_in_block(num_open) == remedy // blocks
+        params.steps_per_block(num_open)
+    assert params.with_(steps=remedy).steps_per_block(num_open) == remedy // blocks
 
 
 @pytest.mark.parametrize(

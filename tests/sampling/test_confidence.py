@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.sampling.score import SCORES, gumbel, margin, negative_entropy, probability, random_order
+from mmada.sampling.confidence import CONFIDENCES, gumbel, margin, negative_entropy, probability, random_order
 
 few = settings(derandomize=True, max_examples=40, deadline=None)
 
@@ -31,8 +31,8 @@ def test_every_score_equals_its_definition(seed, some_are_not_allowed):
     if some_are_not_allowed:
         logits[..., [0, 4]] = -torch.inf
     proposal, uniform = torch.randint(1, 4, (2, 3), generator=generator), torch.rand(2, 3, generator=generator)
-    for name, score in SCORES.items():
-        values = score(logits, proposal, uniform)
+    for name, confidence in CONFIDENCES.items():
+        values = confidence(logits, proposal, uniform)
         assert values.shape == (2, 3)
         for b in range(2):
             for i in range(3):
@@ -59,17 +59,17 @@ def test_almost_certain_tokens_keep_their_order():
 
 def test_larger_is_surer():
     sure, unsure = torch.tensor([5.0, 0.0, 0.0]), torch.tensor([0.1, 0.0, 0.0])
-    for score in (probability, margin, negative_entropy):
-        a, b = (score(logits, torch.tensor(0), torch.tensor(0.5)) for logits in (sure, unsure))
+    for confidence in (probability, margin, negative_entropy):
+        a, b = (confidence(logits, torch.tensor(0), torch.tensor(0.5)) for logits in (sure, unsure))
         assert a > b
 
 
-@pytest.mark.parametrize("score", [probability, margin, negative_entropy])
-def test_one_allowed_id_is_certain(score):
+@pytest.mark.parametrize("confidence", [probability, margin, negative_entropy])
+def test_one_allowed_id_is_certain(confidence):
     logits = torch.tensor([[-torch.inf, 0.3, -torch.inf]])
-    certain = 0.0 if score is negative_entropy else 1.0
-    assert score(logits, torch.tensor([1]), torch.tensor([0.5])).item() == certain
-    assert score(logits[:, 1:2], torch.tensor([0]), torch.tensor([0.5])).item() == certain  # a range of one id
+    certain = 0.0 if confidence is negative_entropy else 1.0
+    assert confidence(logits, torch.tensor([1]), torch.tensor([0.5])).item() == certain
+    assert confidence(logits[:, 1:2], torch.tensor([0]), torch.tensor([0.5])).item() == certain  # a range of one id
 
 
 @pytest.mark.parametrize("u", [0.001, 0.2, math.exp(-1), 0.7, 0.9999])
