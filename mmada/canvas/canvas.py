@@ -113,8 +113,8 @@ class Stack:
     is_open: Tensor
 
 
-def stack(canvases: Sequence[Canvas], *, fill_id: int, length: int | None = None) -> Stack:
-    """Pad on the right with `fill_id`, which is not attended to, up to `length` or the longest canvas.
+def stack(canvases: Sequence[Canvas], *, pad_id: int, length: int | None = None) -> Stack:
+    """Pad on the right with `pad_id`, which is not attended to, up to `length` or the longest canvas.
 
     Raises InputError if there is no canvas, or one is longer than `length`.
     """
@@ -125,7 +125,7 @@ def stack(canvases: Sequence[Canvas], *, fill_id: int, length: int | None = None
     if longest > length:
         raise InputError(f"length={length} is shorter than the longest canvas of {longest} tokens; raise it or shorten the row")
     first = canvases[0].tokens
-    tokens = first.new_full((len(canvases), length), fill_id)
+    tokens = first.new_full((len(canvases), length), pad_id)
     attend = torch.zeros_like(tokens, dtype=torch.bool)
     is_open = torch.zeros_like(attend)
     for row, canvas in enumerate(canvases):

@@ -278,7 +278,7 @@ class Prompts:
         """
         prefix = [self.layout.mmu_id, *(i for codes in images for i in self._image(codes))] if len(images) else []
         prefix += self.dialogue(messages, thinking=self.style.thinking if thinking else None)
-        return self._answer(prefix, self._room(num_new, answer), ids)
+        return self._answer(prefix, self._answer_length(num_new, answer), ids)
 
     def draw(
         self, text: str, codes: Tensor, *, is_open: Tensor | None = None, text_length: int | None = None, pads: Pads = "hidden"
@@ -292,7 +292,7 @@ class Prompts:
     def reason_draw(self, text: str, num_new: int, codes: Tensor, *, answer: str | None = None) -> Canvas:
         """Two fields: num_new positions for thinking and refined prompt, then the image. With an `answer`, codes stay as they are."""
         head = [self.layout.r2i_id, *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
-        canvas = self._with_image(self._answer(head, self._room(num_new, answer)), codes)
+        canvas = self._with_image(self._answer(head, self._answer_length(num_new, answer)), codes)
         return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
     def infill(self, parts: Sequence[str | Hole], *, messages: Sequence[Message] = ()) -> Canvas:
@@ -320,7 +320,7 @@ class Prompts:
 
     # Parts.
 
-    def _room(self, num_new: int, answer: str | None) -> list[int]:
+    def _answer_length(self, num_new: int, answer: str | None) -> list[int]:
         """num_new positions for an answer: masks, or the answer and end tokens."""
         if answer is None:
             return self._masks(num_new)

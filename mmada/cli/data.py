@@ -15,7 +15,7 @@ from mmada.hub.checkpoint import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from mmada.canvas import Prompts
-    from mmada.data.check import Report
+    from mmada.data.check import DataReport
     from mmada.data.mixture import Reader
     from mmada.generation.requests import GenerationConfig
     from mmada.image import ImageTokenizer
@@ -59,7 +59,9 @@ def check(
     split: Split = "train",
     context: Annotated[int | None, typer.Option(min=1, help="Longest row, in tokens. Default: the model's.")] = None,
     stage: Annotated[str, typer.Option(help="Stage that trains on it, or a run's YAML file: its rows are shown.")] = "finetune",
-    room: Annotated[int | None, typer.Option(min=2, help="Room for the text to learn, in tokens. Default: the stage's.")] = None,
+    answer_length: Annotated[
+        int | None, typer.Option(min=2, help="Length that the text to learn is padded to, in tokens. Default: the stage's.")
+    ] = None,
     open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or trust them.")] = True,
     previews: Annotated[int, typer.Option(min=0, help="Records whose masking is shown in words.")] = 4,
     limit: Annotated[int, typer.Option(min=0, help="Problems that are listed; all are counted.")] = 20,
@@ -88,7 +90,7 @@ def check(
             reader,
             tokenizers.prompts,
             num_image_tokens=tokenizers.num_image_tokens,
-            learner=_learner(stage, tokenizers, context=context, room=room),
+            learner=_learner(stage, tokenizers, context=context, answer_length=answer_length),
             open_images=open_images,
             num_previews=previews,
             limit=max(limit, 1),
@@ -102,7 +104,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, room: int | None) -> Learner:
+def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, answer_length: int | None) -> Learner:
     """The stage of a name or of a run's file, with another context or room. Raises InputError."""
     from mmada.errors import InputError
     from mmada.train.config import load
@@ -117,8 +119,8 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, room: in
             stage = named_stage(name)
         except InputError as error:
             raise InputError(f"{error}; or give a run's YAML file") from None
-    if isinstance(stage, Stage) and room is not None:
-        stage = replace(stage, rooms=(room,))
+    if isinstance(stage, Stage) and answer_length is not None:
+        stage = replace(stage, rooms=(answer_length,))
     return Learner.of(
         stage,
         tokenizers.prompts,
@@ -128,7 +130,7 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, room: in
     )
 
 
-def _in_words(report: Report, limit: int) -> str:
+def _in_words(report: DataReport, limit: int) -> str:
     from mmada.cli.session import printable
 
     tasks = ", ".join(f"{name} {count}" for name, count in report.tasks.items())
@@ -143,7 +145,7 @@ def _in_words(report: Report, limit: int) -> str:
     for column, spread in report.lengths.items():
         numbers = (spread.least, spread.median, spread.p90, spread.p99, spread.most)
         lines.append(f"  {column:<8} " + " ".join(f"{number:>7}" for number in numbers))
-    limits = f"context {report.context}, room {'cut' if report.room is None else report.room}"
+    limits = f"context {report.context}, room {'cut' if report.answer_length is None else report.answer_length}"
     lines.append(f"rows longer than  {', '.join(f'{context}: {count}' for context, count in report.longer.items())}  ({limits})")
     for preview in report.previews:
         lines.append(f"{preview.where}  {preview.task} as {preview.flow}, {preview.num_tokens} tokens")
@@ -215,7 +217,7 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
 
 def open_data(path: str, format_name: str | None, adapter: str, rename: list[str] | None, images: str | None, split: str) -> Reader:
     """The reader of a command's input. Raises InputError."""
-    from mmada.data.mixture import Source, open_source
+    from mmada.data.mixture import DataSource, open_source
     from mmada.data.readers import TableStream
     from mmada.errors import InputError
 
@@ -224,7 +226,7 @@ def open_data(path: str, format_name: str | None, adapter: str, rename: list[str
         if not sign or not field or not own:
             raise InputError(f"rename={field + sign + own!r} must be FIELD=OWN; try caption=txt")
     names = {field: own for field, _, own in pairs}
-    source = Source(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split)  # type: ignore[arg-type]
+    source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split)  # type: ignore[arg-type]
     reader = open_source(source)
     assert not isinstance(reader, TableStream)  # only where streaming is asked for
     return reader

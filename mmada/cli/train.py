@@ -12,7 +12,7 @@ import typer
 from mmada.cli import options
 
 if TYPE_CHECKING:
-    from mmada.train.contract import Outcome, Report
+    from mmada.train.protocols import StepReport, TrainResult
 
 __all__ = ["begin", "finish", "is_loss", "progress", "train"]
 
@@ -79,7 +79,7 @@ def begin(out: Path, what: str, *, fresh: bool) -> None:
         remarks.print(f"{what} in {out}, {where}", soft_wrap=True)
 
 
-def finish(out: Path, outcome: Outcome) -> None:
+def finish(out: Path, outcome: TrainResult) -> None:
     """Say what was done and written, and how to go on."""
     from accelerate import PartialState
 
@@ -110,7 +110,7 @@ def is_loss(name: str) -> bool:
 
 
 @contextmanager
-def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterator[Callable[[Report], None] | None]:
+def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterator[Callable[[StepReport], None] | None]:
     """A bar with speed and time left on a terminal, a line for each report elsewhere.
 
     is_shown  whether a number, by its name, is among those of a line
@@ -138,7 +138,7 @@ def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterat
         task = bar.add_task("", total=None, loss="-", rate="-")
         begun = False
 
-        def show(report: Report) -> None:
+        def show(report: StepReport) -> None:
             nonlocal begun
             if not begun:  # the time left is estimated from this session's steps alone
                 bar.reset(task, total=report.steps, completed=report.step - 1)
@@ -151,7 +151,7 @@ def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterat
         yield show
 
 
-def _line(report: Report, is_shown: Callable[[str], bool]) -> str:
+def _line(report: StepReport, is_shown: Callable[[str], bool]) -> str:
     """The main numbers; all of them are in metrics.jsonl."""
     shown = {name: value for name, value in report.values.items() if is_shown(name)}
     numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())

@@ -1,6 +1,6 @@
 """Training data: records, readers with random access, mixtures, image codes computed once, and a check of all of it.
 
-    reader = JsonlReader("my.jsonl")                  a record a line: records.py, forms.py; also tar shards and `datasets`: readers.py
+    reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py; also tar shards and `datasets`: readers.py
     stream = Stream(Epochs(reader, seed=0))           endless, shuffled anew each epoch, resumed by one integer
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact shares: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py
@@ -19,15 +19,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmada.data.check import Report, check_records, masked_in_words
-    from mmada.data.forms import ADAPTERS, Folder, Form, parse
-    from mmada.data.mixture import Mixture, Part, Recipe, Source, load_recipe, open_source
+    from mmada.data.check import DataReport, check_records, masked_in_words
+    from mmada.data.formats import ADAPTERS, Folder, RecordFormat, parse
+    from mmada.data.mixture import DataSource, MixtureConfig, MixturePart, WeightedMixture, load_recipe, open_source
     from mmada.data.readers import (
+        DataPosition,
         Endless,
         Epochs,
         Indexed,
         JsonlReader,
-        Place,
         Selection,
         Stream,
         TableReader,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
         select_by_task,
         worker_share,
     )
-    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, Thinking, Turn, Where
+    from mmada.data.records import Meta, Picture, Problem, Record, RecordError, SourceLocation, Thinking, Turn
     from mmada.data.rows import Lengths, lengths_of, split_text
-    from mmada.data.shards import ImageCodes, Manifest, Settings, TokenizedReader, write_shards
+    from mmada.data.shards import ImageCodes, Manifest, ShardSettings, TokenizedReader, write_shards
 
 _WHERE = {
     "check": "Report check_records masked_in_words",
@@ -53,28 +53,28 @@ _WHERE = {
 
 __all__ = [
     "ADAPTERS",
+    "DataPosition",
+    "DataReport",
+    "DataSource",
     "Endless",
     "Epochs",
     "Folder",
-    "Form",
     "ImageCodes",
     "Indexed",
     "JsonlReader",
     "Lengths",
     "Manifest",
     "Meta",
-    "Mixture",
-    "Part",
+    "MixtureConfig",
+    "MixturePart",
     "Picture",
-    "Place",
     "Problem",
-    "Recipe",
     "Record",
     "RecordError",
-    "Report",
+    "RecordFormat",
     "Selection",
-    "Settings",
-    "Source",
+    "ShardSettings",
+    "SourceLocation",
     "Stream",
     "TableReader",
     "TableStream",
@@ -82,7 +82,7 @@ __all__ = [
     "Thinking",
     "TokenizedReader",
     "Turn",
-    "Where",
+    "WeightedMixture",
     "check_records",
     "lengths_of",
     "load_recipe",

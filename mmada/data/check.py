@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmada.canvas import Canvas, Prompts
-from mmada.data.forms import fitting_adapters
+from mmada.data.formats import fitting_adapters
 from mmada.data.readers import Indexed, JsonlReader
-from mmada.data.records import Kind, Picture, Problem, Record, RecordError, Where
+from mmada.data.records import Kind, Picture, Problem, Record, RecordError, SourceLocation
 from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["Learner", "Preview", "Report", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["DataReport", "Learner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""
@@ -57,7 +57,7 @@ class Learner(Protocol):
         ...
 
     @property
-    def room(self) -> int | None:
+    def answer_length(self) -> int | None:
         """Longest text that is learnt, in tokens."""
         ...
 
@@ -83,7 +83,7 @@ class Spread:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class RowPreview:
     """A row that trains, in words."""
 
     id: str
@@ -97,7 +97,7 @@ class Preview:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class DataReport:
     """What `check_records` found."""
 
     name: str
@@ -117,8 +117,8 @@ class Report:
     longer: Mapping[int, int]
     """context -> rows that are longer"""
     context: int
-    room: int | None
-    previews: tuple[Preview, ...]
+    answer_length: int | None
+    previews: tuple[RowPreview, ...]
 
     @property
     def num_problems(self) -> int:
@@ -141,7 +141,7 @@ def check_records(
     limit: int = 20,
     name: str = "data",
     on_progress: Callable[[int], None] | None = None,
-) -> Report:
+) -> DataReport:
     """Read every record once.
 
     num_image_tokens  codes of an image; images that are codes already keep theirs
@@ -161,7 +161,7 @@ def check_records(
         report(index + 1)
     columns = {column: np.array(values, np.int32) for column, values in check.lengths.items()}
     learnt = {column: values[values > 0] if column in ("text", "image") else values for column, values in columns.items()}
-    return Report(
+    return DataReport(
         name=name,
         num_records=len(records),
         num_usable=check.num_usable,
@@ -173,7 +173,7 @@ def check_records(
         lengths={column: Spread.of(values) for column, values in learnt.items() if len(values)},
         longer={limit: int((columns["row"] > limit).sum()) for limit in sorted({*CONTEXTS, learner.context})},
         context=learner.context,
-        room=learner.room,
+        answer_length=learner.answer_length,
         previews=tuple(
             preview for record in _chosen(check.first, num_previews) for preview in _previews(record, learner.rows(record), prompts)
         ),
@@ -227,7 +227,7 @@ class _Check:
     def num_bad(self) -> int:
         return self.counts["image"] + self.counts["too long"] + self.counts["not learnt"]
 
-    def _images(self, record: Record, where: Where) -> None:
+    def _images(self, record: Record, where: SourceLocation) -> None:
         for picture in record.pictures:
             key = _content(picture)
             if key not in self.images:
@@ -236,14 +236,14 @@ class _Check:
             if fault is not None:
                 self.problem(Problem(where, "", "", "image", fault))
 
-    def _lengths(self, record: Record, where: Where) -> bool:
+    def _lengths(self, record: Record, where: SourceLocation) -> bool:
         """Note the lengths of a record and of its longest row; whether it is learnt at all."""
         lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
         for name, value in asdict(lengths).items():
             self.lengths[name].append(value)
         longest, reason = lengths.row(), self.learner.left_out(record)
         if reason is not None:
-            has = f"the text has {lengths.text} tokens, the row {longest}; context={self.learner.context}, room={self.learner.room}"
+            has = f"the text has {lengths.text} tokens, the row {longest}; context={self.learner.context}, answer_length={self.learner.answer_length}"
             kind: Kind = "too long" if self.learner.learns(record.task) else "not learnt"
             self.problem(Problem(where, "", "", kind, f"{reason}: {has}; the record would be left out"))
         else:
@@ -265,7 +265,7 @@ class _Check:
             said = f"the record {record.id!r} says the same as {self.records[same].where}; keep one of them"
             self.problem(Problem(record.where, "", "", "duplicate", said))
 
-    def _thought(self, record: Record, where: Where) -> None:
+    def _thought(self, record: Record, where: SourceLocation) -> None:
         thinking = record.thinking
         if thinking is None:
             return
@@ -288,7 +288,7 @@ def _hash(*parts: bytes) -> int:
 
 def _said(record: Record) -> list[bytes]:
     """What a record says, without its id and origin; capitals and spaces do not count."""
-    texts = [record.task, *(turn.text for turn in record.turns), record.learnt_text]
+    texts = [record.task, *(turn.text for turn in record.turns), record.target_text]
     return [" ".join(text.casefold().split()).encode() for text in texts] + [
         repr(_content(picture)).encode() for picture in record.pictures
     ]
@@ -325,9 +325,9 @@ def _chosen(first: Mapping[tuple[str, bool], list[Record]], count: int) -> list[
     return chosen[:count]
 
 
-def _previews(record: Record, rows: Mapping[str, Canvas], prompts: Prompts) -> list[Preview]:
+def _previews(record: Record, rows: Mapping[str, Canvas], prompts: Prompts) -> list[RowPreview]:
     return [
-        Preview(record.id, record.task, flow, str(record.where), len(canvas), tuple(masked_in_words(canvas, prompts)))
+        RowPreview(record.id, record.task, flow, str(record.where), len(canvas), tuple(masked_in_words(canvas, prompts)))
         for flow, canvas in rows.items()
     ]
 
@@ -376,6 +376,6 @@ def adapter_hint(reader: object) -> str:
             return ""
         fitting = set(fitting_adapters(value, where, reader.pictures))
         common = fitting if common is None else common & fitting
-    if not common or reader.form.adapter in common:
+    if not common or reader.record_format.adapter in common:
         return ""
     return f"; its first lines have the form of adapter {' or '.join(sorted(common))}"

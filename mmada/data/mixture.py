@@ -21,13 +21,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
-from mmada.data.forms import Form
+from mmada.data.formats import RecordFormat
 from mmada.data.readers import TABLE_SUFFIXES, Endless, Epochs, JsonlReader, TableReader, TableStream, TarReader, permuted, scrambled
 from mmada.data.records import Meta, Record
-from mmada.data.shards import MANIFEST_NAME, Settings, TokenizedReader
+from mmada.data.shards import MANIFEST_NAME, ShardSettings, TokenizedReader
 from mmada.errors import InputError, suggest
 
-__all__ = ["Format", "Mixture", "Part", "Reader", "Recipe", "Source", "format_of", "load_recipe", "open_source"]
+__all__ = ["DataSource", "Format", "MixtureConfig", "MixturePart", "Reader", "WeightedMixture", "format_of", "load_recipe", "open_source"]
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _CIRCLE = 2**40
 _STEP = 679_535_556_991  # odd, next to 2^40 / golden ratio
 
 
-class Mixture(Generic[T]):
+class WeightedMixture(Generic[T]):
     """Endless sequences as one, each with its share of the items; a mixture may be a part of another.
 
     parts  name -> (sequence, weight); weights are divided by their sum
@@ -122,7 +122,7 @@ Reader: TypeAlias = JsonlReader | TarReader | TableReader | TokenizedReader
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class DataSource:
     """Where records come from, and how they are read.
 
     Raises InputError if the values do not go together.
@@ -134,7 +134,7 @@ class Source:
     """None: what the path's ending says (`format_of`)"""
     adapter: str = "record"
     rename: Mapping[str, str] = field(default_factory=dict)
-    """field of the adapter -> field of the source (forms.Form)"""
+    """field of the adapter -> field of the source (forms.RecordFormat)"""
     images: str | None = None
     """folder that image paths start from, from the root of the recipe; None: that of the file"""
     split: str = "train"
@@ -161,21 +161,21 @@ class Source:
             raise InputError(f"streaming=true needs format=datasets, not {self.format!r}; the other formats have random access")
         if not all(isinstance(name, str) for name in self.rename.values()):
             raise InputError(f"rename={dict(self.rename)!r} of a source must map fields to texts")
-        _ = self.form  # its own rules
+        _ = self.record_format  # its own rules
 
     @property
-    def form(self) -> Form:
-        return Form(adapter=self.adapter, rename=self.rename, meta=Meta(license=self.license, lang=self.lang))
+    def record_format(self) -> RecordFormat:
+        return RecordFormat(adapter=self.adapter, rename=self.rename, meta=Meta(license=self.license, lang=self.lang))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
+class MixturePart:
     """A source, or a mixture of further parts, with its weight among its neighbours."""
 
     name: str
     weight: float = 1.0
-    source: Source | None = None
-    parts: tuple[Part, ...] = ()
+    source: DataSource | None = None
+    parts: tuple[MixturePart, ...] = ()
     note: str = ""
     """what a reader of the recipe should know"""
 
@@ -190,35 +190,35 @@ class Part:
         if len(set(names)) != len(names):
             raise InputError(f"part {self.name!r} has two parts of one name among {names}; name them differently")
 
-    def open(self, root: Path, *, seed: int = 0, settings: Settings | None = None) -> Endless[Record]:
+    def open(self, root: Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
         """The records of this part, without end. Raises InputError if a source is missing or does not fit."""
         if self.source is not None:
             opened = open_source(self.source, root, seed=seed, settings=settings)
             return opened if isinstance(opened, TableStream) else Epochs(opened, seed=seed, shuffle=self.source.shuffle)
-        return Mixture({part.name: (part.open(root, seed=seed, settings=settings), part.weight) for part in self.parts}, seed=seed)
+        return WeightedMixture({part.name: (part.open(root, seed=seed, settings=settings), part.weight) for part in self.parts}, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
+class MixtureConfig:
     """A tree of sources with weights, as a YAML file has it (docs/data.md). Its top parts are usually the tasks."""
 
     name: str
     about: str = ""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[MixturePart, ...] = ()
 
     def __post_init__(self) -> None:
-        Part(name=self.name, parts=self.parts)  # the same rules
+        MixturePart(name=self.name, parts=self.parts)  # the same rules
 
-    def __getitem__(self, name: str) -> Part:
+    def __getitem__(self, name: str) -> MixturePart:
         """A top part. Raises InputError if there is none of this name."""
         for part in self.parts:
             if part.name == name:
                 return part
         raise InputError(f"recipe {self.name!r} has no part {name!r}: {suggest(name, [part.name for part in self.parts])}")
 
-    def open(self, root: Path, *, seed: int = 0, settings: Settings | None = None) -> Endless[Record]:
+    def open(self, root: Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
         """All of it as one mixture; paths start from `root`. `settings` are what tokenized sources must have been made with."""
-        return Part(name=self.name, parts=self.parts).open(root, seed=seed, settings=settings)
+        return MixturePart(name=self.name, parts=self.parts).open(root, seed=seed, settings=settings)
 
 
 def format_of(path: str) -> Format:
@@ -234,25 +234,25 @@ def format_of(path: str) -> Format:
     raise InputError(f"the format of {path!r} cannot be seen from its ending; give format: {', '.join(get_args(Format))}")
 
 
-def open_source(source: Source, root: Path = Path(), *, seed: int = 0, settings: Settings | None = None) -> Reader | TableStream:
+def open_source(source: DataSource, root: Path = Path(), *, seed: int = 0, settings: ShardSettings | None = None) -> Reader | TableStream:
     """The reader of a source; paths start from `root`. Raises InputError if it is missing or does not fit."""
     path = str(root / source.path)
     images = None if source.images is None else root / source.images
     kind = source.format or format_of(path)
     if kind == "jsonl":
-        return JsonlReader(path, form=source.form, images=images)
+        return JsonlReader(path, record_format=source.record_format, images=images)
     if kind == "webdataset":
-        return TarReader(path, form=source.form)
+        return TarReader(path, record_format=source.record_format)
     if kind == "tokenized":
         return TokenizedReader(path, settings=settings)
     is_local = Path(path).exists() or any(sign in path for sign in "*?[") or Path(path).suffix in TABLE_SUFFIXES
     name = path if is_local else source.path  # of the hub
     if source.streaming:
-        return TableStream(name, split=source.split, form=source.form, window=source.window, seed=seed, images=images)
-    return TableReader(name, split=source.split, form=source.form, images=images)
+        return TableStream(name, split=source.split, record_format=source.record_format, window=source.window, seed=seed, images=images)
+    return TableReader(name, split=source.split, record_format=source.record_format, images=images)
 
 
-def load_recipe(file: Path) -> Recipe:
+def load_recipe(file: Path) -> MixtureConfig:
     """A recipe from YAML. Raises InputError for what is missing, unknown or of the wrong type."""
     import yaml
 
@@ -262,26 +262,26 @@ def load_recipe(file: Path) -> Recipe:
         raise InputError(f"recipe {str(file)!r} cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {str(file)!r} is not YAML ({str(error).splitlines()[0]})") from error
-    found = _checked(values, Recipe, str(file))
-    return Recipe(**{**found, "parts": _parts(found.get("parts", ()), str(file))})
+    found = _checked(values, MixtureConfig, str(file))
+    return MixtureConfig(**{**found, "parts": _parts(found.get("parts", ()), str(file))})
 
 
-def _parts(values: Any, place: str) -> tuple[Part, ...]:
+def _parts(values: Any, place: str) -> tuple[MixturePart, ...]:
     if not isinstance(values, list):
         raise InputError(f"{place}: parts={values!r} must be a list")
     parts = []
     for value in values:
-        found = _checked(value, Part, place)
+        found = _checked(value, MixturePart, place)
         inside = f"{place}: {found.get('name')}"
         if "parts" in found:
             found["parts"] = _parts(found["parts"], inside)
         if "source" in found:
-            found["source"] = Source(**_checked(found["source"], Source, inside))
-        parts.append(Part(**found))
+            found["source"] = DataSource(**_checked(found["source"], DataSource, inside))
+        parts.append(MixturePart(**found))
     return tuple(parts)
 
 
-def _checked(values: Any, kind: type[Recipe] | type[Part] | type[Source], place: str) -> dict[str, Any]:
+def _checked(values: Any, kind: type[MixtureConfig] | type[MixturePart] | type[DataSource], place: str) -> dict[str, Any]:
     """The values of a dataclass. Raises InputError for an unknown or missing name."""
     if not isinstance(values, dict):
         raise InputError(f"{place}: {values!r} must be an object with the fields of {kind.__name__}")
@@ -292,6 +292,6 @@ def _checked(values: Any, kind: type[Recipe] | type[Part] | type[Source], place:
     first = known[0]
     if not isinstance(values.get(first), str):
         raise InputError(f"{place}: {first}={values.get(first)!r} of {kind.__name__} must be a text")
-    if kind is Recipe and not isinstance(values.get("about", ""), str):
+    if kind is MixtureConfig and not isinstance(values.get("about", ""), str):
         raise InputError(f"{place}: about={values['about']!r} must be a text")
     return dict(values)

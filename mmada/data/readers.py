@@ -35,18 +35,18 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmada.data.forms import Folder, Form, parse
+from mmada.data.formats import Folder, RecordFormat, parse
 from mmada.data.paths import expand_paths, is_address
-from mmada.data.records import Problem, Record, RecordError, Where
+from mmada.data.records import Problem, Record, RecordError, SourceLocation
 from mmada.errors import InputError, MissingDependencyError
 
 __all__ = [
     "TABLE_SUFFIXES",
+    "DataPosition",
     "Endless",
     "Epochs",
     "Indexed",
     "JsonlReader",
-    "Place",
     "Selection",
     "Stream",
     "TableReader",
@@ -85,7 +85,7 @@ class Endless(Protocol[T_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DataPosition:
     """Where an endless order is: `position` records of an epoch are behind it, over all processes together."""
 
     epoch: int
@@ -143,11 +143,11 @@ class Epochs(Generic[T]):
         epoch, position = divmod(index, len(self.items))
         return self.items[permuted(position, len(self.items), key=(self.seed, epoch)) if self.shuffle else position]
 
-    def place(self, index: int) -> Place:
+    def place(self, index: int) -> DataPosition:
         epoch, position = divmod(index, len(self.items))
-        return Place(epoch, position, self.seed)
+        return DataPosition(epoch, position, self.seed)
 
-    def index(self, place: Place) -> int:
+    def index(self, place: DataPosition) -> int:
         """The index at a place. Raises InputError if the place belongs to another order."""
         if place.seed != self.seed or not 0 <= place.position < len(self.items):
             raise InputError(
@@ -241,11 +241,11 @@ class JsonlReader:
         self,
         path: str | os.PathLike[str],
         *,
-        form: Form | None = None,
+        record_format: RecordFormat | None = None,
         images: str | os.PathLike[str] | None = None,
         min_cached_bytes: int = MIN_CACHED_BYTES,
     ) -> None:
-        self.path, self.form = Path(path), form or Form()
+        self.path, self.record_format = Path(path), record_format or RecordFormat()
         self.pictures = Folder(Path(images) if images is not None else self.path.parent)
         _check_readable(self.path)
         with self.path.open("rb") as stream:
@@ -273,9 +273,9 @@ class JsonlReader:
 
     def __getitem__(self, index: int) -> Record:
         value, where = self.read(index)
-        return parse(value, where, pictures=self.pictures, form=self.form)
+        return parse(value, where, pictures=self.pictures, record_format=self.record_format)
 
-    def read(self, index: int) -> tuple[object, Where]:
+    def read(self, index: int) -> tuple[object, SourceLocation]:
         """The object of a line, as it is. Raises RecordError if it is none."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -283,7 +283,7 @@ class JsonlReader:
         with self.path.open("rb") as stream:
             stream.seek(start)
             data = stream.read(stop - start)
-        where = Where(self.name, line)
+        where = SourceLocation(self.name, line)
         return _json(data, where), where
 
 
@@ -302,7 +302,7 @@ def _index_lines(path: Path) -> Integers:
     return np.array([starts, stops, numbers], np.int64)
 
 
-def _json(data: bytes, where: Where, what: str = "line") -> object:
+def _json(data: bytes, where: SourceLocation, what: str = "line") -> object:
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -381,9 +381,13 @@ class TarReader:
     """
 
     def __init__(
-        self, pattern: str | os.PathLike[str] | Sequence[str], *, form: Form | None = None, min_cached_bytes: int = MIN_CACHED_BYTES
+        self,
+        pattern: str | os.PathLike[str] | Sequence[str],
+        *,
+        record_format: RecordFormat | None = None,
+        min_cached_bytes: int = MIN_CACHED_BYTES,
     ) -> None:
-        self.form = form or Form()
+        self.record_format = record_format or RecordFormat()
         names = [os.fspath(pattern)] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
         for name in names:
             if is_address(name):
@@ -415,16 +419,16 @@ class TarReader:
     def __getitem__(self, index: int) -> Record:
         sample, where, members = self.sample(index)
         value: object = sample
-        if self.form.adapter == "record" and not self.form.rename:
+        if self.record_format.adapter == "record" and not self.record_format.rename:
             if "json" not in sample:
                 message = f"the sample has no .json member, only {', '.join(sorted(sample))}; adapter 'record' reads that one"
                 raise RecordError([Problem(where, "", "", "field", message)])
             value = sample["json"]
         if isinstance(value, dict):
             value.setdefault("id", str(where.line))
-        return parse(value, where, pictures=members, form=self.form)
+        return parse(value, where, pictures=members, record_format=self.record_format)
 
-    def sample(self, index: int) -> tuple[dict[str, object], Where, _Members]:
+    def sample(self, index: int) -> tuple[dict[str, object], SourceLocation, _Members]:
         """All members of a sample: extension -> object, text or bytes. Raises RecordError if a .json or a text cannot be read."""
         if not 0 <= index < len(self):
             raise IndexError(index)
@@ -446,7 +450,7 @@ class TarReader:
                         contents[extension] = stream_.read()
         except (tarfile.TarError, EOFError) as error:
             raise InputError(f"{path} is damaged at byte {int(starts[at])} ({error}); fetch it again") from error
-        where = Where(path.name, key)
+        where = SourceLocation(path.name, key)
         value: dict[str, object] = {}
         images: dict[str, bytes] = {}
         for extension, content in contents.items():
@@ -489,7 +493,7 @@ def _key(member: tarfile.TarInfo) -> tuple[str, str] | None:
     return f"{folder}/{stem}" if folder else stem, extension.lower()
 
 
-def _text(data: bytes, where: Where, extension: str) -> str:
+def _text(data: bytes, where: SourceLocation, extension: str) -> str:
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
@@ -517,11 +521,11 @@ class TableReader:
         path: str | os.PathLike[str],
         *,
         split: str = "train",
-        form: Form | None = None,
+        record_format: RecordFormat | None = None,
         images: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.path, self.form = str(path), form or Form()
+        self.path, self.record_format = str(path), record_format or RecordFormat()
         table = _open_table(self.path, split, streaming=False, cache_dir=cache_dir)
         self._labels = _labels(table)
         self._table = table.with_format("arrow")  # undecoded
@@ -545,7 +549,7 @@ class TableReader:
         if not 0 <= index < len(self):
             raise IndexError(index)
         row = _row(self._table[index], self._labels)
-        return parse(row, Where(self.name, index), pictures=self.pictures, form=self.form)
+        return parse(row, SourceLocation(self.name, index), pictures=self.pictures, record_format=self.record_format)
 
 
 class TableStream:
@@ -564,7 +568,7 @@ class TableStream:
         path: str | os.PathLike[str],
         *,
         split: str = "train",
-        form: Form | None = None,
+        record_format: RecordFormat | None = None,
         window: int = 1000,
         seed: int = 0,
         images: str | os.PathLike[str] | None = None,
@@ -572,7 +576,7 @@ class TableStream:
     ) -> None:
         if window < 1:
             raise InputError(f"window={window} must be at least 1 record")
-        self.path, self.form, self.window, self.seed = str(path), form or Form(), window, seed
+        self.path, self.record_format, self.window, self.seed = str(path), record_format or RecordFormat(), window, seed
         self._source = _open_table(self.path, split, streaming=True, cache_dir=None)
         self._labels = _labels(self._source)
         self.pictures = _table_folder(self.path, images)
@@ -601,7 +605,9 @@ class TableStream:
             if self._load(epoch, window) and place < len(self._rows):
                 place = permuted(place, len(self._rows), key=(self.seed, epoch, window))
                 row = _row(self._rows.slice(place, 1), self._labels)
-                return parse(row, Where(self.name, window * self.window + place), pictures=self.pictures, form=self.form)
+                return parse(
+                    row, SourceLocation(self.name, window * self.window + place), pictures=self.pictures, record_format=self.record_format
+                )
 
     def state(self) -> dict[str, Any]:
         """What `state` takes, fit for JSON: where reading may start again to hold the current window."""

@@ -10,7 +10,7 @@
     draw          one turn of the user            none       image                               learnt: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learnt: think, text, image
 
-forms.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
+formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
     "Problem",
     "Record",
     "RecordError",
-    "Task",
+    "SourceLocation",
+    "TaskName",
     "Thinking",
     "Turn",
     "Verifier",
-    "Where",
 ]
 
-Task: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
-TASKS: tuple[Task, ...] = get_args(Task)
+TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+TASKS: tuple[TaskName, ...] = get_args(TaskName)
 ROLES = ("system", "user", "assistant")
 _PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
 
@@ -49,7 +49,7 @@ _PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a cont
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class SourceLocation:
     """Where a record stands: a file, and the line (from 1), number or key in it."""
 
     file: str
@@ -117,7 +117,7 @@ class Record:
     """A checked record: its task's rules hold, see the table above."""
 
     id: str
-    task: Task
+    task: TaskName
     turns: tuple[Turn, ...] = ()
     """what is given; ends with the user's turn"""
     thinking: Thinking | None = None
@@ -126,7 +126,7 @@ class Record:
     image: Picture | None = None
     """the picture to learn"""
     meta: Meta = field(default_factory=Meta)
-    where: Where = field(default=Where("record", 0), compare=False)
+    where: SourceLocation = field(default=SourceLocation("record", 0), compare=False)
     """for messages"""
 
     @property
@@ -136,7 +136,7 @@ class Record:
         return given if self.image is None else (*given, self.image)
 
     @property
-    def learnt_text(self) -> str:
+    def target_text(self) -> str:
         """What is learnt as text: "<think> thought</think> answer", or the answer alone."""
         return join_thinking(None if self.thinking is None else self.thinking.text, self.answer or "")
 
@@ -191,7 +191,7 @@ Kind: TypeAlias = Literal[
 class Problem:
     """One thing that is wrong: which field has which value, and in `message` why that is bad and what helps."""
 
-    where: Where
+    where: SourceLocation
     field: str
     value: str
     kind: Kind

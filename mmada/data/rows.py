@@ -29,15 +29,15 @@ class Lengths:
     text: int
     image: int
 
-    def row(self, room: int | None = None) -> int:
+    def row(self, answer_length: int | None = None) -> int:
         """Tokens of the row, if the text to learn has this room."""
-        return self.given + self.image + (max(self.text, room or 0) if self.text else 0)
+        return self.given + self.image + (max(self.text, answer_length or 0) if self.text else 0)
 
-    def reason(self, *, context: int | None = None, room: int | None = None) -> str | None:
+    def reason(self, *, context: int | None = None, answer_length: int | None = None) -> str | None:
         """Why the record would be left out, in words that are the same for all of one sort; None if it fits."""
-        if room is not None and self.text > room:
-            return "the text to learn is longer than its room"
-        if context is not None and self.row(room) > context:
+        if answer_length is not None and self.text > answer_length:
+            return "the text to learn is longer than its answer length"
+        if context is not None and self.row(answer_length) > context:
             return "the row is longer than the context"
         return None
 
@@ -52,7 +52,7 @@ def lengths_of(record: Record, prompts: Prompts, *, num_image_tokens: int) -> Le
         return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else num_image_tokens, dtype=torch.long)
 
     # Plain text has a begin token beside its end.
-    text = 0 if record.task == "draw" else len(prompts.encode(record.learnt_text)) + (1 if record.turns else 2)
+    text = 0 if record.task == "draw" else len(prompts.encode(record.target_text)) + (1 if record.turns else 2)
     if not record.turns:
         return Lengths(0, text, 0)
     if record.image is None:

@@ -32,14 +32,24 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Prompts
-from mmada.data.forms import parse
+from mmada.data.formats import parse
 from mmada.data.readers import Indexed, Selection
-from mmada.data.records import Picture, Record, RecordError, Where
+from mmada.data.records import Picture, Record, RecordError, SourceLocation
 from mmada.data.rows import Lengths, lengths_of, split_text
 from mmada.errors import ImageError, InputError
 from mmada.image import FitMode, ImageTokenizer, fit, load_image
 
-__all__ = ["MANIFEST_NAME", "ImageCodes", "Manifest", "Settings", "Shard", "TokenizedReader", "image_hash", "text_hash", "write_shards"]
+__all__ = [
+    "MANIFEST_NAME",
+    "ImageCodes",
+    "Manifest",
+    "Shard",
+    "ShardSettings",
+    "TokenizedReader",
+    "image_hash",
+    "text_hash",
+    "write_shards",
+]
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
@@ -55,7 +65,7 @@ Codes: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class ShardSettings:
     """What the codes and lengths of shards depend on."""
 
     image_tokenizer: str
@@ -70,7 +80,7 @@ class Settings:
     """sha256 of vocabulary layout, text tokenizer and style (`text_hash`): the lengths depend on it"""
 
     @classmethod
-    def of(cls, image_tokenizer: ImageTokenizer, prompts: Prompts, *, size: tuple[int, int], mode: FitMode) -> Settings:
+    def of(cls, image_tokenizer: ImageTokenizer, prompts: Prompts, *, size: tuple[int, int], mode: FitMode) -> ShardSettings:
         """`size` is (height, width). Raises ImageError if it is not a multiple of the tokenizer's factor."""
         factor = image_tokenizer.factor
         if any(side < factor or side % factor for side in size):
@@ -151,7 +161,7 @@ class Shard:
 class Manifest:
     """What a folder of shards is. `complete` is False until the last shard is there."""
 
-    settings: Settings
+    settings: ShardSettings
     source: str
     """the input, in words"""
     shard_size: int
@@ -192,7 +202,7 @@ class Manifest:
                     Shard(**{**one, "files": {name: tuple(facts) for name, facts in one["files"].items()}}) for one in values["shards"]
                 ]
                 rest = {f.name: values[f.name] for f in fields(cls)}
-                return cls(**{**rest, "settings": Settings(**values["settings"]), "shards": tuple(shards)})
+                return cls(**{**rest, "settings": ShardSettings(**values["settings"]), "shards": tuple(shards)})
         except OSError as error:
             raise InputError(f"{str(directory)!r} has no {MANIFEST_NAME}; give a folder that mmada tokenize wrote") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -253,7 +263,7 @@ def write_shards(
     if shard_size < 1 or batch_size < 1 or num_threads < 1:
         raise InputError(f"shard_size={shard_size}, batch_size={batch_size} and num_threads={num_threads} must be at least 1")
     target = Path(directory)
-    settings = Settings.of(image_tokenizer, prompts, size=size, mode=mode)
+    settings = ShardSettings.of(image_tokenizer, prompts, size=size, mode=mode)
     fresh = Manifest(settings=settings, source=source, shard_size=shard_size, context=context)
     manifest = _begun(target, fresh)
     report = on_progress or (lambda done: None)
@@ -309,7 +319,7 @@ def _begun(target: Path, fresh: Manifest) -> Manifest:
 class _Encoder:
     """Pictures -> codes, a batch at a time."""
 
-    def __init__(self, image_tokenizer: ImageTokenizer, settings: Settings, batch_size: int) -> None:
+    def __init__(self, image_tokenizer: ImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
         self.image_tokenizer, self.settings, self.batch_size = image_tokenizer, settings, batch_size
 
     def load(self, picture: Picture) -> Image.Image | str:
@@ -327,14 +337,14 @@ class _Encoder:
         return codes
 
 
-def _dtype(settings: Settings) -> type[np.uint16] | type[np.int32]:
+def _dtype(settings: ShardSettings) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if settings.codebook_size <= 2**16 else np.int32
 
 
 class _Draft:
     """A shard on its way: its records, and each different picture of theirs once."""
 
-    def __init__(self, records: Indexed[Record], indices: range, prompts: Prompts, settings: Settings, context: int | None) -> None:
+    def __init__(self, records: Indexed[Record], indices: range, prompts: Prompts, settings: ShardSettings, context: int | None) -> None:
         self.prompts, self.settings, self.num_input = prompts, settings, len(indices)
         self.records: list[Record] = []
         self.dropped: list[tuple[str, dict[str, object]]] = []  # (reason, line for the file)
@@ -436,7 +446,7 @@ class TokenizedReader:
     Raises InputError if the folder is incomplete or damaged, or was made with other settings: it says which, and how they differ.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, settings: Settings | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, settings: ShardSettings | None = None) -> None:
         self.directory = Path(directory)
         self.manifest = Manifest.load(self.directory)
         if not self.manifest.complete:
@@ -476,7 +486,7 @@ class TokenizedReader:
         with file.open("rb") as stream:
             stream.seek(int(starts[at]))
             line = stream.read(int(starts[at + 1] - starts[at]) if at + 1 < len(starts) else -1)
-        return parse(json.loads(line), Where(f"{self.name}/{file.name}", at + 1), pictures=codes)
+        return parse(json.loads(line), SourceLocation(f"{self.name}/{file.name}", at + 1), pictures=codes)
 
     def lengths(self, index: int) -> Lengths:
         """Tokens of a record's row, as they were counted when it was written."""
@@ -484,9 +494,9 @@ class TokenizedReader:
         table, _ = self._open(shard)
         return Lengths(*map(int, table[at, 1:]))
 
-    def fitting(self, *, context: int | None = None, room: int | None = None) -> Selection[Record]:
+    def fitting(self, *, context: int | None = None, answer_length: int | None = None) -> Selection[Record]:
         """The records that fit, without reading any; the others are counted by reason."""
-        reasons = [self.lengths(index).reason(context=context, room=room) for index in range(len(self))]
+        reasons = [self.lengths(index).reason(context=context, answer_length=answer_length) for index in range(len(self))]
         kept = [index for index, reason in enumerate(reasons) if reason is None]
         return Selection(self, kept, Counter(reason for reason in reasons if reason is not None))
 

@@ -1,14 +1,14 @@
 """The masked-diffusion loss, once.
 
-    loss = sum over scored positions of  weight * -log p(x0 | xt)  /  normaliser
+    loss = sum over scored positions of  weight * -log p(x0 | xt)  /  normalizer
 
-    published loss      scored                     weight        normaliser
+    published loss      scored                     weight        normalizer
     text to image       masked, soi and eoi        1             number of scored positions of the batch
     text (plain)        masked                     1 / p         rows * length
     text (chat)         masked                     1 / (p * a)   rows          a = answer length of the row, its fill included
     understanding       masked                     1 / (p * a)   rows
 
-The normaliser is always explicit: with several processes or accumulation it is the global number, summed before the division.
+The normalizer is always explicit: with several processes or accumulation it is the global number, summed before the division.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def token_nll(logits: Tensor, x0: Tensor) -> Tensor:
     return flat.reshape(x0.shape)
 
 
-def masked_diffusion_loss(logits: Tensor, x0: Tensor, scored: Tensor, weight: Tensor | float, normaliser: Tensor | float) -> Tensor:
-    """Weighted negative log-likelihood of the scored positions over an explicit normaliser. Returns a scalar, float32, in nats.
+def masked_diffusion_loss(logits: Tensor, x0: Tensor, scored: Tensor, weight: Tensor | float, normalizer: Tensor | float) -> Tensor:
+    """Weighted negative log-likelihood of the scored positions over an explicit normalizer. Returns a scalar, float32, in nats.
 
     logits      (B, L, V), or (S, V) already gathered at the scored positions in row-major order
     x0          (B, L) int64  clean ids; read at scored positions only
     scored      (B, L) bool
     weight      (B, L), (B, 1) or a number
-    normaliser  a positive number or scalar tensor
+    normalizer  a positive number or scalar tensor
     A batch without a scored position gives 0, with a gradient of 0.
     Raises InputError if shapes disagree.
     Source: Sahoo et al. 2024, eq. 11; LLaDA, eq. 3; MMaDA, eq. 1-2.
@@ -55,4 +55,4 @@ def masked_diffusion_loss(logits: Tensor, x0: Tensor, scored: Tensor, weight: Te
     if logits.shape[:-1] != targets.shape:
         raise InputError(f"logits hold {tuple(logits.shape[:-1])} positions, but {tuple(targets.shape)} are scored; gather logits[scored]")
     scale = weight.expand(x0.shape)[scored] if isinstance(weight, Tensor) else weight
-    return (token_nll(logits, targets) * scale).sum() / normaliser
+    return (token_nll(logits, targets) * scale).sum() / normalizer

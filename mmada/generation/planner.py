@@ -108,10 +108,10 @@ class Planner:
     def thinking_canvas(self, request: DrawRequest, init: InitCodes, max_thinking_tokens: int | None) -> tuple[Canvas, Field | None]:
         """The thought before a drawing, and the image field that follows in the same row, if the model was taught that."""
         d = self.defaults
-        room = max_thinking_tokens or d.max_thinking_tokens
+        answer_length = max_thinking_tokens or d.max_thinking_tokens
         if not d.reasons_in_one_row:
-            return self.prompts.chat([Message("user", d.style.draw_thinking + request.prompt)], room), None
-        canvas = self.prompts.reason_draw(request.prompt, room, init.codes.flatten())
+            return self.prompts.chat([Message("user", d.style.draw_thinking + request.prompt)], answer_length), None
+        canvas = self.prompts.reason_draw(request.prompt, answer_length, init.codes.flatten())
         return canvas.only(0), canvas.fields[1]
 
     def drawing_canvas(self, prompt: str, init: InitCodes) -> Canvas:

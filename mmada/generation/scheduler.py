@@ -171,7 +171,7 @@ class Scheduler:
             for ticket in expired:
                 self.remove(ticket)
             chosen: list[Ticket] = []
-            room, kept, full = self.max_round_tokens, self.num_kept, False
+            answer_length, kept, full = self.max_round_tokens, self.num_kept, False
             logits = math.inf if self.max_round_logits is None else self.max_round_logits
             most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
             for ticket in sorted((t for t in self._tickets.values() if t.num_tokens), key=lambda t: t.place):
@@ -179,9 +179,9 @@ class Scheduler:
                 full = full or bool(more and kept and kept + more > most_kept)
                 if more and full:
                     continue
-                if (ticket.num_tokens <= room and ticket.num_logits <= logits) or not chosen:
+                if (ticket.num_tokens <= answer_length and ticket.num_logits <= logits) or not chosen:
                     chosen.append(ticket)
-                    room -= ticket.num_tokens
+                    answer_length -= ticket.num_tokens
                     logits -= ticket.num_logits
                     kept += more
             for ticket in chosen:

@@ -52,7 +52,7 @@ class PolicyBatch:
     weight, sequence, token (S,)  as in Evidence
     advantage, length, task, share (R,)
     old, ref    (S,) or None: not computed, or not needed
-    normalisers (F,) number of rollouts of each task
+    normalizers (F,) number of rollouts of each task
     """
 
     tokens: Tensor
@@ -65,7 +65,7 @@ class PolicyBatch:
     length: Tensor
     task: Tensor
     share: Tensor
-    normalisers: Tensor
+    normalizers: Tensor
     num_tokens: int
     old: Tensor | None = None
     ref: Tensor | None = None
@@ -83,10 +83,10 @@ class PolicyBatch:
         return cls(**{**values, "scored": scored, "packing": Packing(**values["packing"])})
 
 
-def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: Tensor, dtype: torch.dtype = torch.float32) -> PolicyBatch:
+def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalizers: Tensor, dtype: torch.dtype = torch.float32) -> PolicyBatch:
     """One forward pass. Without sequences, a single token that nothing is asked about, so that every process has a pass to do.
 
-    normalisers  (F,) float32, number of rollouts of each task
+    normalizers  (F,) float32, number of rollouts of each task
     """
     found = [(r, row) for r, s in enumerate(sequences) for row in _rows(s.part, s.views, layout.mask_id)]
     found.sort(key=lambda entry: len(entry[1].tokens))  # stable, so that equal batches are equal to the bit
@@ -109,7 +109,7 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalisers: T
         length=torch.tensor([part.num_tokens for part in parts], dtype=torch.long),
         task=torch.tensor([s.task for s in sequences], dtype=torch.long),
         share=torch.tensor([s.share for s in sequences], dtype=dtype),
-        normalisers=normalisers,
+        normalizers=normalizers,
         num_tokens=sum(len(row.tokens) for _, row in found),
     )
 
@@ -119,8 +119,8 @@ def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[NoisedRow]:
     looks = [_look(part, view, mask_id) for view in views]
     if part.is_image or part.full_attention or not looks:
         return [look.cut() for look in looks]
-    first, room = int(part.field.positions[0]), len(part.field.positions)
-    length = part.block_length or room
+    first, answer_length = int(part.field.positions[0]), len(part.field.positions)
+    length = part.block_length or answer_length
     pieces = []
     for look, view in zip(looks, views, strict=True):
         begin = first + (view.num_kept - 1) // length * length

@@ -20,17 +20,17 @@ from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import Settings
 from mmada.rl.rollout import Decoding
-from mmada.train.config import Model, Net, check_source
-from mmada.train.loop import Loop
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, check_source
+from mmada.train.loop import LoopConfig
 from mmada.train.lora import Lora
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 from mmada.train.values import fill, mappings
 
 __all__ = ["REWARDS", "Data", "RLConfig", "TaskPlan", "load"]
 
 REWARDS: Mapping[str, str] = {
     "format": "thinking in its tags where it was asked for, none where it was not",
-    "brevity": "fewer tokens of the room",
+    "brevity": "fewer tokens than there could be",
     "exact": "the answer is the reference",
     "math": "the answer means the reference, by math-verify",
     "correct": "the world's verifier calls the answer, or the drawing, right",
@@ -126,12 +126,14 @@ class RLConfig:
     """a text without end token: rewarded as it is; no reward at all; or out of its group. It is counted in any case"""
     tasks: tuple[TaskPlan, ...] = tuple(TaskPlan(name=name) for name in ("text", "understand", "draw", "reason_draw"))
     objective: Settings = field(default_factory=Settings)
-    optim: Optim = field(default_factory=lambda: Optim(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0))
-    model: Model = field(default_factory=Model)
-    net: Net = field(default_factory=Net)
+    optim: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0)
+    )
+    model: ModelConfig = field(default_factory=ModelConfig)
+    net: ImageTokenizerSettings = field(default_factory=ImageTokenizerSettings)
     data: Data = field(default_factory=Data)
     scorers: Scorers = field(default_factory=Scorers)
-    loop: Loop = field(default_factory=lambda: Loop(prefetch=0, log_every=1, eval_every=50, sample_every=50, save_every=50))
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(prefetch=0, log_every=1, eval_every=50, sample_every=50, save_every=50))
     lora: Lora = field(default_factory=Lora)
     max_tokens: int = 65536
     """that share a forward pass of the sampler"""

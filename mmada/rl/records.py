@@ -54,7 +54,7 @@ class Sample:
     image: Image.Image | None = None
     num_tokens: int = 0
     """of the text, its end token included"""
-    room: int = 0
+    answer_length: int = 0
     """positions that there were for it"""
     has_ended: bool = True
     """whether an end token was written; a drawing without thinking has none to write"""

@@ -99,11 +99,11 @@ def roll_out(
 
 
 def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) -> Program[Result]:
-    request, room = replace(prompt.request, seed=seed), decoding.max_new_tokens
+    request, answer_length = replace(prompt.request, seed=seed), decoding.max_new_tokens
     if isinstance(request, ChatRequest):
-        return chat(replace(request, params=decoding.text(planner), max_new_tokens=room or request.max_new_tokens), planner)
+        return chat(replace(request, params=decoding.text(planner), max_new_tokens=answer_length or request.max_new_tokens), planner)
     request = replace(request, params=decoding.image(planner))
-    return draw(request, planner, thinking_params=decoding.text(planner), max_thinking_tokens=room)
+    return draw(request, planner, thinking_params=decoding.text(planner), max_thinking_tokens=answer_length)
 
 
 def _part(sequence: SequenceState, planner: Planner) -> Part:
@@ -144,6 +144,6 @@ def _sample(prompt: Prompt, result: Result, parts: Sequence[Part], planner: Plan
         answer=thought.answer,
         image=result.image if isinstance(result, Drawing) else None,
         num_tokens=num_tokens,
-        room=0 if written.is_image else len(written.field.positions),
+        answer_length=0 if written.is_image else len(written.field.positions),
         has_ended=has_ended,
     )

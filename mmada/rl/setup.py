@@ -16,7 +16,7 @@ from pathlib import Path
 from accelerate import PartialState
 
 from mmada.canvas import Prompts as Speech
-from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import DataSource, Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
@@ -32,9 +32,9 @@ from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
-from mmada.train.contract import Outcome, Report
 from mmada.train.loop import train
-from mmada.train.setup import export, plain, tell_dropped
+from mmada.train.protocols import StepReport, TrainResult
+from mmada.train.setup import export, plain, report_dropped
 from mmada.train.stages import STAGES
 from mmada.train.values import fill
 
@@ -44,7 +44,7 @@ _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", 
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
-def run(config: RLConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
+def run(config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None) -> TrainResult:
     """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -163,30 +163,30 @@ def _prompts(
     if not path:
         return {}
     size = (defaults.image_height, defaults.image_width)
-    reader = open_source(Source(path=path), settings=Settings.of(images, speech, size=size, mode=defaults.image_mode))
+    reader = open_source(DataSource(path=path), settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
     if isinstance(reader, TableStream):
         raise InputError(
             f"data.path={path!r} can only be read in order; give records that can be read by number, such as a JSON lines file"
         )
     num_codes = size[0] * size[1] // images.factor**2
     style = len(speech.encode(defaults.style.thinking))
-    rooms = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
+    answer_lengths = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
 
     def reason(record: Record) -> str | None:
-        if record.task not in rooms:
+        if record.task not in answer_lengths:
             return f"task {record.task} has no prompts in this run"
         if not record.turns:
             return "a text without a question"
-        given, room = lengths_of(record, speech, num_image_tokens=num_codes).given, rooms[record.task]
-        row = given + (num_codes if record.task == "draw" else room)
+        given, answer_length = lengths_of(record, speech, num_image_tokens=num_codes).given, answer_lengths[record.task]
+        row = given + (num_codes if record.task == "draw" else answer_length)
         if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
-            row = max(row, (given if defaults.reasons_in_one_row else 0) + room + num_codes)
+            row = max(row, (given if defaults.reasons_in_one_row else 0) + answer_length + num_codes)
         if row > context:
-            return "the prompt and its room are longer than the context"
+            return "the prompt and its answer are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
     chosen, dropped = select_by_task(reader, reason)
-    tell_dropped(path, len(reader), dropped, f"context {context}, rooms {max(rooms.values())} at most")
+    report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
     found: dict[str, Prompts] = {}
     for plan in config.active:
         if plan.name not in chosen:

@@ -298,7 +298,7 @@ class RLTask:
         counts = torch.zeros(len(self.names))
         for task, _ in trained:
             counts[task] += 1
-        return collate([part for _, updates in trained for part in updates[update]], layout=self.planner.layout, normalisers=counts)
+        return collate([part for _, updates in trained for part in updates[update]], layout=self.planner.layout, normalizers=counts)
 
     def _with_logps(self, batch: PolicyBatch, update: int, device: torch.device) -> PolicyBatch:
         """The batch with what is compared with. The first update is compared with itself, so it needs no pass for the old policy."""

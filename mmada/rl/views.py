@@ -88,16 +88,16 @@ def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
 
     Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
-    n, room = part.num_tokens, len(part.field.positions)
+    n, answer_length = part.num_tokens, len(part.field.positions)
     if part.is_image or (law == "whole" and part.full_attention):
-        return (Block(0, n, room),)
+        return (Block(0, n, answer_length),)
     if law == "whole":
         raise InputError(
             "law='whole' shows what lies behind the active block, and full_attention=False models never see it; use law='block'"
         )
-    width = part.block_length or room
+    width = part.block_length or answer_length
     starts = range(0, n, width)
-    return tuple(Block(s, min(s + width, n), room if part.full_attention else min(s + width, room)) for s in starts)
+    return tuple(Block(s, min(s + width, n), answer_length if part.full_attention else min(s + width, answer_length)) for s in starts)
 
 
 def times(reading: Reading, start: float, updates: int) -> tuple[float, ...]:
@@ -196,8 +196,8 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
             is_scored = counts & torch.isin(part.steps, torch.tensor(steps))
             # What the sampler filled without a step, after the end, was open all along.
             is_masked = (part.steps < 0) | (part.steps >= steps[0])
-            room = len(part.steps)
-            kept = room if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, room)
+            answer_length = len(part.steps)
+            kept = answer_length if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, answer_length)
             weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
             views.append(View(is_masked, weight, kept))
         drawn.append(tuple(views))
@@ -255,9 +255,9 @@ def _masking(part: Part, block: Block, count: int, factor: float, generator: Gen
 
 
 def _view(part: Part, block: Block, slots: Tensor, weight: float, given: Tensor | None = None) -> View:
-    room = len(part.field.positions)
-    is_masked = torch.arange(room) >= block.stop
+    answer_length = len(part.field.positions)
+    is_masked = torch.arange(answer_length) >= block.stop
     is_masked[slots] = True
-    weights = torch.zeros(room, dtype=torch.float64)
+    weights = torch.zeros(answer_length, dtype=torch.float64)
     weights[slots] = weight
     return View(is_masked, weights, block.num_kept, given)

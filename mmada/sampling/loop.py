@@ -127,7 +127,7 @@ class Denoising:
         self._spans = tuple(c.span for c in evaluated)
         self._kv_caches = [KVCache() for _ in evaluated]
         self._positions = [c.fields[0].positions.tolist() for c in evaluated] if params.cache is not None else []
-        self._tokens = stack(evaluated, fill_id=mask_id, length=length + 1).tokens  # (R, L+1)
+        self._tokens = stack(evaluated, pad_id=mask_id, length=length + 1).tokens  # (R, L+1)
         self._slots = torch.full((len(evaluated), width), length, device=device)  # (R, N+1) slot -> position
         for r, canvas in enumerate(evaluated):
             positions, count = canvas.fields[0].positions, self.counts[r % rows]

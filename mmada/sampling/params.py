@@ -158,7 +158,7 @@ class SamplingParams:
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
     full_attention: bool = True
     """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
-    own, for models that were taught so (the law `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
+    own, for models that were taught so (the noise type `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
     given, and keys and values that stay true, so that every cache is exact"""
     cache: CacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""

@@ -1,12 +1,12 @@
 """Rows become tensors: noise is drawn, rows are laid end to end, and what is scored is listed for the head.
 
     row   [t2i][bos] a red heart [eos][soi] c c c c c c [eoi]      clean tokens; a field says what may be masked
-                                            M c M M c M            noised, by (seed, flow, index) alone
-    batch rows sorted by length, packed without padding            one forward pass for all flows
+                                            M c M M c M            noised, by (seed, component, index) alone
+    batch rows sorted by length, packed without padding            one forward pass for all components
           LogitTargets(image codes: positions, targets, index)     the head computes these logits and no others
           LogitTargets(text ids:    ...)
 
-An answer noised by the law `block` stands in its row twice, as it is and noised (rows.join_looks), so that all of its blocks are scored in one
+An answer noised by the noise type `block` stands in its row twice, as it is and noised (rows.join_looks), so that all of its blocks are scored in one
 row, each as the sampler meets it.
 
 On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred: there rows are rounded up with padding that
@@ -29,9 +29,9 @@ from mmada.data.seeds import integer
 from mmada.model import Packing
 from mmada.train.rows import NoisedRow, join_looks, moved, pack
 from mmada.train.scoring import LogitTargets, logit_targets
-from mmada.train.stages import UNSCORED, Flow, draw_mask, exact_mask
+from mmada.train.stages import UNSCORED, MixtureComponent, draw_mask, exact_mask
 
-__all__ = ["Batch", "FlowRow", "Row", "base_weight", "collate", "noise_row"]
+__all__ = ["Batch", "ComponentRow", "Row", "base_weight", "collate", "noise_row"]
 
 _GOLDEN = 0.6180339887498949
 _SILVER = 0.41421356237309515
@@ -40,26 +40,26 @@ _SILVER = 0.41421356237309515
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Row:
-    """One row of a flow, clean.
+    """One row of a component, clean.
 
-    index   of the row in its flow: with the seed, it decides the noise
+    index   of the row in its component: with the seed, it decides the noise
     factor  (L,) float32 extra weights of positions, or None
     """
 
-    flow: str
+    component: str
     index: int
     canvas: Canvas
     factor: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class FlowRow(NoisedRow):
-    """A noised row of a flow.
+class ComponentRow(NoisedRow):
+    """A noised row of a component.
 
     maskable  sum of the factors of the positions that could have been masked: a of 1/(p a)
     """
 
-    flow: str
+    component: str
     maskable: float
 
 
@@ -70,18 +70,18 @@ class Batch:
     tokens       (1, T) packed, or (B, L) padded
     mask         the Packing, or (B, L, L) bool pairs
     scored       one entry for each vocabulary slice that is needed
-    weight       (S,) float32 of the scored tokens; flow (S,) int64, index into `flows`
-    normalisers  (F,) float32: this batch's part of what each flow's sum is divided by
+    weight       (S,) float32 of the scored tokens; component (S,) int64, index into `components`
+    normalizers  (F,) float32: this batch's part of what each component's sum is divided by
     """
 
-    flows: tuple[str, ...]
+    components: tuple[str, ...]
     tokens: Tensor
     mask: Packing | Tensor
     mask_value: float | None
     scored: tuple[LogitTargets, ...]
     weight: Tensor
-    flow: Tensor
-    normalisers: Tensor
+    component: Tensor
+    normalizers: Tensor
     num_rows: int
     num_tokens: int
 
@@ -91,46 +91,46 @@ class Batch:
 
 def noise_row(
     row: Row,
-    flow: Flow,
+    component: MixtureComponent,
     *,
     layout: VocabLayout,
     seed: int,
     stratified: bool = False,
     ratio: float | None = None,
     block_length: int | None = None,
-) -> tuple[FlowRow, ...]:
-    """Draw the noise of a row: one noised row, or two if the flow is complementary.
+) -> tuple[ComponentRow, ...]:
+    """Draw the noise of a row: one noised row, or two if the component is complementary.
 
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
-    block_length  of the law `block`, which needs it
+    block_length  of the noise type `block`, which needs it
     """
     canvas = row.canvas
-    generator = Generator().manual_seed(integer("noise", seed, row.flow, row.index))
+    generator = Generator().manual_seed(integer("noise", seed, row.component, row.index))
     t = float(torch.rand((), generator=generator))
     if stratified:
-        # Rows i, i + 1, ... of a flow cover [0, 1) evenly; the start depends on the seed, so that each time alone is uniform.
-        t = (integer("time", seed, row.flow) / 2**63 + row.index * _GOLDEN) % 1.0
+        # Rows i, i + 1, ... of a component cover [0, 1) evenly; the start depends on the seed, so that each time alone is uniform.
+        t = (integer("time", seed, row.component) / 2**63 + row.index * _GOLDEN) % 1.0
     factor = torch.ones(len(canvas)) if row.factor is None else row.factor
-    drawn = _draw(canvas, flow, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length)
+    drawn = _draw(canvas, component, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length)
     is_masked, is_open = drawn.is_masked, drawn.is_open
     maskable = float(factor[is_open].sum())  # before codes are restored, which do not count
-    if flow.restore and ratio is None:
+    if component.image_mask_ratio and ratio is None:
         seen = _seen(canvas, layout)
-        num_hidden = round(flow.restore * float(torch.rand((), generator=generator)) * len(seen))
+        num_hidden = round(component.image_mask_ratio * float(torch.rand((), generator=generator)) * len(seen))
         if num_hidden:
             is_masked[seen] = is_open[seen] = exact_mask(len(seen), num_hidden, generator)[0]
-    weight = torch.where(is_open, factor * base_weight(flow, drawn.share, maskable), 0.0)
+    weight = torch.where(is_open, factor * base_weight(component, drawn.share, maskable), 0.0)
     views = [is_masked]
-    if flow.complement and bool((is_open & ~is_masked).any()):
+    if component.complement and bool((is_open & ~is_masked).any()):
         views.append(is_masked ^ is_open)
     noised = []
     for view in views:
         tokens, scored = torch.where(view, layout.mask_id, canvas.tokens), view & is_open
-        if flow.markers:
+        if component.markers:
             scored |= (canvas.tokens == layout.soi_id) | (canvas.tokens == layout.eoi_id)
         weights = weight.masked_fill(scored & ~view, 1.0)
-        new = FlowRow(
-            flow=row.flow, tokens=tokens, clean=canvas.tokens, attend=canvas.attend, scored=scored, weight=weights,
+        new = ComponentRow(
+            component=row.component, tokens=tokens, clean=canvas.tokens, attend=canvas.attend, scored=scored, weight=weights,
             maskable=maskable, span=canvas.span,
         )  # fmt: skip
         looks = [(new, int(at[0]), int(at[-1]) + 1) for at in drawn.blocks]
@@ -151,25 +151,32 @@ class _Drawn(NamedTuple):
 
 
 def _draw(
-    canvas: Canvas, flow: Flow, t: float, generator: Generator, *, eos_id: int, ratio: float | None, block_length: int | None
+    canvas: Canvas,
+    component: MixtureComponent,
+    t: float,
+    generator: Generator,
+    *,
+    eos_id: int,
+    ratio: float | None,
+    block_length: int | None,
 ) -> _Drawn:
     """Mask each field by its law at time t, or exactly that ratio of it."""
     is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
     share = torch.ones(len(canvas))
     blocks: tuple[Tensor, ...] = ()
     # A row whose condition was dropped has lost its first field; the image is the last.
-    for part, law in zip(canvas.fields, flow.noise[-len(canvas.fields) :], strict=True):
-        if law == "block":
+    for part, noise_type in zip(canvas.fields, component.noise[-len(canvas.fields) :], strict=True):
+        if noise_type == "block":
             assert block_length is not None
             blocks = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length)
-        for n, at in enumerate(blocks if law == "block" else (part.positions,)):
-            if law in UNSCORED or ratio is None:
+        for n, at in enumerate(blocks if noise_type == "block" else (part.positions,)):
+            if noise_type in UNSCORED or ratio is None:
                 # One time for all blocks would give them the same number of masks; spread, they average out in the row's loss.
-                drawn, p = draw_mask("count" if law == "block" else law, len(at), (t + n * _SILVER) % 1.0, generator)
+                drawn, p = draw_mask("count" if noise_type == "block" else noise_type, len(at), (t + n * _SILVER) % 1.0, generator)
             else:
                 drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
-            is_masked[at], is_open[at], share[at] = drawn, law not in UNSCORED, p
-        if law == "block":
+            is_masked[at], is_open[at], share[at] = drawn, noise_type not in UNSCORED, p
+        if noise_type == "block":
             break  # later fields are filled later: no block sees them
     return _Drawn(is_masked, is_open, share, blocks)
 
@@ -189,19 +196,24 @@ def _seen(canvas: Canvas, layout: VocabLayout) -> Tensor:
     return is_given.nonzero()[:, 0]
 
 
-def base_weight(flow: Flow, p: Tensor, maskable: float) -> Tensor:
-    """Weights of scored positions that were masked with probability p, by the flow's rule, before the factors of positions."""
-    return {"1": torch.ones_like(p), "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[flow.weight]
+def base_weight(component: MixtureComponent, p: Tensor, maskable: float) -> Tensor:
+    """Weights of scored positions that were masked with probability p, by the component's rule, before the factors of positions."""
+    return {"1": torch.ones_like(p), "1/p": 1 / p, "1/(p a)": 1 / (p * maskable)}[component.weight]
 
 
 def collate(
-    rows: Sequence[FlowRow], flows: Sequence[Flow], *, layout: VocabLayout, mask_value: float | None = None, round_to: int = 1
+    rows: Sequence[ComponentRow],
+    components: Sequence[MixtureComponent],
+    *,
+    layout: VocabLayout,
+    mask_value: float | None = None,
+    round_to: int = 1,
 ) -> Batch:
-    """One forward pass for noised rows of any flows; packed, or padded if pairs are hidden softly.
+    """One forward pass for noised rows of any components; packed, or padded if pairs are hidden softly.
 
     round_to  packed rows are padded to a multiple of so many tokens
     """
-    names = tuple(flow.name for flow in flows)
+    names = tuple(component.name for component in components)
     if mask_value is None:
         rows = [row.cut() for row in sorted(rows, key=lambda row: (row.span[1] - row.span[0], row.block_mask is None))]
     sizes = [len(row.tokens) for row in rows]
@@ -209,8 +221,8 @@ def collate(
     multiple = round_to if mask_value is None else max(sizes)
     rows = [row.rounded(multiple, layout.eos_id) for row in rows] if multiple > 1 else rows
     packed = pack(rows)
-    flow = torch.tensor([names.index(row.flow) for row in rows])[packed.row]  # (S,)
-    is_full = torch.tensor([f.head == "full" for f in flows])[flow]
+    component = torch.tensor([names.index(row.component) for row in rows])[packed.row]  # (S,)
+    is_full = torch.tensor([f.head == "full" for f in components])[component]
     slices = (None, IdRange(0, layout.image_offset), IdRange(layout.image_ids.start, layout.image_ids.stop))
     member = torch.where(is_full, 0, 1 + (packed.targets >= layout.image_offset).long())
     mask: Packing | Tensor = packed.packing
@@ -219,30 +231,32 @@ def collate(
         attend = torch.stack([row.attend for row in rows])
         tokens, mask = packed.tokens.unflatten(0, attend.shape), attend[:, :, None] & attend[:, None]  # (B, L, L)
     return Batch(
-        flows=names,
+        components=names,
         tokens=tokens,
         mask=mask,
         mask_value=mask_value,
         scored=logit_targets(slices, member, packed.positions, packed.targets),
         weight=packed.weight,
-        flow=flow,
-        normalisers=_normalisers(rows, flows, sizes, positions=flow, weight=packed.weight),
+        component=component,
+        normalizers=_normalizers(rows, components, sizes, positions=component, weight=packed.weight),
         num_rows=len(rows),
         num_tokens=sum(sizes),
     )
 
 
-def _normalisers(rows: Sequence[FlowRow], flows: Sequence[Flow], lengths: Sequence[int], *, positions: Tensor, weight: Tensor) -> Tensor:
-    """(F,) float32; `positions` is the flow of every scored position, `weight` its weight."""
-    values = torch.zeros(len(flows))
-    for i, flow in enumerate(flows):
-        own = [(row, length) for row, length in zip(rows, lengths, strict=True) if row.flow == flow.name]
-        if flow.normaliser == "scored":
+def _normalizers(
+    rows: Sequence[ComponentRow], components: Sequence[MixtureComponent], lengths: Sequence[int], *, positions: Tensor, weight: Tensor
+) -> Tensor:
+    """(F,) float32; `positions` is the component of every scored position, `weight` its weight."""
+    values = torch.zeros(len(components))
+    for i, component in enumerate(components):
+        own = [(row, length) for row, length in zip(rows, lengths, strict=True) if row.component == component.name]
+        if component.normalizer == "scored":
             values[i] = (positions == i).sum()
-        elif flow.normaliser == "weight":
+        elif component.normalizer == "weight":
             values[i] = weight[positions == i].sum()
-        elif flow.normaliser == "maskable":
+        elif component.normalizer == "maskable":
             values[i] = sum(row.maskable for row, _ in own)
         else:
-            values[i] = sum(length if flow.normaliser == "positions" else 1 for _, length in own)
+            values[i] = sum(length if component.normalizer == "positions" else 1 for _, length in own)
     return values

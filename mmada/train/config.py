@@ -1,9 +1,9 @@
 """A run as a value, filled from YAML and key=value (train/values.py).
 
-    stage: base                     a stage of stages.STAGES or a recipe of the world, or {name: base, batch: 32, flows: {draw: {share: 1}}}
+    stage: base                     a stage of stages.STAGES or a recipe of the world, or {name: base, batch: 32, components: {draw: {share: 1}}}
     data: {world: shapes}
     out: runs/base
-    stage.optim.lr=1e-3             dotted names reach into sections; flows are reached by their name
+    stage.optim.lr=1e-3             dotted names reach into sections; components are reached by their name
 
 Unknown names are errors that suggest the nearest known one; values are checked against the type of their field. A file with
 `runs:` is a curriculum: each entry is the rest of the file with some values changed, and they are run in order.
@@ -19,17 +19,17 @@ from typing import Any, Literal
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
-from mmada.train.loop import Loop
+from mmada.train.loop import LoopConfig
 from mmada.train.lora import Lora
 from mmada.train.recipes import named_stage
 from mmada.train.stages import ImageStage, Stage
 from mmada.train.values import fill, mappings
 
-__all__ = ["Data", "Model", "Net", "TrainConfig", "check_source", "load", "load_all"]
+__all__ = ["DataConfig", "ImageTokenizerSettings", "ModelConfig", "TrainConfig", "check_source", "load", "load_all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class ModelConfig:
     """What a transformer stage starts from."""
 
     start: str = ""
@@ -55,7 +55,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Net:
+class ImageTokenizerSettings:
     """Sizes of a new image tokenizer; fields as in ImageTokenizerConfig."""
 
     start: str = ""
@@ -82,7 +82,7 @@ def check_source(world: str, options: Mapping[str, Any], path: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
+class DataConfig:
     """Where samples come from."""
 
     world: str = ""
@@ -99,7 +99,7 @@ class Data:
     size: int | None = None
     """of a world: number of different samples of each task; null: no two are alike"""
     held_out: int = 32
-    """rows of each flow, or pictures, that are evaluated"""
+    """rows of each component, or pictures, that are evaluated"""
     num_samples: int = 4
     """samples of each task written during training"""
     num_kept_codes: int = 20_000
@@ -117,10 +117,10 @@ class TrainConfig:
     out: str
     """directory of everything that the run writes"""
     seed: int = 0
-    model: Model = field(default_factory=Model)
-    net: Net = field(default_factory=Net)
-    data: Data = field(default_factory=Data)
-    loop: Loop = field(default_factory=Loop)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    net: ImageTokenizerSettings = field(default_factory=ImageTokenizerSettings)
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
     lora: Lora = field(default_factory=Lora)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """how the trained model is best used (mmada.generation.requests.GenerationConfig), on top of what it starts from; goes into its mmada.json"""
@@ -157,7 +157,7 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     stage = values.pop("stage", None)
     section = {"name": stage} if not isinstance(stage, dict) else dict(stage)
     name = str(section.pop("name", ""))
-    data = fill(Data(), values.get("data", {}), "data.")
+    data = fill(DataConfig(), values.get("data", {}), "data.")
     base = TrainConfig(stage=fill(named_stage(name, data.world, data.options), section, "stage."), out=f"runs/{name}")
     config = fill(base, values)
     return _debug(config) if config.debug else config
@@ -169,8 +169,18 @@ def _debug(config: TrainConfig) -> TrainConfig:
     quick = replace(stage.optim, warmup=min(2, stage.optim.warmup))
     if isinstance(stage, Stage):
         length = None if stage.text_length is None else 320
-        flows = tuple(replace(flow, share=float(flow.share > 0)) for flow in stage.flows)  # so that the smallest has a row, too
-        stage = replace(stage, flows=flows, batch=max(8, 4 * len(flows)), steps=4, optim=quick, text_length=length, rooms=(8, 64, 256))
+        components = tuple(
+            replace(component, mixture_weight=float(component.mixture_weight > 0)) for component in stage.components
+        )  # so that the smallest has a row, too
+        stage = replace(
+            stage,
+            components=components,
+            batch=max(8, 4 * len(components)),
+            steps=4,
+            optim=quick,
+            text_length=length,
+            answer_lengths=(8, 64, 256),
+        )
     else:
         stage = replace(stage, batch=4, steps=4, optim=quick)
     return replace(

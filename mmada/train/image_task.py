@@ -37,10 +37,10 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBatch:
-    """pixels (B, 3, H, W) in [-1, 1]; normalisers (5,), each the number of images."""
+    """pixels (B, 3, H, W) in [-1, 1]; normalizers (5,), each the number of images."""
 
     pixels: Tensor
-    normalisers: Tensor
+    normalizers: Tensor
     num_tokens: int
 
     @classmethod

@@ -1,6 +1,6 @@
-"""The training loop. It knows nothing about diffusion: a `Task` brings batches, losses, evaluation, samples and the export.
+"""The training loop. It knows nothing about diffusion: a `TrainTask` brings batches, losses, evaluation, samples and the export.
 
-    for each step:  batches -> global normalisers -> losses -> backward -> clip -> optimizers -> averages
+    for each step:  batches -> global normalizers -> losses -> backward -> clip -> optimizers -> averages
     now and then:   log, evaluate, sample, save
 
 accelerate carries devices, precision, accumulation and processes. Each batch is a pure function of its step, the state on disk
@@ -24,13 +24,13 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.train import state
-from mmada.train.contract import Live, MicroBatch, NonFiniteLossError, Outcome, Report, Task
 from mmada.train.interrupt import signals_noted
 from mmada.train.log import Log
-from mmada.train.optim import Ema, Optim, build, lr_scale, set_lr, settings_kept
-from mmada.train.prefetch import ahead
+from mmada.train.optim import Ema, OptimizerConfig, build, lr_scale, set_lr, settings_kept
+from mmada.train.prefetch import prefetched
+from mmada.train.protocols import MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
 
-__all__ = ["Loop", "train"]
+__all__ = ["LoopConfig", "train"]
 
 
 _PRECISIONS = {"fp32": "no", "bf16": "bf16"}
@@ -38,7 +38,7 @@ _PRECISIONS = {"fp32": "no", "bf16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loop:
+class LoopConfig:
     """How a run is carried out; nothing here but accumulation and precision touches the weights, but for rounding."""
 
     accumulate: int = 1
@@ -77,7 +77,15 @@ class Loop:
             raise InputError(f"loop.workers={self.workers} make batches ahead, and loop.prefetch=0 asks for none; set it to 1 or more")
 
 
-def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on_step: Callable[[Report], None] | None = None) -> Outcome:
+def train(
+    task: TrainTask,
+    optim: OptimizerConfig,
+    settings: LoopConfig,
+    *,
+    steps: int,
+    out: Path,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainResult:
     """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
 
     Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
@@ -100,11 +108,11 @@ def train(task: Task, optim: Optim, settings: Loop, *, steps: int, out: Path, on
     model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
     unwrapped = accelerator.unwrap_model(model)
     ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
-    if isinstance(task, Live):
+    if isinstance(task, TrainHooks):
         task.prepared(accelerator, model)
     saved = state.latest(out / "state")
     with settings_kept(optimizers):
-        progress = state.restore(saved, accelerator, ema) if saved is not None else state.Progress()
+        progress = state.restore(saved, accelerator, ema) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
     log = Log(out, start=progress.step) if accelerator.is_main_process else None
     runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
@@ -126,30 +134,30 @@ def _denormals_flushed() -> Iterator[None]:
 class _Runner:
     """One session of a run."""
 
-    task: Task
-    optim: Optim
-    settings: Loop
+    task: TrainTask
+    optim: OptimizerConfig
+    settings: LoopConfig
     steps: int
     out: Path
-    on_step: Callable[[Report], None] | None
+    on_step: Callable[[StepReport], None] | None
     accelerator: Accelerator
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
     ema: Ema | None
-    progress: state.Progress
+    progress: state.TrainState
     log: Log | None
     window: Tensor = field(init=False)
-    """(2, F) sums and normalisers since the last report; their quotient is the mean over those steps"""
+    """(2, F) sums and normalizers since the last report; their quotient is the mean over those steps"""
 
     def __post_init__(self) -> None:
         self.window = torch.zeros(2, len(self.task.names), device=self.accelerator.device)
 
-    def run(self, is_stopped: Callable[[], bool]) -> Outcome:
+    def run(self, is_stopped: Callable[[], bool]) -> TrainResult:
         reason: Literal["done", "stopped", "time"] = "done"
         begin = clock = time.monotonic()
         limit = begin + (60 * self.settings.max_minutes or math.inf)
         settings = self.settings
-        made = ahead(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers)
+        made = prefetched(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers)
         while True:
             if not (settings.prefetch or settings.workers):  # to make a batch may be most of the work
                 late, stop = self._sum(torch.tensor([time.monotonic() > limit, is_stopped()], dtype=torch.float32)).tolist()
@@ -159,11 +167,11 @@ class _Runner:
             batches = next(made, None)
             if batches is None:
                 break
-            *normalisers, tokens, late, stop = self._share(batches, late=time.monotonic() > limit, stop=is_stopped())
+            *normalizers, tokens, late, stop = self._share(batches, late=time.monotonic() > limit, stop=is_stopped())
             if late or stop:  # the same on every process
                 reason = "stopped" if stop else "time"
                 break
-            norm = self._step(batches, torch.tensor(normalisers))
+            norm = self._step(batches, torch.tensor(normalizers))
             now = time.monotonic()
             self.progress.step += 1
             self.progress.tokens += int(tokens)
@@ -174,7 +182,7 @@ class _Runner:
             if self.log is not None and values:
                 self.log.write(self.progress.step, values)
             if self.on_step is not None:
-                self.on_step(Report(self.progress.step, self.steps, rate, values))
+                self.on_step(StepReport(self.progress.step, self.steps, rate, values))
             clock = time.monotonic()
         saved = state.latest(self.out / "state")
         if saved is None or state.steps_of(saved) != self.progress.step:
@@ -182,15 +190,15 @@ class _Runner:
         self._as_averaged(self._export)
         if self.log is not None:
             self.log.close()
-        return Outcome(reason, self.progress.step, self.progress.tokens, self.progress.seconds)
+        return TrainResult(reason, self.progress.step, self.progress.tokens, self.progress.seconds)
 
     def _batches(self, step: int) -> Sequence[MicroBatch]:
         a = self.accelerator
         return self.task.batches(step, rank=a.process_index, world=a.num_processes, accumulate=self.settings.accumulate)
 
     def _share(self, batches: Sequence[MicroBatch], *, late: bool, stop: bool) -> list[float]:
-        """F + 3 sums over micro-batches and processes: normalisers, tokens, late, stop. One message a step."""
-        own = torch.stack([batch.normalisers for batch in batches]).sum(0)
+        """F + 3 sums over micro-batches and processes: normalizers, tokens, late, stop. One message a step."""
+        own = torch.stack([batch.normalizers for batch in batches]).sum(0)
         others = torch.tensor([sum(batch.num_tokens for batch in batches), late, stop])
         return self._sum(torch.cat([own, others.to(own)])).tolist()
 
@@ -200,29 +208,29 @@ class _Runner:
         total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return total
 
-    def _step(self, batches: Sequence[MicroBatch], normalisers: Tensor) -> float:
+    def _step(self, batches: Sequence[MicroBatch], normalizers: Tensor) -> float:
         """One optimizer step. Returns the norm of the gradient."""
         a, device = self.accelerator, self.accelerator.device
         set_lr(self.optimizers, lr_scale(self.optim, self.progress.step, self.steps))
-        share = (self.task.coefficients / normalisers.clamp_min(1e-12)).to(device)
+        share = (self.task.coefficients / normalizers.clamp_min(1e-12)).to(device)
         sums, norm = torch.zeros_like(self.window[0]), torch.zeros(())
         for batch in batches:
             with a.accumulate(self.model):
                 losses = self.task.losses(self.model, batch, device)
                 if a.state.deepspeed_plugin is not None:  # its backward pass also moves the weights
-                    self._check(losses.detach().sum(), losses.detach(), normalisers)
+                    self._check(losses.detach().sum(), losses.detach(), normalizers)
                 # accelerate divides by the micro-batches, and processes average their gradients: both are undone.
                 a.backward((losses * share).sum() * (a.num_processes * self.settings.accumulate))
                 sums += losses.detach()
                 if a.sync_gradients:
                     norm = torch.as_tensor(a.clip_grad_norm_(self.model.parameters(), self.optim.clip or math.inf) or 0.0)
-                    self._check(norm, sums, normalisers)
+                    self._check(norm, sums, normalizers)
                 for optimizer in self.optimizers:
                     optimizer.step()
                     optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update()
-        self.window += torch.stack([sums, normalisers.to(device) / a.num_processes])
+        self.window += torch.stack([sums, normalizers.to(device) / a.num_processes])
         return float(norm)
 
     def _losses(self, norm: float, rate: float) -> dict[str, float]:
@@ -231,7 +239,7 @@ class _Runner:
         self.window.zero_()
         means = total[0] / total[1].clamp_min(1e-12)
         values = {f"loss/{name}": float(mean) for name, mean, count in zip(self.task.names, means, total[1], strict=True) if count}
-        if isinstance(self.task, Live):
+        if isinstance(self.task, TrainHooks):
             values |= self._means(self.task.measures())
         scale = lr_scale(self.optim, self.progress.step - 1, self.steps)
         return {
@@ -244,11 +252,11 @@ class _Runner:
             "tokens_per_second": rate,
         }
 
-    def _check(self, norm: Tensor, sums: Tensor, normalisers: Tensor) -> None:
+    def _check(self, norm: Tensor, sums: Tensor, normalizers: Tensor) -> None:
         """Before the weights move; the norm is the same on every process, so all of them stop. (DeepSpeed's weights: by the losses' sum.)"""
         if bool(torch.isfinite(norm)):
             return
-        means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalisers, strict=True) if c}
+        means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalizers, strict=True) if c}
         raise NonFiniteLossError(
             f"step {self.progress.step}: the gradient's norm is {float(norm)}, losses {means}; no weight was changed and nothing was saved. "
             f"The last save is {state.latest(self.out / 'state')}; lower optim.lr, or set optim.clip, and go on from there"

@@ -20,7 +20,7 @@ from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, preset
 from mmada.train import code_bits, lora, state
-from mmada.train.config import Net, TrainConfig
+from mmada.train.config import ImageTokenizerSettings, TrainConfig
 
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
 
@@ -30,7 +30,7 @@ _SIZE = 64
 """Pixels along a side for which a new image tokenizer is made where no world says so."""
 
 
-def new_image_tokenizer(net: Net, *, seed: int, size: int = 0) -> ImageTokenizer:
+def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0) -> ImageTokenizer:
     """size: pixels along a side of its pictures; 0: any."""
     if net.start:
         return networks.load_image_tokenizer(net.start).train()

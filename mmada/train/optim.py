@@ -24,14 +24,14 @@ from torch.optim import AdamW, Optimizer
 
 from mmada.errors import InputError
 
-__all__ = ["Ema", "Muon", "Optim", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
+__all__ = ["Ema", "Muon", "OptimizerConfig", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
 
 
 _FEWEST_CHANNELS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Optim:
+class OptimizerConfig:
     """How weights move. Raises InputError for values that cannot be used."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -74,7 +74,7 @@ class Optim:
             raise InputError(f"optim.betas={self.betas} and optim.ema={self.ema} must lie below 1; at 1 nothing would move")
 
 
-def lr_scale(optim: Optim, step: int, steps: int) -> float:
+def lr_scale(optim: OptimizerConfig, step: int, steps: int) -> float:
     """Share of the peak at which step `step` (from 0) of `steps` is taken; the first step of a warm-up is not 0."""
     if step < optim.warmup:
         return (step + 1) / optim.warmup
@@ -106,7 +106,7 @@ def settings_kept(optimizers: Sequence[Optimizer]) -> Iterator[None]:
         group.update(own)
 
 
-def build(parameters: Iterable[tuple[str, nn.Parameter]], optim: Optim) -> list[Optimizer]:
+def build(parameters: Iterable[tuple[str, nn.Parameter]], optim: OptimizerConfig) -> list[Optimizer]:
     """The optimizers of the named parameters that require a gradient, each of them in exactly one group.
 
     Raises InputError if there is nothing to train, or if Muon is asked for and weights are sharded: it needs whole matrices.

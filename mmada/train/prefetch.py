@@ -12,12 +12,12 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["ahead"]
+__all__ = ["prefetched"]
 
 T = TypeVar("T")
 
 
-def ahead(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 0) -> Iterator[T]:
+def prefetched(make: Callable[[int], T], steps: range, depth: int, *, workers: int = 0) -> Iterator[T]:
     """make(step) for each step in order, up to `depth` of them ahead of time in one thread, or in each of `workers` processes."""
     if workers and len(steps):
         # A generator of its own: the loader draws from it, and the state of the default one is part of a run.

@@ -3,10 +3,10 @@
     batch: 60
     steps: 500
     optim: {name: muon, lr: 1.5e-3}
-    flows:
-      text: {task: text, layout: chat, noise: [block], weight: 1/p, normaliser: maskable, share: 0.3}
+    components:
+      text: {task: text, layout: chat, noise: [block], weight: 1/p, normalizer: maskable, share: 0.3}
 
-The file's name is the stage's. Fields are those of stages.Stage and stages.Flow; without flows it is an ImageStage.
+The file's name is the stage's. Fields are those of stages.Stage and stages.Flow; without components it is an ImageStage.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["named_stage", "read_stage"]
 def read_stage(path: Path) -> Stage | ImageStage:
     """The stage of a recipe. Raises InputError for a file that cannot be read, or fields that do not fit."""
     values = {"name": path.stem, **read_yaml(path)}
-    return build(Stage, values, "stage.") if "flows" in values else build(ImageStage, values, "stage.")
+    return build(Stage, values, "stage.") if "components" in values else build(ImageStage, values, "stage.")
 
 
 def named_stage(name: str, world: str = "", options: Mapping[str, Any] | None = None) -> Stage | ImageStage:

@@ -2,7 +2,7 @@
 
     learner = Learner.of(STAGES["finetune"], prompts, defaults, num_image_tokens=256, context=1024)
     learner.left_out(record)    why a record takes no part; None if it does
-    learner.rows(record)        flow -> clean canvas, made by the same FlowRows that training reads
+    learner.rows(record)        component -> clean canvas, made by the same ComponentRows that training reads
 
 `mmada data check` shows both, so what it shows is what trains.
 """
@@ -18,8 +18,8 @@ from mmada.canvas import Canvas, Prompts
 from mmada.data import Epochs, Picture, Record, lengths_of
 from mmada.errors import InputError
 from mmada.generation.requests import GenerationConfig
-from mmada.train.source import FlowRows, RecordSamples
-from mmada.train.stages import Flow, ImageStage, Stage
+from mmada.train.source import ComponentRows, RecordExamples
+from mmada.train.stages import ImageStage, MixtureComponent, Stage
 
 __all__ = ["Learner", "settled"]
 
@@ -50,40 +50,40 @@ class Learner:
         return cls(stage=settled(stage, defaults), prompts=prompts, num_image_tokens=num_image_tokens, context=context)
 
     @property
-    def room(self) -> int | None:
+    def answer_length(self) -> int | None:
         """Positions that a learnt text may take, at most; None: the published layouts cut it instead."""
-        return self.stage.rooms[-1] if self.stage.text_length is None else None
+        return self.stage.answer_lengths[-1] if self.stage.text_length is None else None
 
     def learns(self, task: str) -> bool:
-        """Whether a flow has records of this task."""
-        return any(flow.share and flow.task == task for flow in self.stage.flows)
+        """Whether a component has records of this task."""
+        return any(component.share and component.task == task for component in self.stage.components)
 
     def left_out(self, record: Record) -> str | None:
         """Why a record takes no part, in words that are the same for all of one sort."""
         if not self.learns(record.task):
-            return f"no flow of stage {self.stage.name} learns task {record.task}"
+            return f"no component of stage {self.stage.name} learns task {record.task}"
         lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
-        if record.turns and self.room is not None and lengths.text > self.room:
-            return lengths.reason(room=self.room)
-        in_blocks = all("block" in flow.noise for flow in self._flows(record))
-        return lengths.reason(room=self.room if record.turns and not in_blocks else None, context=self.context)
+        if record.turns and self.answer_length is not None and lengths.text > self.answer_length:
+            return lengths.reason(answer_length=self.answer_length)
+        in_blocks = all("block" in component.noise for component in self._flows(record))
+        return lengths.reason(answer_length=self.answer_length if record.turns and not in_blocks else None, context=self.context)
 
     def rows(self, record: Record) -> dict[str, Canvas]:
-        """The rows of a record that takes part: thinking where the flow has any, the prompt not dropped, the smallest room.
+        """The rows of a record that takes part: thinking where the component has any, the prompt not dropped, the smallest room.
 
-        Raises InputError for a record that a flow cannot lay out.
+        Raises InputError for a record that a component cannot lay out.
         """
-        samples = RecordSamples(Epochs([record], shuffle=False), self._codes)
-        stage = replace(self.stage, spare_room=0.0)
+        samples = RecordExamples(Epochs([record], shuffle=False), self._codes)
+        stage = replace(self.stage, longer_answer_share=0.0)
         canvases: dict[str, Canvas] = {}
-        for flow in self._flows(record):
-            usual = replace(flow, drop=0.0, think=float(flow.think > 0))
-            rows = FlowRows(usual, stage, samples, self.prompts, seed=0, num_image_tokens=self.num_image_tokens)
-            canvases[flow.name] = rows.rows([0])[0].canvas
+        for component in self._flows(record):
+            usual = replace(component, drop=0.0, think=float(component.think > 0))
+            rows = ComponentRows(usual, stage, samples, self.prompts, seed=0, num_image_tokens=self.num_image_tokens)
+            canvases[component.name] = rows.rows([0])[0].canvas
         return canvases
 
-    def _flows(self, record: Record) -> list[Flow]:
-        return [flow for flow in self.stage.flows if flow.share and flow.task == record.task]
+    def _flows(self, record: Record) -> list[MixtureComponent]:
+        return [component for component in self.stage.components if component.share and component.task == record.task]
 
     def _codes(self, picture: Picture) -> Tensor:
         """As many codes as a picture has; which ones they are changes no layout."""

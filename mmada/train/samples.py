@@ -16,14 +16,14 @@ from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest
 from mmada.model import Transformer, TransformerDenoiser
-from mmada.train.source import Samples
-from mmada.train.stages import Task
+from mmada.train.source import ExampleSource
+from mmada.train.stages import TaskName
 
 __all__ = ["write_samples"]
 
 
 def write_samples(
-    directory: Path, model: Transformer, planner: Planner, samples: Mapping[Task, Samples], *, num_samples: int, thinks: bool
+    directory: Path, model: Transformer, planner: Planner, samples: Mapping[TaskName, ExampleSource], *, num_samples: int, thinks: bool
 ) -> None:
     """Answer and draw the first held-out samples of each task, by the recipes that the finished model will use.
 

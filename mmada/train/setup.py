@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from mmada.canvas import Prompts
-from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, load_recipe, open_source, select_by_task
+from mmada.data import DataSource, Epochs, ImageCodes, Record, ShardSettings, TableStream, load_recipe, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
@@ -31,27 +31,27 @@ from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer
 from mmada.model import Transformer
 from mmada.train import code_bits, lora, state
-from mmada.train.config import Model, Net, TrainConfig
-from mmada.train.contract import Outcome, Report, Task
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import Learner, settled
 from mmada.train.samples import write_samples
-from mmada.train.source import FlowRows, RecordSamples, Samples
-from mmada.train.stages import Flow, ImageStage, Stage
-from mmada.train.step import Objective
+from mmada.train.source import ComponentRows, ExampleSource, RecordExamples
+from mmada.train.stages import ImageStage, MixtureComponent, Stage
+from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.values import fill
 from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "check_size", "export", "plain", "run", "tell_dropped"]
+__all__ = ["build_task", "check_size", "export", "plain", "report_dropped", "run"]
 
 _log = logging.getLogger("mmada.train")
 
 
-def run(config: TrainConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
+def run(config: TrainConfig, *, on_step: Callable[[StepReport], None] | None = None) -> TrainResult:
     """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ def run(config: TrainConfig, *, on_step: Callable[[Report], None] | None = None)
     return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step)
 
 
-def build_task(config: TrainConfig) -> Task:
+def build_task(config: TrainConfig) -> TrainTask:
     """Networks with the weights that a run begins with, and its data."""
     stage = config.stage
-    task: Task = _image_task(config, stage) if isinstance(stage, ImageStage) else _diffusion_task(config, stage)
+    task: TrainTask = _image_task(config, stage) if isinstance(stage, ImageStage) else _diffusion_task(config, stage)
     freeze(task.module, stage.trainable)
     if config.loop.compile:
         compile_blocks(task.module)
@@ -123,29 +123,31 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     else:
         context = model.config.max_sequence_length
         training, testing = (_records(config, stage, images, prompts, defaults, split, context=context) for split in ("train", "test"))
-    present = tuple(flow if flow.task in training else replace(flow, share=0.0) for flow in stage.flows)
-    if not any(flow.share for flow in present):
-        raise InputError(f"data.path={config.data.path!r} holds no record that fits a flow of stage {stage.name!r}; see `mmada data check`")
-    stage = replace(stage, flows=present)
+    present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
+    if not any(component.mixture_weight for component in present):
+        raise InputError(
+            f"data.path={config.data.path!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
+        )
+    stage = replace(stage, components=present)
 
-    def rows(samples: Mapping[str, Samples], flows: Iterable[Flow]) -> dict[str, FlowRows]:
+    def rows(samples: Mapping[str, ExampleSource], components: Iterable[MixtureComponent]) -> dict[str, ComponentRows]:
         return {
-            flow.name: FlowRows(flow, stage, samples[flow.task], prompts, seed=config.seed, num_image_tokens=num_codes)
-            for flow in flows
-            if flow.task in samples
+            component.name: ComponentRows(component, stage, samples[component.task], prompts, seed=config.seed, num_image_tokens=num_codes)
+            for component in components
+            if component.task in samples
         }
 
     def sample(directory: Path) -> None:
         planner = Planner(prompts, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
-        thinks = any(flow.think for flow in stage.flows)
+        thinks = any(component.think for component in stage.components)
         write_samples(directory, model, planner, testing, num_samples=config.data.num_samples, thinks=thinks)
 
     return DiffusionTask(
         plan=BatchPlan(
-            stage=stage, sources=rows(training, stage.flows), layout=prompts.layout, seed=config.seed, round_to=config.loop.round_to
+            stage=stage, sources=rows(training, stage.components), layout=prompts.layout, seed=config.seed, round_to=config.loop.round_to
         ),
-        module=Objective(model),
-        held_out=rows(testing, [replace(flow, drop=0.0) for flow in stage.flows]),
+        module=DiffusionLoss(model),
+        held_out=rows(testing, [replace(component, cond_dropout_prob=0.0) for component in stage.components]),
         num_held_out=config.data.held_out,
         on_sample=sample,
         on_export=partial(export, model=model, images=images, prompts=prompts, defaults=defaults, has_adapter=bool(config.lora.rank)),
@@ -184,21 +186,21 @@ def export(
     state.write(directory, write)
 
 
-def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, Samples]:
-    """The world's samples, by task. Raises InputError if a flow asks for a task that it has not, or lays one out as it cannot be."""
+def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, ExampleSource]:
+    """The world's samples, by task. Raises InputError if a component asks for a task that it has not, or lays one out as it cannot be."""
 
     def encode(pictures: Sequence[Pixels]) -> Tensor:
         return images.encode(ImageBatch.of(pictures, factor=images.factor).pixels).flatten(1)
 
-    for flow in stage.flows:
-        if flow.share and flow.task not in world.tasks:
-            hint = suggest(flow.task, world.tasks)
+    for component in stage.components:
+        if component.mixture_weight and component.task not in world.tasks:
+            hint = suggest(component.task, world.tasks)
             raise InputError(
-                f"flow {flow.name!r}: world {world.name!r} has no task {flow.task!r}: {hint}; or leave it out: stage.flows.{flow.name}.share=0"
+                f"component {component.name!r}: world {world.name!r} has no task {component.task!r}: {hint}; or leave it out: stage.components.{component.name}.mixture_weight=0"
             )
-        if flow.share and (flow.layout == "infill") != (flow.task in world.gap_tasks):
+        if component.mixture_weight and (component.layout == "infill") != (component.task in world.gap_tasks):
             raise InputError(
-                f"flow {flow.name!r}: layout={flow.layout} and task={flow.task}; layout infill goes with texts with gaps, and with nothing "
+                f"component {component.name!r}: layout={component.layout} and task={component.task}; layout infill goes with texts with gaps, and with nothing "
                 f"else: in world {world.name!r} the tasks {list(world.gap_tasks)}"
             )
     data = config.data
@@ -210,8 +212,8 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: I
 
 def _records(
     config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: GenerationConfig, split: Split, *, context: int
-) -> dict[str, Samples]:
-    """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is.
+) -> dict[str, ExampleSource]:
+    """The user's own records, sorted by task; of a file, those that do not fit answer lengths and context are left out, and a recipe is taken as it is.
 
     context  of the model, in tokens
     """
@@ -220,12 +222,12 @@ def _records(
         return {}
     size = (defaults.image_height, defaults.image_width)
     encode = ImageCodes(images, size=size, mode=defaults.image_mode, num_kept=config.data.num_kept_codes)
-    settings = Settings.of(images, prompts, size=size, mode=defaults.image_mode)
+    settings = ShardSettings.of(images, prompts, size=size, mode=defaults.image_mode)
     topics = _topics(stage)
     if path.endswith((".yaml", ".yml")):
         recipe, root = load_recipe(Path(path)), Path(config.data.root or Path(path).parent)
-        return {task: RecordSamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in topics}
-    reader = open_source(Source(path=path), settings=settings)
+        return {task: RecordExamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in topics}
+    reader = open_source(DataSource(path=path), settings=settings)
     if isinstance(reader, TableStream):
         raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
     learner = Learner.of(stage, prompts, defaults, num_image_tokens=size[0] * size[1] // images.factor**2, context=context)
@@ -235,11 +237,11 @@ def _records(
         return "a picture file is missing" if is_missing else learner.left_out(record)
 
     chosen, dropped = select_by_task(reader, reason)
-    tell_dropped(path, len(reader), dropped, f"context {context}, room {learner.room}")
-    return {task: RecordSamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
+    report_dropped(path, len(reader), dropped, f"context {context}, room {learner.answer_length}")
+    return {task: RecordExamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
 
 
-def tell_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
+def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
     """Warn that records take no part, how many and why."""
     if dropped and PartialState().is_main_process:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
@@ -247,7 +249,7 @@ def tell_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str)
 
 
 def _topics(stage: Stage) -> list[str]:
-    return sorted({flow.task for flow in stage.flows if flow.share})
+    return sorted({component.task for component in stage.components if component.mixture_weight})
 
 
 def _record(config: TrainConfig, out: Path) -> None:
@@ -259,7 +261,7 @@ def _record(config: TrainConfig, out: Path) -> None:
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         # What an older version did not know had its default.
-        for name, defaults in (("model", Model()), ("net", Net()), ("lora", Lora())):
+        for name, defaults in (("model", ModelConfig()), ("net", ImageTokenizerSettings()), ("lora", Lora())):
             before[name] = plain(asdict(defaults)) | before[name]
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []

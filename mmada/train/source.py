@@ -1,11 +1,11 @@
 """Where rows come from: pure functions of an index, so that the position in the data is one integer.
 
     Samples   indices -> samples  what is said, thought, answered and shown: a world's (train/world.py), or a shuffled list
-    FlowRows  indices -> rows     samples in the layout of one flow, their clean tokens on canvases
-    Mixture   position -> (flow, index of the flow's row)
+    ComponentRows  indices -> rows     samples in the layout of one component, their clean tokens on canvases
+    Mixture   position -> (component, index of the component's row)
 
-Every global batch holds the same number of rows of each flow, and rank r of R takes its rows r, r + R, ... So the batch is the
-same for any number of processes, and so is everything that is drawn for a row: it depends on (seed, flow, index) alone.
+Every global batch holds the same number of rows of each component, and rank r of R takes its rows r, r + R, ... So the batch is the
+same for any number of processes, and so is everything that is drawn for a row: it depends on (seed, component, index) alone.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mmada.data import Endless, Picture, Record
 from mmada.data.seeds import uniforms
 from mmada.errors import InputError
 from mmada.train.batch import Row
-from mmada.train.stages import Flow, Stage
+from mmada.train.stages import MixtureComponent, Stage
 
-__all__ = ["FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
+__all__ = ["BatchMixture", "ComponentRows", "ExampleSource", "RecordExamples", "RowSource", "TrainingExample"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sample:
+class TrainingExample:
     """What a row teaches, before it is laid out.
 
-    text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
+    text, understand     messages (seen)  -> think, answer; text without messages is a target as it is
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
-    layout interview     messages (seen)  -> answer; the answers of earlier turns are learnt too
-    layout infill        pieces of a text; every second one is learnt
+    layout interview     messages (seen)  -> answer; the answers of earlier turns are targets too
+    layout infill        pieces of a text; every second one is a target
     """
 
     messages: tuple[Message, ...] = ()
@@ -44,7 +44,7 @@ class Sample:
     think: str | None = None
     answer: str = ""
     drawn: Tensor | None = None
-    """(N,) int64 codes of the image to be learnt"""
+    """(N,) int64 codes of the target image"""
     pieces: tuple[str, ...] = ()
     """of a text with gaps, what is given and what is learnt in turn"""
 
@@ -54,29 +54,29 @@ class Sample:
         return self.messages[-1].content if self.messages else ""
 
 
-class Samples(Protocol):
+class ExampleSource(Protocol):
     """indices >= 0, without end -> samples; each depends on its own index alone."""
 
-    def take(self, indices: Sequence[int]) -> list[Sample]: ...
+    def take(self, indices: Sequence[int]) -> list[TrainingExample]: ...
 
 
-class Source(Protocol):
-    """indices >= 0, without end -> rows of a flow; each depends on its own index alone."""
+class RowSource(Protocol):
+    """indices >= 0, without end -> rows of a component; each depends on its own index alone."""
 
     def rows(self, indices: Sequence[int]) -> list[Row]: ...
 
 
-class RecordSamples:
+class RecordExamples:
     """Records of one task (mmada.data.records), with their pictures as codes."""
 
     def __init__(self, records: Endless[Record], encode: Callable[[Picture], Tensor]) -> None:
         self.records, self.encode = records, encode
 
-    def take(self, indices: Sequence[int]) -> list[Sample]:
+    def take(self, indices: Sequence[int]) -> list[TrainingExample]:
         return [self._sample(self.records[index]) for index in indices]
 
-    def _sample(self, record: Record) -> Sample:
-        return Sample(
+    def _sample(self, record: Record) -> TrainingExample:
+        return TrainingExample(
             messages=tuple(Message(turn.role, turn.text) for turn in record.turns),
             seen=tuple(self.encode(picture) for turn in record.turns for picture in turn.pictures),
             think=None if record.thinking is None else record.thinking.text,
@@ -85,30 +85,32 @@ class RecordSamples:
         )
 
 
-class FlowRows:
-    """The rows of one flow: layout, thinking, dropped conditions and room for the answer, all drawn by index.
+class ComponentRows:
+    """The rows of one component: layout, thinking, dropped conditions and room for the answer, all drawn by index.
 
     num_image_tokens  N of the published layouts without an image
     """
 
-    def __init__(self, flow: Flow, stage: Stage, samples: Samples, prompts: Prompts, *, seed: int, num_image_tokens: int) -> None:
-        self.flow, self.stage, self.samples, self.prompts, self.seed = flow, stage, samples, prompts, seed
+    def __init__(
+        self, component: MixtureComponent, stage: Stage, samples: ExampleSource, prompts: Prompts, *, seed: int, num_image_tokens: int
+    ) -> None:
+        self.component, self.stage, self.samples, self.prompts, self.seed = component, stage, samples, prompts, seed
         self.num_image_tokens = num_image_tokens
         self._close = prompts.encode("</think>")
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         return [self._row(index, sample) for index, sample in zip(indices, self.samples.take(indices), strict=True)]
 
-    def _row(self, index: int, sample: Sample) -> Row:
-        draw_think, draw_drop, draw_room, which_room = uniforms(4, "row", self.seed, self.flow.name, index)
-        think = sample.think if draw_think < self.flow.think else None
+    def _row(self, index: int, sample: TrainingExample) -> Row:
+        draw_think, draw_drop, draw_length, which_length = uniforms(4, "row", self.seed, self.component.name, index)
+        think = sample.think if draw_think < self.component.think else None
         answer = join_thinking(think, sample.answer)
-        is_dropped = draw_drop < self.flow.drop
-        canvas = self._canvas(sample, answer, think is not None, is_dropped, draw_room < self.stage.spare_room, which_room)
-        return Row(flow=self.flow.name, index=index, canvas=canvas, factor=self._factor(canvas, think is not None))
+        is_dropped = draw_drop < self.component.cond_dropout_prob
+        canvas = self._canvas(sample, answer, think is not None, is_dropped, draw_length < self.stage.longer_answer_share, which_length)
+        return Row(component=self.component.name, index=index, canvas=canvas, factor=self._factor(canvas, think is not None))
 
-    def _canvas(self, sample: Sample, answer: str, thinks: bool, is_dropped: bool, spare: bool, which: float) -> Canvas:
-        prompts, layout, length = self.prompts, self.flow.layout, self.stage.text_length
+    def _canvas(self, sample: TrainingExample, answer: str, thinks: bool, is_dropped: bool, spare: bool, which: float) -> Canvas:
+        prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
         if layout == "infill":
@@ -116,16 +118,18 @@ class FlowRows:
         if layout == "interview":
             return prompts.interview([*sample.messages, Message("assistant", sample.answer)], images=sample.seen)
         if layout == "chat":
-            if self.flow.task == "reason_draw" and thinks:
+            if self.component.task == "reason_draw" and thinks:
                 ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
-                return prompts.chat([*sample.messages[:-1], ask], self._room(answer, spare, which), answer=answer)
-            return prompts.chat(sample.messages, self._room(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer)
+                return prompts.chat([*sample.messages[:-1], ask], self._answer_length(answer, spare, which), answer=answer)
+            return prompts.chat(
+                sample.messages, self._answer_length(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer
+            )
         if layout in ("draw", "t2i") or (layout == "reason_draw" and is_dropped):
             # Guidance drops the prompt and any thinking: an unconditional row is the same for drawing and for reasoning first.
             text = "" if is_dropped else sample.prompt
             return prompts.t2i(self._drawn(sample), text, text_length=length if layout == "t2i" else None, pads=self.stage.pads)
         if layout == "reason_draw":
-            return prompts.reason_draw(sample.prompt, self._room(answer, spare, which), self._drawn(sample), answer=answer)
+            return prompts.reason_draw(sample.prompt, self._answer_length(answer, spare, which), self._drawn(sample), answer=answer)
         assert length is not None  # checked by Stage
         total = length + self.num_image_tokens + 3
         if layout == "lm" or (layout == "lm_chat" and not sample.messages):
@@ -137,26 +141,28 @@ class FlowRows:
             return prompts.r2i(self._drawn(sample), dialogue, text_length=length)
         if len(sample.seen) != 1:
             raise InputError(
-                f"flow {self.flow.name!r}: layout mmu has room for one image, the sample shows {len(sample.seen)}; use layout=chat"
+                f"component {self.component.name!r}: layout mmu has room for one image, the sample shows {len(sample.seen)}; use layout=chat"
             )
         return prompts.mmu(sample.seen[0], dialogue, text_length=length)
 
-    def _drawn(self, sample: Sample) -> Tensor:
+    def _drawn(self, sample: TrainingExample) -> Tensor:
         if sample.drawn is None:
-            raise InputError(f"flow {self.flow.name!r}: the sample has no image to draw; give task={self.flow.task} samples that do")
+            raise InputError(
+                f"component {self.component.name!r}: the sample has no image to draw; give task={self.component.task} samples that do"
+            )
         return sample.drawn
 
-    def _room(self, answer: str, spare: bool, which: float) -> int:
-        """Positions for an answer: the smallest room that holds it with its end token, or, if `spare`, any that does."""
+    def _answer_length(self, answer: str, spare: bool, which: float) -> int:
+        """Positions for an answer: the smallest length that holds it with its end token, or, if `spare`, any that does."""
         needed = len(self.prompts.encode(answer)) + 1
-        if "block" in self.flow.noise:
+        if "block" in self.component.noise:
             block = self.stage.block_length
             assert block is not None  # settled by setup.py
             return -(-needed // block) * block
-        fitting = [room for room in self.stage.rooms if room >= needed]
+        fitting = [answer_length for answer_length in self.stage.answer_lengths if answer_length >= needed]
         if not fitting:
             raise InputError(
-                f"flow {self.flow.name!r}: an answer of {needed} tokens fits none of stage.rooms={self.stage.rooms}; add a longer room"
+                f"component {self.component.name!r}: an answer of {needed} tokens fits none of stage.answer_lengths={self.stage.answer_lengths}; add one"
             )
         return fitting[int(which * len(fitting))] if spare else fitting[0]
 
@@ -171,9 +177,9 @@ class FlowRows:
         return "".join(turns) + f"<|start_header_id|>assistant<|end_header_id|>\n{answer}"
 
     def _factor(self, canvas: Canvas, thinks: bool) -> Tensor | None:
-        """(L,) float32, the flow's extra factors on answer and fill; None if all are 1."""
-        flow, layout = self.flow, self.prompts.layout
-        if (flow.answer_weight == 1 or not thinks) and flow.fill_weight == 1:
+        """(L,) float32, the component's extra factors on answer and fill; None if all are 1."""
+        component, layout = self.component, self.prompts.layout
+        if (component.answer_weight == 1 or not thinks) and component.eos_padding_weight == 1:
             return None
         factor = torch.ones(len(canvas))
         for field in canvas.fields:
@@ -183,8 +189,8 @@ class FlowRows:
             end = ids.index(layout.eos_id) + 1 if layout.eos_id in ids else len(ids)
             close = _find(ids, self._close)
             if thinks and close is not None:
-                factor[field.positions[close + len(self._close) : end]] = flow.answer_weight
-            factor[field.positions[end:]] = flow.fill_weight
+                factor[field.positions[close + len(self._close) : end]] = component.answer_weight
+            factor[field.positions[end:]] = component.eos_padding_weight
         return factor
 
 
@@ -193,24 +199,26 @@ def _find(ids: Sequence[int], part: Sequence[int]) -> int | None:
     return next((i for i in range(len(ids) - len(part), -1, -1) if list(ids[i : i + len(part)]) == list(part)), None)
 
 
-class Mixture:
-    """position -> (flow, index): which row of which flow stands at each position of the endless stream of rows.
+class BatchMixture:
+    """position -> (component, index): which row of which component stands at each position of the endless stream of rows.
 
-    Each `batch` positions hold the same flows at the same places, as many of each as its share says, by largest remainder.
-    Raises InputError if a flow with a share would get no row.
+    Each `batch` positions hold the same components at the same places, as many of each as its share says, by largest remainder.
+    Raises InputError if a component with a share would get no row.
     """
 
-    def __init__(self, shares: Mapping[str, float], batch: int) -> None:
-        total = sum(shares.values())
-        exact = {name: share / total * batch for name, share in shares.items()}
+    def __init__(self, weights: Mapping[str, float], batch: int) -> None:
+        total = sum(weights.values())
+        exact = {name: share / total * batch for name, share in weights.items()}
         self.counts = {name: int(count) for name, count in exact.items()}
         by_remainder = sorted(exact, key=lambda name: self.counts[name] - exact[name])
         for name in by_remainder[: batch - sum(self.counts.values())]:
             self.counts[name] += 1
-        empty = [name for name, share in shares.items() if share and not self.counts[name]]
+        empty = [name for name, share in weights.items() if share and not self.counts[name]]
         if empty:
-            raise InputError(f"batch={batch} leaves no row for the flows {empty} with shares {dict(shares)}; raise the batch or the shares")
-        # Flow after flow: processes and micro-batches take every n-th row, and so get their share of each flow.
+            raise InputError(
+                f"batch={batch} leaves no row for the components {empty} with shares {dict(weights)}; raise the batch or the shares"
+            )
+        # Flow after component: processes and micro-batches take every n-th row, and so get their share of each component.
         self._slots = [(name, j) for name, n in self.counts.items() for j in range(n)]
 
     def __getitem__(self, position: int) -> tuple[str, int]:

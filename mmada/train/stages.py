@@ -1,7 +1,7 @@
 """The curriculum as values: which rows are seen, how they are noised, and what is scored.
 
     Flow    one kind of row: its layout, noise, weights and share of the batch
-    Stage   flows that share every forward pass, and how the weights move
+    Stage   components that share every forward pass, and how the weights move
 
     noise         what happens to a field of the canvas, drawn for each row
     independent   each position with probability p = (1 - eps) t + eps                       LLaDA, algorithm 1
@@ -15,7 +15,7 @@
     given         nothing: a part that was filled before
 
     weight        of a scored position: 1, 1/p, or 1/(p a) with a = maskable positions of the row, fill included
-    normaliser    what a flow's sum of weight * nll is divided by, summed over the whole global batch (train/step.py)
+    normalizer    what a component's sum of weight * nll is divided by, summed over the whole global batch (train/step.py)
 
 The published stages are here with their own odd choices (docs/parity.md); tests/train compares their losses with recorded numbers. Beside
 them stand two for anybody's data: `tokenizer` and `finetune`. A world's stages are YAML files of its own (train/recipes.py).
@@ -34,32 +34,34 @@ from mmada.canvas import Pads
 from mmada.diffusion import noise
 from mmada.diffusion.schedule import schedule, text_mask_ratio
 from mmada.errors import InputError
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 
-__all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
+__all__ = ["STAGES", "UNSCORED", "ImageStage", "MixtureComponent", "PromptLayout", "Stage", "TaskName", "draw_mask", "exact_mask"]
 
-Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = str
+PromptLayout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+TaskName: TypeAlias = str
 """Name of a task that a source of samples declares: text, understand, draw and reason_draw of records, and any of a world."""
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
-Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
+Normalizer: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
 
-def draw_mask(law: str, n: int, t: float, generator: Generator) -> tuple[Tensor, float]:
+def draw_mask(noise_type: str, n: int, t: float, generator: Generator) -> tuple[Tensor, float]:
     """Which of n maskable positions are masked, (n,) bool, and the probability or share p with which each of them was.
 
-    law  a name from the table above; t  a uniform number in [0, 1)
+    noise_type  a name from the table above; t  a uniform number in [0, 1)
     """
-    if law == "all" or law in UNSCORED:
-        return torch.full((n,), law != "given"), 1.0
-    if law == "independent":
+    if noise_type == "all" or noise_type in UNSCORED:
+        return torch.full((n,), noise_type != "given"), 1.0
+    if noise_type == "independent":
         x0, maskable = torch.zeros(1, n, dtype=torch.long), torch.ones(1, n, dtype=torch.bool)
         ratio = text_mask_ratio(torch.tensor([t]))
         return noise.independent(x0, ratio, maskable, mask_id=-1, generator=generator).is_masked[0], float(ratio)
-    return exact_mask(n, 1 + int(t * n) if law == "count" else round(n * float(schedule(law).mask_ratio(torch.tensor(t)))), generator)
+    return exact_mask(
+        n, 1 + int(t * n) if noise_type == "count" else round(n * float(schedule(noise_type).mask_ratio(torch.tensor(t)))), generator
+    )
 
 
 def exact_mask(n: int, count: int, generator: Generator) -> tuple[Tensor, float]:
@@ -70,29 +72,29 @@ def exact_mask(n: int, count: int, generator: Generator) -> tuple[Tensor, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Flow:
+class MixtureComponent:
     """One kind of row. Raises InputError if its parts do not fit together."""
 
     name: str
-    task: Task
+    task: TaskName
     """which samples its rows are made of"""
-    layout: Layout
+    layout: PromptLayout
     """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
     be learnt, the others as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
-    """a law for each field of the canvas, in order: the answer, or the image, or both"""
-    share: float
-    """rows of the batch, relative to the other flows"""
+    """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
+    mixture_weight: float
+    """rows of the batch, relative to the other components"""
     weight: Weight = "1"
-    normaliser: Normaliser = "scored"
+    normalizer: Normalizer = "scored"
     """what the sum of weight * nll is divided by, counted over the global batch: `scored` positions, a plain mean; their `weight`, a weighted
     mean; the `maskable` positions with their factors, an unbiased mean over the answer if the weight is 1/p; `rows`; `positions` of the rows.
     Restored codes and markers count as scored and with their weight. They are not maskable"""
     coefficient: float = 1.0
-    """of this flow's loss in the sum"""
+    """of this component's loss in the sum"""
     think: float = 0.0
     """share of rows with thinking, of those that have any"""
-    drop: float = 0.0
+    cond_dropout_prob: float = 0.0
     """share of rows whose condition is dropped, for guidance"""
     markers: bool = False
     """also score the visible begin and end of the image, as published"""
@@ -102,41 +104,45 @@ class Flow:
     """each row twice, the second time with what the first left visible masked: every token is scored once"""
     answer_weight: float = 1.0
     """extra factor on the answer behind </think>, which is a small part of the tokens"""
-    restore: float = 0.0
+    image_mask_ratio: float = 0.0
     """largest share of a seen image that is masked and scored as well; each row draws its own share. What an image shows is learnt from
     looking, too, at no cost but the head's. Each code adds its nll to the sum with weight 1. The divisors maskable, rows and positions do not
-    grow by it: (answer + codes) / answer tokens is not a mean, and `coefficient` makes up for it. normaliser=scored gives the mean of both"""
-    fill_weight: float = 1.0
-    """extra factor on the end tokens behind the first, which fill the room of an answer"""
+    grow by it: (answer + codes) / answer tokens is not a mean, and `coefficient` makes up for it. normalizer=scored gives the mean of both"""
+    eos_padding_weight: float = 1.0
+    """extra factor on the end tokens behind the first, which pad an answer to its length"""
 
     def __post_init__(self) -> None:
         if len(self.noise) != NUM_FIELDS.get(self.layout, 1):
             raise InputError(
-                f"flow {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
-                "names another number of laws; give one for each"
+                f"component {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
+                "names another number of noise types; give one for each"
             )
-        for law in self.noise:
-            if law not in ("independent", "count", "block", "all", *UNSCORED):
-                schedule(law)
-        if "block" in self.noise[:-1] and any(law not in UNSCORED for law in self.noise[self.noise.index("block") + 1 :]):
-            raise InputError(f"flow {self.name!r}: noise={self.noise} scores a part behind blocks, which is filled later; make it hidden")
-        if all(law in UNSCORED for law in self.noise):
-            raise InputError(f"flow {self.name!r}: noise={self.noise} scores nothing; give one field a law such as count or cosine")
-        for name in ("think", "drop", "restore"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} is a share of rows and must lie in 0..1")
-        for name in ("share", "coefficient", "answer_weight", "fill_weight"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"flow {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
-        if self.markers and self.head == "slice":
-            raise InputError(f"flow {self.name!r}: markers are text ids behind an image; score them with head=full")
-        if self.complement and self.restore:
+        for noise_type in self.noise:
+            if noise_type not in ("independent", "count", "block", "all", *UNSCORED):
+                schedule(noise_type)
+        if "block" in self.noise[:-1] and any(noise_type not in UNSCORED for noise_type in self.noise[self.noise.index("block") + 1 :]):
             raise InputError(
-                f"flow {self.name!r}: complement=true masks each part in two rows, restore={self.restore} in one; use one of them"
+                f"component {self.name!r}: noise={self.noise} scores a part behind blocks, which is filled later; make it hidden"
+            )
+        if all(noise_type in UNSCORED for noise_type in self.noise):
+            raise InputError(
+                f"component {self.name!r}: noise={self.noise} scores nothing; give one field a noise type such as count or cosine"
+            )
+        for name in ("think", "cond_dropout_prob", "image_mask_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"component {self.name!r}: {name}={getattr(self, name)} is a share of rows and must lie in 0..1")
+        for name in ("mixture_weight", "coefficient", "answer_weight", "eos_padding_weight"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"component {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
+        if self.markers and self.head == "slice":
+            raise InputError(f"component {self.name!r}: markers are text ids behind an image; score them with head=full")
+        if self.complement and self.image_mask_ratio:
+            raise InputError(
+                f"component {self.name!r}: complement=true masks each part in two rows, image_mask_ratio={self.image_mask_ratio} in one; use one of them"
             )
         if self.complement and ("independent" in self.noise or self.weight != "1"):
             raise InputError(
-                f"flow {self.name!r}: complement=true needs a law with an exact count and weight=1, not {self.noise}, {self.weight}"
+                f"component {self.name!r}: complement=true needs a noise type with an exact count and weight=1, not {self.noise}, {self.weight}"
             )
 
 
@@ -145,23 +151,23 @@ class Stage:
     """A stage of the transformer."""
 
     name: str
-    flows: tuple[Flow, ...]
+    components: tuple[MixtureComponent, ...]
     batch: int
-    """rows of a global batch, all flows, processes and micro-batches together"""
-    optim: Optim
+    """rows of a global batch, all components, processes and micro-batches together"""
+    optim: OptimizerConfig
     steps: int
     """optimizer steps"""
     trainable: tuple[str, ...] = ("*",)
     """patterns of parameter names (fnmatch); what matches none is frozen"""
-    rooms: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
-    """lengths of an answer's room in chat and reason_draw; the answer and end tokens fill it"""
+    answer_lengths: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
+    """lengths to which an answer in chat and reason_draw is padded with end tokens"""
     block_length: int | None = None
-    """positions of a block, for the law `block`; the answer's room is then the fewest blocks that hold it. None: as many as the
+    """positions of a block, for the noise type `block`; the answer's length is then the fewest blocks that hold it. None: as many as the
     checkpoint's defaults say, by which it is sampled"""
-    spare_room: float = 0.3
-    """share of rows whose room is any of those that fit, instead of the smallest: inference does not know the length"""
+    longer_answer_share: float = 0.3
+    """share of rows whose length is any of those that fit, instead of the smallest: inference does not know the length"""
     stratified: bool = True
-    """times t of a flow's rows spread evenly (a golden-ratio sequence) instead of independently; each alone is uniform"""
+    """times t of a component's rows spread evenly (a golden-ratio sequence) instead of independently; each alone is uniform"""
     text_length: int | None = None
     """T of the published layouts"""
     pads: Pads = "hidden"
@@ -170,20 +176,20 @@ class Stage:
     """added to hidden pairs of the attention; the published code makes it -1, a soft mask (docs/parity.md); None hides them"""
 
     def __post_init__(self) -> None:
-        names = [flow.name for flow in self.flows]
-        if not names or len(set(names)) != len(names) or not any(flow.share for flow in self.flows):
-            raise InputError(f"stage {self.name!r} has the flows {names}; give at least one with a share above 0, each name once")
+        names = [component.name for component in self.components]
+        if not names or len(set(names)) != len(names) or not any(component.mixture_weight for component in self.components):
+            raise InputError(f"stage {self.name!r} has the components {names}; give at least one with a share above 0, each name once")
         if min(self.batch, self.steps, 1 if self.block_length is None else self.block_length) < 1:
             raise InputError(
                 f"stage {self.name!r}: batch={self.batch}, steps={self.steps} and block_length={self.block_length} must be at least 1"
             )
-        if not self.rooms or list(self.rooms) != sorted(self.rooms) or self.rooms[0] < 2:
-            raise InputError(f"stage {self.name!r}: rooms={self.rooms} must ascend, from at least 2 tokens")
-        if not 0 <= self.spare_room <= 1:
-            raise InputError(f"stage {self.name!r}: spare_room={self.spare_room} is a share of rows and must lie in 0..1")
-        if self.mask_value is not None and any("block" in flow.noise for flow in self.flows):
-            raise InputError(f"stage {self.name!r}: the law block hides pairs entirely; leave mask_value={self.mask_value} out")
-        if self.text_length is None and any(flow.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for flow in self.flows):
+        if not self.answer_lengths or list(self.answer_lengths) != sorted(self.answer_lengths) or self.answer_lengths[0] < 2:
+            raise InputError(f"stage {self.name!r}: answer_lengths={self.answer_lengths} must ascend, from at least 2 tokens")
+        if not 0 <= self.longer_answer_share <= 1:
+            raise InputError(f"stage {self.name!r}: longer_answer_share={self.longer_answer_share} is a share of rows and must lie in 0..1")
+        if self.mask_value is not None and any("block" in component.noise for component in self.components):
+            raise InputError(f"stage {self.name!r}: the noise type block hides pairs entirely; leave mask_value={self.mask_value} out")
+        if self.text_length is None and any(component.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for component in self.components):
             raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
 
 
@@ -194,7 +200,7 @@ class ImageStage:
     name: str
     batch: int
     """images of a global batch"""
-    optim: Optim
+    optim: OptimizerConfig
     steps: int
     """optimizer steps"""
     l1: float = 1.0
@@ -231,29 +237,36 @@ def _published(
     steps: int,
 ) -> Stage:
     """Flows t2i, lm, mmu with plain text; rows and coefficients in this order. The batch is that of 64 GPUs with accumulation."""
-    t2i = Flow(
-        name="t2i", task="draw", layout="t2i", noise=("cosine",), drop=0.1, markers=True, head="full",
-        share=rows[0], coefficient=coefficients[0],
+    t2i = MixtureComponent(
+        name="t2i", task="draw", layout="t2i", noise=("cosine",), cond_dropout_prob=0.1, markers=True, head="full",
+        mixture_weight=rows[0], coefficient=coefficients[0],
     )  # fmt: skip
-    lm = Flow(
-        name="lm", task="text", layout="lm", noise=("independent",), weight="1/p", normaliser="positions", head="full",
-        share=rows[1], coefficient=coefficients[1],
+    lm = MixtureComponent(
+        name="lm", task="text", layout="lm", noise=("independent",), weight="1/p", normalizer="positions", head="full",
+        mixture_weight=rows[1], coefficient=coefficients[1],
     )  # fmt: skip
-    mmu = Flow(
-        name="mmu", task="understand", layout="mmu", noise=("independent",), weight="1/(p a)", normaliser="rows", head="full",
-        share=rows[2], coefficient=coefficients[2],
+    mmu = MixtureComponent(
+        name="mmu", task="understand", layout="mmu", noise=("independent",), weight="1/(p a)", normalizer="rows", head="full",
+        mixture_weight=rows[2], coefficient=coefficients[2],
     )  # fmt: skip
-    optim = Optim(lr=lr, betas=(0.9, 0.999), weight_decay=0.01, decay_everything=True, clip=1.0, schedule="cosine", warmup=5000)
+    optim = OptimizerConfig(lr=lr, betas=(0.9, 0.999), weight_decay=0.01, decay_everything=True, clip=1.0, schedule="cosine", warmup=5000)
     return Stage(
-        name=name, flows=(t2i, lm, mmu), batch=batch, optim=optim, steps=steps, text_length=text_length, mask_value=-1.0, stratified=False
+        name=name,
+        components=(t2i, lm, mmu),
+        batch=batch,
+        optim=optim,
+        steps=steps,
+        text_length=text_length,
+        mask_value=-1.0,
+        stratified=False,
     )
 
 
 def _with_chat(stage: Stage, *, think: float = 0.0) -> Stage:
     """The same with dialogues as text. A sample without messages is plain text: all of it is maskable, and a is the whole row."""
-    t2i, lm, mmu = stage.flows
-    chat = replace(lm, name="lm_chat", layout="lm_chat", weight="1/(p a)", normaliser="rows", think=think)
-    return replace(stage, flows=(t2i, chat, replace(mmu, think=think)))
+    t2i, lm, mmu = stage.components
+    chat = replace(lm, name="lm_chat", layout="lm_chat", weight="1/(p a)", normalizer="rows", think=think)
+    return replace(stage, components=(t2i, chat, replace(mmu, think=think)))
 
 
 _11 = _published("1.1", text_length=128, rows=(7, 2, 6), batch=1920, coefficients=(1.0, 0.1, 1.0), lr=1e-4, steps=500_000)
@@ -262,13 +275,13 @@ _13 = _published("1.3", text_length=512, rows=(4, 1, 1), batch=1536, coefficient
 _21 = _published("2.1", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(1.0, 0.5, 0.5), lr=5e-5, steps=1_000_000)
 _22 = _published("2.2", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(0.05, 0.6, 0.4), lr=5e-5, steps=1_000_000)
 
-# General. An image is masked by a uniform share: MaskGIT's cosine law spends most of its rows on images that are all but empty, where nothing can be learnt
+# General. An image is masked by a uniform share: MaskGIT's cosine spends most of its rows on images that are all but empty, where nothing can be learnt
 # of what objects look like. Text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
-_TEXT = Flow(
-    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
+_TEXT = MixtureComponent(
+    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normalizer="maskable", mixture_weight=0.2, eos_padding_weight=0.1
 )  # fmt: skip
-_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
+_DRAW = MixtureComponent(name="draw", task="draw", layout="draw", noise=("linear",), mixture_weight=0.5, cond_dropout_prob=0.1)
 
 STAGES: Mapping[str, Stage | ImageStage] = {
     stage.name: stage
@@ -277,21 +290,21 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             name="tokenizer",
             batch=32,
             steps=3000,
-            optim=Optim(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
+            optim=OptimizerConfig(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
         Stage(
             name="finetune",
-            flows=(
-                replace(_TEXT, name="look", task="understand", share=0.35, think=1.0),
-                replace(_TEXT, share=0.25, think=1.0),
-                replace(_DRAW, share=0.4),
-                replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0),  # thinking that ends in a plain prompt
-                replace(_DRAW, name="make", task="reason_draw", share=0.05),  # the same instructions drawn at once
+            components=(
+                replace(_TEXT, name="look", task="understand", mixture_weight=0.35, think=1.0),
+                replace(_TEXT, mixture_weight=0.25, think=1.0),
+                replace(_DRAW, mixture_weight=0.4),
+                replace(_TEXT, name="plan", task="reason_draw", mixture_weight=0.08, think=1.0),  # thinking that ends in a plain prompt
+                replace(_DRAW, name="make", task="reason_draw", mixture_weight=0.05),  # the same instructions drawn at once
             ),
             batch=16,
             steps=150,
-            optim=Optim(lr=5e-4, schedule="cosine", warmup=10),
-            rooms=(8, 16, 32, 64, 96, 128, 256),
+            optim=OptimizerConfig(lr=5e-4, schedule="cosine", warmup=10),
+            answer_lengths=(8, 16, 32, 64, 96, 128, 256),
         ),
         _11,
         _12,

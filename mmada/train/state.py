@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from mmada.train.optim import Ema
 
-__all__ = ["Progress", "latest", "publish", "restore", "save", "steps_of", "write"]
+__all__ = ["TrainState", "latest", "publish", "restore", "save", "steps_of", "write"]
 
 _COMPLETE = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
@@ -37,7 +37,7 @@ _PROGRESS, _EMA = "progress.json", "ema.safetensors"
 
 
 @dataclass(kw_only=True, slots=True)
-class Progress:
+class TrainState:
     """How far a run is. The position in the data is `step`: every batch is a pure function of it."""
 
     step: int = 0
@@ -60,7 +60,7 @@ def steps_of(save: Path) -> int:
     return int(save.name.removeprefix("step-"))
 
 
-def save(directory: Path, progress: Progress, accelerator: Accelerator, ema: Ema | None, *, keep: int) -> Path:
+def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: Ema | None, *, keep: int) -> Path:
     """Write a save and remove all but the last `keep`. Every process calls it; they share the directory."""
     target = directory / f"step-{progress.step:08d}"
     scratch = directory / f"{_PARTIAL}{target.name}"
@@ -84,11 +84,11 @@ def save(directory: Path, progress: Progress, accelerator: Accelerator, ema: Ema
     return target
 
 
-def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> Progress:
+def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState:
     """Put a save into the prepared model, optimizers and averages. Raises CheckpointError if it does not fit."""
     try:
         values = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
-        progress = Progress(**{field.name: values[field.name] for field in fields(Progress)})
+        progress = TrainState(**{field.name: values[field.name] for field in fields(TrainState)})
         accelerator.load_state(str(path))
         if ema is not None:
             stored = load_file(path / _EMA)

@@ -1,11 +1,11 @@
 """Model and batch become losses.
 
-    loss = sum over flows f of   c_f * S_f / N_f
+    loss = sum over components f of   c_f * S_f / N_f
 
     S_f = sum over processes, micro-batches and scored positions of   weight * -log p(clean token | noised row)
-    N_f = sum over processes and micro-batches of the flow's normaliser
+    N_f = sum over processes and micro-batches of the component's normalizer
 
-Sums and normalisers stay apart until both are global. So one process, several, and accumulation give the same gradient, which
+Sums and normalizers stay apart until both are global. So one process, several, and accumulation give the same gradient, which
 dividing in each micro-batch would not. On one batch it is diffusion.loss.masked_diffusion_loss, which the tests compare.
 """
 
@@ -19,10 +19,10 @@ from mmada.model import Transformer
 from mmada.train.batch import Batch
 from mmada.train.scoring import is_correct, masked_logprobs
 
-__all__ = ["Objective"]
+__all__ = ["DiffusionLoss"]
 
 
-class Objective(nn.Module):
+class DiffusionLoss(nn.Module):
     """The model together with its loss, so that wrappers (DDP, FSDP, DeepSpeed) see one forward pass.
 
     objective(batch)               (F,) float32: S_f of this batch, in nats times weight
@@ -35,8 +35,8 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, *, counts: bool = False) -> Tensor:
         hidden = self.model.trunk(batch.tokens, batch.mask, mask_value=batch.mask_value).flatten(0, 1)  # (B L, D)
-        sums = hidden.new_zeros(2, len(batch.flows), dtype=torch.float32)
-        member = F.one_hot(batch.flow, len(batch.flows)).float()  # (S, F)
+        sums = hidden.new_zeros(2, len(batch.components), dtype=torch.float32)
+        member = F.one_hot(batch.component, len(batch.components)).float()  # (S, F)
         for index, logp, correct in masked_logprobs(self.model, hidden, batch.scored, is_correct if counts else None):
             sums = sums + torch.stack([-batch.weight[index] * logp, correct]).to(sums) @ member[index]
         if not batch.scored:  # wrappers wait for a gradient of every weight

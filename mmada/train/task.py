@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from mmada.canvas import VocabLayout
 from mmada.errors import InputError
-from mmada.train.batch import Batch, FlowRow, Row, collate, noise_row
-from mmada.train.source import Mixture, Source
-from mmada.train.stages import Flow, Stage
-from mmada.train.step import Objective
+from mmada.train.batch import Batch, ComponentRow, Row, collate, noise_row
+from mmada.train.source import BatchMixture, RowSource
+from mmada.train.stages import MixtureComponent, Stage
+from mmada.train.step import DiffusionLoss
 
 __all__ = ["EVAL_RATIOS", "BatchPlan", "DiffusionTask"]
 
@@ -32,25 +32,25 @@ EVAL_RATIOS = (0.25, 0.5, 0.75, 1.0)
 class BatchPlan:
     """Batches of a stage: a pure function of the step.
 
-    sources   flow name -> its rows
+    sources   component name -> its rows
     round_to  rows are padded to a multiple of so many tokens
     """
 
     stage: Stage
-    sources: Mapping[str, Source]
+    sources: Mapping[str, RowSource]
     layout: VocabLayout
     seed: int
     round_to: int = 1
 
     def __post_init__(self) -> None:
-        missing = [flow.name for flow in self.flows if flow.name not in self.sources]
+        missing = [component.name for component in self.components if component.name not in self.sources]
         if missing:
-            raise InputError(f"stage {self.stage.name!r} has no rows for the flows {missing}; give a source for each, or share 0")
+            raise InputError(f"stage {self.stage.name!r} has no rows for the components {missing}; give a source for each, or share 0")
 
     @property
-    def flows(self) -> tuple[Flow, ...]:
+    def components(self) -> tuple[MixtureComponent, ...]:
         """Those that have a share of the batch."""
-        return tuple(flow for flow in self.stage.flows if flow.share)
+        return tuple(component for component in self.stage.components if component.mixture_weight)
 
     def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> list[Batch]:
         """This process's micro-batches. Raises InputError if one would be empty."""
@@ -59,7 +59,7 @@ class BatchPlan:
                 f"batch={self.stage.batch} rows cannot be split over {world} processes with {accumulate} micro-batches each; "
                 f"raise stage.batch to {world * accumulate} or more"
             )
-        mixture = Mixture({flow.name: flow.share for flow in self.flows}, self.stage.batch)
+        mixture = BatchMixture({component.name: component.mixture_weight for component in self.components}, self.stage.batch)
         begin = step * self.stage.batch
         parts = []
         for micro in range(accumulate):
@@ -71,39 +71,39 @@ class BatchPlan:
             parts.append(self.collate([noised for row in rows for noised in self._noise(row)]))
         return parts
 
-    def collate(self, rows: Sequence[FlowRow], flows: Sequence[Flow] | None = None) -> Batch:
+    def collate(self, rows: Sequence[ComponentRow], components: Sequence[MixtureComponent] | None = None) -> Batch:
         mask_value = self.stage.mask_value
-        return collate(rows, flows or self.flows, layout=self.layout, mask_value=mask_value, round_to=self.round_to)
+        return collate(rows, components or self.components, layout=self.layout, mask_value=mask_value, round_to=self.round_to)
 
-    def _noise(self, row: Row) -> tuple[FlowRow, ...]:
-        flow = next(flow for flow in self.flows if flow.name == row.flow)
+    def _noise(self, row: Row) -> tuple[ComponentRow, ...]:
+        component = next(component for component in self.components if component.name == row.component)
         s = self.stage
-        return noise_row(row, flow, layout=self.layout, seed=self.seed, stratified=s.stratified, block_length=s.block_length)
+        return noise_row(row, component, layout=self.layout, seed=self.seed, stratified=s.stratified, block_length=s.block_length)
 
 
 @dataclass(slots=True)
 class DiffusionTask:
     """Train the transformer on a plan.
 
-    held_out    flow name -> rows that are never trained on; empty: no evaluation
-    num_held_out  rows of each flow that are evaluated
+    held_out    component name -> rows that are never trained on; empty: no evaluation
+    num_held_out  rows of each component that are evaluated
     on_sample, on_export  write samples, or the model for users: directory (, state dict of the model) -> files
     """
 
     plan: BatchPlan
-    module: Objective
-    held_out: Mapping[str, Source]
+    module: DiffusionLoss
+    held_out: Mapping[str, RowSource]
     num_held_out: int = 32
     on_sample: Callable[[Path], None] | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(flow.name for flow in self.plan.flows)
+        return tuple(component.name for component in self.plan.components)
 
     @property
     def coefficients(self) -> Tensor:
-        return torch.tensor([flow.coefficient for flow in self.plan.flows])
+        return torch.tensor([component.coefficient for component in self.plan.components])
 
     def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> list[Batch]:
         return self.plan.batches(step, rank=rank, world=world, accumulate=accumulate)
@@ -115,33 +115,33 @@ class DiffusionTask:
     def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> dict[str, tuple[float, float]]:
         """eval/FLOW/nll@RATIO in nats and acc@RATIO, each over scored tokens, and eval/FLOW/nll over all four ratios."""
         values: dict[str, tuple[float, float]] = {}
-        for flow in self.plan.flows:
-            if flow.name not in self.held_out:
+        for component in self.plan.components:
+            if component.name not in self.held_out:
                 continue
-            rows = self.held_out[flow.name].rows(range(rank, self.num_held_out, world))
-            plain = replace(flow, weight="1", normaliser="scored", markers=False, complement=False)
-            flows = [replace(plain, name=f"{ratio:g}") for ratio in EVAL_RATIOS]
-            noise = partial(self._noised, plain, flows)
+            rows = self.held_out[component.name].rows(range(rank, self.num_held_out, world))
+            plain = replace(component, weight="1", normalizer="scored", markers=False, complement=False)
+            components = [replace(plain, name=f"{ratio:g}") for ratio in EVAL_RATIOS]
+            noise = partial(self._noised, plain, components)
             noised = noise(rows)
-            totals = torch.zeros(3, len(flows))  # nll, correct, scored
+            totals = torch.zeros(3, len(components))  # nll, correct, scored
             # As many passes as the process with the most rows: where weights are sharded, every pass needs all processes.
-            for start in range(0, -(-self.num_held_out // world) * len(flows), self.plan.stage.batch):
+            for start in range(0, -(-self.num_held_out // world) * len(components), self.plan.stage.batch):
                 own = noised[start : start + self.plan.stage.batch]
-                batch = self.plan.collate(own or noise(self.held_out[flow.name].rows([0]))[:1], flows)
-                sums = torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalisers[None]])
+                batch = self.plan.collate(own or noise(self.held_out[component.name].rows([0]))[:1], components)
+                sums = torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalizers[None]])
                 totals += sums if own else 0.0
             for (nll, correct, count), ratio in zip(totals.T.tolist(), EVAL_RATIOS, strict=True):
-                values[f"eval/{flow.name}/nll@{ratio:g}"] = (nll, count)
-                values[f"eval/{flow.name}/acc@{ratio:g}"] = (correct, count)
-            values[f"eval/{flow.name}/nll"] = (float(totals[0].sum()), float(totals[2].sum()))
+                values[f"eval/{component.name}/nll@{ratio:g}"] = (nll, count)
+                values[f"eval/{component.name}/acc@{ratio:g}"] = (correct, count)
+            values[f"eval/{component.name}/nll"] = (float(totals[0].sum()), float(totals[2].sum()))
         return values
 
-    def _noised(self, plain: Flow, flows: Sequence[Flow], rows: Sequence[Row]) -> list[FlowRow]:
-        """Each row at each ratio, in the flow of that name."""
+    def _noised(self, plain: MixtureComponent, components: Sequence[MixtureComponent], rows: Sequence[Row]) -> list[ComponentRow]:
+        """Each row at each ratio, in the component of that name."""
         block_length = self.plan.stage.block_length
         return [
-            replace(noised, flow=at.name)
-            for at, ratio in zip(flows, EVAL_RATIOS, strict=True)
+            replace(noised, component=at.name)
+            for at, ratio in zip(components, EVAL_RATIOS, strict=True)
             for row in rows
             for noised in noise_row(
                 replace(row, factor=None), plain, layout=self.plan.layout, seed=0, ratio=ratio, block_length=block_length

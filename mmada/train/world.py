@@ -17,7 +17,7 @@ from mmada.canvas import messages_of
 from mmada.data.seeds import generator
 from mmada.data.world import Pixels, SampleKey, Split, World, WorldSample
 from mmada.generation.requests import ChatRequest, DrawRequest
-from mmada.train.source import Sample
+from mmada.train.source import TrainingExample
 
 __all__ = ["WorldPictures", "WorldSamples", "request_of"]
 
@@ -53,7 +53,7 @@ class WorldSamples:
             for index in own
         ]
 
-    def take(self, indices: Sequence[int]) -> list[Sample]:
+    def take(self, indices: Sequence[int]) -> list[TrainingExample]:
         found = self.samples(indices)
         shown = {_digest(pixels): pixels for sample in found for pixels in _pictures(sample)}
         new = [digest for digest in shown if digest not in self._codes]
@@ -64,8 +64,8 @@ class WorldSamples:
             del self._codes[digest]
         return taken
 
-    def _sample(self, sample: WorldSample) -> Sample:
-        return Sample(
+    def _sample(self, sample: WorldSample) -> TrainingExample:
+        return TrainingExample(
             messages=tuple(messages_of(sample.messages)),
             seen=tuple(self._codes[_digest(pixels)] for pixels in sample.seen),
             think=sample.think,

@@ -84,20 +84,20 @@ def test_to_moves_every_tensor_and_changes_none():
 
 
 def test_stack_pads_on_the_right_with_hidden_positions():
-    batch = stack([canvas([5, 6, 7], field(2)), canvas([0, 8], field(1), attend=[0, 1])], fill_id=FILL)
+    batch = stack([canvas([5, 6, 7], field(2)), canvas([0, 8], field(1), attend=[0, 1])], pad_id=FILL)
     assert batch.tokens.tolist() == [[5, 6, 7], [0, 8, FILL]]
     assert batch.attend.tolist() == [[True] * 3, [False, True, False]]
     assert batch.is_open.tolist() == [[False, False, True], [False, True, False]]
 
 
 def test_stack_to_a_given_length():
-    batch = stack([canvas([5, 6, 7], field(2))], fill_id=FILL, length=5)
+    batch = stack([canvas([5, 6, 7], field(2))], pad_id=FILL, length=5)
     assert batch.tokens.tolist() == [[5, 6, 7, FILL, FILL]]
     assert batch.attend.sum() == 3
 
 
 def test_stack_refuses_no_canvas_and_too_long_ones():
     with pytest.raises(InputError, match=r"canvases=\[\] is empty"):
-        stack([], fill_id=FILL)
+        stack([], pad_id=FILL)
     with pytest.raises(InputError, match="length=2 is shorter than the longest canvas of 3 tokens"):
-        stack([canvas([5, 6, 7], field(2))], fill_id=FILL, length=2)
+        stack([canvas([5, 6, 7], field(2))], pad_id=FILL, length=2)

@@ -108,8 +108,8 @@ def test_every_sort_of_problem_is_found(debug, folder):
         "id='a' is also that of all.jsonl:1; give each record its own",
         "answer.text='' is empty; write the answer, or leave the record out",
         "answer.text='<think>so' has a think tag",
-        "the row is longer than the context: the text has 202 tokens, the row 202; context=200, room=256; the record would be left out",
-        "the text to learn is longer than its room",
+        "the row is longer than the context: the text has 202 tokens, the row 202; context=200, answer_length=256; the record would be left out",
+        "the text to learn is longer than its answer length",
         "think.verifier='exact' did not pass",
         "repeats 88% of its sequences of 8 words",
     ]
@@ -124,7 +124,7 @@ def test_every_sort_of_problem_is_found(debug, folder):
 def test_room_limits_the_text(debug, folder):
     report = check(debug, folder / "good.jsonl", rooms=(20,))
     assert report.counts == {"too long": 1}  # what is learnt without a question has no room
-    assert "the text to learn is longer than its room: the text has 28 tokens" in str(report.problems[0])
+    assert "the text to learn is longer than its answer length: the text has 28 tokens" in str(report.problems[0])
     assert [preview.id for preview in report.previews] == ["a", "c", "d"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmada.data import Epochs, Mixture, Stream, load_recipe
-from mmada.data.mixture import _CIRCLE, _STEP, Part, Source, _num_below, format_of, open_source
+from mmada.data import Epochs, Stream, WeightedMixture, load_recipe
+from mmada.data.mixture import _CIRCLE, _STEP, DataSource, MixturePart, _num_below, format_of, open_source
 from mmada.data.readers import JsonlReader, TableReader, TableStream, TarReader
 from mmada.errors import InputError, MMaDAError
 
@@ -18,8 +18,8 @@ RECIPES = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml")
 NATURALS = range(10**9)
 
 
-def mixture(*weights: float, seed: int = 0) -> Mixture[int]:
-    return Mixture({"abcdef"[i]: (NATURALS, weight) for i, weight in enumerate(weights)}, seed=seed)
+def mixture(*weights: float, seed: int = 0) -> WeightedMixture[int]:
+    return WeightedMixture({"abcdef"[i]: (NATURALS, weight) for i, weight in enumerate(weights)}, seed=seed)
 
 
 @pytest.mark.parametrize("start", [0, 12345, _CIRCLE - 1])
@@ -70,8 +70,8 @@ def test_every_process_has_every_part(num_ranks):
 
 
 def test_mixtures_nest_and_resume_by_one_integer():
-    inner = Mixture({"web": (Epochs(range(10), seed=1), 0.02), "chat": (Epochs(range(100, 130), seed=2), 0.98)}, seed=3)
-    mixed = Mixture({"text": (inner, 0.6), "look": (Epochs(range(1000, 1007)), 0.4)}, seed=4)
+    inner = WeightedMixture({"web": (Epochs(range(10), seed=1), 0.02), "chat": (Epochs(range(100, 130), seed=2), 0.98)}, seed=3)
+    mixed = WeightedMixture({"text": (inner, 0.6), "look": (Epochs(range(1000, 1007)), 0.4)}, seed=4)
     stream = Stream(mixed)
     whole = [next(stream) for _ in range(500)]
     assert stream.state == 500
@@ -99,7 +99,7 @@ def test_mixtures_nest_and_resume_by_one_integer():
 )
 def test_bad_mixtures(parts, said):
     with pytest.raises(InputError, match=said):
-        Mixture(parts)
+        WeightedMixture(parts)
 
 
 def test_no_negative_index():
@@ -145,16 +145,16 @@ parts:
 
 BAD_RECIPES = [
     ("name: [", "is not YAML"),
-    ("[]", "must be an object with the fields of Recipe"),
-    ("parts: []", "name=None of Recipe must be a text"),
+    ("[]", "must be an object with the fields of MixtureConfig"),
+    ("parts: []", "name=None of MixtureConfig must be a text"),
     ("name: a\nparts: []", "must have either a source or parts"),
     ("name: a\nabout: 3\nparts: []", "about=3 must be a text"),
     ("name: a\nparts: {}", "must be a list"),
-    ("name: a\nparst: []", "unknown field 'parst' of Recipe: did you mean 'parts'"),
-    ("name: a\nparts: [{name: b, wieght: 1}]", "unknown field 'wieght' of Part: did you mean 'weight'"),
+    ("name: a\nparst: []", "unknown field 'parst' of MixtureConfig: did you mean 'parts'"),
+    ("name: a\nparts: [{name: b, wieght: 1}]", "unknown field 'wieght' of MixturePart: did you mean 'weight'"),
     ("name: a\nparts: [{name: b, weight: no, source: {path: x.tar}}]", "weight=False of part 'b' must be a positive number"),
     ("name: a\nparts: [{name: b, source: {path: x.tar}}, {name: b, source: {path: y.tar}}]", "two parts of one name"),
-    ("name: a\nparts: [{name: b, source: {path: x.tar, adaptor: draw}}]", "unknown field 'adaptor' of Source: did you mean 'adapter'"),
+    ("name: a\nparts: [{name: b, source: {path: x.tar, adaptor: draw}}]", "unknown field 'adaptor' of DataSource: did you mean 'adapter'"),
     ("name: a\nparts: [{name: b, source: {path: x.tar, adapter: drow}}]", "did you mean 'draw'"),
     ("name: a\nparts: [{name: b, source: {path: x.tar, format: tar}}]", "format='tar' is unknown"),
     ("name: a\nparts: [{name: b, source: {path: x.tar, split: 3}}]", "split=3 of a source has the wrong type; write a text"),
@@ -175,7 +175,7 @@ def test_bad_recipes(tmp_path, text, said):
         load_recipe(tmp_path / "none.yaml")
 
 
-def sources(part: Part) -> list[Part]:
+def sources(part: MixturePart) -> list[MixturePart]:
     return [part] if part.source else [one for inner in part.parts for one in sources(inner)]
 
 
@@ -226,12 +226,12 @@ def test_formats_that_cannot_be_seen(tmp_path):
 def test_open_source_gives_the_reader_of_the_format(tmp_path):
     datasets = pytest.importorskip("datasets")
     write(tmp_path, "a.jsonl", ["a"])
-    assert isinstance(open_source(Source(path="a.jsonl", adapter="text"), tmp_path), JsonlReader)
+    assert isinstance(open_source(DataSource(path="a.jsonl", adapter="text"), tmp_path), JsonlReader)
     datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(str(tmp_path / "d"))
-    assert isinstance(open_source(Source(path="d", adapter="text"), tmp_path), TableReader)
-    stream = open_source(Source(path="d", adapter="text", format="datasets", streaming=True), tmp_path)
+    assert isinstance(open_source(DataSource(path="d", adapter="text"), tmp_path), TableReader)
+    stream = open_source(DataSource(path="d", adapter="text", format="datasets", streaming=True), tmp_path)
     assert isinstance(stream, TableStream)
     assert [stream[i].answer for i in range(3)] == ["a"] * 3
     with pytest.raises(InputError, match="shards do not exist"):
-        open_source(Source(path="a.tar"), tmp_path)
+        open_source(DataSource(path="a.tar"), tmp_path)
     assert TarReader  # the positive case is in test_data_readers

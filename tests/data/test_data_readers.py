@@ -13,9 +13,9 @@ import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmada.data import Epochs, JsonlReader, RecordError, Stream, TableReader, TableStream, TarReader, select, worker_share
-from mmada.data.forms import Form
+from mmada.data.formats import RecordFormat
 from mmada.data.paths import expand_braces, expand_paths
-from mmada.data.readers import Place, permuted
+from mmada.data.readers import DataPosition, permuted
 from mmada.errors import InputError, MissingDependencyError
 
 
@@ -66,10 +66,10 @@ def test_epochs_have_every_record_once_in_new_order():
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert orders[1] != [Epochs(range(100), seed=6)[100 + i] for i in range(100)]
     assert [Epochs(range(3), shuffle=False)[i] for i in range(7)] == [0, 1, 2, 0, 1, 2, 0]
-    assert epochs.place(257) == Place(2, 57, 5)
+    assert epochs.place(257) == DataPosition(2, 57, 5)
     assert epochs.index(epochs.place(257)) == 257
     with pytest.raises(InputError, match="resume with its own"):
-        epochs.index(Place(2, 57, 6))
+        epochs.index(DataPosition(2, 57, 6))
     with pytest.raises(InputError, match="no record"):
         Epochs([])
 
@@ -271,7 +271,9 @@ def test_shards_have_random_access(shards):
         assert str(record.where) == f"s-{i // 4:02d}.tar:train/{i // 4}-{i % 4}"
     assert [record.id for record in reader] == [record.id for record in TarReader(f"{shards}/s-*.tar")]
     assert pickle.loads(pickle.dumps(reader))[5] == reader[5]
-    described = TarReader(f"{shards}/s-01.tar", form=Form(adapter="describe", rename={"image": "png|jpg", "caption": "txt"}))
+    described = TarReader(
+        f"{shards}/s-01.tar", record_format=RecordFormat(adapter="describe", rename={"image": "png|jpg", "caption": "txt"})
+    )
     assert (described[2].answer, described[2].pictures[0].source) == ("a cat 12", b"pixels 12")
     assert TarReader(f"{shards}/s-01.tar", min_cached_bytes=1)[3] == TarReader(f"{shards}/s-01.tar", min_cached_bytes=1)[3]
     assert (shards / "s-01.tar.index.npz").exists()
@@ -366,15 +368,15 @@ def table(tmp_path_factory):
 
 
 def test_tables_have_random_access_and_stay_undecoded(table, tmp_path):
-    reader = TableReader(table / "disk", form=Form(adapter="draw"))
+    reader = TableReader(table / "disk", record_format=RecordFormat(adapter="draw"))
     assert len(reader) == 25
     assert [reader[i].turns[0].text for i in reversed(range(25))] == [f"cat {i}" for i in reversed(range(25))]
     assert reader[3].image.source == b"pixels 3"
     assert str(reader[3].where) == "disk:3"
-    named = TableReader(table / "disk", form=Form(adapter="draw", rename={"caption": "label"}))
+    named = TableReader(table / "disk", record_format=RecordFormat(adapter="draw", rename={"caption": "label"}))
     assert [named[i].turns[0].text for i in range(2)] == ["a tench", "a goldfish"]
-    assert len(TableReader(table / "splits", split="test", form=Form(adapter="draw"))) == 3
-    parquet = TableReader(table / "p*.parquet", form=Form(adapter="draw"), cache_dir=tmp_path)
+    assert len(TableReader(table / "splits", split="test", record_format=RecordFormat(adapter="draw"))) == 3
+    parquet = TableReader(table / "p*.parquet", record_format=RecordFormat(adapter="draw"), cache_dir=tmp_path)
     assert [parquet[i].turns for i in range(25)] == [reader[i].turns for i in range(25)]
     with pytest.raises(IndexError):
         reader[25]
@@ -396,7 +398,7 @@ def test_nested_tables_hold_native_records(tmp_path):
     ]
     datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "d"))
     reader = TableReader(tmp_path / "d")
-    assert [record.learnt_text for record in reader] == ["a", "<think> so</think> b"]
+    assert [record.target_text for record in reader] == ["a", "<think> so</think> b"]
     assert reader[0].pictures[0].source == b"pixels"
     assert reader[1].pictures[0].source == tmp_path / "d/sub/0.png"
 
@@ -404,7 +406,7 @@ def test_nested_tables_hold_native_records(tmp_path):
 @pytest.mark.parametrize("window", [1, 4, 5, 25, 100])
 def test_a_table_is_streamed_in_exact_order_and_resumed(table, window):
     def stream(**state):
-        return TableStream(table / "p*.parquet", form=Form(adapter="draw"), window=window, seed=3, **state)
+        return TableStream(table / "p*.parquet", record_format=RecordFormat(adapter="draw"), window=window, seed=3, **state)
 
     reader = stream()
     order = [int(reader[i].turns[0].text[4:]) for i in range(60)]
@@ -429,9 +431,9 @@ def test_a_table_is_streamed_in_exact_order_and_resumed(table, window):
 
 
 def test_a_resumed_stream_does_not_read_from_the_beginning(table, monkeypatch):
-    first = TableStream(table / "p*.parquet", form=Form(adapter="draw"), window=2)
+    first = TableStream(table / "p*.parquet", record_format=RecordFormat(adapter="draw"), window=2)
     record = first[20]
-    resumed = TableStream(table / "p*.parquet", form=Form(adapter="draw"), window=2, state=first.state())
+    resumed = TableStream(table / "p*.parquet", record_format=RecordFormat(adapter="draw"), window=2, state=first.state())
     monkeypatch.setattr(TableStream, "_start", lambda *_: pytest.fail("began anew"))
     assert resumed[20] == record
     with pytest.raises(InputError, match="window=3 is not that of the state, 2"):
@@ -444,7 +446,7 @@ class Streaming(IterableDataset):
 
     def __iter__(self):
         rank, num_ranks = worker_share()
-        items = TableStream(self.path, form=Form(adapter="draw"), window=4)
+        items = TableStream(self.path, record_format=RecordFormat(adapter="draw"), window=4)
         return (record.turns[0].text for record in islice(Stream(items, rank=rank, num_ranks=num_ranks), 10))
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from mmada.data import ADAPTERS, Folder, Form, Meta, Picture, RecordError, Where, lengths_of, parse, split_text
-from mmada.data.forms import fitting_adapters
+from mmada.data import ADAPTERS, Folder, Meta, Picture, RecordError, RecordFormat, SourceLocation, lengths_of, parse, split_text
+from mmada.data.formats import fitting_adapters
 from mmada.errors import InputError
 
-HERE = Where("data.jsonl", 17)
+HERE = SourceLocation("data.jsonl", 17)
 FOLDER = Folder(Path("folder"))
 DATA_URL = "data:image/png;base64," + base64.b64encode(b"picture").decode()
 
@@ -27,8 +27,8 @@ def looking(image: str = "a.png", text: str = "How many?") -> list[dict[str, obj
     return user([{"type": "image", "image": image}, {"type": "text", "text": text}])
 
 
-def read(value: object, **form: object):
-    return parse(value, HERE, pictures=FOLDER, form=Form(**form))
+def read(value: object, **record_format: object):
+    return parse(value, HERE, pictures=FOLDER, record_format=RecordFormat(**record_format))
 
 
 GOOD = {
@@ -88,10 +88,10 @@ def test_an_id_may_be_a_number():
 
 def test_without_thinking():
     thought = read(GOOD["turns"])
-    assert thought.learnt_text == "<think> 2 + 3 is 5</think> 5"
-    assert thought.without_thinking().learnt_text == "5"
+    assert thought.target_text == "<think> 2 + 3 is 5</think> 5"
+    assert thought.without_thinking().target_text == "5"
     drawn = read(GOOD["reason_draw"]).without_thinking()
-    assert (drawn.task, drawn.learnt_text) == ("draw", "")
+    assert (drawn.task, drawn.target_text) == ("draw", "")
     assert drawn == read({**GOOD["draw"]})
 
 
@@ -184,13 +184,13 @@ def test_everything_that_is_wrong_is_said_at_once():
 
 
 def test_an_unclosed_thought_has_its_own_kind():
-    for value, form in [
+    for value, record_format in [
         ({**TEXT, "answer": {"text": "<think>so"}}, {}),
         ({"instruction": "q", "output": "<think>so"}, {"adapter": "instruction"}),
         ({"messages": [*user("q"), {"role": "assistant", "content": "<think>so"}]}, {"adapter": "messages"}),
     ]:
         with pytest.raises(RecordError) as caught:
-            read(value, **form)
+            read(value, **record_format)
         assert [problem.kind for problem in caught.value.problems] == ["unclosed think"]
 
 
@@ -279,22 +279,22 @@ def test_adapters_name_the_fields_that_the_user_wrote(adapter, value, said):
 
 
 def test_rename_finds_fields_by_path_and_by_choice():
-    form = {"adapter": "draw", "rename": {"caption": "json.prompt|txt", "image": "png|jpg"}}
+    record_format = {"adapter": "draw", "rename": {"caption": "json.prompt|txt", "image": "png|jpg"}}
     for value in ({"jpg": "a.png", "json": {"prompt": "a cat"}}, {"jpg": "a.png", "txt": "a cat", "json": {}}):
-        assert read(value, **form) == read(GOOD["draw"])
+        assert read(value, **record_format) == read(GOOD["draw"])
     assert read({"seg.png": "a.png", "caption": "a cat"}, adapter="draw", rename={"image": "seg.png"}) == read(GOOD["draw"])
     with pytest.raises(RecordError, match=r"caption \(json.prompt\|txt\)=None must be a text"):
-        read({"jpg": "a.png"}, **form)
+        read({"jpg": "a.png"}, **record_format)
     with pytest.raises(InputError, match="adapter='drow' is unknown: did you mean 'draw'"):
-        Form(adapter="drow")
+        RecordFormat(adapter="drow")
     with pytest.raises(InputError, match="adapter 'draw' has no field 'capton': did you mean 'caption'"):
-        Form(adapter="draw", rename={"capton": "txt"})
+        RecordFormat(adapter="draw", rename={"capton": "txt"})
 
 
 def test_a_source_says_what_its_records_do_not():
-    form = Form(meta=Meta(license="CC0-1.0", source="mine"))
-    assert parse(TEXT, HERE, pictures=FOLDER, form=form).meta == Meta(license="CC0-1.0", source="mine")
-    own = parse({**TEXT, "meta": {"license": "MIT"}}, HERE, pictures=FOLDER, form=form).meta
+    record_format = RecordFormat(meta=Meta(license="CC0-1.0", source="mine"))
+    assert parse(TEXT, HERE, pictures=FOLDER, record_format=record_format).meta == Meta(license="CC0-1.0", source="mine")
+    own = parse({**TEXT, "meta": {"license": "MIT"}}, HERE, pictures=FOLDER, record_format=record_format).meta
     assert own == Meta(license="MIT", source="mine")
 
 
@@ -315,13 +315,13 @@ def test_lengths_say_what_does_not_fit(debug, value):
     record, prompts = read(value), debug.prompts
     lengths = lengths_of(record, prompts, num_image_tokens=64)
     assert lengths.image == (64 if record.image else 0)
-    assert lengths.text == (len(prompts.encode(record.learnt_text)) + (1 if record.turns else 2) if record.task != "draw" else 0)
+    assert lengths.text == (len(prompts.encode(record.target_text)) + (1 if record.turns else 2) if record.task != "draw" else 0)
     assert lengths.row() == lengths.given + lengths.text + lengths.image
     assert lengths.row(lengths.text + 7) == lengths.row() + (7 if lengths.text else 0)
-    assert lengths.reason(context=lengths.row(), room=lengths.text) is None
+    assert lengths.reason(context=lengths.row(), answer_length=lengths.text) is None
     assert lengths.reason(context=lengths.row() - 1) == "the row is longer than the context"
     if lengths.text:
-        assert lengths.reason(room=lengths.text - 1) == "the text to learn is longer than its room"
+        assert lengths.reason(answer_length=lengths.text - 1) == "the text to learn is longer than its answer length"
 
 
 def test_pictures_that_are_codes_need_no_encoder(debug):

@@ -19,7 +19,7 @@ from PIL import Image
 from mmada.canvas import Prompts, Style
 from mmada.cli import data as data_verb
 from mmada.cli.tokenize import tokenize
-from mmada.data import Epochs, ImageCodes, JsonlReader, Manifest, Settings, TokenizedReader, lengths_of, write_shards
+from mmada.data import Epochs, ImageCodes, JsonlReader, Manifest, ShardSettings, TokenizedReader, lengths_of, write_shards
 from mmada.data.shards import image_hash, text_hash
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.pipeline import MMaDA
@@ -82,10 +82,10 @@ def test_records_come_back_with_their_codes(debug, source, tmp_path):
     encode = ImageCodes(debug.image_tokenizer, size=(32, 32), num_kept=2)
     assert len(read) == NUM
     for i in reversed(range(NUM)):
-        assert (read[i].id, read[i].task, read[i].learnt_text, read[i].meta) == (
+        assert (read[i].id, read[i].task, read[i].target_text, read[i].meta) == (
             plain[i].id,
             plain[i].task,
-            plain[i].learnt_text,
+            plain[i].target_text,
             plain[i].meta,
         )
         assert [(turn.role, turn.text) for turn in read[i].turns] == [(turn.role, turn.text) for turn in plain[i].turns]
@@ -106,11 +106,11 @@ def test_records_come_back_with_their_codes(debug, source, tmp_path):
 def test_fitting_selects_without_reading(debug, source, tmp_path):
     write(debug, source, tmp_path / "codes")
     read = TokenizedReader(tmp_path / "codes")
-    chosen = read.fitting(context=120, room=40)
-    reasons = [read.lengths(i).reason(context=120, room=40) for i in range(NUM)]
+    chosen = read.fitting(context=120, answer_length=40)
+    reasons = [read.lengths(i).reason(context=120, answer_length=40) for i in range(NUM)]
     assert [one.id for one in chosen] == [f"r{i}" for i in range(NUM) if reasons[i] is None]
     assert sum(chosen.dropped.values()) == NUM - len(chosen) > 0
-    assert set(chosen.dropped) == {"the text to learn is longer than its room", "the row is longer than the context"}
+    assert set(chosen.dropped) == {"the text to learn is longer than its answer length", "the row is longer than the context"}
 
 
 class StopError(Exception):
@@ -217,11 +217,11 @@ def test_a_folder_of_another_run_is_refused(debug, source, tmp_path):
 
 def test_a_manifest_that_does_not_fit_says_what_differs(debug, source, tmp_path):
     write(debug, source, tmp_path / "codes")
-    own = Settings.of(debug.image_tokenizer, debug.prompts, size=(32, 32), mode="crop")
+    own = ShardSettings.of(debug.image_tokenizer, debug.prompts, size=(32, 32), mode="crop")
     assert len(TokenizedReader(tmp_path / "codes", settings=own)) == NUM
     other = MMaDA.debug(seed=1)
     prompts = Prompts(debug.layout, debug.prompts.tokenizer, Style(thinking="Think hard. "))
-    expected = Settings.of(other.image_tokenizer, prompts, size=(64, 32), mode="squash")
+    expected = ShardSettings.of(other.image_tokenizer, prompts, size=(64, 32), mode="squash")
     with pytest.raises(InputError) as caught:
         TokenizedReader(tmp_path / "codes", settings=expected)
     said = str(caught.value)

@@ -19,7 +19,7 @@ def batch():
     return logits, x0, scored, 0.1 + torch.rand(ROWS, LENGTH, generator=generator)
 
 
-def naive(logits, x0, scored, weight, normaliser):
+def naive(logits, x0, scored, weight, normalizer):
     """The definition, one position after the other, in Python floats."""
     total = 0.0
     for b in range(ROWS):
@@ -28,17 +28,17 @@ def naive(logits, x0, scored, weight, normaliser):
                 row = [math.exp(value) for value in logits[b, i].tolist()]
                 w = weight if isinstance(weight, float) else float(weight.expand(ROWS, LENGTH)[b, i])
                 total += w * -math.log(row[x0[b, i]] / sum(row))
-    return total / float(normaliser)
+    return total / float(normalizer)
 
 
 @pytest.mark.parametrize("kind", ["(B, L)", "(B, 1)", "number", "scalar tensor"])
 def test_loss_equals_the_double_loop(batch, kind):
     logits, x0, scored, weight = batch
     weight = {"(B, L)": weight, "(B, 1)": weight[:, :1], "number": 0.7, "scalar tensor": torch.tensor(0.7)}[kind]
-    for normaliser in (13.0, scored.sum(), torch.tensor(2.5)):
-        loss = masked_diffusion_loss(logits, x0, scored, weight, normaliser)
+    for normalizer in (13.0, scored.sum(), torch.tensor(2.5)):
+        loss = masked_diffusion_loss(logits, x0, scored, weight, normalizer)
         assert (loss.shape, loss.dtype) == ((), torch.float32)
-        assert loss.item() == pytest.approx(naive(logits, x0, scored, weight, normaliser), rel=1e-6)
+        assert loss.item() == pytest.approx(naive(logits, x0, scored, weight, normalizer), rel=1e-6)
 
 
 def test_gathered_logits_give_the_same_loss(batch):

@@ -52,7 +52,9 @@ def parts(model):
     letters = model.prompts.encode("cab fed")
     eos = model.layout.eos_id
     return [
-        tiny.part(model, [*letters, eos], room=12, temperature=0.8, block_length=4, steps=[0, 0, 1, 2, 2, 3, 4, 5, -1, -1, -1, -1]),
+        tiny.part(
+            model, [*letters, eos], answer_length=12, temperature=0.8, block_length=4, steps=[0, 0, 1, 2, 2, 3, 4, 5, -1, -1, -1, -1]
+        ),
         tiny.part(model, letters[:3], prompt="bb", block_length=2, full_attention=False, steps=[1, 0, 2]),
         tiny.picture(model, [3, 1, 4, 1, 5, 9], steps=[0, 1, 1, 2, 2, 2]),
     ]
@@ -67,7 +69,7 @@ def batch_of(model, settings, *, update=1, advantage=(1.0, -0.5, -2.0)):
 
 
 def packed(model, trained):
-    return collate(trained, layout=model.layout, normalisers=torch.ones(1), dtype=torch.float64)
+    return collate(trained, layout=model.layout, normalizers=torch.ones(1), dtype=torch.float64)
 
 
 def naive_logp(network, layout, part, view):
@@ -290,7 +292,7 @@ def test_a_batch_survives_a_save(model, tmp_path):
 
 
 def test_a_batch_without_sequences_has_a_gradient_of_zero(model):
-    batch = collate([], layout=model.layout, normalisers=torch.zeros(2))
+    batch = collate([], layout=model.layout, normalizers=torch.zeros(2))
     values = Policy(model.model)(batch)
     assert tuple(values.shape) == (2, 0)
     values.sum().backward()

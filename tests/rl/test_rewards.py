@@ -22,12 +22,18 @@ from mmada.rl.rewards.world import correct
 from mmada.worlds.shapes import Scene, Shapes, nearness, render
 
 
-def text(written, *, think=False, reference="", num_tokens=8, room=16, image=None, origin=None, task="text"):
+def text(written, *, think=False, reference="", num_tokens=8, answer_length=16, image=None, origin=None, task="text"):
     thought = split_thinking(written)
     request = ChatRequest("q", think=think)
     prompt = Prompt(task=task, index=0, request=request, reference=reference, origin=origin)
     return Sample(
-        prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=num_tokens, room=room, image=image
+        prompt=prompt,
+        text=written,
+        thinking=thought.thinking,
+        answer=thought.answer,
+        num_tokens=num_tokens,
+        answer_length=answer_length,
+        image=image,
     )
 
 
@@ -57,7 +63,7 @@ def test_format(written, think, value):
 
 
 def test_brevity_and_exact():
-    assert brevity([text("x", num_tokens=n, room=16) for n in (0, 8, 16, 40)]) == [1.0, 0.5, 0.0, 0.0]
+    assert brevity([text("x", num_tokens=n, answer_length=16) for n in (0, 8, 16, 40)]) == [1.0, 0.5, 0.0, 0.0]
     said = {"7": 1, "The 7.": 1, "seven": 1, "<think> it is 8</think> 7": 1, "8": 0, "": 0, "<think> 7": 0}
     assert exact([text(t, reference="7") for t in said]) == list(said.values())
     assert exact([text("7")]) == [None]

@@ -36,9 +36,9 @@ def tokens(rollouts):
 
 def test_decoding_sets_the_room_of_thoughts_before_a_drawing_too(model):
     asked = [prompt(DrawRequest("c", think=True), "reason_draw"), prompt(ChatRequest("abc", think=True), index=1)]
-    for room in (8, 24):
-        for rollout in ask(model, asked, num=1, decoding=Decoding(max_new_tokens=room)):
-            assert rollout.sample.room == len(rollout.parts[0].field.positions) == room
+    for answer_length in (8, 24):
+        for rollout in ask(model, asked, num=1, decoding=Decoding(max_new_tokens=answer_length)):
+            assert rollout.sample.answer_length == len(rollout.parts[0].field.positions) == answer_length
 
 
 def test_a_rollout_is_the_same_alone_and_in_any_batch(model):

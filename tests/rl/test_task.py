@@ -189,7 +189,7 @@ def test_accumulation_equals_one_large_batch(tmp_path):
 def test_a_process_without_prompts_of_a_task_has_an_empty_batch():
     job = tiny.task(tiny.config(prompts=1))
     (batch,) = job.batches(0, rank=1, world=2, accumulate=1)
-    assert (len(batch.advantage), batch.num_tokens, batch.normalisers.tolist()) == (0, 0, [0])
+    assert (len(batch.advantage), batch.num_tokens, batch.normalizers.tolist()) == (0, 0, [0])
     assert job.losses(job.module, batch, torch.device("cpu")).tolist() == [0]
 
 

@@ -21,11 +21,16 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def answer(model, num_tokens=11, room=16, **changes):
+def answer(model, num_tokens=11, answer_length=16, **changes):
     """`num_tokens` letters with their end, in blocks of 4."""
     ids = [*model.prompts.encode("abcdefghijklmnop"[: num_tokens - 1]), model.layout.eos_id]
-    settings = {"block_length": 4, "full_attention": False, "steps": [min(i, 10) if i < num_tokens else -1 for i in range(room)], **changes}
-    return tiny.part(model, ids, room=room, num_tokens=num_tokens, **settings)
+    settings = {
+        "block_length": 4,
+        "full_attention": False,
+        "steps": [min(i, 10) if i < num_tokens else -1 for i in range(answer_length)],
+        **changes,
+    }
+    return tiny.part(model, ids, answer_length=answer_length, num_tokens=num_tokens, **settings)
 
 
 def test_times_of_both_readings():
@@ -62,7 +67,7 @@ def test_blocks_of_a_model_that_does_not_see_ahead_are_cut_off(model):
     part = answer(model)
     assert [(b.start, b.stop, b.num_kept) for b in blocks_of(part, "block")] == [(0, 4, 4), (4, 8, 8), (8, 11, 12)]
     (views,) = draw_views(part, Settings(updates=1), generator())
-    batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
+    batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalizers=torch.ones(1))
     prompt = int(part.field.positions[0])
     assert batch.packing.lengths == (prompt + 8 + 12,)  # question and earlier blocks once, as they are, then each block noised
     (row,), clean = batch.tokens, part.canvas.tokens
@@ -76,7 +81,7 @@ def test_blocks_of_a_model_that_does_not_see_ahead_are_cut_off(model):
 def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
     part = answer(model)
     views = draw_views(part, Settings(name="coupled", updates=1), generator())[0]
-    batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
+    batch = collate([Trained(part=part, views=views, advantage=1.0, task=0)], layout=model.layout, normalizers=torch.ones(1))
     prompt = int(part.field.positions[0])
     seen = can_attend(batch.packing.block_ids[prompt + 8 :, None], batch.packing.block_ids)
     assert len(views) == 6
@@ -89,9 +94,9 @@ def test_views_of_one_block_share_a_row_and_do_not_see_each_other(model):
 def test_views_that_hide_different_parts_of_the_question_have_rows_of_their_own(model):
     part = answer(model)
     plans = [draw_views(part, Settings(name="diffu_grpo", updates=1, prompt_ratio=0.5), generator(seed))[0] for seed in (0, 1)]
-    together = collate([Trained(part=part, views=plans[0], advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1))
+    together = collate([Trained(part=part, views=plans[0], advantage=1.0, task=0)], layout=model.layout, normalizers=torch.ones(1))
     mixed = collate(
-        [Trained(part=part, views=(plans[0][0], plans[1][1]), advantage=1.0, task=0)], layout=model.layout, normalisers=torch.ones(1)
+        [Trained(part=part, views=(plans[0][0], plans[1][1]), advantage=1.0, task=0)], layout=model.layout, normalizers=torch.ones(1)
     )
     prompt = int(part.field.positions[0])
     assert together.packing.lengths == (prompt + 8 + 12,)
@@ -169,7 +174,7 @@ def test_recorded_views_are_states_of_the_sampler(model):
 
 
 def test_updates_take_turns_where_only_some_blocks_are_looked_at(model):
-    part = answer(model, num_tokens=16, room=16)
+    part = answer(model, num_tokens=16, answer_length=16)
     plan = draw_views(part, Settings(max_blocks=2, updates=2), generator())
     seen = [sorted(int(view.weight.argmax()) // 4 for view in views) for views in plan]
     assert sorted(seen[0] + seen[1]) == [0, 1, 2, 3]

@@ -21,11 +21,11 @@ from mmada.rl.settings import Settings
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import state
-from mmada.train.loop import Loop, train
-from mmada.train.optim import Optim
+from mmada.train.loop import LoopConfig, train
+from mmada.train.optim import OptimizerConfig
 
-QUIET = Loop(prefetch=0, log_every=1, eval_every=0, sample_every=0, save_every=0)
-ADAM = Optim(lr=3e-3, weight_decay=0.0, schedule="constant", warmup=1, clip=1.0)
+QUIET = LoopConfig(prefetch=0, log_every=1, eval_every=0, sample_every=0, save_every=0)
+ADAM = OptimizerConfig(lr=3e-3, weight_decay=0.0, schedule="constant", warmup=1, clip=1.0)
 
 
 class Letters:
@@ -95,10 +95,12 @@ def weights(job):
     return {name: tensor.clone() for name, tensor in job.module.state_dict().items()}
 
 
-def part(model, ids, *, prompt="a", room=None, num_tokens=None, steps=None, temperature=1.0, full_attention=True, block_length=None):
+def part(
+    model, ids, *, prompt="a", answer_length=None, num_tokens=None, steps=None, temperature=1.0, full_attention=True, block_length=None
+):
     """A text answer of given ids, filled with end tokens up to its room."""
     layout = model.layout
-    canvas = model.prompts.chat([Message("user", prompt)], room or len(ids))
+    canvas = model.prompts.chat([Message("user", prompt)], answer_length or len(ids))
     positions = canvas.fields[0].positions
     tokens = canvas.tokens.clone()
     tokens[positions] = torch.tensor([*ids, *[layout.eos_id] * (len(positions) - len(ids))])

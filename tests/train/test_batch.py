@@ -1,4 +1,4 @@
-"""Noise and batches: independent of neighbours, processes and micro-batches; every normaliser by its definition."""
+"""Noise and batches: independent of neighbours, processes and micro-batches; every normalizer by its definition."""
 
 from dataclasses import replace
 
@@ -13,33 +13,33 @@ from mmada.sampling.loop import Denoising
 from mmada.sampling.params import SamplingParams
 from mmada.train.batch import collate, noise_row
 from mmada.train.recipes import named_stage
-from mmada.train.step import Objective
+from mmada.train.step import DiffusionLoss
 
 from . import tiny
 
 
-def noised(flow, row, **changes):
-    return noise_row(row, replace(flow, **changes), layout=tiny.LAYOUT, seed=0, block_length=16)
+def noised(component, row, **changes):
+    return noise_row(row, replace(component, **changes), layout=tiny.LAYOUT, seed=0, block_length=16)
 
 
 def one(name, **changes):
-    """A flow, and its first row."""
+    """A component, and its first row."""
     stage = tiny.stage(name, **changes)
-    (flow,) = stage.flows
-    stage = replace(stage, flows=(replace(flow, drop=0.0),))
-    return flow, tiny.sources(stage)[name].rows([0])[0]
+    (component,) = stage.components
+    stage = replace(stage, components=(replace(component, cond_dropout_prob=0.0),))
+    return component, tiny.sources(stage)[name].rows([0])[0]
 
 
 def scored_rows(batches):
-    """What is scored, over all batches, whatever the order: (flow, target, weight) beside the tokens around it."""
+    """What is scored, over all batches, whatever the order: (component, target, weight) beside the tokens around it."""
     found = []
     for batch in batches:
         tokens = batch.tokens.flatten()
         for part in batch.scored:
-            for position, target, weight, flow in zip(
-                *(x.tolist() for x in (part.positions, part.targets, batch.weight[part.index], batch.flow[part.index])), strict=True
+            for position, target, weight, component in zip(
+                *(x.tolist() for x in (part.positions, part.targets, batch.weight[part.index], batch.component[part.index])), strict=True
             ):
-                found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 2) : position + 1].tolist())))
+                found.append((component, target, round(weight, 6), tuple(tokens[max(0, position - 2) : position + 1].tolist())))
     return sorted(found)
 
 
@@ -49,7 +49,7 @@ def test_a_global_batch_is_the_same_for_any_number_of_processes_and_micro_batche
     for world, accumulate in ((2, 1), (1, 3), (2, 2), (3, 4)):
         parts = [batch for rank in range(world) for batch in plan.batches(3, rank=rank, world=world, accumulate=accumulate)]
         assert len(parts) == world * accumulate
-        torch.testing.assert_close(torch.stack([p.normalisers for p in parts]).sum(0), whole[0].normalisers)
+        torch.testing.assert_close(torch.stack([p.normalizers for p in parts]).sum(0), whole[0].normalizers)
         assert sum(p.num_tokens for p in parts) == whole[0].num_tokens
         # Packing puts rows next to others; only rows shorter than the window could look different, and none is.
         assert scored_rows(parts) == scored_rows(whole)
@@ -71,10 +71,10 @@ def test_padding_that_rounds_rows_changes_nothing_but_the_number_of_kernels(shor
     (plain,), (rounded,) = (replace(plan, round_to=n).batches(3, rank=0, world=1, accumulate=1) for n in (1, 32))
     assert rounded.tokens.shape[1] > plain.tokens.shape[1]
     assert rounded.num_tokens == plain.num_tokens
-    assert rounded.normalisers.tolist() == plain.normalisers.tolist()
+    assert rounded.normalizers.tolist() == plain.normalizers.tolist()
     assert len(rounded.mask.runs) < len(plain.mask.runs)
     assert all(length % 32 == 0 for _, length in rounded.mask.runs)
-    objective = Objective(tiny.model(short_conv=short_conv))
+    objective = DiffusionLoss(tiny.model(short_conv=short_conv))
     losses, padded = objective(plain), objective(rounded)
     torch.testing.assert_close(padded, losses, rtol=1e-5, atol=1e-5)
     gradients = [torch.autograd.grad(loss.sum(), list(objective.parameters())) for loss in (losses, padded)]
@@ -89,9 +89,9 @@ def test_a_batch_that_cannot_be_split_is_an_error():
 
 @pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
 def test_only_what_may_be_masked_is_masked_and_scored(name):
-    flow, row = one(name)
-    laws = tuple("count" if law == "block" else law for law in flow.noise)  # blocks: below
-    (view,) = noised(flow, row, restore=0.0, noise=laws)
+    component, row = one(name)
+    noise_types = tuple("count" if noise_type == "block" else noise_type for noise_type in component.noise)  # blocks: below
+    (view,) = noised(component, row, image_mask_ratio=0.0, noise=noise_types)
     is_masked = view.tokens == tiny.LAYOUT.mask_id
     assert not (is_masked & ~row.canvas.is_open).any()
     assert not (view.scored & ~is_masked).any()
@@ -106,14 +106,14 @@ def test_only_what_may_be_masked_is_masked_and_scored(name):
 
 
 def test_weights_follow_the_rule_and_the_extra_factors():
-    flow, row = one("text")
+    component, row = one("text")
     at = row.canvas.fields[0].positions
     factor = torch.ones(len(row.canvas))
     factor[at[-1]] = 3.0
     row = replace(row, factor=factor)
     a = len(at) + 2.0
     for rule, expected in (("1", lambda p: 1.0), ("1/p", lambda p: 1 / p), ("1/(p a)", lambda p: 1 / (p * a))):
-        (view,) = noised(flow, row, weight=rule, noise=("count",))
+        (view,) = noised(component, row, weight=rule, noise=("count",))
         p = float((view.tokens[at] == tiny.LAYOUT.mask_id).sum()) / len(at)
         assert view.maskable == a
         torch.testing.assert_close(view.weight[at], factor[at] * expected(p))
@@ -122,16 +122,16 @@ def test_weights_follow_the_rule_and_the_extra_factors():
 @pytest.fixture
 def twenty():
     """An answer of 20 tokens and an end token, 65 66 67 ..., in a room of 32; and its first position."""
-    flow, row = one("text")
+    component, row = one("text")
     at = row.canvas.fields[0].positions[:32]
     clean = row.canvas.tokens.clone()
     clean[at[:20]], clean[at[20:]] = torch.arange(65, 85), tiny.LAYOUT.eos_id
-    return flow, replace(row, canvas=replace(row.canvas, tokens=clean)), int(at[0])
+    return component, replace(row, canvas=replace(row.canvas, tokens=clean)), int(at[0])
 
 
 def test_blocks_are_noised_behind_the_clean_answer(twenty):
-    flow, row, first = twenty
-    (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
+    component, row, first = twenty
+    (view,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, block_length=8)
     # Two blocks as they are, then three blocks noised; the room behind the third is left out.
     assert len(view.tokens) == first + 16 + 24
     assert view.tokens[: first + 16].tolist() == row.canvas.tokens[: first + 16].tolist()
@@ -152,7 +152,7 @@ def test_blocks_are_noised_behind_the_clean_answer(twenty):
 @pytest.mark.parametrize("is_stratified", [False, True])
 def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
     """An answer in 16 blocks of 8 is masked everywhere from a little to wholly: each count of masks in 1..8 one to three times."""
-    flow, row = one("text")
+    component, row = one("text")
     at = row.canvas.fields[0].positions
     first, tokens = int(at[0]), torch.arange(65, 65 + 127).clamp_max(200)
     prompt = row.canvas.tokens[:first]
@@ -161,7 +161,7 @@ def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
     canvas = Canvas(clean, torch.ones_like(clean, dtype=torch.bool), (field,))
     for index in range(8):
         new = replace(row, index=index, canvas=canvas, factor=None)
-        (view,) = noise_row(new, flow, layout=tiny.LAYOUT, seed=0, stratified=is_stratified, block_length=8)
+        (view,) = noise_row(new, component, layout=tiny.LAYOUT, seed=0, stratified=is_stratified, block_length=8)
         counts = [int(block.sum()) for block in view.scored[-128:].split(8)]
         frequencies = [counts.count(k) for k in range(1, 9)]
         assert sum(frequencies) == 16
@@ -170,10 +170,10 @@ def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
 
 def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
-    flow, row, first = twenty
+    component, row, first = twenty
     model = Transformer(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
-    (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, block_length=8)
-    batch = collate([view], [flow], layout=tiny.LAYOUT)
+    (view,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, block_length=8)
+    batch = collate([view], [component], layout=tiny.LAYOUT)
     found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)
     for n, block in enumerate(view.tokens[first + 16 :].split(8)):
         answer = row.canvas.tokens[first : first + 32].index_fill(0, torch.arange(8 * n, 32), tiny.LAYOUT.mask_id)
@@ -199,26 +199,26 @@ def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
 
 
 def test_what_lies_behind_blocks_may_not_be_scored(twenty):
-    flow, *_ = twenty
+    component, *_ = twenty
     with pytest.raises(InputError, match="scores a part behind blocks, which is filled later; make it hidden"):
-        replace(flow, layout="reason_draw", noise=("block", "cosine"))
-    with pytest.raises(InputError, match=r"the law block hides pairs entirely; leave mask_value=-1\.0 out"):
+        replace(component, layout="reason_draw", noise=("block", "cosine"))
+    with pytest.raises(InputError, match=r"the noise type block hides pairs entirely; leave mask_value=-1\.0 out"):
         replace(tiny.stage("text"), mask_value=-1.0)
 
 
 def test_all_of_a_text_in_pieces_is_masked():
-    (flow,) = (flow for flow in named_stage("base", "shapes").flows if flow.name == "sums")
-    stage = replace(tiny.stage(), flows=(flow,))
+    (component,) = (component for component in named_stage("base", "shapes").components if component.name == "sums")
+    stage = replace(tiny.stage(), components=(component,))
     for row in tiny.sources(stage)["sums"].rows(range(3)):
-        (view,) = noised(flow, row)
+        (view,) = noised(component, row)
         assert torch.equal(view.scored, row.canvas.is_open)
         assert torch.equal(view.tokens == tiny.LAYOUT.mask_id, row.canvas.is_open)
         assert float(view.weight[view.scored].unique()) == 1
 
 
 def test_complementary_rows_score_each_token_once():
-    flow, row = one("draw")
-    first, second = noised(flow, row, complement=True)
+    component, row = one("draw")
+    first, second = noised(component, row, complement=True)
     open_ = row.canvas.is_open
     assert ((first.scored ^ second.scored) == open_).all()
     assert not (first.scored & second.scored).any()
@@ -226,8 +226,8 @@ def test_complementary_rows_score_each_token_once():
 
 
 def test_published_drawings_also_score_the_marks_around_the_image():
-    flow, row = one("draw")
-    (view,) = noised(flow, row, markers=True, head="full")
+    component, row = one("draw")
+    (view,) = noised(component, row, markers=True, head="full")
     marks = (row.canvas.tokens == tiny.LAYOUT.soi_id) | (row.canvas.tokens == tiny.LAYOUT.eoi_id)
     assert int(marks.sum()) == 2
     assert view.scored[marks].all()
@@ -237,10 +237,10 @@ def test_published_drawings_also_score_the_marks_around_the_image():
 
 def test_times_of_a_flow_cover_the_interval_evenly():
     stage = tiny.stage("draw")
-    (flow,) = stage.flows
+    (component,) = stage.components
     counts = []
     for row in tiny.sources(stage)["draw"].rows(range(64)):
-        (view,) = noise_row(row, replace(flow, noise=("count",)), layout=tiny.LAYOUT, seed=0, stratified=True)
+        (view,) = noise_row(row, replace(component, noise=("count",)), layout=tiny.LAYOUT, seed=0, stratified=True)
         counts.append(int(view.scored.sum()))
     frequencies = [counts.count(k) for k in range(1, tiny.NUM_CODES + 1)]
     assert sum(frequencies) == 64
@@ -248,9 +248,9 @@ def test_times_of_a_flow_cover_the_interval_evenly():
 
 
 def test_a_fixed_ratio_masks_exactly_that_share():
-    flow, row = one("make")
+    component, row = one("make")
     for ratio in (0.25, 0.5, 1.0):
-        (view,) = noise_row(row, flow, layout=tiny.LAYOUT, seed=0, ratio=ratio, block_length=16)
+        (view,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, ratio=ratio, block_length=16)
         assert int(view.scored.sum()) == round(ratio * tiny.NUM_CODES)
 
 
@@ -258,7 +258,7 @@ def test_every_normaliser_has_its_definition():
     stage = tiny.stage("draw", "text")
     base = tiny.plan(stage)
     rows = [view for source in base.sources.values() for row in source.rows(range(3)) for view in base._noise(row)]
-    own = [row for row in rows if row.flow == "text"]
+    own = [row for row in rows if row.component == "text"]
     expected = {
         "scored": sum(int(row.scored.sum()) for row in own),
         "rows": 3,
@@ -267,9 +267,9 @@ def test_every_normaliser_has_its_definition():
         "weight": sum(float(row.weight[row.scored].sum()) for row in own),
     }
     for name, value in expected.items():
-        flows = [replace(flow, normaliser=name) if flow.name == "text" else flow for flow in stage.flows]
-        batch = collate(rows, flows, layout=tiny.LAYOUT)
-        assert float(batch.normalisers[[f.name for f in flows].index("text")]) == pytest.approx(value), name
+        components = [replace(component, normalizer=name) if component.name == "text" else component for component in stage.components]
+        batch = collate(rows, components, layout=tiny.LAYOUT)
+        assert float(batch.normalizers[[f.name for f in components].index("text")]) == pytest.approx(value), name
 
 
 def test_the_head_gets_the_slice_of_each_target():
@@ -284,12 +284,12 @@ def test_the_head_gets_the_slice_of_each_target():
 
 
 def test_a_seen_image_is_restored_beside_the_answer():
-    flow, _ = one("look")
+    component, _ = one("look")
     codes = range(tiny.LAYOUT.image_ids.start, tiny.LAYOUT.image_ids.stop)
     stage = tiny.stage("look")
     shares = []
     for row in tiny.sources(stage)["look"].rows(range(20)):
-        (plain,), (restored,) = noised(flow, row, restore=0.0), noised(flow, row, restore=0.5)
+        (plain,), (restored,) = noised(component, row, image_mask_ratio=0.0), noised(component, row, image_mask_ratio=0.5)
         is_code = torch.tensor([token in codes for token in plain.clean.tolist()])
         assert torch.equal(plain.scored, restored.scored & ~is_code)
         assert torch.equal(plain.weight[plain.scored], restored.weight[plain.scored])
@@ -305,11 +305,11 @@ def test_a_seen_image_is_restored_beside_the_answer():
 
 def test_restored_codes_add_to_the_sum_and_only_to_the_divisors_that_count_what_is_scored():
     """Divided by the maskable positions of the answers, the loss is the answers' and that of the codes, over the answers' tokens."""
-    flow, _ = one("interview")
-    assert (flow.weight, flow.normaliser) == ("1", "maskable")
+    component, _ = one("interview")
+    assert (component.weight, component.normalizer) == ("1", "maskable")
     rows = tiny.sources(tiny.stage("interview"))["interview"].rows(range(4))
-    views = [view for row in rows for view in noised(flow, row, restore=0.5)]
-    batches = {name: collate(views, [replace(flow, normaliser=name)], layout=tiny.LAYOUT) for name in ("maskable", "scored", "rows")}
+    views = [view for row in rows for view in noised(component, row, image_mask_ratio=0.5)]
+    batches = {name: collate(views, [replace(component, normalizer=name)], layout=tiny.LAYOUT) for name in ("maskable", "scored", "rows")}
     answers, codes = batches["maskable"].scored
     model = tiny.model()
     logits = model(batches["maskable"].tokens, batches["maskable"].mask).logits[0].float()
@@ -318,17 +318,20 @@ def test_restored_codes_add_to_the_sum_and_only_to_the_divisors_that_count_what_
     divisors = {"maskable": num_maskable, "scored": len(answers.index) + len(codes.index), "rows": 4}
     assert len(codes.index) > 4
     for name, divisor in divisors.items():
-        loss = Objective(model)(batches[name]) / batches[name].normalisers
+        loss = DiffusionLoss(model)(batches[name]) / batches[name].normalizers
         torch.testing.assert_close(loss, (sum(nll) / divisor)[None], rtol=1e-5, atol=1e-5)
 
 
 def test_evaluation_restores_nothing():
-    flow, row = one("look")
+    component, row = one("look")
     given = {"layout": tiny.LAYOUT, "seed": 0, "ratio": 1.0, "block_length": 16}
-    (plain,), (restored,) = noise_row(row, replace(flow, restore=0.0), **given), noise_row(row, replace(flow, restore=0.5), **given)
+    (plain,), (restored,) = (
+        noise_row(row, replace(component, image_mask_ratio=0.0), **given),
+        noise_row(row, replace(component, image_mask_ratio=0.5), **given),
+    )
     assert torch.equal(plain.tokens, restored.tokens)
 
 
 def test_restoring_and_complements_do_not_go_together():
-    with pytest.raises(InputError, match=r"restore=0\.5"):
-        replace(one("look")[0], complement=True, restore=0.5, noise=("count",), weight="1")
+    with pytest.raises(InputError, match=r"image_mask_ratio=0\.5"):
+        replace(one("look")[0], complement=True, image_mask_ratio=0.5, noise=("count",), weight="1")

@@ -32,11 +32,14 @@ def test_a_name_is_the_whole_stage(tmp_path):
 
 
 def test_files_and_settings_reach_into_sections_and_flows(tmp_path):
-    text = SHAPES + "stage: {name: base, batch: 32, optim: {lr: 1e-3}, flows: {draw: {share: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
-    config = load(write(tmp_path, text), ["stage.flows.look.think=0.5", "stage.optim.betas=[0.9, 0.99]", "model.preset=8m", "seed=7"])
-    draw, look, _, text, _ = config.stage.flows
+    text = (
+        SHAPES
+        + "stage: {name: base, batch: 32, optim: {lr: 1e-3}, components: {draw: {mixture_weight: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
+    )
+    config = load(write(tmp_path, text), ["stage.components.look.think=0.5", "stage.optim.betas=[0.9, 0.99]", "model.preset=8m", "seed=7"])
+    draw, look, _, text, _ = config.stage.components
     assert (config.stage.batch, config.stage.optim.lr, config.stage.optim.betas) == (32, 1e-3, (0.9, 0.99))
-    assert (draw.share, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, stage("base").flows[3])
+    assert (draw.mixture_weight, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, stage("base").components[3])
     assert (config.loop.precision, config.model.preset, config.seed) == ("bf16", "8m", 7)
 
 
@@ -52,16 +55,16 @@ def test_settings_can_exchange_the_stage(tmp_path):
     [
         ("stag=base", "unknown setting stag: did you mean 'stage'"),
         ("stage.optim.l=1", "unknown setting stage.optim.l: did you mean 'lr'"),
-        ("stage.flows.drow.share=1", "unknown setting stage.flows.drow: did you mean 'draw'"),
-        ("stage.flows.draw.shar=1", "unknown setting stage.flows.draw.shar: did you mean 'share'"),
+        ("stage.components.drow.mixture_weight=1", "unknown setting stage.components.drow: did you mean 'draw'"),
+        ("stage.components.draw.mixture_weigt=1", "unknown setting stage.components.draw.mixture_weigt: did you mean 'mixture_weight'"),
         ("stage=bas", "stage='bas' is unknown: did you mean 'base'"),
         ("stage.batch=ten", "stage.batch='ten' is not a whole number"),
         ("stage.batch=1.5", "stage.batch=1.5 is not a whole number"),
         ("stage.batch=true", "stage.batch=True is not a whole number"),
         ("loop.compile=1", "loop.compile=1 is not true or false"),
         ("loop.precision=fp8", "loop.precision='fp8' is not one of 'fp32', 'bf16'"),
-        ("stage.rooms=8", "stage.rooms=8 is not a list, each a whole number"),
-        ("stage.rooms=[8, x]", "is not a list, each a whole number"),
+        ("stage.answer_lengths=8", "stage.answer_lengths=8 is not a list, each a whole number"),
+        ("stage.answer_lengths=[8, x]", "is not a list, each a whole number"),
         ("stage.text_length=x", "is not a whole number or null"),
         ("stage.optim=3", "stage.optim=3 is a section; set its parts"),
         ("model.preset=3n", "model.preset='3n' is unknown"),
@@ -105,7 +108,7 @@ def test_debug_shrinks_any_stage(tmp_path, name):
     config = load(write(tmp_path, SHAPES + f"stage: '{name}'\ndebug: true"))
     assert config.stage.name == name
     assert config.stage.steps <= 4
-    assert config.stage.batch <= 4 * 6  # four rows for each flow
+    assert config.stage.batch <= 4 * 6  # four rows for each component
     assert config.model.preset == "debug"
 
 

@@ -12,14 +12,14 @@ from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.image.quantizer import entropy_loss, quantizer_loss
 from mmada.train import loop
 from mmada.train.image_task import LOSSES, ImageBatch, ImageTask, PixelObjective, sobel
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 from mmada.train.stages import STAGES
 from mmada.train.world import WorldPictures
 from mmada.worlds.shapes import Shapes
 
 from . import tiny
 
-STAGE = replace(STAGES["tokenizer"], batch=8, optim=Optim(name="muon", lr=5e-3, matrix_lr=0.05, warmup=3), steps=25)
+STAGE = replace(STAGES["tokenizer"], batch=8, optim=OptimizerConfig(name="muon", lr=5e-3, matrix_lr=0.05, warmup=3), steps=25)
 
 
 def tokenizer(seed=0):
@@ -41,7 +41,7 @@ def test_losses_are_their_formulas_times_the_number_of_images():
     job = task()
     (batch,) = job.batches(0, rank=0, world=1, accumulate=1)
     with torch.no_grad():
-        losses = job.module(batch.pixels) / batch.normalisers
+        losses = job.module(batch.pixels) / batch.normalizers
         z = job.module.tokenizer.latent(batch.pixels)
         error = job.module.tokenizer(batch.pixels).pixels - batch.pixels
     expected = [error.abs().mean(), error.square().mean(), sobel(error).abs().mean(), quantizer_loss(z), entropy_loss(z)]

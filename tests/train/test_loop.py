@@ -15,13 +15,13 @@ import torch
 
 from mmada.errors import InputError
 from mmada.train import loop
-from mmada.train.contract import NonFiniteLossError
 from mmada.train.log import Log
-from mmada.train.loop import Loop
-from mmada.train.optim import Optim
-from mmada.train.prefetch import ahead
+from mmada.train.loop import LoopConfig
+from mmada.train.optim import OptimizerConfig
+from mmada.train.prefetch import prefetched
+from mmada.train.protocols import NonFiniteLossError
 from mmada.train.state import latest
-from mmada.train.step import Objective
+from mmada.train.step import DiffusionLoss
 from mmada.train.task import DiffusionTask
 
 from . import tiny
@@ -38,9 +38,9 @@ class OneBatch(DiffusionTask):
 
 @pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
 def test_each_flow_learns_one_batch_by_heart(tmp_path, name):
-    stage = tiny.stage(name, batch=2, optim=Optim(name="muon", lr=1e-2, matrix_lr=0.05, warmup=5, decay=0.5))
+    stage = tiny.stage(name, batch=2, optim=OptimizerConfig(name="muon", lr=1e-2, matrix_lr=0.05, warmup=5, decay=0.5))
     network = tiny.model(init_std=0.1, attention_layer_norm=True)
-    job = OneBatch(plan=tiny.plan(stage), module=Objective(network), held_out={})
+    job = OneBatch(plan=tiny.plan(stage), module=DiffusionLoss(network), held_out={})
     losses = []
     loop.train(job, stage.optim, tiny.QUIET, steps=50, out=tmp_path, on_step=lambda report: losses.append(report.values["loss"]))
     assert losses[-1] < 0.05 * losses[0], losses[::10]
@@ -110,8 +110,8 @@ def test_a_batch_made_ahead_is_the_same_batch(tmp_path):
     inline, _ = tiny.fit(tiny.stage(), tmp_path / "inline", steps=4)
     for name, settings in (("thread", replace(tiny.QUIET, prefetch=3)), ("workers", replace(tiny.QUIET, prefetch=1, workers=2))):
         state = torch.get_rng_state()
-        ahead, _ = tiny.fit(tiny.stage(), tmp_path / name, steps=4, settings=settings)
-        assert relative(tiny.weights(inline), tiny.weights(ahead)) == 0
+        prefetched, _ = tiny.fit(tiny.stage(), tmp_path / name, steps=4, settings=settings)
+        assert relative(tiny.weights(inline), tiny.weights(prefetched)) == 0
         assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -122,7 +122,7 @@ def test_batches_made_ahead_come_in_order_and_bring_their_errors(workers):
             raise ValueError("no fifth batch")
         return step
 
-    stream = ahead(make, range(2, 9), 2, workers=workers)
+    stream = prefetched(make, range(2, 9), 2, workers=workers)
     assert [next(stream) for _ in range(3)] == [2, 3, 4]
     with pytest.raises(ValueError, match="no fifth batch"):
         next(stream)
@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_any_weight_takes_harm(tm
     stage = tiny.stage()
     settings = replace(tiny.QUIET, save_every=2)
     tiny.fit(stage, tmp_path, steps=2, settings=settings)
-    broken = BrokenAtTheThird(tiny.plan(stage), Objective(tiny.model()), {})
+    broken = BrokenAtTheThird(tiny.plan(stage), DiffusionLoss(tiny.model()), {})
     with pytest.raises(NonFiniteLossError, match=r"step 4: the gradient's norm is nan.*step-00000004"):
         loop.train(broken, stage.optim, settings, steps=12, out=tmp_path)
     assert latest(tmp_path / "state").name == "step-00000004"
@@ -180,7 +180,7 @@ def test_reports_hold_losses_evaluation_and_speed(tmp_path):
     assert {"loss", "loss/draw", "loss/text", "lr", "gradient_norm", "tokens_per_second", "eval/draw/acc@0.25", "eval/text/nll"} <= set(
         values
     )
-    expected = sum(flow.coefficient * values[f"loss/{flow.name}"] for flow in stage.flows)
+    expected = sum(component.coefficient * values[f"loss/{component.name}"] for component in stage.components)
     assert values["loss"] == pytest.approx(expected, rel=1e-5)
     assert 0 <= values["eval/draw/acc@1"] <= 1
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -254,4 +254,4 @@ def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
 @pytest.mark.parametrize("changes", [{"accumulate": 0}, {"keep": 0}, {"prefetch": -1}, {"max_minutes": -1.0}])
 def test_settings_that_cannot_be_used_are_errors(changes):
     with pytest.raises(InputError, match=f"loop.{next(iter(changes))}"):
-        replace(Loop(), **changes)
+        replace(LoopConfig(), **changes)

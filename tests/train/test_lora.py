@@ -8,7 +8,7 @@ from mmada.errors import InputError
 from mmada.hub.networks import load_transformer, save_transformer
 from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 
 from . import tiny
 
@@ -67,7 +67,7 @@ def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
 
 
 def test_a_run_with_lora_resumes_bit_for_bit(tmp_path):
-    stage = tiny.stage("text", optim=Optim(schedule="constant", warmup=2))
+    stage = tiny.stage("text", optim=OptimizerConfig(schedule="constant", warmup=2))
     whole, _ = tiny.fit(stage, tmp_path / "whole", steps=4, network=adapted())
     tiny.fit(stage, tmp_path / "parts", steps=2, network=adapted())
     resumed, outcome = tiny.fit(stage, tmp_path / "parts", steps=4, network=adapted())

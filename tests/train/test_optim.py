@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmada.errors import InputError
-from mmada.train.optim import Ema, Muon, Optim, _orthogonal_by_shape, build, lr_scale, orthogonal, set_lr
+from mmada.train.optim import Ema, Muon, OptimizerConfig, _orthogonal_by_shape, build, lr_scale, orthogonal, set_lr
 
 from . import tiny
 
@@ -19,16 +19,16 @@ def curve(optim, steps):
 
 
 def test_the_warm_up_rises_evenly_and_reaches_the_peak():
-    assert curve(Optim(warmup=4, schedule="constant"), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert curve(OptimizerConfig(warmup=4, schedule="constant"), 6) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
 
 
 def test_stable_stays_at_the_peak_and_falls_in_its_last_share():
-    values = curve(Optim(warmup=2, decay=0.4, floor=0.0), 10)
+    values = curve(OptimizerConfig(warmup=2, decay=0.4, floor=0.0), 10)
     assert values == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
 def test_cosine_ends_at_the_floor_and_is_half_way_in_the_middle():
-    optim = Optim(warmup=0, schedule="cosine", floor=0.2)
+    optim = OptimizerConfig(warmup=0, schedule="cosine", floor=0.2)
     assert lr_scale(optim, 0, 100) == 1.0
     assert lr_scale(optim, 50, 100) == pytest.approx(0.6)
     assert lr_scale(optim, 100, 100) == pytest.approx(0.2)
@@ -40,7 +40,7 @@ def test_every_trainable_weight_is_in_exactly_one_group():
     network = tiny.model()
     network.model.transformer["wte"].weight.requires_grad_(False)
     for name in ("adamw", "muon"):
-        optimizers = build(network.named_parameters(), Optim(name=name))
+        optimizers = build(network.named_parameters(), OptimizerConfig(name=name))
         found = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
         assert sorted(found) == sorted(id(p) for p in network.parameters() if p.requires_grad)
         assert len(found) == len(set(found))
@@ -56,14 +56,14 @@ def test_only_matrices_of_the_blocks_are_decayed_unless_everything_is():
     network = tiny.model(attention_layer_norm=True)
     names = {name for name, _ in network.named_parameters()}
     blocks = {name for name in names if ".blocks." in name and "norm" not in name}
-    assert decayed(network, Optim(weight_decay=0.1)) == blocks
-    assert decayed(network, Optim(name="muon", weight_decay=0.1)) == blocks
-    assert decayed(network, Optim(weight_decay=0.1, decay_everything=True)) == names
+    assert decayed(network, OptimizerConfig(weight_decay=0.1)) == blocks
+    assert decayed(network, OptimizerConfig(name="muon", weight_decay=0.1)) == blocks
+    assert decayed(network, OptimizerConfig(weight_decay=0.1, decay_everything=True)) == names
 
 
 def test_muon_moves_the_matrices_of_the_blocks_by_orthogonal_updates():
     network = tiny.model()
-    adamw, muon = build(network.named_parameters(), Optim(name="muon", weight_decay=0.0, matrix_lr=0.1))
+    adamw, muon = build(network.named_parameters(), OptimizerConfig(name="muon", weight_decay=0.0, matrix_lr=0.1))
     by_muon = {id(p) for p in muon.param_groups[0]["params"]}
     assert {name for name, p in network.named_parameters() if id(p) in by_muon} == {
         name for name, p in network.named_parameters() if ".blocks." in name and p.dim() == 2
@@ -105,12 +105,12 @@ def test_matrices_of_one_shape_are_made_orthogonal_at_once_as_alone():
 
 def test_muon_takes_convolutions_between_many_channels():
     network = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3), nn.Conv2d(32, 12, 3))
-    _, muon = build(network.named_parameters(), Optim(name="muon"))
+    _, muon = build(network.named_parameters(), OptimizerConfig(name="muon"))
     assert [p.shape for p in muon.param_groups[0]["params"]] == [(32, 32, 3, 3)]
 
 
 def test_learning_rates_are_set_from_the_peaks():
-    optimizers = build(tiny.model().named_parameters(), Optim(name="muon", lr=1e-3, matrix_lr=0.02))
+    optimizers = build(tiny.model().named_parameters(), OptimizerConfig(name="muon", lr=1e-3, matrix_lr=0.02))
     set_lr(optimizers, 0.5)
     assert {group["lr"] for optimizer in optimizers for group in optimizer.param_groups} == {5e-4, 0.01}
 
@@ -118,7 +118,7 @@ def test_learning_rates_are_set_from_the_peaks():
 def test_nothing_to_train_is_an_error():
     network = nn.Linear(2, 2).requires_grad_(False)
     with pytest.raises(InputError, match="no parameter is trainable"):
-        build(network.named_parameters(), Optim())
+        build(network.named_parameters(), OptimizerConfig())
 
 
 def test_averages_follow_their_formula():
@@ -148,4 +148,4 @@ def test_averages_are_applied_and_taken_back_bit_for_bit():
 @pytest.mark.parametrize("changes", [{"lr": 0.0}, {"clip": -1.0}, {"ema": 1.0}, {"betas": (0.9, 1.0)}, {"decay": 1.5}, {"warmup": -1}])
 def test_values_that_cannot_be_used_are_errors(changes):
     with pytest.raises(InputError, match=f"optim.{next(iter(changes))}"):
-        replace(Optim(), **changes)
+        replace(OptimizerConfig(), **changes)

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mmada.canvas import Message, split_thinking
-from mmada.data import Epochs, Folder, Where, lengths_of, parse
+from mmada.data import Epochs, Folder, SourceLocation, lengths_of, parse
 from mmada.errors import InputError
 from mmada.train.records import Learner, settled
-from mmada.train.source import FlowRows, RecordSamples
+from mmada.train.source import ComponentRows, RecordExamples
 from mmada.train.stages import STAGES
 
 FINETUNE = STAGES["finetune"]
@@ -39,7 +39,7 @@ RECORDS = {
 
 
 def read(value: object):
-    return parse(value, Where("data.jsonl", 17), pictures=Folder(Path()))
+    return parse(value, SourceLocation("data.jsonl", 17), pictures=Folder(Path()))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_what_is_learnt_is_what_is_open(debug, learner, value):
     record, prompts = read(value), debug.prompts
     assert learner.left_out(record) is None
     rows = learner.rows(record)
-    assert set(rows) == {flow.name for flow in FINETUNE.flows if flow.task == record.task}
+    assert set(rows) == {component.name for component in FINETUNE.components if component.task == record.task}
     for canvas in rows.values():
         open_ids = canvas.tokens[canvas.is_open].tolist()
         given = prompts.tokenizer.decode([i for i in canvas.tokens[~canvas.is_open].tolist() if i < prompts.layout.image_offset])
@@ -62,7 +62,7 @@ def test_what_is_learnt_is_what_is_open(debug, learner, value):
             assert all(i in prompts.layout.image_ids for i in open_ids)
             continue
         assert open_ids[-1] == prompts.layout.eos_id
-        assert prompts.decode(open_ids) == record.learnt_text
+        assert prompts.decode(open_ids) == record.target_text
         thought = split_thinking(prompts.decode(open_ids))
         assert thought.thinking == (record.thinking.text if record.thinking else None)
         needed = lengths_of(record, prompts, num_image_tokens=64).text
@@ -73,17 +73,17 @@ def test_what_is_learnt_is_what_is_open(debug, learner, value):
 def test_training_builds_the_same_rows(debug, learner, value):
     """Of many rows that training draws for a record, those without a dropped prompt are the one that is shown."""
     record = read(value)
-    samples = RecordSamples(Epochs([record]), lambda _: torch.zeros(64, dtype=torch.long))
+    samples = RecordExamples(Epochs([record]), lambda _: torch.zeros(64, dtype=torch.long))
     stage = settled(FINETUNE, debug.defaults)
-    for flow in stage.flows:
-        if flow.task != record.task:
+    for component in stage.components:
+        if component.task != record.task:
             continue
-        rows = FlowRows(flow, stage, samples, debug.prompts, seed=3, num_image_tokens=64).rows(range(40))
+        rows = ComponentRows(component, stage, samples, debug.prompts, seed=3, num_image_tokens=64).rows(range(40))
         dropped = debug.prompts.t2i(torch.zeros(64, dtype=torch.long), "")
         for row in rows:
-            if not (flow.drop and torch.equal(row.canvas.tokens, dropped.tokens)):
-                assert torch.equal(row.canvas.tokens, learner.rows(record)[flow.name].tokens)
-                assert torch.equal(row.canvas.is_open, learner.rows(record)[flow.name].is_open)
+            if not (component.cond_dropout_prob and torch.equal(row.canvas.tokens, dropped.tokens)):
+                assert torch.equal(row.canvas.tokens, learner.rows(record)[component.name].tokens)
+                assert torch.equal(row.canvas.is_open, learner.rows(record)[component.name].is_open)
 
 
 def test_inference_asks_as_training_does(debug, learner):
@@ -96,12 +96,14 @@ def test_inference_asks_as_training_does(debug, learner):
 
 def test_what_does_not_fit_is_left_out_for_a_reason(debug, learner):
     long = {**RECORDS["chat"], "answer": {"text": "x" * 256}}
-    assert learner.left_out(read(long)) == "the text to learn is longer than its room"
+    assert learner.left_out(read(long)) == "the text to learn is longer than its answer length"
     near = replace(learner, context=50)
     assert near.left_out(read(RECORDS["reason_draw"])) == "the row is longer than the context"
-    text_only = replace(FINETUNE, name="words", flows=tuple(flow for flow in FINETUNE.flows if flow.task == "text"))
+    text_only = replace(
+        FINETUNE, name="words", components=tuple(component for component in FINETUNE.components if component.task == "text")
+    )
     words = Learner.of(text_only, debug.prompts, debug.defaults, num_image_tokens=64, context=1024)
-    assert words.left_out(read(RECORDS["draw"])) == "no flow of stage words learns task draw"
+    assert words.left_out(read(RECORDS["draw"])) == "no component of stage words learns task draw"
     assert words.rows(read(RECORDS["draw"])) == {}
     published = Learner.of(STAGES["2.2"], debug.prompts, debug.defaults, num_image_tokens=64, context=1024)
     assert published.left_out(read(long)) is None  # the published layouts cut

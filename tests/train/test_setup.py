@@ -83,11 +83,11 @@ def test_the_next_stage_starts_from_the_model_of_the_last(finished, tmp_path):
 
 def test_a_run_that_goes_on_from_another_meets_other_examples(finished, tmp_path):
     first, again, after = (build_task(config(tmp_path, model=model)) for model in ({}, {}, {"start": str(finished / "model")}))
-    for flow in ("draw", "text", "sums"):
-        prompts = [[sample.prompt or sample.pieces for sample in _taken(job.plan.sources[flow])] for job in (first, again, after)]
+    for component in ("draw", "text", "sums"):
+        prompts = [[sample.prompt or sample.pieces for sample in _taken(job.plan.sources[component])] for job in (first, again, after)]
         assert prompts[0] == prompts[1]
         assert prompts[0] != prompts[2]
-        held_out = [[sample.prompt or sample.pieces for sample in _taken(job.held_out[flow])] for job in (first, after)]
+        held_out = [[sample.prompt or sample.pieces for sample in _taken(job.held_out[component])] for job in (first, after)]
         assert held_out[0] == held_out[1]
 
 
@@ -141,7 +141,7 @@ def test_own_records_finetune_a_model(finished, tmp_path):
     losses = [report.values["loss"] for report in reports if "loss" in report.values]
     assert losses[-1] < 0.7 * losses[0], losses
     (batch,) = build_task(settings).batches(0, rank=0, world=1, accumulate=1)
-    assert batch.flows == ("text",)
+    assert batch.components == ("text",)
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
@@ -157,9 +157,9 @@ def test_records_that_take_no_part_are_counted_by_reason(finished, tmp_path, cap
     assert list(job.plan.sources) == ["text"]
     (told,) = caplog.messages
     assert told.startswith(f"data '{path}': 3 of 4 records are left out (")
-    for reason in ("not a record (json) 1", "the row is longer than the context 1", "the text to learn is longer than its room 1"):
+    for reason in ("not a record (json) 1", "the row is longer than the context 1", "the text to learn is longer than its answer length 1"):
         assert reason in told
-    assert told.endswith("; context 2048, room 256)")
+    assert told.endswith("; context 2048, answer length 256)")
 
 
 def test_shards_that_were_made_for_another_model_are_refused(finished, tmp_path):
@@ -184,13 +184,13 @@ def test_records_of_no_task_of_the_stage_are_an_error(tmp_path, finished):
     path.write_text(
         json.dumps({"id": "1", "task": "text", "messages": [{"role": "user", "content": "Hi"}], "answer": {"text": "Ho"}}) + "\n"
     )
-    with pytest.raises(InputError, match="holds no record that fits a flow"):
+    with pytest.raises(InputError, match="holds no record that fits a component"):
         build_task(
             config(
                 tmp_path,
                 model={"start": str(finished / "model")},
                 data={"path": str(path)},
-                stage={"name": "finetune", "flows": {"text": {"share": 0}}},
+                stage={"name": "finetune", "components": {"text": {"mixture_weight": 0}}},
             )
         )
 
@@ -229,9 +229,9 @@ def test_every_stage_has_a_debug_form_that_builds(tmp_path):
 def test_flows_ask_for_what_the_world_has(tmp_path):
     for settings, message in (
         (["data={path: my.jsonl}", "stage=finetune", "debug=false", f"model.image_tokenizer={IMAGES}"], "learnt from a world's texts"),
-        (["stage.flows.text.task=dance"], r"flow 'text': world 'shapes' has no task 'dance'"),
-        (["stage.flows.text.task=sums"], "layout=chat and task=sums; layout infill goes with texts with gaps"),
-        (["stage.flows.sums.task=text"], "layout=infill and task=text; layout infill goes with texts with gaps"),
+        (["stage.components.text.task=dance"], r"component 'text': world 'shapes' has no task 'dance'"),
+        (["stage.components.text.task=sums"], "layout=chat and task=sums; layout infill goes with texts with gaps"),
+        (["stage.components.sums.task=text"], "layout=infill and task=text; layout infill goes with texts with gaps"),
         (["defaults.image_height=64"], "world 'shapes' has pictures of 32 pixels"),
         (["data={}", "stage=finetune"], "name a world, such as shapes, or a file of records"),
         (["data={path: my.jsonl}", "stage=tokenizer"], "trains on pictures of a world"),

@@ -8,7 +8,7 @@ import torch
 
 from mmada.diffusion.schedule import cosine, text_mask_ratio
 from mmada.errors import InputError
-from mmada.train.stages import STAGES, Flow, ImageStage, Stage, draw_mask, exact_mask
+from mmada.train.stages import STAGES, ImageStage, MixtureComponent, Stage, draw_mask, exact_mask
 
 
 def generator():
@@ -61,12 +61,12 @@ def test_every_stage_is_a_value_that_can_be_changed():
 def test_the_published_stages_have_the_published_shares_and_schedule(name, rows, length):
     stage = STAGES[name]
     assert isinstance(stage, Stage)
-    assert tuple(flow.share for flow in stage.flows) == rows
+    assert tuple(component.mixture_weight for component in stage.components) == rows
     assert stage.text_length == length
     assert stage.mask_value == -1.0
     assert (stage.optim.betas, stage.optim.decay_everything, stage.optim.floor) == ((0.9, 0.999), True, 0.0)
-    assert stage.flows[0].markers
-    assert stage.flows[0].drop == 0.1
+    assert stage.components[0].markers
+    assert stage.components[0].cond_dropout_prob == 0.1
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_the_published_stages_have_the_published_shares_and_schedule(name, rows,
     ],
 )
 def test_a_flow_that_does_not_fit_together_says_so(changes, message):
-    flow = Flow(name="draw", task="draw", layout="draw", noise=("cosine",), share=1.0)
+    component = MixtureComponent(name="draw", task="draw", layout="draw", noise=("cosine",), mixture_weight=1.0)
     with pytest.raises(InputError, match=message):
-        replace(flow, **changes)
+        replace(component, **changes)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"flows": ()}, "at least one with a share"),
+        ({"components": ()}, "at least one with a share"),
         ({"batch": 0}, "at least 1"),
         ({"block_length": 0}, "at least 1"),
-        ({"rooms": (8, 4)}, "must ascend"),
-        ({"spare_room": 1.5}, "share of rows"),
+        ({"answer_lengths": (8, 4)}, "must ascend"),
+        ({"longer_answer_share": 1.5}, "share of rows"),
         ({"text_length": None}, "need text_length"),
     ],
 )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from mmada.errors import CheckpointError
 from mmada.train import loop
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 from mmada.train.state import latest
 
 from . import tiny
@@ -43,7 +43,7 @@ def same_state(one, other):
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
-    stage = tiny.stage(optim=Optim(name=name, warmup=3, ema=0.9))
+    stage = tiny.stage(optim=OptimizerConfig(name=name, warmup=3, ema=0.9))
     whole, _ = tiny.fit(stage, tmp_path / "whole")
     stopped_at_seven(stage, tmp_path / "parts")
     resumed, outcome = tiny.fit(stage, tmp_path / "parts")
@@ -108,7 +108,7 @@ def test_a_run_that_is_done_does_nothing_more(tmp_path):
 
 
 def test_a_run_goes_on_with_the_learning_rate_that_it_is_given(tmp_path):
-    stage = tiny.stage(optim=Optim(lr=1e-2, schedule="constant", warmup=0))
+    stage = tiny.stage(optim=OptimizerConfig(lr=1e-2, schedule="constant", warmup=0))
     tiny.fit(stage, tmp_path, steps=1)
     before = load_file(latest(tmp_path / "state") / "model.safetensors")
     still = replace(stage, optim=replace(stage.optim, lr=1e-12, weight_decay=0.0))

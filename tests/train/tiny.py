@@ -15,11 +15,11 @@ from mmada.data.seeds import integer
 from mmada.hub import tokenizer
 from mmada.model import Transformer, preset
 from mmada.train import state
-from mmada.train.loop import Loop, train
-from mmada.train.optim import Optim
+from mmada.train.loop import LoopConfig, train
+from mmada.train.optim import OptimizerConfig
 from mmada.train.recipes import named_stage
-from mmada.train.source import FlowRows
-from mmada.train.step import Objective
+from mmada.train.source import ComponentRows
+from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.world import WorldSamples
 from mmada.worlds.shapes import Shapes
@@ -27,8 +27,8 @@ from mmada.worlds.shapes import Shapes
 LAYOUT = VocabLayout.compact(256, 64)
 NUM_CODES = 16
 # A large epsilon: Adam otherwise turns the last bit of a vanishing gradient into a step of full size.
-CALM = Optim(lr=1e-3, eps=1e-3, warmup=2, ema=0.9)
-QUIET = Loop(prefetch=0, log_every=1, eval_every=0, sample_every=0, save_every=0)
+CALM = OptimizerConfig(lr=1e-3, eps=1e-3, warmup=2, ema=0.9)
+QUIET = LoopConfig(prefetch=0, log_every=1, eval_every=0, sample_every=0, save_every=0)
 
 
 def prompts():
@@ -49,18 +49,23 @@ JOINT = {
 
 
 def stage(*names, batch=8, **changes):
-    """The flows of the shapes' mixed stage, thinking and drawing as joint rows, or those named, in a small batch."""
+    """The components of the shapes' mixed stage, thinking and drawing as joint rows, or those named, in a small batch."""
     mixcot = named_stage("mixcot", "shapes")
-    chosen = [flow for flow in mixcot.flows if not names or flow.name in names]
-    flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in chosen)
-    settings = {"rooms": (8, 64, 448), "optim": CALM, "steps": 12, "block_length": 16, **changes}
-    return replace(mixcot, flows=flows, batch=batch, **settings)
+    chosen = [component for component in mixcot.components if not names or component.name in names]
+    components = tuple(replace(component, mixture_weight=1.0, **JOINT.get(component.name, {})) for component in chosen)
+    settings = {"answer_lengths": (8, 64, 448), "optim": CALM, "steps": 12, "block_length": 16, **changes}
+    return replace(mixcot, components=components, batch=batch, **settings)
 
 
 def sources(stage, *, seed=0, split="train", size=None):
     speech = prompts()
-    samples = {flow.task: WorldSamples(Shapes(), flow.task, encode, seed=seed, split=split, size=size) for flow in stage.flows}
-    return {flow.name: FlowRows(flow, stage, samples[flow.task], speech, seed=seed, num_image_tokens=NUM_CODES) for flow in stage.flows}
+    samples = {
+        component.task: WorldSamples(Shapes(), component.task, encode, seed=seed, split=split, size=size) for component in stage.components
+    }
+    return {
+        component.name: ComponentRows(component, stage, samples[component.task], speech, seed=seed, num_image_tokens=NUM_CODES)
+        for component in stage.components
+    }
 
 
 def plan(stage, *, seed=0, size=None):
@@ -75,7 +80,9 @@ def model(**changes):
 
 def task(stage, *, seed=0, size=None, network=None):
     held_out = sources(stage, seed=seed, split="test")
-    return DiffusionTask(plan=plan(stage, seed=seed, size=size), module=Objective(network or model()), held_out=held_out, num_held_out=2)
+    return DiffusionTask(
+        plan=plan(stage, seed=seed, size=size), module=DiffusionLoss(network or model()), held_out=held_out, num_held_out=2
+    )
 
 
 def fit(stage, out, *, steps=None, settings=QUIET, **changes):

@@ -1,7 +1,7 @@
 """Rewards of texts that need no world: form, length, equality with a reference. They do not bear on drawings without thinking.
 
 format     1: "<think> … </think> answer" where thinking was asked for, a bare answer where it was not
-brevity    1 at no token, 0 where the room is full, linear
+brevity    1 at no token, 0 at the longest answer, linear
 exact      1: the answer is the reference, compared without case, articles and final punctuation
 math       1: the answer means what the reference means, by math-verify; the last \\boxed{…} counts if there is one
 """
@@ -32,7 +32,7 @@ def think_format(samples: Sequence[Sample]) -> list[float | None]:
 
 def brevity(samples: Sequence[Sample]) -> list[float | None]:
     """The end token counts."""
-    return [max(0.0, 1 - sample.num_tokens / max(sample.room, 1)) if _is_text(sample) else None for sample in samples]
+    return [max(0.0, 1 - sample.num_tokens / max(sample.answer_length, 1)) if _is_text(sample) else None for sample in samples]
 
 
 def exact(samples: Sequence[Sample]) -> list[float | None]:

@@ -30,7 +30,7 @@ class Meta:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One example, fit for every flow: leave out `think` for a direct answer.
+    """One example, fit for every component: leave out `think` for a direct answer.
 
     text         prompt                -> think, answer
     understand   scene, prompt         -> think, answer

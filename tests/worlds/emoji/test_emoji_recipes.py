@@ -9,41 +9,58 @@ import torch
 from mmada.rl.config import REWARDS
 from mmada.rl.config import load as load_rl
 from mmada.train.config import load
-from mmada.train.optim import Optim
+from mmada.train.optim import OptimizerConfig
 from mmada.train.recipes import named_stage
 from mmada.train.setup import build_task
-from mmada.train.stages import Flow, Stage
+from mmada.train.stages import MixtureComponent, Stage
 from mmada.worlds.emoji.source import EmojiWorld
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "emoji"
 
-TEXT = Flow(name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1)
+TEXT = MixtureComponent(
+    name="text",
+    task="text",
+    layout="chat",
+    noise=("block",),
+    weight="1/p",
+    normalizer="maskable",
+    mixture_weight=0.2,
+    eos_padding_weight=0.1,
+)
 LOOK = replace(TEXT, name="look", task="understand")
-INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), normaliser="maskable", share=0.1)
+INTERVIEW = MixtureComponent(
+    name="interview", task="interview", layout="interview", noise=("cosine",), normalizer="maskable", mixture_weight=0.1
+)
 READ = replace(INTERVIEW, name="read", task="described")
 LOOKUP = replace(TEXT, name="lookup", task="lookup")
-FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.1)
+FIND = MixtureComponent(name="find", task="find", layout="infill", noise=("all",), mixture_weight=0.1)
 CONCLUDE, SUMS, SIGNS, FACTS = (replace(FIND, name=name, task=name) for name in ("conclude", "sums", "signs", "facts"))
-DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
+DRAW = MixtureComponent(name="draw", task="draw", layout="draw", noise=("linear",), mixture_weight=0.5, cond_dropout_prob=0.1)
 PLAN = replace(TEXT, name="plan", task="reason_draw", think=1.0)
 MAKE = replace(DRAW, name="make", task="reason_draw")
-MUON = Optim(name="muon", lr=1.5e-3, matrix_lr=0.01, ema=0.995)
+MUON = OptimizerConfig(name="muon", lr=1.5e-3, matrix_lr=0.01, ema=0.995)
 STAGES = (
-    Stage(name="words", flows=(replace(FIND, share=0.7), replace(LOOKUP, share=0.3)), batch=60, steps=500, optim=replace(MUON, decay=0.15)),
+    Stage(
+        name="words",
+        components=(replace(FIND, mixture_weight=0.7), replace(LOOKUP, mixture_weight=0.3)),
+        batch=60,
+        steps=500,
+        optim=replace(MUON, decay=0.15),
+    ),
     Stage(
         name="base",
-        flows=(
-            replace(DRAW, share=44, coefficient=2.0),
-            replace(LOOK, share=14),
-            replace(INTERVIEW, share=8, restore=0.5, coefficient=0.5),
-            replace(TEXT, share=10),
-            replace(READ, share=1, coefficient=0.1),
-            replace(LOOKUP, share=3, coefficient=0.25),
-            replace(FIND, share=1, coefficient=0.05),
-            replace(CONCLUDE, share=12, coefficient=0.5),
-            replace(SUMS, share=6, coefficient=0.5),
-            replace(SIGNS, share=2, coefficient=0.2),
-            replace(FACTS, share=3, coefficient=0.2),
+        components=(
+            replace(DRAW, mixture_weight=44, coefficient=2.0),
+            replace(LOOK, mixture_weight=14),
+            replace(INTERVIEW, mixture_weight=8, image_mask_ratio=0.5, coefficient=0.5),
+            replace(TEXT, mixture_weight=10),
+            replace(READ, mixture_weight=1, coefficient=0.1),
+            replace(LOOKUP, mixture_weight=3, coefficient=0.25),
+            replace(FIND, mixture_weight=1, coefficient=0.05),
+            replace(CONCLUDE, mixture_weight=12, coefficient=0.5),
+            replace(SUMS, mixture_weight=6, coefficient=0.5),
+            replace(SIGNS, mixture_weight=2, coefficient=0.2),
+            replace(FACTS, mixture_weight=3, coefficient=0.2),
         ),
         batch=104,
         steps=2_200,
@@ -51,20 +68,20 @@ STAGES = (
     ),
     Stage(
         name="mixcot",
-        flows=(
-            replace(DRAW, share=44, coefficient=2.0),
-            replace(LOOK, share=12, think=0.75, answer_weight=2.0),
-            replace(INTERVIEW, share=2, restore=0.5, coefficient=0.3),
-            replace(TEXT, share=44, think=0.75, answer_weight=2.0),
-            replace(PLAN, share=14, coefficient=1.0),
-            replace(MAKE, share=2, coefficient=0.2),
-            replace(READ, share=1, coefficient=0.1),
-            replace(LOOKUP, share=1, coefficient=0.1),
-            replace(FIND, share=1, coefficient=0.05),
-            replace(CONCLUDE, share=8, coefficient=1.0),
-            replace(SUMS, share=2, coefficient=0.3),
-            replace(SIGNS, share=24, coefficient=1.0),
-            replace(FACTS, share=1, coefficient=0.05),
+        components=(
+            replace(DRAW, mixture_weight=44, coefficient=2.0),
+            replace(LOOK, mixture_weight=12, think=0.75, answer_weight=2.0),
+            replace(INTERVIEW, mixture_weight=2, image_mask_ratio=0.5, coefficient=0.3),
+            replace(TEXT, mixture_weight=44, think=0.75, answer_weight=2.0),
+            replace(PLAN, mixture_weight=14, coefficient=1.0),
+            replace(MAKE, mixture_weight=2, coefficient=0.2),
+            replace(READ, mixture_weight=1, coefficient=0.1),
+            replace(LOOKUP, mixture_weight=1, coefficient=0.1),
+            replace(FIND, mixture_weight=1, coefficient=0.05),
+            replace(CONCLUDE, mixture_weight=8, coefficient=1.0),
+            replace(SUMS, mixture_weight=2, coefficient=0.3),
+            replace(SIGNS, mixture_weight=24, coefficient=1.0),
+            replace(FACTS, mixture_weight=1, coefficient=0.05),
         ),
         batch=156,
         steps=11_000,

@@ -28,16 +28,16 @@ from mmada.data.records import (
     Problem,
     Record,
     RecordError,
-    Task,
+    SourceLocation,
+    TaskName,
     Thinking,
     Turn,
     Verifier,
-    Where,
     _present,
 )
 from mmada.errors import InputError, suggest
 
-__all__ = ["ADAPTERS", "DESCRIBE_PROMPTS", "Adapter", "Folder", "Form", "PictureStore", "fitting_adapters", "parse"]
+__all__ = ["ADAPTERS", "DESCRIBE_PROMPTS", "Adapter", "Folder", "PictureStore", "RecordFormat", "fitting_adapters", "parse"]
 
 
 class PictureStore(Protocol):
@@ -64,7 +64,7 @@ class _Draft:
     names  native field -> the field that the user wrote
     """
 
-    def __init__(self, where: Where, pictures: PictureStore) -> None:
+    def __init__(self, where: SourceLocation, pictures: PictureStore) -> None:
         self.where, self.pictures = where, pictures
         self.problems: list[Problem] = []
         self.names: dict[str, str] = {}
@@ -131,7 +131,7 @@ class _Draft:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Form:
+class RecordFormat:
     """How the objects of a source become records.
 
     adapter  a name of ADAPTERS; "record" is the form at the top of records.py
@@ -153,21 +153,21 @@ class Form:
                 raise InputError(f"rename={dict(self.rename)!r}: adapter {self.adapter!r} has no field {name!r}: {suggest(name, known)}")
 
 
-def parse(value: object, where: Where, *, pictures: PictureStore, form: Form | None = None) -> Record:
+def parse(value: object, where: SourceLocation, *, pictures: PictureStore, record_format: RecordFormat | None = None) -> Record:
     """An object as a record. Raises RecordError with everything that is wrong with it."""
-    form = form or Form()
+    record_format = record_format or RecordFormat()
     draft = _Draft(where, pictures)
-    adapter = ADAPTERS[form.adapter]
+    adapter = ADAPTERS[record_format.adapter]
     if not isinstance(value, Mapping):
         draft.add("", value, f"the line is {_type(value)}; write one JSON object a line", "json")
         raise RecordError(draft.problems)
-    if form.rename:
-        value = _renamed(value, form.rename)
-        draft.spelling = lambda name: f"{name} ({form.rename[name]})" if name in form.rename else name
+    if record_format.rename:
+        value = _renamed(value, record_format.rename)
+        draft.spelling = lambda name: f"{name} ({record_format.rename[name]})" if name in record_format.rename else name
     native = adapter.convert(value, draft)
     if draft.problems:  # what follows would only repeat them in other words
         raise RecordError(draft.problems)
-    record = _record(native, draft, form.meta)
+    record = _record(native, draft, record_format.meta)
     if draft.problems:
         raise RecordError(draft.problems)
     return record
@@ -214,7 +214,7 @@ def _record(value: Mapping[str, object], draft: _Draft, meta: Meta) -> Record:
     )
 
 
-def _task(value: object, draft: _Draft) -> Task:
+def _task(value: object, draft: _Draft) -> TaskName:
     for task in TASKS:
         if value == task:
             return task
@@ -288,7 +288,7 @@ def _thinking(value: object, draft: _Draft) -> Thinking | None:
     return Thinking(text, draft.optional(think.get("source"), "think.source"), verifier)
 
 
-def _answer(value: object, task: Task, draft: _Draft) -> tuple[str | None, Picture | None]:
+def _answer(value: object, task: TaskName, draft: _Draft) -> tuple[str | None, Picture | None]:
     if value is None:
         draft.add("answer", value, 'is missing; write {"text": "…"} or {"image": "…"}')
         return None, None
@@ -319,7 +319,7 @@ def _meta(value: object, default: Meta, draft: _Draft) -> Meta:
 
 
 def _check_task(
-    task: Task, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
+    task: TaskName, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
 ) -> None:
     """The table at the top of records.py."""
     draws = task in ("draw", "reason_draw")
@@ -558,12 +558,12 @@ ADAPTERS: Mapping[str, Adapter] = {
 """Forms by name. In messages, instruction and llava, an answer "<think>…</think> …" is taken apart."""
 
 
-def fitting_adapters(value: object, where: Where, pictures: PictureStore) -> list[str]:
+def fitting_adapters(value: object, where: SourceLocation, pictures: PictureStore) -> list[str]:
     """Names of the adapters that could read an object: a hint for an error, never used to choose."""
     found = []
     for name in ADAPTERS:
         try:
-            parse(value, where, pictures=pictures, form=Form(adapter=name))
+            parse(value, where, pictures=pictures, record_format=RecordFormat(adapter=name))
         except RecordError:
             continue
         found.append(name)

@@ -15,20 +15,20 @@ from mmada.errors import MMaDAError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Live", "MicroBatch", "NonFiniteLossError", "Outcome", "Report", "Task"]
+__all__ = ["MicroBatch", "NonFiniteLossError", "StepReport", "TrainHooks", "TrainResult", "TrainTask"]
 
 
 class MicroBatch(Protocol):
-    """One micro-batch: normalisers (F,) float32, its part of what the losses are divided by."""
+    """One micro-batch: normalizers (F,) float32, its part of what the losses are divided by."""
 
     @property
-    def normalisers(self) -> Tensor: ...
+    def normalizers(self) -> Tensor: ...
 
     @property
     def num_tokens(self) -> int: ...
 
 
-class Task(Protocol):
+class TrainTask(Protocol):
     """What is trained, and on what.
 
     module        the weights; what accelerate prepares and `losses` calls
@@ -55,7 +55,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Live(Protocol):
+class TrainHooks(Protocol):
     """A task that looks at the model while it is trained, such as one whose batches are made by it (loop.prefetch=0).
 
     prepared   called once, before a save is restored: with the accelerator, whose hooks may add to a save, and the prepared model
@@ -71,7 +71,7 @@ class NonFiniteLossError(MMaDAError):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class StepReport:
     """One step, for a progress bar. values holds what was logged in this step, if anything."""
 
     step: int
@@ -81,7 +81,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TrainResult:
     """How a run ended: "done", "stopped" (by a signal) or "time"; `step` steps are done and saved."""
 
     reason: Literal["done", "stopped", "time"]
