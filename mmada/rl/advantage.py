@@ -42,11 +42,11 @@ class Advantages:
 
 
 def advantages(
-    rewards: Tensor, *, scale: Scale = "group", drop_flat: bool = True, total: Callable[[Tensor], Tensor] = lambda own: own
+    rewards: Tensor, *, scale: Scale = "group", drop_zero_variance: bool = True, total: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Advantages:
     """rewards (P, G), NaN where a rollout failed -> advantages.
 
-    drop_flat  leave groups without signal out of the objective, so that the others weigh as much as in a batch full of signal
+    drop_zero_variance  leave groups without signal out of the objective, so that the others weigh as much as in a batch full of signal
     total      adds numbers over processes, for scale="batch"
     Raises InputError unless rewards are (P, G) with G >= 2.
     """
@@ -70,5 +70,5 @@ def advantages(
         values = centred / ((squares / max(number, 1.0)) ** 0.5 or 1.0)
     else:
         values = centred
-    is_kept = ~is_failed & ~is_empty[:, None] & ~(is_flat[:, None] & drop_flat)
+    is_kept = ~is_failed & ~is_empty[:, None] & ~(is_flat[:, None] & drop_zero_variance)
     return Advantages(values, is_kept, is_failed, is_empty, is_flat)

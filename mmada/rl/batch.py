@@ -1,11 +1,11 @@
-"""Rollouts with their views become one packed forward pass, and a list of the tokens whose log-probability is asked for.
+"""Rollouts with their mask samples become one packed forward pass, and a list of the tokens whose log-probability is asked for.
 
-    sequences  rollout parts with the views of one update       rows, sorted by length, without padding
+    sequences  rollout parts with the mask samples of one update       rows, sorted by length, without padding
                LogitTargets(text ids: positions, targets, ...)  the head computes these logits and no others
                LogitTargets(image codes: ...)
 
     a view     question  t t t t | M t M t                                a row of its own, or, if no block sees those after it,
-    all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: what stands before, once, and each view's block noised
+    all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: what stands before, once, and each mask sample's block noised
 
 A batch carries everything that its loss needs, the old and reference log-probabilities included, so that it can be saved and used later.
 """
@@ -21,23 +21,23 @@ from torch import Tensor
 
 from mmada.canvas import VocabLayout
 from mmada.model import Packing
-from mmada.rl.records import Part
-from mmada.rl.views import View
+from mmada.rl.mask_samples import MaskSample
+from mmada.rl.records import Segment
 from mmada.train.rows import NoisedRow, join_looks, moved, pack
 from mmada.train.scoring import LogitTargets, logit_targets
 
-__all__ = ["PolicyBatch", "Trained", "collate"]
+__all__ = ["PolicyBatch", "TrainSegment", "collate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Trained:
+class TrainSegment:
     """One part of a rollout, to be trained on.
 
     task   index of its task; share  of its rollout: 1 / number of parts
     """
 
-    part: Part
-    views: tuple[View, ...]
+    part: Segment
+    mask_samples: tuple[MaskSample, ...]
     advantage: float
     task: int
     share: float = 1.0
@@ -83,12 +83,14 @@ class PolicyBatch:
         return cls(**{**values, "scored": scored, "packing": Packing(**values["packing"])})
 
 
-def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalizers: Tensor, dtype: torch.dtype = torch.float32) -> PolicyBatch:
+def collate(
+    sequences: Sequence[TrainSegment], *, layout: VocabLayout, normalizers: Tensor, dtype: torch.dtype = torch.float32
+) -> PolicyBatch:
     """One forward pass. Without sequences, a single token that nothing is asked about, so that every process has a pass to do.
 
     normalizers  (F,) float32, number of rollouts of each task
     """
-    found = [(r, row) for r, s in enumerate(sequences) for row in _rows(s.part, s.views, layout.mask_id)]
+    found = [(r, row) for r, s in enumerate(sequences) for row in _rows(s.part, s.mask_samples, layout.mask_id)]
     found.sort(key=lambda entry: len(entry[1].tokens))  # stable, so that equal batches are equal to the bit
     packed = pack([row for _, row in found] or [_nothing(layout)])
     parts = [s.part for s in sequences]
@@ -114,33 +116,33 @@ def collate(sequences: Sequence[Trained], *, layout: VocabLayout, normalizers: T
     )
 
 
-def _rows(part: Part, views: Sequence[View], mask_id: int) -> list[NoisedRow]:
+def _rows(part: Segment, mask_samples: Sequence[MaskSample], mask_id: int) -> list[NoisedRow]:
     """Views of a text whose blocks do not see ahead share a row, if they hide the same of the question."""
-    looks = [_look(part, view, mask_id) for view in views]
+    looks = [_look(part, mask_sample, mask_id) for mask_sample in mask_samples]
     if part.is_image or part.full_attention or not looks:
         return [look.cut() for look in looks]
     first, answer_length = int(part.field.positions[0]), len(part.field.positions)
     length = part.block_length or answer_length
     pieces = []
-    for look, view in zip(looks, views, strict=True):
-        begin = first + (view.num_kept - 1) // length * length
-        pieces.append((look, begin, first + view.num_kept))
-    share = all(view.given is views[0].given for view in views)
+    for look, mask_sample in zip(looks, mask_samples, strict=True):
+        begin = first + (mask_sample.num_kept - 1) // length * length
+        pieces.append((look, begin, first + mask_sample.num_kept))
+    share = all(mask_sample.given is mask_samples[0].given for mask_sample in mask_samples)
     return [join_looks(some, first, length).cut() for some in ([pieces] if share else [[piece] for piece in pieces])]
 
 
-def _look(part: Part, view: View, mask_id: int) -> NoisedRow:
+def _look(part: Segment, mask_sample: MaskSample, mask_id: int) -> NoisedRow:
     """The canvas as the view shows it; what is cut off is left out of the span."""
     canvas, slots = part.canvas, part.field.positions
     start, stop = canvas.span
-    if view.num_kept < len(slots):
-        stop = int(slots[view.num_kept - 1]) + 1
+    if mask_sample.num_kept < len(slots):
+        stop = int(slots[mask_sample.num_kept - 1]) + 1
     tokens = canvas.tokens.clone()
-    if view.given is not None:
-        tokens[view.given] = mask_id
-    tokens[slots[view.is_masked]] = mask_id
-    weight = torch.zeros(len(tokens), dtype=view.weight.dtype)
-    weight[slots] = view.weight
+    if mask_sample.given is not None:
+        tokens[mask_sample.given] = mask_id
+    tokens[slots[mask_sample.is_masked]] = mask_id
+    weight = torch.zeros(len(tokens), dtype=mask_sample.weight.dtype)
+    weight[slots] = mask_sample.weight
     return NoisedRow(tokens=tokens, clean=canvas.tokens, attend=canvas.attend, scored=weight > 0, weight=weight, span=(start, stop))
 
 

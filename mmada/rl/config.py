@@ -18,7 +18,7 @@ from mmada.data.find_world import find_world
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
-from mmada.rl.objective import Settings
+from mmada.rl.objective import ObjectiveConfig
 from mmada.rl.rollout import Decoding
 from mmada.train.config import ImageTokenizerSettings, ModelConfig, check_source
 from mmada.train.loop import LoopConfig
@@ -26,7 +26,7 @@ from mmada.train.lora import Lora
 from mmada.train.optim import OptimizerConfig
 from mmada.train.values import fill, mappings
 
-__all__ = ["REWARDS", "Data", "RLConfig", "TaskPlan", "load"]
+__all__ = ["REWARDS", "PromptDataConfig", "RLConfig", "RLTaskConfig", "load"]
 
 REWARDS: Mapping[str, str] = {
     "format": "thinking in its tags where it was asked for, none where it was not",
@@ -44,7 +44,7 @@ REWARDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TaskPlan:
+class RLTaskConfig:
     """One task's part of a batch. Raises InputError if its parts do not fit together."""
 
     name: str
@@ -75,7 +75,7 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Data:
+class PromptDataConfig:
     """Where prompts come from."""
 
     world: str = ""
@@ -98,7 +98,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Scorers:
+class RewardModels:
     """Directories or names of the weights of learned rewards; only those that a task rewards are loaded."""
 
     clip: str = "openai/clip-vit-large-patch14"
@@ -120,19 +120,19 @@ class RLConfig:
     """rollouts of each prompt"""
     scale: Scale = "group"
     """of advantages (advantage.py)"""
-    drop_flat: bool = True
+    drop_zero_variance: bool = True
     """leave groups whose rollouts all have the same reward out of the objective"""
     unfinished: Literal["score", "zero", "drop"] = "zero"
     """a text without end token: rewarded as it is; no reward at all; or out of its group. It is counted in any case"""
-    tasks: tuple[TaskPlan, ...] = tuple(TaskPlan(name=name) for name in ("text", "understand", "draw", "reason_draw"))
-    objective: Settings = field(default_factory=Settings)
+    tasks: tuple[RLTaskConfig, ...] = tuple(RLTaskConfig(name=name) for name in ("text", "understand", "draw", "reason_draw"))
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0)
     )
     model: ModelConfig = field(default_factory=ModelConfig)
     net: ImageTokenizerSettings = field(default_factory=ImageTokenizerSettings)
-    data: Data = field(default_factory=Data)
-    scorers: Scorers = field(default_factory=Scorers)
+    data: PromptDataConfig = field(default_factory=PromptDataConfig)
+    reward_models: RewardModels = field(default_factory=RewardModels)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(prefetch=0, log_every=1, eval_every=50, sample_every=50, save_every=50))
     lora: Lora = field(default_factory=Lora)
     max_tokens: int = 65536
@@ -152,7 +152,7 @@ class RLConfig:
         fill(GenerationConfig(), self.defaults, "defaults.")
 
     @property
-    def active(self) -> tuple[TaskPlan, ...]:
+    def active(self) -> tuple[RLTaskConfig, ...]:
         """Tasks that take part."""
         return tuple(task for task in self.tasks if task.prompts)
 

@@ -1,6 +1,6 @@
 """Clipped policy gradients with a KL penalty: rewarded answers become likelier.
 
-    objective    masks (views.py)   ratio of                 source
+    objective    masks (mask_samples.py)   ratio of                 source
     unigrpo      structured         tokens, or the sequence  MMaDA (Yang et al. 2025), eq. 3-5 and algorithm 1
     diffu_grpo   all_masked         tokens                   d1 (Zhao et al. 2025)
     coupled      complementary      tokens                   DiffuCoder (Gong et al. 2025), each token scored once
@@ -12,7 +12,7 @@
     sequence  -min(r A, clip(r) A)                                       r = exp(sum_i w_i (new_i - old_i))
     kl        sum_i w_i (exp(d_i) - d_i - 1)                             d_i = ref_i - new_i    (k3, Schulman 2020)
 
-The sums run over the scored tokens of a rollout, w_i are the weights of the views and sum to 1. new, old and reference come from the same
+The sums run over the scored tokens of a rollout, w_i are the weights of the mask samples and sum to 1. new, old and reference come from the same
 views, so at the first update every ratio is exactly 1, and next to an unchanged reference the divergence is exactly 0.
 """
 
@@ -24,17 +24,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmada.rl.settings import Ratio, Settings
+from mmada.rl.settings import ObjectiveConfig, Ratio
 
-__all__ = ["LOSSES", "Evidence", "Settings", "Terms", "sandwich", "sequence_clip", "token_clip"]
+__all__ = ["LOSSES", "LogprobBatch", "LossTerms", "ObjectiveConfig", "sequence_clip", "spg_loss", "token_clip"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """Log-probabilities in nats of the S scored tokens of R sequences, on the same views.
+class LogprobBatch:
+    """Log-probabilities in nats of the S scored tokens of R sequences, on the same masks.
 
     new        (S,) with its gradient; old (S,); ref (S,) or None, if no reference is kept
-    weight     (S,) of the views
+    weight     (S,) of the mask samples
     sequence   (S,) int64 in 0..R-1
     token      (S,) int64: equal numbers are looks at the same token
     advantage  (R,); length (R,) tokens of each sequence
@@ -55,7 +55,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Terms:
+class LossTerms:
     """policy (R,), what is minimised; kl (R,), before its weight; ratio (K,) and is_clipped (K,) of tokens or sequences, for the log.
 
     sequence  (K,) int64: whose ratio it is
@@ -68,21 +68,21 @@ class Terms:
     sequence: Tensor
 
 
-def token_clip(e: Evidence, s: Settings) -> Terms:
+def token_clip(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
     """Each token's ratio clipped by itself (Shao et al. 2024, eq. 3)."""
     ratio = (e.new - e.old).exp()  # (S,)
     gain, is_clipped = _clipped(ratio, e.advantage[e.sequence], s)
-    return Terms(-e.sum(e.weight * gain), _kl(e), ratio.detach(), is_clipped, e.sequence)
+    return LossTerms(-e.sum(e.weight * gain), _kl(e), ratio.detach(), is_clipped, e.sequence)
 
 
-def sequence_clip(e: Evidence, s: Settings) -> Terms:
+def sequence_clip(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
     """One ratio a sequence, of the weighted mean of its tokens' log-probabilities (Zheng et al. 2025, GSPO; ESPO)."""
     ratio = e.sum(e.weight * (e.new - e.old)).exp()  # (R,)
     gain, is_clipped = _clipped(ratio, e.advantage, s)
-    return Terms(-gain, _kl(e), ratio.detach(), is_clipped, torch.arange(len(ratio), device=ratio.device))
+    return LossTerms(-gain, _kl(e), ratio.detach(), is_clipped, torch.arange(len(ratio), device=ratio.device))
 
 
-def sandwich(e: Evidence, s: Settings) -> Terms:
+def spg_loss(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
     """Maximise A * bound, from below where A >= 0, and a mixture with the bound from above where A < 0. No ratio, no clipping.
 
     lower = sum_i w_i log p_i
@@ -93,22 +93,22 @@ def sandwich(e: Evidence, s: Settings) -> Terms:
     names, index = torch.unique(e.token, return_inverse=True)
     owner = torch.zeros(len(names), dtype=torch.long, device=e.token.device).scatter(0, index, e.sequence)
     length = e.length.to(lower)
-    looks = length[e.sequence] * e.weight * (s.power * e.new).exp()  # (S,)
+    looks = length[e.sequence] * e.weight * (s.upper_bound_beta * e.new).exp()  # (S,)
     # p^power of a very unlikely token underflows to 0, and log 0 is infinite.
     inner = looks.new_zeros(len(names)).index_add(0, index, looks).clamp_min(torch.finfo(looks.dtype).tiny)  # of each token
-    upper = torch.zeros_like(lower).index_add(0, owner, inner.log()) / (s.power * length)
-    bound = torch.where(e.advantage >= 0, lower, s.upper * upper + (1 - s.upper) * lower)
+    upper = torch.zeros_like(lower).index_add(0, owner, inner.log()) / (s.upper_bound_beta * length)
+    bound = torch.where(e.advantage >= 0, lower, s.upper_bound_weight * upper + (1 - s.upper_bound_weight) * lower)
     none = e.new.detach().new_zeros(0)
-    return Terms(-e.advantage * bound, _kl(e), none, none.bool(), none.long())
+    return LossTerms(-e.advantage * bound, _kl(e), none, none.bool(), none.long())
 
 
-def _clipped(ratio: Tensor, advantage: Tensor, s: Settings) -> tuple[Tensor, Tensor]:
+def _clipped(ratio: Tensor, advantage: Tensor, s: ObjectiveConfig) -> tuple[Tensor, Tensor]:
     """min(r A, clip(r) A), and where the clip was the smaller."""
     plain, limited = ratio * advantage, ratio.clamp(1 - s.clip_low, 1 + s.clip_high) * advantage
     return torch.minimum(plain, limited), (limited < plain).detach()
 
 
-def _kl(e: Evidence) -> Tensor:
+def _kl(e: LogprobBatch) -> Tensor:
     """(R,) k3 estimate of KL(new || reference), never negative; 0 without a reference."""
     if e.ref is None:
         return torch.zeros_like(e.advantage, dtype=e.new.dtype)
@@ -117,5 +117,9 @@ def _kl(e: Evidence) -> Tensor:
     return e.sum(e.weight * (difference.exp() - difference - 1))
 
 
-LOSSES: Mapping[Ratio, Callable[[Evidence, Settings], Terms]] = {"token": token_clip, "sequence": sequence_clip, "none": sandwich}
+LOSSES: Mapping[Ratio, Callable[[LogprobBatch, ObjectiveConfig], LossTerms]] = {
+    "token": token_clip,
+    "sequence": sequence_clip,
+    "none": spg_loss,
+}
 """By what the ratio is of."""

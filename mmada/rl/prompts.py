@@ -19,10 +19,10 @@ from mmada.image import ImageSource
 from mmada.rl.records import Prompt
 from mmada.train.world import request_of
 
-__all__ = ["Prompts", "RecordPrompts", "WorldPrompts"]
+__all__ = ["PromptSource", "RecordPrompts", "WorldPrompts"]
 
 
-class Prompts(Protocol):
+class PromptSource(Protocol):
     """indices >= 0, without end -> prompts of one task; each depends on its own index alone."""
 
     def take(self, indices: Sequence[int]) -> list[Prompt]: ...

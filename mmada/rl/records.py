@@ -17,7 +17,7 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, messages_of
 from mmada.generation.requests import ChatRequest, DrawRequest
 
-__all__ = ["Part", "Prompt", "Rollout", "Sample"]
+__all__ = ["Completion", "Prompt", "Rollout", "Segment"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sample:
+class Completion:
     """One answer to a prompt, as a reward sees it."""
 
     prompt: Prompt
@@ -61,7 +61,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Part:
+class Segment:
     """One field that the sampler filled, and how.
 
     canvas       the row with its N slots filled, and that field alone
@@ -88,6 +88,6 @@ class Part:
 class Rollout:
     """One answer to a prompt. A drawing that was thought about has two parts, everything else one."""
 
-    sample: Sample
-    parts: tuple[Part, ...]
+    sample: Completion
+    parts: tuple[Segment, ...]
     seed: int

@@ -20,10 +20,10 @@ from mmada.generation.planner import Planner
 from mmada.generation.programs import chat, draw
 from mmada.generation.requests import ChatRequest, Drawing, Result
 from mmada.generation.steps import Program, SequenceState
-from mmada.rl.records import Part, Prompt, Rollout, Sample
+from mmada.rl.records import Completion, Prompt, Rollout, Segment
 from mmada.sampling import Denoiser, SamplingParams, fast_image
 
-__all__ = ["Decoding", "roll_out"]
+__all__ = ["Decoding", "generate_rollouts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class Decoding:
         return fast_image(steps=steps, guidance_scale=scale, temperature=self.image_temperature).with_(top_p=self.top_p)
 
 
-def roll_out(
+def generate_rollouts(
     prompts: Sequence[Prompt],
     planner: Planner,
     denoiser: Denoiser,
@@ -106,7 +106,7 @@ def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) ->
     return draw(request, planner, thinking_params=decoding.text(planner), max_thinking_tokens=answer_length)
 
 
-def _part(sequence: SequenceState, planner: Planner) -> Part:
+def _part(sequence: SequenceState, planner: Planner) -> Segment:
     """What was filled."""
     canvas, params, layout = sequence.canvas, sequence.fill.params, planner.layout
     ids = canvas.tokens[canvas.fields[0].positions]
@@ -118,7 +118,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Part:
         steps = torch.full((len(ids),), -1)
         for step in trace:
             steps[list(step.slots)] = step.step
-    return Part(
+    return Segment(
         canvas=canvas,
         num_tokens=num_tokens,
         is_image=is_image,
@@ -129,7 +129,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Part:
     )
 
 
-def _sample(prompt: Prompt, result: Result, parts: Sequence[Part], planner: Planner) -> Sample:
+def _sample(prompt: Prompt, result: Result, parts: Sequence[Segment], planner: Planner) -> Completion:
     text, num_tokens, has_ended = "", 0, True
     written = parts[0]
     if not written.is_image:
@@ -137,7 +137,7 @@ def _sample(prompt: Prompt, result: Result, parts: Sequence[Part], planner: Plan
         text, num_tokens = planner.prompts.decode(ids), written.num_tokens
         has_ended = int(ids[-1]) in (planner.layout.eos_id, planner.layout.eot_id)
     thought = split_thinking(text)
-    return Sample(
+    return Completion(
         prompt=prompt,
         text=text,
         thinking=thought.thinking,

@@ -25,7 +25,7 @@ from mmada.generation.requests import GenerationConfig
 from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
 from mmada.rl.config import REWARDS, RLConfig
-from mmada.rl.prompts import Prompts, RecordPrompts, WorldPrompts
+from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
 from mmada.rl.rewards.world import correct
 from mmada.rl.step import Policy
@@ -82,8 +82,10 @@ def build_task(config: RLConfig) -> RLTask:
     planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
     for plan in config.active:
         recipe = plan.decoding.text(planner)
-        if config.objective.law == "whole" and not recipe.full_attention and plan.name != "draw":
-            raise InputError("objective.law='whole' shows the room behind the active block, which this model never sees; use auto or block")
+        if config.objective.masking == "whole" and not recipe.full_attention and plan.name != "draw":
+            raise InputError(
+                "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
+            )
     policy = Policy(model, max_tokens=config.max_tokens)
     reference = None
     if config.objective.kl_weight:
@@ -113,18 +115,18 @@ def _reward(name: str, config: RLConfig, world: World | None) -> Reward:
     own = world.rewards() if world else {}
     if name in own:
         return own[name]
-    scorers, device = config.scorers, str(PartialState().device)
+    reward_models, device = config.reward_models, str(PartialState().device)
     makers: Mapping[str, Callable[[], Reward]] = {
         "format": lambda: text.think_format,
         "brevity": lambda: text.brevity,
         "exact": lambda: text.exact,
         "math": lambda: text.math_verified,
         "correct": lambda: _correct(world),
-        "clip": lambda: pictures.clip_score(scorers.clip, device=device),
-        "caption_clip": lambda: pictures.clip_score(scorers.clip, device=device, caption=True),
-        "pick": lambda: pictures.pick_score(scorers.pick, device=device),
-        "image_reward": lambda: pictures.image_reward(scorers.image_reward, device=device),
-        "hps": lambda: pictures.hps(scorers.hps),
+        "clip": lambda: pictures.clip_score(reward_models.clip, device=device),
+        "caption_clip": lambda: pictures.clip_score(reward_models.clip, device=device, caption=True),
+        "pick": lambda: pictures.pick_score(reward_models.pick, device=device),
+        "image_reward": lambda: pictures.image_reward(reward_models.image_reward, device=device),
+        "hps": lambda: pictures.hps(reward_models.hps),
     }
     assert set(makers) == set(REWARDS)
     if name not in makers:
@@ -152,7 +154,7 @@ def _own(name: str) -> Reward:
 
 def _prompts(
     config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: GenerationConfig, split: Split, *, context: int
-) -> dict[str, Prompts]:
+) -> dict[str, PromptSource]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if world is not None:
         return {
@@ -187,7 +189,7 @@ def _prompts(
 
     chosen, dropped = select_by_task(reader, reason)
     report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
-    found: dict[str, Prompts] = {}
+    found: dict[str, PromptSource] = {}
     for plan in config.active:
         if plan.name not in chosen:
             raise InputError(

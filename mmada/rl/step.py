@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from mmada.canvas import Query
 from mmada.model import Transformer, TransformerDenoiser
 from mmada.rl.batch import PolicyBatch
-from mmada.rl.objective import LOSSES, Evidence, Settings, Terms
+from mmada.rl.objective import LOSSES, LogprobBatch, LossTerms, ObjectiveConfig
 from mmada.train.scoring import entropy, masked_logprobs
 
-__all__ = ["Policy", "frozen_adapters", "terms"]
+__all__ = ["Policy", "frozen_adapters", "loss_terms"]
 
 
 class Policy(nn.Module):
@@ -46,13 +46,13 @@ class Policy(nn.Module):
         return values
 
 
-def terms(batch: PolicyBatch, new: Tensor, settings: Settings) -> Terms:
+def loss_terms(batch: PolicyBatch, new: Tensor, settings: ObjectiveConfig) -> LossTerms:
     """What each sequence contributes, by the objective of the settings.
 
     new  (S,) log p of the scored tokens. Without stored old ones, the old policy is the new one: every ratio is exactly 1
     """
     old = new.detach() if batch.old is None else batch.old
-    found = Evidence(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
+    found = LogprobBatch(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
     return LOSSES[settings.ratio](found, settings)
 
 

@@ -29,14 +29,14 @@ from mmada.data.seeds import integer
 from mmada.errors import CheckpointError, InputError
 from mmada.generation.planner import Planner
 from mmada.rl.advantage import Advantages, advantages
-from mmada.rl.batch import PolicyBatch, Trained, collate
-from mmada.rl.config import RLConfig, TaskPlan
-from mmada.rl.prompts import Prompts
+from mmada.rl.batch import PolicyBatch, TrainSegment, collate
+from mmada.rl.config import RLConfig, RLTaskConfig
+from mmada.rl.mask_samples import draw_mask_samples
+from mmada.rl.prompts import PromptSource
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
-from mmada.rl.rollout import Decoding, roll_out
-from mmada.rl.step import Policy, frozen_adapters, terms
-from mmada.rl.views import draw_views
+from mmada.rl.rollout import Decoding, generate_rollouts
+from mmada.rl.step import Policy, frozen_adapters, loss_terms
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,10 +121,10 @@ class RLTask:
     config: RLConfig
     module: Policy
     planner: Planner
-    sources: Mapping[str, Prompts]
+    sources: Mapping[str, PromptSource]
     rewards: Mapping[str, Mapping[str, tuple[float, Reward]]]
     reference: Policy | None = None
-    held_out: Mapping[str, Prompts] = field(default_factory=dict)
+    held_out: Mapping[str, PromptSource] = field(default_factory=dict)
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
     experience: Experience | None = None
     latest: list[tuple[Rollout, float, float]] = field(default_factory=list)
@@ -184,7 +184,7 @@ class RLTask:
     def losses(self, model: nn.Module, batch: PolicyBatch, device: torch.device) -> Tensor:
         batch = batch.to(device)
         new, entropy = model(batch).unbind(0)
-        found = terms(batch, new, self.config.objective)
+        found = loss_terms(batch, new, self.config.objective)
         loss = batch.share * (found.policy + self.config.objective.kl_weight * found.kl)
         with torch.no_grad():
             for i, name in enumerate(self.names):
@@ -243,7 +243,7 @@ class RLTask:
     def _experience(self, step: int, *, rank: int, world: int, accumulate: int) -> Experience:
         begin = time.monotonic()
         device = next(self.module.parameters()).device
-        trained: list[tuple[int, list[tuple[Trained, ...]]]] = []
+        trained: list[tuple[int, list[tuple[TrainSegment, ...]]]] = []
         self.latest = []
         with torch.no_grad():
             for i, task in enumerate(self.config.active):
@@ -251,7 +251,7 @@ class RLTask:
                 for j, rollout in enumerate(rollouts):
                     group, place = divmod(j, self.config.group)
                     if bool(found.is_kept[group, place]):
-                        trained.append((i, self._views(rollout, step, i, float(found.values[group, place]))))
+                        trained.append((i, self._mask_samples(rollout, step, i, float(found.values[group, place]))))
             self._measures.add("rollout_seconds", [time.monotonic() - begin])
             batches = tuple(
                 tuple(self._with_logps(self._batch(trained[micro::accumulate], n), n, device) for micro in range(accumulate))
@@ -259,7 +259,7 @@ class RLTask:
             )
         return Experience(step, batches)
 
-    def _round(self, task: TaskPlan, step: int, rank: int, world: int, device: torch.device) -> tuple[list[Rollout], Advantages]:
+    def _round(self, task: RLTaskConfig, step: int, rank: int, world: int, device: torch.device) -> tuple[list[Rollout], Advantages]:
         """The rollouts of one task, and their advantages (P, G)."""
         c = self.config
         number = step // c.objective.updates
@@ -267,7 +267,7 @@ class RLTask:
         rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
-        found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_flat=c.drop_flat, total=self._added)
+        found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_zero_variance=c.drop_zero_variance, total=self._added)
         self._note(task, rollouts, scores, total, found)
         self.latest += zip(rollouts, total.tolist(), found.values.flatten().tolist(), strict=True)
         return rollouts, found
@@ -278,23 +278,23 @@ class RLTask:
             return total
         return 0.0 if self.config.unfinished == "zero" and total == total else float("nan")
 
-    def _views(self, rollout: Rollout, step: int, task: int, advantage: float) -> list[tuple[Trained, ...]]:
-        """For each update, the rollout's parts with their views."""
+    def _mask_samples(self, rollout: Rollout, step: int, task: int, advantage: float) -> list[tuple[TrainSegment, ...]]:
+        """For each update, the rollout's parts with their mask samples."""
         settings = self.config.objective
         plans = [
-            draw_views(part, settings, Generator().manual_seed(integer("views", rollout.seed, step, p)))
+            draw_mask_samples(part, settings, Generator().manual_seed(integer("views", rollout.seed, step, p)))
             for p, part in enumerate(rollout.parts)
         ]
         share = 1 / len(rollout.parts)
         return [
             tuple(
-                Trained(part=part, views=views[n], advantage=advantage, task=task, share=share)
-                for part, views in zip(rollout.parts, plans, strict=True)
+                TrainSegment(part=part, mask_samples=mask_samples[n], advantage=advantage, task=task, share=share)
+                for part, mask_samples in zip(rollout.parts, plans, strict=True)
             )
             for n in range(settings.updates)
         ]
 
-    def _batch(self, trained: Sequence[tuple[int, list[tuple[Trained, ...]]]], update: int) -> PolicyBatch:
+    def _batch(self, trained: Sequence[tuple[int, list[tuple[TrainSegment, ...]]]], update: int) -> PolicyBatch:
         counts = torch.zeros(len(self.names))
         for task, _ in trained:
             counts[task] += 1
@@ -314,7 +314,7 @@ class RLTask:
         return replace(batch, old=old, ref=ref)
 
     def _rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, num: int, seed: int, device: torch.device) -> list[Rollout]:
-        return roll_out(
+        return generate_rollouts(
             prompts,
             self.planner,
             self._denoise,
@@ -326,14 +326,14 @@ class RLTask:
             agree=self._agree,
         )
 
-    def _answered(self, task: TaskPlan, indices: Sequence[int], device: torch.device) -> tuple[list[Rollout], Scores]:
+    def _answered(self, task: RLTaskConfig, indices: Sequence[int], device: torch.device) -> tuple[list[Rollout], Scores]:
         """Answers to held-out prompts as users get them, the likeliest ones if they are texts, and their rewards."""
         usual = Decoding(temperature=0.0, max_new_tokens=task.decoding.max_new_tokens)
         with torch.no_grad():
             rollouts = self._rollouts(self.held_out[task.name].take(indices), usual, 1, 0, device)
         return rollouts, combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
 
-    def _note(self, task: TaskPlan, rollouts: Sequence[Rollout], scores: Scores, total: Tensor, found: Advantages) -> None:
+    def _note(self, task: RLTaskConfig, rollouts: Sequence[Rollout], scores: Scores, total: Tensor, found: Advantages) -> None:
         m, name = self._measures, task.name
         known = ~found.is_failed
         m.add(f"reward/{name}", total.view_as(known)[known])

@@ -56,7 +56,7 @@ def test_empty_groups_and_groups_without_signal():
     assert found.is_flat.tolist() == [False, False, True, False]
     assert found.is_kept.any(1).tolist() == [False, False, False, True]
     assert found.values[:3].abs().sum() == 0
-    kept = advantages(rewards, drop_flat=False)
+    kept = advantages(rewards, drop_zero_variance=False)
     assert kept.is_kept.any(1).tolist() == [False, False, True, True]
     assert kept.values[2].tolist() == [0, 0, 0]
 

@@ -87,7 +87,7 @@ def test_parts_that_do_not_fit_together_are_errors(tmp_path):
     for settings, message in (
         (["tasks.text.prompts=0"], "no task has prompts"),
         (["debug=false"], "model.start=''"),
-        (["objective.law=whole"], "law='whole'"),
+        (["objective.masking=whole"], "masking='whole'"),
         (["data={}"], "name a world, such as shapes, or a file of records"),
         ([f"data={{path: {records}}}", "tasks.text.rewards={correct: 1}"], "correct needs a data.world that verifies"),
         (["tasks.understand={prompts: 1, kinds: [size], rewards: {correct: 1}}"], "kind='size' is none of task understand"),

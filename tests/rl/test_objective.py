@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from mmada.errors import InputError
-from mmada.rl.batch import PolicyBatch, Trained, collate
-from mmada.rl.objective import Evidence, sandwich, sequence_clip, token_clip
-from mmada.rl.settings import OBJECTIVES, Settings
-from mmada.rl.step import Policy, terms
-from mmada.rl.views import View, draw_views
+from mmada.rl.batch import PolicyBatch, TrainSegment, collate
+from mmada.rl.mask_samples import MaskSample, draw_mask_samples
+from mmada.rl.objective import LogprobBatch, sequence_clip, spg_loss, token_clip
+from mmada.rl.settings import OBJECTIVES, ObjectiveConfig
+from mmada.rl.step import Policy, loss_terms
 
 from . import tiny
 
 SETTINGS = {
-    **{name: Settings(name=name, updates=2, shrink=2) for name in OBJECTIVES},
-    "unigrpo, sequence": Settings(level="sequence", updates=2),
-    "unigrpo, blocks": Settings(law="block", updates=2),
+    **{name: ObjectiveConfig(name=name, updates=2, steps_per_mask=2) for name in OBJECTIVES},
+    "unigrpo, sequence": ObjectiveConfig(importance_sampling_level="sequence", updates=2),
+    "unigrpo, blocks": ObjectiveConfig(masking="block", updates=2),
 }
 
 
@@ -62,7 +62,9 @@ def parts(model):
 
 def batch_of(model, settings, *, update=1, advantage=(1.0, -0.5, -2.0)):
     trained = [
-        Trained(part=part, views=draw_views(part, settings, torch.Generator().manual_seed(i))[update], advantage=a, task=0)
+        TrainSegment(
+            part=part, mask_samples=draw_mask_samples(part, settings, torch.Generator().manual_seed(i))[update], advantage=a, task=0
+        )
         for i, (part, a) in enumerate(zip(parts(model), advantage, strict=True))
     ]
     return trained, packed(model, trained)
@@ -72,16 +74,16 @@ def packed(model, trained):
     return collate(trained, layout=model.layout, normalizers=torch.ones(1), dtype=torch.float64)
 
 
-def naive_logp(network, layout, part, view):
+def naive_logp(network, layout, part, mask_sample):
     """slot -> log p of its token, from a forward pass of this row alone."""
     tokens, positions = part.canvas.tokens.clone(), part.field.positions.tolist()
     for slot, position in enumerate(positions):
-        if view.is_masked[slot]:
+        if mask_sample.is_masked[slot]:
             tokens[position] = layout.mask_id
-    if view.given is not None:
-        tokens[view.given] = layout.mask_id
-    if view.num_kept < len(positions):
-        tokens = tokens[: positions[view.num_kept - 1] + 1]
+    if mask_sample.given is not None:
+        tokens[mask_sample.given] = layout.mask_id
+    if mask_sample.num_kept < len(positions):
+        tokens = tokens[: positions[mask_sample.num_kept - 1] + 1]
     mask = None
     if not part.full_attention and not part.is_image:  # a prompt, and blocks that do not see what lies behind them
         block = torch.tensor([-1 if i < positions[0] else (i - positions[0]) // part.block_length for i in range(len(tokens))])
@@ -90,7 +92,7 @@ def naive_logp(network, layout, part, view):
     ids = [i for i in range(part.field.ids.start, part.field.ids.stop) if i not in part.field.ids.suppress_tokens]
     found = {}
     for slot in range(len(positions)):
-        if view.weight[slot] > 0:
+        if mask_sample.weight[slot] > 0:
             row = logits[positions[slot]]
             found[slot] = row[part.canvas.tokens[positions[slot]]] - torch.stack([row[i] for i in ids]).logsumexp(0)
     return found
@@ -101,11 +103,11 @@ def naive_loss(model, trained, old, ref, s):
     total = torch.zeros((), dtype=torch.float64)
     for t in trained:
         looks = []
-        for view in t.views:
-            new = naive_logp(model.model, model.layout, t.part, view)
+        for mask_sample in t.mask_samples:
+            new = naive_logp(model.model, model.layout, t.part, mask_sample)
             with torch.no_grad():
-                was, base = (naive_logp(p.model, model.layout, t.part, view) for p in (old, ref))
-            looks += [(slot, float(view.weight[slot]), new[slot], was[slot], base[slot]) for slot in new]
+                was, base = (naive_logp(p.model, model.layout, t.part, mask_sample) for p in (old, ref))
+            looks += [(slot, float(mask_sample.weight[slot]), new[slot], was[slot], base[slot]) for slot in new]
 
         def clipped(log_ratio, a=t.advantage):
             r = log_ratio.exp()
@@ -116,11 +118,11 @@ def naive_loss(model, trained, old, ref, s):
             lower = sum(w * new for _, w, new, _, _ in looks)
             length, upper = t.part.num_tokens, 0
             for slot in {look[0] for look in looks}:
-                inner = sum(length * w * (s.power * new).exp() for at, w, new, _, _ in looks if at == slot)
-                upper = upper + inner.log() / (s.power * length)
-            bound = lower if t.advantage >= 0 else s.upper * upper + (1 - s.upper) * lower
+                inner = sum(length * w * (s.upper_bound_beta * new).exp() for at, w, new, _, _ in looks if at == slot)
+                upper = upper + inner.log() / (s.upper_bound_beta * length)
+            bound = lower if t.advantage >= 0 else s.upper_bound_weight * upper + (1 - s.upper_bound_weight) * lower
             total = total - t.advantage * bound
-        elif s.name == "espo" or s.level == "sequence":
+        elif s.name == "espo" or s.importance_sampling_level == "sequence":
             total = total + clipped(sum(w * (new - was) for _, w, new, was, _ in looks))
         else:
             total = total + sum(w * clipped(new - was) for _, w, new, was, _ in looks)
@@ -137,7 +139,7 @@ def test_gradients_equal_the_naive_formula(model, others, name):
     policy = Policy(model.model)
     with torch.no_grad():
         batch = replace(batch, old=old(batch)[0], ref=ref(batch)[0])
-    found = terms(batch, policy(batch)[0], s)
+    found = loss_terms(batch, policy(batch)[0], s)
     loss = (found.policy + s.kl_weight * found.kl).sum()
     expected = naive_loss(model, trained, old, ref, s)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-12)
@@ -156,7 +158,7 @@ def test_identical_policies_have_ratio_one_and_no_divergence(name):
     policy, twin = Policy(model.model).train(), Policy(tiny.pipeline().model).eval()
     with torch.no_grad():
         batch = replace(batch, old=twin(batch)[0], ref=twin(batch)[0])
-    found = terms(batch, policy(batch)[0], s)
+    found = loss_terms(batch, policy(batch)[0], s)
     assert found.kl.tolist() == [0.0, 0.0, 0.0]
     assert set(found.ratio.tolist()) <= {1.0}
     assert len(found.ratio) == (0 if name == "spg" else 3 if name in ("espo", "unigrpo, sequence") else len(batch.weight))
@@ -181,26 +183,33 @@ def only(part, ids):
 def test_trace_is_the_policy_gradient_of_the_sampler(model):
     """Two tokens, three ids, from left to right: E[A grad log p] by the objective = grad E[reward] by enumeration."""
     ids, answers = letters(model, 2)
-    s = Settings(name="trace", shrink=1, updates=1, kl_weight=0.0)
+    s = ObjectiveConfig(name="trace", steps_per_mask=1, updates=1, kl_weight=0.0)
     made = [only(tiny.part(model, list(a), block_length=1, full_attention=False, steps=[0, 1]), ids) for a in answers]
     reward = {a: float(i * i % 7) for i, a in enumerate(answers)}
 
     def probability(answer):
         part = made[answers.index(answer)]
-        (views,) = draw_views(part, s, torch.Generator())
-        return torch.stack([v for view in views for v in naive_logp(model.model, model.layout, part, view).values()]).sum().exp()
+        (mask_samples,) = draw_mask_samples(part, s, torch.Generator())
+        return (
+            torch.stack([v for mask_sample in mask_samples for v in naive_logp(model.model, model.layout, part, mask_sample).values()])
+            .sum()
+            .exp()
+        )
 
     expected = sum(reward[a] * probability(a) for a in answers)
     assert float(sum(probability(a).detach() for a in answers)) == pytest.approx(1)
     # Each answer as often as the sampler gives it; the weights of a trace of two steps are 1/2 each.
     trained = [
-        Trained(
-            part=part, views=draw_views(part, s, torch.Generator())[0], advantage=2 * reward[a] * float(probability(a).detach()), task=0
+        TrainSegment(
+            part=part,
+            mask_samples=draw_mask_samples(part, s, torch.Generator())[0],
+            advantage=2 * reward[a] * float(probability(a).detach()),
+            task=0,
         )
         for a, part in zip(answers, made, strict=True)
     ]
     batch = packed(model, trained)
-    loss = terms(batch, Policy(model.model)(batch)[0], s).policy.sum()
+    loss = loss_terms(batch, Policy(model.model)(batch)[0], s).policy.sum()
     weights = list(model.model.parameters())
     for one, other in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(-expected, weights), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
@@ -216,16 +225,18 @@ def test_unigrpo_is_the_gradient_of_the_bound_per_token(model, level):
     for k in range(1, n + 1):
         for mask in itertools.combinations(range(n), k):
             is_masked = torch.tensor([i in mask for i in range(n)])
-            view = View(is_masked, is_masked.double() / k, n)
-            batch = packed(model, [Trained(part=part, views=(view,), advantage=advantage, task=0)])
-            loss = loss + terms(batch, policy(batch)[0], Settings(level=level)).policy.sum() / (n * math.comb(n, k))
+            mask_sample = MaskSample(is_masked, is_masked.double() / k, n)
+            batch = packed(model, [TrainSegment(part=part, mask_samples=(mask_sample,), advantage=advantage, task=0)])
+            loss = loss + loss_terms(batch, policy(batch)[0], ObjectiveConfig(importance_sampling_level=level)).policy.sum() / (
+                n * math.comb(n, k)
+            )
     bound = torch.zeros((), dtype=torch.float64)
     for order in itertools.permutations(range(n)):
         for i, slot in enumerate(order):
             hidden = torch.tensor([at in order[i:] for at in range(n)])
             weight = torch.zeros(n)
             weight[slot] = 1
-            bound = bound + naive_logp(model.model, model.layout, part, View(hidden, weight, n))[slot] / math.factorial(n)
+            bound = bound + naive_logp(model.model, model.layout, part, MaskSample(hidden, weight, n))[slot] / math.factorial(n)
     for one, other in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(-advantage * bound / n, weights), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13)
 
@@ -235,8 +246,8 @@ def test_all_masks_of_structured_views_are_equally_likely(model):
     part = tiny.part(model, model.prompts.encode("cab"))
     counts = {}
     for seed in range(600):
-        for (view,) in draw_views(part, Settings(updates=2), torch.Generator().manual_seed(seed)):
-            counts[tuple(view.is_masked.tolist())] = counts.get(tuple(view.is_masked.tolist()), 0) + 1
+        for (mask_sample,) in draw_mask_samples(part, ObjectiveConfig(updates=2), torch.Generator().manual_seed(seed)):
+            counts[tuple(mask_sample.is_masked.tolist())] = counts.get(tuple(mask_sample.is_masked.tolist()), 0) + 1
     assert len(counts) == 7
     expected = {mask: 1200 / 3 / math.comb(3, sum(mask)) for mask in counts}
     assert sum((counts[m] - e) ** 2 / e for m, e in expected.items()) < 28.0  # chi-squared with 6 degrees of freedom
@@ -245,7 +256,7 @@ def test_all_masks_of_structured_views_are_equally_likely(model):
 def evidence(new, old=None, *, advantage=(1.0,), weight=None, sequence=None):
     new = torch.tensor(new, dtype=torch.float64)
     sequence = torch.tensor(sequence or [0] * len(new))
-    return Evidence(
+    return LogprobBatch(
         new=new,
         old=torch.tensor(old, dtype=torch.float64) if old else new,
         ref=None,
@@ -258,7 +269,7 @@ def evidence(new, old=None, *, advantage=(1.0,), weight=None, sequence=None):
 
 
 def test_clipping_by_hand():
-    s = Settings(clip_low=0.2, clip_high=0.3)
+    s = ObjectiveConfig(clip_low=0.2, clip_high=0.3)
     up, down = math.log(2), math.log(0.5)
     good = token_clip(evidence([up, down], [0.0, 0.0]), s)
     assert float(good.policy) == pytest.approx(-(1.3 + 0.5) / 2)  # the rise is cut, the fall is not
@@ -275,14 +286,14 @@ def test_the_upper_bound_is_above_the_lower_one():
     e = replace(evidence([-3.0, -1.0], advantage=(-1.0,), weight=[0.5, 0.5]), token=torch.tensor([0, 0]), length=torch.tensor([1]))
     lower = -2.0
     for power, upper in ((1.0, math.log((math.exp(-3) + math.exp(-1)) / 2)), (2.0, math.log((math.exp(-6) + math.exp(-2)) / 2) / 2)):
-        bound = float(sandwich(e, Settings(name="spg", power=power, upper=1.0)).policy)
+        bound = float(spg_loss(e, ObjectiveConfig(name="spg", upper_bound_beta=power, upper_bound_weight=1.0)).policy)
         assert bound == pytest.approx(upper)
         assert bound > lower
-    assert float(sandwich(replace(e, advantage=torch.ones(1)), Settings(name="spg")).policy) == pytest.approx(-lower)
+    assert float(spg_loss(replace(e, advantage=torch.ones(1)), ObjectiveConfig(name="spg")).policy) == pytest.approx(-lower)
 
 
 def test_a_batch_survives_a_save(model, tmp_path):
-    _, batch = batch_of(model, Settings(), update=0)
+    _, batch = batch_of(model, ObjectiveConfig(), update=0)
     torch.save(replace(batch, old=batch.weight).state_dict(), tmp_path / "batch.pt")
     again = PolicyBatch.from_state_dict(torch.load(tmp_path / "batch.pt", weights_only=True))
     assert torch.equal(Policy(model.model)(batch), Policy(model.model)(again))
@@ -308,10 +319,10 @@ def test_a_batch_without_sequences_has_a_gradient_of_zero(model):
         {"kl_weight": -1.0},
         {"ratio_low": 0.9},
         {"name": "ppo"},
-        {"power": 0.5},
+        {"upper_bound_beta": 0.5},
         {"name": "spg", "max_blocks": 2},
     ],
 )
 def test_settings_that_cannot_be_used_are_errors(changes):
     with pytest.raises(InputError, match=f"objective.{list(changes)[-1]}"):
-        Settings(**changes)
+        ObjectiveConfig(**changes)

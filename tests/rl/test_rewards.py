@@ -15,7 +15,7 @@ from PIL import Image
 from mmada.canvas import split_thinking
 from mmada.errors import CheckpointError, InputError, MissingDependencyError
 from mmada.generation.requests import ChatRequest, DrawRequest
-from mmada.rl.records import Prompt, Sample
+from mmada.rl.records import Completion, Prompt
 from mmada.rl.rewards import combine, pictures
 from mmada.rl.rewards.text import brevity, exact, math_verified, think_format
 from mmada.rl.rewards.world import correct
@@ -26,7 +26,7 @@ def text(written, *, think=False, reference="", num_tokens=8, answer_length=16, 
     thought = split_thinking(written)
     request = ChatRequest("q", think=think)
     prompt = Prompt(task=task, index=0, request=request, reference=reference, origin=origin)
-    return Sample(
+    return Completion(
         prompt=prompt,
         text=written,
         thinking=thought.thinking,
@@ -38,7 +38,7 @@ def text(written, *, think=False, reference="", num_tokens=8, answer_length=16, 
 
 
 def drawing(image, *, origin=None, prompt="a dog"):
-    return Sample(prompt=Prompt(task="draw", index=0, request=DrawRequest(prompt), origin=origin), image=Image.fromarray(image))
+    return Completion(prompt=Prompt(task="draw", index=0, request=DrawRequest(prompt), origin=origin), image=Image.fromarray(image))
 
 
 WHITE = np.full((64, 64, 3), 255, np.uint8)

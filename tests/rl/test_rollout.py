@@ -10,7 +10,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.model import TransformerDenoiser
 from mmada.rl.prompts import RecordPrompts, WorldPrompts
 from mmada.rl.records import Prompt
-from mmada.rl.rollout import Decoding, roll_out
+from mmada.rl.rollout import Decoding, generate_rollouts
 from mmada.worlds.shapes import Shapes
 
 from . import tiny
@@ -23,7 +23,7 @@ def model():
 
 def ask(model, prompts, *, num=3, seed=0, decoding=None, **changes):
     decoding = decoding or Decoding(max_new_tokens=16, guidance_scale=0.0)
-    return roll_out(prompts, model.planner, TransformerDenoiser(model.model), decoding, num=num, seed=seed, **changes)
+    return generate_rollouts(prompts, model.planner, TransformerDenoiser(model.model), decoding, num=num, seed=seed, **changes)
 
 
 def prompt(request, task="text", index=0):
@@ -110,7 +110,7 @@ def test_processes_that_wait_for_each_other_evaluate_one_token_meanwhile(model):
         return TransformerDenoiser(model.model)(queries)
 
     turns = iter([True, True, False])
-    assert roll_out([], model.planner, denoiser, Decoding(), num=2, seed=0, agree=lambda _: next(turns)) == []
+    assert generate_rollouts([], model.planner, denoiser, Decoding(), num=2, seed=0, agree=lambda _: next(turns)) == []
     assert calls == [1, 1]
 
 

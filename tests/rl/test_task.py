@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmada.errors import CheckpointError, InputError
 from mmada.rl.rollout import Decoding
-from mmada.rl.settings import OBJECTIVES, Settings
+from mmada.rl.settings import OBJECTIVES, ObjectiveConfig
 from mmada.rl.step import Policy
 from mmada.train import lora
 from mmada.train.state import latest
@@ -31,7 +31,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_raises_a_toy_reward(tmp_path, name):
-    settings = Settings(name=name, updates=2, kl_weight=0.0, shrink=2)
+    settings = ObjectiveConfig(name=name, updates=2, kl_weight=0.0, steps_per_mask=2)
     job = tiny.task(tiny.config(steps=16, group=8, objective=settings))
     reports = []
     tiny.fit(job, tmp_path, reports=reports)
@@ -44,7 +44,7 @@ def test_drawings_are_learnt_too(tmp_path):
     model, reports = tiny.pipeline(), []
     # The debug tokenizer's pictures all look alike: paint each code as a grey of its own.
     model.image_tokenizer.decode_images = lambda codes: [Image.fromarray((4 * c).numpy().astype(np.uint8)) for c in codes]
-    job = tiny.task(tiny.config("draw", steps=16, group=8, objective=Settings(kl_weight=0.0, updates=2)), model=model)
+    job = tiny.task(tiny.config("draw", steps=16, group=8, objective=ObjectiveConfig(kl_weight=0.0, updates=2)), model=model)
     tiny.fit(job, tmp_path, reports=reports)
     rewards = [r.values["reward/draw"] for r in reports if "reward/draw" in r.values]
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.1, rewards
@@ -97,7 +97,7 @@ def test_two_processes_with_sharded_weights_equal_one(tmp_path):
 
 def test_a_round_in_a_save_wants_the_settings_that_it_was_made_with(tmp_path):
     tiny.fit(tiny.resumable(), tmp_path, steps=2)
-    other = tiny.task(tiny.config("text", "draw", prompts=1, objective=Settings(updates=4, kl_weight=0.1)))
+    other = tiny.task(tiny.config("text", "draw", prompts=1, objective=ObjectiveConfig(updates=4, kl_weight=0.1)))
     with pytest.raises(InputError, match=r"objective.updates=3 and loop.accumulate=1, not 4 and 1"):
         tiny.fit(other, tmp_path)
     (latest(tmp_path / "state") / "experience-0.pt").unlink()
@@ -106,19 +106,19 @@ def test_a_round_in_a_save_wants_the_settings_that_it_was_made_with(tmp_path):
 
 
 def test_constant_rewards_change_nothing(tmp_path):
-    for drop_flat in (True, False):
-        settings = tiny.config("text", steps=2, drop_flat=drop_flat, objective=Settings(updates=1, kl_weight=0.5))
+    for drop_zero_variance in (True, False):
+        settings = tiny.config("text", steps=2, drop_zero_variance=drop_zero_variance, objective=ObjectiveConfig(updates=1, kl_weight=0.5))
         job = tiny.task(settings, rewards={"text": {"same": (1.0, lambda samples: [0.7] * len(samples))}})
         before, reports = tiny.weights(job), []
-        tiny.fit(job, tmp_path / str(drop_flat), reports=reports)
+        tiny.fit(job, tmp_path / str(drop_zero_variance), reports=reports)
         assert same(before, tiny.weights(job))
         values = reports[0].values
         assert (values["signal/text"], values["gradient_norm"], values["reward/text"]) == (0, 0, pytest.approx(0.7))
-        assert ("kl/text" in values) is not drop_flat
+        assert ("kl/text" in values) is not drop_zero_variance
 
 
 def test_the_first_update_has_ratio_one_and_no_divergence(tmp_path):
-    job, reports = tiny.task(tiny.config("text", "draw", steps=2, objective=Settings(updates=2))), []
+    job, reports = tiny.task(tiny.config("text", "draw", steps=2, objective=ObjectiveConfig(updates=2))), []
     tiny.fit(job, tmp_path, reports=reports)
     first, second = (r.values for r in reports)
     for name in ("text", "draw"):
@@ -196,7 +196,7 @@ def test_a_process_without_prompts_of_a_task_has_an_empty_batch():
 def test_an_adapter_is_its_own_reference(tmp_path):
     model = tiny.pipeline()
     lora.inject(model.model, lora.Lora(rank=2, targets=("q_proj", "ff_out")), seed=0)
-    job = tiny.task(tiny.config(steps=2, objective=Settings(updates=1)), model=model, reference=None)
+    job = tiny.task(tiny.config(steps=2, objective=ObjectiveConfig(updates=1)), model=model, reference=None)
     job.reference = job.module
     before, reports = tiny.weights(job), []
     tiny.fit(job, tmp_path, reports=reports)

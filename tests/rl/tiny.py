@@ -14,10 +14,10 @@ from accelerate.utils import DistributedType
 from mmada.canvas import Canvas, Field, Message
 from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.pipeline import MMaDA
-from mmada.rl.config import RLConfig, TaskPlan
-from mmada.rl.records import Part, Prompt
+from mmada.rl.config import RLConfig, RLTaskConfig
+from mmada.rl.records import Prompt, Segment
 from mmada.rl.rollout import Decoding
-from mmada.rl.settings import Settings
+from mmada.rl.settings import ObjectiveConfig
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import state
@@ -58,7 +58,7 @@ def pipeline(*, dtype=torch.float32, full_attention=False, seed=0):
 
 def config(*names, out="unused", prompts=2, decoding=None, **changes):
     decoding = decoding or Decoding(max_new_tokens=16, guidance_scale=0.0)
-    plans = tuple(TaskPlan(name=n, prompts=prompts, rewards={"format": 1.0}, decoding=decoding) for n in names or ("text",))
+    plans = tuple(RLTaskConfig(name=n, prompts=prompts, rewards={"format": 1.0}, decoding=decoding) for n in names or ("text",))
     settings = {"group": 4, "optim": ADAM, "loop": QUIET, "steps": 4, "unfinished": "score", "debug": True, **changes}
     return RLConfig(out=str(out), tasks=plans, **settings)
 
@@ -104,7 +104,7 @@ def part(
     positions = canvas.fields[0].positions
     tokens = canvas.tokens.clone()
     tokens[positions] = torch.tensor([*ids, *[layout.eos_id] * (len(positions) - len(ids))])
-    return Part(
+    return Segment(
         canvas=Canvas(tokens, canvas.attend, canvas.fields),
         num_tokens=num_tokens or len(ids),
         is_image=False,
@@ -120,7 +120,7 @@ def picture(model, codes, *, steps=None):
     canvas = model.prompts.t2i(torch.tensor(codes), "a")
     (field,) = canvas.fields
     canvas = Canvas(canvas.tokens, canvas.attend, (Field(field.positions, field.ids, field.num_total),))
-    return Part(
+    return Segment(
         canvas=canvas,
         num_tokens=len(codes),
         is_image=True,
@@ -154,14 +154,14 @@ def main(mode, out):
 
 def spread(out):
     """Prompts for two processes, whose rollouts take different numbers of steps. The weights go to a file of `out`."""
-    job = task(config("text", steps=2, objective=Settings(updates=2, kl_weight=0.1), optim=replace(ADAM, eps=1e-3)))
+    job = task(config("text", steps=2, objective=ObjectiveConfig(updates=2, kl_weight=0.1), optim=replace(ADAM, eps=1e-3)))
     job.on_export = lambda _, whole: torch.save(dict(whole), out / "weights.pt")
     return job
 
 
 def resumable():
     """Two tasks, three updates of each batch of rollouts: a save after the second step lies within a round."""
-    return task(config("text", "draw", prompts=1, steps=6, objective=Settings(updates=3, kl_weight=0.1)))
+    return task(config("text", "draw", prompts=1, steps=6, objective=ObjectiveConfig(updates=3, kl_weight=0.1)))
 
 
 if __name__ == "__main__":

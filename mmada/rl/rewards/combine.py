@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mmada.errors import InputError
-from mmada.rl.records import Sample
+from mmada.rl.records import Completion
 
 __all__ = ["Reward", "Scores", "combine"]
 
-Reward: TypeAlias = Callable[[Sequence[Sample]], Sequence[float | None]]
+Reward: TypeAlias = Callable[[Sequence[Completion]], Sequence[float | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Scores:
     parts: Mapping[str, tuple[float | None, ...]]
 
 
-def combine(samples: Sequence[Sample], rewards: Mapping[str, tuple[float, Reward]]) -> Scores:
+def combine(samples: Sequence[Completion], rewards: Mapping[str, tuple[float, Reward]]) -> Scores:
     """name -> (weight, reward). Raises InputError if a reward returns another number of values than there are samples."""
     parts: dict[str, tuple[float | None, ...]] = {}
     for name, (_, reward) in rewards.items():

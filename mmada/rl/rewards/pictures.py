@@ -24,7 +24,7 @@ from torch import Tensor
 from mmada.errors import CheckpointError, MissingDependencyError
 from mmada.generation.requests import ChatRequest
 from mmada.image import load_image
-from mmada.rl.records import Sample
+from mmada.rl.records import Completion
 from mmada.rl.rewards.combine import Reward
 
 __all__ = ["clip_score", "from_pairs", "hps", "image_reward", "pick_score", "similarity"]
@@ -33,7 +33,7 @@ __all__ = ["clip_score", "from_pairs", "hps", "image_reward", "pick_score", "sim
 def from_pairs(score: Callable[[Sequence[str], Sequence[Image.Image]], Sequence[float]], *, caption: bool = False) -> Reward:
     """A score of texts with pictures as a reward: prompt with drawing, or, with `caption`, the picture that was shown with the answer."""
 
-    def reward(samples: Sequence[Sample]) -> list[float | None]:
+    def reward(samples: Sequence[Completion]) -> list[float | None]:
         pairs = {i: pair for i, sample in enumerate(samples) if (pair := _pair(sample, caption)) is not None}
         values: list[float | None] = [None] * len(samples)
         if pairs:
@@ -117,7 +117,7 @@ def _package(module: str, distribution: str) -> Any:
         raise MissingDependencyError(f"this reward needs the package {distribution}; pip install {distribution}") from error
 
 
-def _pair(sample: Sample, caption: bool) -> tuple[str, Image.Image] | None:
+def _pair(sample: Completion, caption: bool) -> tuple[str, Image.Image] | None:
     if not caption:
         return None if sample.image is None else (sample.prompt.text, sample.image)
     request = sample.prompt.request

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmada.data.answers import normalise_answer, read_answer
 from mmada.errors import MissingDependencyError
-from mmada.rl.records import Sample
+from mmada.rl.records import Completion
 
 __all__ = ["brevity", "exact", "math_verified", "think_format"]
 
@@ -26,16 +26,16 @@ _SECONDS = 5
 """Of one comparison at most: what is written by a model may be a tower of powers."""
 
 
-def think_format(samples: Sequence[Sample]) -> list[float | None]:
+def think_format(samples: Sequence[Completion]) -> list[float | None]:
     return [_form(sample) if _is_text(sample) else None for sample in samples]
 
 
-def brevity(samples: Sequence[Sample]) -> list[float | None]:
+def brevity(samples: Sequence[Completion]) -> list[float | None]:
     """The end token counts."""
     return [max(0.0, 1 - sample.num_tokens / max(sample.answer_length, 1)) if _is_text(sample) else None for sample in samples]
 
 
-def exact(samples: Sequence[Sample]) -> list[float | None]:
+def exact(samples: Sequence[Completion]) -> list[float | None]:
     """A sample without a reference has none to equal, and nothing said equals none."""
     return [
         float(bool(said := normalise_answer(sample.answer)) and said == normalise_answer(sample.prompt.reference))
@@ -45,7 +45,7 @@ def exact(samples: Sequence[Sample]) -> list[float | None]:
     ]
 
 
-def math_verified(samples: Sequence[Sample]) -> list[float | None]:
+def math_verified(samples: Sequence[Completion]) -> list[float | None]:
     """Raises MissingDependencyError without math-verify."""
     try:
         from math_verify import parse, verify
@@ -68,11 +68,11 @@ def math_verified(samples: Sequence[Sample]) -> list[float | None]:
     return [equals(sample.answer, sample.prompt.reference) if sample.prompt.reference and _is_text(sample) else None for sample in samples]
 
 
-def _is_text(sample: Sample) -> bool:
+def _is_text(sample: Completion) -> bool:
     return sample.image is None or bool(sample.text)
 
 
-def _form(sample: Sample) -> float:
+def _form(sample: Completion) -> float:
     if sample.prompt.request.think:
         return float("<think>" in sample.text and read_answer(sample.text).state == "thought")
     return float(read_answer(sample.text).state == "direct")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.errors import InputError
-from mmada.rl.records import Sample
+from mmada.rl.records import Completion
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.objects import STYLES, objects
 from mmada.worlds.emoji.rewards import looked_at
@@ -72,7 +72,7 @@ def match(pictures: NDArray[np.uint8]) -> list[Match]:
     return [found[i] for i in range(len(pictures))]
 
 
-def likeness(samples: Sequence[Sample]) -> list[float | None]:
+def likeness(samples: Sequence[Completion]) -> list[float | None]:
     """Sum of explained shares of objects that were asked for / |asked or drawn|, 0 to 1."""
 
     def value(example: Example, seen: Match) -> float:

@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmada.rl.records import Sample
+from mmada.rl.records import Completion
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.grammar import parse
 from mmada.worlds.emoji.spec import implies, satisfies
@@ -42,15 +42,15 @@ Verifier: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[Seen]]"
 """(B, 64, 64, 3) uint8 -> what each of the B pictures shows."""
 
 
-def correct(samples: Sequence[Sample]) -> list[float | None]:
-    def value(sample: Sample, example: Example) -> float | None:
+def correct(samples: Sequence[Completion]) -> list[float | None]:
+    def value(sample: Completion, example: Example) -> float | None:
         return float(is_correct(example, sample.answer)) if example.answer and sample.text else None if not example.answer else 0.0
 
     return _each(samples, value)
 
 
-def caption(samples: Sequence[Sample]) -> list[float | None]:
-    def value(sample: Sample, example: Example) -> float | None:
+def caption(samples: Sequence[Completion]) -> list[float | None]:
+    def value(sample: Completion, example: Example) -> float | None:
         if example.spec is None or example.scene is None or example.task != "understand":
             return None
         said = parse(sample.answer)
@@ -62,7 +62,7 @@ def caption(samples: Sequence[Sample]) -> list[float | None]:
     return _each(samples, value)
 
 
-def drawn(samples: Sequence[Sample], *, verifier: Verifier) -> list[float | None]:
+def drawn(samples: Sequence[Completion], *, verifier: Verifier) -> list[float | None]:
     def value(example: Example, seen: Seen) -> float:
         assert example.spec is not None
         return float(satisfies(example.spec, seen.cells, background=seen.background))
@@ -70,7 +70,7 @@ def drawn(samples: Sequence[Sample], *, verifier: Verifier) -> list[float | None
     return looked_at(samples, verifier, value)
 
 
-def objects_in_common(samples: Sequence[Sample], *, verifier: Verifier) -> list[float | None]:
+def objects_in_common(samples: Sequence[Completion], *, verifier: Verifier) -> list[float | None]:
     """|asked and seen| / |asked or seen|, as multisets of objects."""
 
     def value(example: Example, seen: Seen) -> float:
@@ -81,13 +81,13 @@ def objects_in_common(samples: Sequence[Sample], *, verifier: Verifier) -> list[
     return looked_at(samples, verifier, value)
 
 
-def _each(samples: Sequence[Sample], value: Callable[[Sample, Example], float | None]) -> list[float | None]:
+def _each(samples: Sequence[Completion], value: Callable[[Completion, Example], float | None]) -> list[float | None]:
     origins = [(sample, sample.prompt.origin) for sample in samples]
     return [value(sample, origin) if isinstance(origin, Example) else None for sample, origin in origins]
 
 
 def looked_at(
-    samples: Sequence[Sample], verifier: Callable[[NDArray[np.uint8]], Sequence[_S]], value: Callable[[Example, _S], float]
+    samples: Sequence[Completion], verifier: Callable[[NDArray[np.uint8]], Sequence[_S]], value: Callable[[Example, _S], float]
 ) -> list[float | None]:
     """Values of the samples that are pictures with a demand on them, None for the others.
 

@@ -10,7 +10,7 @@ from mmada.canvas import split_thinking
 from mmada.data.seeds import generator
 from mmada.errors import InputError
 from mmada.generation.requests import ChatRequest, DrawRequest
-from mmada.rl.records import Prompt, Sample
+from mmada.rl.records import Completion, Prompt
 from mmada.worlds.emoji import Example, Item, Scene, SceneSpec, canonical, is_correct, picture, render, sample, spec_of
 from mmada.worlds.emoji.artwork import NOTHING, likeness, match
 from mmada.worlds.emoji.measure.spoil import SPOILERS
@@ -24,12 +24,12 @@ WHITE = np.full((64, 64, 3), 255, np.uint8)
 def text(written, *, origin=None, task="text"):
     thought = split_thinking(written)
     prompt = Prompt(task=task, index=0, request=ChatRequest("q"), origin=origin)
-    return Sample(prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=8, room=16)
+    return Completion(prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=8, room=16)
 
 
 def drawing(image, *, spec=None, prompt="a dog"):
     example = None if spec is None else Example(task="draw", kind="draw_single", prompt=prompt, spec=spec)
-    return Sample(prompt=Prompt(task="draw", index=0, request=DrawRequest(prompt), origin=example), image=Image.fromarray(image))
+    return Completion(prompt=Prompt(task="draw", index=0, request=DrawRequest(prompt), origin=example), image=Image.fromarray(image))
 
 
 def test_rewards_of_answers_do_not_bear_on_drawings():

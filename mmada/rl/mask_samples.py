@@ -12,8 +12,8 @@ masks. That is worth a factor of twenty in the noise of the ratio.
     structured     one a block; k masked, by times spread over the updates                likelihood bound / tokens, in expectation
     all_masked     one a block, everything masked, and a part of the question             mean-field likelihood / tokens
     complementary  two a block, what the first masks the second shows: each token once    likelihood bound / tokens, k in a band
-    recorded       one for `shrink` steps of the sampler, as it saw them                  mean over steps of its own log p
-    stratified     `draws` a block with evenly spread k                                   likelihood bound / tokens
+    recorded       one for `steps_per_mask` steps of the sampler, as it saw them                  mean over steps of its own log p
+    stratified     `num_mc_samples` a block with evenly spread k                                   likelihood bound / tokens
 
 The weights of an update add up to 1 (stratified, and blocks of unequal length with `max_blocks`: in expectation), so ratios and clipping mean
 the same everywhere.
@@ -33,14 +33,14 @@ from torch import Generator, Tensor
 
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.rl.records import Part
-from mmada.rl.settings import Law, Reading, Settings
+from mmada.rl.records import Segment
+from mmada.rl.settings import Masking, ObjectiveConfig, TimestepSampling
 
 __all__ = [
     "PLANS",
-    "Block",
-    "Plan",
-    "View",
+    "BlockSpan",
+    "MaskPlan",
+    "MaskSample",
     "all_masked",
     "blocks_of",
     "complementary",
@@ -55,7 +55,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class View:
+class MaskSample:
     """One forward row.
 
     is_masked  (N,) bool    slots that hold the mask
@@ -70,12 +70,12 @@ class View:
     given: Tensor | None = None
 
 
-Plan: TypeAlias = "tuple[tuple[View, ...], ...]"
-"""For each update, the views of one part."""
+MaskPlan: TypeAlias = "tuple[tuple[MaskSample, ...], ...]"
+"""For each update, the mask samples of one part."""
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BlockSpan:
     """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots from `stop` on are masked or cut off."""
 
     start: int
@@ -83,30 +83,30 @@ class Block:
     num_kept: int
 
 
-def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
+def blocks_of(part: Segment, masking: Masking) -> tuple[BlockSpan, ...]:
     """The blocks of what counts. An image is one block.
 
     Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
     n, answer_length = part.num_tokens, len(part.field.positions)
-    if part.is_image or (law == "whole" and part.full_attention):
-        return (Block(0, n, answer_length),)
-    if law == "whole":
+    if part.is_image or (masking == "whole" and part.full_attention):
+        return (BlockSpan(0, n, answer_length),)
+    if masking == "whole":
         raise InputError(
-            "law='whole' shows what lies behind the active block, and full_attention=False models never see it; use law='block'"
+            "masking='whole' shows what lies behind the active block, and full_attention=False models never see it; use masking='block'"
         )
     width = part.block_length or answer_length
     starts = range(0, n, width)
-    return tuple(Block(s, min(s + width, n), answer_length if part.full_attention else min(s + width, answer_length)) for s in starts)
+    return tuple(BlockSpan(s, min(s + width, n), answer_length if part.full_attention else min(s + width, answer_length)) for s in starts)
 
 
-def times(reading: Reading, start: float, updates: int) -> tuple[float, ...]:
+def times(timestep_sampling: TimestepSampling, start: float, updates: int) -> tuple[float, ...]:
     """Times in [0, 1] of the updates 1..mu, from a start in [0, 1): what share is masked. Source: MMaDA, algorithm 1 and section 5.2.
 
     spacing    t_1 + (n - 1) / mu, wrapped: the paper's example (100, 300, 500, 700, 900 of 1000). Each time alone is uniform
     algorithm  floor((n - 1) / (mu - 1) (T - t_1) + t_1) with T = 1000, to the letter: the last is 1, and high ratios come more often
     """
-    if reading == "spacing":
+    if timestep_sampling == "spacing":
         return tuple((start + n / updates) % 1.0 for n in range(updates))
     first = int(start * 1000)
     return tuple(((n * (1000 - first)) // max(updates - 1, 1) + first) / 1000 for n in range(updates))
@@ -115,64 +115,64 @@ def times(reading: Reading, start: float, updates: int) -> tuple[float, ...]:
 # The plans. Each: (part, settings, generator) -> views for each update.
 
 
-def structured(part: Part, settings: Settings, generator: Generator) -> Plan:
+def structured(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
     """UniGRPO: exactly k of a block's n slots, k by `times` from a random start; images take k from the cosine schedule."""
-    blocks = blocks_of(part, settings.law_of(part))
+    blocks = blocks_of(part, settings.masking_of(part))
     starts = torch.rand(len(blocks), generator=generator, dtype=torch.float64).tolist()
-    at = [times(settings.reading, start, settings.updates) for start in starts]
+    at = [times(settings.timestep_sampling, start, settings.updates) for start in starts]
     drawn = []
     for n, (some, factor) in enumerate(_some(range(len(blocks)), settings, generator)):
         drawn.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
     return tuple(drawn)
 
 
-def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
-    """diffu-GRPO: every slot of a block masked, and each given position with probability `prompt_ratio`, drawn anew for each update."""
-    blocks = blocks_of(part, settings.law_of(part))
+def all_masked(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
+    """diffu-GRPO: every slot of a block masked, and each given position with probability `prompt_mask_prob`, drawn anew for each update."""
+    blocks = blocks_of(part, settings.masking_of(part))
     can_hide = part.canvas.attend & ~part.canvas.is_open
     drawn = []
     for some, factor in _some(blocks, settings, generator):
         draw = torch.rand(len(can_hide), generator=generator, dtype=torch.float64)
-        given = can_hide & (draw < settings.prompt_ratio)
-        views = []
+        given = can_hide & (draw < settings.prompt_mask_prob)
+        mask_samples = []
         for block in some:
             slots = torch.arange(block.start, block.stop)
-            views.append(_view(part, block, slots, factor / part.num_tokens, given if bool(given.any()) else None))
-        drawn.append(tuple(views))
+            mask_samples.append(_mask_sample(part, block, slots, factor / part.num_tokens, given if bool(given.any()) else None))
+        drawn.append(tuple(mask_samples))
     return tuple(drawn)
 
 
-def complementary(part: Part, settings: Settings, generator: Generator) -> Plan:
+def complementary(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
     """Coupled masks: a mask of a share in [ratio_low, ratio_high] and its complement, so that each token is scored once."""
     low, high = settings.ratio_low, settings.ratio_high
     drawn = []
-    for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
-        views: list[View] = []
+    for some, factor in _some(blocks_of(part, settings.masking_of(part)), settings, generator):
+        mask_samples: list[MaskSample] = []
         for block in some:
             t = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
             # One slot at least is left for the complement, if there are two.
             count = min(_count(part, block, t), max(1, block.stop - block.start - 1))
-            views += _masking(part, block, count, factor, generator, both=True)
-        drawn.append(tuple(views))
+            mask_samples += _masking(part, block, count, factor, generator, both=True)
+        drawn.append(tuple(mask_samples))
     return tuple(drawn)
 
 
-def stratified(part: Part, settings: Settings, generator: Generator) -> Plan:
-    """SPG: `draws` views of each block with evenly spread counts. Every token may be masked in several of them, or in none."""
-    draws = settings.draws
+def stratified(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
+    """SPG: `num_mc_samples` views of each block with evenly spread counts. Every token may be masked in several of them, or in none."""
+    num_mc_samples = settings.num_mc_samples
     drawn = []
-    for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
-        views: list[View] = []
+    for some, factor in _some(blocks_of(part, settings.masking_of(part)), settings, generator):
+        mask_samples: list[MaskSample] = []
         for block in some:
-            for t in times("spacing", float(torch.rand((), generator=generator, dtype=torch.float64)), draws):
-                views += _masking(part, block, _count(part, block, t), factor / draws, generator)
-        drawn.append(tuple(views))
+            for t in times("spacing", float(torch.rand((), generator=generator, dtype=torch.float64)), num_mc_samples):
+                mask_samples += _masking(part, block, _count(part, block, t), factor / num_mc_samples, generator)
+        drawn.append(tuple(mask_samples))
     return tuple(drawn)
 
 
-def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
+def recorded(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
     """TraceRL: the states that the sampler went through. A view masks what was open at its first step, and scores what was committed in
-    it or the `shrink` - 1 steps that follow; each view weighs the same, and so does each token in it.
+    it or the `steps_per_mask` - 1 steps that follow; each mask sample weighs the same, and so does each token in it.
 
     Raises InputError if the rollout was not recorded.
     """
@@ -185,13 +185,13 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):
         own = 0 if width is None else int((part.steps == step).nonzero()[0]) // width
         # Steps share a view only within a block: the next block needs the tokens of this one as they are, and its own cut.
-        if own != block or len(groups[-1]) == settings.shrink:
+        if own != block or len(groups[-1]) == settings.steps_per_mask:
             groups.append([])
         block = own
         groups[-1].append(step)
     drawn = []
     for some, factor in _some(groups, settings, generator):
-        views = []
+        mask_samples = []
         for steps in some:
             is_scored = counts & torch.isin(part.steps, torch.tensor(steps))
             # What the sampler filled without a step, after the end, was open all along.
@@ -199,12 +199,12 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
             answer_length = len(part.steps)
             kept = answer_length if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, answer_length)
             weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
-            views.append(View(is_masked, weight, kept))
-        drawn.append(tuple(views))
+            mask_samples.append(MaskSample(is_masked, weight, kept))
+        drawn.append(tuple(mask_samples))
     return tuple(drawn)
 
 
-PLANS: Mapping[str, Callable[[Part, Settings, Generator], Plan]] = {
+PLANS: Mapping[str, Callable[[Segment, ObjectiveConfig, Generator], MaskPlan]] = {
     "unigrpo": structured,
     "diffu_grpo": all_masked,
     "coupled": complementary,
@@ -215,15 +215,15 @@ PLANS: Mapping[str, Callable[[Part, Settings, Generator], Plan]] = {
 """How each objective draws its masks."""
 
 
-def draw_views(part: Part, settings: Settings, generator: Generator) -> Plan:
-    """The views of all updates, by the objective of the settings."""
+def draw_mask_samples(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
+    """The mask samples of all updates, by the objective of the settings."""
     return PLANS[settings.name](part, settings, generator)
 
 
 # Parts of plans.
 
 
-def _some(items: Iterable[T], settings: Settings, generator: Generator) -> list[tuple[list[T], float]]:
+def _some(items: Iterable[T], settings: ObjectiveConfig, generator: Generator) -> list[tuple[list[T], float]]:
     """For each update, which items take part, and the factor that makes up for the others; with `max_blocks`, updates take turns."""
     items = list(items)
     size = min(settings.max_blocks or len(items), len(items))
@@ -234,7 +234,7 @@ def _some(items: Iterable[T], settings: Settings, generator: Generator) -> list[
     return [([items[i] for i in chosen], len(items) / size) for chosen in picks]
 
 
-def _count(part: Part, block: Block, t: float) -> int:
+def _count(part: Segment, block: BlockSpan, t: float) -> int:
     """How many of a block's slots are masked at time t in [0, 1]: uniform in 1..n for text; by the cosine schedule for images."""
     size = block.stop - block.start
     # Images are trained by the cosine schedule; another share of masks would be a state that the model hardly knows.
@@ -243,21 +243,21 @@ def _count(part: Part, block: Block, t: float) -> int:
     return min(size, 1 + int(t * size))
 
 
-def _masking(part: Part, block: Block, count: int, factor: float, generator: Generator, *, both: bool = False) -> list[View]:
+def _masking(part: Segment, block: BlockSpan, count: int, factor: float, generator: Generator, *, both: bool = False) -> list[MaskSample]:
     """A view with `count` of a block's slots masked, and, with both, that of the others, each token with the weight 1 / tokens."""
     size = block.stop - block.start
     order = block.start + torch.randperm(size, generator=generator)
     # Alone, the masked tokens stand for all of the block (size / count); a pair scores each token once.
     if not both:
-        return [_view(part, block, order[:count], factor * size / (count * part.num_tokens))]
+        return [_mask_sample(part, block, order[:count], factor * size / (count * part.num_tokens))]
     halves = [half for half in (order[:count], order[count:]) if len(half)]
-    return [_view(part, block, half, factor / part.num_tokens) for half in halves]
+    return [_mask_sample(part, block, half, factor / part.num_tokens) for half in halves]
 
 
-def _view(part: Part, block: Block, slots: Tensor, weight: float, given: Tensor | None = None) -> View:
+def _mask_sample(part: Segment, block: BlockSpan, slots: Tensor, weight: float, given: Tensor | None = None) -> MaskSample:
     answer_length = len(part.field.positions)
     is_masked = torch.arange(answer_length) >= block.stop
     is_masked[slots] = True
     weights = torch.zeros(answer_length, dtype=torch.float64)
     weights[slots] = weight
-    return View(is_masked, weights, block.num_kept, given)
+    return MaskSample(is_masked, weights, block.num_kept, given)
