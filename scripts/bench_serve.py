@@ -169,7 +169,9 @@ def main() -> None:
             print(
                 f"{concurrency:>3} clients  {one['requests_per_second']:.2f} requests/s  p50 {one['all']['p50_seconds']:.2f} s", flush=True
             )
-    with server(arguments.model, "--dtype", arguments.dtype, "--max-queue", str(arguments.queue), "--max-round-tokens", "1024") as url:
+    with server(
+        arguments.model, "--dtype", arguments.dtype, "--max-queue", str(arguments.queue), "--max-num-batched-tokens", "1024"
+    ) as url:
         overloaded = asyncio.run(overload(url, "bench", 8 * arguments.queue))
     print(f"overload: {overloaded['served']} served, {overloaded['refused']} refused with 429", flush=True)
     rates = {one["concurrency"]: one["requests_per_second"] for one in levels}

@@ -35,7 +35,7 @@ def serve(
     max_queue: Annotated[
         int, typer.Option(min=1, help="Generations that may wait; more are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
-    max_round_tokens: Annotated[int, typer.Option(min=1, help="Tokens evaluated together: memory.", rich_help_panel=_LIMITS)] = 16384,
+    max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Tokens evaluated together: memory.", rich_help_panel=_LIMITS)] = 16384,
     cache_gib: Annotated[
         float, typer.Option(min=0.001, help="Memory for keys and values of generations with a cache, in GiB.", rich_help_panel=_LIMITS)
     ] = 4,
@@ -59,7 +59,7 @@ def serve(
         "name": name or default_name(model),
         "api_keys": tuple(api_key or ()),
         "max_queue": max_queue,
-        "max_round_tokens": max_round_tokens,
+        "max_num_batched_tokens": max_num_batched_tokens,
         "max_cache_bytes": int(cache_gib * 2**30),
         "request_timeout": timeout,
         "max_body_bytes": int(max_body_mib * 2**20),
@@ -109,7 +109,7 @@ def start(
     from mmada.serve.config import ServeConfig
     from mmada.serve.engine import Engine
     from mmada.serve.http import create_app, run
-    from mmada.serve.intake import Reader
+    from mmada.serve.request_parser import RequestParser
 
     config = ServeConfig(**settings)
     pipeline = load(model, **loading)
@@ -126,5 +126,5 @@ def start(
     backbone = pipeline.model
     bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token)
-    app = create_app(engine, Reader(pipeline.planner, config, factor=factor), config)
+    app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config)
     run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)

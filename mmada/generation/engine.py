@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mmada.canvas import Query, VocabLayout
 from mmada.errors import MMaDAError
-from mmada.generation.scheduler import Scheduler, Ticket
+from mmada.generation.scheduler import ScheduledSequence, Scheduler
 from mmada.generation.steps import Fill, Program, Rank, RequestState, SequenceState, Work
 from mmada.sampling import Denoiser, Denoising, Ranking
 
@@ -99,7 +99,7 @@ class Engine:
     ) -> None:
         self._denoiser, self._layout, self._device = denoiser, layout, device
         if scheduler is None:
-            scheduler = Scheduler(max_round_tokens=max_tokens, max_round_logits=max_logits)
+            scheduler = Scheduler(max_num_batched_tokens=max_tokens, max_round_logits=max_logits)
         self.scheduler = scheduler
         self._isolate, self._executor, self._on_ready, self._clock = isolate, executor, on_ready, clock
         self._states: dict[int, RequestState[Any]] = {}
@@ -144,16 +144,16 @@ class Engine:
             else:
                 self.idle()
 
-    def add(self, program: Program[_T], *, ticket: Ticket | None = None, record: bool = False) -> RequestState[_T]:
+    def add(self, program: Program[_T], *, scheduled: ScheduledSequence | None = None, record: bool = False) -> RequestState[_T]:
         """Take a program and run it to the first thing that it asks for.
 
-        ticket  from `scheduler.submit`: its place and deadline; None: a new one
+        scheduled  from `scheduler.submit`: its place and deadline; None: a new one
         record  keep what every step commits
         """
-        if ticket is None:
-            (ticket,) = self.scheduler.submit(1, now=self._clock())
-        state: RequestState[_T] = RequestState(program, ticket, record)
-        self._states[ticket.number] = state
+        if scheduled is None:
+            (scheduled,) = self.scheduler.submit(1, now=self._clock())
+        state: RequestState[_T] = RequestState(program, scheduled, record)
+        self._states[scheduled.number] = state
         self._go_on(state, lambda: next(program))
         return state
 
@@ -161,12 +161,14 @@ class Engine:
         """One step of everything whose turn it is."""
         self._collect()
         now = self._clock()
-        chosen = self.scheduler.round(now)
-        for state in [self._states[ticket.number] for ticket in chosen.expired if ticket.number in self._states]:
+        chosen = self.scheduler.schedule(now)
+        for state in [self._states[scheduled.number] for scheduled in chosen.expired if scheduled.number in self._states]:
             self._expire(state)
-        for state in {id(state): state for state, _, _ in self._futures if state.ticket.deadline <= now}.values():
+        for state in {id(state): state for state, _, _ in self._futures if state.scheduled.deadline <= now}.values():
             self._expire(state)
-        states = self._begun([self._states[ticket.number] for ticket in chosen.tickets if ticket.number in self._states])
+        states = self._begun(
+            [self._states[scheduled.number] for scheduled in chosen.scheduled_sequences if scheduled.number in self._states]
+        )
         num_tokens = 0
         for turns in self._shares(states):
             num_tokens += self._evaluate(turns)
@@ -198,7 +200,7 @@ class Engine:
 
     def cancel(self, state: RequestState[Any]) -> None:
         """Forget a request; it has neither result nor error, and is not among the finished."""
-        self.scheduler.remove(state.ticket)
+        self.scheduler.remove(state.scheduled)
         self._forget(state)
 
     def later(self, state: RequestState[Any], function: Callable[[], _T], then: Callable[[_T], None]) -> None:
@@ -209,7 +211,7 @@ class Engine:
 
         def deliver(future: Future[_T]) -> None:
             if (error := future.exception()) is not None:
-                _log.warning("something about request %d could not be computed", state.ticket.number, exc_info=error)
+                _log.warning("something about request %d could not be computed", state.scheduled.number, exc_info=error)
             else:
                 then(future.result())
 
@@ -225,7 +227,7 @@ class Engine:
                 if not isinstance(state.asked, Work):
                     break
                 if self._executor is not None:
-                    self.scheduler.pause(state.ticket)
+                    self.scheduler.pause(state.scheduled)
                     self._submit(state, state.asked.function, lambda future: self._go_on(state, lambda: self._send(state, future)))
                     return
                 resume = self._sender(state, state.asked.function())
@@ -242,7 +244,7 @@ class Engine:
         if isinstance(asked, Fill) and state.num_prompt_tokens is None:
             state.num_prompt_tokens = int((asked.canvas.tokens != self._layout.mask_id).sum())
         num_kept = asked.num_kept if isinstance(asked, Fill) else 0
-        self.scheduler.resize(state.ticket, asked.num_tokens, num_kept, num_logits=asked.num_logits)
+        self.scheduler.resize(state.scheduled, asked.num_tokens, num_kept, num_logits=asked.num_logits)
 
     @staticmethod
     def _sender(state: RequestState[Any], value: object) -> Callable[[], Any]:
@@ -260,29 +262,29 @@ class Engine:
                 ranking, state.ranking = state.ranking, None
                 self._go_on(state, self._sender(state, ranking))
             return
-        live = [sequence for sequence in state.sequences if not sequence.done]
-        if not live:
+        active_request = [sequence for sequence in state.sequences if not sequence.done]
+        if not active_request:
             self._go_on(state, self._sender(state, state.sequences))
             return
-        num_tokens = sum(sequence.denoising.num_tokens(sequence.row) for sequence in live)
-        num_logits = sum(sequence.denoising.num_logits(sequence.row) for sequence in live)
-        self.scheduler.update(state.ticket, num_tokens, num_logits=num_logits)
+        num_tokens = sum(sequence.denoising.num_tokens(sequence.row) for sequence in active_request)
+        num_logits = sum(sequence.denoising.num_logits(sequence.row) for sequence in active_request)
+        self.scheduler.update(state.scheduled, num_tokens, num_logits=num_logits)
 
     def _end(self, state: RequestState[Any], *, result: object = None, error: Exception | None = None) -> None:
-        is_first = self.scheduler.finish(state.ticket, self._clock()) if error is None else self.scheduler.remove(state.ticket)
+        is_first = self.scheduler.finish(state.scheduled, self._clock()) if error is None else self.scheduler.remove(state.scheduled)
         self._forget(state)
         if is_first:  # not cancelled meanwhile
             state.result, state.error, state.done = result, error, True
             self._finished.append(state)
 
     def _expire(self, state: RequestState[Any]) -> None:
-        self.scheduler.remove(state.ticket)
+        self.scheduler.remove(state.scheduled)
         self._forget(state)
         state.error, state.done = ExpiredError("the request was not finished in time; ask for less, or try later"), True
         self._finished.append(state)
 
     def _forget(self, state: RequestState[Any]) -> None:
-        self._states.pop(state.ticket.number, None)
+        self._states.pop(state.scheduled.number, None)
         self._futures = [entry for entry in self._futures if entry[0] is not state]
         for sequence in state.sequences:
             if not sequence.done:
@@ -307,7 +309,7 @@ class Engine:
         self._futures, held = [], set[int]()
         for entry in waiting:
             state, future, then = entry
-            if state.done or state.ticket.gone:
+            if state.done or state.scheduled.gone:
                 continue
             if not future.done() or id(state) in held:
                 held.add(id(state))
@@ -323,10 +325,10 @@ class Engine:
         for state in states:
             asked = state.asked
             if isinstance(asked, Rank) and state.ranking is None:
-                groups[state.ticket.number,] = [state]
+                groups[state.scheduled.number,] = [state]
             elif isinstance(asked, Fill) and not (state.sequences and state.sequences[0].fill is asked):
                 key = (asked.params, asked.canvas.fields[0].ids, state.record)
-                groups.setdefault((*key, state.ticket.number) if self._isolate else key, []).append(state)
+                groups.setdefault((*key, state.scheduled.number) if self._isolate else key, []).append(state)
         for group in groups.values():
             try:
                 self._rank(group[0]) if isinstance(group[0].asked, Rank) else self._fill(group)
@@ -372,7 +374,7 @@ class Engine:
             rows = tuple(s.row for state in group for s in state.sequences if not s.done)
             turns.append(_Turn(tuple(group), group[0].sequences[0].denoising, rows))
         limit = self.scheduler.max_round_logits
-        if len(states) != 1 or limit is None or not turns[0].rows or states[0].ticket.num_logits <= limit:
+        if len(states) != 1 or limit is None or not turns[0].rows or states[0].scheduled.num_logits <= limit:
             return [turns] if turns else []
         (turn,) = turns
         assert isinstance(turn.of, Denoising)
@@ -408,6 +410,6 @@ class Engine:
 
     def _fail(self, state: RequestState[Any], error: Exception) -> None:
         """An error that is not the caller's fault."""
-        _log.error("request %d failed", state.ticket.number, exc_info=error)
-        what = f"the model failed on generation {state.ticket.number} ({type(error).__name__})"
+        _log.error("request %d failed", state.scheduled.number, exc_info=error)
+        what = f"the model failed on generation {state.scheduled.number} ({type(error).__name__})"
         self._end(state, error=EngineError(f"{what}; the server's log says more"))

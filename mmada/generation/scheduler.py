@@ -1,12 +1,12 @@
 """Whose turn it is. Plain records and counts: no tensors, no clock of its own. May be used by several threads.
 
-A ticket stands for one generation. A round evaluates as many tickets as its budgets of tokens and of logits hold, in the order of their place:
+A scheduled stands for one generation. A round evaluates as many scheduled_sequences as its budgets of tokens and of logits hold, in the order of their priority_key:
 
-    place = round of arrival + SLOWDOWN * (whole quanta of rounds that it has had) - BOOST * priority
+    priority_key = round of arrival + SLOWDOWN * (whole quanta of rounds that it has had) - BOOST * priority
 
 So generations of usual length are served first come, first served, and a long one falls behind those that come later once it has had
-a quantum: it never starves short ones. It does not starve either: its place stays while the places of newcomers grow with time.
-What is left of the budgets goes to the next ticket that fits, and whatever stands first runs even if it alone is above them.
+a quantum: it never starves short ones. It does not starve either: its priority_key stays while the places of newcomers grow with time.
+What is left of the budgets goes to the next scheduled that fits, and whatever stands first runs even if it alone is above them.
 
 Putting a generation aside is free where all that it has between two rounds is its tokens. One with a cache keeps keys and values as well,
 from its first round to its last; so it begins only when those that have begun leave room for it in a second budget, of kept tokens, and
@@ -22,7 +22,7 @@ from threading import RLock
 
 from mmada.errors import InputError, MMaDAError
 
-__all__ = ["BOOST", "QUANTUM", "SLOWDOWN", "BusyError", "ClosedError", "Round", "Scheduler", "Ticket"]
+__all__ = ["BOOST", "QUANTUM", "SLOWDOWN", "BusyError", "ClosedError", "ScheduledSequence", "Scheduler", "SchedulerOutput"]
 
 QUANTUM = 64
 """Rounds after which a generation falls behind; above the steps of a usual drawing or answer, so that those are not cut up."""
@@ -44,14 +44,14 @@ class ClosedError(MMaDAError):
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class ScheduledSequence:
     """One generation in the scheduler's eyes.
 
     num_tokens  what a round of it evaluates; 0 while it has nothing to evaluate, and then it is not scheduled
     num_logits  numbers that a round of it is told
     num_kept    tokens whose keys and values it keeps from its first round on
     deadline    when it is given up, in the caller's seconds
-    rounds      how many it has had
+    num_steps   how many it has had
     begun       whether it has had one since it was resized
     """
 
@@ -62,29 +62,29 @@ class Ticket:
     num_tokens: int = 0
     num_logits: int = 0
     num_kept: int = 0
-    rounds: int = 0
+    num_steps: int = 0
     begun: bool = False
     gone: bool = False
 
     @property
-    def place(self) -> tuple[int, int]:
+    def priority_key(self) -> tuple[int, int]:
         """Smaller is sooner; equal places go by number."""
-        return self.arrived + SLOWDOWN * (self.rounds // QUANTUM) - BOOST * self.priority, self.number
+        return self.arrived + SLOWDOWN * (self.num_steps // QUANTUM) - BOOST * self.priority, self.number
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class SchedulerOutput:
     """What to do next: whose step to evaluate together, and who has waited too long and is out."""
 
-    tickets: tuple[Ticket, ...]
-    expired: tuple[Ticket, ...]
+    scheduled_sequences: tuple[ScheduledSequence, ...]
+    expired: tuple[ScheduledSequence, ...]
 
 
 class Scheduler:
-    """Admits, orders and forgets tickets.
+    """Admits, orders and forgets scheduled_sequences.
 
-    max_queue         tickets that may wait, which is all that were not in the last round; None: any number
-    max_round_tokens  budget of a round
+    max_queue         scheduled_sequences that may wait, which is all that were not in the last round; None: any number
+    max_num_batched_tokens  budget of a round
     max_round_logits  budget of a round; None: any number
     max_kept_tokens   budget of what generations keep between rounds; None: any number
     """
@@ -92,47 +92,47 @@ class Scheduler:
     def __init__(
         self,
         *,
-        max_round_tokens: int,
+        max_num_batched_tokens: int,
         max_round_logits: int | None = None,
         max_queue: int | None = None,
         max_kept_tokens: int | None = None,
     ) -> None:
-        self.max_queue, self.max_round_tokens = max_queue, max_round_tokens
+        self.max_queue, self.max_num_batched_tokens = max_queue, max_num_batched_tokens
         self.max_round_logits, self.max_kept_tokens = max_round_logits, max_kept_tokens
         self._lock = RLock()
         self.closed = False
         """set it to drain: nothing new is taken, and what is there is finished"""
-        self._tickets: dict[int, Ticket] = {}
-        self._running: tuple[Ticket, ...] = ()
+        self._scheduled_sequences: dict[int, ScheduledSequence] = {}
+        self._running: tuple[ScheduledSequence, ...] = ()
         self._clock = 0
         self._number = 0
         self._finished: deque[float] = deque(maxlen=32)
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return len(self._scheduled_sequences)
 
     @property
     def num_running(self) -> int:
         """Tickets of the last round that are not finished."""
-        return sum(not ticket.gone for ticket in self._running)
+        return sum(not scheduled.gone for scheduled in self._running)
 
     @property
     def num_waiting(self) -> int:
-        return len(self._tickets) - self.num_running
+        return len(self._scheduled_sequences) - self.num_running
 
     @property
     def num_kept(self) -> int:
         """Tokens whose keys and values are kept now."""
         with self._lock:
-            return sum(ticket.num_kept for ticket in self._tickets.values() if ticket.begun)
+            return sum(scheduled.num_kept for scheduled in self._scheduled_sequences.values() if scheduled.begun)
 
     @property
     def num_ready(self) -> int:
         """Tickets that have something to evaluate."""
         with self._lock:
-            return sum(ticket.num_tokens > 0 for ticket in self._tickets.values())
+            return sum(scheduled.num_tokens > 0 for scheduled in self._scheduled_sequences.values())
 
-    def submit(self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0) -> list[Ticket]:
+    def submit(self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0) -> list[ScheduledSequence]:
         """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
         with self._lock:
             if self.closed:
@@ -142,68 +142,70 @@ class Scheduler:
                     f"{self.num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
                     self.retry_after(now),
                 )
-            tickets = [Ticket(self._number + i, self._clock, deadline, priority) for i in range(count)]
+            scheduled_sequences = [ScheduledSequence(self._number + i, self._clock, deadline, priority) for i in range(count)]
             self._number += count
-            self._tickets.update((ticket.number, ticket) for ticket in tickets)
-            return tickets
+            self._scheduled_sequences.update((scheduled.number, scheduled) for scheduled in scheduled_sequences)
+            return scheduled_sequences
 
-    def resize(self, ticket: Ticket, num_tokens: int, num_kept: int = 0, *, num_logits: int = 0) -> None:
-        """Say what a round of the ticket evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
+    def resize(self, scheduled: ScheduledSequence, num_tokens: int, num_kept: int = 0, *, num_logits: int = 0) -> None:
+        """Say what a round of the scheduled evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
         if num_tokens < 1 or num_kept < 0:
             raise InputError(f"num_tokens={num_tokens} must be at least 1, and num_kept={num_kept} must not be negative")
         with self._lock:
-            ticket.num_tokens, ticket.num_logits, ticket.num_kept, ticket.begun = num_tokens, num_logits, num_kept, False
+            scheduled.num_tokens, scheduled.num_logits, scheduled.num_kept, scheduled.begun = num_tokens, num_logits, num_kept, False
 
-    def update(self, ticket: Ticket, num_tokens: int, *, num_logits: int = 0) -> None:
-        """Say what the next round of a ticket evaluates, where rounds differ; what it keeps stays."""
+    def update(self, scheduled: ScheduledSequence, num_tokens: int, *, num_logits: int = 0) -> None:
+        """Say what the next round of a scheduled evaluates, where rounds differ; what it keeps stays."""
         with self._lock:
-            ticket.num_tokens, ticket.num_logits = num_tokens, num_logits
+            scheduled.num_tokens, scheduled.num_logits = num_tokens, num_logits
 
-    def pause(self, ticket: Ticket) -> None:
-        """The ticket has nothing to evaluate for now, and keeps nothing."""
+    def pause(self, scheduled: ScheduledSequence) -> None:
+        """The scheduled has nothing to evaluate for now, and keeps nothing."""
         with self._lock:
-            ticket.num_tokens = ticket.num_logits = ticket.num_kept = 0
+            scheduled.num_tokens = scheduled.num_logits = scheduled.num_kept = 0
 
-    def round(self, now: float) -> Round:
+    def schedule(self, now: float) -> SchedulerOutput:
         """Choose the next round, and count it for those chosen."""
         with self._lock:
-            expired = tuple(ticket for ticket in self._tickets.values() if ticket.num_tokens and ticket.deadline <= now)
-            for ticket in expired:
-                self.remove(ticket)
-            chosen: list[Ticket] = []
-            answer_length, kept, full = self.max_round_tokens, self.num_kept, False
+            expired = tuple(
+                scheduled for scheduled in self._scheduled_sequences.values() if scheduled.num_tokens and scheduled.deadline <= now
+            )
+            for scheduled in expired:
+                self.remove(scheduled)
+            chosen: list[ScheduledSequence] = []
+            answer_length, kept, full = self.max_num_batched_tokens, self.num_kept, False
             logits = math.inf if self.max_round_logits is None else self.max_round_logits
             most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
-            for ticket in sorted((t for t in self._tickets.values() if t.num_tokens), key=lambda t: t.place):
-                more = 0 if ticket.begun else ticket.num_kept
+            for scheduled in sorted((t for t in self._scheduled_sequences.values() if t.num_tokens), key=lambda t: t.priority_key):
+                more = 0 if scheduled.begun else scheduled.num_kept
                 full = full or bool(more and kept and kept + more > most_kept)
                 if more and full:
                     continue
-                if (ticket.num_tokens <= answer_length and ticket.num_logits <= logits) or not chosen:
-                    chosen.append(ticket)
-                    answer_length -= ticket.num_tokens
-                    logits -= ticket.num_logits
+                if (scheduled.num_tokens <= answer_length and scheduled.num_logits <= logits) or not chosen:
+                    chosen.append(scheduled)
+                    answer_length -= scheduled.num_tokens
+                    logits -= scheduled.num_logits
                     kept += more
-            for ticket in chosen:
-                ticket.rounds += 1
-                ticket.begun = True
+            for scheduled in chosen:
+                scheduled.num_steps += 1
+                scheduled.begun = True
             self._clock += bool(chosen)
             self._running = tuple(chosen)
-            return Round(self._running, expired)
+            return SchedulerOutput(self._running, expired)
 
-    def finish(self, ticket: Ticket, now: float) -> bool:
-        """The ticket has all that it wanted; False if it was gone already."""
+    def finish(self, scheduled: ScheduledSequence, now: float) -> bool:
+        """The scheduled has all that it wanted; False if it was gone already."""
         with self._lock:
-            if not self.remove(ticket):
+            if not self.remove(scheduled):
                 return False
             self._finished.append(now)
             return True
 
-    def remove(self, ticket: Ticket) -> bool:
-        """Forget a ticket, which was finished, cancelled or given up; False if it was gone already."""
+    def remove(self, scheduled: ScheduledSequence) -> bool:
+        """Forget a scheduled, which was finished, cancelled or given up; False if it was gone already."""
         with self._lock:
-            ticket.gone = True
-            return self._tickets.pop(ticket.number, None) is not None
+            scheduled.gone = True
+            return self._scheduled_sequences.pop(scheduled.number, None) is not None
 
     def retry_after(self, now: float) -> int:
         """Seconds, 1 to 60, in which half of those who wait will be finished at the present rate."""

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Canvas
-from mmada.generation.scheduler import Ticket
+from mmada.generation.scheduler import ScheduledSequence
 from mmada.sampling import Denoising, DenoisingStep, Ranking, SamplingParams
 
 __all__ = ["Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
@@ -170,7 +170,7 @@ class RequestState(Generic[_T]):
     """
 
     program: Program[_T]
-    ticket: Ticket
+    scheduled: ScheduledSequence
     record: bool = False
     asked: Fill | Rank | Work[Any] | None = None
     sequences: tuple[SequenceState, ...] = ()

@@ -23,10 +23,10 @@ class ServeConfig:
     """any of them opens the server; none: no key is asked for"""
     max_queue: int = 128
     """generations that may wait for their turn; more are answered with 429"""
-    max_round_tokens: int = 16384
+    max_num_batched_tokens: int = 16384
     """tokens that one round evaluates, which bounds memory and the time of a round; a single longer request still runs, alone"""
     max_round_logits: int = MAX_LOGITS
-    """numbers that one round is told, a vocabulary slice for each position in question: with max_round_tokens, what bounds memory"""
+    """numbers that one round is told, a vocabulary slice for each position in question: with max_num_batched_tokens, what bounds memory"""
     max_cache_bytes: int = 4 * 2**30
     """keys and values that generations with a cache keep between their rounds; one that needs more than is left begins later"""
     request_timeout: float = 600.0
@@ -53,7 +53,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         for name in (
             "max_queue",
-            "max_round_tokens",
+            "max_num_batched_tokens",
             "max_round_logits",
             "max_cache_bytes",
             "max_body_bytes",

@@ -5,7 +5,7 @@
                   tell of each what is new, and end those that have a result
 
 Pictures are encoded and decoded by a thread of their own, so that nobody else waits for them. Only the engine's thread touches the
-denoisings; others see tickets and events. Events are delivered in the engine's thread, by the caller's function.
+denoisings; others see scheduled_sequences and events. Events are delivered in the engine's thread, by the caller's function.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mmada.generation.engine import Engine as GenerationEngine
 from mmada.generation.engine import ExpiredError
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
-from mmada.generation.scheduler import BusyError, ClosedError, Scheduler, Ticket
+from mmada.generation.scheduler import BusyError, ClosedError, ScheduledSequence, Scheduler
 from mmada.generation.steps import RequestState
 from mmada.sampling import Denoiser
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
-from mmada.serve.outputs import Begun, Drawn, Event, Failed, Order, OutputStream, Words
+from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, OutputStream, TextDelta
 
 __all__ = ["Engine"]
 
@@ -38,12 +38,12 @@ _log = logging.getLogger("mmada.serve")
 
 
 @dataclass(slots=True, eq=False)
-class _Live:
+class _ActiveRequest:
     """A generation that is not finished."""
 
-    ticket: Ticket
-    order: Order
-    tell: Callable[[Event], None]
+    scheduled: ScheduledSequence
+    engine_request: EngineRequest
+    on_event: Callable[[Event], None]
     arrived: float
     output: OutputStream | None = None
     state: RequestState[Any] | None = None
@@ -53,7 +53,7 @@ class _Live:
 
 
 class Engine:
-    """Serves orders with one model.
+    """Serves engine requests with one model.
 
     planner   turns requests into programs
     denoiser  evaluates queries; called by the engine's thread only
@@ -73,15 +73,15 @@ class Engine:
         self._planner, self._config = planner, config
         self._scheduler = Scheduler(
             max_queue=config.max_queue,
-            max_round_tokens=config.max_round_tokens,
+            max_num_batched_tokens=config.max_num_batched_tokens,
             max_round_logits=config.max_round_logits,
             max_kept_tokens=config.max_cache_bytes // bytes_per_token,
         )
         self._changed = threading.Condition()  # guards the inbox, _cancelled and _stopping
-        self._inbox: list[_Live] = []
-        self._cancelled: list[Ticket] = []
+        self._inbox: list[_ActiveRequest] = []
+        self._cancelled: list[ScheduledSequence] = []
         self._stopping = False
-        self._lives: dict[int, _Live] = {}
+        self._active: dict[int, _ActiveRequest] = {}
         # One, so that the pictures of a generation come in order.
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="mmada-pictures")
         self._engine = GenerationEngine(
@@ -107,7 +107,7 @@ class Engine:
 
     @property
     def healthy(self) -> bool:
-        """Whether the engine runs and takes orders."""
+        """Whether the engine runs and accepts requests."""
         return self._thread.is_alive() and not self._scheduler.closed
 
     @property
@@ -116,9 +116,14 @@ class Engine:
         return len(self._scheduler)
 
     def submit(
-        self, orders: Sequence[Order], tell: Callable[[int, Event], None], *, priority: int = 0, arrived: float | None = None
-    ) -> list[Ticket]:
-        """Take the orders of one request, all or none; tell(i, event) is called with what happens to order i.
+        self,
+        engine_requests: Sequence[EngineRequest],
+        on_event: Callable[[int, Event], None],
+        *,
+        priority: int = 0,
+        arrived: float | None = None,
+    ) -> list[ScheduledSequence]:
+        """Take the engine requests of one request, all or none; tell(i, event) is called with what happens to request i.
 
         arrived  when the request came (time.monotonic), from which its time is counted; None: now
         Raises BusyError if the queue is full, ClosedError after `drain`.
@@ -126,20 +131,22 @@ class Engine:
         now = time.monotonic() if arrived is None else arrived
         with self._changed:
             try:
-                tickets = self._scheduler.submit(len(orders), now=now, deadline=now + self._config.request_timeout, priority=priority)
+                scheduled_sequences = self._scheduler.submit(
+                    len(engine_requests), now=now, deadline=now + self._config.request_timeout, priority=priority
+                )
             except (BusyError, ClosedError):
-                for order in orders:
-                    self.metrics.generations.labels(order.kind, "refused").inc()
+                for engine_request in engine_requests:
+                    self.metrics.generations.labels(engine_request.kind, "refused").inc()
                 raise
-            for i, (ticket, order) in enumerate(zip(tickets, orders, strict=True)):
-                self._inbox.append(_Live(ticket, order, lambda event, i=i: tell(i, event), now))  # type: ignore[misc]
+            for i, (scheduled, engine_request) in enumerate(zip(scheduled_sequences, engine_requests, strict=True)):
+                self._inbox.append(_ActiveRequest(scheduled, engine_request, lambda event, i=i: on_event(i, event), now))  # type: ignore[misc]
             self._changed.notify()
-        return tickets
+        return scheduled_sequences
 
-    def cancel(self, tickets: Sequence[Ticket]) -> None:
+    def cancel(self, scheduled_sequences: Sequence[ScheduledSequence]) -> None:
         """Give up what is not finished of them; no more events come."""
         with self._changed:
-            self._cancelled += [ticket for ticket in tickets if self._scheduler.remove(ticket)]
+            self._cancelled += [scheduled for scheduled in scheduled_sequences if self._scheduler.remove(scheduled)]
             self._changed.notify()
 
     def drain(self) -> None:
@@ -171,42 +178,48 @@ class Engine:
             reason = "the engine failed, and the server must be started again; its log says more"
         self.drain()
         with self._changed:
-            self._lives.update((live.ticket.number, live) for live in self._inbox)
-        for live in list(self._lives.values()):
-            if self._scheduler.remove(live.ticket):
-                self._end(live, Failed(ClosedError(reason)), "failed")
+            self._active.update((active_request.scheduled.number, active_request) for active_request in self._inbox)
+        for active_request in list(self._active.values()):
+            if self._scheduler.remove(active_request.scheduled):
+                self._end(active_request, Failed(ClosedError(reason)), "failed")
 
     def _turn(self) -> bool:
         """Take what arrived, and step; False when it is time to stop."""
         with self._changed:
             while not (self._inbox or self._cancelled or self._engine.has_work or self._stopping):
                 # Whoever waits for a picture alone may run out of time meanwhile.
-                if not self._changed.wait(timeout=1.0 if self._lives else None):
+                if not self._changed.wait(timeout=1.0 if self._active else None):
                     break
             arrivals, self._inbox = self._inbox, []
             cancelled, self._cancelled = self._cancelled, []
             stopping = self._stopping
-        self._lives.update((live.ticket.number, live) for live in arrivals)
-        for ticket in cancelled:
-            live = self._lives.pop(ticket.number)  # whoever removes a ticket from the scheduler, and nobody else, ends its life
-            self.metrics.generations.labels(live.order.kind, "cancelled").inc()
-            if live.state is not None:
-                self._engine.cancel(live.state)
+        self._active.update((active_request.scheduled.number, active_request) for active_request in arrivals)
+        for scheduled in cancelled:
+            active_request = self._active.pop(
+                scheduled.number
+            )  # whoever removes a scheduled from the scheduler, and nobody else, ends its life
+            self.metrics.generations.labels(active_request.engine_request.kind, "cancelled").inc()
+            if active_request.state is not None:
+                self._engine.cancel(active_request.state)
         if stopping:
             return False
-        for live in arrivals:
-            if not live.ticket.gone:
-                self._begin(live)
+        for active_request in arrivals:
+            if not active_request.scheduled.gone:
+                self._begin(active_request)
         self._round()
         return True
 
-    def _begin(self, live: _Live) -> None:
+    def _begin(self, active_request: _ActiveRequest) -> None:
         def later(draw: Callable[[], Event]) -> None:
-            assert live.state is not None
-            self._engine.later(live.state, draw, lambda event: self._tell(live, event))
+            assert active_request.state is not None
+            self._engine.later(active_request.state, draw, lambda event: self._tell(active_request, event))
 
-        live.output = OutputStream(live.order, self._planner, later)
-        live.state = self._engine.add(program_of(live.order.request, self._planner), ticket=live.ticket, record=live.order.drafts)
+        active_request.output = OutputStream(active_request.engine_request, self._planner, later)
+        active_request.state = self._engine.add(
+            program_of(active_request.engine_request.request, self._planner),
+            scheduled=active_request.scheduled,
+            record=active_request.engine_request.drafts,
+        )
 
     def _round(self) -> None:
         began = time.monotonic()
@@ -216,68 +229,77 @@ class Engine:
             self.metrics.rounds.inc()
             self.metrics.round_size.observe(len(report.advanced))
             self.metrics.round_seconds.observe(time.monotonic() - began)
-        for live in self._lives.values():
-            if not live.begun and live.state is not None and live.state.num_prompt_tokens is not None:
-                live.begun = True
-                self._tell(live, Begun(live.state.num_prompt_tokens))
+        for active_request in self._active.values():
+            if not active_request.begun and active_request.state is not None and active_request.state.num_prompt_tokens is not None:
+                active_request.begun = True
+                self._tell(active_request, Admitted(active_request.state.num_prompt_tokens))
         for state in report.advanced:
-            if (live_ := self._lives.get(state.ticket.number)) is not None:
+            if (live_ := self._active.get(state.scheduled.number)) is not None:
                 self._show(live_, state)
         for state in self._engine.take_finished():
-            if (live_ := self._lives.get(state.ticket.number)) is not None:
+            if (live_ := self._active.get(state.scheduled.number)) is not None:
                 self._finish(live_, state)
 
-    def _show(self, live: _Live, state: RequestState[Any]) -> None:
+    def _show(self, active_request: _ActiveRequest, state: RequestState[Any]) -> None:
         """Tell what is new after a step, and cut a text that is long enough."""
-        assert live.output is not None
+        assert active_request.output is not None
         assert state.sequence is not None
-        self._count_blocks(live, state)
-        for event in live.output.after_step(state):
-            self._tell(live, event)
-        if live.output.is_enough(state):
+        self._count_blocks(active_request, state)
+        for event in active_request.output.after_step(state):
+            self._tell(active_request, event)
+        if active_request.output.is_enough(state):
             self._engine.cut(state)
 
-    def _count_blocks(self, live: _Live, state: RequestState[Any]) -> None:
+    def _count_blocks(self, active_request: _ActiveRequest, state: RequestState[Any]) -> None:
         row = state.sequence
         assert row is not None
         own = row.denoising.num_blocks_done(row.row)
         num_blocks = own + sum(before.fill.params.num_blocks(before.fill.num_open) for before in state.finished)
-        is_thought = live.order.kind == "draw" and row.fill.init is None
-        if own and not is_thought and not live.has_block:
-            live.has_block = True
-            self.metrics.first_block.labels(live.order.kind).observe(time.monotonic() - live.arrived)
-        self.metrics.blocks.inc(num_blocks - live.num_blocks)
-        live.num_blocks = num_blocks
+        is_thought = active_request.engine_request.kind == "draw" and row.fill.init is None
+        if own and not is_thought and not active_request.has_block:
+            active_request.has_block = True
+            self.metrics.first_block.labels(active_request.engine_request.kind).observe(time.monotonic() - active_request.arrived)
+        self.metrics.blocks.inc(num_blocks - active_request.num_blocks)
+        active_request.num_blocks = num_blocks
 
-    def _finish(self, live: _Live, state: RequestState[Any]) -> None:
+    def _finish(self, active_request: _ActiveRequest, state: RequestState[Any]) -> None:
         """Tell the result, or what went wrong."""
         if isinstance(state.error, ExpiredError):
             limit = f"{self._config.request_timeout:g} seconds"
-            self._end(live, Failed(ExpiredError(f"the generation was not finished in {limit}; ask for less, or try later")), "expired")
+            self._end(
+                active_request, Failed(ExpiredError(f"the generation was not finished in {limit}; ask for less, or try later")), "expired"
+            )
             return
         if state.error is not None:
             assert isinstance(state.error, MMaDAError)
-            self._end(live, Failed(state.error), "failed")
+            self._end(active_request, Failed(state.error), "failed")
             return
-        assert live.output is not None
-        for result in live.output.at_end(state):
-            if isinstance(result, Words):
-                self._tell(live, result)
+        assert active_request.output is not None
+        for result in active_request.output.at_end(state):
+            if isinstance(result, TextDelta):
+                self._tell(active_request, result)
                 continue
-            seconds, kind = time.monotonic() - live.arrived, live.order.kind
-            num_tokens = result.num_new_tokens + (result.num_thinking_tokens if isinstance(result, Drawn) else 0)
+            seconds, kind = time.monotonic() - active_request.arrived, active_request.engine_request.kind
+            num_tokens = result.num_new_tokens + (result.num_thinking_tokens if isinstance(result, ImageOutput) else 0)
             self.metrics.tokens.labels(kind).inc(num_tokens)
             self.metrics.seconds.labels(kind).observe(seconds)
             self.metrics.forwards.labels(kind).observe(result.num_forwards)
             self.metrics.tokens_per_forward.labels(kind).observe(num_tokens / max(1, result.num_forwards))
-            _log.info("%s %d finished: %d tokens, %d forwards, %.3f s", kind, live.ticket.number, num_tokens, result.num_forwards, seconds)
-            self._end(live, result, "finished")
+            _log.info(
+                "%s %d finished: %d tokens, %d forwards, %.3f s",
+                kind,
+                active_request.scheduled.number,
+                num_tokens,
+                result.num_forwards,
+                seconds,
+            )
+            self._end(active_request, result, "finished")
 
-    def _tell(self, live: _Live, event: Event) -> None:
-        if live.ticket.number in self._lives:
-            live.tell(event)
+    def _tell(self, active_request: _ActiveRequest, event: Event) -> None:
+        if active_request.scheduled.number in self._active:
+            active_request.on_event(event)
 
-    def _end(self, live: _Live, event: Event, outcome: str) -> None:
-        self.metrics.generations.labels(live.order.kind, outcome).inc()
-        del self._lives[live.ticket.number]
-        live.tell(event)
+    def _end(self, active_request: _ActiveRequest, event: Event, outcome: str) -> None:
+        self.metrics.generations.labels(active_request.engine_request.kind, outcome).inc()
+        del self._active[active_request.scheduled.number]
+        active_request.on_event(event)

@@ -36,25 +36,25 @@ from mmada import __version__
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.generation.engine import EngineError, ExpiredError
 from mmada.generation.scheduler import BusyError, ClosedError
-from mmada.serve.calls import Calls
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
-from mmada.serve.guard import Guard, error_body
-from mmada.serve.intake import Intake, Reader
-from mmada.serve.outputs import Draft, Drawn, Preview, Thought, Words, Written
+from mmada.serve.image_fetcher import Fetcher
+from mmada.serve.middleware import RequestMiddleware, error_body
+from mmada.serve.output_stream import OutputStream
+from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
 from mmada.serve.pictures import Pictures, remote_addresses
-from mmada.serve.remote import Fetcher
-from mmada.serve.replies import ImageReplies, TextReplies, event
+from mmada.serve.request_parser import ParsedRequest, RequestParser
+from mmada.serve.responses import ImageResponses, TextResponses, event
 from mmada.serve.schema import (
     ChatBody,
-    ChatReply,
+    ChatCompletionResponse,
     CompletionBody,
-    CompletionReply,
+    CompletionResponse,
     EditBody,
     EditForm,
-    ErrorReply,
+    ErrorResponse,
     GenerationBody,
-    ImagesReply,
+    ImagesResponse,
     ModelCard,
     ModelFacts,
     ModelList,
@@ -73,8 +73,8 @@ _FETCH_SECONDS = 10.0
 """For all images of a request that have to be fetched, together."""
 _MAX_FIELDS, _MAX_FILES = 64, 32
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorReply, "description": "The request cannot be served as it is"},
-    "5XX": {"model": ErrorReply, "description": "The server failed, is busy or shuts down"},
+    "4XX": {"model": ErrorResponse, "description": "The request cannot be served as it is"},
+    "5XX": {"model": ErrorResponse, "description": "The server failed, is busy or shuts down"},
 }
 
 
@@ -92,7 +92,7 @@ class _GoneError(Exception):
     """The client went away."""
 
 
-def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
+def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> FastAPI:
     """The application of one model. It starts the engine, and stops it in the end."""
 
     @contextlib.asynccontextmanager
@@ -103,12 +103,12 @@ def create_app(engine: Engine, reader: Reader, config: ServeConfig) -> FastAPI:
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, reader.facts())
-    _Generations(engine, reader, config).add_to(app)
+    _add_status(app, engine, config, parser.facts())
+    _Generations(engine, parser, config).add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
     app.router.routes.extend(Route(f"/{name}", files, include_in_schema=False) for name in ["", *sorted(p.name for p in WEB.iterdir())])
-    app.add_middleware(Guard, config=config)
+    app.add_middleware(RequestMiddleware, config=config)
     if config.allow_origins:  # around the guard: a browser asks first, without a key, and must be able to read refusals, too
         app.add_middleware(
             CORSMiddleware, allow_origins=config.allow_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["x-request-id"]
@@ -128,16 +128,16 @@ class _Web(StaticFiles):
 class _Generations:
     """The routes that generate."""
 
-    def __init__(self, engine: Engine, reader: Reader, config: ServeConfig) -> None:
-        self._engine, self._reader, self._config = engine, reader, config
+    def __init__(self, engine: Engine, parser: RequestParser, config: ServeConfig) -> None:
+        self._engine, self._parser, self._config = engine, parser, config
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="mmada-read")
         self._fetcher = Fetcher(max_bytes=config.max_body_bytes, timeout=min(_FETCH_SECONDS, config.request_timeout))
 
     def add_to(self, app: FastAPI) -> None:
         post = partial(app.post, tags=["generate"])
-        post("/v1/chat/completions", responses=_answers(ChatReply))(self.chat)
-        post("/v1/completions", responses=_answers(CompletionReply))(self.completions)
-        images = partial(post, responses=_answers(ImagesReply))
+        post("/v1/chat/completions", responses=_answers(ChatCompletionResponse))(self.chat)
+        post("/v1/completions", responses=_answers(CompletionResponse))(self.completions)
+        images = partial(post, responses=_answers(ImagesResponse))
         images("/v1/images/generations")(self.generations)
         images("/v1/images/edits", openapi_extra=_form_of(EditForm, ["image"], ["mask"], also=EditBody))(self.edits)
         images("/v1/images/variations", openapi_extra=_form_of(VariationForm, ["image"], []))(self.variations)
@@ -147,17 +147,17 @@ class _Generations:
         arrived = time.monotonic()
         self._check_model(body.model)
         fetched = await self._fetched(request, body.addresses)
-        return await self._text(request, body, partial(self._reader.chat, fetched=fetched), arrived=arrived)
+        return await self._text(request, body, partial(self._parser.chat, fetched=fetched), arrived=arrived)
 
     async def completions(self, request: Request, body: CompletionBody) -> Response:
         """Go on with a text, or fill the gap between a text and its suffix."""
-        return await self._text(request, body, self._reader.completion)
+        return await self._text(request, body, self._parser.completion)
 
     async def generations(self, request: Request, body: GenerationBody) -> Response:
         """Draw."""
         self._check_model(body.model)
-        intake = await self._reading(self._reader.generation, body)
-        return await self._images(request, intake, ImageReplies(body, intake.seed, "image_generation"), stream=bool(body.stream))
+        parsed = await self._reading(self._parser.generation, body)
+        return await self._images(request, parsed, ImageResponses(body, parsed.seed, "image_generation"), stream=bool(body.stream))
 
     async def edits(self, request: Request) -> Response:
         """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
@@ -179,9 +179,9 @@ class _Generations:
         self._check_model(form.model)
         if len(images) != 1:
             raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
-        intake = await self._reading(self._reader.edit, form, images[0], mask)
-        replies = ImageReplies(form, intake.seed, "image_edit")
-        return await self._images(request, intake, replies, stream=bool(form.stream), arrived=arrived)
+        parsed = await self._reading(self._parser.edit, form, images[0], mask)
+        responses = ImageResponses(form, parsed.seed, "image_edit")
+        return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
     async def variations(self, request: Request) -> Response:
         """Draw a random part of an image anew, led by what it shows."""
@@ -192,53 +192,53 @@ class _Generations:
         self._check_model(form.model)
         prompt, made_up = form.prompt, None
         if prompt is None:
-            order = await self._reading(self._reader.description, image)
-            calls = Calls(self._engine, [order])
+            engine_request = await self._reading(self._parser.description, image)
+            output = OutputStream(self._engine, [engine_request])
             try:
-                (seen,) = await _unless_gone(request, calls.results())
+                (seen,) = await _unless_gone(request, output.results())
             finally:
-                calls.cancel()
-            assert isinstance(seen, Written)
+                output.cancel()
+            assert isinstance(seen, TextOutput)
             prompt = made_up = seen.answer or "a picture"
-        intake = await self._reading(self._reader.variation, form, image, prompt)
-        replies = ImageReplies(form, intake.seed, "image_generation", prompt=made_up)
-        return await self._images(request, intake, replies, stream=bool(form.stream))
+        parsed = await self._reading(self._parser.variation, form, image, prompt)
+        responses = ImageResponses(form, parsed.seed, "image_generation", prompt=made_up)
+        return await self._images(request, parsed, responses, stream=bool(form.stream))
 
     # What they have in common.
 
-    async def _text(self, request: Request, body: Any, read: Callable[[Any], Intake], *, arrived: float | None = None) -> Response:
+    async def _text(self, request: Request, body: Any, read: Callable[[Any], ParsedRequest], *, arrived: float | None = None) -> Response:
         self._check_model(body.model)
-        intake = await self._reading(read, body)
-        replies = TextReplies(body, self._config.name, intake.seed)
-        calls = Calls(self._engine, intake.orders, priority=intake.priority, arrived=arrived)
+        parsed = await self._reading(read, body)
+        responses = TextResponses(body, self._config.name, parsed.seed)
+        output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
         if body.stream:
-            return await self._stream(request, calls, _text_events(calls, replies, len(intake.orders)))
+            return await self._stream(request, output, _text_events(output, responses, len(parsed.engine_requests)))
         try:
-            results = await _unless_gone(request, calls.results())
+            results = await _unless_gone(request, output.results())
         finally:
-            calls.cancel()
-        return JSONResponse(replies.whole([result for result in results if isinstance(result, Written)]))
+            output.cancel()
+        return JSONResponse(responses.whole([result for result in results if isinstance(result, TextOutput)]))
 
     async def _images(
-        self, request: Request, intake: Intake, replies: ImageReplies, *, stream: bool, arrived: float | None = None
+        self, request: Request, parsed: ParsedRequest, responses: ImageResponses, *, stream: bool, arrived: float | None = None
     ) -> Response:
-        calls = Calls(self._engine, intake.orders, priority=intake.priority, arrived=arrived)
+        output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
         if stream:
-            return await self._stream(request, calls, _image_events(calls, replies))
+            return await self._stream(request, output, _image_events(output, responses))
         try:
-            results = await _unless_gone(request, calls.results())
+            results = await _unless_gone(request, output.results())
         finally:
-            calls.cancel()
-        return JSONResponse(await asyncio.to_thread(replies.whole, [result for result in results if isinstance(result, Drawn)]))
+            output.cancel()
+        return JSONResponse(await asyncio.to_thread(responses.whole, [result for result in results if isinstance(result, ImageOutput)]))
 
-    async def _stream(self, request: Request, calls: Calls, events: AsyncIterator[bytes]) -> Response:
-        """Begins only when the orders were found to be good ones, so that a bad request has its own status."""
+    async def _stream(self, request: Request, output: OutputStream, events: AsyncIterator[bytes]) -> Response:
+        """Begins only when the engine requests were found to be good ones, so that a bad request has its own status."""
         try:
-            await _unless_gone(request, calls.begun())
+            await _unless_gone(request, output.begun())
         except BaseException:
-            calls.cancel()
+            output.cancel()
             raise
-        return _EventStream(events, calls, limit=2 * self._config.request_timeout)
+        return _EventStream(events, output, limit=2 * self._config.request_timeout)
 
     async def _fetched(self, request: Request, urls: Sequence[str]) -> dict[str, bytes]:
         """What is behind the addresses that have to be fetched, in threads that nothing else waits for."""
@@ -262,9 +262,9 @@ class _Generations:
 class _EventStream(StreamingResponse):
     """Server-sent events that end when the client goes, or does not read for `limit` seconds."""
 
-    def __init__(self, events: AsyncIterator[bytes], calls: Calls, *, limit: float) -> None:
+    def __init__(self, events: AsyncIterator[bytes], output: OutputStream, *, limit: float) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._calls, self._limit = calls, limit
+        self._output, self._limit = output, limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         tasks = [asyncio.ensure_future(self.stream_response(send)), asyncio.ensure_future(self.listen_for_disconnect(receive))]
@@ -273,53 +273,53 @@ class _EventStream(StreamingResponse):
             for task in done:
                 task.result()
         finally:
-            self._calls.cancel()
+            self._output.cancel()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _text_events(calls: Calls, replies: TextReplies, count: int) -> AsyncIterator[bytes]:
+async def _text_events(output: OutputStream, responses: TextResponses, count: int) -> AsyncIterator[bytes]:
     for index in range(count):
-        for chunk in replies.first(index):
+        for chunk in responses.first(index):
             yield event(chunk)
-    results: dict[int, Written] = {}
+    results: dict[int, TextOutput] = {}
     try:
-        async for told in calls.events(every=_HEARTBEAT):
-            if told is None:
+        async for item in output.events(every=_HEARTBEAT):
+            if item is None:
                 yield b": waiting\n\n"
                 continue
-            index, what = told
+            index, what = item
             chunks: list[dict[str, Any]] = []
-            if isinstance(what, Words):
-                chunks = replies.words(index, what)
+            if isinstance(what, TextDelta):
+                chunks = responses.words(index, what)
             elif isinstance(what, Draft):
-                chunks = replies.draft(index, what)
-            elif isinstance(what, Written):
+                chunks = responses.draft(index, what)
+            elif isinstance(what, TextOutput):
                 results[index] = what
-                chunks = replies.last(index, what)
+                chunks = responses.last(index, what)
             for chunk in chunks:
                 yield event(chunk)
     except MMaDAError as error:
         yield event(_body_of(error))
         return
-    for chunk in replies.usage_chunk([results[index] for index in sorted(results)]):
+    for chunk in responses.usage_chunk([results[index] for index in sorted(results)]):
         yield event(chunk)
     yield b"data: [DONE]\n\n"
 
 
-async def _image_events(calls: Calls, replies: ImageReplies) -> AsyncIterator[bytes]:
+async def _image_events(output: OutputStream, responses: ImageResponses) -> AsyncIterator[bytes]:
     try:
-        async for told in calls.events(every=_HEARTBEAT):
-            if told is None:
+        async for item in output.events(every=_HEARTBEAT):
+            if item is None:
                 yield b": waiting\n\n"
-            elif isinstance(told[1], Thought):
-                if replies.tells_thoughts:
-                    yield replies.thought(told[0], told[1])
-            elif isinstance(told[1], Preview):
-                yield await asyncio.to_thread(replies.preview, told[0], told[1])
-            elif isinstance(told[1], Drawn):
-                yield await asyncio.to_thread(replies.completed, told[0], told[1])
+            elif isinstance(item[1], Thought):
+                if responses.sends_thinking:
+                    yield responses.thought(item[0], item[1])
+            elif isinstance(item[1], Preview):
+                yield await asyncio.to_thread(responses.preview, item[0], item[1])
+            elif isinstance(item[1], ImageOutput):
+                yield await asyncio.to_thread(responses.completed, item[0], item[1])
     except MMaDAError as error:
         yield event({"type": "error", **_body_of(error)}, "error")
 

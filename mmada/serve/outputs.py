@@ -20,11 +20,24 @@ from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest,
 from mmada.generation.steps import Fill, RequestState, SequenceState
 from mmada.serve.stream import TextStream
 
-__all__ = ["Begun", "Draft", "Drawn", "Event", "Failed", "Order", "OutputStream", "Piece", "Preview", "Thought", "Words", "Written"]
+__all__ = [
+    "Admitted",
+    "Draft",
+    "DraftToken",
+    "EngineRequest",
+    "Event",
+    "Failed",
+    "ImageOutput",
+    "OutputStream",
+    "Preview",
+    "TextDelta",
+    "TextOutput",
+    "Thought",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class EngineRequest:
     """A request, and how it is to be followed.
 
     stop          texts that end an answer
@@ -47,14 +60,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class Admitted:
     """The request is a good one and waits for its turn."""
 
     num_prompt_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class TextDelta:
     """More of an answer, and of the thinking before it."""
 
     thinking: str
@@ -62,7 +75,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DraftToken:
     """A token of a draft. confidence is that with which it was committed, None while it is open."""
 
     text: str
@@ -73,7 +86,7 @@ class Piece:
 class Draft:
     """A text as it looks after a round."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[DraftToken, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,7 @@ class Preview:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class TextOutput:
     """A finished text; counts in tokens, num_forwards in model evaluations."""
 
     answer: str
@@ -107,7 +120,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class ImageOutput:
     """A finished drawing; num_new_tokens are those that were drawn."""
 
     drawing: Drawing
@@ -127,7 +140,7 @@ class Failed:
     error: MMaDAError
 
 
-Event = Begun | Words | Draft | Thought | Preview | Written | Drawn | Failed
+Event = Admitted | TextDelta | Draft | Thought | Preview | TextOutput | ImageOutput | Failed
 
 
 @dataclass(slots=True)
@@ -137,7 +150,7 @@ class OutputStream:
     later  computes something apart from the engine's thread, and tells what comes of it as an event
     """
 
-    order: Order
+    order: EngineRequest
     planner: Planner
     later: Callable[[Callable[[], Event]], None]
     num_thinking_tokens: int = 0
@@ -171,7 +184,7 @@ class OutputStream:
             self.num_final = num_final
             delta = self.text.push(self.planner.prompts.decode(row.ids[:num_final]))
             if delta and self.order.streams:
-                yield Words(delta.thinking, delta.answer)
+                yield TextDelta(delta.thinking, delta.answer)
 
     def is_enough(self, state: RequestState[Any]) -> bool:
         """Whether a text is to end with what is final."""
@@ -180,22 +193,22 @@ class OutputStream:
         most = self.order.max_forwards
         return self.text.shown.stopped or (most is not None and state.sequence.num_forwards >= most)
 
-    def at_end(self, state: RequestState[Any]) -> Iterator[Words | Written | Drawn]:
+    def at_end(self, state: RequestState[Any]) -> Iterator[TextDelta | TextOutput | ImageOutput]:
         """What is left to be sent of a generation that has its result."""
         assert state.sequence is not None
         assert state.num_prompt_tokens is not None
         if self.text is None:
             assert isinstance(state.result, Drawing)
-            yield Drawn(state.result, state.num_prompt_tokens, state.sequence.fill.num_open, self.num_thinking_tokens)
+            yield ImageOutput(state.result, state.num_prompt_tokens, state.sequence.fill.num_open, self.num_thinking_tokens)
             return
         assert isinstance(state.result, Answer)
         row, prompts = state.sequence, self.planner.prompts
         said = row.ids[: row.num_final] if state.cut else row.ids
         delta = self.text.push(prompts.decode(said), whole=True)
         if delta and self.order.streams:
-            yield Words(delta.thinking, delta.answer)
+            yield TextDelta(delta.thinking, delta.answer)
         shown = self.text.shown
-        yield Written(
+        yield TextOutput(
             answer=shown.answer,
             thinking=shown.thinking,
             finish_reason="stop" if shown.stopped else "length" if state.cut else state.result.finish_reason,
@@ -216,7 +229,7 @@ class OutputStream:
         layout, prompts = self.planner.layout, self.planner.prompts
         tokens = row.preview.tolist()
         words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in set(tokens)}
-        return Draft(tuple(Piece(words[token], confidence) for token, confidence in zip(tokens, self.confidence, strict=True)))
+        return Draft(tuple(DraftToken(words[token], confidence) for token, confidence in zip(tokens, self.confidence, strict=True)))
 
     def _preview(self, row: SequenceState) -> None:
         """Evenly spread over the steps, without the last, which is the result; never two for one step."""

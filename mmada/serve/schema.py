@@ -18,14 +18,14 @@ __all__ = [
     "IGNORED",
     "UNSUPPORTED",
     "ChatBody",
-    "ChatReply",
+    "ChatCompletionResponse",
     "CompletionBody",
-    "CompletionReply",
+    "CompletionResponse",
     "EditBody",
     "EditForm",
-    "ErrorReply",
+    "ErrorResponse",
     "GenerationBody",
-    "ImagesReply",
+    "ImagesResponse",
     "ModelCard",
     "ModelFacts",
     "ModelList",
@@ -346,24 +346,24 @@ class VariationForm(ImageOptions):
 # What goes out.
 
 
-class _Reply(BaseModel):
+class _Response(BaseModel):
     pass
 
 
-class ErrorDetail(_Reply):
+class ErrorDetail(_Response):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class ErrorReply(_Reply):
+class ErrorResponse(_Response):
     """Every answer that is not a success."""
 
     error: ErrorDetail
 
 
-class ModelFacts(_Reply):
+class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; sliders begin here."""
 
     context: int
@@ -381,7 +381,7 @@ class ModelFacts(_Reply):
     max_partial_images: int
 
 
-class ModelCard(_Reply):
+class ModelCard(_Response):
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -389,16 +389,16 @@ class ModelCard(_Reply):
     mmada: ModelFacts
 
 
-class ModelList(_Reply):
+class ModelList(_Response):
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
-class TokenDetails(_Reply):
+class TokenDetails(_Response):
     reasoning_tokens: int
 
 
-class Usage(_Reply):
+class Usage(_Response):
     """Tokens; nfe counts model evaluations."""
 
     prompt_tokens: int
@@ -409,21 +409,21 @@ class Usage(_Reply):
     tokens_per_forward: float
 
 
-class AnswerMessage(_Reply):
+class AnswerMessage(_Response):
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
     reasoning_content: str | None = None
 
 
-class ChatChoice(_Reply):
+class ChatChoice(_Response):
     index: int
     message: AnswerMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
 
 
-class ChatReply(_Reply):
+class ChatCompletionResponse(_Response):
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -433,14 +433,14 @@ class ChatReply(_Reply):
     seed: int
 
 
-class CompletionChoice(_Reply):
+class CompletionChoice(_Response):
     index: int
     text: str
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
 
 
-class CompletionReply(_Reply):
+class CompletionResponse(_Response):
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
@@ -450,7 +450,7 @@ class CompletionReply(_Reply):
     seed: int
 
 
-class ImageItem(_Reply):
+class ImageItem(_Response):
     b64_json: str | None = None
     url: str | None = None
     revised_prompt: str | None = None
@@ -459,17 +459,17 @@ class ImageItem(_Reply):
     warning: str | None = Field(None, description="Extension, left out where there is none: what could not be done as it was asked.")
 
 
-class InputDetails(_Reply):
+class InputDetails(_Response):
     text_tokens: int
     image_tokens: int
 
 
-class OutputDetails(_Reply):
+class OutputDetails(_Response):
     image_tokens: int
     text_tokens: int
 
 
-class ImageUsage(_Reply):
+class ImageUsage(_Response):
     input_tokens: int
     output_tokens: int
     total_tokens: int
@@ -478,7 +478,7 @@ class ImageUsage(_Reply):
     nfe: int
 
 
-class ImagesReply(_Reply):
+class ImagesResponse(_Response):
     created: int
     data: list[ImageItem]
     background: Literal["opaque"] = "opaque"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 __all__ = ["signals_noted"]
 
 _SAME = 3.0
-"""Seconds within which further signals are the same wish: torchrun passes on to its processes what the terminal has told them already."""
+"""Seconds within which further signals count as one request to stop: torchrun passes on to its processes what the terminal has told them already."""
 
 
 @contextmanager

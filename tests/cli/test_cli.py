@@ -109,10 +109,10 @@ def test_convert_and_info(mmada, tmp_path):
     assert status == 0
     assert facts["tensors"] == 21
     assert facts["vocabulary"]["image_offset"] == 268
-    told = mmada("info", "-m", "copy")[1]
-    assert "parameters      143,680" in told
+    reported = mmada("info", "-m", "copy")[1]
+    assert "parameters      143,680" in reported
     assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}
-    assert "  full_attention            True" in told
+    assert "  full_attention            True" in reported
     mmada("draw", *DEBUG, "x", "-o", "a.png")
     mmada("draw", "x", "-o", "b.png", "-m", "copy")
     assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()

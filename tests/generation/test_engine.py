@@ -128,12 +128,12 @@ def test_with_isolation_a_failure_is_its_own(debug):
 def test_a_deadline_ends_a_request_even_one_that_waits_for_a_picture(debug):
     now, gate = [0.0], Event()
     with ThreadPoolExecutor(1) as executor:
-        engine = make(debug, isolate=True, executor=executor, clock=lambda: now[0], scheduler=Scheduler(max_round_tokens=1000))
+        engine = make(debug, isolate=True, executor=executor, clock=lambda: now[0], scheduler=Scheduler(max_num_batched_tokens=1000))
         executor.submit(gate.wait)
-        tickets = engine.scheduler.submit(2, now=0.0, deadline=5.0)
+        scheduled_sequences = engine.scheduler.submit(2, now=0.0, deadline=5.0)
         picture = torch.zeros(3)  # never looked at: its turn does not come
-        slow = engine.add(program_of(ChatRequest("what?", images=[picture]), debug.planner), ticket=tickets[0])
-        text = engine.add(program_of(ChatRequest("hi"), debug.planner), ticket=tickets[1])
+        slow = engine.add(program_of(ChatRequest("what?", images=[picture]), debug.planner), scheduled=scheduled_sequences[0])
+        text = engine.add(program_of(ChatRequest("hi"), debug.planner), scheduled=scheduled_sequences[1])
         engine.step()
         now[0] = 6.0
         engine.step()

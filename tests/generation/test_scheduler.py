@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from mmada.errors import InputError
 from mmada.generation import scheduler
-from mmada.generation.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, Scheduler, Ticket
+from mmada.generation.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, ScheduledSequence, Scheduler
 
 
-def make(*, max_queue: int = 100, max_round_tokens: int = 100, max_kept_tokens: int = 100) -> Scheduler:
-    return Scheduler(max_queue=max_queue, max_round_tokens=max_round_tokens, max_kept_tokens=max_kept_tokens)
+def make(*, max_queue: int = 100, max_num_batched_tokens: int = 100, max_kept_tokens: int = 100) -> Scheduler:
+    return Scheduler(max_queue=max_queue, max_num_batched_tokens=max_num_batched_tokens, max_kept_tokens=max_kept_tokens)
 
 
-def submit(scheduler: Scheduler, num_tokens: int, num_kept: int = 0, *, priority: int = 0, deadline: float = 1e9) -> Ticket:
-    (ticket,) = scheduler.submit(1, now=0.0, deadline=deadline, priority=priority)
-    scheduler.resize(ticket, num_tokens, num_kept)
-    return ticket
+def submit(scheduler: Scheduler, num_tokens: int, num_kept: int = 0, *, priority: int = 0, deadline: float = 1e9) -> ScheduledSequence:
+    (scheduled,) = scheduler.submit(1, now=0.0, deadline=deadline, priority=priority)
+    scheduler.resize(scheduled, num_tokens, num_kept)
+    return scheduled
 
 
 def test_it_holds_no_tensors():
@@ -32,56 +32,56 @@ def test_it_holds_no_tensors():
 
 
 def test_a_round_is_first_come_first_served_within_its_budget():
-    s = make(max_round_tokens=100)
+    s = make(max_num_batched_tokens=100)
     a, b, c, d = (submit(s, n) for n in (60, 50, 30, 10))
-    assert s.round(0.0).tickets == (a, c, d)  # b does not fit beside a; what is left goes to those that do
+    assert s.schedule(0.0).scheduled_sequences == (a, c, d)  # b does not fit beside a; what is left goes to those that do
     assert (s.num_running, s.num_waiting) == (3, 1)
     s.finish(a, 1.0)
-    assert s.round(1.0).tickets == (b, c, d)
-    for ticket in (b, c, d):
-        s.finish(ticket, 2.0)
-    assert s.round(2.0).tickets == ()
+    assert s.schedule(1.0).scheduled_sequences == (b, c, d)
+    for scheduled in (b, c, d):
+        s.finish(scheduled, 2.0)
+    assert s.schedule(2.0).scheduled_sequences == ()
     assert (len(s), s.num_running, s.num_waiting) == (0, 0, 0)
 
 
 def test_what_is_above_the_budget_runs_alone():
-    s = make(max_round_tokens=100)
+    s = make(max_num_batched_tokens=100)
     large, small = submit(s, 500), submit(s, 10)
-    assert s.round(0.0).tickets == (large,)
+    assert s.schedule(0.0).scheduled_sequences == (large,)
     s.finish(large, 0.0)
-    assert s.round(0.0).tickets == (small,)
+    assert s.schedule(0.0).scheduled_sequences == (small,)
 
 
 def test_what_keeps_something_begins_when_there_is_room_for_it():
     s = make(max_kept_tokens=100)
     a, b, c, d = (submit(s, 1, kept) for kept in (60, 50, 30, 0))
-    assert s.round(0.0).tickets == (a, d)  # c would fit, but must not go before b, which would never begin
+    assert s.schedule(0.0).scheduled_sequences == (a, d)  # c would fit, but must not go before b, which would never begin
     assert s.num_kept == 60
-    assert s.round(0.0).tickets == (a, d)
+    assert s.schedule(0.0).scheduled_sequences == (a, d)
     s.remove(a)
     assert s.num_kept == 0
-    assert s.round(1.0).tickets == (b, c, d)
+    assert s.schedule(1.0).scheduled_sequences == (b, c, d)
     s.resize(b, 1)  # its second half keeps nothing
     e = submit(s, 1, 70)
-    assert s.round(2.0).tickets == (b, c, d, e)
+    assert s.schedule(2.0).scheduled_sequences == (b, c, d, e)
     assert s.num_kept == 100
 
 
 def test_what_evaluates_less_makes_room_for_others():
-    s = make(max_round_tokens=100, max_kept_tokens=1000)
+    s = make(max_num_batched_tokens=100, max_kept_tokens=1000)
     a, b = submit(s, 80, 80), submit(s, 80, 80)
-    assert s.round(0.0).tickets == (a,)
+    assert s.schedule(0.0).scheduled_sequences == (a,)
     s.update(a, 10)  # it keeps the rest
-    assert s.round(0.0).tickets == (a, b)
+    assert s.schedule(0.0).scheduled_sequences == (a, b)
     assert s.num_kept == 160
 
 
 def test_what_keeps_more_than_the_budget_runs_when_nothing_else_is_kept():
     s = make(max_kept_tokens=100)
     small, large = submit(s, 1, 10), submit(s, 1, 500)
-    assert s.round(0.0).tickets == (small,)
+    assert s.schedule(0.0).scheduled_sequences == (small,)
     s.finish(small, 0.0)
-    assert s.round(0.0).tickets == (large,)
+    assert s.schedule(0.0).scheduled_sequences == (large,)
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,10 +93,10 @@ def test_what_is_kept_stays_within_its_budget_and_everybody_finishes(jobs, chanc
     s = make(max_kept_tokens=100)
     left = {submit(s, tokens, kept, priority=priority): rounds for tokens, kept, rounds, priority in jobs}
     for second in range(1000):
-        for ticket in s.round(second).tickets:
-            left[ticket] -= 1
-            if not left[ticket] or chance.random() < 0.05:
-                s.finish(ticket, second)
+        for scheduled in s.schedule(second).scheduled_sequences:
+            left[scheduled] -= 1
+            if not left[scheduled] or chance.random() < 0.05:
+                s.finish(scheduled, second)
         assert s.num_kept <= 100
         if not len(s):
             break
@@ -105,54 +105,54 @@ def test_what_is_kept_stays_within_its_budget_and_everybody_finishes(jobs, chanc
 
 def test_what_is_not_planned_is_not_scheduled():
     s = make()
-    (ticket,) = s.submit(1, now=0.0, deadline=0.5)
-    assert s.round(1.0) == scheduler.Round((), ())  # nor given up: its owner does not know of it yet
-    s.resize(ticket, 5)
-    assert s.round(1.0).expired == (ticket,)
+    (scheduled,) = s.submit(1, now=0.0, deadline=0.5)
+    assert s.schedule(1.0) == scheduler.SchedulerOutput((), ())  # nor given up: its owner does not know of it yet
+    s.resize(scheduled, 5)
+    assert s.schedule(1.0).expired == (scheduled,)
     with pytest.raises(InputError, match="at least 1"):
-        s.resize(ticket, 0)
+        s.resize(scheduled, 0)
 
 
 def test_a_long_generation_does_not_starve_short_ones():
-    s = make(max_round_tokens=100)
+    s = make(max_num_batched_tokens=100)
     long = submit(s, 100)
     for _ in range(QUANTUM):
-        assert s.round(0.0).tickets == (long,)
+        assert s.schedule(0.0).scheduled_sequences == (long,)
     short = submit(s, 100)
     for _ in range(QUANTUM):
-        assert s.round(0.0).tickets == (short,)
+        assert s.schedule(0.0).scheduled_sequences == (short,)
 
 
 def test_a_stream_of_short_generations_does_not_starve_a_long_one():
-    s = make(max_queue=10**6, max_round_tokens=100)
+    s = make(max_queue=10**6, max_num_batched_tokens=100)
     long = submit(s, 100)
     waited = longest = 0
     for _ in range(20 * QUANTUM):  # more work arrives than can be done: a short generation each round, which needs all of one
-        (ticket,) = s.round(0.0).tickets
-        waited = 0 if ticket is long else waited + 1
+        (scheduled,) = s.schedule(0.0).scheduled_sequences
+        waited = 0 if scheduled is long else waited + 1
         longest = max(longest, waited)
-        if ticket is not long:
-            s.finish(ticket, 0.0)
+        if scheduled is not long:
+            s.finish(scheduled, 0.0)
         submit(s, 100)
-    assert long.rounds > 5 * QUANTUM
+    assert long.num_steps > 5 * QUANTUM
     assert longest <= SLOWDOWN + QUANTUM
 
 
 def test_priorities():
-    s = make(max_round_tokens=10)
+    s = make(max_num_batched_tokens=10)
     normal, flexible, urgent = submit(s, 10), submit(s, 10, priority=-1), submit(s, 10, priority=1)
     order = []
     while len(s):
-        (ticket,) = s.round(0.0).tickets
-        order.append(ticket)
-        s.finish(ticket, 0.0)
+        (scheduled,) = s.schedule(0.0).scheduled_sequences
+        order.append(scheduled)
+        s.finish(scheduled, 0.0)
     assert order == [urgent, normal, flexible]
 
 
 def test_the_queue_is_bounded_and_recovers():
-    s = make(max_queue=4, max_round_tokens=10)
+    s = make(max_queue=4, max_num_batched_tokens=10)
     running = submit(s, 10)
-    assert s.round(0.0).tickets == (running,)
+    assert s.schedule(0.0).scheduled_sequences == (running,)
     waiting = s.submit(4, now=0.0, deadline=1e9)
     with pytest.raises(BusyError, match="4 generations wait and the queue holds 4") as caught:
         s.submit(1, now=0.0, deadline=1e9)
@@ -165,7 +165,7 @@ def test_the_queue_is_bounded_and_recovers():
 
 
 def test_retry_after_follows_the_rate():
-    s = make(max_queue=20, max_round_tokens=10)
+    s = make(max_queue=20, max_num_batched_tokens=10)
     for i in range(10):
         s.finish(submit(s, 10), now=float(i))  # about one a second
     s.submit(20, now=9.0, deadline=1e9)
@@ -176,7 +176,7 @@ def test_retry_after_follows_the_rate():
 def test_deadlines_and_removal():
     s = make()
     a, b = submit(s, 10, deadline=5.0), submit(s, 10)
-    assert s.round(5.0) == scheduler.Round((b,), (a,))
+    assert s.schedule(5.0) == scheduler.SchedulerOutput((b,), (a,))
     assert a.gone
     assert not s.remove(a)
     assert s.remove(b)
@@ -189,7 +189,7 @@ def test_draining_takes_nothing_new_and_finishes_what_is_there():
     s.closed = True
     with pytest.raises(ClosedError, match="shutting down"):
         s.submit(1, now=0.0, deadline=1.0)
-    assert s.round(0.0).tickets == (a,)
+    assert s.schedule(0.0).scheduled_sequences == (a,)
 
 
 arrivals = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 150), st.integers(1, 200), st.integers(-1, 1)), min_size=1, max_size=25)
@@ -199,7 +199,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 150), st.intege
 @given(arrivals)
 def test_everything_is_finished_within_the_work_there_is(requests):
     """(arrival, tokens, rounds, priority): the budget is kept, no round is wasted, and all ends after at most the sum of rounds."""
-    s = make(max_round_tokens=100)
+    s = make(max_num_batched_tokens=100)
     needs: dict[int, int] = {}
     pending = sorted(requests)
     rounds = 0
@@ -207,13 +207,13 @@ def test_everything_is_finished_within_the_work_there_is(requests):
         while pending and pending[0][0] <= rounds:
             _, num_tokens, need, priority = pending.pop(0)
             needs[submit(s, num_tokens, priority=priority).number] = need
-        chosen = s.round(0.0).tickets
+        chosen = s.schedule(0.0).scheduled_sequences
         assert bool(chosen) == bool(len(s))
         assert sum(t.num_tokens for t in chosen) <= 100 or len(chosen) == 1
         assert len(set(chosen)) == len(chosen)
-        for ticket in chosen:
-            if ticket.rounds == needs[ticket.number]:
-                s.finish(ticket, 0.0)
+        for scheduled in chosen:
+            if scheduled.num_steps == needs[scheduled.number]:
+                s.finish(scheduled, 0.0)
         rounds += 1
         assert rounds <= 31 + sum(need for _, _, need, _ in requests)
     assert (s.num_running, s.num_waiting) == (0, 0)

@@ -137,5 +137,5 @@ def test_records_are_prompts(tmp_path, caplog):
     task = build_task(load(write(tmp_path, DEBUG), settings))
     assert {p.text for p in task.sources["text"].take(range(6))} == {"one?"}  # the other does not fit the context
     assert task.held_out == {}
-    (told,) = caplog.messages
-    assert "1 of 2 records are left out (the prompt and its answer are longer than the context 1" in told
+    (reported,) = caplog.messages
+    assert "1 of 2 records are left out (the prompt and its answer are longer than the context 1" in reported

@@ -18,7 +18,7 @@ from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.sampling import Denoising, fast_text, named_cache
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
-from mmada.serve.outputs import Begun, Draft, Drawn, Failed, Order, Preview, Words, Written
+from mmada.serve.outputs import Admitted, Draft, EngineRequest, Failed, ImageOutput, Preview, TextDelta, TextOutput
 
 
 class Followed:
@@ -26,18 +26,18 @@ class Followed:
 
     def __init__(self, model, config: ServeConfig, denoiser=None) -> None:
         self.engine = Engine(model.planner, denoiser or model.denoiser, config)
-        self.told: queue.Queue = queue.Queue()
+        self.received: queue.Queue = queue.Queue()
         self.events: dict[int, list] = {}
 
-    def submit(self, *orders: Order) -> list:
+    def submit(self, *engine_requests: EngineRequest) -> list:
         first = len(self.events)
-        self.events.update((first + i, []) for i in range(len(orders)))
-        return self.engine.submit(orders, lambda i, event: self.told.put((first + i, event)))
+        self.events.update((first + i, []) for i in range(len(engine_requests)))
+        return self.engine.submit(engine_requests, lambda i, event: self.received.put((first + i, event)))
 
     def wait(self, *numbers: int) -> list:
         """The last event of each."""
-        while not all(self.events[n] and isinstance(self.events[n][-1], (Written, Drawn, Failed)) for n in numbers):
-            number, event = self.told.get(timeout=180)
+        while not all(self.events[n] and isinstance(self.events[n][-1], (TextOutput, ImageOutput, Failed)) for n in numbers):
+            number, event = self.received.get(timeout=180)
             self.events[number].append(event)
         return [self.events[n][-1] for n in numbers]
 
@@ -78,7 +78,7 @@ def mixture(picture):
 
 
 def same(result, expected) -> bool:
-    if isinstance(result, Drawn):
+    if isinstance(result, ImageOutput):
         drawing = result.drawing
         equal = drawing.codes.tolist() == expected.codes.tolist() and drawing.image.tobytes() == expected.image.tobytes()
         return equal and (drawing.thinking, drawing.prompt, drawing.num_forwards) == (
@@ -90,7 +90,7 @@ def same(result, expected) -> bool:
 
 
 def test_each_of_many_is_as_alone(debug, followed, mixture):
-    followed.submit(*(Order(request=request) for request in mixture))
+    followed.submit(*(EngineRequest(request=request) for request in mixture))
     for result, request in zip(followed.wait(*range(len(mixture))), mixture, strict=True):
         expected = alone(debug, request)
         assert same(result, expected), request
@@ -102,9 +102,9 @@ def test_each_of_many_is_as_alone(debug, followed, mixture):
 
 
 def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
-    served = Followed(debug, ServeConfig(max_round_tokens=200))
+    served = Followed(debug, ServeConfig(max_num_batched_tokens=200))
     served.engine.start()
-    served.submit(*(Order(request=request) for request in mixture))
+    served.submit(*(EngineRequest(request=request) for request in mixture))
     assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(len(mixture))), mixture, strict=True))
     served.engine.stop()
 
@@ -115,10 +115,10 @@ def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
     alone_tokens = first_fill(debug.planner, requests[0]).num_kept
     assert alone_tokens == len(first_fill(debug.planner, requests[0]).canvas)
     served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
-    served.submit(*(Order(request=request) for request in requests))
+    served.submit(*(EngineRequest(request=request) for request in requests))
     sizes = []
     choose = served.engine._scheduler.round
-    served.engine._scheduler.round = lambda now: (found := choose(now), sizes.append(len(found.tickets)))[0]
+    served.engine._scheduler.round = lambda now: (found := choose(now), sizes.append(len(found.scheduled_sequences)))[0]
     served.engine.start()
     assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(5)), requests, strict=True))
     assert max(sizes) == 2
@@ -129,10 +129,10 @@ def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
 @pytest.mark.parametrize("think", [False, True])
 def test_a_stream_is_the_answer(debug, followed, think):
     request = ChatRequest("hello", think=think, params=fast_text(block_length=8, temperature=1.5, threshold=0.3), seed=5)
-    followed.submit(Order(request=request, streams=True))
+    followed.submit(EngineRequest(request=request, streams=True))
     (result,) = followed.wait(0)
-    words = [event for event in followed.events[0] if isinstance(event, Words)]
-    assert isinstance(followed.events[0][0], Begun)
+    words = [event for event in followed.events[0] if isinstance(event, TextDelta)]
+    assert isinstance(followed.events[0][0], Admitted)
     assert len(words) > 3
     assert "".join(w.answer for w in words) == result.answer == alone(debug, request).text
     assert "".join(w.thinking for w in words) == (result.thinking or "")
@@ -142,7 +142,7 @@ def test_a_stop_string_ends_the_computation_too(debug, followed):
     request = ChatRequest("hello", params=fast_text(block_length=4), seed=1)
     text = alone(debug, request).text
     stop = text[6:8]
-    followed.submit(Order(request=request, stop=(stop,)), Order(request=request, stop=(stop,), streams=True))
+    followed.submit(EngineRequest(request=request, stop=(stop,)), EngineRequest(request=request, stop=(stop,), streams=True))
     quiet, streamed = followed.wait(0, 1)
     assert quiet == streamed
     assert quiet.answer == text[: text.index(stop)]
@@ -152,7 +152,7 @@ def test_a_stop_string_ends_the_computation_too(debug, followed):
 
 def test_max_forwards_gives_what_is_final(debug, followed):
     request = ChatRequest("hello", params=fast_text(block_length=4), seed=1)
-    followed.submit(Order(request=request, max_forwards=9))
+    followed.submit(EngineRequest(request=request, max_forwards=9))
     (result,) = followed.wait(0)
     assert (result.num_forwards, result.finish_reason) == (9, "length")
     assert len(result.answer) >= 8
@@ -161,7 +161,7 @@ def test_max_forwards_gives_what_is_final(debug, followed):
 
 def test_drafts_show_the_whole_text_and_how_sure_it_is(debug, followed):
     request = ChatRequest("hello", params=fast_text(block_length=8), seed=1)
-    followed.submit(Order(request=request, drafts=True))
+    followed.submit(EngineRequest(request=request, drafts=True))
     (result,) = followed.wait(0)
     drafts = [event for event in followed.events[0] if isinstance(event, Draft)]
     assert len(drafts) == result.num_forwards
@@ -174,7 +174,7 @@ def test_drafts_show_the_whole_text_and_how_sure_it_is(debug, followed):
 
 @pytest.mark.parametrize(("wanted", "expected"), [(0, 0), (1, 1), (3, 3), (64, 7)])
 def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
-    followed.submit(Order(request=DrawRequest("a cat", seed=6), num_previews=wanted))
+    followed.submit(EngineRequest(request=DrawRequest("a cat", seed=6), num_previews=wanted))
     (result,) = followed.wait(0)
     previews = [event for event in followed.events[0] if isinstance(event, Preview)]
     assert [preview.index for preview in previews] == list(range(expected))
@@ -184,7 +184,7 @@ def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
 
 def test_what_is_counted(debug, followed):
     chat = ChatRequest("hello", max_new_tokens=20, params=fast_text(block_length=8), seed=1)
-    followed.submit(Order(request=chat), Order(request=DrawRequest("a cat", steps=5, seed=1)))
+    followed.submit(EngineRequest(request=chat), EngineRequest(request=DrawRequest("a cat", steps=5, seed=1)))
     text, drawn = followed.wait(0, 1)
     assert followed.metric("mmada_blocks_total") == 3 + 1  # 8 + 8 + 4 tokens; a drawing is one block
     assert followed.metric("mmada_tokens_total", kind="chat") == text.num_new_tokens
@@ -209,20 +209,20 @@ def test_nobody_waits_for_the_pictures_of_others(debug, picture, monkeypatch):
     monkeypatch.setattr(debug.image_tokenizer, "encode_images", slow_encode)
     served = Followed(debug, ServeConfig())
     served.engine.start()
-    served.submit(*(Order(request=request) for request in requests), Order(request=ChatRequest("hello", max_new_tokens=4)))
+    served.submit(*(EngineRequest(request=request) for request in requests), EngineRequest(request=ChatRequest("hello", max_new_tokens=4)))
     served.wait(3)
-    assert not any(isinstance(event, (Begun, Written)) for event in served.events[2])  # the third picture is encoded after 3 seconds
+    assert not any(isinstance(event, (Admitted, TextOutput)) for event in served.events[2])  # the third picture is encoded after 3 seconds
     assert all(same(result, one) for result, one in zip(served.wait(0, 1, 2), expected, strict=True))
     served.engine.stop()
 
 
 def test_a_cancelled_generation_is_heard_of_no_more(debug, followed, mixture):
-    tickets = followed.submit(*(Order(request=replace_seed(mixture[0], i), streams=True) for i in range(8)))
-    followed.engine.cancel(tickets[:4])
-    followed.engine.cancel(tickets[:2])  # twice is nothing
+    scheduled_sequences = followed.submit(*(EngineRequest(request=replace_seed(mixture[0], i), streams=True) for i in range(8)))
+    followed.engine.cancel(scheduled_sequences[:4])
+    followed.engine.cancel(scheduled_sequences[:2])  # twice is nothing
     results = followed.wait(*range(4, 8))
     assert all(same(result, alone(debug, replace_seed(mixture[0], i))) for i, result in zip(range(4, 8), results, strict=True))
-    assert not any(isinstance(event, (Written, Failed)) for i in range(4) for event in followed.events[i])
+    assert not any(isinstance(event, (TextOutput, Failed)) for i in range(4) for event in followed.events[i])
     assert followed.engine.num_live == 0
     assert followed.metric("mmada_generations_total", kind="chat", outcome="cancelled") == 4
     assert not followed.engine._lives
@@ -233,7 +233,9 @@ def replace_seed(request, seed):
 
 
 def test_a_bad_request_fails_alone(debug, followed, mixture):
-    followed.submit(Order(request=ChatRequest("x" * 2000)), Order(request=mixture[0]), Order(request=DrawRequest(" ")))
+    followed.submit(
+        EngineRequest(request=ChatRequest("x" * 2000)), EngineRequest(request=mixture[0]), EngineRequest(request=DrawRequest(" "))
+    )
     long, good, empty = followed.wait(0, 1, 2)
     assert isinstance(long.error, InputError)
     assert "context has 1024" in str(long.error)
@@ -251,7 +253,7 @@ def test_a_failure_of_the_model_hits_only_who_caused_it(debug, mixture, caplog):
 
     served = Followed(debug, ServeConfig(), denoiser)
     served.engine.start()
-    served.submit(Order(request=mixture[0]), Order(request=ChatRequest("y" * 60)), Order(request=mixture[10]))
+    served.submit(EngineRequest(request=mixture[0]), EngineRequest(request=ChatRequest("y" * 60)), EngineRequest(request=mixture[10]))
     good, bad, fill = served.wait(0, 1, 2)
     assert isinstance(bad.error, EngineError)
     assert "RuntimeError" in str(bad.error)
@@ -273,7 +275,7 @@ def test_a_failure_before_the_model_hits_only_who_caused_it(debug, mixture, monk
     monkeypatch.setattr(Denoising, "inputs", failing)
     served = Followed(debug, ServeConfig())
     served.engine.start()
-    served.submit(Order(request=mixture[0]), Order(request=ChatRequest("y" * 60)))
+    served.submit(EngineRequest(request=mixture[0]), EngineRequest(request=ChatRequest("y" * 60)))
     good, bad = served.wait(0, 1)
     assert isinstance(bad.error, EngineError)
     assert same(good, alone(debug, mixture[0]))
@@ -292,7 +294,7 @@ def slow(model, seconds):
 def test_what_takes_too_long_is_given_up(debug, mixture):
     served = Followed(debug, ServeConfig(request_timeout=0.2), slow(debug, 0.05))
     served.engine.start()
-    served.submit(Order(request=mixture[0]))
+    served.submit(EngineRequest(request=mixture[0]))
     (result,) = served.wait(0)
     assert isinstance(result.error, ExpiredError)
     assert "0.2 seconds" in str(result.error)
@@ -302,23 +304,23 @@ def test_what_takes_too_long_is_given_up(debug, mixture):
 
 
 def test_a_full_queue_and_a_drained_engine_refuse(debug, mixture):
-    served = Followed(debug, ServeConfig(max_queue=2, max_n=2, max_round_tokens=1), slow(debug, 0.02))
+    served = Followed(debug, ServeConfig(max_queue=2, max_n=2, max_num_batched_tokens=1), slow(debug, 0.02))
     served.engine.start()
-    served.submit(Order(request=mixture[0]), Order(request=mixture[0]))
+    served.submit(EngineRequest(request=mixture[0]), EngineRequest(request=mixture[0]))
     with pytest.raises(BusyError):
-        served.submit(Order(request=mixture[0]), Order(request=mixture[0]))
+        served.submit(EngineRequest(request=mixture[0]), EngineRequest(request=mixture[0]))
     served.engine.drain()
     with pytest.raises(ClosedError):
-        served.submit(Order(request=mixture[0]))
+        served.submit(EngineRequest(request=mixture[0]))
     assert not served.engine.healthy
-    assert all(isinstance(result, Written) for result in served.wait(0, 1))  # what was there is finished
+    assert all(isinstance(result, TextOutput) for result in served.wait(0, 1))  # what was there is finished
     served.engine.stop()
 
 
 def test_stopping_tells_those_who_wait(debug, mixture):
     served = Followed(debug, ServeConfig(), slow(debug, 0.05))
     served.engine.start()
-    served.submit(Order(request=mixture[0]))
+    served.submit(EngineRequest(request=mixture[0]))
     served.engine.stop()
     (result,) = served.wait(0)
     assert isinstance(result.error, ClosedError)
@@ -329,7 +331,7 @@ def test_an_engine_that_breaks_says_so(debug, mixture, monkeypatch, caplog):
     served = Followed(debug, ServeConfig())
     monkeypatch.setattr(served.engine, "_round", lambda: torch.ones(2).reshape(3))
     served.engine.start()
-    served.submit(Order(request=mixture[0]))
+    served.submit(EngineRequest(request=mixture[0]))
     (result,) = served.wait(0)
     assert isinstance(result.error, ClosedError)
     assert "the engine stopped" in caplog.text

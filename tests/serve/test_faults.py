@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from mmada.serve.config import ServeConfig
-from mmada.serve.guard import Guard
+from mmada.serve.middleware import RequestMiddleware
 
 from .process import Server, png, serving
 
@@ -32,7 +32,7 @@ LONG = {"model": "debug", "messages": HELLO, "max_completion_tokens": 600, "stre
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory) -> Iterator[Server]:
     """A server with keys and small limits, which evaluates one generation at a time."""
-    options = ["--max-queue", "4", "--max-n", "4", "--max-round-tokens", "1", "--max-body-mib", "0.25", "--max-image-pixels", "10000"]
+    options = ["--max-queue", "4", "--max-n", "4", "--max-num-batched-tokens", "1", "--max-body-mib", "0.25", "--max-image-pixels", "10000"]
     options += ["--allow-origin", FRIEND]
     with serving(tmp_path_factory.mktemp("narrow") / "log", *options, MMADA_API_KEY=f"{OTHER_KEY} {KEY}") as server:
         yield server
@@ -242,7 +242,7 @@ def run_guard(config: ServeConfig, messages: list, app) -> list:
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/x", "headers": []}
-    asyncio.run(Guard(app, config)(scope, receive, send))
+    asyncio.run(RequestMiddleware(app, config)(scope, receive, send))
     return sent
 
 

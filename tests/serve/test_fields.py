@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from mmada.generation.requests import DrawRequest
 from mmada.serve.config import ServeConfig
-from mmada.serve.intake import Intake, Reader
+from mmada.serve.request_parser import ParsedRequest, RequestParser
 from mmada.serve.schema import (
     IGNORED,
     UNSUPPORTED,
@@ -117,32 +117,32 @@ ASKED = {
 
 
 @pytest.fixture(scope="module")
-def reader(debug) -> Reader:
-    return Reader(debug.planner, ServeConfig(), factor=debug.image_tokenizer.factor)
+def parser(debug) -> RequestParser:
+    return RequestParser(debug.planner, ServeConfig(), factor=debug.image_tokenizer.factor)
 
 
 @pytest.fixture(scope="module")
-def read(reader, picture):
-    def read(body: BaseModel) -> Intake:
+def read(parser, picture):
+    def read(body: BaseModel) -> ParsedRequest:
         if isinstance(body, ChatBody):
-            return reader.chat(body)
+            return parser.chat(body)
         if isinstance(body, CompletionBody):
-            return reader.completion(body)
-        return reader.generation(body) if isinstance(body, GenerationBody) else reader.variation(body, picture, body.prompt or "it")
+            return parser.completion(body)
+        return parser.generation(body) if isinstance(body, GenerationBody) else parser.variation(body, picture, body.prompt or "it")
 
     return read
 
 
-def facts(intake: Intake) -> object:
+def facts(parsed: ParsedRequest) -> object:
     """An intake that can be compared: pictures by their bytes."""
-    orders = []
-    for order in intake.orders:
+    engine_requests = []
+    for order in parsed.engine_requests:
         request, pixels = order.request, None
         if isinstance(request, DrawRequest) and request.image is not None:
             pixels = request.image.tobytes(), request.mask.tobytes()
             request = replace(request, image=None, mask=None)
-        orders.append((replace(order, request=request), pixels))
-    return orders, intake.seed, intake.priority
+        engine_requests.append((replace(order, request=request), pixels))
+    return engine_requests, parsed.seed, parsed.priority
 
 
 def test_the_tables_have_every_field():

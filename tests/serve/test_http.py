@@ -15,7 +15,7 @@ from PIL import Image
 from mmada.canvas import Hole
 from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 from mmada.sampling import fast_text
-from mmada.serve.replies import ImageReplies
+from mmada.serve.responses import ImageResponses
 from mmada.serve.schema import EditForm, GenerationBody
 
 from .process import png
@@ -206,7 +206,7 @@ def test_thinking_is_told_before_the_drawing(client):
 )
 def test_only_who_asks_for_thinking_gets_an_event_of_ours(body, expected):
     """A checkpoint may think by default, and OpenAI's clients know no such event."""
-    assert ImageReplies(body, seed=0, prefix="image_generation").tells_thoughts is expected
+    assert ImageResponses(body, seed=0, prefix="image_generation").sends_thinking is expected
 
 
 def test_a_stream_of_several_images_says_which_is_which(client):
@@ -251,19 +251,19 @@ def test_edits(client, server, debug, picture, mask):
 
 
 def test_the_seed_of_the_best_of_several_draws_it_again(client):
-    told = client.images.generate(prompt="a cat", extra_body={"seed": 2, "steps": 4, "best_of": 3, "thinking": False})
-    again = client.images.generate(prompt="a cat", extra_body={"seed": told.data[0].seed, "steps": 4, "thinking": False})
-    assert again.data[0].b64_json == told.data[0].b64_json
-    assert (told.seed, again.seed) == (2, told.data[0].seed)
+    generated = client.images.generate(prompt="a cat", extra_body={"seed": 2, "steps": 4, "best_of": 3, "thinking": False})
+    again = client.images.generate(prompt="a cat", extra_body={"seed": generated.data[0].seed, "steps": 4, "thinking": False})
+    assert again.data[0].b64_json == generated.data[0].b64_json
+    assert (generated.seed, again.seed) == (2, generated.data[0].seed)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_variations(client, picture):
     file = ("a.png", png(picture))
-    told = client.images.create_variation(image=file, n=2, extra_body={"prompt": "a cat", "seed": 1, "strength": 0.5})
-    assert len({item.b64_json for item in told.data}) == 2
-    assert told.data[0].revised_prompt is None
-    assert told.usage.output_tokens == 2 * 50
+    generated = client.images.create_variation(image=file, n=2, extra_body={"prompt": "a cat", "seed": 1, "strength": 0.5})
+    assert len({item.b64_json for item in generated.data}) == 2
+    assert generated.data[0].revised_prompt is None
+    assert generated.usage.output_tokens == 2 * 50
     seen = client.images.create_variation(image=file, extra_body={"seed": 1})
     assert seen.data[0].revised_prompt  # what the model saw
     again = client.images.create_variation(image=file, extra_body={"seed": 1, "prompt": seen.data[0].revised_prompt})

@@ -17,10 +17,10 @@ from mmada.errors import ImageError, InputError
 from mmada.generation.requests import Drawing
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
-from mmada.serve.intake import Reader
-from mmada.serve.outputs import Drawn
+from mmada.serve.outputs import ImageOutput
 from mmada.serve.pictures import Pictures, transparent_part
-from mmada.serve.replies import ImageReplies
+from mmada.serve.request_parser import RequestParser
+from mmada.serve.responses import ImageResponses
 from mmada.serve.schema import ChatBody, CompletionBody, EditForm, GenerationBody, VariationForm
 
 from .process import png
@@ -29,8 +29,8 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture(scope="module")
-def reader(debug) -> Reader:
-    return Reader(debug.planner, ServeConfig(), factor=debug.image_tokenizer.factor)
+def parser(debug) -> RequestParser:
+    return RequestParser(debug.planner, ServeConfig(), factor=debug.image_tokenizer.factor)
 
 
 def data_url(data: bytes) -> str:
@@ -41,35 +41,35 @@ def chat(**fields: object) -> ChatBody:
     return ChatBody.model_validate({"messages": HELLO, **fields})
 
 
-def test_defaults_are_the_checkpoints(reader, debug):
-    intake = reader.chat(chat())
-    (order,) = intake.orders
-    request = order.request
+def test_defaults_are_the_checkpoints(parser, debug):
+    parsed = parser.chat(chat())
+    (engine_request,) = parsed.engine_requests
+    request = engine_request.request
     assert request.params == debug.planner.text_params()
-    assert (request.think, request.max_new_tokens, request.seed) == (False, None, intake.seed)
-    assert (order.stop, order.max_forwards, order.streams, order.drafts) == ((), None, False, False)
+    assert (request.think, request.max_new_tokens, request.seed) == (False, None, parsed.seed)
+    assert (engine_request.stop, engine_request.max_forwards, engine_request.streams, engine_request.drafts) == ((), None, False, False)
 
 
-def test_fields_reach_the_recipe(reader):
+def test_fields_reach_the_recipe(parser):
     fields = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "block_length": 8, "threshold": 0.7, "steps": 8, "guidance_scale": 1.5}
-    params = reader.chat(chat(**fields)).orders[0].request.params
+    params = parser.chat(chat(**fields)).engine_requests[0].request.params
     assert {name: getattr(params, name) for name in fields} == fields
 
 
-def test_a_reply_may_be_sent_back_as_it_came(reader):
+def test_a_reply_may_be_sent_back_as_it_came(parser):
     """As `messages.append(reply.choices[0].message.model_dump())` does; an answer that stayed empty says nothing."""
     reply = {"role": "assistant", "refusal": None, "annotations": None, "audio": None, "function_call": None, "tool_calls": None}
     turns = [*HELLO, {**reply, "content": "hi"}, *HELLO, {**reply, "content": "", "reasoning_content": "hm"}, *HELLO]
-    (order,) = reader.chat(chat(messages=turns)).orders
-    assert [(m.role, m.content) for m in order.request.messages] == [
+    (engine_request,) = parser.chat(chat(messages=turns)).engine_requests
+    assert [(m.role, m.content) for m in engine_request.request.messages] == [
         ("user", HELLO[0]["content"]), ("assistant", "hi"), ("user", HELLO[0]["content"]), ("user", HELLO[0]["content"]),
     ]  # fmt: skip
 
 
-def test_an_answer_that_is_null_or_left_out_is_an_empty_one(reader):
+def test_an_answer_that_is_null_or_left_out_is_an_empty_one(parser):
     turns = [*HELLO, {"role": "assistant", "content": None}, {"role": "assistant", "tool_calls": []}, *HELLO]
-    (order,) = reader.chat(chat(messages=turns)).orders
-    assert [m.role for m in order.request.messages] == ["user", "user"]
+    (engine_request,) = parser.chat(chat(messages=turns)).engine_requests
+    assert [m.role for m in engine_request.request.messages] == ["user", "user"]
     for role in ("system", "user", "developer"):
         with pytest.raises(ValidationError, match=f"content=None says nothing in a message of role '{role}'; give a text"):
             chat(messages=[{"role": role, "content": None}])
@@ -81,7 +81,7 @@ def test_recipes_keep_what_the_checkpoint_was_taught(debug):
 
     blind = replace(debug.defaults, full_attention=False)
     planner = Planner(debug.prompts, blind, context=1024, image_tokenizer=lambda: debug.image_tokenizer)
-    request = Reader(planner, ServeConfig(), factor=4).chat(chat(temperature=1)).orders[0].request
+    request = RequestParser(planner, ServeConfig(), factor=4).chat(chat(temperature=1)).engine_requests[0].request
     assert not request.params.full_attention
     assert request.params.temperature == 1
 
@@ -89,41 +89,43 @@ def test_recipes_keep_what_the_checkpoint_was_taught(debug):
 @pytest.mark.parametrize(
     ("effort", "think"), [(None, False), ("none", False), ("minimal", False), ("low", True), ("medium", True), ("high", True)]
 )
-def test_reasoning_effort_switches_thinking(reader, effort, think):
-    assert reader.chat(chat(reasoning_effort=effort)).orders[0].request.think is think
+def test_reasoning_effort_switches_thinking(parser, effort, think):
+    assert parser.chat(chat(reasoning_effort=effort)).engine_requests[0].request.think is think
 
 
-def test_choices_have_seeds_that_count_up(reader):
-    intake = reader.chat(chat(n=3, seed=7))
-    assert [order.request.seed for order in intake.orders] == [7, 8, 9]
-    assert [order.request.seed for order in reader.chat(chat(n=2, seed=2**63 - 1)).orders] == [2**63 - 1, 0]
-    assert reader.chat(chat()).seed != reader.chat(chat()).seed  # chance of a false alarm 2^-31
+def test_choices_have_seeds_that_count_up(parser):
+    parsed = parser.chat(chat(n=3, seed=7))
+    assert [engine_request.request.seed for engine_request in parsed.engine_requests] == [7, 8, 9]
+    assert [engine_request.request.seed for engine_request in parser.chat(chat(n=2, seed=2**63 - 1)).engine_requests] == [2**63 - 1, 0]
+    assert parser.chat(chat()).seed != parser.chat(chat()).seed  # chance of a false alarm 2^-31
 
 
-def test_messages_with_parts(reader, picture):
+def test_messages_with_parts(parser, picture):
     parts = [
         {"type": "text", "text": "what"},
         {"type": "image_url", "image_url": {"url": data_url(png(picture))}},
         {"type": "text", "text": "?"},
     ]
     request = (
-        reader.chat(chat(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}])).orders[0].request
+        parser.chat(chat(messages=[{"role": "developer", "content": "be brief"}, {"role": "user", "content": parts}]))
+        .engine_requests[0]
+        .request
     )
     assert [(m.role, m.content) for m in request.messages] == [("system", "be brief"), ("user", "what\n?")]
     assert [image.size for image in request.images] == [(32, 32)]  # brought to the model's size at once
-    only = reader.chat(chat(messages=[{"role": "user", "content": parts[1:2]}])).orders[0].request
+    only = parser.chat(chat(messages=[{"role": "user", "content": parts[1:2]}])).engine_requests[0].request
     assert only.messages[0].content == DESCRIBE
 
 
-def test_priorities(reader):
-    assert [reader.chat(chat(service_tier=tier)).priority for tier in (None, "flex", "default", "priority")] == [0, -1, 0, 1]
+def test_priorities(parser):
+    assert [parser.chat(chat(service_tier=tier)).priority for tier in (None, "flex", "default", "priority")] == [0, -1, 0, 1]
 
 
-def test_completions_become_holes(reader):
-    request = reader.completion(CompletionBody(prompt="a [MASK:3] b", suffix=" c", max_tokens=4)).orders[0].request
+def test_completions_become_holes(parser):
+    request = parser.completion(CompletionBody(prompt="a [MASK:3] b", suffix=" c", max_tokens=4)).engine_requests[0].request
     assert request.template == ["a [MASK:3] b", Hole(4), " c"]  # the user's text is no template
-    several = reader.completion(CompletionBody(prompt=["a", "b"], n=2, seed=5))
-    assert [(order.request.template, order.request.seed) for order in several.orders] == [
+    several = parser.completion(CompletionBody(prompt=["a", "b"], n=2, seed=5))
+    assert [(engine_request.request.template, engine_request.request.seed) for engine_request in several.engine_requests] == [
         (["a", Hole(16)], 5),
         (["a", Hole(16)], 6),
         (["b", Hole(16)], 7),
@@ -131,45 +133,49 @@ def test_completions_become_holes(reader):
     ]
 
 
-def test_drawings(reader, debug):
-    request = reader.generation(GenerationBody(prompt="a cat", size="48x24", negative_prompt="dog", steps=5, seed=1)).orders[0].request
+def test_drawings(parser, debug):
+    request = (
+        parser.generation(GenerationBody(prompt="a cat", size="48x24", negative_prompt="dog", steps=5, seed=1)).engine_requests[0].request
+    )
     assert (request.size, request.negative_prompt, request.steps, request.seed) == ((24, 48), "dog", 5, 1)
     usual = debug.defaults.image_steps
     for quality, steps in [("auto", None), ("low", usual // 2), ("medium", None), ("high", 2 * usual), ("hd", 2 * usual)]:
-        assert reader.generation(GenerationBody(prompt="x", quality=quality)).orders[0].request.steps == steps
-    assert reader.generation(GenerationBody(prompt="x", size="auto")).orders[0].request.size is None
+        assert parser.generation(GenerationBody(prompt="x", quality=quality)).engine_requests[0].request.steps == steps
+    assert parser.generation(GenerationBody(prompt="x", size="auto")).engine_requests[0].request.size is None
 
 
-def test_the_best_of_several_drawings(reader):
-    assert reader.generation(GenerationBody(prompt="x", best_of=4)).orders[0].request.best_of == 4
-    assert reader.generation(GenerationBody(prompt="x", best_of=1, stream=True, partial_images=2)).orders[0].num_previews == 2
+def test_the_best_of_several_drawings(parser):
+    assert parser.generation(GenerationBody(prompt="x", best_of=4)).engine_requests[0].request.best_of == 4
+    assert parser.generation(GenerationBody(prompt="x", best_of=1, stream=True, partial_images=2)).engine_requests[0].num_previews == 2
     with pytest.raises(InputError, match=r"best_of=4 for n=3 draws 12 pictures, 10 are allowed"):
-        reader.generation(GenerationBody(prompt="x", n=3, best_of=4))
+        parser.generation(GenerationBody(prompt="x", n=3, best_of=4))
     with pytest.raises(InputError, match=r"partial_images=2 shows one picture .* use one of them"):
-        reader.generation(GenerationBody(prompt="x", best_of=4, stream=True, partial_images=2))
+        parser.generation(GenerationBody(prompt="x", best_of=4, stream=True, partial_images=2))
 
 
-def test_edits_take_the_transparent_part(reader, picture, mask, debug, first_fill):
-    request = reader.edit(EditForm(prompt="x"), picture, mask).orders[0].request
+def test_edits_take_the_transparent_part(parser, picture, mask, debug, first_fill):
+    request = parser.edit(EditForm(prompt="x"), picture, mask).engine_requests[0].request
     marked = np.asarray(request.mask.convert("L")) > 127
     assert marked[8:24, 8:24].all()
     assert marked.sum() == 16 * 16
     assert first_fill(debug.planner, request).num_open == 16
     cut_out = picture.copy()
     cut_out.putalpha(mask.getchannel("A"))
-    assert np.array_equal(np.asarray(reader.edit(EditForm(prompt="x"), cut_out, None).orders[0].request.mask), np.asarray(request.mask))
+    assert np.array_equal(
+        np.asarray(parser.edit(EditForm(prompt="x"), cut_out, None).engine_requests[0].request.mask), np.asarray(request.mask)
+    )
     with pytest.raises(ImageError, match="neither mask nor image has a transparent part"):
-        reader.edit(EditForm(prompt="x"), picture, picture)
+        parser.edit(EditForm(prompt="x"), picture, picture)
     with pytest.raises(ImageError, match="same size"):
-        reader.edit(EditForm(prompt="x"), picture, mask.resize((20, 20)))
+        parser.edit(EditForm(prompt="x"), picture, mask.resize((20, 20)))
 
 
-def test_an_image_that_was_brought_to_size_is_not_changed_again(debug, reader, picture):
+def test_an_image_that_was_brought_to_size_is_not_changed_again(debug, parser, picture):
     """So an answer is that of the pipeline on the original."""
     wide = picture.resize((77, 40))
     request = (
-        reader.chat(chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(png(wide))}}]}]))
-        .orders[0]
+        parser.chat(chat(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data_url(png(wide))}}]}]))
+        .engine_requests[0]
         .request
     )
     d = debug.defaults
@@ -178,12 +184,12 @@ def test_an_image_that_was_brought_to_size_is_not_changed_again(debug, reader, p
     assert again.tolist() == expected.tolist()
 
 
-def test_variations_redraw_a_share(reader, picture, debug, first_fill):
-    orders = reader.variation(VariationForm(n=2, seed=3, strength=0.25), picture, "a cat").orders
-    first, second = (first_fill(debug.planner, order.request) for order in orders)
+def test_variations_redraw_a_share(parser, picture, debug, first_fill):
+    engine_requests = parser.variation(VariationForm(n=2, seed=3, strength=0.25), picture, "a cat").engine_requests
+    first, second = (first_fill(debug.planner, engine_request.request) for engine_request in engine_requests)
     assert first.num_open == second.num_open == 25
     assert first.init.is_open.tolist() != second.init.is_open.tolist()
-    assert first_fill(debug.planner, reader.variation(VariationForm(strength=1.0), picture, "x").orders[0].request).num_open == 100
+    assert first_fill(debug.planner, parser.variation(VariationForm(strength=1.0), picture, "x").engine_requests[0].request).num_open == 100
 
 
 LIMITS = {
@@ -235,10 +241,10 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_limits(reader, name):
+def test_limits(parser, name):
     read, message = LIMITS[name]
     with pytest.raises((InputError, ImageError), match=message):
-        read(reader)
+        read(parser)
 
 
 def test_pixels_are_counted_before_they_are_decoded():
@@ -306,8 +312,8 @@ def test_keys_are_not_shown():
 def test_a_reply_has_a_warning_where_there_is_something_to_warn_of():
     """A thought that is too long to be drawn from is not dropped in silence; other bodies stay as they are."""
     drawing = Drawing(Image.new("RGB", (8, 8)), torch.zeros(2, 2, dtype=torch.long), "hm", "a cat", 3)
-    told = [Drawn(replace(drawing, warning=warning), 5, 4, 2) for warning in (None, "too long")]
-    replies = ImageReplies(GenerationBody(prompt="a cat"), seed=0, prefix="image_generation")
+    told = [ImageOutput(replace(drawing, warning=warning), 5, 4, 2) for warning in (None, "too long")]
+    replies = ImageResponses(GenerationBody(prompt="a cat"), seed=0, prefix="image_generation")
     plain, warned = replies.whole(told)["data"]
     assert set(warned) - set(plain) == {"warning"}
     assert warned["warning"] == "too long"

@@ -155,11 +155,11 @@ def test_records_that_take_no_part_are_counted_by_reason(finished, tmp_path, cap
     model = {"start": str(finished / "model"), "max_sequence_length": 8}  # of a new model: the start has its own context
     job = build_task(config(tmp_path, model=model, data=data, stage="finetune", debug=False))
     assert list(job.plan.sources) == ["text"]
-    (told,) = caplog.messages
-    assert told.startswith(f"data '{path}': 3 of 4 records are left out (")
+    (reported,) = caplog.messages
+    assert reported.startswith(f"data '{path}': 3 of 4 records are left out (")
     for reason in ("not a record (json) 1", "the row is longer than the context 1", "the text to learn is longer than its answer length 1"):
-        assert reason in told
-    assert told.endswith("; context 2048, answer length 256)")
+        assert reason in reported
+    assert reported.endswith("; context 2048, answer length 256)")
 
 
 def test_shards_that_were_made_for_another_model_are_refused(finished, tmp_path):

@@ -1,4 +1,4 @@
-"""What a request has to pass before anybody reads its body: the key, where it comes from, size and time of its body.
+"""Middleware: authentication, origin, size and time limits: the key, where it comes from, size and time of its body.
 
 client ──► Guard ──► application          every answer carries an x-request-id
              401 no key, or a wrong one
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from mmada.serve.config import ServeConfig
 
-__all__ = ["Guard", "error_body"]
+__all__ = ["RequestMiddleware", "error_body"]
 
 _log = logging.getLogger("mmada.serve")
 
@@ -42,7 +42,7 @@ def error_body(message: str, kind: str, *, param: str | None = None, code: str |
     return {"error": {"message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code}}
 
 
-class Guard:
+class RequestMiddleware:
     """ASGI middleware around the application."""
 
     def __init__(self, app: App, config: ServeConfig) -> None:

@@ -1,4 +1,4 @@
-"""A body becomes orders: requests of the package with their sampling parameters, and how they are to be followed.
+"""A body becomes engine requests: requests of the package with their sampling parameters, and how they are to be followed.
 
 All that can be wrong with a body is found here or by the planner, before anything is computed. Pictures are brought to the size that
 the model looks at or starts from at once, so that a waiting request holds no large image.
@@ -21,7 +21,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
-from mmada.serve.outputs import Order
+from mmada.serve.outputs import EngineRequest
 from mmada.serve.pictures import Pictures, transparent_part
 from mmada.serve.schema import (
     ChatBody,
@@ -37,7 +37,7 @@ from mmada.serve.schema import (
     VariationForm,
 )
 
-__all__ = ["Intake", "Reader"]
+__all__ = ["ParsedRequest", "RequestParser"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
@@ -48,15 +48,15 @@ _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
-    """The orders of a body, one for each choice, the seed of the first, and the priority of all."""
+class ParsedRequest:
+    """The engine requests of a body, one for each choice, the seed of the first, and the priority of all."""
 
-    orders: tuple[Order, ...]
+    engine_requests: tuple[EngineRequest, ...]
     seed: int
     priority: int
 
 
-class Reader:
+class RequestParser:
     """Reads bodies for one model. Its methods raise InputError or ImageError; they use no model and may run in any thread.
 
     factor  pixels along the side of an image token
@@ -65,7 +65,7 @@ class Reader:
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
         self._planner, self._config, self._factor = planner, config, factor
 
-    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> Intake:
+    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> ParsedRequest:
         """fetched  what the remote addresses of the body hold (pictures.remote_addresses)"""
         pictures = Pictures(self._config, fetched)
         messages, images = [], []
@@ -89,7 +89,7 @@ class Reader:
         seeds = self._seeds(body.seed, body.n or 1)
         return self._texts(body, [ChatRequest(messages, images, think, room, params, seed) for seed in seeds], seeds[0])
 
-    def completion(self, body: CompletionBody) -> Intake:
+    def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         self._check_chars(*prompts, body.suffix or "")
         hole = Hole(body.max_tokens or _DEFAULT_COMPLETION)
@@ -103,12 +103,12 @@ class Reader:
         ]
         return self._texts(body, requests, seeds[0])
 
-    def generation(self, body: GenerationBody) -> Intake:
+    def generation(self, body: GenerationBody) -> ParsedRequest:
         size = self._size(body)
         seeds = self._seeds(body.seed, body.n or 1)
         return self._drawings(body, [self._draw(body, body.prompt, size=size, think=body.thinking, seed=seed) for seed in seeds], seeds[0])
 
-    def edit(self, form: EditForm, image: Image.Image, mask: Image.Image | None) -> Intake:
+    def edit(self, form: EditForm, image: Image.Image, mask: Image.Image | None) -> ParsedRequest:
         """An image, of which the part where `mask` is transparent is drawn anew; without a mask, where the image itself is."""
         marks = transparent_part(image if mask is None else mask)
         if marks is None:
@@ -124,11 +124,11 @@ class Reader:
         seeds = self._seeds(form.seed, form.n or 1)
         return self._drawings(form, [self._draw(form, form.prompt, image=picture, mask=marks, seed=seed) for seed in seeds], seeds[0])
 
-    def description(self, image: Image.Image) -> Order:
+    def description(self, image: Image.Image) -> EngineRequest:
         """What a variation draws if nothing is said: what the model sees."""
-        return Order(request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], params=self._planner.text_params()))
+        return EngineRequest(request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], params=self._planner.text_params()))
 
-    def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> Intake:
+    def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> ParsedRequest:
         """An image of which a random part of the tokens is drawn anew."""
         picture = load_image(image)
         height, width = self._size(form) or self._own_size(picture)
@@ -174,18 +174,19 @@ class Reader:
         d = self._planner.defaults
         return fit(image, height=d.image_height, width=d.image_width, mode=d.image_mode)
 
-    def _texts(self, body: TextOptions, requests: Sequence[ChatRequest | FillRequest], seed: int) -> Intake:
+    def _texts(self, body: TextOptions, requests: Sequence[ChatRequest | FillRequest], seed: int) -> ParsedRequest:
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         if not all(stop):
             raise InputError("stop='' is empty and would end every answer at once; leave it out")
         self._check_steps("max_nfe", body.max_nfe)
         drafts = bool(body.stream and body.stream_options and body.stream_options.include_drafts)
-        orders = [
-            Order(request=request, stop=stop, max_forwards=body.max_nfe, streams=bool(body.stream), drafts=drafts) for request in requests
+        engine_requests = [
+            EngineRequest(request=request, stop=stop, max_forwards=body.max_nfe, streams=bool(body.stream), drafts=drafts)
+            for request in requests
         ]
-        return Intake(tuple(orders), seed, _PRIORITY.get(body.service_tier or "", 0))
+        return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
-    def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest], seed: int) -> Intake:
+    def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest], seed: int) -> ParsedRequest:
         num_previews = body.partial_images or 0
         if num_previews > self._config.max_partial_images:
             raise InputError(f"partial_images={num_previews} is above {self._config.max_partial_images}; ask for fewer")
@@ -198,8 +199,8 @@ class Reader:
             raise InputError(
                 f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
             )
-        orders = [Order(request=request, num_previews=num_previews if body.stream else 0) for request in requests]
-        return Intake(tuple(orders), seed, _PRIORITY.get(body.service_tier or "", 0))
+        engine_requests = [EngineRequest(request=request, num_previews=num_previews if body.stream else 0) for request in requests]
+        return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
     def _draw(
         self,

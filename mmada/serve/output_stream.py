@@ -7,45 +7,47 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 
 from mmada.serve.engine import Engine
-from mmada.serve.outputs import Begun, Drawn, Event, Failed, Order, Written
+from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, TextOutput
 
-__all__ = ["Calls"]
+__all__ = ["OutputStream"]
 
 
-class Calls:
-    """Submits orders, and delivers what happens to them. Raises BusyError, ClosedError.
+class OutputStream:
+    """Submits engine requests, and delivers what happens to them. Raises BusyError, ClosedError.
 
     arrived  when the request came (time.monotonic), from which its time is counted; None: now
 
     Whoever makes it cancels it in the end, which does nothing to what is finished.
     """
 
-    def __init__(self, engine: Engine, orders: Sequence[Order], *, priority: int = 0, arrived: float | None = None) -> None:
+    def __init__(
+        self, engine: Engine, engine_requests: Sequence[EngineRequest], *, priority: int = 0, arrived: float | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
-        self._engine, self._count = engine, len(orders)
+        self._engine, self._count = engine, len(engine_requests)
 
-        def tell(index: int, event: Event) -> None:
+        def on_event(index: int, event: Event) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
                 loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        self._tickets = engine.submit(orders, tell, priority=priority, arrived=arrived)
+        self._scheduled_sequences = engine.submit(engine_requests, on_event, priority=priority, arrived=arrived)
         self._early: list[tuple[int, Event]] = []
 
     async def begun(self) -> None:
-        """Wait until every order was found to be a good one. Raises the error of one that was not."""
+        """Wait until every engine request was found to be a good one. Raises the error of one that was not."""
         left = self._count
         while left:
             index, event = await self._events.get()
             if isinstance(event, Failed):
                 raise event.error
-            if isinstance(event, Begun):
+            if isinstance(event, Admitted):
                 left -= 1
             else:
                 self._early.append((index, event))
 
     async def events(self, *, every: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
-        """What happens, until all orders are finished; None when nothing did for `every` seconds. Raises the error of one that failed."""
+        """What happens, until all engine requests are finished; None when nothing did for `every` seconds. Raises the error of one that failed."""
         left = self._count
         while left:
             if self._early:
@@ -58,16 +60,16 @@ class Calls:
                     continue
             if isinstance(event, Failed):
                 raise event.error
-            left -= isinstance(event, (Written, Drawn))
+            left -= isinstance(event, (TextOutput, ImageOutput))
             yield index, event
 
-    async def results(self) -> list[Written | Drawn]:
-        """What came of each order. Raises the error of one that failed."""
-        results: dict[int, Written | Drawn] = {}
-        async for told in self.events():
-            if told is not None and isinstance(told[1], (Written, Drawn)):
-                results[told[0]] = told[1]
+    async def results(self) -> list[TextOutput | ImageOutput]:
+        """What came of each engine request. Raises the error of one that failed."""
+        results: dict[int, TextOutput | ImageOutput] = {}
+        async for item in self.events():
+            if item is not None and isinstance(item[1], (TextOutput, ImageOutput)):
+                results[item[0]] = item[1]
         return [results[i] for i in range(self._count)]
 
     def cancel(self) -> None:
-        self._engine.cancel(self._tickets)
+        self._engine.cancel(self._scheduled_sequences)

@@ -18,12 +18,12 @@ import pytest
 import uvicorn
 
 from mmada.errors import ImageError
-from mmada.serve import remote
+from mmada.serve import image_fetcher
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.http import create_app
-from mmada.serve.intake import Reader
-from mmada.serve.remote import Fetcher, fetch, is_public
+from mmada.serve.image_fetcher import Fetcher, fetch, is_public
+from mmada.serve.request_parser import RequestParser
 
 from .process import png
 
@@ -138,7 +138,7 @@ def site(monkeypatch) -> Iterator[str]:
     """A site on this machine whose address is, for once, taken for a public one."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Site)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    monkeypatch.setattr(remote, "is_public", lambda _: True)
+    monkeypatch.setattr(image_fetcher, "is_public", lambda _: True)
     _Gate.opened.clear()
     _Gate.num_open = _Gate.most = 0
     yield f"http://127.0.0.1:{server.server_port}"
@@ -200,7 +200,7 @@ def address(debug) -> Iterator[str]:
     """A server in this process, where `site` is taken for a public one."""
     config = ServeConfig(allow_remote_images=True, max_images=4)
     engine = Engine(debug.planner, debug.denoiser, config)
-    app = create_app(engine, Reader(debug.planner, config, factor=debug.image_tokenizer.factor), config)
+    app = create_app(engine, RequestParser(debug.planner, config, factor=debug.image_tokenizer.factor), config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))

@@ -13,20 +13,20 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.outputs import Draft, Drawn, Preview, Thought, Words, Written
+from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
 from mmada.serve.schema import (
     AnswerMessage,
     ChatBody,
     ChatChoice,
-    ChatReply,
+    ChatCompletionResponse,
     CompletionBody,
     CompletionChoice,
-    CompletionReply,
+    CompletionResponse,
     Format,
     GenerationBody,
     ImageItem,
     ImageOptions,
-    ImagesReply,
+    ImagesResponse,
     ImageUsage,
     InputDetails,
     OutputDetails,
@@ -34,7 +34,7 @@ from mmada.serve.schema import (
     Usage,
 )
 
-__all__ = ["ImageReplies", "TextReplies", "event"]
+__all__ = ["ImageResponses", "TextResponses", "event"]
 
 
 def event(data: object, name: str | None = None) -> bytes:
@@ -44,7 +44,7 @@ def event(data: object, name: str | None = None) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class TextReplies:
+class TextResponses:
     """Replies to one request for text."""
 
     body: ChatBody | CompletionBody
@@ -57,7 +57,7 @@ class TextReplies:
     def is_chat(self) -> bool:
         return isinstance(self.body, ChatBody)
 
-    def whole(self, results: Sequence[Written]) -> dict[str, Any]:
+    def whole(self, results: Sequence[TextOutput]) -> dict[str, Any]:
         """The answer as one body."""
         common: dict[str, Any] = {"created": self.created, "model": self.model, "usage": self._usage(results), "seed": self.seed}
         if self.is_chat:
@@ -69,16 +69,16 @@ class TextReplies:
                 )
                 for i, result in enumerate(results)
             ]
-            return ChatReply(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump()
+            return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump()
         texts = [CompletionChoice(index=i, text=result.answer, finish_reason=result.finish_reason) for i, result in enumerate(results)]
-        return CompletionReply(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
+        return CompletionResponse(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
 
     # Chunks of a stream.
 
     def first(self, index: int) -> list[dict[str, Any]]:
         return [self._chunk(index, {"role": "assistant", "content": ""})] if self.is_chat else []
 
-    def words(self, index: int, words: Words) -> list[dict[str, Any]]:
+    def words(self, index: int, words: TextDelta) -> list[dict[str, Any]]:
         if not self.is_chat:
             return [self._chunk(index, words.answer)]
         deltas = [{"reasoning_content": words.thinking}] * bool(words.thinking) + [{"content": words.answer}] * bool(words.answer)
@@ -88,10 +88,10 @@ class TextReplies:
         pieces = [{"text": piece.text, "confidence": piece.confidence} for piece in draft.pieces]
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
-    def last(self, index: int, result: Written) -> list[dict[str, Any]]:
+    def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
         return [self._chunk(index, {} if self.is_chat else "", result.finish_reason)]
 
-    def usage_chunk(self, results: Sequence[Written]) -> list[dict[str, Any]]:
+    def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
         if not self._shows_usage:
             return []
         return [{**self._chunk(0, {}), "choices": [], "usage": self._usage(results).model_dump()}]
@@ -107,7 +107,7 @@ class TextReplies:
         chunk = {**head, "object": kind, "created": self.created, "model": self.model, "choices": [choice], "seed": self.seed}
         return {**chunk, "usage": None} if self._shows_usage else chunk
 
-    def _usage(self, results: Sequence[Written]) -> Usage:
+    def _usage(self, results: Sequence[TextOutput]) -> Usage:
         new = sum(result.num_new_tokens for result in results)
         prompt = sum(result.num_prompt_tokens for result in results[:: self.body.n or 1])  # each prompt once
         forwards = sum(result.num_forwards for result in results)
@@ -122,7 +122,7 @@ class TextReplies:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageReplies:
+class ImageResponses:
     """Replies to one request for images. prefix is that of the events' types."""
 
     body: ImageOptions
@@ -132,9 +132,9 @@ class ImageReplies:
     """a prompt that the server made up"""
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, results: Sequence[Drawn]) -> dict[str, Any]:
+    def whole(self, results: Sequence[ImageOutput]) -> dict[str, Any]:
         """The images as one body."""
-        reply = ImagesReply(
+        reply = ImagesResponse(
             created=self.created,
             data=[self._item(result) for result in results],
             output_format=self._format,
@@ -152,23 +152,23 @@ class ImageReplies:
         return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
 
     @property
-    def tells_thoughts(self) -> bool:
+    def sends_thinking(self) -> bool:
         """Whether the client asked for thinking by name, and so knows of an event that OpenAI's streams do not have."""
         return isinstance(self.body, GenerationBody) and bool(self.body.thinking)
 
     def thought(self, index: int, thought: Thought) -> bytes:
         """An event of ours."""
         kind = f"{self.prefix}.thinking"
-        told = {
+        payload = {
             "type": kind,
             "thinking": thought.thinking,
             "revised_prompt": thought.prompt,
             "created_at": int(time.time()),
             "index": index,
         }
-        return event(told, kind)
+        return event(payload, kind)
 
-    def completed(self, index: int, result: Drawn) -> bytes:
+    def completed(self, index: int, result: ImageOutput) -> bytes:
         data = self._event("completed", result.drawing.image)
         item = self._item(result, with_image=False).model_dump(exclude_none=True)
         return event({**data, **item, "index": index, "seed": self.seed, "usage": _image_usage([result]).model_dump()}, str(data["type"]))
@@ -187,7 +187,7 @@ class ImageReplies:
         image.save(buffer, format=self._format, **quality)
         return base64.b64encode(buffer.getvalue()).decode()
 
-    def _item(self, result: Drawn, *, with_image: bool = True) -> ImageItem:
+    def _item(self, result: ImageOutput, *, with_image: bool = True) -> ImageItem:
         drawing = result.drawing
         revised = drawing.prompt if drawing.thinking is not None else self.prompt
         item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, warning=drawing.warning)
@@ -213,7 +213,7 @@ def _size(image: Image.Image) -> str:
     return f"{image.width}x{image.height}"
 
 
-def _image_usage(results: Sequence[Drawn]) -> ImageUsage:
+def _image_usage(results: Sequence[ImageOutput]) -> ImageUsage:
     text, drawn = sum(r.num_thinking_tokens for r in results), sum(r.num_new_tokens for r in results)
     prompt = results[0].num_prompt_tokens
     given = results[0].drawing.codes.numel() - results[0].num_new_tokens
