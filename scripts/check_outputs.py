@@ -127,7 +127,7 @@ RECORDS: Sequence[Mapping[str, Any]] = (
     {
         "id": "plan-1",
         "task": "reason_draw",
-        "messages": [{"role": "user", "content": "Draw what fades towards its middle."}],
+        "messages": [{"role": "user", "content": "Draw what fades toward its middle."}],
         "think": {"text": "A gradient fades."},
         "answer": {"text": "a round gradient", "image": "gradient.png"},
     },
@@ -141,10 +141,10 @@ TEXTS = (
     "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?",
     "What is 23 + 48?",
     "Which is larger, a car or a mouse?",
-    "What colour is a banana?",
+    "What color is a banana?",
     "Hello",
 )
-QUESTIONS = ("What is in the picture?", "What colour is the background?", "How many red hearts?", "How many objects are there?")
+QUESTIONS = ("What is in the picture?", "What color is the background?", "How many red hearts?", "How many objects are there?")
 HOLES = ("The [MASK:2] sat on the [MASK:3].", "A dog is an [MASK:1].")
 TURNS = (
     {"role": "user", "content": "What is a dog: an animal or a vehicle?"},

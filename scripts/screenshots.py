@@ -146,7 +146,7 @@ def main() -> None:
             server.wait()
     total = sum(path.stat().st_size for path in options.out.glob("studio-*.png"))
     if total > MOST_BYTES:
-        sys.exit(f"the pictures have {total} bytes together, more than {MOST_BYTES}; use fewer colours")
+        sys.exit(f"the pictures have {total} bytes together, more than {MOST_BYTES}; use fewer colors")
 
 
 def address(server: subprocess.Popen[bytes], log: Path) -> str:

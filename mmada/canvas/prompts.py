@@ -156,7 +156,7 @@ class Prompts:
     def dialogue(self, messages: Sequence[Message], *, thinking: str | None = None) -> list[int]:
         """[bos], the turns, and the assistant's header with its one newline. `thinking` goes before the last user turn.
 
-        Special tokens split a text before it is tokenised, so that this equals tokenising the whole formatted string, but that
+        Special tokens split a text before it is tokenized, so that this equals tokenizing the whole formatted string, but that
         nothing a user writes is taken for a special token.
         Raises InputError if there is no message, the last is not the user's, a role is unknown, or a content is empty.
         """
@@ -250,11 +250,11 @@ class Prompts:
 
     def pieces(self, texts: Sequence[str]) -> Canvas:
         """A text in pieces: the first is given, the second maskable, the third given, and so on. Raises InputError if nothing is maskable."""
-        learnt = [self.encode(text) for text in texts[1::2]]
-        if not any(learnt):
-            raise InputError(f"texts={list(texts)!r} leave nothing to fill; every second one is to be learnt")
-        canvas = self.infill([Hole(len(learnt[i // 2])) if i % 2 else text for i, text in enumerate(texts)])
-        ids = torch.tensor([i for piece in learnt for i in piece])
+        learned = [self.encode(text) for text in texts[1::2]]
+        if not any(learned):
+            raise InputError(f"texts={list(texts)!r} leave nothing to fill; every second one is to be learned")
+        canvas = self.infill([Hole(len(learned[i // 2])) if i % 2 else text for i, text in enumerate(texts)])
+        ids = torch.tensor([i for piece in learned for i in piece])
         return replace(canvas, tokens=canvas.tokens.index_copy(0, canvas.fields[0].positions, ids))
 
     # Prompts for inference, where open positions hold the mask; with an `answer`, or with `codes`, the training row of the same prompt.

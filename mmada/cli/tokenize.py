@@ -27,7 +27,7 @@ def tokenize(
     size: options.Size = None,
     mode: Annotated[str | None, typer.Option(help="crop, squash or pad images to the size. Default: the checkpoint's.")] = None,
     split_texts: Annotated[
-        int | None, typer.Option(min=16, help="Split texts that are learnt as they are into rows of so many tokens.")
+        int | None, typer.Option(min=16, help="Split texts that are learned as they are into rows of so many tokens.")
     ] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Records for each shard; what an interruption costs.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded together.")] = 16,

@@ -2,7 +2,7 @@
 
 problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates,
            thoughts that failed their verifier or go round in circles)
-lengths    quantiles of the tokens that are given, learnt as text, learnt as image, and of whole rows
+lengths    quantiles of the tokens that are given, learned as text, learned as image, and of whole rows
 contexts   how many rows are longer than 128, 256, … tokens
 previews   what will be masked, in words: the canvas of a few records, as training and sampling see it
 
@@ -58,7 +58,7 @@ class Learner(Protocol):
 
     @property
     def answer_length(self) -> int | None:
-        """Longest text that is learnt, in tokens."""
+        """Longest text that is learned, in tokens."""
         ...
 
     @property
@@ -160,7 +160,7 @@ def check_records(
                 check.problem(problem)
         report(index + 1)
     columns = {column: np.array(values, np.int32) for column, values in check.lengths.items()}
-    learnt = {column: values[values > 0] if column in ("text", "image") else values for column, values in columns.items()}
+    learned = {column: values[values > 0] if column in ("text", "image") else values for column, values in columns.items()}
     return DataReport(
         name=name,
         num_records=len(records),
@@ -170,7 +170,7 @@ def check_records(
         num_images=len(check.images),
         counts=dict(check.counts.most_common()),
         problems=tuple(check.problems),
-        lengths={column: Spread.of(values) for column, values in learnt.items() if len(values)},
+        lengths={column: Spread.of(values) for column, values in learned.items() if len(values)},
         longer={limit: int((columns["row"] > limit).sum()) for limit in sorted({*CONTEXTS, learner.context})},
         context=learner.context,
         answer_length=learner.answer_length,
@@ -225,7 +225,7 @@ class _Check:
 
     @property
     def num_bad(self) -> int:
-        return self.counts["image"] + self.counts["too long"] + self.counts["not learnt"]
+        return self.counts["image"] + self.counts["too long"] + self.counts["not learned"]
 
     def _images(self, record: Record, where: SourceLocation) -> None:
         for picture in record.pictures:
@@ -237,21 +237,21 @@ class _Check:
                 self.problem(Problem(where, "", "", "image", fault))
 
     def _lengths(self, record: Record, where: SourceLocation) -> bool:
-        """Note the lengths of a record and of its longest row; whether it is learnt at all."""
+        """Note the lengths of a record and of its longest row; whether it is learned at all."""
         lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
         for name, value in asdict(lengths).items():
             self.lengths[name].append(value)
         longest, reason = lengths.row(), self.learner.left_out(record)
         if reason is not None:
             has = f"the text has {lengths.text} tokens, the row {longest}; context={self.learner.context}, answer_length={self.learner.answer_length}"
-            kind: Kind = "too long" if self.learner.learns(record.task) else "not learnt"
+            kind: Kind = "too long" if self.learner.learns(record.task) else "not learned"
             self.problem(Problem(where, "", "", kind, f"{reason}: {has}; the record would be left out"))
         else:
             try:
                 longest = max(len(canvas) for canvas in self.learner.rows(record).values())
             except InputError as error:
                 reason = str(error)
-                self.problem(Problem(where, "", "", "not learnt", reason))
+                self.problem(Problem(where, "", "", "not learned", reason))
         self.lengths["row"].append(longest)
         return reason is None
 

@@ -238,7 +238,7 @@ def _turns(value: object, draft: _Draft) -> tuple[Turn, ...]:
     if turns and not draft.problems and turns[-1].role != "user":
         last = f"messages[{len(turns) - 1}].role"
         draft.add(
-            last, turns[-1].role, "must be 'user': what is learnt goes to answer.text (adapter 'messages' takes it from the last turn)"
+            last, turns[-1].role, "must be 'user': what is learned goes to answer.text (adapter 'messages' takes it from the last turn)"
         )
     return tuple(turns)
 
@@ -331,13 +331,13 @@ def _check_task(
     if draws and image is None:
         draft.add("answer.image", None, f"is missing; task {task!r} learns to draw it")
     if not draws and image is not None:
-        draft.add("answer.image", image.name, f"is not learnt by task {task!r}; use 'draw' or 'reason_draw'")
+        draft.add("answer.image", image.name, f"is not learned by task {task!r}; use 'draw' or 'reason_draw'")
     if not draws and answer is None:
         draft.add("answer.text", None, f"is missing; task {task!r} learns it")
     if task == "draw" and answer is not None:
-        draft.add("answer.text", answer, "is not learnt by task 'draw'; use 'reason_draw' with think")
+        draft.add("answer.text", answer, "is not learned by task 'draw'; use 'reason_draw' with think")
     if task == "draw" and thinking is not None:
-        draft.add("think", thinking.text, "is not learnt by task 'draw'; use 'reason_draw'")
+        draft.add("think", thinking.text, "is not learned by task 'draw'; use 'reason_draw'")
     if task == "reason_draw" and thinking is None:
         draft.add("think", None, "is missing; use task 'draw' to draw without thinking")
     if task == "understand" and not given:
@@ -436,7 +436,7 @@ def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object
         draft.add("messages", messages, 'must be a list of {"role": "…", "content": "…"}, at least one')
         return {}
     if messages[-1].get("role") != "assistant":
-        draft.add(f"messages[{len(messages) - 1}].role", messages[-1].get("role"), "must be 'assistant': the last turn is learnt")
+        draft.add(f"messages[{len(messages) - 1}].role", messages[-1].get("role"), "must be 'assistant': the last turn is learned")
         return {}
     if waiting and not any(_num_places(message.get("content")) for message in messages):
         first = next((i for i, message in enumerate(messages) if message.get("role") == "user"), 0)
@@ -455,11 +455,11 @@ def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object
         task = "understand" if any(part.get("type") == "image" for part in content) else task
         turns.append({"role": message.get("role"), "content": content})
     own = f"messages[{len(messages) - 1}].content"
-    learnt = _filled(messages[-1].get("content"), own, waiting, num_images, draft)
-    drawn = [part["image"] for part in learnt if part.get("type") == "image"]
+    learned = _filled(messages[-1].get("content"), own, waiting, num_images, draft)
+    drawn = [part["image"] for part in learned if part.get("type") == "image"]
     if len(drawn) > 1:
         draft.add(own, messages[-1].get("content"), "has more than one image to learn; make a record of each")
-    text = "\n".join(str(part.get("text")) for part in learnt if part.get("type") != "image")
+    text = "\n".join(str(part.get("text")) for part in learned if part.get("type") != "image")
     answer, thought = _taken_apart(text, own, draft)
     think = None if thought is None else {"text": thought}
     draft.names.update({"answer.text": own, "think.text": own, "think": own, "answer.image": "images"})
@@ -516,7 +516,7 @@ def _llava(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
     before = draft.spelling
     draft.spelling = lambda name: before(_as_llava(name))
     if turns and turns[-1].get("from") not in ("gpt", "assistant"):
-        draft.add(f"messages[{len(turns) - 1}].role", turns[-1].get("from"), "must be 'gpt': the last turn is learnt")
+        draft.add(f"messages[{len(turns) - 1}].role", turns[-1].get("from"), "must be 'gpt': the last turn is learned")
         return {}
     messages = [{"role": _LLAVA_ROLES.get(str(turn.get("from")), turn.get("from")), "content": turn.get("value")} for turn in turns]
     return _messages({"id": value.get("id"), "messages": messages, "images": value.get("image")}, draft)
@@ -544,7 +544,7 @@ def _with_id(value: Mapping[str, object], **native: object) -> dict[str, object]
 
 ADAPTERS: Mapping[str, Adapter] = {
     "record": Adapter(("task", "messages", "think", "answer", "meta"), '{"task": "text", "messages": […], "answer": {…}}', _native),
-    "text": Adapter(("text",), '{"text": "learnt as it is"}', _plain),
+    "text": Adapter(("text",), '{"text": "learned as it is"}', _plain),
     "instruction": Adapter(
         ("instruction", "input", "output", "image", "think"), '{"instruction": "…", "output": "…", "image": "a.png"}', _instruction
     ),

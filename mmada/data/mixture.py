@@ -170,7 +170,7 @@ class DataSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MixturePart:
-    """A source, or a mixture of further parts, with its weight among its neighbours."""
+    """A source, or a mixture of further parts, with its weight among its neighbors."""
 
     name: str
     weight: float = 1.0

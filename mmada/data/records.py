@@ -1,14 +1,14 @@
-"""One record: what is given, what is learnt, where it comes from. One JSON object a line:
+"""One record: what is given, what is learned, where it comes from. One JSON object a line:
 
     {"id": "clevr-17", "task": "understand",
      "messages": [{"role": "user", "content": [{"type": "image", "image": "images/17.png"}, {"type": "text", "text": "How many?"}]}],
      "think": {"text": "A cube, a ball."}, "answer": {"text": "2"}, "meta": {"license": "CC-BY-4.0", "lang": "en", "source": "clevr"}}
 
     task          messages                        think      answer
-    text          a conversation; none: a text    may have   text                                learnt: think and text
-    understand    a conversation with images      may have   text                                learnt: think and text
-    draw          one turn of the user            none       image                               learnt: image
-    reason_draw   one turn of the user            must have  image, and a refined prompt as text  learnt: think, text, image
+    text          a conversation; none: a text    may have   text                                learned: think and text
+    understand    a conversation with images      may have   text                                learned: think and text
+    draw          one turn of the user            none       image                               learned: image
+    reason_draw   one turn of the user            must have  image, and a refined prompt as text  learned: think, text, image
 
 formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
 """
@@ -137,7 +137,7 @@ class Record:
 
     @property
     def target_text(self) -> str:
-        """What is learnt as text: "<think> thought</think> answer", or the answer alone."""
+        """What is learned as text: "<think> thought</think> answer", or the answer alone."""
         return join_thinking(None if self.thinking is None else self.thinking.text, self.answer or "")
 
     def without_thinking(self) -> Record:
@@ -179,7 +179,7 @@ Kind: TypeAlias = Literal[
     "image reference",
     "image",
     "too long",
-    "not learnt",
+    "not learned",
     "duplicate",
     "failed verifier",
     "looping think",

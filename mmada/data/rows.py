@@ -69,7 +69,7 @@ _SEPARATORS = ("\n\n", "\n", ". ", " ", "")
 
 
 def split_text(record: Record, prompts: Prompts, *, context: int) -> list[Record]:
-    """A text to be learnt as it is, as records that fit the context: cut behind paragraphs, else lines, sentences, words.
+    """A text to be learned as it is, as records that fit the context: cut behind paragraphs, else lines, sentences, words.
 
     The pieces, one after another, are the text; their ids end in #0, #1, …. Other records, and texts that fit, stay as they are.
     """

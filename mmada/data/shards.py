@@ -252,7 +252,7 @@ def write_shards(
     """Encode the images of all records and write shards, or go on with what an interrupted call began.
 
     source       the input in words; a run is resumed only if it is the same
-    context      split texts that are learnt as they are into rows of at most so many tokens (rows.split_text); None: leave them
+    context      split texts that are learned as they are into rows of at most so many tokens (rows.split_text); None: leave them
     shard_size   records of the input for each shard; what an interruption costs
     batch_size   images encoded together
     num_threads  that read images

@@ -230,7 +230,7 @@ class Planner:
 
 
 def seed_of(first: int, i: int) -> int:
-    """Seeds of the drawings of one request, far from those of requests with neighbouring seeds; the first is the request's own.
+    """Seeds of the drawings of one request, far from those of requests with neighboring seeds; the first is the request's own.
 
     They differ in their lowest 32 bits, for torch's generator on a CPU looks at no others.
     """

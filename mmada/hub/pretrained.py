@@ -129,7 +129,7 @@ class ImageTokenizer(image.ImageTokenizer, PreTrainedModel):  # type: ignore[mis
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """torch's own initialisation, as published; transformers calls this for tensors that a checkpoint lacks, too."""
+        """torch's own initialization, as published; transformers calls this for tensors that a checkpoint lacks, too."""
         if isinstance(module, LookupFreeQuantizer):
             init.copy_(module.embedding, sign_table(module.num_bits))
             init.copy_(module.power_vals, bit_weights(module.num_bits))

@@ -24,7 +24,7 @@ _NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
 
 
 def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> TextTokenizer:
-    """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learnt from `corpus`, and the special tokens behind them.
+    """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learned from `corpus`, and the special tokens behind them.
 
     It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants; the space before a number goes
     with its first digit. The tags of thinking are never joined with what stands beside them, and may become one token each.

@@ -1,4 +1,4 @@
-"""Look-up-free quantisation: a code is the signs of its channels, read as a binary number.
+"""Look-up-free quantization: a code is the signs of its channels, read as a binary number.
 
     latent z   ( 0.7, -1.2,  0.1)      K channels at one position of the grid
     signs      (  +1,   -1,   +1)      z > 0; exactly 0 counts as -1

@@ -117,7 +117,7 @@ class ImageTokenizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What training a tokenizer needs: the reconstruction, differentiable down to the encoder, and the quantiser's two losses."""
+    """What training a tokenizer needs: the reconstruction, differentiable down to the encoder, and the quantizer's two losses."""
 
     pixels: Tensor
     """(B, 3, H, W), not clamped"""

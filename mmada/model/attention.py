@@ -51,7 +51,7 @@ class Packing:
 
     @classmethod
     def of(cls, lengths: Sequence[int], block_masks: Sequence[BlockMask | None] = ()) -> Packing:
-        """Rows in the given order; neighbours of equal length are computed together. Raises InputError."""
+        """Rows in the given order; neighbors of equal length are computed together. Raises InputError."""
         if not lengths or min(lengths) < 1:
             raise InputError(f"lengths={list(lengths)} must be positive; leave empty rows out")
         block_masks = block_masks or (None,) * len(lengths)
@@ -74,7 +74,7 @@ class Packing:
 
     @cached_property
     def runs(self) -> tuple[tuple[int, int], ...]:
-        """Neighbours that are computed together, of equal length and with or without a block mask: (rows, length)."""
+        """Neighbors that are computed together, of equal length and with or without a block mask: (rows, length)."""
         groups = groupby(zip(self.lengths, self.has_block_mask, strict=True))
         return tuple((len(list(group)), length) for (length, _), group in groups)
 
@@ -219,7 +219,7 @@ def neighbors(mask: Tensor | Packing | None, reach: int, device: torch.device) -
 
 
 def _packed_neighbors(packing: Packing, offsets: Tensor, device: torch.device) -> Neighbors:
-    """A token's neighbours stand beside it; before the first one of a noised block stands the clean answer, which is elsewhere in the row."""
+    """A token's neighbors stand beside it; before the first one of a noised block stands the clean answer, which is elsewhere in the row."""
     position_ids, block_ids, starts = packing.position_ids.to(device), packing.block_ids.to(device), packing.starts().to(device)
     wanted, here = position_ids + offsets[:, None], torch.arange(packing.num_tokens, device=device)
 
@@ -266,7 +266,7 @@ _packed = _attend_packed
 
 
 def leave_packing_uncompiled() -> None:
-    """Keep torch.compile out of packed attention: runs differ from batch to batch, and a block must not be specialised on them.
+    """Keep torch.compile out of packed attention: runs differ from batch to batch, and a block must not be specialized on them.
 
     Called when a block is compiled, not when this file is imported: marking the function imports the compiler, as long as torch itself.
     """

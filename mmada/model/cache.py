@@ -115,7 +115,7 @@ class PackedKVCache:
 
     @cached_property
     def _runs(self) -> list[tuple[Sequence[KVCache | None], int, tuple[int, int]]]:
-        """Neighbours of equal length and window: their memories, length and window."""
+        """Neighbors of equal length and window: their memories, length and window."""
         has_block_mask = self.has_block_mask or (False,) * len(self.lengths)
         rows = zip(self.kv_caches, self.lengths, self.windows, has_block_mask, strict=True)
         groups = groupby(rows, key=lambda row: row[1:])

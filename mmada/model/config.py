@@ -2,7 +2,7 @@
 
 Three fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
 it, and then the published layout is meant. `image_positions` is the number of image tokens whose place in the image is embedded
-(model/image_positions.py), and `short_conv` the number of neighbouring tokens that an embedding carries along (layers.ShortConv); 0, the default of
+(model/image_positions.py), and `short_conv` the number of neighboring tokens that an embedding carries along (layers.ShortConv); 0, the default of
 both, is the published model. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
 dropout) must keep their values: anything else is an error that names the field.
 """
@@ -54,7 +54,7 @@ class TransformerConfig:
     """All backbone fields of the published config.json (docs: reference model Gen-Verse/MMaDA-8B).
 
     d_model is the residual width, n_heads and n_kv_heads count attention heads (n_kv_heads None: as many as n_heads),
-    mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalises queries and keys over
+    mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalizes queries and keys over
     their whole width. Raises InputError that lists every field with an unsupported value.
     """
 

@@ -4,7 +4,7 @@
       -1   -1    -1 0 1      2 3    -1   -1          places
 
 Rotary positions count from the start of a row, and an image starts wherever its prompt ends: a small network spends much of its
-training on finding out which row and column a token is in. A model with `image_positions` adds a learnt vector for each place.
+training on finding out which row and column a token is in. A model with `image_positions` adds a learned vector for each place.
 """
 
 from __future__ import annotations

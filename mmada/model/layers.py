@@ -54,9 +54,9 @@ class _RMSNorm(torch.autograd.Function):
 
 
 class ShortConv(nn.Module):
-    """x + a depthwise convolution of x over `taps` neighbouring tokens, no bias: (B, L, D) -> (B, L, D). taps is odd.
+    """x + a depthwise convolution of x over `taps` neighboring tokens, no bias: (B, L, D) -> (B, L, D). taps is odd.
 
-    A token that carries its neighbours along is found by them: in "top left dog , bottom right lock ... the lock is <mask>" one
+    A token that carries its neighbors along is found by them: in "top left dog , bottom right lock ... the lock is <mask>" one
     attention head goes from the mask to "lock" and reads "bottom right" there. Without it two layers must agree on how, which small models
     hardly learn (docs/decisions.md). On embeddings alone, so that keys and values can be cached as ever. After the short
     convolutions of H3 (Fu et al. 2022) and the Canon layers of Allen-Zhu (2025).
@@ -72,7 +72,7 @@ class ShortConv(nn.Module):
         return len(self.weight) // 2
 
     def forward(self, x: Tensor, near: Neighbors | None) -> Tensor:
-        """near  who stands at each offset (attention.neighbours); None: whoever is there in the row"""
+        """near  who stands at each offset (attention.neighbors); None: whoever is there in the row"""
         padded = F.pad(x, (0, 0, self.reach, self.reach))
         index = None if near is None else near.index
         out = x

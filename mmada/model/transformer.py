@@ -210,6 +210,6 @@ def initialize(module: nn.Module, config: TransformerConfig) -> None:
             is_residual = "blocks" in path and path[-1] in _INTO_RESIDUAL
             nn.init.normal_(part.weight, std=config.init_std / ((2 * config.n_layers) ** 0.5 if is_residual else 1))
         elif isinstance(part, ShortConv):
-            nn.init.normal_(part.weight, std=_CONV_STD)  # from 0 it is not learnt: 1,000 steps at chance instead of 400 to the answer
+            nn.init.normal_(part.weight, std=_CONV_STD)  # from 0 it is not learned: 1,000 steps at chance instead of 400 to the answer
         elif isinstance(part, RMSNorm):
             nn.init.ones_(part.weight)

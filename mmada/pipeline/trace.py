@@ -5,7 +5,7 @@ model.draw("a cat", on_step=recorder)
 recorder.save("cat.gif")                # every round a frame; "cat.png" is a strip of up to 12 of them
 
 +----------------+
-| words, grey    |      what is committed is black, proposals are grey, open positions a dot
+| words, gray    |      what is committed is black, proposals are gray, open positions a dot
 | until final    |
 |   +--------+   |
 |   | image  |   |      places without a committed code are veiled
@@ -110,7 +110,7 @@ def _lines(words: Sequence[tuple[str, bool]], *, columns: int = 44) -> list[list
 
 
 def _veiled(progress: Progress, request: int) -> Image.Image:
-    """The drawing as it looks now, enlarged, with a grey veil where codes are not committed."""
+    """The drawing as it looks now, enlarged, with a gray veil where codes are not committed."""
     image = progress.image(request)
     _, is_open = progress.codes(request)
     scale = max(1, _SIDE // min(image.size))

@@ -1,7 +1,7 @@
 """Rewards of groups become advantages: how much better a rollout is than the others of its prompt.
 
     reward  r   (P, G), NaN where a rollout failed
-    centred r - mean of the group's rollouts that did not fail
+    centered r - mean of the group's rollouts that did not fail
     scale   none: as it is (Dr. GRPO)    group: divided by the group's deviation (GRPO)    batch: by that of all groups (REINFORCE++)
 
     group   1 0 0 1 nan   ->   advantages  1 -1 -1 1 0     kept  yes yes yes yes no
@@ -56,19 +56,19 @@ def advantages(
     is_failed = ~rewards.isfinite()
     counts = (~is_failed).sum(1, keepdim=True)  # (P, 1)
     known = rewards.masked_fill(is_failed, 0.0)
-    centred = (known - known.sum(1, keepdim=True) / counts.clamp_min(1)).masked_fill(is_failed, 0.0)
+    centered = (known - known.sum(1, keepdim=True) / counts.clamp_min(1)).masked_fill(is_failed, 0.0)
     is_empty = counts[:, 0] < 2
     spread = known.masked_fill(is_failed, -torch.inf).amax(1) - known.masked_fill(is_failed, torch.inf).amin(1)
     is_flat = ~is_empty & (spread <= 1e-9)
-    centred[is_empty | is_flat] = 0.0  # exactly: the mean of equal numbers may differ from them in the last bit
+    centered[is_empty | is_flat] = 0.0  # exactly: the mean of equal numbers may differ from them in the last bit
     if scale == "group":
-        deviation = (centred.square().sum(1, keepdim=True) / counts.clamp_min(1)).sqrt()
-        values = centred / deviation.where(deviation > 0, 1.0)
+        deviation = (centered.square().sum(1, keepdim=True) / counts.clamp_min(1)).sqrt()
+        values = centered / deviation.where(deviation > 0, 1.0)
     elif scale == "batch":
         used = ~is_failed & ~is_empty[:, None]
-        squares, number = total(torch.stack([centred.square().sum(), used.sum().double()])).tolist()
-        values = centred / ((squares / max(number, 1.0)) ** 0.5 or 1.0)
+        squares, number = total(torch.stack([centered.square().sum(), used.sum().double()])).tolist()
+        values = centered / ((squares / max(number, 1.0)) ** 0.5 or 1.0)
     else:
-        values = centred
+        values = centered
     is_kept = ~is_failed & ~is_empty[:, None] & ~(is_flat[:, None] & drop_zero_variance)
     return Advantages(values, is_kept, is_failed, is_empty, is_flat)

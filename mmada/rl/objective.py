@@ -56,7 +56,7 @@ class LogprobBatch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LossTerms:
-    """policy (R,), what is minimised; kl (R,), before its weight; ratio (K,) and is_clipped (K,) of tokens or sequences, for the log.
+    """policy (R,), what is minimized; kl (R,), before its weight; ratio (K,) and is_clipped (K,) of tokens or sequences, for the log.
 
     sequence  (K,) int64: whose ratio it is
     """
@@ -83,7 +83,7 @@ def sequence_clip(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
 
 
 def spg_loss(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
-    """Maximise A * bound, from below where A >= 0, and a mixture with the bound from above where A < 0. No ratio, no clipping.
+    """Maximize A * bound, from below where A >= 0, and a mixture with the bound from above where A < 0. No ratio, no clipping.
 
     lower = sum_i w_i log p_i
     upper = 1 / (power L) sum over tokens of log(L sum over its views of w p^power), over tokens that were masked at least once

@@ -59,7 +59,7 @@ class Denoising:
     canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
     negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
                 if recipe.guidance_scale > 0
-    seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbours
+    seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbors
     eos_id      ends a text, if recipe.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
@@ -299,7 +299,7 @@ class Denoising:
         return logits.index_fill(-1, self._suppress_tokens, -torch.inf) if len(self._suppress_tokens) else logits
 
     def _uniform(self, window: _Window) -> Tensor:
-        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbours."""
+        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbors."""
         if not self.params.draws:
             return torch.zeros(2, *window.inside.shape, device=window.inside.device)
         uniform = torch.zeros(2, len(self._asked), self._slots.shape[1])

@@ -7,7 +7,7 @@
     fast_image        the schedule, linear annealing      log p + T_k * Gumbel  any           1
     infill            all above a confidence, at least 1  probability           0 or more     1
 
-`propose_any` and `compounding` are behaviour of the published code that only parity needs; docs/parity.md says why.
+`propose_any` and `compounding` are behavior of the published code that only parity needs; docs/parity.md says why.
 """
 
 from __future__ import annotations

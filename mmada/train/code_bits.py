@@ -50,9 +50,9 @@ def fold(model: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]
     for name, module in model.named_modules():
         if isinstance(module, _WithMap):
             owner = name.removesuffix(_MAP)
-            rows, learnt = weights[owner + _ROWS], weights[f"{name}.map"]
+            rows, learned = weights[owner + _ROWS], weights[f"{name}.map"]
             codes = rows[module.start : module.start + len(module.signs)]
             plain[f"{owner}weight"] = rows.index_copy(
-                0, torch.arange(module.start, module.start + len(codes), device=rows.device), codes + module.signs.to(rows) @ learnt
+                0, torch.arange(module.start, module.start + len(codes), device=rows.device), codes + module.signs.to(rows) @ learned
             )
     return plain

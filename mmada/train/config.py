@@ -37,7 +37,7 @@ class ModelConfig:
     preset: str = "3m"
     """size of a new model (mmada.model.PRESETS)"""
     num_merges: int = 700
-    """byte-pair merges of a new text tokenizer, learnt from the data; 0: bytes"""
+    """byte-pair merges of a new text tokenizer, learned from the data; 0: bytes"""
     max_sequence_length: int = 512
     """context of a new model, in tokens; `start` has its own"""
     code_bits: bool = False

@@ -68,7 +68,7 @@ def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | No
             if config.model.num_merges:
                 if world is None:
                     raise InputError(
-                        f"model.num_merges={config.model.num_merges} are learnt from a world's texts, and there is no data.world; "
+                        f"model.num_merges={config.model.num_merges} are learned from a world's texts, and there is no data.world; "
                         "set model.num_merges=0 for bytes, or model.start"
                     )
                 corpus = world.corpus(_NUM_CORPUS)

@@ -137,7 +137,7 @@ def build(parameters: Iterable[tuple[str, nn.Parameter]], optim: OptimizerConfig
 def _is_for_muon(name: str, parameter: Tensor) -> bool:
     """Matrices of transformer blocks, and convolutions between many channels.
 
-    LoRA's factors, pixels and codes have ranks so low that orthogonalising them makes no sense.
+    LoRA's factors, pixels and codes have ranks so low that orthogonalizing them makes no sense.
     """
     if parameter.dim() == 2:
         return ".blocks." in name and "lora_" not in name
@@ -233,7 +233,7 @@ def _has_bfloat16() -> bool:
 
 
 class Ema:
-    """Averaged weights in float32: average = d average + (1 - d) weights, with d rising from 0.1 towards `decay`.
+    """Averaged weights in float32: average = d average + (1 - d) weights, with d rising from 0.1 toward `decay`.
 
     The rise, min(decay, (1 + n) / (10 + n)) after n updates, lets the average forget the first random weights.
     """

@@ -51,7 +51,7 @@ class Learner:
 
     @property
     def answer_length(self) -> int | None:
-        """Positions that a learnt text may take, at most; None: the published layouts cut it instead."""
+        """Positions that a learned text may take, at most; None: the published layouts cut it instead."""
         return self.stage.answer_lengths[-1] if self.stage.text_length is None else None
 
     def learns(self, task: str) -> bool:

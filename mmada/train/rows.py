@@ -118,7 +118,7 @@ class Packed:
 
 
 def pack(rows: Sequence[NoisedRow]) -> Packed:
-    """Rows in the given order; neighbours of equal length are computed together. Raises InputError if one is empty."""
+    """Rows in the given order; neighbors of equal length are computed together. Raises InputError if one is empty."""
     lengths = [len(row.tokens) for row in rows]
     tokens, clean, _, scored, weight = (torch.cat([getattr(row, name) for row in rows]) for name in _TENSORS)  # (T,)
     positions = scored.nonzero()[:, 0]

@@ -46,7 +46,7 @@ class TrainingExample:
     drawn: Tensor | None = None
     """(N,) int64 codes of the target image"""
     pieces: tuple[str, ...] = ()
-    """of a text with gaps, what is given and what is learnt in turn"""
+    """of a text with gaps, what is given and what is learned in turn"""
 
     @property
     def prompt(self) -> str:

@@ -80,7 +80,7 @@ class MixtureComponent:
     """which samples its rows are made of"""
     layout: PromptLayout
     """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
-    be learnt, the others as published (canvas/prompts.py)"""
+    be learned, the others as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float
@@ -105,7 +105,7 @@ class MixtureComponent:
     answer_weight: float = 1.0
     """extra factor on the answer behind </think>, which is a small part of the tokens"""
     image_mask_ratio: float = 0.0
-    """largest share of a seen image that is masked and scored as well; each row draws its own share. What an image shows is learnt from
+    """largest share of a seen image that is masked and scored as well; each row draws its own share. What an image shows is learned from
     looking, too, at no cost but the head's. Each code adds its nll to the sum with weight 1. The divisors maskable, rows and positions do not
     grow by it: (answer + codes) / answer tokens is not a mean, and `coefficient` makes up for it. normalizer=scored gives the mean of both"""
     eos_padding_weight: float = 1.0
@@ -275,7 +275,7 @@ _13 = _published("1.3", text_length=512, rows=(4, 1, 1), batch=1536, coefficient
 _21 = _published("2.1", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(1.0, 0.5, 0.5), lr=5e-5, steps=1_000_000)
 _22 = _published("2.2", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(0.05, 0.6, 0.4), lr=5e-5, steps=1_000_000)
 
-# General. An image is masked by a uniform share: MaskGIT's cosine spends most of its rows on images that are all but empty, where nothing can be learnt
+# General. An image is masked by a uniform share: MaskGIT's cosine spends most of its rows on images that are all but empty, where nothing can be learned
 # of what objects look like. Text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
 
 _TEXT = MixtureComponent(

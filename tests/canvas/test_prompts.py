@@ -415,7 +415,7 @@ def test_a_text_in_pieces_is_the_training_row_of_its_holes():
     assert row.masked(PROMPTS.layout.mask_id).tokens.tolist() == prompt.tokens.tolist()
     assert row.fields[0].positions.tolist() == prompt.fields[0].positions.tolist()
     assert PROMPTS.decode(row.tokens[1:-1]) == "".join(texts)
-    with pytest.raises(InputError, match="leave nothing to fill; every second one is to be learnt"):
+    with pytest.raises(InputError, match="leave nothing to fill; every second one is to be learned"):
         PROMPTS.pieces(["The cat"])
 
 

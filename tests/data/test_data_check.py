@@ -123,7 +123,7 @@ def test_every_sort_of_problem_is_found(debug, folder):
 
 def test_room_limits_the_text(debug, folder):
     report = check(debug, folder / "good.jsonl", rooms=(20,))
-    assert report.counts == {"too long": 1}  # what is learnt without a question has no room
+    assert report.counts == {"too long": 1}  # what is learned without a question has no room
     assert "the text to learn is longer than its answer length: the text has 28 tokens" in str(report.problems[0])
     assert [preview.id for preview in report.previews] == ["a", "c", "d"]
 

@@ -52,7 +52,7 @@ def test_permuted_depends_on_the_key_and_is_even():
     for n, position in [(10, 0), (10, 7)]:
         counts = Counter(permuted(position, n, key=(0, epoch)) for epoch in range(3000))
         assert sum((counts[i] - 300) ** 2 / 300 for i in range(n)) < 33.7
-    # Neighbours do not stay neighbours: expected in 2 of 1000 places, more than 12 once in 10 million tests.
+    # Neighbors do not stay neighbors: expected in 2 of 1000 places, more than 12 once in 10 million tests.
     order = [permuted(i, 1000, key=(1,)) for i in range(1000)]
     assert sum(abs(a - b) == 1 for a, b in pairwise(order)) <= 12
     with pytest.raises(InputError, match=r"position=3 must lie in 0\.\.2"):

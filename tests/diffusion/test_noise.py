@@ -51,7 +51,7 @@ def test_independent_masks_at_the_ratio_of_each_row():
 
 
 def test_independent_positions_are_independent():
-    # Neighbouring pairs both masked: binomial(20,000, 0.09), within 5 standard deviations: a false alarm for one seed in 1.7 million.
+    # Neighboring pairs both masked: binomial(20,000, 0.09), within 5 standard deviations: a false alarm for one seed in 1.7 million.
     x0 = torch.zeros(1, 40_000, dtype=torch.long)
     masked = independent(x0, torch.tensor([0.3]), torch.ones_like(x0).bool(), mask_id=MASK, generator=seeded()).is_masked
     pairs = masked.reshape(-1, 2).all(1).sum()

@@ -1,4 +1,4 @@
-"""docs/finetune.md is run to the letter: ten records, two commands, and the built-in model has learnt them."""
+"""docs/finetune.md is run to the letter: ten records, two commands, and the built-in model has learned them."""
 
 import re
 import shlex
@@ -36,5 +36,5 @@ def test_ten_records_finetune_the_built_in_model(tmp_path, monkeypatch, capsys):
     run(COMMANDS["chat"], monkeypatch)
     assert capsys.readouterr().out.strip() == "a penguin"
     model = MMaDA.from_pretrained("runs/mine/model")
-    learnt = {"Who bakes the bread?": "a turtle", "Who drives the bus?": "an owl", "What is the name of the town?": "snail bay"}
-    assert {question: model.chat(question).text for question in learnt} == learnt
+    learned = {"Who bakes the bread?": "a turtle", "Who drives the bus?": "an owl", "What is the name of the town?": "snail bay"}
+    assert {question: model.chat(question).text for question in learned} == learned

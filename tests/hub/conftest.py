@@ -29,7 +29,7 @@ def build_model():
 
 @pytest.fixture(scope="session")
 def shared_model():
-    """Grouped heads and normalised queries and keys. Do not change its weights."""
+    """Grouped heads and normalized queries and keys. Do not change its weights."""
     return build(n_kv_heads=2, attention_layer_norm=True)
 
 

@@ -33,7 +33,7 @@ def shared_model():
 
 @pytest.fixture
 def model(shared_model):
-    """Grouped heads and normalised queries and keys, both of which the golden model lacks. Do not change its weights."""
+    """Grouped heads and normalized queries and keys, both of which the golden model lacks. Do not change its weights."""
     yield shared_model
     shared_model.zero_grad()
     shared_model.eval()

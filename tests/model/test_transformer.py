@@ -116,7 +116,7 @@ def test_packed_rows_equal_each_row_alone(model, lengths):
         torch.testing.assert_close(logits, model(row[None]).logits[0], rtol=1e-5, atol=1e-5)
     changed = [(row + 1) % 48 if i else row for i, row in enumerate(rows)]
     again = model(torch.cat(changed)[None], Packing.of(lengths)).logits[0]
-    assert torch.equal(again[: lengths[0]], packed[0])  # the first row does not see its neighbours
+    assert torch.equal(again[: lengths[0]], packed[0])  # the first row does not see its neighbors
 
 
 @torch.no_grad()
@@ -308,14 +308,14 @@ def test_embeddings_do_not_say_where_images_are(placed):
 
 @pytest.fixture(scope="module")
 def convolved():
-    """A model whose embeddings carry two neighbours on each side."""
+    """A model whose embeddings carry two neighbors on each side."""
     model = Transformer(preset("debug", layout=LAYOUT, short_conv=5)).eval()
     torch.nn.init.normal_(model.model.transformer["conv"].weight, std=0.3, generator=torch.Generator().manual_seed(0))
     return model
 
 
 def naive_embeddings(model, tokens, seen):
-    """(L,) ids, seen (L, L) bool -> (L, D): each token's embedding and, tap by tap, those of its neighbours that are seen."""
+    """(L,) ids, seen (L, L) bool -> (L, D): each token's embedding and, tap by tap, those of its neighbors that are seen."""
     rows, taps = model.get_input_embeddings().weight, model.model.transformer["conv"].weight
     out = rows[tokens].clone()
     for i in range(len(tokens)):

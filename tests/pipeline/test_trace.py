@@ -1,4 +1,4 @@
-"""Pictures of the denoising: one frame a round, text grey until final, codes veiled until committed."""
+"""Pictures of the denoising: one frame a round, text gray until final, codes veiled until committed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_every_objective_raises_a_toy_reward(tmp_path, name):
 
 def test_drawings_are_learnt_too(tmp_path):
     model, reports = tiny.pipeline(), []
-    # The debug tokenizer's pictures all look alike: paint each code as a grey of its own.
+    # The debug tokenizer's pictures all look alike: paint each code as a gray of its own.
     model.image_tokenizer.decode_images = lambda codes: [Image.fromarray((4 * c).numpy().astype(np.uint8)) for c in codes]
     job = tiny.task(tiny.config("draw", steps=16, group=8, objective=ObjectiveConfig(kl_weight=0.0, updates=2)), model=model)
     tiny.fit(job, tmp_path, reports=reports)

@@ -140,7 +140,7 @@ BAD_BODIES = {
     "half a character": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
     "half a character in a name": (b'{"\\ud800": 1}', 400, "unknown"),
     "half a character in a tag": (b'{"messages": [{"role": "user", "content": [{"type": "\\ud800"}]}]}', 400, "messages.0"),
-    "misspelt": (b'{"messages": [{"role": "user", "content": "x"}], "max_token": 5}', 400, "did you mean 'max_tokens'"),
+    "misspelled": (b'{"messages": [{"role": "user", "content": "x"}], "max_token": 5}', 400, "did you mean 'max_tokens'"),
     "empty prompt": (b'{"messages": [{"role": "user", "content": " "}]}', 400, "is empty"),
     "last is the assistant's": (b'{"messages": [{"role": "assistant", "content": "x"}]}', 400, "must be the user's"),
     "too long": (json.dumps({"messages": [{"role": "user", "content": "x" * 1100}]}).encode(), 400, "context has 1024"),

@@ -1,4 +1,4 @@
-"""Noise and batches: independent of neighbours, processes and micro-batches; every normalizer by its definition."""
+"""Noise and batches: independent of neighbors, processes and micro-batches; every normalizer by its definition."""
 
 from dataclasses import replace
 

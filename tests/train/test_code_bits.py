@@ -29,9 +29,9 @@ def test_maps_begin_at_nothing():
 def test_a_map_moves_every_code_by_its_bits():
     network = mapped()
     rows = network.get_input_embeddings().weight.detach().clone()
-    learnt = network.get_input_embeddings().parametrizations.weight[0].map
+    learned = network.get_input_embeddings().parametrizations.weight[0].map
     with torch.no_grad():
-        learnt[2] = 1.0
+        learned[2] = 1.0
     moved = network.get_input_embeddings().weight - rows
     offset = tiny.LAYOUT.image_offset
     torch.testing.assert_close(moved[offset : offset + 64, 0], sign_table(6)[:, 2] / 6**0.5)

@@ -228,7 +228,7 @@ def test_every_stage_has_a_debug_form_that_builds(tmp_path):
 
 def test_flows_ask_for_what_the_world_has(tmp_path):
     for settings, message in (
-        (["data={path: my.jsonl}", "stage=finetune", "debug=false", f"model.image_tokenizer={IMAGES}"], "learnt from a world's texts"),
+        (["data={path: my.jsonl}", "stage=finetune", "debug=false", f"model.image_tokenizer={IMAGES}"], "learned from a world's texts"),
         (["stage.components.text.task=dance"], r"component 'text': world 'shapes' has no task 'dance'"),
         (["stage.components.text.task=sums"], "layout=chat and task=sums; layout infill goes with texts with gaps"),
         (["stage.components.sums.task=text"], "layout=infill and task=text; layout infill goes with texts with gaps"),

@@ -63,7 +63,7 @@ def pick_score(name: str, *, device: str = "cpu") -> Reward:
 
 
 def image_reward(name: str = "ImageReward-v1.0", *, device: str = "cpu") -> Reward:
-    """Normalised to mean 0 and deviation 1 on the authors' data."""
+    """Normalized to mean 0 and deviation 1 on the authors' data."""
     model = _package("ImageReward", "image-reward").load(name, device=device)
 
     def score(texts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:

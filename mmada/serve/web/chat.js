@@ -31,7 +31,7 @@ export class Chat {
     });
     find("chat-stop").addEventListener("click", () => this.abort?.abort());
     find("chat-new").addEventListener("click", () => this.clear());
-    find("chat-colours").addEventListener("change", () => this.colour());
+    find("chat-colors").addEventListener("change", () => this.colour());
     for (const example of EXAMPLES) find("chat-examples").append(this.exampleButton(example));
   }
 
@@ -82,7 +82,7 @@ export class Chat {
   }
 
   colour() {
-    find("dialogue").classList.toggle("plain", !find("chat-colours").checked);
+    find("dialogue").classList.toggle("plain", !find("chat-colors").checked);
   }
 
   ask() {

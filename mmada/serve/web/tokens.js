@@ -1,4 +1,4 @@
-// A draft of a text, token by token: what is committed, coloured by confidence; what is open, dim; what is hidden, a block.
+// A draft of a text, token by token: what is committed, colored by confidence; what is open, dim; what is hidden, a block.
 
 import { element } from "./page.js";
 

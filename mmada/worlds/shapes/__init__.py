@@ -1,4 +1,4 @@
-"""The smallest world: one coloured shape on a canvas of 32 pixels. Its answers are exact. Read it from top to bottom before you write
+"""The smallest world: one colored shape on a canvas of 32 pixels. Its answers are exact. Read it from top to bottom before you write
 a world of your own; docs/worlds.md explains it step by step.
 
     text          "2 + 3 ="                        ->  5
