@@ -120,7 +120,7 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, answer_l
         except InputError as error:
             raise InputError(f"{error}; or give a run's YAML file") from None
     if isinstance(stage, Stage) and answer_length is not None:
-        stage = replace(stage, rooms=(answer_length,))
+        stage = replace(stage, answer_lengths=(answer_length,))
     return Learner.of(
         stage,
         tokenizers.prompts,

@@ -1,16 +1,15 @@
-"""Whose turn it is. Plain records and counts: no tensors, no clock of its own. May be used by several threads.
+"""Whose turn it is. Plain records and counts: no tensors, no clock of its own. Several threads may use it.
 
-A scheduled stands for one generation. A round evaluates as many scheduled_sequences as its budgets of tokens and of logits hold, in the order of their priority_key:
+A `ScheduledSequence` stands for one generation. A step evaluates as many of them as the budgets of tokens and logits hold, in the order of
 
-    priority_key = round of arrival + SLOWDOWN * (whole quanta of rounds that it has had) - BOOST * priority
+    priority_key = step of arrival + SLOWDOWN * (whole quanta of steps that it has had) - BOOST * priority
 
-So generations of usual length are served first come, first served, and a long one falls behind those that come later once it has had
-a quantum: it never starves short ones. It does not starve either: its priority_key stays while the places of newcomers grow with time.
-What is left of the budgets goes to the next scheduled that fits, and whatever stands first runs even if it alone is above them.
+Generations of usual length are served first come, first served. A long one falls behind newcomers once it has had a quantum, so it
+does not starve short ones. It does not starve either: its key stays, while the keys of newcomers grow with time.
+What is left of the budgets goes to the next sequence that fits. The first one runs even if it alone exceeds them.
 
-Putting a generation aside is free where all that it has between two rounds is its tokens. One with a cache keeps keys and values as well,
-from its first round to its last; so it begins only when those that have begun leave room for it in a second budget, of kept tokens, and
-nothing that keeps any begins before it.
+Putting a generation aside is free if its tokens are all that it has between two steps. One with a cache also keeps keys and values, from
+its first step to its last. So it begins only when a second budget, of kept tokens, has space for it, and none that keeps any begins before it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ __all__ = [
     "all_masked",
     "blocks_of",
     "complementary",
-    "draw_views",
+    "draw_mask_samples",
     "recorded",
     "stratified",
     "structured",

@@ -223,7 +223,7 @@ class OutputStream:
         trace = row.denoising.trace
         self.confidence = self.confidence or [None] * row.fill.num_open
         for step in trace[self.num_noted :]:
-            for slot, score in zip(step.slots, step.scores, strict=True):
+            for slot, score in zip(step.slots, step.confidences, strict=True):
                 self.confidence[slot] = score
         self.num_noted = len(trace)
         layout, prompts = self.planner.layout, self.planner.prompts

@@ -56,7 +56,7 @@ class Learner:
 
     def learns(self, task: str) -> bool:
         """Whether a component has records of this task."""
-        return any(component.share and component.task == task for component in self.stage.components)
+        return any(component.mixture_weight and component.task == task for component in self.stage.components)
 
     def left_out(self, record: Record) -> str | None:
         """Why a record takes no part, in words that are the same for all of one sort."""
@@ -65,25 +65,25 @@ class Learner:
         lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
         if record.turns and self.answer_length is not None and lengths.text > self.answer_length:
             return lengths.reason(answer_length=self.answer_length)
-        in_blocks = all("block" in component.noise for component in self._flows(record))
+        in_blocks = all("block" in component.noise for component in self._components(record))
         return lengths.reason(answer_length=self.answer_length if record.turns and not in_blocks else None, context=self.context)
 
     def rows(self, record: Record) -> dict[str, Canvas]:
-        """The rows of a record that takes part: thinking where the component has any, the prompt not dropped, the smallest room.
+        """The rows of a record that takes part: thinking where the component has any, the prompt not dropped, the shortest length.
 
         Raises InputError for a record that a component cannot lay out.
         """
         samples = RecordExamples(Epochs([record], shuffle=False), self._codes)
         stage = replace(self.stage, longer_answer_share=0.0)
         canvases: dict[str, Canvas] = {}
-        for component in self._flows(record):
-            usual = replace(component, drop=0.0, think=float(component.think > 0))
+        for component in self._components(record):
+            usual = replace(component, cond_dropout_prob=0.0, think=float(component.think > 0))
             rows = ComponentRows(usual, stage, samples, self.prompts, seed=0, num_image_tokens=self.num_image_tokens)
             canvases[component.name] = rows.rows([0])[0].canvas
         return canvases
 
-    def _flows(self, record: Record) -> list[MixtureComponent]:
-        return [component for component in self.stage.components if component.share and component.task == record.task]
+    def _components(self, record: Record) -> list[MixtureComponent]:
+        return [component for component in self.stage.components if component.mixture_weight and component.task == record.task]
 
     def _codes(self, picture: Picture) -> Tensor:
         """As many codes as a picture has; which ones they are changes no layout."""

@@ -196,7 +196,8 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: I
         if component.mixture_weight and component.task not in world.tasks:
             hint = suggest(component.task, world.tasks)
             raise InputError(
-                f"component {component.name!r}: world {world.name!r} has no task {component.task!r}: {hint}; or leave it out: stage.components.{component.name}.mixture_weight=0"
+                f"component {component.name!r}: world {world.name!r} has no task {component.task!r}: {hint}; "
+                f"or leave it out: stage.components.{component.name}.mixture_weight=0"
             )
         if component.mixture_weight and (component.layout == "infill") != (component.task in world.gap_tasks):
             raise InputError(

@@ -6,7 +6,7 @@
     SVG of an emoji -> 256 px -> crop to what is drawn -> square -> 64 px      noto and twemoji, side by side on sprites.png
     OBJECTS below + emojibase tags + what the pixels say -> objects.json
 
-The table OBJECTS is the hand-made part. A color is given only where a person would name it in both styles; the script checks it
+The table OBJECTS is the hand-made part. A colour is given only where a person would name it in both styles; the script checks it
 against the pixels. Both outputs are committed, so this runs only when the table changes. Changing the order of the table moves
 sprites, changing names moves hold-outs (mmada/worlds/emoji/split.py): a model trained before then has seen some test combinations.
 """
@@ -40,7 +40,7 @@ berry grape fungus toadstool burger pepperoni pastry caffeine cafe ale cab deliv
 carpenter lumber hoop futbol denim formal seat computer phone present password unlock pail sunny blossom drought
 """
 
-# emoji | name | plural, if not name + s | category | color | clue
+# emoji | name | plural, if not name + s | category | colour | clue
 # A clue names no other object: it would bring a pair of objects into the text that may be held out.
 OBJECTS = """\
 🐶 | dog | | animal | | the animal that barks
@@ -141,7 +141,7 @@ OBJECTS = """\
 SHAPE_EMOJI = {"circle": "🔴🟠🟡🟢🔵🟣🟤⚫⚪", "square": "🟥🟧🟨🟩🟦🟪🟫⬛⬜", "heart": "❤🧡💛💚💙💜🤎🖤🤍"}
 SHAPE_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "brown", "black", "white")
 
-# Typical values of the color names in both art styles, to check the table's colors against the pixels.
+# Typical values of the colour names in both art styles, to check the table's colours against the pixels.
 COLOUR_VALUES = {
     "red": [(221, 46, 68), (244, 67, 54), (190, 25, 49), (198, 40, 40), (255, 60, 10), (216, 40, 0)],
     "orange": [(244, 144, 12), (255, 143, 0), (245, 124, 0), (255, 110, 30)],
@@ -156,7 +156,7 @@ COLOUR_VALUES = {
     "gray": [(153, 170, 181), (102, 117, 127), (158, 158, 158), (189, 189, 189), (120, 144, 156), (176, 190, 197), (132, 150, 160)],
 }
 MIN_COLOUR_SHARE = 0.3
-"""share of an object's pixels that must be nearest to its stated color, in each style"""
+"""share of an object's pixels that must be nearest to its stated colour, in each style"""
 
 FAINT_CONTRAST, MAX_FAINT_SHARE = 36, 0.6
 """An outline pixel is faint below this difference (of 255, largest channel); an object, if more than this share of its outline is."""
@@ -212,17 +212,17 @@ def rows() -> list[dict[str, Any]]:
         emoji, name, plural, category, colour, clue = (part.strip() for part in line.split("|"))
         if category != "thing" and category not in CATEGORY_PLURALS:
             raise ValueError(f"category {category!r} of {name!r} is unknown; add it to CATEGORY_PLURALS")
-        row = {"emoji": emoji, "name": name, "plural": plural or name + "s", "category": category, "color": colour or None, "clue": clue}
+        row = {"emoji": emoji, "name": name, "plural": plural or name + "s", "category": category, "colour": colour or None, "clue": clue}
         found.append(row)
     for shape, emojis in SHAPE_EMOJI.items():
         for emoji, colour in zip(emojis, SHAPE_COLOURS, strict=True):
-            name = f"{color} {shape}"
-            found.append({"emoji": emoji, "name": name, "plural": name + "s", "category": shape, "color": colour, "clue": None})
+            name = f"{colour} {shape}"
+            found.append({"emoji": emoji, "name": name, "plural": name + "s", "category": shape, "colour": colour, "clue": None})
     return found
 
 
 def colour_share(picture: Image.Image, colour: str) -> float:
-    """Share of the opaque pixels whose nearest typical value belongs to `color`."""
+    """Share of the opaque pixels whose nearest typical value belongs to `colour`."""
     pixels = np.asarray(picture).reshape(-1, 4)
     solid = pixels[pixels[:, 3] > 200, :3].astype(float)  # (pixels, 3)
     values = np.array([value for values in COLOUR_VALUES.values() for value in values], dtype=float)
@@ -270,10 +270,10 @@ def build(packages: Path, sheet_path: Path | None) -> None:
     index, problems, askable = [], [], set(KEYWORDS.split())
     for i, row in enumerate(table):
         both = pictures[2 * i : 2 * i + 2]
-        if row["color"]:
-            shares = [colour_share(picture, row["color"]) for picture in both]
+        if row["colour"]:
+            shares = [colour_share(picture, row["colour"]) for picture in both]
             if min(shares) < MIN_COLOUR_SHARE:
-                problems.append(f"{row['name']} is {row['color']} in only {min(shares):.0%} of its pixels")
+                problems.append(f"{row['name']} is {row['colour']} in only {min(shares):.0%} of its pixels")
         faint = [name for name, value in BACKGROUNDS.items() if max(faint_share(picture, value) for picture in both) > MAX_FAINT_SHARE]
         if len(faint) == len(BACKGROUNDS):
             problems.append(f"{row['name']} can be seen on no background")
