@@ -1,4 +1,4 @@
-"""One record: what is given, what is learnt, where it comes from. One JSON object a line:
+"""One record: the prompt, the target and the origin. One JSON object per line:
 
     {"id": "clevr-17", "task": "understand",
      "messages": [{"role": "user", "content": [{"type": "image", "image": "images/17.png"}, {"type": "text", "text": "How many?"}]}],
@@ -10,7 +10,7 @@
     draw          one turn of the user            none       image                               learnt: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learnt: think, text, image
 
-forms.py makes a `Record` of such an object, or of the forms that other data sets have; rows.py makes the training canvas of it.
+forms.py parses such an object, or the formats of other data sets, into a `Record`. rows.py builds its training canvas.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """What is thought before the answer, without its tags; `source` says who wrote it."""
+    """The thought before the answer, without tags. `source` says who wrote it."""
 
     text: str
     source: str | None = None
@@ -105,7 +105,7 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Where a record comes from. `extra` is free for the owner of the data; it is kept and not read."""
+    """Where a record comes from. `extra` is for the owner of the data; it is kept, but not read."""
 
     license: str | None = None
     lang: str | None = None
@@ -120,25 +120,25 @@ class Record:
     id: str
     task: Task
     turns: tuple[Turn, ...] = ()
-    """what is given; ends with the user's turn"""
+    """the prompt; ends with the user's turn"""
     thinking: Thinking | None = None
     answer: str | None = None
-    """the text to learn; of reason_draw the refined prompt"""
+    """the target text; for reason_draw, the refined prompt"""
     image: Picture | None = None
-    """the picture to learn"""
+    """the target image"""
     meta: Meta = field(default_factory=Meta)
     where: Where = field(default=Where("record", 0), compare=False)
     """for messages"""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """All pictures: the given ones in order, then the one to learn."""
+        """All images: the given ones in order, then the target."""
         given = tuple(picture for turn in self.turns for picture in turn.pictures)
         return given if self.image is None else (*given, self.image)
 
     @property
     def learnt_text(self) -> str:
-        """What is learnt as text: "<think> thought</think> answer", or the answer alone."""
+        """The target text: "<think> thought</think> answer", or the answer alone."""
         return join_thinking(None if self.thinking is None else self.thinking.text, self.answer or "")
 
     def without_thinking(self) -> Record:

@@ -1,6 +1,6 @@
-"""Records as rows of training: canvases through `mmada.canvas.prompts.Prompts`, how long they are, and long texts in pieces.
+"""Records to training rows: build canvases with `mmada.canvas.prompts.Prompts`, measure them, and split long texts.
 
-Nothing is ever cut: a record that does not fit is a RowError, whose `reason` can be counted.
+Nothing is cut. A record that does not fit raises RowError, whose `reason` can be counted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def to_canvas(
     room: int | None = None,
     context: int | None = None,
 ) -> Canvas:
-    """The training row of a record, clean, with what may be masked as its fields.
+    """The training row of a record, clean, with its maskable positions as fields.
 
     codes_of_image  a picture -> its (N,) int64 codes
     room            positions for the text that is learnt, its end token and fill included; None: exactly what it takes.
@@ -72,7 +72,7 @@ def to_canvas(
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of a record's row: what is given, the text to learn with its end, the image codes to learn."""
+    """Tokens of a record's row: given, target text with its end token, target image codes."""
 
     given: int
     text: int
@@ -83,7 +83,7 @@ class Lengths:
         return self.given + self.image + (max(self.text, room or 0) if self.text else 0)
 
     def reason(self, *, context: int | None = None, room: int | None = None) -> str | None:
-        """Why `to_canvas` would refuse the record, in words that are the same for all of one sort; None if it fits."""
+        """Why `to_canvas` would refuse the record, or None. All records of one kind get the same words."""
         if room is not None and self.text > room:
             return "the text to learn is longer than its room"
         if context is not None and self.row(room) > context:
@@ -107,7 +107,7 @@ _SEPARATORS = ("\n\n", "\n", ". ", " ", "")
 
 
 def split_text(record: Record, prompts: Prompts, *, context: int) -> list[Record]:
-    """A text to be learnt as it is, as records that fit the context: cut behind paragraphs, else lines, sentences, words.
+    """Split a plain text into records that fit the context: after paragraphs, else after lines, sentences or words.
 
     The pieces, one after another, are the text; their ids end in #0, #1, …. Other records, and texts that fit, stay as they are.
     """

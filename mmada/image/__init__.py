@@ -1,4 +1,4 @@
-"""Pixels <-> codes: reading and fitting pictures, the look-up-free quantiser, and the MAGVIT-v2 tokenizer."""
+"""Pixels <-> codes: read and fit images, the lookup-free quantizer, and the MAGVIT-v2 tokenizer."""
 
 from mmada.hub import auto
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
