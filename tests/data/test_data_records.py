@@ -404,4 +404,6 @@ def test_the_examples_of_the_docs_are_records():
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     values = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
     assert [read(value).task for value in values] == ["text", "text", "understand", "draw", "reason_draw"]
-    assert set(re.findall(r"^\| `(\w+)` \| ", text.partition("## Other formats")[2].partition("## Check")[0], re.MULTILINE)) == set(ADAPTERS)
+    assert set(re.findall(r"^\| `(\w+)` \| ", text.partition("## Other formats")[2].partition("## Check")[0], re.MULTILINE)) == set(
+        ADAPTERS
+    )
