@@ -1,12 +1,12 @@
-"""Load a server with 1, 4, 16 and 64 clients at once: requests per second, latency, time to the first block; then overload it.
+"""Load a server with 1, 4, 16 and 64 clients: requests per second, latency, time to the first block. Then overload it.
 
     python scripts/bench_serve.py -o docs/results/serve.json
 
-Starts `mmada serve` in a process of its own on this machine, with as many threads as torch takes, and drives it with the official client.
-Every client sends its next request when it has the answer to the last, until the level's requests are used up. Half of the requests are
-streamed questions, half are drawings; both kinds are also reported apart. The first block is the first words of an answer; a drawing has one
-block, which is the drawing, and is not thought about. A first round of requests is not counted. Overload: more requests at once than running
-and queue hold.
+Starts `mmada serve` as a process of its own, with as many threads as torch takes, and drives it with the official client.
+Each client sends its next request when the last one is answered, until all requests of the level are sent.
+Half of the requests are streamed questions, half are drawings without thinking. The results also report each kind apart.
+The first block of an answer is its first words. A drawing has one block, the image. A warm-up is not counted.
+Overload sends more requests at once than the server can run and queue.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def spread(served: Sequence[Served]) -> dict[str, float]:
 
 
 async def overload(url: str, model: str, num_requests: int) -> dict[str, Any]:
-    """All at once: how many are refused with 429, and how long a request takes afterwards."""
+    """All requests at once: how many are refused with 429, and how long a request takes afterward."""
 
     async def attempt(client: openai.AsyncOpenAI, i: int) -> str:
         try:
@@ -119,7 +119,7 @@ async def overload(url: str, model: str, num_requests: int) -> dict[str, Any]:
 
 @contextmanager
 def server(model: str, *options: str) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
+    """The address of a server that runs inside the `with` block."""
     with tempfile.TemporaryFile("w+") as log:
         command = [
             sys.executable,

@@ -1,18 +1,19 @@
-"""Put trained models into the package: half-precision weights, and one image tokenizer that all of them share.
+"""Put trained models into the package, with half-precision weights and one shared image tokenizer.
 
     python scripts/embed.py runs/emoji/decoder/model mmada-emoji-tokenizer
     python scripts/embed.py runs/emoji/base/model mmada-emoji-base --eight-bits
     python scripts/embed.py runs/emoji/mixcot/model mmada-emoji-mixcot
     python scripts/embed.py runs/emoji/max-0/model mmada-emoji-max --average runs/emoji/max-1/model runs/emoji/max-2/model
 
-Weights are rounded to float16 and computed with in float32 (config.json says so): 11 bits are more than training determines. A
-transformer keeps no image tokenizer of its own; its mmada.json names the shared one, whose codes it must have been trained with.
+Weights are stored as float16 and computed in float32, as config.json says. Training does not determine more than 11 bits.
+A transformer has no image tokenizer of its own. Its mmada.json names the shared one, which it must have been trained with.
 
---eight-bits rounds matrices to float8_e4m3fn, three bits and a sign behind a power of two, which halves the file: for a model that is there to be
-trained on, not to be the most accurate.
+--eight-bits rounds matrices to float8_e4m3fn (sign, four bits of exponent, three of mantissa) and halves the file.
+Use it for a model that others train further, not for the most accurate one.
 
---average takes the mean with the weights of others: runs of other seeds ("model soups", Wortsman et al. 2022), or what the run began with, so
-that what reinforcement learning has cost other tasks comes back ("Robust fine-tuning of zero-shot models", Wortsman et al. 2022; docs/decisions.md).
+--average takes the mean with the weights of other runs. Those may be other seeds ("model soups", Wortsman et al. 2022), or the run's
+start, which restores what reinforcement learning cost other tasks ("Robust fine-tuning of zero-shot models", Wortsman et al. 2022;
+docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the tables of README and docs anew from docs/results; a test fails when they disagree.
+"""Regenerate the tables of README and docs from docs/results. A test fails when they disagree.
 
     python scripts/fill_docs.py            # rewrite
     python scripts/fill_docs.py --check    # exit status 1 and the names of the files that are out of date

@@ -1,15 +1,20 @@
-"""What runs of reinforcement learning did: rewards at their beginning and end, divergence, what they cost.
+"""Report runs of reinforcement learning: rewards at the start and the end, KL divergence, and cost.
 
     python scripts/report_rl.py runs/emoji/max-0 runs/emoji/max-1 --judge 40 -o docs/results/rl.json
     python scripts/report_rl.py runs/rl/unigrpo runs/rl/espo --judge 40 --tasks draw -o docs/results/rl-objectives.json
 
-One entry for each run, in the given order. `rewards` are means over rollouts of training prompts, of the first and the last tenth of the
-rounds (at least one), with their standard error over rounds; `kl` is the mean divergence over the last tenth of the updates; `curves`
-are the rewards of all rounds, `held_out` the evaluations that the run made on the way (loop.eval_every).
-With --judge so many held-out examples of each kind, the same for all, are judged as by `mmada eval emoji`, those with an unseen art style
-left out: `judged` is the share that is right of each task, of the model that each run gave and of the one that it began with; --steps says
-in how many steps they draw, --direct that nothing is thought about first.
-With --diversity so many held-out prompts are drawn with eight seeds each: `diversity` is how different these are (benchmark.diversity).
+One entry for each run, in the given order:
+
+    rewards     means over rollouts of training prompts, in the first and the last tenth of the rounds (at least one),
+                with their standard error over rounds
+    kl          mean divergence over the last tenth of the updates
+    curves      the rewards of all rounds
+    held_out    the evaluations during the run (loop.eval_every)
+    judged      with --judge N: share of correct held-out examples of each task, for the run's model and for its start
+    diversity   with --diversity N: how different eight drawings of the same prompt are, over N held-out prompts (benchmark.diversity)
+
+--judge takes N examples of each kind, the same for all models. It judges them like `mmada eval emoji`, without unseen art styles.
+--steps sets the steps of its drawings; --direct turns thinking off.
 """
 
 from __future__ import annotations
@@ -84,7 +89,7 @@ def run(directory: Path) -> dict[str, Any]:
 
 
 def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, direct: bool) -> dict[str, dict[str, Any]]:
-    """Task -> the share of its held-out examples that are right, of each skill too, `num` of each kind, thought about first where the model usually does."""
+    """Share of correct held-out examples, by task and by skill. `num` examples of each kind; thinking as the model does by default."""
     found = {}
     for task in tasks:
         thinks = not direct and (task != "draw" or pipeline.defaults.thinks_before_drawing)

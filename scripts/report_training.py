@@ -1,16 +1,16 @@
-"""What the training of the built-in models took: minutes, tokens per second, and the share of the machine's matrix rate.
+"""Report the cost of training the built-in models: minutes, tokens per second, share of the machine's matrix rate.
 
     python scripts/report_training.py -o docs/results/training.json      # after the runs of configs/emoji, on the same machine
     python scripts/report_training.py mixcot --after runs/emoji/first runs/emoji/second -o docs/results/training.json
 
-Runs that are not named, or not here (no metrics.jsonl in their directory), keep what the file says of them already, with the machine that
-they were made on. --after names runs of the same stage that the named one went on from: steps, tokens and minutes are of all together.
---gpu names another machine and the runs on it (scripts/gpu/train.sh); they have a line of their own, and their minutes are counted apart.
+A run keeps its old entry, with its machine, if it is not named or has no metrics.jsonl in its directory.
+--after names earlier runs of the same stage that this one continued. Steps, tokens and minutes are then those of all together.
+--gpu names another machine and the runs on it (scripts/gpu/train.sh). They have their own line, and their minutes are counted apart.
 
-Rate of a run: floating-point operations that the loss and its gradient need, over the seconds of training (batches and optimizer
-included; evaluation, samples and saves not). Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the attention of
-each layer, 6 width ids for each scored position of the head. Rate of the machine: the fastest of some matrix products as large as a batch, in
-the run's precision.
+Rate of a run: floating-point operations of the loss and its gradient, per second of training. The time includes batches and optimizer,
+but not evaluation, samples and saves. Operations of a transformer token: 6 for each weight of the blocks, 12 width length for the
+attention of each layer, 6 width ids for each scored position of the head.
+Rate of the machine: the fastest of several matrix products as large as a batch, in the run's precision.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read(directory: Path) -> list[dict[str, Any]]:
 
 
 def together(directories: Sequence[Path]) -> dict[str, Any]:
-    """Steps, tokens and minutes of runs that went on from each other."""
+    """Steps, tokens and minutes of runs that continue each other."""
     pieces = [[line for line in read(directory) if "seconds" in line][-1] for directory in directories]
     steps, tokens, seconds = (sum(piece[key] for piece in pieces) for key in ("step", "tokens", "seconds"))
     return {

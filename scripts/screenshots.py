@@ -1,8 +1,8 @@
-"""Pictures of the studio for the documentation, made by a real browser.
+"""Take screenshots of the studio for the documentation, with a real browser.
 
     python scripts/screenshots.py      # writes docs/images/studio-*.png
 
-Needs the extras `serve` and `browser` and a Chromium on the PATH. The server is a process of its own, on a free port.
+Needs the extras `serve` and `browser` and a Chromium on the PATH. The server runs as a process of its own, on a free port.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ARGUMENTS = [
 ]
 DESKTOP, PHONE = (1180, 800), (360, 740)
 MOST_BYTES = 400 * 1000
-"""of all pictures together"""
+"""of all images together"""
 
 
 def chat(page: Page) -> None:
@@ -64,7 +64,7 @@ def draw(page: Page, count: int = 2) -> None:
 
 
 def draw_and_scrub(page: Page) -> None:
-    """Three pictures, of which the second shows one of its first steps."""
+    """Three images; the second shows one of its first steps."""
     draw(page, 3)
     scrub = page.get_by_label("Steps of the picture").nth(1)
     scrub.fill(str(int(scrub.get_attribute("max") or 0) // 3))
@@ -101,7 +101,7 @@ SHOTS: dict[str, tuple[Callable[[Page], None], tuple[int, int], str]] = {
 
 
 def shoot(browser: Browser, url: str, name: str) -> bytes:
-    """One picture, in a page of its own; a palette makes it small."""
+    """One image, on a page of its own. A palette keeps the file small."""
     act, (width, height), scheme = SHOTS[name]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light")
     page = context.new_page()
@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Where the server listens, once it does."""
+    """The address of the server, once it listens."""
     for _ in range(1800):
         if found := re.search(r"running on (http://\S+)", log.read_text()):
             return found[1]

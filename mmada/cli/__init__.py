@@ -18,7 +18,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="mmada",
-    help="Masked diffusion over text and images in one transformer: chat, look at images, draw, fill.",
+    help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

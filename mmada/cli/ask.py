@@ -1,4 +1,4 @@
-"""`mmada ask`: a question about a picture."""
+"""`mmada ask`: a question about an image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ask(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Answer a question about a picture.
+    """Answer a question about an image.
 
     mmada ask photo.png "how many cats?" --think
     """

@@ -17,7 +17,7 @@ __all__ = ["chat", "show"]
 
 
 def chat(
-    message: Annotated[str | None, typer.Argument(help="What to say; without it, a conversation begins.")] = None,
+    message: Annotated[str | None, typer.Argument(help="The message. Without one, a conversation starts.")] = None,
     model: options.Model = DEFAULT_MODEL,
     think: options.Think = False,
     seed: options.Seed = 0,
@@ -28,7 +28,7 @@ def chat(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Talk to the model; /help inside a conversation lists what it can do.
+    """Talk to the model. In a conversation, /help lists the commands.
 
     mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --think
     """

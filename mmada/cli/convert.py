@@ -1,4 +1,4 @@
-"""`mmada convert`: put model, tokenizers and defaults into one directory, in another precision or in smaller files."""
+"""`mmada convert`: write model, tokenizers and defaults to one directory, optionally in another precision or in smaller files."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _GROWN = ("source", "target", "dtype", "add_image_codes")
 def convert(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="Checkpoint directory, hub name, or a built-in name.")],
-    target: Annotated[Path, typer.Argument(help="Directory to write; must not exist, or be empty.")],
+    target: Annotated[Path, typer.Argument(help="Directory to write. It must be empty or not exist.")],
     image_tokenizer: options.ImageTokenizerName = None,
     dtype: options.Dtype = "auto",
-    max_shard_size: Annotated[str, typer.Option(help="Largest file, such as 5GB or 500MB.")] = "5GB",
+    max_shard_size: Annotated[str, typer.Option(help="Largest size of a file, such as 5GB or 500MB.")] = "5GB",
     add_image_codes: Annotated[
         bool,
         typer.Option(
-            "--add-image-codes", help="Give a text model (LLaDA-8B) the published rows for image codes: what pretraining starts from."
+            "--add-image-codes", help="Add rows for image codes to a text model (LLaDA-8B), as published. Pretraining starts from this."
         ),
     ] = False,
 ) -> None:
-    """Write a checkpoint as one self-contained directory. Tensor names stay the published ones, so it can go back.
+    """Write a checkpoint as one self-contained directory. Tensors keep their published names.
 
     mmada convert Gen-Verse/MMaDA-8B-MixCoT ./mixcot --dtype bfloat16
 

@@ -1,4 +1,4 @@
-"""`mmada data check`: is this data what it should be, and what will be masked?"""
+"""`mmada data check`: find problems in data, and show what will be masked."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
 
-app = typer.Typer(name="data", help="Look at training data.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
 Data = Annotated[
-    str, typer.Argument(help="A .jsonl file, shards such as data-{000..127}.tar, a dataset's folder or files, or tokenized shards.")
+    str, typer.Argument(help="A .jsonl file, shards such as data-{000..127}.tar, a folder or files of a dataset, or tokenized shards.")
 ]
 FormatName = Annotated[
     str | None,
-    typer.Option("--format", help="jsonl, webdataset, datasets or tokenized. Default: as the name ends.", rich_help_panel="Data"),
+    typer.Option("--format", help="jsonl, webdataset, datasets or tokenized. Default: from the file name.", rich_help_panel="Data"),
 ]
 Adapter = Annotated[
-    str, typer.Option(help="Form of the objects: record, text, instruction, draw, describe, messages, llava.", rich_help_panel="Data")
+    str, typer.Option(help="Format of the objects: record, text, instruction, draw, describe, messages, llava.", rich_help_panel="Data")
 ]
 Rename = Annotated[
     list[str] | None,
-    typer.Option(metavar="FIELD=OWN", help="Which own field is the adapter's, such as caption=txt.", rich_help_panel="Data"),
+    typer.Option(metavar="FIELD=OWN", help="Map an adapter's field to yours, such as caption=txt.", rich_help_panel="Data"),
 ]
-Images = Annotated[str | None, typer.Option(help="Folder that image paths start from. Default: that of the file.", rich_help_panel="Data")]
-Split = Annotated[str, typer.Option(help="Part of a dataset.", rich_help_panel="Data")]
+Images = Annotated[
+    str | None, typer.Option(help="Folder that image paths are relative to. Default: that of the file.", rich_help_panel="Data")
+]
+Split = Annotated[str, typer.Option(help="Split of a dataset.", rich_help_panel="Data")]
 
 
 @app.callback()
 def data() -> None:
-    """Look at training data."""
+    """Inspect training data."""
 
 
 @app.command("check")
@@ -62,12 +64,12 @@ def check(
     answer_length: Annotated[
         int | None, typer.Option(min=2, help="Length that the text to learn is padded to, in tokens. Default: the stage's.")
     ] = None,
-    open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or trust them.")] = True,
-    previews: Annotated[int, typer.Option(min=0, help="Records whose masking is shown in words.")] = 4,
-    limit: Annotated[int, typer.Option(min=0, help="Problems that are listed; all are counted.")] = 20,
+    open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or skip this check.")] = True,
+    previews: Annotated[int, typer.Option(min=0, help="Number of records whose masking is shown.")] = 4,
+    limit: Annotated[int, typer.Option(min=0, help="Number of problems to list. All are counted.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
-    """Read every record: schema, images, lengths, duplicates, and the rows that a stage trains on, in words.
+    """Check every record: schema, images, lengths and duplicates. Show the rows that a stage trains on.
 
     Exit status 0: all is well; 1: problems were found; 2: the input cannot be used at all.
 

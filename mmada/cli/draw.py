@@ -1,4 +1,4 @@
-"""`mmada draw`: a picture from words."""
+"""`mmada draw`: an image from a prompt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def draw(
     output: options.Output = Path("out.png"),
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
-    num: Annotated[int, typer.Option("--num", "-n", min=1, max=64, help="How many, with seeds from --seed on; names get a number.")] = 1,
+    num: Annotated[
+        int, typer.Option("--num", "-n", min=1, max=64, help="Number of images. Seeds count up from --seed; file names get a number.")
+    ] = 1,
     steps: options.Steps = None,
     guidance_scale: options.Guidance = None,
     best_of: options.BestOf = 1,
@@ -30,7 +32,7 @@ def draw(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Draw a picture.
+    """Draw an image.
 
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """

@@ -19,15 +19,13 @@ __all__ = ["evaluate"]
 
 def evaluate(
     context: typer.Context,
-    suite: Annotated[
-        str, typer.Argument(help="A suite that a world brings; most worlds have one of their own name. `list` names them all.")
-    ],
+    suite: Annotated[str, typer.Argument(help="Name of a suite. Most worlds have one of their own name. `list` shows all.")],
     world: Annotated[
-        str | None, typer.Option(help="World that brings the suite, also as package.module:object. Default: look in all.")
+        str | None, typer.Option(help="World that has the suite, or package.module:object. Default: search all worlds.")
     ] = None,
     model: options.Model = DEFAULT_MODEL,
-    num: Annotated[int, typer.Option(min=1, help="Examples of each kind, with and without thinking.")] = 50,
-    kinds: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
+    num: Annotated[int, typer.Option(min=1, help="Examples of each kind and mode.")] = 50,
+    kinds: Annotated[str | None, typer.Option(help="Only these kinds, separated by commas.")] = None,
     modes: Annotated[str, typer.Option(help="direct, think, or both.")] = "direct,think",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the results as JSON.")] = None,
     sheets: Annotated[Path | None, typer.Option(help="Write contact sheets of the drawings into this directory.")] = None,
@@ -36,15 +34,15 @@ def evaluate(
     guidance_scale: options.Guidance = None,
     best_of: options.BestOf = 1,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Confidence at which a token of a text is committed. Default: the checkpoint's.")
+        float | None, typer.Option(min=0, max=1, help="Confidence at which a text token is committed. Default: the checkpoint's.")
     ] = None,
     cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,
-    batch: Annotated[int, typer.Option(min=1, help="Requests that share forward passes.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Number of requests that share a forward pass.")] = 32,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Measure accuracy with 95 % intervals, forward passes and seconds, or whatever the suite measures.
+    """Run a suite. Most report accuracy with 95 % intervals, forward passes and seconds.
 
     mmada eval shapes --num 50 -o results.json
     """

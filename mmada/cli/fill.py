@@ -1,4 +1,4 @@
-"""`mmada fill`: complete a text with holes, or draw a part of a picture anew."""
+"""`mmada fill`: fill the holes of a text, or redraw a part of an image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _OF_TEXTS = ("template", "model", "seed", "trace", "image_tokenizer", "device", 
 
 def fill(
     context: typer.Context,
-    template: Annotated[str | None, typer.Argument(help="Text with holes: [MASK] is one token, [MASK:5] five.")] = None,
-    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture to draw a part of anew.")] = None,
-    mask: Annotated[Path | None, typer.Option("--mask", help="Where to draw: the white part of a picture as large as the image.")] = None,
-    extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add left, above, right, below, and draw.")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the picture shows.")] = None,
+    template: Annotated[str | None, typer.Argument(help="Text with holes: [MASK] is one token, [MASK:5] is five.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="Image to redraw a part of.")] = None,
+    mask: Annotated[Path | None, typer.Option("--mask", help="Mask as large as the image. Its white part is redrawn.")] = None,
+    extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add and draw: left, top, right, bottom.")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the image shows.")] = None,
     output: options.Output = Path("out.png"),
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
@@ -35,7 +35,7 @@ def fill(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Complete a text, or a picture.
+    """Complete a text or an image.
 
     mmada fill "The [MASK:3] sat on the mat."
 

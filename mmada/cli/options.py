@@ -37,29 +37,29 @@ ImageTokenizerName = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; what `out` holds is moved aside, to out.1, out.2, ...")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
-DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think first, or draw at once. Default: the checkpoint's.")]
-MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Room for the answer. Default: the checkpoint's.")]
+DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think before drawing, or not. Default: the checkpoint's.")]
+MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of the answer, in tokens. Default: the checkpoint's.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default: the checkpoint's.")]
 Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]
 Cache = Annotated[
     str | None,
     typer.Option(
         metavar="none|prefix|dual",
-        help="Keys and values of a text that are kept between the steps of a block: faster with long rows; "
+        help="Keep keys and values of a text between the steps of a block. Faster for long sequences; "
         "an approximation for models that see ahead, as the published ones do. Default: the checkpoint's.",
     ),
 ]
 BestOf = Annotated[
     int,
-    typer.Option("--best-of", min=1, max=64, help="How many to draw for each picture; the one that the model finds likeliest is kept."),
+    typer.Option("--best-of", min=1, max=64, help="Candidates for each image. The one that the model finds most likely is kept."),
 ]
-Negative = Annotated[str, typer.Option("--negative-prompt", help="What the drawing should stay away from.")]
+Negative = Annotated[str, typer.Option("--negative-prompt", help="What the image should not show.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
-Trace = Annotated[Path | None, typer.Option("--trace", help="Show how it appeared: .gif for an animation, .png for a strip.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write the picture.")]
+Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 
 
 def check_best_of(best_of: int, trace: Path | None) -> None:

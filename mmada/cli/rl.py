@@ -1,4 +1,4 @@
-"""`mmada rl`: reinforcement learning of a trained model, or go on with it."""
+"""`mmada rl`: train a model with rewards, or resume such a run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["rl"]
 def rl(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/rl/debug.yaml.")],
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as objective.name=espo group=16.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as objective.name=espo group=16.")
     ] = None,
     fresh: options.Fresh = False,
 ) -> None:
-    """Improve a trained model by rewards: it answers and draws, and what is rewarded becomes likelier. Repeat the command to resume.
+    """Train a model with rewards (reinforcement learning). Repeat the command to resume.
 
     mmada rl configs/rl/debug.yaml
     """

@@ -18,40 +18,42 @@ _LIMITS, _ACCESS = "Limits", "Access"
 
 def serve(
     model: options.Model = DEFAULT_MODEL,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is everywhere.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
     name: Annotated[str | None, typer.Option(help="The model's id for clients. Default: the last part of --model.")] = None,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(envvar="MMADA_API_KEY", help="A key that opens the server; better set in the environment.", rich_help_panel=_ACCESS),
+        typer.Option(envvar="MMADA_API_KEY", help="Key that clients must send. Prefer the environment variable.", rich_help_panel=_ACCESS),
     ] = None,
     allow_remote_images: Annotated[
-        bool, typer.Option("--allow-remote-images", help="Fetch http(s) images, from public addresses only.", rich_help_panel=_ACCESS)
+        bool, typer.Option("--allow-remote-images", help="Fetch http(s) images from public addresses.", rich_help_panel=_ACCESS)
     ] = False,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(help="Another site whose pages may call the server, such as https://example.com.", rich_help_panel=_ACCESS),
     ] = None,
     max_queue: Annotated[
-        int, typer.Option(min=1, help="Generations that may wait; more are answered with 429.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, help="Generations that may wait. More are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
-    max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Tokens evaluated together: memory.", rich_help_panel=_LIMITS)] = 16384,
-    cache_gib: Annotated[
-        float, typer.Option(min=0.001, help="Memory for keys and values of generations with a cache, in GiB.", rich_help_panel=_LIMITS)
-    ] = 4,
+    max_num_batched_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of one forward pass. Bounds its memory.", rich_help_panel=_LIMITS)
+    ] = 16384,
+    cache_gib: Annotated[float, typer.Option(min=0.001, help="Memory for KV caches, in GiB.", rich_help_panel=_LIMITS)] = 4,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
-    max_image_pixels: Annotated[int, typer.Option(min=1, help="Of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
+    max_image_pixels: Annotated[int, typer.Option(min=1, help="Pixels of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
     max_n: Annotated[int, typer.Option(min=1, help="Generations of one request.", rich_help_panel=_LIMITS)] = 10,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps of one generation.", rich_help_panel=_LIMITS)] = 1024,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a generation is given up.", rich_help_panel=_LIMITS)] = 600,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds to finish what runs, after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until a generation is canceled, waiting included.", rich_help_panel=_LIMITS)
+    ] = 600,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds to finish running requests after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
     cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Serve a model to OpenAI clients: chat, completions with a suffix, images, edits, variations.
+    """Serve a model to OpenAI clients: chat, completions, images, edits and variations.
 
     mmada serve --model debug --port 8000
     """
@@ -93,7 +95,7 @@ def start(
 
     settings  fields of ServeConfig
     loading   how the model is loaded: arguments of session.load
-    ready     is told the server's address as soon as it answers
+    ready     called with the server's address as soon as it answers
     """
     import ipaddress
     import logging

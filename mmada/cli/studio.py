@@ -17,12 +17,12 @@ __all__ = ["studio"]
 
 def studio(
     model: options.Model = DEFAULT_MODEL,
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is everywhere.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page, or only print its address.")] = True,
     name: Annotated[str | None, typer.Option(help="The model's id for clients. Default: the last part of --model.")] = None,
     api_key: Annotated[
-        list[str] | None, typer.Option(envvar="MMADA_API_KEY", help="A key that the page asks for; better set in the environment.")
+        list[str] | None, typer.Option(envvar="MMADA_API_KEY", help="Key that the page asks for. Prefer the environment variable.")
     ] = None,
     cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,

@@ -1,4 +1,4 @@
-"""`mmada tokenize`: compute the image codes of a data set once."""
+"""`mmada tokenize`: encode the images of a data set once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["tokenize"]
 
 def tokenize(
     source: data.Data,
-    target: Annotated[Path, typer.Argument(help="Folder of shards to write, or to go on with.")],
+    target: Annotated[Path, typer.Argument(help="Folder of shards to write or resume.")],
     model: options.Model = DEFAULT_MODEL,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -25,15 +25,13 @@ def tokenize(
     images: data.Images = None,
     split: data.Split = "train",
     size: options.Size = None,
-    mode: Annotated[str | None, typer.Option(help="crop, squash or pad images to the size. Default: the checkpoint's.")] = None,
-    split_texts: Annotated[
-        int | None, typer.Option(min=16, help="Split texts that are learned as they are into rows of so many tokens.")
-    ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Records for each shard; what an interruption costs.")] = 1000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded together.")] = 16,
-    threads: Annotated[int, typer.Option(min=1, help="That read images.")] = 4,
+    mode: Annotated[str | None, typer.Option(help="How images are fitted: crop, squash or pad. Default: the checkpoint's.")] = None,
+    split_texts: Annotated[int | None, typer.Option(min=16, help="Split plain texts into rows of at most this many tokens.")] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Records per shard. An interruption loses at most one shard.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 16,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 4,
 ) -> None:
-    """Encode every image and write shards with a manifest; repeat the command to go on after an interruption.
+    """Encode every image, and write shards with a manifest. Repeat the command to resume.
 
     Records that cannot be used are left out, counted, and listed in *.dropped.jsonl; `mmada data check` shows them beforehand.
 

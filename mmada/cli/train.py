@@ -1,4 +1,4 @@
-"""`mmada train`: carry out a training run, or go on with it."""
+"""`mmada train`: start or resume a training run."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ __all__ = ["begin", "finish", "is_loss", "progress", "train"]
 
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file, such as configs/debug.yaml.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as stage.optim.lr=1e-3.")
-    ] = None,
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as stage.optim.lr=1e-3.")] = None,
     fresh: options.Fresh = False,
 ) -> None:
-    """Train a stage, or a whole curriculum. A run whose directory holds a save goes on from there, so repeat the command to resume.
+    """Train a stage or a whole curriculum. Repeat the command to resume from the last save.
 
     mmada train configs/debug.yaml
     """

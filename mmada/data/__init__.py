@@ -1,16 +1,16 @@
-"""Training data: records, readers with random access, mixtures, image codes computed once, and a check of all of it.
+"""Training data: records, readers with random access, mixtures, tokenized shards, and a check of all of it.
 
-    reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py; also tar shards and `datasets`: readers.py
-    stream = Stream(Epochs(reader, seed=0))           endless, shuffled anew each epoch, resumed by one integer
-    Mixture({"mine": (Epochs(reader), 0.3), ...})     exact shares: mixture.py
+    reader = JsonlReader("my.jsonl")                  a record a line: records.py, forms.py; also tar shards and `datasets`: readers.py
+    stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer
+    Mixture({"mine": (Epochs(reader), 0.3), ...})     exact weights: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
 
     find_world("shapes")                              a source of samples with exact answers: world.py, find_world.py
 
-The schema of records is in docs/data.md, with an example of each task; worlds are in docs/worlds.md. Names are imported at first use, so
-that a world's samples do not wait for torch.
+The schema of records is in docs/data.md, with an example of each task; worlds are in docs/worlds.md. Names are imported at first use, so a
+world's samples do not wait for torch.
 """
 
 from __future__ import annotations

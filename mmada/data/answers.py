@@ -1,4 +1,4 @@
-"""Text answers: taken apart into thoughts and answer, and brought into a plain form in which they are compared.
+"""Text answers: split them into thoughts and answer, and normalize them for comparison.
 
 reading = read_answer("<think> 3 + 4 = 7</think> 7")     state "thought", think and answer apart
 normalise_answer("The Seven.")                           "7"
@@ -27,7 +27,7 @@ NUMBER_FORMS: Mapping[str, str] = _DIGITS | {word.replace("-", " "): number for 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A model's text, taken apart."""
+    """A model's text, split into thoughts and answer."""
 
     state: State
     """direct: an answer without thoughts; thought: thoughts, then an answer; unclosed: <think> without end; empty: no answer is left;
@@ -38,7 +38,7 @@ class Reading:
 
 
 def read_answer(text: str) -> Reading:
-    """Take thoughts and answer apart. The opening tag may be missing, as it is when the prompt already gave it."""
+    """Split thoughts from answer. The opening tag may be missing, because the prompt may contain it."""
     opened, closed = text.count("<think>"), text.count("</think>")
     if opened > 1 or closed > 1:
         return Reading("malformed", None, "")
@@ -55,7 +55,7 @@ def read_answer(text: str) -> Reading:
 
 
 def normalise_answer(text: str, forms: Mapping[str, str] = NUMBER_FORMS) -> str:
-    """An answer in its plainest form: lower case, no article or final punctuation, digits for number words.
+    """An answer in normal form: lower case, no article or final punctuation, digits for number words.
 
     forms  other way to say it -> plain form; a world may know more of them
     """

@@ -1,12 +1,12 @@
-"""Is this data what it should be? Every record is read, its row is measured, its images are opened; then a report.
+"""Check training data: read every record, measure its row, open its images, and report.
 
 problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates,
            thoughts that failed their verifier or go round in circles)
 lengths    quantiles of the tokens that are given, learned as text, learned as image, and of whole rows
 contexts   how many rows are longer than 128, 256, … tokens
-previews   what will be masked, in words: the canvas of a few records, as training and sampling see it
+previews   what will be masked: the canvas of a few records as text, as training and sampling see it
 
-Memory: about 250 bytes a record and 150 a picture, however long they are.
+Memory: about 250 bytes per record and 150 per image, whatever their length.
 """
 
 from __future__ import annotations
@@ -279,7 +279,7 @@ class _Check:
 
 
 def _hash(*parts: bytes) -> int:
-    """64 bits; two of ten million different ones are equal once in 400,000 times."""
+    """64 bits. Among ten million different ones, the chance that two are equal is 1 in 400,000."""
     digest = blake2b(digest_size=8)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)

@@ -1,7 +1,7 @@
-"""Reading records: JSON objects of our own form, and of the forms that other data sets have.
+"""Parse records: JSON objects in our own format, and in the formats of other data sets.
 
-    parse(value, where, pictures=Folder(root))                            our form
-    parse(value, where, pictures=Folder(root), form=Form(adapter="llava"))   one of ADAPTERS, named, never guessed
+    parse(value, where, pictures=Folder(root))                            our format
+    parse(value, where, pictures=Folder(root), form=Form(adapter="llava"))   one of ADAPTERS; never guessed
 
 Everything that is wrong with an object is reported at once, in one RecordError.
 """

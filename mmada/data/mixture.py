@@ -1,14 +1,14 @@
-"""Weighted mixtures of endless sequences, and the recipes that describe them.
+"""Weighted mixtures of endless sequences, and the YAML files that describe them.
 
-    Mixture({"web": (web, 0.02), "chat": (chat, 0.98)}, seed=0)[index]        an item of one part, read on from where that part was
+    Mixture({"web": (web, 0.02), "chat": (chat, 0.98)}, seed=0)[index]        the next item of one part
 
-Which part stands at an index is decided by the index alone, so that a position in a mixture is one integer:
+The index alone decides which part stands there, so a position in a mixture is one integer:
 
     u_j = (start + j g) mod 1, g the golden ratio      part of slot j: the part whose share of [0, 1) holds u_j
-    slots of a block of 64 are permuted                so that every 8th slot, the share of one process of 8, has all parts
+    slots of a block of 64 are permuted                so every 8th slot, which one process of 8 reads, has all parts
 
-After n items a part with share w was chosen n w times, to within about log n: a batch always has nearly the same composition.
-How often it was chosen before an index, which is where it reads on, is counted without going through the slots (`_num_below`).
+After n items, a part with weight w was chosen n w times, to within about log n. So all batches have nearly the same composition.
+How often a part was chosen before an index is its own position. `_num_below` counts this without visiting the slots.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Files by pattern: which files a source names.
 
     data-{000..127}.tar    a range, or a choice such as {train,test}
-    data-*.tar             also ? and [...]; in folders, too
+    data-*.tar             also ? and [...]; also in folders
     my data, part 1.tar    a name is a name: blanks, commas and accents belong to it
     [a.tar, b.tar]         several are given as a list
 
-What exists is never taken for a pattern, so a folder may be called "runs [1]".
+A path that exists is never taken for a pattern, so a folder may be named "runs [1]".
 """
 
 from __future__ import annotations

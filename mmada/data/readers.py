@@ -1,17 +1,17 @@
-"""Records by number, out of JSON lines, `datasets`, and tar shards; and one endless, resumable order over them.
+"""Records by index, from JSON lines, `datasets` and tar shards; and one endless, resumable order over them.
 
-    JsonlReader   a line a record                        random access through an index of line starts, kept beside the file
+    JsonlReader   one record per line                    random access through an index of line starts, kept beside the file
     TarReader     WebDataset shards: data-{000..127}.tar  random access through an index of sample starts, kept beside each shard
     TableReader   Hugging Face datasets: parquet, arrow   random access, memory-mapped
     TableStream   the same, read in order                ascending access only, for what does not fit on the disk
 
     reader[17]                      a Record, or a RecordError with everything that is wrong with it
-    Epochs(reader, seed=0)[index]   the endless order: every epoch has each record once, in an order of its own
+    Epochs(reader, seed=0)[index]   the endless order: each epoch has every record once, in its own order
     Stream(epochs, start, rank, num_ranks)
                                     one process's share of it; `state` is one integer, the same for all of them
 
-Everything is a function of (seed, index): no buffers to save, no worker that repeats another's records, and a run may be resumed
-with another number of processes.
+Everything is a function of (seed, index). There are no buffers to save, and no worker repeats another's records.
+A run may resume with a different number of processes.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def scrambled(x: int) -> int:
 
 
 class Epochs(Generic[T]):
-    """A finite sequence as an endless one: each epoch has every item once, in an order that depends on (seed, epoch) alone.
+    """A finite sequence as an endless one. Each epoch has every item once, in an order that depends only on (seed, epoch).
 
     shuffle  False: as they are, in every epoch
     """
@@ -157,7 +157,7 @@ class Epochs(Generic[T]):
 
 
 class Stream(Generic[T]):
-    """One process's share of an endless sequence: of every num_ranks items in a row, the one with its rank.
+    """One process's share of an endless sequence: of every num_ranks consecutive items, the one at its rank.
 
     state  index of the next item that any process will read: the same number in all of them. A Stream that starts there goes on
            exactly, also with another number of processes
@@ -186,7 +186,7 @@ def worker_share(rank: int = 0, num_ranks: int = 1) -> tuple[int, int]:
 
 
 class Selection(Generic[T]):
-    """Some items of a sequence, in their order; `dropped` counts the others by reason."""
+    """Some items of a sequence, in order. `dropped` counts the others by reason."""
 
     def __init__(self, items: Indexed[T], indices: Sequence[int] | Integers, dropped: Mapping[str, int]) -> None:
         self.items, self.indices, self.dropped = items, np.asarray(indices, np.int64), dict(dropped)
@@ -230,7 +230,7 @@ def select_by_task(records: Indexed[Record], reason: Callable[[Record], str | No
 
 
 class JsonlReader:
-    """A file with one JSON object a line; blank lines do not count.
+    """A file with one JSON object per line. Blank lines are skipped.
 
     images            the folder that image paths start from; None: that of the file
     min_cached_bytes  files as large keep their index beside them (FILE.index.npz), if the folder can be written
@@ -265,7 +265,7 @@ class JsonlReader:
 
     @property
     def fingerprint(self) -> str:
-        """Changes if lines are added, removed or change their length."""
+        """Changes if lines are added or removed, or change length."""
         return sha256(self._index.tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -327,7 +327,7 @@ def _check_readable(path: Path) -> None:
 
 
 def _cached_index(path: Path, build: Callable[[Path], Integers], min_cached_bytes: int) -> Integers:
-    """`build(path)`, kept beside the file for as long as its size and time of change stay the same."""
+    """`build(path)`, cached beside the file while its size and modification time stay the same."""
     status = path.stat()
     stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
     if status.st_size < min_cached_bytes:
@@ -370,7 +370,7 @@ class _Members:
 
 
 class TarReader:
-    """WebDataset shards: the members of one record lie together and share their name up to its first dot.
+    """WebDataset shards. The members of one record are adjacent, and share their name up to the first dot.
 
         000017.json  000017.jpg          adapter "record": the .json is the record, its images are named "jpg" or "000017.jpg"
         000018.txt   000018.jpg          other adapters: an object {"txt": "…", "jpg": image}, with `rename` {caption: txt, image: jpg}

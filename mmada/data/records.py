@@ -95,7 +95,7 @@ class Verifier:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """What is thought before the answer, without its tags; `source` says who wrote it."""
+    """The thought before the answer, without tags. `source` says who wrote it."""
 
     text: str
     source: str | None = None
@@ -104,7 +104,7 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """Where a record comes from. `extra` is free for the owner of the data; it is kept and not read."""
+    """Where a record comes from. `extra` is for the owner of the data; it is kept, but not read."""
 
     license: str | None = None
     lang: str | None = None
@@ -119,19 +119,19 @@ class Record:
     id: str
     task: TaskName
     turns: tuple[Turn, ...] = ()
-    """what is given; ends with the user's turn"""
+    """the prompt; ends with the user's turn"""
     thinking: Thinking | None = None
     answer: str | None = None
-    """the text to learn; of reason_draw the refined prompt"""
+    """the target text; for reason_draw, the refined prompt"""
     image: Picture | None = None
-    """the picture to learn"""
+    """the target image"""
     meta: Meta = field(default_factory=Meta)
     where: SourceLocation = field(default=SourceLocation("record", 0), compare=False)
     """for messages"""
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """All pictures: the given ones in order, then the one to learn."""
+        """All images: the given ones in order, then the target."""
         given = tuple(picture for turn in self.turns for picture in turn.pictures)
         return given if self.image is None else (*given, self.image)
 

@@ -23,7 +23,7 @@ __all__ = ["Lengths", "lengths_of", "split_text"]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Tokens of a record's row: what is given, the text to learn with its end, the image codes to learn."""
+    """Tokens of a record's row: given, target text with its end token, target image codes."""
 
     given: int
     text: int

@@ -1,10 +1,10 @@
-"""Random numbers that depend on a key alone: nothing is shared, nothing is re-seeded, nothing depends on the order of calls.
+"""Random numbers that depend only on a key, not on shared state or on the order of calls.
 
     integer("noise", seed, flow, index)        seeds a torch.Generator
     uniforms(4, "row", seed, flow, index)      four numbers in [0, 1)
     generator("shapes", seed, task, index)     a numpy generator (Philox, counter-based), the same on every machine
 
-So a row and its noise are the same alone or in any batch, on any number of processes, before and after a resume.
+So a row and its noise do not depend on the batch, the number of processes, or a resume.
 """
 
 from __future__ import annotations

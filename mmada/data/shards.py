@@ -1,4 +1,4 @@
-"""Image codes computed once: a folder of shards that says how they were made, and is refused where that does not fit.
+"""Image codes, computed once: a folder of shards with a manifest. A model that does not fit the manifest is refused.
 
     manifest.json         image tokenizer, size and way of fitting, text layout; input; counts, sizes and sha256 of the files
     00000.jsonl           records, their images named "codes:ROW"
@@ -6,8 +6,8 @@
     00000.index.npy       (records, 4) int64: start of the line; tokens given, to learn as text, to learn as image (rows.Lengths)
     00000.dropped.jsonl   what was left out and why, a line each; only if there is anything
 
-A shard holds what became of `shard_size` records of the input: an interrupted run goes on at the next shard, and ends with the same
-bytes as one that was not interrupted. Files are written beside their place and moved there; the manifest comes last.
+A shard covers `shard_size` records of the input. An interrupted run continues at the next shard, and ends with the same bytes as an
+uninterrupted one. Files are written under a temporary name and then moved. The manifest comes last.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class ShardSettings:
 
 
 def image_hash(image_tokenizer: ImageTokenizer) -> str:
-    """sha256 of what codes depend on: names, types, shapes and values of the encoder's weights. The decoder may be trained on."""
+    """sha256 of what codes depend on: names, types, shapes and values of the encoder's weights. The decoder may be trained further."""
     digest = sha256()
     for name, tensor in sorted(image_tokenizer.encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -221,7 +221,7 @@ def _short(value: object) -> str:
 
 
 def _write(path: Path, data: bytes) -> tuple[int, str]:
-    """Write all or nothing, also if the process is killed; the size and sha256 of what was written."""
+    """Write all or nothing, even if the process is killed. Returns the size and sha256 of the file."""
     scratch = path.with_name(f"{path.name}.tmp")
     with scratch.open("wb") as stream:
         stream.write(data)
@@ -249,7 +249,7 @@ def write_shards(
     num_threads: int = 4,
     on_progress: Callable[[int], None] | None = None,
 ) -> Manifest:
-    """Encode the images of all records and write shards, or go on with what an interrupted call began.
+    """Encode the images of all records and write shards, or resume an interrupted call.
 
     source       the input in words; a run is resumed only if it is the same
     context      split texts that are learned as they are into rows of at most so many tokens (rows.split_text); None: leave them

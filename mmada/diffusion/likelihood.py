@@ -1,10 +1,10 @@
 """Monte-Carlo estimate of the log-likelihood of an answer under a masked diffusion model.
 
-    repeat: draw how many of the A answer tokens to mask (stratified over 1..A), mask that many at random,
-            score the masked ones:  estimate = -A/k * sum of their negative log-likelihoods
-    answer: the mean over the draws, a lower bound on log p(answer | prompt) in expectation
+    repeat: draw k, the number of the A answer tokens to mask (stratified over 1..A), and mask k of them at random
+            estimate = -A/k * sum of the negative log-likelihoods of the masked tokens
+    result: the mean over the draws; in expectation a lower bound on log p(answer | prompt)
 
-One draw suffices for an answer of one token. Source: LLaDA, appendix A.2 and its evaluation.
+One draw is enough for an answer of one token. Source: LLaDA, appendix A.2 and its evaluation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["log_likelihood", "stratified_counts"]
 
 
 def stratified_counts(num_draws: int, num_tokens: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """(num_draws,) int64 in 1..num_tokens, evenly spread from a random start; each alone is uniform."""
+    """(num_draws,) int64 in 1..num_tokens, evenly spaced from a random start. Each count alone is uniform."""
     start = torch.randint(num_tokens, (1,), generator=generator)
     spread = (torch.arange(num_draws) * num_tokens) // num_draws
     return (start + spread) % num_tokens + 1
@@ -41,9 +41,9 @@ def log_likelihood(
 ) -> float:
     """Estimated log p(answer | prompt) in nats (at most 0).
 
-    logits_of   (B, L) int64 with masks, (B, L) bool where they are -> (M, V) for the M masked positions, row after row
+    logits_of   (B, L) int64 with masks, (B, L) bool mask -> (M, V) logits of the M masked positions, row by row
     tokens      (L,) int64 prompt and answer; is_answer (L,) bool
-    num_draws   forward rows spent; the standard error falls with its square root
+    num_draws   number of forward rows; the standard error falls with its square root
     Raises InputError if there is no answer token or num_draws < 1.
     """
     num_tokens = int(is_answer.sum())

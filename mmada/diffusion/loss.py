@@ -1,14 +1,14 @@
-"""The masked-diffusion loss, once.
+"""The masked-diffusion loss.
 
     loss = sum over scored positions of  weight * -log p(x0 | xt)  /  normalizer
 
     published loss      scored                     weight        normalizer
     text to image       masked, soi and eoi        1             number of scored positions of the batch
     text (plain)        masked                     1 / p         rows * length
-    text (chat)         masked                     1 / (p * a)   rows          a = answer length of the row, its fill included
+    text (chat)         masked                     1 / (p * a)   rows          a = answer length of the row, EOS padding included
     understanding       masked                     1 / (p * a)   rows
 
-The normalizer is always explicit: with several processes or accumulation it is the global number, summed before the division.
+The caller passes the normaliser. With several processes or gradient accumulation, it is the global sum.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["masked_diffusion_loss", "token_nll", "widest"]
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """The dtype of long sums: float64, or float32 on Apple's GPUs, which have no wider one."""
+    """The dtype of long sums: float64, or float32 on Apple's GPUs, which have no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

@@ -2,9 +2,9 @@
 
     independent   each maskable position with probability p                (text; LLaDA algorithm 1)
     exact         exactly n maskable positions, uniformly                  (images; MaskGIT)
-    complement    what a drawn mask left visible                           (each token scored once in two rows)
+    complement    the positions that a mask left visible                   (two rows score each token once)
 
-Each returns the mask that it drew; nothing re-derives it from `xt == mask_id`.
+Each function returns the mask that it drew. Nothing derives it from `xt == mask_id` afterward.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def complement(x0: Tensor, is_masked: Tensor, maskable: Tensor, *, mask_id: int)
 def stratified_uniform(count: int, *, generator: torch.Generator | None = None, device: torch.device | None = None) -> Tensor:
     """(count,) float32 in [0, 1): one draw in each of `count` equal intervals, in random order.
 
-    Each value alone is uniform; together they cover the interval evenly, which lowers the variance of a batch's loss
-    (MDLM's antithetic sampling, Sahoo et al. 2024).
+    Each value alone is uniform. Together they cover the interval evenly, which lowers the variance of a batch's loss.
+    Source: Sahoo et al. 2024 (MDLM), antithetic sampling.
     """
     if count < 1:
         raise InputError(f"count={count} must be at least 1")

@@ -1,8 +1,8 @@
-"""Noise schedules: how much is masked, as a function of progress.
+"""Noise schedules: the mask ratio as a function of progress.
 
-progress 0 is the start of generation (everything masked), progress 1 its end (nothing masked). Training draws progress
-uniformly and masks that share; the image sampler follows the same curve downwards. Text uses `linear` with a floor:
-a time t in (0, 1] is progress 1 - t, and p = (1 - eps) t + eps.
+Progress is 0 at the start of generation (all masked) and 1 at its end (nothing masked).
+Training draws progress uniformly and masks that ratio. The image sampler follows the same curve downward.
+Text uses `linear` with a floor: a time t in (0, 1] is progress 1 - t, and p = (1 - eps) t + eps.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOOR = 1e-6
 class Schedule:
     """A decreasing curve from 1 to (almost) 0 over progress in [0, 1].
 
-    mask_ratio(progress)  share that is masked; same shape and dtype as progress
+    mask_ratio(progress)  share of masked positions; same shape and dtype as progress
     derivative(progress)  d mask_ratio / d progress, negative; where the curve is clamped, that of the unclamped curve
     """
 
@@ -34,8 +34,8 @@ class Schedule:
     derivative: Callable[[Tensor], Tensor]
 
 
-# The order of the float operations is that of the published code: at progress 4/6, floor(16 cos(pi/2 * 4/6)) is 7 in
-# float32, not 8, and the number of tokens committed depends on it.
+# Keep the published order of float operations. At progress 4/6, floor(16 cos(pi/2 * 4/6)) is 7 in float32, not 8,
+# and the number of committed tokens depends on it.
 cosine = Schedule(
     "cosine",
     lambda progress: torch.cos(progress * math.pi * 0.5),
@@ -49,7 +49,7 @@ linear = Schedule(
 
 
 def power(exponent: float) -> Schedule:
-    """1 - progress^exponent; exponent 1 is linear, larger ones keep more masked for longer."""
+    """1 - progress^exponent. Exponent 1 is linear; larger exponents keep more positions masked for longer."""
     if not 0 < exponent < math.inf:
         raise InputError(f"exponent={exponent} must be a positive number; try 2")
     return Schedule(
@@ -93,5 +93,5 @@ def schedule(name: str) -> Schedule:
 
 
 def text_mask_ratio(t: Tensor, *, eps: float = 1e-3) -> Tensor:
-    """p = (1 - eps) t + eps: the share of text that is masked at time t in [0, 1], never quite none (LLaDA, algorithm 1)."""
+    """p = (1 - eps) t + eps: the mask ratio of text at time t in [0, 1]; never 0 (LLaDA, algorithm 1)."""
     return (1 - eps) * t + eps

@@ -1,4 +1,4 @@
-"""Pixels <-> codes: reading and fitting pictures, the look-up-free quantizer, and the MAGVIT-v2 tokenizer."""
+"""Pixels <-> codes: read and fit images, the lookup-free quantizer, and the MAGVIT-v2 tokenizer."""
 
 from mmada.image.magvit2 import NetworkShape
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels

@@ -22,28 +22,28 @@ from mmada.errors import InputError
 __all__ = ["MAX_GROUPS", "Decoder", "Encoder", "NetworkShape"]
 
 MAX_GROUPS = 32
-"""Groups of each GroupNorm; a width below 32, which no published network has, gets one group for each channel."""
+"""Groups of each GroupNorm; a width below 32 gets one group per channel (no published network has one)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkShape:
-    """What an encoder or a decoder is built from; level 0 works at full image size.
+    """Sizes of an encoder or a decoder. Level 0 works at full image size.
 
     Raises InputError if a list is empty or of the wrong length, a number is not positive, or a width does not divide into groups.
     """
 
     ch: int
-    """channels that a multiplier of 1 stands for; also those of the encoder's first convolution"""
+    """channels at multiplier 1; also those of the encoder's first convolution"""
     ch_mult: tuple[int, ...]
     """channels of each level, in units of ch"""
     num_res_blocks: tuple[int, ...]
     """residual blocks of each level"""
     z_channels: int
-    """channels of the latent: bits of a code"""
+    """channels of the latent, which are the bits of a code"""
     attn_resolutions: tuple[int, ...]
     """levels whose nominal side is listed attend after each block, on top of the attention in `mid`"""
     resolution: int
-    """nominal side of level 0 in pixels; it chooses those levels and nothing else, any image size is accepted"""
+    """nominal side of level 0 in pixels. It only selects the levels with attention; any image size is accepted"""
     patch: int = 1
     """side of the squares of pixels that level 0 takes as one; 1, as published, is full size, more is faster"""
     kernel: int = 3
@@ -74,7 +74,7 @@ class NetworkShape:
 
 
 class _PositionNorm(nn.GroupNorm):
-    """One group, and each position by itself: nothing of the rest of the image gets in."""
+    """Normalize each position by itself, in one group. Nothing from other positions gets in."""
 
     def __init__(self, width: int) -> None:
         super().__init__(1, width, eps=1e-6)
@@ -96,7 +96,7 @@ def _conv1(width_in: int, width: int) -> nn.Conv2d:
 
 
 class ResnetBlock(nn.Module):
-    """x + two 3x3 convolutions; where the width changes, x passes a 1x1 convolution."""
+    """x + two 3x3 convolutions. Where the width changes, x passes a 1x1 convolution."""
 
     def __init__(self, width_in: int, width: int, kernel: int = 3) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """x + attention of every position to every position, one head."""
+    """x + full self-attention over positions, with one head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the height and width; the padding that makes it exact is one row below and one column to the right."""
+    """Halve height and width. Padding is one row at the bottom and one column at the right."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width by repetition, then a convolution."""
+    """Double height and width by repetition, then convolve."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class Upsample(nn.Module):
 
 
 class Level(nn.Module):
-    """Blocks at one image size, each followed by attention where asked for, then a change of size where asked for."""
+    """Residual blocks at one image size, each with optional attention; then an optional change of size."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The only place where pictures become tensors and tensors become pictures.
+"""Images to tensors and tensors to images. No other module does this.
 
 load_image   path, bytes or PIL image -> upright RGB
 fit          RGB -> RGB of exactly (height, width), by one of three published ways (drawn at `FitMode`)
@@ -25,19 +25,19 @@ __all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "fit_m
 ImageSource: TypeAlias = str | Path | bytes | Image.Image
 
 FitMode = Literal["crop", "squash", "pad"]
-"""How a picture of another shape comes to fill the target; a wide picture in a square target:
+"""How an image of another shape is fitted to the target. A wide image in a square target:
 
-    crop    |..[######]..|  scale until the target is just covered, cut the middle out   (default of the published model)
-    squash  [############]  scale both sides on their own                                 (diagrams and documents)
-    pad     [--########--]  white bars, then scale; the whole picture stays                (geometry)
+    crop    |..[######]..|  scale until the target is just covered, keep the middle      (default of the published model)
+    squash  [############]  scale each side by itself                                     (diagrams and documents)
+    pad     [--########--]  white bars, then scale; keeps the whole image                  (geometry)
 """
 
 MAX_PIXELS = 2**26
-"""Largest area that is ever decoded or made on the way (67 million pixels, 200 MB as RGB)."""
+"""Largest area that is decoded or created in between (67 million pixels, 200 MB as RGB)."""
 
 
 def load_image(source: ImageSource) -> Image.Image:
-    """Read a picture as upright RGB: EXIF orientation applied, transparency composited on white, the first frame of an animation.
+    """Read an image as upright RGB. Applies EXIF orientation, puts white behind transparency, takes the first frame of an animation.
 
     Raises ImageError if the source is missing, is no image, is truncated or corrupt, or has more than MAX_PIXELS pixels.
     """
@@ -53,7 +53,7 @@ def load_image(source: ImageSource) -> Image.Image:
         raise ImageError(f"{name} has mode {opened.mode!r}, whose range of values is open; convert it to 8 or 16 bits")
     try:
         return _to_rgb(ImageOps.exif_transpose(opened))
-    except Exception as error:  # decoders fail with whatever type a corrupt file happens to provoke
+    except Exception as error:  # a corrupt file may raise any type in a decoder
         raise ImageError(f"{name} is truncated or corrupt ({error}); save or download it again") from error
 
 
@@ -78,7 +78,7 @@ def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.
 
 
 def fit_mask(mask: Image.Image, *, height: int, width: int) -> Tensor:
-    """(height, width) bool: what is marked, light, in a mask of a picture that `fit` brings to this size by "crop".
+    """(height, width) bool: the light (marked) part of a mask, fitted by "crop" like its image.
 
     A pixel counts as marked if any part of it was, so that a thin line outlives being scaled down.
     """
@@ -106,7 +106,7 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] -> RGB images; values outside are clamped, levels truncated to 8 bits as published.
+    """(B, 3, H, W) in [-1, 1] -> RGB images; values outside are clamped; levels are truncated to 8 bits, as published.
 
     Truncation costs up to one level: an image that goes through `to_pixels` and back may be darker by 1 in places.
     Raises InputError if the tensor has another shape or is not floating point.
@@ -149,7 +149,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _crop(image: Image.Image, height: int, width: int, by: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    """The middle of the image at the smallest scale at which it covers the target."""
+    """The middle of the image, at the smallest scale that covers the target."""
     covering = max(width, height * image.width // image.height), max(height, width * image.height // image.width)
     _check_area(*covering, f"an image of {image.height}x{image.width} scaled to cover {height}x{width} has", "use mode 'pad' or 'squash'")
     left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
@@ -157,7 +157,7 @@ def _crop(image: Image.Image, height: int, width: int, by: Image.Resampling = Im
 
 
 def _pad(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The image in the middle of the smallest white canvas that has the target's shape."""
+    """The image, centered on the smallest white background with the target's shape."""
     canvas = max(image.width, -(-image.height * width // height)), max(image.height, -(-image.width * height // width))
     _check_area(
         *canvas, f"an image of {image.height}x{image.width} padded to the shape of {height}x{width} has", "use mode 'crop' or 'squash'"

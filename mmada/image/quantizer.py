@@ -1,4 +1,4 @@
-"""Look-up-free quantization: a code is the signs of its channels, read as a binary number.
+"""Lookup-free quantization: a code is the signs of its channels, read as a binary number.
 
     latent z   ( 0.7, -1.2,  0.1)      K channels at one position of the grid
     signs      (  +1,   -1,   +1)      z > 0; exactly 0 counts as -1
@@ -23,7 +23,7 @@ def sign(z: Tensor) -> Tensor:
 
 
 def straight_through(z: Tensor) -> Tensor:
-    """`sign(z)` forward, the identity backward; the forward value is exactly +-1, since z - z is exactly 0."""
+    """`sign(z)` forward, the identity backward. The forward value is exactly +-1, because z - z is exactly 0."""
     return sign(z) + (z - z.detach())
 
 
@@ -39,7 +39,7 @@ def sign_table(num_bits: int) -> Tensor:
 
 
 def quantizer_loss(z: Tensor) -> Tensor:
-    """Mean squared distance of z to its signs, times 0.1 (1 + 0.25); the entropy is not in it.
+    """Mean squared distance of z to its signs, times 0.1 (1 + 0.25). Does not include the entropy term.
 
     As published the second term compares detached z with signs that carry no gradient: it moves the number, not the weights.
     """
@@ -48,7 +48,7 @@ def quantizer_loss(z: Tensor) -> Tensor:
 
 
 def entropy_loss(z: Tensor) -> Tensor:
-    """0.1 (E[H(bit)] - H(E[bit])) in nats: each bit should be certain, and each should be used evenly over the batch.
+    """0.1 (E[H(bit)] - H(E[bit])) in nats: each bit should be certain, and used evenly over the batch.
 
     z  (B, K, h, w); the bits are independent, with logits -(z - 1)^2 and -(z + 1)^2, so p(+1) = sigmoid(4 z).
     The first mean is over positions and bits; in the second, p is averaged over positions and H over bits.
@@ -58,7 +58,7 @@ def entropy_loss(z: Tensor) -> Tensor:
 
 
 def _binary_entropy(p: Tensor) -> Tensor:
-    # the derivative of H is infinite at 0 and 1, where a saturated p would make it inf * 0
+    # the derivative of H is infinite at 0 and 1; a saturated p would give inf * 0
     tiny = torch.finfo(p.dtype).eps
     p = p.clamp(tiny, 1 - tiny)
     entropy: Tensor = torch.special.entr(p) + torch.special.entr(1 - p)
@@ -66,7 +66,7 @@ def _binary_entropy(p: Tensor) -> Tensor:
 
 
 class LookupFreeQuantizer(nn.Module):
-    """Latents -> codes -> signs, with the tables that published checkpoints carry.
+    """Latents -> codes -> signs, with the tables of the published checkpoints.
 
     The tables are buffers so that files travel both ways; where a file lacks them, hub/networks.py leaves them as they are.
     """
