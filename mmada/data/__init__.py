@@ -1,6 +1,6 @@
 """Training data: records, readers with random access, mixtures, tokenized shards, and a check of all of it.
 
-    reader = JsonlReader("my.jsonl")                  a record a line: records.py, forms.py; also tar shards and `datasets`: readers.py
+    reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py; also tar shards and `datasets`: readers.py
     stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact weights: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py

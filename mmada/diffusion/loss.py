@@ -8,7 +8,7 @@
     text (chat)         masked                     1 / (p * a)   rows          a = answer length of the row, EOS padding included
     understanding       masked                     1 / (p * a)   rows
 
-The caller passes the normaliser. With several processes or gradient accumulation, it is the global sum.
+The caller passes the normalizer. With several processes or gradient accumulation, it is the global sum.
 """
 
 from __future__ import annotations
