@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
-from mmada.errors import CheckpointError, InputError, suggest
+from mmada.errors import CheckpointError, InputError, MissingDependencyError, suggest
 from mmada.generation.engine import MAX_LOGITS, Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
@@ -169,7 +169,10 @@ class MMaDA:
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             return made.to(device)
         directory = checkpoint.find(name, revision=revision)
-        model = networks.load_transformer(directory, dtype=dtype, device=device)
+        if checkpoint.read_config(directory).get("quantization_config"):
+            model = _quantized(directory, dtype).to(device)
+        else:
+            model = networks.load_transformer(directory, dtype=dtype, device=device)
         defaults = GenerationConfig.load(directory)
         prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
         return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
@@ -410,6 +413,18 @@ class MMaDA:
         (result,) = self.run([request], on_step=on_step, trace=trace)
         assert isinstance(result, kind)
         return result
+
+
+def _quantized(directory: Path, dtype: str | torch.dtype) -> Transformer:
+    """A checkpoint with packed weights, by transformers, which knows their formats. Raises MissingDependencyError."""
+    from mmada.hub.pretrained import MMadaModelLM
+
+    try:
+        return MMadaModelLM.from_pretrained(directory, dtype=dtype)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"{directory} holds quantized weights, and what reads them is not installed: {error}; install that package"
+        ) from error
 
 
 def _best_device() -> torch.device:

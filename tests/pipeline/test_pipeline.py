@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from mmada.canvas import Hole, Message, Style
-from mmada.errors import CheckpointError, ImageError, InputError, TokenizerError
+from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, TokenizerError
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
 from mmada.hub.networks import save_image_tokenizer
 from mmada.pipeline import MMaDA
@@ -425,3 +425,12 @@ def test_an_image_tokenizer_of_another_size_is_refused(debug):
         model = MMaDA(debug.model, debug.prompts, directory, defaults=debug.defaults)
         with pytest.raises(CheckpointError, match="has 16 codes, the model 64"):
             model.draw("x")
+
+
+def test_quantized_weights_are_loaded_by_their_format_or_not_at_all(debug, tmp_path):
+    debug.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingDependencyError, match="bitsandbytes"):
+        MMaDA.from_pretrained(tmp_path)
