@@ -49,8 +49,8 @@ def test_the_configs_page_has_every_field_with_the_line_under_it():
 
 def test_every_room_has_a_page_of_the_api():
     pages = load("reference").api()
-    rooms = {file.parent.name for file in (ROOT / "mmada").glob("*/__init__.py")}
-    assert {f"reference/api/{room}.md" for room in rooms} | {"reference/api/index.md"} == set(pages)
+    folders = {file.parent.name for file in (ROOT / "mmada").glob("*/__init__.py")}
+    assert {f"reference/api/{room}.md" for room in folders} | {"reference/api/index.md"} == set(pages)
 
 
 def test_an_aligned_line_of_a_docstring_becomes_an_item_and_code_stays():

@@ -24,7 +24,7 @@ CONFIGS = {
     "Training": "mmada.train.config:TrainConfig",
     "Reinforcement learning": "mmada.rl.config:RLConfig",
     "Server": "mmada.serve.config:ServeConfig",
-    "Defaults of a checkpoint": "mmada.generation.requests:Defaults",
+    "Defaults of a checkpoint": "mmada.generation.requests:GenerationConfig",
 }
 """heading -> the dataclass that a file fills; its sections are found by their types"""
 

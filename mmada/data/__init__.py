@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from mmada.data.shards import ImageCodes, Manifest, ShardSettings, TokenizedReader, write_shards
 
 _WHERE = {
-    "check": "Report check_records masked_in_words",
-    "forms": "ADAPTERS Folder Form parse",
-    "mixture": "Mixture Part Recipe Source load_recipe open_source",
-    "readers": "Endless Epochs Indexed JsonlReader Place Selection Stream TableReader TableStream TarReader select select_by_task worker_share",
-    "records": "Meta Picture Problem Record RecordError Thinking Turn Where",
+    "check": "DataReport check_records masked_in_words",
+    "formats": "ADAPTERS Folder RecordFormat parse",
+    "mixture": "WeightedMixture MixturePart MixtureConfig DataSource load_recipe open_source",
+    "readers": "Endless Epochs Indexed JsonlReader DataPosition Selection Stream TableReader TableStream TarReader select select_by_task worker_share",
+    "records": "Meta Picture Problem Record RecordError Thinking Turn SourceLocation",
     "rows": "Lengths lengths_of split_text",
-    "shards": "ImageCodes Manifest Settings TokenizedReader write_shards",
+    "shards": "ImageCodes Manifest ShardSettings TokenizedReader write_shards",
 }
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Text answers: split them into thoughts and answer, and normalize them for comparison.
 
 reading = read_answer("<think> 3 + 4 = 7</think> 7")     state "thought", think and answer apart
-normalise_answer("The Seven.")                           "7"
+normalize_answer("The Seven.")                           "7"
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["NUMBER_FORMS", "NUMBER_WORDS", "Reading", "State", "normalise_answer", "read_answer"]
+__all__ = ["NUMBER_FORMS", "NUMBER_WORDS", "Reading", "State", "normalize_answer", "read_answer"]
 
 State: TypeAlias = Literal["direct", "thought", "unclosed", "empty", "malformed"]
 
@@ -54,7 +54,7 @@ def read_answer(text: str) -> Reading:
     return Reading("thought" if answer else "empty", think, answer)
 
 
-def normalise_answer(text: str, forms: Mapping[str, str] = NUMBER_FORMS) -> str:
+def normalize_answer(text: str, forms: Mapping[str, str] = NUMBER_FORMS) -> str:
     """An answer in normal form: lower case, no article or final punctuation, digits for number words.
 
     forms  other way to say it -> plain form; a world may know more of them

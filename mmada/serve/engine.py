@@ -195,9 +195,7 @@ class Engine:
             stopping = self._stopping
         self._active.update((active_request.scheduled.number, active_request) for active_request in arrivals)
         for scheduled in cancelled:
-            active_request = self._active.pop(
-                scheduled.number
-            )  # whoever removes a scheduled from the scheduler, and nobody else, ends its life
+            active_request = self._active.pop(scheduled.number)  # only the remover of a sequence finalizes it
             self.metrics.generations.labels(active_request.engine_request.kind, "cancelled").inc()
             if active_request.state is not None:
                 self._engine.cancel(active_request.state)

@@ -238,7 +238,7 @@ def _records(
         return "a picture file is missing" if is_missing else learner.left_out(record)
 
     chosen, dropped = select_by_task(reader, reason)
-    report_dropped(path, len(reader), dropped, f"context {context}, room {learner.answer_length}")
+    report_dropped(path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
     return {task: RecordExamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
 
 

@@ -209,7 +209,7 @@ BAD = [
     (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
     (["eval", "shapes", "--best-of", "3"], "mmada eval shapes makes no use of --best-of"),
     (["eval", "shape"], "suite='shape' is unknown: did you mean 'shapes'?"),
-    (["eval", "shapes", "--kinds", "color"], "did you mean 'color'?"),
+    (["eval", "shapes", "--kinds", "colr"], "did you mean 'color'?"),
     (["eval", "judge", "--kinds", "count"], "mmada eval judge makes no use of --kinds"),
     (["info", "-m", "text.png"], "is a file"),
     (["sing"], "No such command"),

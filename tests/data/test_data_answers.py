@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmada.data.answers import NUMBER_WORDS, State, normalise_answer, read_answer
+from mmada.data.answers import NUMBER_WORDS, State, normalize_answer, read_answer
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,10 @@ def test_reading(text: str, state: State, think: str | None, answer: str) -> Non
     [("7", "7"), ("The Seven.", "7"), ("Twenty one", "21"), ("an  orange!", "orange"), (".5", ".5"), ("0.5.", "0.5"), ("a the b", "b")],
 )
 def test_normalising(text, plain):
-    assert normalise_answer(text) == plain
-    assert normalise_answer(plain) == plain
+    assert normalize_answer(text) == plain
+    assert normalize_answer(plain) == plain
 
 
 def test_a_world_may_know_more_forms():
-    assert normalise_answer("the middle", {"middle": "center"}) == "center"
+    assert normalize_answer("the middle", {"middle": "center"}) == "center"
     assert (NUMBER_WORDS[0], NUMBER_WORDS[42], len(NUMBER_WORDS)) == ("zero", "forty-two", 100)

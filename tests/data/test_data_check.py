@@ -68,8 +68,8 @@ def learner_of(debug, *, stage="finetune", context=1024, **changes):
     return Learner.of(stage, debug.prompts, debug.defaults, num_image_tokens=64, context=context)
 
 
-def check(debug, file, *, context=1024, rooms=(256,), **options):
-    learner = learner_of(debug, context=context, rooms=rooms)
+def check(debug, file, *, context=1024, answer_lengths=(256,), **options):
+    learner = learner_of(debug, context=context, answer_lengths=answer_lengths)
     return check_records(JsonlReader(file), debug.prompts, num_image_tokens=64, learner=learner, name=file.name, **options)
 
 
@@ -122,7 +122,7 @@ def test_every_sort_of_problem_is_found(debug, folder):
 
 
 def test_room_limits_the_text(debug, folder):
-    report = check(debug, folder / "good.jsonl", rooms=(20,))
+    report = check(debug, folder / "good.jsonl", answer_lengths=(20,))
     assert report.counts == {"too long": 1}  # what is learned without a question has no room
     assert "the text to learn is longer than its answer length: the text has 28 tokens" in str(report.problems[0])
     assert [preview.id for preview in report.previews] == ["a", "c", "d"]
@@ -172,17 +172,17 @@ def test_what_is_shown_is_what_trains(debug, folder):
 
 def test_another_stage_has_other_rows(debug, folder, mmada):
     write(folder / "d.jsonl", [{**GOOD[3], "id": "1"}, {**GOOD[1], "id": "2"}])
-    undrawn = "{draw: {share: 0}, plan: {share: 0}, make: {share: 0}}"
-    (folder / "words.yaml").write_text(f"stage: {{name: finetune, flows: {undrawn}}}\n")
+    undrawn = "{draw: {mixture_weight: 0}, plan: {mixture_weight: 0}, make: {mixture_weight: 0}}"
+    (folder / "words.yaml").write_text(f"stage: {{name: finetune, components: {undrawn}}}\n")
     status, out, _ = mmada("check", "d.jsonl", "--stage", "words.yaml")
     assert status == 1
-    assert "d.jsonl:1: no flow of stage finetune learns task draw" in out
+    assert "d.jsonl:1: no component of stage finetune learns task draw" in out
     assert "2 records, 1 can be used" in out
     status, out, _ = mmada("check", "d.jsonl", "--stage", "2.2")
     assert (status, "draw as t2i" in out, "text as lm_chat" in out) == (0, True, True)
-    (folder / "run.yaml").write_text("stage: {name: finetune, flows: {draw: {share: 0}}}\ndata: {path: d.jsonl}\n")
+    (folder / "run.yaml").write_text("stage: {name: finetune, components: {draw: {mixture_weight: 0}}}\ndata: {path: d.jsonl}\n")
     status, out, _ = mmada("check", "d.jsonl", "--stage", "run.yaml")
-    assert (status, "no flow of stage finetune learns task draw" in out) == (1, True)
+    assert (status, "no component of stage finetune learns task draw" in out) == (1, True)
     for stage, said in [("fintune", "did you mean 'finetune'"), ("tokenizer", "learns no records"), ("none.yaml", "cannot be read")]:
         status, _, err = mmada("check", "d.jsonl", "--stage", stage)
         assert (status, said in err) == (2, True), err

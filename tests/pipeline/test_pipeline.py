@@ -50,7 +50,7 @@ def mixture(picture):
         ChatRequest("guided", max_new_tokens=16, params=published_text(steps=8, block_length=8, guidance_scale=1.5)),
         ChatRequest("what?", images=[picture], max_new_tokens=24, seed=3),
         ChatRequest("think", think=True, params=fast_text(temperature=0.7), seed=4),
-        ChatRequest("any order", max_new_tokens=16, params=published_text(steps=4, block_length=16, score=random_order), seed=5),
+        ChatRequest("any order", max_new_tokens=16, params=published_text(steps=4, block_length=16, confidence=random_order), seed=5),
         DrawRequest("a cat", seed=6),
         DrawRequest("a cat", seed=7, steps=5, guidance_scale=0.0),
         DrawRequest("a dog", negative_prompt="a cat", size=(24, 48), seed=8),

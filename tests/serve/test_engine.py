@@ -117,8 +117,8 @@ def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
     served = Followed(debug, ServeConfig(max_cache_bytes=2 * alone_tokens + 8))
     served.submit(*(EngineRequest(request=request) for request in requests))
     sizes = []
-    choose = served.engine._scheduler.round
-    served.engine._scheduler.round = lambda now: (found := choose(now), sizes.append(len(found.scheduled_sequences)))[0]
+    choose = served.engine._scheduler.schedule
+    served.engine._scheduler.schedule = lambda now: (found := choose(now), sizes.append(len(found.scheduled_sequences)))[0]
     served.engine.start()
     assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(5)), requests, strict=True))
     assert max(sizes) == 2
@@ -225,7 +225,7 @@ def test_a_cancelled_generation_is_heard_of_no_more(debug, followed, mixture):
     assert not any(isinstance(event, (TextOutput, Failed)) for i in range(4) for event in followed.events[i])
     assert followed.engine.num_live == 0
     assert followed.metric("mmada_generations_total", kind="chat", outcome="cancelled") == 4
-    assert not followed.engine._lives
+    assert not followed.engine._active
 
 
 def replace_seed(request, seed):

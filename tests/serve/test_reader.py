@@ -312,10 +312,10 @@ def test_keys_are_not_shown():
 def test_a_reply_has_a_warning_where_there_is_something_to_warn_of():
     """A thought that is too long to be drawn from is not dropped in silence; other bodies stay as they are."""
     drawing = Drawing(Image.new("RGB", (8, 8)), torch.zeros(2, 2, dtype=torch.long), "hm", "a cat", 3)
-    told = [ImageOutput(replace(drawing, warning=warning), 5, 4, 2) for warning in (None, "too long")]
+    items = [ImageOutput(replace(drawing, warning=warning), 5, 4, 2) for warning in (None, "too long")]
     replies = ImageResponses(GenerationBody(prompt="a cat"), seed=0, prefix="image_generation")
-    plain, warned = replies.whole(told)["data"]
+    plain, warned = replies.whole(items)["data"]
     assert set(warned) - set(plain) == {"warning"}
     assert warned["warning"] == "too long"
-    assert b'"warning":"too long"' in replies.completed(0, told[1])
-    assert b"warning" not in replies.completed(0, told[0])
+    assert b'"warning":"too long"' in replies.completed(0, items[1])
+    assert b"warning" not in replies.completed(0, items[0])

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from mmada.data.answers import normalise_answer, read_answer
+from mmada.data.answers import normalize_answer, read_answer
 from mmada.errors import MissingDependencyError
 from mmada.rl.records import Completion
 
@@ -38,7 +38,7 @@ def brevity(samples: Sequence[Completion]) -> list[float | None]:
 def exact(samples: Sequence[Completion]) -> list[float | None]:
     """A sample without a reference has none to equal, and nothing said equals none."""
     return [
-        float(bool(said := normalise_answer(sample.answer)) and said == normalise_answer(sample.prompt.reference))
+        float(bool(said := normalize_answer(sample.answer)) and said == normalize_answer(sample.prompt.reference))
         if sample.prompt.reference and _is_text(sample)
         else None
         for sample in samples

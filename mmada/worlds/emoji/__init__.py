@@ -39,7 +39,7 @@ from mmada.worlds.emoji.tasks import (
     sample,
     sample_task,
 )
-from mmada.worlds.emoji.verify import is_correct, normalise_answer
+from mmada.worlds.emoji.verify import is_correct, normalize_answer
 
 __all__ = [
     "BACKGROUNDS",
@@ -75,7 +75,7 @@ __all__ = [
     "is_held_out",
     "jittered_item",
     "lookup",
-    "normalise_answer",
+    "normalize_answer",
     "objects",
     "paraphrase",
     "parse",

@@ -3,7 +3,7 @@
     is_correct(example, read_answer(text).answer)           by value for numbers, by meaning for captions
     spec.satisfies(example.spec, {"top left": "dog"})       by what a classifier saw in the cells
 
-Answers are compared after `normalise_answer`; descriptions and refined drawing prompts are parsed, and must mean what is demanded.
+Answers are compared after `normalize_answer`; descriptions and refined drawing prompts are parsed, and must mean what is demanded.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from functools import cache
 
 from mmada.data.answers import NUMBER_FORMS
-from mmada.data.answers import normalise_answer as plain_answer
+from mmada.data.answers import normalize_answer as plain_answer
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.grammar import PLACE_PHRASES, parse
 from mmada.worlds.emoji.objects import noun_index
 from mmada.worlds.emoji.spec import implies, satisfies
 
-__all__ = ["is_correct", "normalise_answer"]
+__all__ = ["is_correct", "normalize_answer"]
 
 
 def is_correct(example: Example, answer: str) -> bool:
@@ -32,10 +32,10 @@ def is_correct(example: Example, answer: str) -> bool:
             return False
         scene = example.scene if example.task == "understand" else None
         return scene is None or satisfies(said, scene.cells, background=scene.background, style=scene.style)
-    return normalise_answer(answer) == normalise_answer(example.answer)
+    return normalize_answer(answer) == normalize_answer(example.answer)
 
 
-def normalise_answer(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """An answer in its plainest form, as data/answers.py has it, with bare names of cells and objects."""
     return plain_answer(text, _plain_forms())
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mmada.canvas import Message
-from mmada.data.answers import normalise_answer
+from mmada.data.answers import normalize_answer
 from mmada.data.world import Pixels, SampleKey, Split, World, WorldReward, WorldSample
 
 __all__ = ["Scene", "Shapes", "render", "see", "world"]
@@ -112,7 +112,7 @@ class Shapes(World):
 
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
         if isinstance(answer, str):
-            return normalise_answer(answer) == (origin.prompt.removeprefix("a ") if isinstance(origin, Scene) else origin)
+            return normalize_answer(answer) == (origin.prompt.removeprefix("a ") if isinstance(origin, Scene) else origin)
         seen, nearness = see(answer)
         return seen == origin and nearness > 0.8
 

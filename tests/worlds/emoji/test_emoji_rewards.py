@@ -24,7 +24,7 @@ WHITE = np.full((64, 64, 3), 255, np.uint8)
 def text(written, *, origin=None, task="text"):
     thought = split_thinking(written)
     prompt = Prompt(task=task, index=0, request=ChatRequest("q"), origin=origin)
-    return Completion(prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=8, room=16)
+    return Completion(prompt=prompt, text=written, thinking=thought.thinking, answer=thought.answer, num_tokens=8, answer_length=16)
 
 
 def drawing(image, *, spec=None, prompt="a dog"):

@@ -16,7 +16,7 @@ from mmada.worlds.emoji import (
     SceneSpec,
     implies,
     is_correct,
-    normalise_answer,
+    normalize_answer,
     parse,
     sample,
     satisfies,
@@ -47,8 +47,8 @@ from mmada.worlds.emoji import (
     ],
 )
 def test_normalising(text: str, plain: str) -> None:
-    assert normalise_answer(text) == plain
-    assert normalise_answer(plain) == plain
+    assert normalize_answer(text) == plain
+    assert normalize_answer(plain) == plain
 
 
 def question(kind: str, answer: str) -> Example:
