@@ -125,8 +125,8 @@ def test_the_verb_starts_the_server_and_opens_the_page(monkeypatch, capsys):
     opened_pages: list[str] = []
     started: dict[str, Any] = {}
 
-    def start(model: str, settings: dict[str, Any], *, ready: Any, **options: Any) -> None:
-        started.update(model=model, settings=settings, **options)
+    def start(model: str, settings: dict[str, Any], loading: dict[str, Any], *, ready: Any, **options: Any) -> None:
+        started.update(model=model, settings=settings, loading=loading, **options)
         ready("http://127.0.0.1:1234")
 
     monkeypatch.setattr(studio_verb, "start", start)
