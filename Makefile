@@ -1,13 +1,17 @@
-# `make demo` and `make test` do all their set-up themselves; everything lands in .venv and outputs/.
+# Every target does its own set-up; everything lands in .venv, site/ and outputs/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := outputs/demo
 MODEL ?= mmada-emoji-max
 
-.PHONY: setup demo test lint clean
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint docs docs-serve clean
 
-setup: $(VENV)/.installed
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## make .venv with everything that development needs
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python {v[0]}.{v[1]} is too old; say PYTHON=python3.11 or newer" if v < (3, 11) else 0)'
@@ -15,19 +19,28 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: setup
+demo: setup ## draw a picture, ask about it, and solve a sum; results in outputs/demo
 	mkdir -p $(OUT)
 	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
 	$(BIN)/mmada ask $(OUT)/drawing.png "how many red hearts?" --model $(MODEL) --think
 	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --trace $(OUT)/answer.gif
 
-test: setup
-	$(BIN)/python -m pytest -n 2
+test: setup ## run the default tests on two processes, and name the slowest ten
+	$(BIN)/python -m pytest -n 2 --durations=10
 
-lint: setup
+test-slow: setup ## run the tests that are marked slow
+	$(BIN)/python -m pytest -n 2 --durations=10 -m slow
+
+lint: setup ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-clean:
-	rm -rf $(VENV) outputs
+docs: setup ## build the site into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: setup ## show the site on http://127.0.0.1:8000 and build it again when a file changes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --watch mmada
+
+clean: ## remove .venv, site/ and outputs/
+	rm -rf $(VENV) site outputs

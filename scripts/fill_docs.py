@@ -32,6 +32,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "base": _emoji("emoji-base", tables.skills),
     "mixcot": _emoji("emoji-mixcot", tables.skills),
     "max": _emoji("emoji-max", tables.skills),
+    "summary": _emoji("emoji-max", tables.summary),
     "drawings": _emoji("emoji-max", tables.about_drawings),
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
     "steps": _against({"6": "emoji-steps-6", "12": "emoji-steps-12", "24, the default": "emoji-max"}, "Drawing"),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, draw, evaluate, fill, info, rl, serve, studio, tokenize, train
+from mmada.cli import ask, chat, convert, data, doctor, draw, evaluate, fill, info, rl, serve, studio, tokenize, train
 from mmada.errors import MMaDAError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ _VERBS: dict[str, Callable[..., None]] = {
     "studio": studio.studio,
     "eval": evaluate.evaluate,
     "info": info.info,
+    "doctor": doctor.doctor,
     "convert": convert.convert,
     "train": train.train,
     "rl": rl.rl,

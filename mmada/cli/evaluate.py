@@ -1,44 +1,30 @@
-"""`mmada eval`: measure a model on a suite of exact tasks."""
+"""`mmada eval`: measure a model on a suite of a world."""
 
 from __future__ import annotations
 
-import json
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmada.cli import options
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
+if TYPE_CHECKING:
+    from mmada.data.world import Suite
+
 __all__ = ["evaluate"]
-
-
-class Suite(str, Enum):
-    """The suites that ship with the package."""
-
-    emoji = "emoji"
-    judge = "judge"
-    speed = "speed"
-
-
-_USED = {
-    Suite.judge: ("suite", "num", "out", "seed"),
-    Suite.speed: ("suite", "model", "out", "cache", "device", "dtype"),
-}
-"""Options of a suite that does not take all of them."""
 
 
 def evaluate(
     context: typer.Context,
     suite: Annotated[
-        Suite,
-        typer.Argument(
-            help="emoji: held-out tasks of the emoji world; judge: the judge of its drawings, no model; speed: seconds of a command and a call."
-        ),
+        str, typer.Argument(help="A suite that a world brings; most worlds have one of their own name. `list` names them all.")
     ],
+    world: Annotated[
+        str | None, typer.Option(help="World that brings the suite, also as package.module:object. Default: look in all.")
+    ] = None,
     model: options.Model = DEFAULT_MODEL,
     num: Annotated[int, typer.Option(min=1, help="Examples of each kind, with and without thinking.")] = 50,
     kinds: Annotated[str | None, typer.Option(help="Only these, separated by commas.")] = None,
@@ -58,74 +44,78 @@ def evaluate(
     device: options.Device = None,
     dtype: options.Dtype = "auto",
 ) -> None:
-    """Measure accuracy with 95 % intervals, forward passes and seconds; the judge of drawings is measured too.
+    """Measure accuracy with 95 % intervals, forward passes and seconds, or whatever the suite measures.
 
-    mmada eval emoji --num 50 -o results.json --sheets sheets
+    mmada eval shapes --num 50 -o results.json
     """
     from rich.progress import Progress
 
     from mmada.cli.session import check_writable, load, remarks, save
+    from mmada.data.world import SuiteSettings
     from mmada.eval import report
-    from mmada.worlds.emoji.measure.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
-    from mmada.worlds.emoji.measure.judge import the_judge
 
     if out is not None:
         check_writable(out, "out")
     if sheets is not None:
         check_writable(sheets / "sheet.png", "sheets")
-    if suite in _USED:
-        options.refuse_others(context, _USED[suite], f"mmada eval {suite.value}")
-    environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
-    if suite is Suite.speed:
-        from mmada.eval import speed
-
-        measured = speed.run(model, device=device, dtype=dtype, cache=cache, on_step=lambda case: remarks.print(case, style="dim"))
-        typer.echo(json.dumps(measured, indent=1))
-        if out is not None:
-            report.save(out, {"suite": suite.value, "environment": environment, **measured})
+    if suite == "list":
+        for name, brought_by in _names(world).items():
+            typer.echo(f"{name:<16} world {brought_by}")
         return
-    wanted = {"kinds": tuple(kinds.split(","))} if kinds else {}
-    settings = Settings(
-        **wanted,
+    chosen = _find(suite, world)
+    options.refuse_others(context, ("suite", "world", "out", *chosen.options), f"mmada eval {suite}")
+    environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
+    settings = SuiteSettings(
         num=num,
+        kinds=tuple(kinds.split(",")) if kinds else (),
         modes=tuple(modes.split(",")),
-        image_steps=steps,
+        seed=seed,
+        steps=steps,
         guidance_scale=guidance_scale,
         best_of=best_of,
-        seed=seed,
+        threshold=threshold,
+        cache=cache,
         batch=batch,
+        model=model,
+        device=device,
+        dtype=dtype,
+        detailed=out is not None,
     )
-    judge = the_judge()
-    settled = {"num": num, "modes": settings.modes, "steps": steps, "guidance_scale": guidance_scale, "seed": seed, "batch": batch}
-    settled |= {"best_of": best_of, "threshold": threshold, "cache": cache}
-    about = {"suite": suite.value, "environment": environment, "settings": settled}
-    if suite is Suite.judge:
-        found = check_judge(judge, None, num=max(num, 2), seed=seed)
-        typer.echo(json.dumps(found, indent=1))
-        if out is not None:
-            report.save(out, {**about, "judge": found})
-        return
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
-    if threshold is not None:
-        pipeline.use(threshold=threshold)
+    pipeline = None
+    if chosen.needs_model:
+        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
+        if threshold is not None:
+            pipeline.use(threshold=threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
-        task = bar.add_task(suite.value, total=1.0)
-        outcomes = run(pipeline, judge, settings, on_step=lambda share, what: bar.update(task, completed=share, description=what))
-    typer.echo(f"{'kind':<16} {'mode':<7} {'right':>7}   95 % interval   forwards   seconds")
-    for outcome in outcomes:
-        row = outcome.to_dict()
-        interval = f"{row['low']:.3f} - {row['high']:.3f}"
-        numbers = f"{row['mean_forwards']:>8.1f}  {row['seconds_each']:>8.3f}"
-        typer.echo(f"{row['kind']:<16} {row['mode']:<7} {row['value']:>7.3f}   {interval}   {numbers}")
+        task = bar.add_task(suite, total=1.0)
+        measured = chosen.run(pipeline, settings, lambda share, what: bar.update(task, completed=share, description=what))
+    for line in measured.lines:
+        typer.echo(line)
     if out is not None:
-        measured = {
-            "judge": check_judge(judge, pipeline, num=max(num, 400)),
-            "distance_drawn": distance_of_drawings(judge, outcomes),
-            "outcomes": [outcome.to_dict() for outcome in outcomes],
-        }
-        report.save(out, {**about, "model": model, **measured})
+        report.save(out, {"suite": suite, "environment": environment, **measured.values})
         remarks.print(f"wrote {out}")
     if sheets is not None:
-        for outcome in outcomes:
-            if outcome.kind.startswith(("draw_", "reason_")):
-                save(contact_sheet(outcome.samples), sheets / f"{outcome.kind}-{outcome.mode}.png")
+        for stem, sheet in measured.sheets.items():
+            save(sheet(), sheets / f"{stem}.png")
+
+
+def _find(suite: str, world: str | None) -> Suite:
+    """The suite of a name. Raises InputError if no world brings it."""
+    from mmada.data.find_world import find_world
+    from mmada.errors import InputError, suggest
+    from mmada.eval.exact import suites_of
+
+    names = _names(world)
+    if suite not in names:
+        raise InputError(f"suite={suite!r} is unknown: {suggest(suite, names)}")
+    return suites_of(find_world(names[suite]))[suite]
+
+
+def _names(world: str | None) -> dict[str, str]:
+    """Suite -> the world that brings it. A world's own name comes before another's suite of that name."""
+    from mmada.data.find_world import find_world, installed_worlds
+    from mmada.eval.exact import suites_of
+
+    worlds = (world,) if world else installed_worlds()
+    found = [(suite, name) for name in worlds for suite in suites_of(find_world(name))]
+    return dict(sorted(found, key=lambda pair: pair[0] == pair[1]))

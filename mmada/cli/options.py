@@ -14,6 +14,7 @@ __all__ = [
     "Device",
     "DrawThink",
     "Dtype",
+    "Fresh",
     "Guidance",
     "ImageTokenizerName",
     "MaxNew",
@@ -36,6 +37,7 @@ ImageTokenizerName = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Begin anew; what `out` holds is moved aside, to out.1, out.2, ...")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
 DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think first, or draw at once. Default: the checkpoint's.")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,30 +51,21 @@ def serve(
 
     mmada serve --model debug --port 8000
     """
-    start(
-        model,
-        {
-            "name": name or default_name(model),
-            "api_keys": tuple(api_key or ()),
-            "max_queue": max_queue,
-            "max_round_tokens": max_round_tokens,
-            "max_cache_bytes": int(cache_gib * 2**30),
-            "request_timeout": timeout,
-            "max_body_bytes": int(max_body_mib * 2**20),
-            "max_image_pixels": max_image_pixels,
-            "max_n": max_n,
-            "max_steps": max_steps,
-            "allow_remote_images": allow_remote_images,
-        },
-        host=host,
-        port=port,
-        drain=drain,
-        access_log=access_log,
-        cache=cache,
-        image_tokenizer=image_tokenizer,
-        device=device,
-        dtype=dtype,
-    )
+    settings = {
+        "name": name or default_name(model),
+        "api_keys": tuple(api_key or ()),
+        "max_queue": max_queue,
+        "max_round_tokens": max_round_tokens,
+        "max_cache_bytes": int(cache_gib * 2**30),
+        "request_timeout": timeout,
+        "max_body_bytes": int(max_body_mib * 2**20),
+        "max_image_pixels": max_image_pixels,
+        "max_n": max_n,
+        "max_steps": max_steps,
+        "allow_remote_images": allow_remote_images,
+    }
+    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
+    start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log)
 
 
 def default_name(model: str) -> str:
@@ -84,21 +75,19 @@ def default_name(model: str) -> str:
 
 def start(
     model: str,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
+    loading: Mapping[str, Any],
     *,
     host: str,
     port: int,
     drain: float = 60,
     access_log: bool = False,
-    cache: str | None = None,
-    image_tokenizer: str | None = None,
-    device: str | None = None,
-    dtype: str = "auto",
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Load a model and serve it until a signal comes.
 
     settings  fields of ServeConfig
+    loading   how the model is loaded: arguments of session.load
     ready     is told the server's address as soon as it answers
     """
     import ipaddress
@@ -118,7 +107,7 @@ def start(
     from mmada.serve.intake import Reader
 
     config = ServeConfig(**settings)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
+    pipeline = load(model, **loading)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mmada.serve").setLevel(logging.INFO)
     try:

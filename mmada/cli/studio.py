@@ -39,14 +39,6 @@ def studio(
         if browser:  # in a thread: a text browser would hold the server until it is left
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    start(
-        model,
-        {"name": name or default_name(model), "api_keys": tuple(api_key or ())},
-        host=host,
-        port=port,
-        cache=cache,
-        image_tokenizer=image_tokenizer,
-        device=device,
-        dtype=dtype,
-        ready=ready,
-    )
+    settings = {"name": name or default_name(model), "api_keys": tuple(api_key or ())}
+    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
+    start(model, settings, loading, host=host, port=port, ready=ready)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmada.cli import options
+
 if TYPE_CHECKING:
     from mmada.train.contract import Outcome, Report
 
@@ -16,11 +18,11 @@ __all__ = ["begin", "finish", "is_loss", "progress", "train"]
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/emoji/base.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/debug.yaml.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Settings on top, such as stage.optim.lr=1e-3.")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what `out` holds is moved aside, to out.1, out.2, ...")] = False,
+    fresh: options.Fresh = False,
 ) -> None:
     """Train a stage, or a whole curriculum. A run whose directory holds a save goes on from there, so repeat the command to resume.
 

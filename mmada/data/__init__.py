@@ -7,8 +7,10 @@
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     to_canvas(record, prompts, codes_of_image)        a record as a row of training: rows.py
 
-The schema with an example of each task is in docs/data.md. `mmada.worlds.emoji` is the world of the embedded models. Names are imported
-at first use, so that the emoji world does not wait for torch.
+    find_world("shapes")                              a source of samples with exact answers: world.py, find_world.py
+
+The schema of records is in docs/data.md, with an example of each task; worlds are in docs/worlds.md. Names are imported at first use, so
+that a world's samples do not wait for torch.
 """
 
 from __future__ import annotations
@@ -40,49 +42,14 @@ if TYPE_CHECKING:
     from mmada.data.shards import ImageCodes, Manifest, Settings, TokenizedReader, write_shards
 
 _WHERE = {
-    "check": ("Report", "check_records", "masked_in_words"),
-    "mixture": ("Mixture", "Part", "Recipe", "Source", "load_recipe", "open_source"),
-    "readers": (
-        "Endless",
-        "Epochs",
-        "Indexed",
-        "JsonlReader",
-        "Place",
-        "Selection",
-        "Stream",
-        "TableReader",
-        "TableStream",
-        "TarReader",
-        "select",
-        "select_by_task",
-        "worker_share",
-    ),
-    "forms": (
-        "ADAPTERS",
-        "Folder",
-        "Form",
-        "parse",
-    ),
-    "records": (
-        "Meta",
-        "Picture",
-        "Problem",
-        "Record",
-        "RecordError",
-        "RowError",
-        "Thinking",
-        "Turn",
-        "Where",
-    ),
-    "rows": (
-        "Lengths",
-        "lengths_of",
-        "split_text",
-        "to_canvas",
-    ),
-    "shards": ("ImageCodes", "Manifest", "Settings", "TokenizedReader", "write_shards"),
+    "check": "Report check_records masked_in_words",
+    "forms": "ADAPTERS Folder Form parse",
+    "mixture": "Mixture Part Recipe Source load_recipe open_source",
+    "readers": "Endless Epochs Indexed JsonlReader Place Selection Stream TableReader TableStream TarReader select select_by_task worker_share",
+    "records": "Meta Picture Problem Record RecordError RowError Thinking Turn Where",
+    "rows": "Lengths lengths_of split_text to_canvas",
+    "shards": "ImageCodes Manifest Settings TokenizedReader write_shards",
 }
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "ADAPTERS",
@@ -133,9 +100,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'mmada.data' has no attribute {name!r}")
-    return getattr(import_module(f"mmada.data.{_MODULE_OF[name]}"), name)
+    for module, names in _WHERE.items():
+        if name in names.split():
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

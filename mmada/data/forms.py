@@ -14,15 +14,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from zlib import crc32
 
 from mmada.canvas import split_thinking
-from mmada.errors import InputError, suggest
-
-if TYPE_CHECKING:
-    pass
-
 from mmada.data.records import (
     _PARTS,
     ROLES,
@@ -40,6 +35,7 @@ from mmada.data.records import (
     Where,
     _present,
 )
+from mmada.errors import InputError, suggest
 
 __all__ = ["ADAPTERS", "Adapter", "DESCRIBE_PROMPTS", "Folder", "Form", "PictureStore", "fitting_adapters", "parse"]
 

@@ -17,10 +17,10 @@ with another number of processes.
 from __future__ import annotations
 
 import copy
+import glob
 import io
 import json
 import os
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from importlib import import_module
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmada.data.forms import Folder, Form, parse
+from mmada.data.paths import expand_paths, is_address
 from mmada.data.records import Problem, Record, RecordError, Where
 from mmada.errors import InputError, MissingDependencyError
 
@@ -51,7 +52,6 @@ __all__ = [
     "TableReader",
     "TableStream",
     "TarReader",
-    "expand_braces",
     "permuted",
     "scrambled",
     "select",
@@ -375,7 +375,7 @@ class TarReader:
         000017.json  000017.jpg          adapter "record": the .json is the record, its images are named "jpg" or "000017.jpg"
         000018.txt   000018.jpg          other adapters: an object {"txt": "…", "jpg": image}, with `rename` {caption: txt, image: jpg}
 
-    pattern  paths with {000..127} and {a,b} expanded, or with * ? [; several, separated by blanks or given as a list
+    pattern  a path, with {000..127} and {a,b} expanded, or with * ? [ (paths.py); several are given as a list
     Members .json become objects, .txt, .caption, .cls and .text become texts, all others stay bytes.
     Raises InputError if a shard is missing or is not a plain tar file.
     """
@@ -384,8 +384,13 @@ class TarReader:
         self, pattern: str | os.PathLike[str] | Sequence[str], *, form: Form | None = None, min_cached_bytes: int = MIN_CACHED_BYTES
     ) -> None:
         self.form = form or Form()
-        names = os.fspath(pattern).split() if isinstance(pattern, (str, os.PathLike)) else list(pattern)
-        self.paths = [path for name in names for path in _shards(name)]
+        names = [os.fspath(pattern)] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
+        for name in names:
+            if is_address(name):
+                raise InputError(
+                    f"pattern={name!r} is a URL or a pipe, which is never fetched; download the shards, or stream a dataset of the hub"
+                )
+        self.paths = expand_paths(names)
         lost = [str(path) for path in self.paths if not path.is_file()]
         if lost:
             raise InputError(f"{len(lost)} of {len(self.paths)} shards do not exist: {', '.join(lost[:5])}; check the pattern")
@@ -455,52 +460,6 @@ class TarReader:
         return value, where, _Members(key, images)
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """ "a-{08..10}.tar" -> a-08.tar, a-09.tar, a-10.tar; "{a,b}" -> a, b; several and nested ones are combined."""
-    start = pattern.find("{")
-    if start < 0:
-        return [pattern]
-    depth, commas, stop = 0, [start], -1
-    for at in range(start, len(pattern)):
-        depth += {"{": 1, "}": -1}.get(pattern[at], 0)
-        if depth == 1 and pattern[at] == ",":
-            commas.append(at)
-        if depth == 0:
-            stop = at
-            break
-    inner = pattern[start + 1 : stop]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
-    if stop < 0 or (span is None and len(commas) == 1):
-        raise InputError(f"pattern={pattern!r} has a brace that is neither a range such as {{000..127}} nor a choice such as {{a,b}}")
-    if span is not None:
-        first, last = int(span[1]), int(span[2])
-        if last < first:
-            raise InputError(f"pattern={pattern!r}: the range {{{inner}}} is empty; write the smaller number first")
-        width = len(span[1]) if span[1].startswith("0") else 0
-        choices = [f"{number:0{width}d}" for number in range(first, last + 1)]
-    else:
-        choices = [pattern[one + 1 : other] for one, other in pairwise([*commas, stop])]
-    return [whole for choice in choices for whole in expand_braces(pattern[:start] + choice + pattern[stop + 1 :])]
-
-
-def _shards(pattern: str) -> list[Path]:
-    if re.match(r"\w+:", pattern):
-        raise InputError(
-            f"pattern={pattern!r} is a URL or a pipe, which is never fetched; download the shards, or stream a dataset of the hub"
-        )
-    paths: list[Path] = []
-    for name in expand_braces(pattern):
-        path = Path(name)
-        if any(sign in name for sign in "*?["):
-            found = sorted(path.parent.glob(path.name))
-            if not found:
-                raise InputError(f"no file is named like {name!r}; check the pattern")
-            paths += found
-        else:
-            paths.append(path)
-    return paths
-
-
 def _index_samples(path: Path) -> Integers:
     """(1, n + 1): where each sample of a shard starts, then where the content ends."""
     starts: list[int] = []
@@ -547,7 +506,8 @@ TABLE_SUFFIXES = {".parquet": "parquet", ".json": "json", ".jsonl": "json", ".cs
 class TableReader:
     """A dataset of the `datasets` library, memory-mapped.
 
-    path   a folder written by save_to_disk or one that load_dataset understands, files (*.parquet, .json, .csv, .arrow), or a hub name
+    path   a folder written by save_to_disk or one that load_dataset understands, files (*.parquet, .json, .csv, .arrow; paths.py),
+           or a hub name
     split  which part of it
     Class labels become their names; images stay undecoded. Image paths start from the folder of `path`.
     """
@@ -695,7 +655,9 @@ def _open_table(path: str, split: str, *, streaming: bool, cache_dir: str | os.P
         options = {"split": split, "streaming": streaming, "cache_dir": None if cache_dir is None else str(cache_dir)}
         if local.suffix in TABLE_SUFFIXES:
             separator = {"sep": "\t"} if local.suffix == ".tsv" else {}
-            return datasets.load_dataset(TABLE_SUFFIXES[local.suffix], data_files=path, **options, **separator)
+            # The library reads signs in names in its own way; these are names.
+            files = path if is_address(path) else [glob.escape(str(file)) for file in expand_paths(path)]
+            return datasets.load_dataset(TABLE_SUFFIXES[local.suffix], data_files=files, **options, **separator)
         return datasets.load_dataset(path, **options)
     except InputError:
         raise

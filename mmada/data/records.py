@@ -18,13 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from mmada.canvas import join_thinking
 from mmada.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Kind",

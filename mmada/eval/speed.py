@@ -1,6 +1,6 @@
 """What an answer and an image cost: seconds of a whole command (cold) and of a call on a loaded model (warm).
 
-run(model, name)   {"cases": {case: {"cold_seconds", "warm_seconds", "forwards"}}, "load_seconds"}
+run(name, asked)   {"cases": {case: {"cold_seconds", "warm_seconds", "forwards"}}, "load_seconds"}
 """
 
 from __future__ import annotations
@@ -11,41 +11,55 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
+from mmada.data.world import Pixels
 from mmada.errors import MMaDAError
 from mmada.generation.requests import Answer, Drawing
 from mmada.pipeline import MMaDA
-from mmada.worlds.emoji import render, sample
 
-__all__ = ["PROBLEM", "PROMPT", "QUESTION", "run"]
+__all__ = ["CASES", "Asked", "run"]
 
-PROMPT = "two red hearts above a dog"
-QUESTION = "how many cats?"
-PROBLEM = "Tom has 3 apples and buys 4. How many has he?"
+CASES = ("draw", "draw, thinking", "ask", "ask, thinking", "word problem", "word problem, thinking")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What the model is asked in the six cases."""
+
+    prompt: str
+    """of the drawings"""
+    question: str
+    """about the picture"""
+    picture: Callable[[], Pixels]
+    problem: str
+    """of the texts"""
+
 
 Case = tuple[list[str], Callable[[MMaDA, int], Answer | Drawing]]
 
 
-def _cases(picture: Path) -> Mapping[str, Case]:
+def _cases(asked: Asked, picture: Path) -> Mapping[str, Case]:
     """Name -> the command, and the same call on a loaded model with a seed."""
-    drawn = picture.with_name("out.png")
-    return {
-        "draw": (["draw", PROMPT, "--no-think", "-o", str(drawn)], lambda m, seed: m.draw(PROMPT, think=False, seed=seed)),
-        "draw, thinking": (["draw", PROMPT, "--think", "-o", str(drawn)], lambda m, seed: m.draw(PROMPT, think=True, seed=seed)),
-        "ask": (["ask", str(picture), QUESTION], lambda m, seed: m.ask(picture, QUESTION, seed=seed)),
-        "ask, thinking": (["ask", str(picture), QUESTION, "--think"], lambda m, seed: m.ask(picture, QUESTION, think=True, seed=seed)),
-        "word problem": (["chat", PROBLEM], lambda m, seed: m.chat(PROBLEM, seed=seed)),
-        "word problem, thinking": (["chat", PROBLEM, "--think"], lambda m, seed: m.chat(PROBLEM, think=True, seed=seed)),
-    }
+    drawn, prompt, question, problem = picture.with_name("out.png"), asked.prompt, asked.question, asked.problem
+    made: tuple[Case, ...] = (
+        (["draw", prompt, "--no-think", "-o", str(drawn)], lambda m, seed: m.draw(prompt, think=False, seed=seed)),
+        (["draw", prompt, "--think", "-o", str(drawn)], lambda m, seed: m.draw(prompt, think=True, seed=seed)),
+        (["ask", str(picture), question], lambda m, seed: m.ask(picture, question, seed=seed)),
+        (["ask", str(picture), question, "--think"], lambda m, seed: m.ask(picture, question, think=True, seed=seed)),
+        (["chat", problem], lambda m, seed: m.chat(problem, seed=seed)),
+        (["chat", problem, "--think"], lambda m, seed: m.chat(problem, think=True, seed=seed)),
+    )
+    return dict(zip(CASES, made, strict=True))
 
 
 def run(
     name: str,
+    asked: Asked,
     *,
     device: str | None = None,
     dtype: str = "auto",
@@ -68,8 +82,8 @@ def run(
     found: dict[str, Any] = {"model": name, "load_seconds": round(time.perf_counter() - begin, 3), "cases": {}}
     with tempfile.TemporaryDirectory() as scratch:
         picture = Path(scratch) / "seen.png"
-        _picture(picture)
-        for case, (command, call) in _cases(picture).items():
+        Image.fromarray(asked.picture()).save(picture)
+        for case, (command, call) in _cases(asked, picture).items():
             if on_step is not None:
                 on_step(case)
             call(model, 0)
@@ -87,12 +101,6 @@ def run(
                 "forwards": statistics.mean(forwards),
             }
     return found
-
-
-def _picture(path: Path) -> None:
-    example = sample("count", np.random.default_rng(0))
-    assert example.scene is not None
-    Image.fromarray(render(example.scene)).save(path)
 
 
 def _command(arguments: list[str]) -> float:

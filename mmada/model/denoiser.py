@@ -67,6 +67,11 @@ class TransformerDenoiser:
 
     @torch.inference_mode()
     def __call__(self, queries: Sequence[Query]) -> list[Tensor]:
+        """Logits (R, Q, V) of each query."""
+        return self.logits(queries)
+
+    def logits(self, queries: Sequence[Query]) -> list[Tensor]:
+        """The same outside of inference mode: FSDP gathers weights into tensors that must not be made in one."""
         rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
         for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.sight is None))):

@@ -1,8 +1,9 @@
-"""A run of reinforcement learning as a value. YAML and key=value fill it, by the rules of train/config.py.
+"""A run of reinforcement learning as a value. YAML and key=value fill it, by the rules of train/values.py.
 
-out: runs/emoji/max
-model: {start: mmada-emoji-mixcot}
-tasks: {text: {prompts: 6, rewards: {correct: 2.0, format: 0.5}}, draw: {prompts: 4, rewards: {drawn: 1.0}}}
+out: runs/max
+model: {start: runs/mixcot/model}
+data: {world: shapes}
+tasks: {text: {prompts: 6, rewards: {correct: 2.0, format: 0.5}}, draw: {prompts: 4, rewards: {correct: 1.0}}}
 objective: {name: unigrpo, updates: 2}
 """
 
@@ -13,16 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mmada.data.records import Task
+from mmada.data.find_world import find_world
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import Defaults
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import Settings
 from mmada.rl.rollout import Decoding
-from mmada.train.config import Model, Net, fill, mappings
+from mmada.train.config import Model, Net, check_source
 from mmada.train.loop import Loop
 from mmada.train.lora import Lora
 from mmada.train.optim import Optim
+from mmada.train.values import fill, mappings
 
 __all__ = ["REWARDS", "Data", "RLConfig", "TaskPlan", "load"]
 
@@ -31,25 +33,21 @@ REWARDS: Mapping[str, str] = {
     "brevity": "fewer tokens of the room",
     "exact": "the answer is the reference",
     "math": "the answer means the reference, by math-verify",
-    "correct": "emoji world: right, by value or meaning",
-    "caption": "emoji world: a caption, with half a point if true but incomplete",
-    "drawn": "emoji world: the picture satisfies the request",
-    "objects": "emoji world: share of objects that picture and request have in common",
-    "likeness": "emoji world: the same, each object as far as its artwork explains it",
+    "correct": "the world's verifier calls the answer, or the drawing, right",
     "clip": "CLIPScore of a drawing; scorers.clip names the weights",
     "caption_clip": "CLIPScore of an answer and the picture shown; scorers.clip",
     "pick": "PickScore; scorers.pick",
     "image_reward": "ImageReward; scorers.image_reward",
     "hps": "HPS v2; scorers.hps",
 }
-"""Name -> what is rewarded. "package.module:function" is a reward of your own (docs/rl.md)."""
+"""Name -> what is rewarded, in any world. A world may bring more; "package.module:function" is a reward of your own (docs/rl.md)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskPlan:
     """One task's part of a batch. Raises InputError if its parts do not fit together."""
 
-    name: Task
+    name: str
     prompts: int = 0
     """for each batch of rollouts, over all processes; 0: the task takes no part"""
     weight: float = 1.0
@@ -57,7 +55,7 @@ class TaskPlan:
     think: float = 1.0
     """share of prompts that ask for thinking; plain drawings never do, drawings that need it always"""
     kinds: tuple[str, ...] = ()
-    """of the emoji world; empty: all of the task"""
+    """of the world's kinds of the task; empty: all"""
     rewards: Mapping[str, Any] = field(default_factory=dict)
     """name -> weight"""
     decoding: Decoding = field(default_factory=Decoding)
@@ -80,10 +78,12 @@ class TaskPlan:
 class Data:
     """Where prompts come from."""
 
-    name: Literal["emoji", "records"] = "emoji"
-    """emoji: the synthetic world of mmada.worlds.emoji; records: your own (mmada.data.records), each with the reference of its rewards"""
+    world: str = ""
+    """a world that makes prompts, by its name or as package.module:object (data/find_world.py)"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """of the world"""
     path: str = ""
-    """of records: a file or folder"""
+    """instead of a world, your own records (mmada.data.records), each with the reference of its rewards: a file or folder"""
     eval_path: str = ""
     """the same for evaluation and samples; empty: none"""
     held_out: int = 32
@@ -92,8 +92,7 @@ class Data:
     """samples of each task written during training"""
 
     def __post_init__(self) -> None:
-        if (self.name == "records") != bool(self.path):
-            raise InputError(f"data.path={self.path!r} goes with data.name=records, not with {self.name!r}")
+        check_source(self.world, self.options, self.path)
         if self.held_out < 0 or self.num_samples < 0:
             raise InputError(f"data.held_out={self.held_out} and num_samples={self.num_samples} must not be negative; 0 turns them off")
 
@@ -136,8 +135,6 @@ class RLConfig:
     lora: Lora = field(default_factory=Lora)
     max_tokens: int = 65536
     """that share a forward pass of the sampler"""
-    verifier: str = "artwork"
-    """who looks at drawings for the rewards drawn and objects: artwork (rewards/artwork.py), or a file of weights that `mmada rl` loads"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """how the trained model is best used (mmada.generation.requests.Defaults), on top of what it starts from"""
     debug: bool = False
@@ -150,10 +147,6 @@ class RLConfig:
             raise InputError(f"steps={self.steps} must be at least 1, and group={self.group} at least 2, for rollouts are compared")
         if self.loop.prefetch:
             raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
-        for task in self.tasks:
-            for reward in task.rewards:
-                if reward not in REWARDS and ":" not in reward:
-                    raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, REWARDS)}")
         fill(Defaults(), self.defaults, "defaults.")
 
     @property
@@ -168,6 +161,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     if len(found) != 1:
         raise InputError(f"{path} holds {len(found)} runs; reinforcement learning takes one")
     config = fill(RLConfig(out="runs/rl"), found[0])
+    known = {*REWARDS, *(find_world(config.data.world, config.data.options).rewards() if config.data.world else ())}
+    for task in config.tasks:
+        for reward in task.rewards:
+            if reward not in known and ":" not in reward:
+                raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}")
     return _debug(config) if config.debug else config
 
 

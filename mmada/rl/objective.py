@@ -1,4 +1,4 @@
-"""What is maximised: rewarded answers become likelier, with steps that are limited and a reference that is stayed near.
+"""Clipped policy gradients with a KL penalty: rewarded answers become likelier.
 
     objective    masks (views.py)   ratio of                 source
     unigrpo      structured         tokens, or the sequence  MMaDA (Yang et al. 2025), eq. 3-5 and algorithm 1
@@ -20,94 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from mmada.errors import InputError, suggest
-from mmada.rl.records import Part
-from mmada.rl.views import Law, Plan, Reading, all_masked, complementary, recorded, stratified, structured
+from mmada.rl.settings import Ratio, Settings
 
-__all__ = ["OBJECTIVES", "Evidence", "Objective", "Settings", "Terms", "sandwich", "sequence_clip", "token_clip"]
-
-Name: TypeAlias = Literal["unigrpo", "diffu_grpo", "coupled", "trace", "espo", "spg"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """An objective with its numbers. Raises InputError for values that do not go together."""
-
-    name: Name = "unigrpo"
-    updates: int = 2
-    """mu: optimizer steps that a batch of rollouts is used for"""
-    level: Literal["auto", "token", "sequence"] = "auto"
-    """what the ratio is of; auto: as in the table"""
-    reading: Reading = "spacing"
-    """of UniGRPO's algorithm (views.times)"""
-    law: Literal["auto", "whole", "block"] = "auto"
-    """masks of texts: over the whole answer, as published, or in one block after the other; auto: what the model was taught, whole if it
-    sees the room behind its active block (Defaults.sees_ahead), block if not. block is also worth trying where both are possible"""
-    max_blocks: int = 0
-    """blocks, or groups of steps, of a rollout that one update looks at; 0: all of them"""
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    kl_weight: float = 0.04
-    """beta, of the divergence from the frozen reference; 0: no reference is kept"""
-    prompt_ratio: float = 0.15
-    """diffu_grpo: probability with which a given position is masked"""
-    ratio_low: float = 0.2
-    ratio_high: float = 0.8
-    """coupled, espo: share that the first of two masks hides"""
-    shrink: int = 4
-    """trace: steps of the sampler that share a forward row; 1 is exact, and dear"""
-    draws: int = 2
-    """spg: masks of each block"""
-    upper: float = 0.5
-    """spg: omega, share of the upper bound in what is pushed down"""
-    power: float = 1.5
-    """spg: beta of the upper bound, at least 1"""
-
-    def __post_init__(self) -> None:
-        if self.name not in OBJECTIVES:
-            raise InputError(f"objective.name={self.name!r} is unknown: {suggest(self.name, OBJECTIVES)}")
-        for name in ("updates", "shrink", "draws", "power"):
-            if not getattr(self, name) >= 1:
-                raise InputError(f"objective.{name}={getattr(self, name)} must be at least 1")
-        for name in ("max_blocks", "kl_weight", "clip_high"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"objective.{name}={getattr(self, name)} must not be negative; 0 turns it off")
-        for name in ("clip_low", "prompt_ratio", "upper"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"objective.{name}={getattr(self, name)} must lie between 0 and 1")
-        if not 0 < self.ratio_low <= self.ratio_high < 1:
-            raise InputError(
-                f"objective.ratio_low={self.ratio_low} and ratio_high={self.ratio_high} must be ordered and lie between 0 and 1"
-            )
-        if self.name == "spg" and self.max_blocks:
-            raise InputError(f"objective.max_blocks={self.max_blocks} would bias the upper bound of spg, a logarithm; set it to 0")
-        if self.max_blocks and self.loss is sequence_clip:
-            raise InputError(
-                f"objective.max_blocks={self.max_blocks} leaves blocks out, and the ratio of a sequence needs all of them; set it to 0, or level=token"
-            )
-
-    def law_of(self, part: Part) -> Law:
-        if self.law != "auto":
-            return self.law
-        return "whole" if part.sees_ahead else "block"
-
-    @property
-    def objective(self) -> Objective:
-        return OBJECTIVES[self.name]
-
-    @property
-    def loss(self) -> Loss:
-        levels: Mapping[str, Loss] = {"token": token_clip, "sequence": sequence_clip}
-        return self.objective.loss if self.level == "auto" or not self.objective.has_ratio else levels[self.level]
-
-    def plan(self, part: Part, generator: Generator) -> Plan:
-        """The views of all updates."""
-        return self.objective.draw(part, self, generator)
+__all__ = ["LOSSES", "Evidence", "Settings", "Terms", "sandwich", "sequence_clip", "token_clip"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +94,7 @@ def sandwich(e: Evidence, s: Settings) -> Terms:
     owner = torch.zeros(len(names), dtype=torch.long, device=e.token.device).scatter(0, index, e.sequence)
     length = e.length.to(lower)
     looks = length[e.sequence] * e.weight * (s.power * e.new).exp()  # (S,)
+    # p^power of a very unlikely token underflows to 0, and log 0 is infinite.
     inner = looks.new_zeros(len(names)).index_add(0, index, looks).clamp_min(torch.finfo(looks.dtype).tiny)  # of each token
     upper = torch.zeros_like(lower).index_add(0, owner, inner.log()) / (s.power * length)
     bound = torch.where(e.advantage >= 0, lower, s.upper * upper + (1 - s.upper) * lower)
@@ -192,33 +112,10 @@ def _kl(e: Evidence) -> Tensor:
     """(R,) k3 estimate of KL(new || reference), never negative; 0 without a reference."""
     if e.ref is None:
         return torch.zeros_like(e.advantage, dtype=e.new.dtype)
+    # k3 is unbiased and never negative, where -d alone has the sign of the draw (Schulman 2020).
     difference = e.ref - e.new
     return e.sum(e.weight * (difference.exp() - difference - 1))
 
 
-Loss: TypeAlias = Callable[[Evidence, Settings], Terms]
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """How masks are drawn, and what is made of the log-probabilities.
-
-    has_ratio  needs the log-probabilities of the policy that sampled
-    needs_steps  needs the sampler's steps
-    """
-
-    draw: Callable[[Part, Settings, Generator], Plan]
-    loss: Loss
-    has_ratio: bool = True
-    needs_steps: bool = False
-
-
-OBJECTIVES: Mapping[str, Objective] = {
-    "unigrpo": Objective(structured, token_clip),
-    "diffu_grpo": Objective(all_masked, token_clip),
-    "coupled": Objective(complementary, token_clip),
-    "trace": Objective(recorded, token_clip, needs_steps=True),
-    "espo": Objective(complementary, sequence_clip),
-    "spg": Objective(stratified, sandwich, has_ratio=False),
-}
-"""Every objective by name."""
+LOSSES: Mapping[Ratio, Callable[[Evidence, Settings], Terms]] = {"token": token_clip, "sequence": sequence_clip, "none": sandwich}
+"""By what the ratio is of."""

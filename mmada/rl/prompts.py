@@ -1,6 +1,6 @@
 """Where prompts come from: index -> Prompt, a pure function, so that the position in the data is one integer.
 
-EmojiPrompts    examples of the emoji world, of chosen kinds, with their verifiable answers
+WorldPrompts    samples of a world, of chosen kinds, with what its rewards know of them
 RecordPrompts   your own records (mmada.data.records), in an order that is shuffled anew each epoch
 """
 
@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from PIL import Image
-
 from mmada.canvas import Message
 from mmada.data import Endless, Picture, Record
+from mmada.data.seeds import uniforms
+from mmada.data.world import SampleKey, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.image import ImageSource
 from mmada.rl.records import Prompt
-from mmada.train.seeds import generator, uniforms
-from mmada.worlds.emoji import KINDS, SCENE_SIZE, Chooser, Example, Task, render, sample
-from mmada.worlds.emoji.split import Split
+from mmada.train.world import request_of
 
-__all__ = ["EmojiPrompts", "Prompts", "RecordPrompts"]
+__all__ = ["Prompts", "RecordPrompts", "WorldPrompts"]
 
 
 class Prompts(Protocol):
@@ -30,36 +28,34 @@ class Prompts(Protocol):
     def take(self, indices: Sequence[int]) -> list[Prompt]: ...
 
 
-class EmojiPrompts:
-    """Prompts of one task of the emoji world.
+class WorldPrompts:
+    """Prompts of one task of a world.
 
     think  share that asks for thinking; plain drawings never do, drawings that need it always
-    kinds  names of tasks.KINDS, drawn by their weights; empty: all of the task
-    Raises InputError if a kind is unknown or of another task.
+    kinds  of the task; empty: all of them
+    Raises InputError if the world does not have the task, or a kind is unknown or of another task.
     """
 
-    def __init__(self, task: Task, *, seed: int, split: Split = "train", think: float = 1.0, kinds: Sequence[str] = ()) -> None:
+    def __init__(
+        self, world: World, task: str, *, seed: int, split: Split = "train", think: float = 1.0, kinds: Sequence[str] = ()
+    ) -> None:
+        if task not in world.tasks:
+            raise InputError(f"world {world.name!r} has no task {task!r}: {suggest(task, world.tasks)}")
+        known = world.kinds.get(task, ())
         for kind in kinds:
-            if kind not in KINDS or KINDS[kind].task != task:
-                raise InputError(f"kind={kind!r} is none of task {task}: {suggest(kind, [k for k, e in KINDS.items() if e.task == task])}")
-        self.task, self.seed, self.split, self.think = task, seed, split, think
-        self._weights = {kind: entry.weight for kind, entry in KINDS.items() if entry.task == task and (not kinds or kind in kinds)}
+            if kind not in known:
+                raise InputError(f"kind={kind!r} is none of task {task}: {suggest(kind, known)}")
+        self.world, self.task, self.seed, self.split, self.think, self.kinds = world, task, seed, split, think, tuple(kinds)
 
     def take(self, indices: Sequence[int]) -> list[Prompt]:
         return [self._prompt(index) for index in indices]
 
     def _prompt(self, index: int) -> Prompt:
-        rng = generator("prompt", self.task, self.split, self.seed, index)
-        example = sample(Chooser(rng).weighted(self._weights), rng, self.split)
-        thinks = uniforms(1, "prompt thinks", self.task, self.seed, index)[0] < self.think
-        return Prompt(task=self.task, index=index, request=_request(example, thinks), reference=example.answer, example=example)
-
-
-def _request(example: Example, thinks: bool) -> ChatRequest | DrawRequest:
-    if example.task in ("draw", "reason_draw"):
-        return DrawRequest(example.prompt, size=(SCENE_SIZE, SCENE_SIZE), think=example.task == "reason_draw")
-    images = () if example.scene is None else (Image.fromarray(render(example.scene)),)
-    return ChatRequest(example.prompt, images=images, think=thinks)
+        # Another stream than that of training, whose samples the model may know by heart.
+        key = SampleKey(task=self.task, split=self.split, seed=self.seed, index=index, stream="prompt", kinds=self.kinds)
+        sample = self.world.sample(key)
+        request = request_of(sample, think=key.uniform("prompt thinks") < self.think)
+        return Prompt(task=self.task, index=index, request=request, reference=sample.answer, origin=sample.origin)
 
 
 class RecordPrompts:

@@ -9,14 +9,13 @@ Rollout  one answer to a prompt: its sample and its parts
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Canvas, Field, messages_of
-from mmada.data.records import Task
 from mmada.generation.requests import ChatRequest, DrawRequest
-from mmada.worlds.emoji import Example
 
 __all__ = ["Part", "Prompt", "Rollout", "Sample"]
 
@@ -25,14 +24,14 @@ __all__ = ["Part", "Prompt", "Rollout", "Sample"]
 class Prompt:
     """A request, and what its rewards may compare the answer with."""
 
-    task: Task
+    task: str
     index: int
     """of the prompt among those of its task; with the seed it decides everything that is drawn for it"""
     request: ChatRequest | DrawRequest
     reference: str = ""
     """the right answer; empty where there is none"""
-    example: Example | None = None
-    """where the prompt comes from, in the emoji world"""
+    origin: Any = None
+    """of a world: what its rewards know of the prompt (data.world.WorldSample.origin)"""
 
     @property
     def text(self) -> str:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from mmada.canvas import Query, split_thinking
+from mmada.data.seeds import integer
 from mmada.errors import InputError
 from mmada.generation.planner import Job, Planner
 from mmada.generation.requests import ChatRequest, Drawing
 from mmada.rl.records import Part, Prompt, Rollout, Sample
 from mmada.sampling import Denoiser, Recipe, fast_image
-from mmada.train.seeds import integer
 
 __all__ = ["Decoding", "roll_out"]
 

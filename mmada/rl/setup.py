@@ -17,25 +17,26 @@ from accelerate import PartialState
 
 from mmada.canvas import Prompts as Speech
 from mmada.data import Epochs, Record, Settings, Source, TableStream, lengths_of, open_source, select_by_task
-from mmada.errors import InputError
+from mmada.data.find_world import find_world
+from mmada.data.world import Split, World
+from mmada.errors import InputError, suggest
 from mmada.generation.planner import Planner
 from mmada.generation.requests import Defaults
 from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
-from mmada.rl.config import REWARDS, RLConfig, TaskPlan
-from mmada.rl.prompts import EmojiPrompts, Prompts, RecordPrompts
+from mmada.rl.config import REWARDS, RLConfig
+from mmada.rl.prompts import Prompts, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
+from mmada.rl.rewards.world import correct
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import TrainConfig, fill
+from mmada.train.config import TrainConfig
 from mmada.train.contract import Outcome, Report
 from mmada.train.loop import train
 from mmada.train.setup import export, plain, tell_dropped
 from mmada.train.stages import STAGES
-from mmada.worlds.emoji import artwork
-from mmada.worlds.emoji import rewards as emoji
-from mmada.worlds.emoji.split import Split
+from mmada.train.values import fill
 
 __all__ = ["build_task", "run"]
 
@@ -43,29 +44,25 @@ _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", 
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
-def run(
-    config: RLConfig,
-    *,
-    on_step: Callable[[Report], None] | None = None,
-    load_verifier: Callable[[Path], emoji.Verifier] | None = None,
-) -> Outcome:
-    """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
-
-    load_verifier  file of weights -> verifier of pictures, for config.verifier
-    """
+def run(config: RLConfig, *, on_step: Callable[[Report], None] | None = None) -> Outcome:
+    """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    task = build_task(config, load_verifier=load_verifier)
+    task = build_task(config)
     _record(config, out)
     return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step)
 
 
-def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifier] | None = None) -> RLTask:
+def build_task(config: RLConfig) -> RLTask:
     """Networks with the weights that a run begins with, its prompts and rewards. Raises InputError for parts that do not fit together."""
     if not config.active:
         raise InputError("no task has prompts; set tasks.text.prompts=8, for example, with rewards")
     if not config.model.start and not config.debug:
         raise InputError("model.start='' is empty; reinforcement learning begins with a trained model: name one, or set debug=true")
+    data = config.data
+    if not data.world and not data.path:
+        raise InputError("data.world='' and data.path='' are both empty; name a world, such as shapes, or a file of records")
+    world = find_world(data.world, data.options) if data.world else None
     base = TrainConfig(
         stage=STAGES["finetune"],
         out=config.out,
@@ -77,8 +74,8 @@ def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifi
         debug=config.debug,
     )
     start = find(config.model.start) if config.model.start else None
-    images = networks.image_tokenizer(base, start)
-    tokens = networks.text_tokenizer(base, start)
+    images = networks.image_tokenizer(base, start, size=world.image_size if world else 0)
+    tokens = networks.text_tokenizer(base, start, world=world)
     model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
     speech = Speech(model.config.layout, tokens, defaults.style)
@@ -94,47 +91,35 @@ def build_task(config: RLConfig, *, load_verifier: Callable[[Path], emoji.Verifi
         reference = policy if config.lora.rank else copy.deepcopy(policy).eval().requires_grad_(False)
     if config.loop.compile:
         networks.compile_blocks(policy)
-    verifier = _verifier(config, load_verifier)
     return RLTask(
         config=config,
         module=policy,
         planner=planner,
-        sources=_prompts(config, images, speech, defaults, "train", context=planner.context),
+        sources=_prompts(config, world, images, speech, defaults, "train", context=planner.context),
         rewards={
-            plan.name: {name: (float(weight), _reward(name, plan, config, planner, verifier)) for name, weight in plan.rewards.items()}
+            plan.name: {name: (float(weight), _reward(name, config, world)) for name, weight in plan.rewards.items()}
             for plan in config.active
         },
         reference=reference,
-        held_out=_prompts(config, images, speech, defaults, "test", context=planner.context),
+        held_out=_prompts(config, world, images, speech, defaults, "test", context=planner.context),
         on_export=partial(export, model=model, images=images, prompts=speech, defaults=defaults, has_adapter=bool(config.lora.rank)),
     )
 
 
-def _verifier(config: RLConfig, load: Callable[[Path], emoji.Verifier] | None) -> emoji.Verifier:
-    if config.verifier == "artwork":
-        return artwork.match
-    if load is None or not Path(config.verifier).is_file():
-        raise InputError(
-            f"verifier={config.verifier!r} is no file of weights that can be loaded here; use artwork, or `mmada rl` with a file"
-        )
-    return load(Path(config.verifier))
-
-
-def _reward(name: str, plan: TaskPlan, config: RLConfig, planner: Planner, verifier: emoji.Verifier) -> Reward:
+def _reward(name: str, config: RLConfig, world: World | None) -> Reward:
     """The reward of a name; weights of learned ones are loaded here."""
     if ":" in name:
         return _own(name)
+    own = world.rewards() if world else {}
+    if name in own:
+        return own[name]
     scorers, device = config.scorers, str(PartialState().device)
     makers: Mapping[str, Callable[[], Reward]] = {
         "format": lambda: text.think_format,
         "brevity": lambda: text.brevity,
         "exact": lambda: text.exact,
         "math": lambda: text.math_verified,
-        "correct": lambda: emoji.correct,
-        "caption": lambda: emoji.caption,
-        "drawn": lambda: partial(emoji.drawn, verifier=verifier),
-        "objects": lambda: partial(emoji.objects_in_common, verifier=verifier),
-        "likeness": lambda: artwork.likeness,
+        "correct": lambda: _correct(world),
         "clip": lambda: pictures.clip_score(scorers.clip, device=device),
         "caption_clip": lambda: pictures.clip_score(scorers.clip, device=device, caption=True),
         "pick": lambda: pictures.pick_score(scorers.pick, device=device),
@@ -142,7 +127,15 @@ def _reward(name: str, plan: TaskPlan, config: RLConfig, planner: Planner, verif
         "hps": lambda: pictures.hps(scorers.hps),
     }
     assert set(makers) == set(REWARDS)
+    if name not in makers:
+        raise InputError(f"unknown reward {name!r}: {suggest(name, {*makers, *own})}")
     return makers[name]()
+
+
+def _correct(world: World | None) -> Reward:
+    if world is None or not world.verifies:
+        raise InputError("the reward correct needs a data.world that verifies answers; reward exact or math, or write a reward of your own")
+    return correct(world)
 
 
 def _own(name: str) -> Reward:
@@ -158,12 +151,13 @@ def _own(name: str) -> Reward:
 
 
 def _prompts(
-    config: RLConfig, images: ImageTokenizer, speech: Speech, defaults: Defaults, split: Split, *, context: int
+    config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: Defaults, split: Split, *, context: int
 ) -> dict[str, Prompts]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
-    if config.data.name == "emoji":
+    if world is not None:
         return {
-            plan.name: EmojiPrompts(plan.name, seed=config.seed, split=split, think=plan.think, kinds=plan.kinds) for plan in config.active
+            plan.name: WorldPrompts(world, plan.name, seed=config.seed, split=split, think=plan.think, kinds=plan.kinds)
+            for plan in config.active
         }
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:

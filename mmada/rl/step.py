@@ -6,24 +6,19 @@ policy(queries=[...])    logits for the sampler, through the same door, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmada.canvas import Query
 from mmada.model import MMadaModelLM, TransformerDenoiser
-from mmada.rl.batch import Asked, PolicyBatch
-from mmada.rl.objective import Evidence, Settings, Terms
+from mmada.rl.batch import PolicyBatch
+from mmada.rl.objective import LOSSES, Evidence, Settings, Terms
+from mmada.train.scoring import entropy, masked_logprobs
 
-__all__ = ["Policy", "evidence", "frozen_adapters", "terms"]
-
-_MAX_LOGITS = 2**26
-"""Logits in memory at once (256 MB of float32); more are computed in chunks, and again in the backward pass."""
-_answers: Callable[[TransformerDenoiser, Sequence[Query]], list[Tensor]] = TransformerDenoiser.__call__.__wrapped__  # type: ignore[attr-defined]
-"""The denoiser without its inference mode: FSDP gathers weights into tensors that must not be made in one."""
+__all__ = ["Policy", "frozen_adapters", "terms"]
 
 
 class Policy(nn.Module):
@@ -40,43 +35,25 @@ class Policy(nn.Module):
     def forward(self, batch: PolicyBatch | None = None, *, queries: Sequence[Query] | None = None) -> Tensor | list[Tensor]:
         if queries is not None:
             with torch.no_grad():
-                return _answers(self._denoiser, queries)
+                return self._denoiser.logits(queries)
         assert batch is not None
         hidden = self.model.trunk(batch.tokens, batch.packing).flatten(0, 1)  # (T, D)
         values = hidden.new_zeros(2, len(batch.weight), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        for asked in batch.asked:
-            size = max(1, _MAX_LOGITS // (asked.ids.stop - asked.ids.start))
-            for chosen in torch.arange(len(asked.positions), device=hidden.device).split(size):
-                args = (hidden[asked.positions[chosen]], asked.targets[chosen], asked.temperature[chosen], asked)
-                is_chunked = size < len(asked.positions) and torch.is_grad_enabled()
-                found = checkpoint(self._scores, *args, use_reentrant=False) if is_chunked else self._scores(*args)
-                values = values.index_copy(1, asked.place[chosen], found.to(values))
-        if not batch.asked:  # wrappers wait for a gradient of every weight
+        for index, logp, spread in masked_logprobs(self.model, hidden, batch.scored, entropy):
+            values = values.index_copy(1, index, torch.stack([logp, spread]).to(values))
+        if not batch.scored:  # wrappers wait for a gradient of every weight
             values = values + 0 * self.model.head(hidden[:1]).float().sum()
         return values
 
-    def _scores(self, states: Tensor, targets: Tensor, temperature: Tensor, asked: Asked) -> Tensor:
-        """(2, K) log p of the targets, and entropies without a gradient, over the ids that the sampler could have proposed."""
-        logits = self.model.head(states, (asked.ids.start, asked.ids.stop))  # (K, V)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature[:, None]
-        if asked.ids.never:
-            never = torch.tensor(asked.ids.never, device=logits.device) - asked.ids.start
-            logits = logits.index_fill(1, never, -torch.inf)
-        logp = logits.log_softmax(-1)
-        with torch.no_grad():
-            entropy = -(logp.exp() * logp).nan_to_num(0.0).sum(-1)
-        return torch.stack([logp.gather(1, targets[:, None])[:, 0], entropy])
-
-
-def evidence(batch: PolicyBatch, new: Tensor) -> Evidence:
-    """What the objective looks at. Without stored log-probabilities, the old policy is the new one: every ratio is exactly 1."""
-    old = new.detach() if batch.old is None else batch.old
-    return Evidence(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
-
 
 def terms(batch: PolicyBatch, new: Tensor, settings: Settings) -> Terms:
-    """What each sequence contributes, by the objective of the settings."""
-    return settings.loss(evidence(batch, new), settings)
+    """What each sequence contributes, by the objective of the settings.
+
+    new  (S,) log p of the scored tokens. Without stored old ones, the old policy is the new one: every ratio is exactly 1
+    """
+    old = new.detach() if batch.old is None else batch.old
+    found = Evidence(new, old, batch.ref, batch.weight, batch.sequence, batch.token, batch.advantage, batch.length)
+    return LOSSES[settings.ratio](found, settings)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from mmada.canvas import Query
+from mmada.data.seeds import integer
 from mmada.errors import CheckpointError, InputError
 from mmada.generation.planner import Planner
 from mmada.rl.advantage import Advantages, advantages
@@ -35,7 +36,7 @@ from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
 from mmada.rl.rollout import Decoding, roll_out
 from mmada.rl.step import Policy, frozen_adapters, terms
-from mmada.train.seeds import integer
+from mmada.rl.views import draw_views
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -281,13 +282,14 @@ class RLTask:
         """For each update, the rollout's parts with their views."""
         settings = self.config.objective
         plans = [
-            settings.plan(part, Generator().manual_seed(integer("views", rollout.seed, step, p))) for p, part in enumerate(rollout.parts)
+            draw_views(part, settings, Generator().manual_seed(integer("views", rollout.seed, step, p)))
+            for p, part in enumerate(rollout.parts)
         ]
         share = 1 / len(rollout.parts)
         return [
             tuple(
-                Trained(part=part, views=plan[n], advantage=advantage, task=task, share=share)
-                for part, plan in zip(rollout.parts, plans, strict=True)
+                Trained(part=part, views=views[n], advantage=advantage, task=task, share=share)
+                for part, views in zip(rollout.parts, plans, strict=True)
             )
             for n in range(settings.updates)
         ]
@@ -301,7 +303,7 @@ class RLTask:
     def _with_logps(self, batch: PolicyBatch, update: int, device: torch.device) -> PolicyBatch:
         """The batch with what is compared with. The first update is compared with itself, so it needs no pass for the old policy."""
         on_device, old, ref = batch.to(device), None, None
-        if update and self.config.objective.objective.has_ratio:
+        if update and self.config.objective.has_ratio:
             old = self._model(on_device)[0].cpu()
         if self.reference is self.module:
             with frozen_adapters(self.module):
@@ -320,7 +322,7 @@ class RLTask:
             num=num,
             seed=seed,
             device=device,
-            record=self.config.objective.objective.needs_steps,
+            record=self.config.objective.needs_steps,
             agree=self._agree,
         )
 

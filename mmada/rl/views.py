@@ -2,7 +2,7 @@
 
     part       question  t t t t | t t t t | t t e . .        8 slots in blocks of 4, then t t and the end; two slots of fill
     whole      question  t M t M | M t t M | M t t M M        any slots; the fill is masked and never scored (the published models)
-    block      question  t t t t | M t M t                    a clean beginning, one noised block, and what lies behind it cut off
+    block      question  t t t t | M t M t                    a clean beginning, one noised block, and the rest cut off
                question  t t t t | M t M t | M M M M M        ... or masked, if the model sees it (Recipe.sees_ahead)
 
 A plan is drawn once for a rollout, a tuple of views for each update, and stored: new, old and reference policy are compared on the same
@@ -24,9 +24,9 @@ Of an image, k follows the cosine schedule in all of them, as in its training: t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -34,19 +34,17 @@ from torch import Generator, Tensor
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.rl.records import Part
-
-if TYPE_CHECKING:
-    from mmada.rl.objective import Settings
+from mmada.rl.settings import Law, Reading, Settings
 
 __all__ = [
+    "PLANS",
     "Block",
-    "Law",
     "Plan",
-    "Reading",
     "View",
     "all_masked",
     "blocks_of",
     "complementary",
+    "draw_views",
     "recorded",
     "stratified",
     "structured",
@@ -55,9 +53,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-Law: TypeAlias = Literal["whole", "block"]
-Reading: TypeAlias = Literal["spacing", "algorithm"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
@@ -65,7 +60,7 @@ class View:
 
     is_masked  (N,) bool    slots that hold the mask
     weight     (N,) float64 of scored slots, which are masked; 0 elsewhere
-    num_kept   leading slots that are in the row; those behind are cut off
+    num_kept   leading slots that are in the row; the rest is cut off
     given      (L,) bool    given positions that are masked too, or None
     """
 
@@ -81,7 +76,7 @@ Plan: TypeAlias = "tuple[tuple[View, ...], ...]"
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots behind `stop` are masked or cut off."""
+    """Slots [start, stop) that are noised together in a row of `num_kept` slots; slots from `stop` on are masked or cut off."""
 
     start: int
     stop: int
@@ -91,7 +86,7 @@ class Block:
 def blocks_of(part: Part, law: Law) -> tuple[Block, ...]:
     """The blocks of what counts. An image is one block.
 
-    Raises InputError if the whole answer is to be noised for a model that never sees behind its active block.
+    Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
     n, room = part.num_tokens, len(part.field.positions)
     if part.is_image or (law == "whole" and part.sees_ahead):
@@ -123,17 +118,17 @@ def structured(part: Part, settings: Settings, generator: Generator) -> Plan:
     blocks = blocks_of(part, settings.law_of(part))
     starts = torch.rand(len(blocks), generator=generator, dtype=torch.float64).tolist()
     at = [times(settings.reading, start, settings.updates) for start in starts]
-    plan = []
+    drawn = []
     for n, (some, factor) in enumerate(_some(range(len(blocks)), settings, generator)):
-        plan.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
-    return tuple(plan)
+        drawn.append(tuple(_masking(part, blocks[b], _count(part, blocks[b], at[b][n]), factor, generator)[0] for b in some))
+    return tuple(drawn)
 
 
 def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
     """diffu-GRPO: every slot of a block masked, and each given position with probability `prompt_ratio`, drawn anew for each update."""
     blocks = blocks_of(part, settings.law_of(part))
     can_hide = part.canvas.attend & ~part.canvas.is_open
-    plan = []
+    drawn = []
     for some, factor in _some(blocks, settings, generator):
         draw = torch.rand(len(can_hide), generator=generator, dtype=torch.float64)
         given = can_hide & (draw < settings.prompt_ratio)
@@ -141,35 +136,36 @@ def all_masked(part: Part, settings: Settings, generator: Generator) -> Plan:
         for block in some:
             slots = torch.arange(block.start, block.stop)
             views.append(_view(part, block, slots, factor / part.num_tokens, given if bool(given.any()) else None))
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def complementary(part: Part, settings: Settings, generator: Generator) -> Plan:
     """Coupled masks: a mask of a share in [ratio_low, ratio_high] and its complement, so that each token is scored once."""
     low, high = settings.ratio_low, settings.ratio_high
-    plan = []
+    drawn = []
     for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
         views: list[View] = []
         for block in some:
             t = low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
+            # One slot at least is left for the complement, if there are two.
             count = min(_count(part, block, t), max(1, block.stop - block.start - 1))
             views += _masking(part, block, count, factor, generator, both=True)
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def stratified(part: Part, settings: Settings, generator: Generator) -> Plan:
     """SPG: `draws` views of each block with evenly spread counts. Every token may be masked in several of them, or in none."""
     draws = settings.draws
-    plan = []
+    drawn = []
     for some, factor in _some(blocks_of(part, settings.law_of(part)), settings, generator):
         views: list[View] = []
         for block in some:
             for t in times("spacing", float(torch.rand((), generator=generator, dtype=torch.float64)), draws):
                 views += _masking(part, block, _count(part, block, t), factor / draws, generator)
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
 
 
 def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
@@ -186,22 +182,40 @@ def recorded(part: Part, settings: Settings, generator: Generator) -> Plan:
     block = -1
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):
         own = 0 if width is None else int((part.steps == step).nonzero()[0]) // width
+        # Steps share a view only within a block: the next block needs the tokens of this one as they are, and its own cut.
         if own != block or len(groups[-1]) == settings.shrink:
             groups.append([])
         block = own
         groups[-1].append(step)
-    plan = []
+    drawn = []
     for some, factor in _some(groups, settings, generator):
         views = []
         for steps in some:
             is_scored = counts & torch.isin(part.steps, torch.tensor(steps))
+            # What the sampler filled without a step, after the end, was open all along.
             is_masked = (part.steps < 0) | (part.steps >= steps[0])
             room = len(part.steps)
             kept = room if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, room)
             weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
             views.append(View(is_masked, weight, kept))
-        plan.append(tuple(views))
-    return tuple(plan)
+        drawn.append(tuple(views))
+    return tuple(drawn)
+
+
+PLANS: Mapping[str, Callable[[Part, Settings, Generator], Plan]] = {
+    "unigrpo": structured,
+    "diffu_grpo": all_masked,
+    "coupled": complementary,
+    "trace": recorded,
+    "espo": complementary,
+    "spg": stratified,
+}
+"""How each objective draws its masks."""
+
+
+def draw_views(part: Part, settings: Settings, generator: Generator) -> Plan:
+    """The views of all updates, by the objective of the settings."""
+    return PLANS[settings.name](part, settings, generator)
 
 
 # Parts of plans.
@@ -221,6 +235,7 @@ def _some(items: Iterable[T], settings: Settings, generator: Generator) -> list[
 def _count(part: Part, block: Block, t: float) -> int:
     """How many of a block's slots are masked at time t in [0, 1]: uniform in 1..n for text; by the cosine schedule for images."""
     size = block.stop - block.start
+    # Images are trained by the cosine schedule; another share of masks would be a state that the model hardly knows.
     if part.is_image:
         return min(size, max(1, round(size * float(cosine.mask_ratio(torch.tensor(1 - t, dtype=torch.float64))))))
     return min(size, 1 + int(t * size))
@@ -230,6 +245,7 @@ def _masking(part: Part, block: Block, count: int, factor: float, generator: Gen
     """A view with `count` of a block's slots masked, and, with both, that of the others, each token with the weight 1 / tokens."""
     size = block.stop - block.start
     order = block.start + torch.randperm(size, generator=generator)
+    # Alone, the masked tokens stand for all of the block (size / count); a pair scores each token once.
     if not both:
         return [_view(part, block, order[:count], factor * size / (count * part.num_tokens))]
     halves = [half for half in (order[:count], order[count:]) if len(half)]

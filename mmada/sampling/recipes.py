@@ -143,7 +143,8 @@ class Recipe:
     score: Score = probability
     """which to commit first"""
     threshold: float | None = None
-    """also commit every proposal whose score reaches this, a probability (0 or less for `negative_entropy`); at least one each step"""
+    """also commit every proposal whose score reaches this, a probability (0 or less for `negative_entropy`); at least one each step.
+    The score must be a confidence, which `random_order` is not"""
     temperature: float = 0.0
     """of the proposals; 0 is the arg max"""
     top_k: int | None = None
@@ -179,6 +180,11 @@ class Recipe:
             raise InputError("sees_ahead=False needs a block_length, and propose_any=False; the blocks behind the active one are left out")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
+        if self.threshold is not None and self.score is random_order:
+            raise InputError(
+                f"threshold={self.threshold} says how sure a proposal must be, and score=random_order does not know: it is a random number; "
+                "use score=probability, or give steps=N and threshold=None"
+            )
         highest, likely = (0.0, -0.1) if self.score is negative_entropy else (1.0, 0.9)
         if self.threshold is not None and not (math.isfinite(self.threshold) and self.threshold <= highest):
             raise InputError(f"threshold={self.threshold} is never reached by the score, which is at most {highest:g}; try {likely}")

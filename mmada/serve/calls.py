@@ -14,10 +14,12 @@ __all__ = ["Calls"]
 class Calls:
     """Submits orders, and delivers what happens to them. Raises BusyError, ClosedError.
 
+    arrived  when the request came (time.monotonic), from which its time is counted; None: now
+
     Whoever makes it cancels it in the end, which does nothing to what is finished.
     """
 
-    def __init__(self, engine: Engine, orders: Sequence[Order], *, priority: int = 0) -> None:
+    def __init__(self, engine: Engine, orders: Sequence[Order], *, priority: int = 0, arrived: float | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._engine, self._count = engine, len(orders)
@@ -26,7 +28,7 @@ class Calls:
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
                 loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        self._tickets = engine.submit(orders, tell, priority=priority)
+        self._tickets = engine.submit(orders, tell, priority=priority, arrived=arrived)
         self._early: list[tuple[int, Event]] = []
 
     async def begun(self) -> None:

@@ -236,12 +236,15 @@ class Engine:
         """Generations that are not finished."""
         return len(self._scheduler)
 
-    def submit(self, orders: Sequence[Order], tell: Callable[[int, Event], None], *, priority: int = 0) -> list[Ticket]:
+    def submit(
+        self, orders: Sequence[Order], tell: Callable[[int, Event], None], *, priority: int = 0, arrived: float | None = None
+    ) -> list[Ticket]:
         """Take the orders of one request, all or none; tell(i, event) is called with what happens to order i.
 
+        arrived  when the request came (time.monotonic), from which its time is counted; None: now
         Raises BusyError if the queue is full, ClosedError after `drain`.
         """
-        now = time.monotonic()
+        now = time.monotonic() if arrived is None else arrived
         with self._changed:
             try:
                 tickets = self._scheduler.submit(len(orders), now=now, deadline=now + self._config.request_timeout, priority=priority)

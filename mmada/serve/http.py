@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Draft, Drawn, Engine, EngineError, ExpiredError, Preview, Thought, Words, Written
 from mmada.serve.guard import Guard, error_body
 from mmada.serve.intake import Intake, Reader
-from mmada.serve.pictures import Pictures
+from mmada.serve.pictures import Pictures, remote_addresses
+from mmada.serve.remote import Fetcher
 from mmada.serve.replies import ImageReplies, TextReplies, event
 from mmada.serve.scheduler import BusyError, ClosedError
 from mmada.serve.schema import (
@@ -65,6 +66,8 @@ _M = TypeVar("_M", bound=BaseModel)
 WEB = Path(__file__).parent / "web"
 _HEARTBEAT = 15.0
 """Seconds without news after which a stream sends a comment, so that proxies keep it open."""
+_FETCH_SECONDS = 10.0
+"""For all images of a request that have to be fetched, together."""
 _MAX_FIELDS, _MAX_FILES = 64, 32
 _ERRORS: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorReply, "description": "The request cannot be served as it is"},
@@ -121,6 +124,7 @@ class _Generations:
     def __init__(self, engine: Engine, reader: Reader, config: ServeConfig) -> None:
         self._engine, self._reader, self._config = engine, reader, config
         self._readers = ThreadPoolExecutor(4, thread_name_prefix="mmada-read")
+        self._fetcher = Fetcher(max_bytes=config.max_body_bytes, timeout=min(_FETCH_SECONDS, config.request_timeout))
 
     def add_to(self, app: FastAPI) -> None:
         post = partial(app.post, tags=["generate"])
@@ -133,7 +137,10 @@ class _Generations:
 
     async def chat(self, request: Request, body: ChatBody) -> Response:
         """Answer a conversation."""
-        return await self._text(request, body, self._reader.chat)
+        arrived = time.monotonic()
+        self._check_model(body.model)
+        fetched = await self._fetched(request, body.addresses)
+        return await self._text(request, body, partial(self._reader.chat, fetched=fetched), arrived=arrived)
 
     async def completions(self, request: Request, body: CompletionBody) -> Response:
         """Go on with a text, or fill the gap between a text and its suffix."""
@@ -147,13 +154,16 @@ class _Generations:
 
     async def edits(self, request: Request) -> Response:
         """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
-        pictures = Pictures(self._config)
+        arrived = time.monotonic()
         form: EditForm
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             form = body = _validated(EditBody, await _json(request), strict=True)
+            self._check_model(form.model)
+            pictures = Pictures(self._config, await self._fetched(request, body.addresses))
             images = [await self._reading(pictures.from_address, reference.image_url) for reference in body.images]
             mask = None if body.mask is None else await self._reading(pictures.from_address, body.mask.image_url)
         else:
+            pictures = Pictures(self._config)
             async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
                 form = _validated(EditForm, _texts_of(fields.multi_items(), files=("image", "image[]", "mask")), strict=False)
                 uploads = [value for name, value in fields.multi_items() if name in ("image", "image[]")]
@@ -163,7 +173,8 @@ class _Generations:
         if len(images) != 1:
             raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
         intake = await self._reading(self._reader.edit, form, images[0], mask)
-        return await self._images(request, intake, ImageReplies(form, intake.seed, "image_edit"), stream=bool(form.stream))
+        replies = ImageReplies(form, intake.seed, "image_edit")
+        return await self._images(request, intake, replies, stream=bool(form.stream), arrived=arrived)
 
     async def variations(self, request: Request) -> Response:
         """Draw a random part of an image anew, led by what it shows."""
@@ -188,11 +199,11 @@ class _Generations:
 
     # What they have in common.
 
-    async def _text(self, request: Request, body: Any, read: Callable[[Any], Intake]) -> Response:
+    async def _text(self, request: Request, body: Any, read: Callable[[Any], Intake], *, arrived: float | None = None) -> Response:
         self._check_model(body.model)
         intake = await self._reading(read, body)
         replies = TextReplies(body, self._config.name, intake.seed)
-        calls = Calls(self._engine, intake.orders, priority=intake.priority)
+        calls = Calls(self._engine, intake.orders, priority=intake.priority, arrived=arrived)
         if body.stream:
             return await self._stream(request, calls, _text_events(calls, replies, len(intake.orders)))
         try:
@@ -201,8 +212,10 @@ class _Generations:
             calls.cancel()
         return JSONResponse(replies.whole([result for result in results if isinstance(result, Written)]))
 
-    async def _images(self, request: Request, intake: Intake, replies: ImageReplies, *, stream: bool) -> Response:
-        calls = Calls(self._engine, intake.orders, priority=intake.priority)
+    async def _images(
+        self, request: Request, intake: Intake, replies: ImageReplies, *, stream: bool, arrived: float | None = None
+    ) -> Response:
+        calls = Calls(self._engine, intake.orders, priority=intake.priority, arrived=arrived)
         if stream:
             return await self._stream(request, calls, _image_events(calls, replies))
         try:
@@ -219,6 +232,11 @@ class _Generations:
             calls.cancel()
             raise
         return _EventStream(events, calls, limit=2 * self._config.request_timeout)
+
+    async def _fetched(self, request: Request, urls: Sequence[str]) -> dict[str, bytes]:
+        """What is behind the addresses that have to be fetched, in threads that nothing else waits for."""
+        urls = remote_addresses(urls, self._config)
+        return await _unless_gone(request, self._fetcher.bodies(urls)) if urls else {}
 
     async def _reading(self, read: Callable[..., _T], *args: Any) -> _T:
         """Decode pictures and check fields apart from the event loop."""
@@ -346,7 +364,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
     try:
         return model.model_validate(values, strict=strict)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+        raise RequestValidationError(error.errors(include_url=False, include_context=False), body=values) from error
 
 
 def _form_of(model: type[BaseModel], required: list[str], optional: list[str], *, also: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -412,7 +430,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return JSONResponse(_body_of_invalid(error.errors()), 400)
+        return JSONResponse(_body_of_invalid(error.errors(), error.body), 400)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: Exception) -> JSONResponse:
@@ -463,21 +481,39 @@ def _body_of(error: MMaDAError) -> dict[str, Any]:
     return error_body(str(error), kind, param=None, code=code or ("invalid_image" if isinstance(error, ImageError) else None))
 
 
-def _body_of_invalid(errors: Any) -> dict[str, Any]:
-    """What is wrong with a body, in a sentence, without what was sent: the first fault, of those that lie deepest.
+def _body_of_invalid(errors: Any, body: object) -> dict[str, Any]:
+    """What is wrong with a body, in a sentence: the first fault, of those that lie deepest.
 
     Where a value may have several forms, each form has its faults, and those of the form that was meant lie deeper.
     """
     first = max(errors, key=lambda error: len(error["loc"]))
-    where = [part for part in first["loc"] if isinstance(part, int) or part.isidentifier()]
-    where = where[1:] if where[:1] == ["body"] else where
     if first["type"] == "json_invalid":
         return error_body(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}", "invalid_request_error")
+    where = _in_body(first["loc"], body, is_missing=first["type"] == "missing")
     message = str(first["msg"]).removeprefix("Value error, ")
     if not where and first["type"] in ("missing", "model_attributes_type", "dict_type", "model_type"):
         message = "the body must be a JSON object, sent with 'Content-Type: application/json'"
     name = ".".join(map(str, where)) or None
-    return error_body(f"{name}: {message}" if name else message, "invalid_request_error", param=name)
+    if name is None:
+        return error_body(message, "invalid_request_error")
+    *inside, last = map(str, where)
+    if message.startswith(f"{last}="):  # names the field itself
+        return error_body(".".join([*inside, message]), "invalid_request_error", param=name)
+    return error_body(f"{name}: {message}", "invalid_request_error", param=name)
+
+
+def _in_body(location: Sequence[str | int], body: object, *, is_missing: bool) -> list[str | int]:
+    """A location without what is no part of the body: the names of the forms that a value may have."""
+    path = list(location[1:] if location[:1] == ("body",) else location)
+    where: list[str | int] = []
+    for i, part in enumerate(path):
+        if isinstance(body, dict) and (part in body or (is_missing and i == len(path) - 1)):
+            where.append(part)
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            where.append(part)
+            body = body[part]
+    return [part if isinstance(part, int) else part[:64] for part in where]
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

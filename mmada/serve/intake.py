@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -65,8 +65,9 @@ class Reader:
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
         self._planner, self._config, self._factor = planner, config, factor
 
-    def chat(self, body: ChatBody) -> Intake:
-        pictures = Pictures(self._config)
+    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> Intake:
+        """fetched  what the remote addresses of the body hold (pictures.remote_addresses)"""
+        pictures = Pictures(self._config, fetched)
         messages, images = [], []
         for i, message in enumerate(body.messages):
             content, seen = self._content(i, message, pictures)
@@ -160,8 +161,8 @@ class Reader:
     # Parts.
 
     def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
-        if isinstance(message.content, str):
-            return message.content, []
+        if message.content is None or isinstance(message.content, str):
+            return message.content or "", []
         images = [pictures.from_address(part.image_url.url) for part in message.content if isinstance(part, ImagePart)]
         if images and message.role != "user":
             raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")

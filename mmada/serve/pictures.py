@@ -5,34 +5,44 @@ from __future__ import annotations
 import base64
 import binascii
 import warnings
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 from PIL import Image, ImageOps
 
 from mmada.errors import ImageError
 from mmada.serve.config import ServeConfig
-from mmada.serve.remote import fetch
 
-__all__ = ["Pictures", "transparent_part"]
+__all__ = ["Pictures", "remote_addresses", "transparent_part"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
-class Pictures:
-    """The pictures of one request; together they keep to the server's limits."""
+def remote_addresses(urls: Sequence[str], config: ServeConfig) -> list[str]:
+    """Those that must be fetched before `Pictures` can read them. Raises ImageError if a request may not have so many images."""
+    if len(urls) > config.max_images:
+        raise _too_many(config)
+    return [url for url in urls if config.allow_remote_images and _scheme(url) in ("http", "https")]
 
-    def __init__(self, config: ServeConfig) -> None:
-        self._config = config
+
+class Pictures:
+    """The pictures of one request; together they keep to the server's limits.
+
+    fetched  what `remote_addresses` of the request hold
+    """
+
+    def __init__(self, config: ServeConfig, fetched: Mapping[str, bytes] | None = None) -> None:
+        self._config, self._fetched = config, fetched or {}
         self._num_pixels = self._num_images = 0
 
     def from_address(self, url: str) -> Image.Image:
         """A data: URL, or what an http(s) address holds if the server fetches those. Raises ImageError."""
-        scheme, _, rest = url.partition(":")
-        if scheme.lower() == "data":
-            return self.from_bytes(_data(rest))
-        if scheme.lower() in ("http", "https") and self._config.allow_remote_images:
-            return self.from_bytes(fetch(url, max_bytes=self._config.max_body_bytes))
-        if scheme.lower() in ("http", "https"):
+        scheme = _scheme(url)
+        if scheme == "data":
+            return self.from_bytes(_data(url.partition(":")[2]))
+        if scheme in ("http", "https") and self._config.allow_remote_images:
+            return self.from_bytes(self._fetched[url])
+        if scheme in ("http", "https"):
             raise ImageError("this server does not fetch images; send the image as a data: URL (data:image/png;base64,...)")
         raise ImageError(f"the image address {url[:40]!r} is no data: URL; send data:image/png;base64,...")
 
@@ -40,7 +50,7 @@ class Pictures:
         """An upright image in its own mode. Raises ImageError for what is no image, is damaged, or is above a limit."""
         self._num_images += 1
         if self._num_images > self._config.max_images:
-            raise ImageError(f"the request has more than {self._config.max_images} images; send fewer")
+            raise _too_many(self._config)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # we have a limit of our own, which is lower
@@ -66,6 +76,14 @@ def transparent_part(image: Image.Image) -> Image.Image | None:
     if not image.has_transparency_data:
         return None
     return image.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha < 128 else 0)
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0].lower()
+
+
+def _too_many(config: ServeConfig) -> ImageError:
+    return ImageError(f"the request has more than {config.max_images} images; send fewer")
 
 
 def _data(rest: str) -> bytes:

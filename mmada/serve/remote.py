@@ -1,27 +1,79 @@
-"""Fetch an image from the internet, and from nowhere else.
+"""Fetch images from the internet, and from nowhere else.
 
 A server that fetches addresses for strangers must not reach its own network (server-side request forgery). So the name is resolved
 once, every address it has must be public, and the connection goes to exactly that address; redirects are not followed.
+
+    fetch      one address, in the caller's thread
+    Fetcher    the addresses of requests, in threads of its own: a slow site delays those who named it, and nobody else
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import ipaddress
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
 from mmada.errors import ImageError
 
-__all__ = ["fetch", "is_public"]
+__all__ = ["Fetcher", "fetch", "is_public"]
 
 _CHUNK = 65536
 # Addresses that carry an IPv4 address inside: NAT64 (RFC 6052).
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Fetcher:
+    """Fetches what requests name.
+
+    max_bytes        of all images of a request together
+    timeout          seconds for all images of a request together
+    num_threads      fetches at a time
+    num_per_request  of these, for one request
+    """
+
+    def __init__(self, *, max_bytes: int, timeout: float = 10.0, num_threads: int = 32, num_per_request: int = 4) -> None:
+        self._max_bytes, self._timeout, self._num_per_request = max_bytes, timeout, num_per_request
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="mmada-fetch")
+
+    async def bodies(self, urls: Sequence[str]) -> dict[str, bytes]:
+        """What is behind each URL; an address that is named twice is fetched once.
+
+        Raises ImageError as `fetch` does, and if all together are too slow or too large.
+        """
+        deadline = time.monotonic() + self._timeout
+        places = asyncio.Semaphore(self._num_per_request)
+        bodies: dict[str, bytes] = {}
+
+        def until_deadline(url: str) -> bytes:
+            return fetch(url, max_bytes=self._max_bytes, timeout=deadline - time.monotonic())
+
+        async def one(url: str) -> None:
+            async with places:
+                bodies[url] = await asyncio.get_running_loop().run_in_executor(self._threads, until_deadline, url)
+            if sum(map(len, bodies.values())) > self._max_bytes:
+                raise ImageError(f"the images of the request have more than {self._max_bytes} bytes together; send smaller or fewer ones")
+
+        tasks = [asyncio.ensure_future(one(url)) for url in dict.fromkeys(urls)]
+        try:
+            async with asyncio.timeout(self._timeout):
+                await asyncio.gather(*tasks)
+        except TimeoutError as error:
+            raise ImageError(
+                f"the images of the request did not arrive within {self._timeout:g} seconds; send them as data: URLs"
+            ) from error
+        finally:
+            for task in tasks:  # what runs in a thread ends by its own deadline
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return bodies
 
 
 def fetch(url: str, *, max_bytes: int, timeout: float = 10.0) -> bytes:

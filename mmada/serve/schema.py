@@ -1,15 +1,16 @@
 """The bodies that come and go, in OpenAI's shapes with our fields beside them.
 
-A field that neither OpenAI nor we know is an error that names the nearest one. A field of OpenAI's that changes nothing here is
-accepted and ignored (`IGNORED`); one that asks for what we cannot do is refused unless it asks for nothing (`UNSUPPORTED`).
+Nothing that is asked for is dropped in silence. A field that neither OpenAI nor we know is an error that names the nearest one. One that
+asks for what we cannot do is refused unless it asks for nothing (`UNSUPPORTED`). Only fields that never change a reply are ignored (`IGNORED`).
 Fields marked "extension" are ours: clients send them in `extra_body`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
 
@@ -34,27 +35,17 @@ __all__ = [
 
 IGNORED = frozenset(
     {
-        "complexity",
-        "frequency_penalty",
-        "input_fidelity",
-        "logit_bias",
         "metadata",
-        "moderation",
         "parallel_tool_calls",
-        "presence_penalty",
         "prompt_cache_breakpoint",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
         "safety_identifier",
-        "store",
-        "style",
-        "top_logprobs",
         "user",
-        "verbosity",
     }
 )
-"""OpenAI's fields that are accepted and change nothing."""
+"""OpenAI's fields that never change a reply: who asks, tags of stored replies, where a cache may help, how tools would be called."""
 UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "annotations": ([],),
     "tool_calls": ([],),
@@ -63,19 +54,53 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "functions": ([],),
     "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},),
-    "logprobs": (False, 0),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "frequency_penalty": (0, 0.0),
+    "presence_penalty": (0, 0.0),
+    "verbosity": ("medium",),
+    "store": (False,),
     "modalities": (["text"],),
     "audio": (),
+    "name": ("",),
+    "refusal": ("",),
+    "detail": ("auto", "low"),
+    "include_obfuscation": (False,),
     "prediction": (),
     "web_search_options": (),
     "echo": (False,),
     "best_of": (1,),
+    "moderation": ("auto", "low"),
+    "input_fidelity": ("low",),
+    "style": ("vivid",),
+    "complexity": ("auto",),
     "markup": (),
     "svg": (),
     "frame_count": (1,),
     "frame_duration_ms": (),
 }
-"""OpenAI's fields that would change the answer, with the values, besides null, that ask for nothing."""
+"""OpenAI's fields that would change the reply, with the values, besides null, that change nothing: OpenAI's own defaults."""
+_REMEDIES = {
+    "tools": "describe them in a message",
+    "functions": "describe them in a message",
+    "response_format": "ask for the format in a message",
+    "logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
+    "top_logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
+    "logit_bias": "say in the prompt which words to use, or which not",
+    "frequency_penalty": "raise temperature for more variety",
+    "presence_penalty": "raise temperature for more variety",
+    "verbosity": "ask for a short or a long answer in a message",
+    "name": "write it into the content",
+    "refusal": "send it as the content",
+    "detail": "every image is looked at once, at the model's size",
+    "include_obfuscation": "events are not padded",
+    "store": "keep the reply yourself",
+    "echo": "put the prompt before the text yourself",
+    "style": "name the style in the prompt",
+    "input_fidelity": "what the mask leaves is kept as it is",
+}
+_MAX_SHOWN = 60
 
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
@@ -86,7 +111,17 @@ Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "
 
 
 def _neutral(name: str, value: object) -> bool:
+    if name == "logit_bias" and isinstance(value, dict):
+        return not any(value.values())
     return value is None or any(value == v and type(value) is type(v) for v in UNSUPPORTED[name])
+
+
+def _refused(name: str, value: object, reason: str) -> ValidationError:
+    """The error of one field; `reason` goes on from "name=value"."""
+    shown = repr(value)
+    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
+    error = PydanticCustomError("refused", "{message}", {"message": f"{name}={shown} {reason}"})
+    return ValidationError.from_exception_data("body", [InitErrorDetails(type=error, loc=(name,), input=value)])
 
 
 def _has_half_characters(text: str) -> bool:
@@ -113,10 +148,14 @@ class _Body(BaseModel):
                         raise ValueError(f"{name} has a surrogate that is no character; encode the text as UTF-8")
                 kept[name] = value
             elif name in UNSUPPORTED and not _neutral(name, value):
-                raise ValueError(f"{name} is not supported by this server; leave it out")
+                raise _refused(name, value, f"is not supported by this server; leave it out{_or(_REMEDIES.get(name))}")
             elif name not in IGNORED and name not in UNSUPPORTED:
                 raise ValueError(f"the field {name[:64]!r} is unknown; {suggest(name[:64], known)}")
         return kept
+
+
+def _or(remedy: str | None) -> str:
+    return "" if remedy is None else f"; {remedy}"
 
 
 class _Options(_Body):
@@ -135,7 +174,6 @@ class StreamOptions(_Body):
     """What a stream of text carries besides the text."""
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = Field(None, description="Accepted and ignored.")
     include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
 
 
@@ -161,6 +199,13 @@ class TextOptions(_Options):
         None, description="Extension: how closely to follow the prompt; 0 is off."
     )
 
+    @model_validator(mode="after")
+    def _streams(self) -> Self:
+        asked = None if self.stream_options is None else self.stream_options.model_dump(exclude_none=True)
+        if asked and any(asked.values()) and not self.stream:
+            raise _refused("stream_options", asked, "is for streams; give stream=true, or leave it out")
+        return self
+
 
 class TextPart(_Body):
     """Words of a message."""
@@ -173,7 +218,6 @@ class ImageAddress(_Body):
     """An image: a data: URL, or an http(s) address if the server fetches those."""
 
     url: str
-    detail: Literal["auto", "low", "high", "original"] | None = Field(None, description="Accepted and ignored.")
 
 
 class ImagePart(_Body):
@@ -187,10 +231,18 @@ class ChatMessage(_Body):
     """A turn. Images may stand in user messages; the model sees them before the dialogue."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
-    name: str | None = Field(None, description="Accepted and ignored.")
-    refusal: str | None = Field(None, description="Accepted and ignored.")
-    reasoning_content: str | None = Field(None, description="Accepted and ignored: thinking of earlier turns is not shown to the model.")
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]] | None = Field(
+        None, description="Only the assistant's may be null or left out, which is an empty answer."
+    )
+    reasoning_content: str | None = Field(
+        None, description="Extension, of replies that are sent back: earlier thinking is not shown to the model."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise _refused("content", None, f"says nothing in a message of role {self.role!r}; give a text, or a list of parts")
+        return self
 
 
 class ChatBody(TextOptions):
@@ -202,6 +254,12 @@ class ChatBody(TextOptions):
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="The old name of max_completion_tokens.")
     reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the images, in order."""
+        parts = [part for message in self.messages if isinstance(message.content, list) for part in message.content]
+        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
 
 
 class CompletionBody(TextOptions):
@@ -232,6 +290,18 @@ class ImageOptions(_Options):
         None, description="Extension: how many are drawn for each picture, of which the model keeps the likeliest."
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.partial_images and not self.stream:
+            raise _refused("partial_images", self.partial_images, "is for streams; give stream=true, or leave it out")
+        if self.response_format == "url" and self.stream:
+            raise _refused("response_format", self.response_format, "is not for streams, whose events have b64_json; leave it out")
+        if self.output_compression not in (None, 100) and self.output_format in (None, "png"):
+            raise _refused("output_compression", self.output_compression, "is for jpeg and webp, and png loses nothing; give output_format")
+        if self.quality not in (None, "auto") and (self.steps or self.num_inference_steps):
+            raise _refused("quality", self.quality, "stands for a number of steps, which is given as well; give one of them")
+        return self
+
 
 class GenerationBody(ImageOptions):
     """POST /v1/images/generations."""
@@ -257,6 +327,11 @@ class EditBody(EditForm):
 
     images: Annotated[list[FileReference], Field(min_length=1)]
     mask: FileReference | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """Of the images, and of the mask."""
+        return [reference.image_url for reference in [*self.images, self.mask] if reference is not None]
 
 
 class VariationForm(ImageOptions):

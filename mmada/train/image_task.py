@@ -22,13 +22,9 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, to_images
-from mmada.train.seeds import generator
 from mmada.train.stages import ImageStage
-from mmada.worlds.emoji.scenes import render
-from mmada.worlds.emoji.split import Split
-from mmada.worlds.emoji.tasks import picture
 
-__all__ = ["LOSSES", "EmojiPictures", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "sobel"]
+__all__ = ["LOSSES", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "sobel"]
 
 LOSSES = ("l1", "l2", "gradient", "quantizer", "entropy")
 
@@ -37,16 +33,6 @@ class Pictures(Protocol):
     """index >= 0 -> (H, W, 3) uint8, without end, all of one size."""
 
     def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
-
-
-class EmojiPictures:
-    """Scenes of the emoji world, all different."""
-
-    def __init__(self, *, seed: int, split: Split = "train") -> None:
-        self.seed, self.split = seed, split
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return render(picture(generator("picture", self.split, self.seed, index), self.split))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

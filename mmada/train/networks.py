@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -12,7 +13,8 @@ from accelerate import PartialState
 from torch import nn
 from transformers import AutoTokenizer
 
-from mmada.canvas import SPECIAL_STRINGS, VocabLayout, join_thinking
+from mmada.canvas import SPECIAL_STRINGS, VocabLayout
+from mmada.data.world import World
 from mmada.errors import InputError
 from mmada.generation.requests import image_tokenizer_of
 from mmada.hub import tokenizer
@@ -20,9 +22,6 @@ from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import MMaDAConfig, MMadaModelLM, preset
 from mmada.train import code_bits, lora, state
 from mmada.train.config import Net, TrainConfig
-from mmada.train.seeds import generator
-from mmada.worlds.emoji.scenes import SCENE_SIZE
-from mmada.worlds.emoji.tasks import KINDS, sample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,10 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
 
 _NUM_CORPUS = 3000
-"""Examples, of every kind alike, that a new text tokenizer learns its merges from."""
+"""Samples of the world that a new text tokenizer learns its merges from."""
+_SIZE = 64
+"""Pixels along a side for which a new image tokenizer is made where no world says so."""
 
 
-def new_image_tokenizer(net: Net, *, seed: int) -> ImageTokenizer:
+def new_image_tokenizer(net: Net, *, seed: int, size: int = 0) -> ImageTokenizer:
+    """size: pixels along a side of its pictures; 0: any."""
     if net.start:
         loaded: ImageTokenizer = ImageTokenizer.from_pretrained(net.start).train()
         return loaded
@@ -41,34 +43,41 @@ def new_image_tokenizer(net: Net, *, seed: int) -> ImageTokenizer:
     del sizes["start"]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
-        return ImageTokenizer(ImageTokenizerConfig(resolution=SCENE_SIZE, **sizes))
+        return ImageTokenizer(ImageTokenizerConfig(resolution=size or _SIZE, **sizes))
 
 
-def image_tokenizer(config: TrainConfig, start: Path | None) -> ImageTokenizer:
+def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -> ImageTokenizer:
+    """size: pixels along a side of its pictures, which it must divide; 0: any. Raises InputError if it does not."""
     name = config.model.image_tokenizer or ("" if start is None else image_tokenizer_of(start))
     if not name and not config.debug:
         raise InputError(
             f"model.image_tokenizer is empty and model.start={config.model.start!r} holds none; train one with stage=tokenizer"
         )
-    images = ImageTokenizer.from_pretrained(name) if name else new_image_tokenizer(config.net, seed=config.seed)
-    if SCENE_SIZE % images.factor:
+    images = ImageTokenizer.from_pretrained(name) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
+    if size % images.factor:
         raise InputError(
-            f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, scenes have {SCENE_SIZE}; use another"
+            f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, the world's pictures have {size}; use another"
         )
     images.eval().requires_grad_(False)
     return images
 
 
-def text_tokenizer(config: TrainConfig, start: Path | None) -> PreTrainedTokenizerBase:
-    """That of the start; or a new one, which is made once and kept beside the state."""
+def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | None = None) -> PreTrainedTokenizerBase:
+    """That of the start; or a new one, which is made once from the world's corpus and kept beside the state."""
     if start is not None:
         return tokenizer.load(start, MMaDAConfig.from_pretrained(start).layout)
     kept = Path(config.out) / "tokenizer"
     with PartialState().main_process_first():
         if not kept.exists():
-            examples = (sample(kind, generator("corpus", kind, i)) for kind in KINDS for i in range(_NUM_CORPUS // len(KINDS)))
-            corpus = (text for e in examples for text in (e.prompt, e.answer, join_thinking(e.think, e.answer) if e.think else ""))
-            made = tokenizer.byte_level(corpus if config.model.num_merges else (), num_merges=config.model.num_merges)
+            corpus: Iterable[str] = ()
+            if config.model.num_merges:
+                if world is None:
+                    raise InputError(
+                        f"model.num_merges={config.model.num_merges} are learnt from a world's texts, and there is no data.world; "
+                        "set model.num_merges=0 for bytes, or model.start"
+                    )
+                corpus = world.corpus(_NUM_CORPUS)
+            made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges)
             state.write(kept, made.save_pretrained)
         return AutoTokenizer.from_pretrained(kept)
 

@@ -13,14 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.canvas import Prompts
 from mmada.data import Epochs, ImageCodes, Record, Settings, Source, TableStream, lengths_of, load_recipe, open_source, select_by_task
-from mmada.errors import InputError
+from mmada.data.find_world import find_world
+from mmada.data.seeds import integer
+from mmada.data.world import Pixels, Split, World
+from mmada.errors import InputError, suggest
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, Defaults
 from mmada.hub.checkpoint import find
@@ -28,23 +29,21 @@ from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
 from mmada.image import ImageTokenizer
 from mmada.model import MMadaModelLM
 from mmada.train import code_bits, lora, state
-from mmada.train.config import Model, Net, TrainConfig, fill
+from mmada.train.config import Model, Net, TrainConfig
 from mmada.train.contract import Outcome, Report, Task
-from mmada.train.image_task import EmojiPictures, ImageBatch, ImageTask, PixelObjective
+from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
 from mmada.train.samples import write_samples
-from mmada.train.seeds import integer
-from mmada.train.source import EmojiSamples, FlowRows, RecordSamples, Samples
+from mmada.train.source import FlowRows, RecordSamples, Samples
 from mmada.train.stages import Flow, ImageStage, Stage
-from mmada.train.stages import Task as Topic
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
-from mmada.worlds.emoji.scenes import SCENE_SIZE
-from mmada.worlds.emoji.split import Split
+from mmada.train.values import fill
+from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "export", "plain", "run", "tell_dropped"]
+__all__ = ["build_task", "check_size", "export", "plain", "run", "tell_dropped"]
 
 _log = logging.getLogger("mmada.train")
 
@@ -73,39 +72,60 @@ def build_task(config: TrainConfig) -> Task:
 
 
 def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
-    network = new_image_tokenizer(config.net, seed=config.seed)
+    world = _world(config)
+    if world is None:
+        raise InputError(f"stage {stage.name!r} trains on pictures of a world; name one with data.world")
+    network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
     return ImageTask(
         stage,
         PixelObjective(network),
-        EmojiPictures(seed=config.seed),
-        EmojiPictures(seed=config.seed, split="test"),
+        WorldPictures(world, seed=config.seed),
+        WorldPictures(world, seed=config.seed, split="test"),
         num_held_out=config.data.held_out,
         on_export=lambda directory, weights: state.write(directory, partial(network.save_pretrained, state_dict=dict(weights))),
     )
+
+
+def _world(config: TrainConfig) -> World | None:
+    """The run's world, or None for records. Raises InputError if there is neither."""
+    data = config.data
+    if not data.world and not data.path:
+        raise InputError("data.world='' and data.path='' are both empty; name a world, such as shapes, or a file of records")
+    return find_world(data.world, data.options) if data.world else None
+
+
+def check_size(world: World, defaults: Defaults) -> None:
+    """Raises InputError if drawings would not have the size of the world's pictures."""
+    size = world.image_size
+    if size and (defaults.image_height, defaults.image_width) != (size, size):
+        raise InputError(f"world {world.name!r} has pictures of {size} pixels; set defaults.image_height and defaults.image_width to it")
 
 
 # The transformer.
 
 
 def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
+    world = _world(config)
     start = find(config.model.start) if config.model.start else None
-    images = image_tokenizer(config, start)
-    text = text_tokenizer(config, start)
+    images = image_tokenizer(config, start, size=world.image_size if world else 0)
+    text = text_tokenizer(config, start, world=world)
     model = backbone(config, start, text, codebook_size=images.codebook_size)
     defaults = fill(Defaults() if start is None else Defaults.load(start), config.defaults, "defaults.")
     stage = replace(stage, block_length=stage.block_length or defaults.block_length)
     prompts = Prompts(model.config.layout, text, defaults.style)
     num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
-    make = _emoji
-    if config.data.name == "records":
-        make = partial(_records, context=model.config.max_sequence_length)
-    training, testing = (make(config, stage, images, prompts, defaults, split) for split in ("train", "test"))
+    if world is not None:
+        check_size(world, defaults)
+        training, testing = (_samples_of_world(world, config, stage, images, split) for split in ("train", "test"))
+    else:
+        context = model.config.max_sequence_length
+        training, testing = (_records(config, stage, images, prompts, defaults, split, context=context) for split in ("train", "test"))
     present = tuple(flow if flow.task in training else replace(flow, share=0.0) for flow in stage.flows)
     if not any(flow.share for flow in present):
         raise InputError(f"data.path={config.data.path!r} holds no record that fits a flow of stage {stage.name!r}; see `mmada data check`")
     stage = replace(stage, flows=present)
 
-    def rows(samples: Mapping[Topic, Samples], flows: Iterable[Flow]) -> dict[str, FlowRows]:
+    def rows(samples: Mapping[str, Samples], flows: Iterable[Flow]) -> dict[str, FlowRows]:
         return {
             flow.name: FlowRows(flow, stage, samples[flow.task], prompts, seed=config.seed, num_image_tokens=num_codes)
             for flow in flows
@@ -154,25 +174,33 @@ def export(
     state.write(directory, write)
 
 
-def _emoji(
-    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split
-) -> dict[Topic, Samples]:
-    if (defaults.image_height, defaults.image_width) != (SCENE_SIZE, SCENE_SIZE):
-        raise InputError(f"the emoji world has pictures of {SCENE_SIZE} pixels; set defaults.image_height and defaults.image_width to it")
+def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, Samples]:
+    """The world's samples, by task. Raises InputError if a flow asks for a task that it has not, or lays one out as it cannot be."""
 
-    def encode(pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+    def encode(pictures: Sequence[Pixels]) -> Tensor:
         return images.encode(ImageBatch.of(pictures, factor=images.factor).pixels).flatten(1)
 
+    for flow in stage.flows:
+        if flow.share and flow.task not in world.tasks:
+            hint = suggest(flow.task, world.tasks)
+            raise InputError(
+                f"flow {flow.name!r}: world {world.name!r} has no task {flow.task!r}: {hint}; or leave it out: stage.flows.{flow.name}.share=0"
+            )
+        if flow.share and (flow.layout == "infill") != (flow.task in world.gap_tasks):
+            raise InputError(
+                f"flow {flow.name!r}: layout={flow.layout} and task={flow.task}; layout infill goes with texts with gaps, and with nothing "
+                f"else: in world {world.name!r} the tasks {list(world.gap_tasks)}"
+            )
     data = config.data
-    # A run that goes on from another must not meet its examples again: it knows them by heart, and its loss says nothing.
+    # A run that goes on from another must not meet its samples again: it knows them by heart, and its loss says nothing.
     seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
-    make = partial(EmojiSamples, seed=seed, split=split, size=data.size, varied=data.varied, num_kept=data.num_kept_codes)
-    return {task: make(task, encode) for task in _topics(stage)}
+    make = partial(WorldSamples, world, encode=encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes)
+    return {task: make(task) for task in _topics(stage)}
 
 
 def _records(
     config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: Defaults, split: Split, *, context: int
-) -> dict[Topic, Samples]:
+) -> dict[str, Samples]:
     """The user's own records, sorted by task; of a file, those that do not fit rooms and context are left out, and a recipe is taken as it is.
 
     context  of the model, in tokens
@@ -216,7 +244,7 @@ def tell_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str)
         _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, reasons, limits)
 
 
-def _topics(stage: Stage) -> list[Topic]:
+def _topics(stage: Stage) -> list[str]:
     return sorted({flow.task for flow in stage.flows if flow.share})
 
 

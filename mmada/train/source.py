@@ -1,6 +1,6 @@
 """Where rows come from: pure functions of an index, so that the position in the data is one integer.
 
-    Samples   indices -> samples  what is said, thought, answered and shown: a generator of a synthetic world, or a shuffled list
+    Samples   indices -> samples  what is said, thought, answered and shown: a world's (train/world.py), or a shuffled list
     FlowRows  indices -> rows     samples in the layout of one flow, their clean tokens on canvases
     Mixture   position -> (flow, index of the flow's row)
 
@@ -12,26 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.canvas import Canvas, Message, Prompts, join_thinking
 from mmada.data import Endless, Picture, Record
+from mmada.data.seeds import uniforms
 from mmada.errors import InputError
 from mmada.train.batch import Row
-from mmada.train.seeds import generator, uniforms
-from mmada.train.stages import DRILLS, Flow, Stage, Task
-from mmada.worlds.emoji.drills import drill
-from mmada.worlds.emoji.example import Example
-from mmada.worlds.emoji.scenes import Scene, render
-from mmada.worlds.emoji.split import Split
-from mmada.worlds.emoji.tasks import description, interview, lookup, sample_task
+from mmada.train.stages import Flow, Stage
 
-__all__ = ["EmojiSamples", "FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
+__all__ = ["FlowRows", "Mixture", "RecordSamples", "Sample", "Samples", "Source"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -39,11 +32,10 @@ class Sample:
     """What a row teaches, before it is laid out.
 
     text, understand     messages (seen)  -> think, answer; text without messages is learnt as it is
-    interview            the same; the answers of earlier turns are learnt too
-    described, lookup    the same, of a scene that is told instead of seen
-    find, conclude, ...  pieces of a text; every second one is learnt (stages.DRILLS)
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
+    layout interview     messages (seen)  -> answer; the answers of earlier turns are learnt too
+    layout infill        pieces of a text; every second one is learnt
     """
 
     messages: tuple[Message, ...] = ()
@@ -72,100 +64,6 @@ class Source(Protocol):
     """indices >= 0, without end -> rows of a flow; each depends on its own index alone."""
 
     def rows(self, indices: Sequence[int]) -> list[Row]: ...
-
-
-NUM_QUESTIONS = 5
-
-_Shown: TypeAlias = tuple[Scene, int | None]
-"""What is drawn: a scene, and the index of the example whose variation of the artwork it has; None: the artwork as it is."""
-
-
-class EmojiSamples:
-    """Examples of the emoji world, made when they are asked for.
-
-    encode    n pictures, each (H, W, 3) uint8 -> (n, N) int64 codes
-    size      number of different examples; None: no two are alike
-    varied    share of the pictures that are looked at whose artwork is varied (worlds.emoji.variation), in training; drawings never are
-    num_kept  pictures whose codes are remembered; a `size` no larger is encoded once
-
-    The tasks "interview" and "described" ask up to NUM_QUESTIONS questions about one scene; in the test one.
-    """
-
-    def __init__(
-        self,
-        task: Task,
-        encode: Callable[[Sequence[NDArray[np.uint8]]], Tensor],
-        *,
-        seed: int,
-        split: Split = "train",
-        size: int | None = None,
-        varied: float = 0.0,
-        num_kept: int = 20_000,
-    ) -> None:
-        self.task, self.encode, self.seed, self.split, self.size, self.num_kept = task, encode, seed, split, size, num_kept
-        self.varied = varied if split == "train" and task in ("understand", "interview") else 0.0
-        self._codes: dict[_Shown, Tensor] = {}
-
-    def examples(self, index: int) -> tuple[Example, ...]:
-        """One example, or several about one scene."""
-        rng = generator("emoji", self.task, self.split, self.seed, self._own(index))
-        if self.task == "interview":
-            return self._interview(rng)
-        if self.task == "described":
-            while not (told := description(self._interview(rng), rng)):
-                pass
-            return told
-        if self.task == "lookup":
-            return (lookup(rng, self.split),)
-        # Drills are pieces of a text, made by `take`.
-        assert self.task in ("text", "understand", "draw", "reason_draw")
-        return (sample_task(self.task, rng, self.split),)
-
-    def _interview(self, rng: np.random.Generator) -> tuple[Example, ...]:
-        first = sample_task("understand", rng, self.split)
-        if self.split == "test" or first.scene is None:
-            return (first,)
-        others = (e for e in interview(first.scene, rng, NUM_QUESTIONS) if e.kind != first.kind)
-        return (first, *others)[:NUM_QUESTIONS]
-
-    def take(self, indices: Sequence[int]) -> list[Sample]:
-        if self.task in DRILLS:
-            seeds = ((self.task, self.split, self.seed, self._own(index)) for index in indices)
-            return [Sample(pieces=drill(self.task, generator("emoji", *seed), self.split)) for seed in seeds]
-        examples = [self.examples(index) for index in indices]
-        shown = [None if e.scene is None else self._shown(e.scene, index) for (e, *_), index in zip(examples, indices, strict=True)]
-        new = [key for key in dict.fromkeys(shown) if key is not None and key not in self._codes]
-        if new:  # all at once: three times as fast as one by one
-            self._codes.update(zip(new, self.encode([self._picture(*key) for key in new]), strict=True))
-        samples = [self._sample(group, None if key is None else self._codes[key]) for group, key in zip(examples, shown, strict=True)]
-        for key in list(self._codes)[: max(0, len(self._codes) - self.num_kept)]:
-            del self._codes[key]
-        return samples
-
-    def _own(self, index: int) -> int:
-        """Which of `size` different examples it is."""
-        return index if self.size is None else index % self.size
-
-    def _shown(self, scene: Scene, index: int) -> _Shown:
-        index = self._own(index)
-        is_varied = uniforms(1, "is varied", self.task, self.seed, index)[0] < self.varied
-        return scene, index if is_varied else None
-
-    def _picture(self, scene: Scene, index: int | None) -> NDArray[np.uint8]:
-        return render(scene, None if index is None else generator("variation", self.task, self.seed, index))
-
-    def _sample(self, examples: Sequence[Example], drawn: Tensor | None) -> Sample:
-        *before, example = examples
-        codes = () if drawn is None else (drawn,)
-        is_seen = example.task == "understand"
-        turns = [Message(role, text) for e in before for role, text in (("user", e.prompt), ("assistant", e.answer))]
-        return Sample(
-            messages=(*turns, Message("user", example.prompt)),
-            seen=codes if is_seen else (),
-            think=example.think,
-            answer=example.answer,
-            drawn=codes[0] if codes and not is_seen else None,
-        )
 
 
 class RecordSamples:

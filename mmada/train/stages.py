@@ -17,7 +17,8 @@
     weight        of a scored position: 1, 1/p, or 1/(p a) with a = maskable positions of the row, fill included
     normaliser    what a flow's sum of weight * nll is divided by, summed over the whole global batch (train/step.py)
 
-The published stages are here with their own odd choices (docs/parity.md); tests/train compares their losses with recorded numbers.
+The published stages are here with their own odd choices (docs/parity.md); tests/train compares their losses with recorded numbers. Beside
+them stand two for anybody's data: `tokenizer` and `finetune`. A world's stages are YAML files of its own (train/recipes.py).
 """
 
 from __future__ import annotations
@@ -38,15 +39,12 @@ from mmada.train.optim import Optim
 __all__ = ["STAGES", "UNSCORED", "Flow", "ImageStage", "Layout", "Stage", "Task", "draw_mask", "exact_mask"]
 
 Layout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
-Task: TypeAlias = Literal[
-    "text", "understand", "interview", "described", "lookup", "find", "conclude", "sums", "signs", "facts", "draw", "reason_draw"
-]
+Task: TypeAlias = str
+"""Name of a task that a source of samples declares: text, understand, draw and reason_draw of records, and any of a world."""
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normaliser: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
-DRILLS = ("find", "conclude", "sums", "signs", "facts")
-"""Tasks whose samples are texts with gaps (worlds.emoji.drills)."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
 
 
@@ -87,6 +85,9 @@ class Flow:
     """rows of the batch, relative to the other flows"""
     weight: Weight = "1"
     normaliser: Normaliser = "scored"
+    """what the sum of weight * nll is divided by, counted over the global batch: `scored` positions, a plain mean; their `weight`, a weighted
+    mean; the `maskable` positions with their factors, an unbiased mean over the answer if the weight is 1/p; `rows`; `positions` of the rows.
+    Restored codes and markers count as scored and with their weight. They are not maskable"""
     coefficient: float = 1.0
     """of this flow's loss in the sum"""
     think: float = 0.0
@@ -102,8 +103,9 @@ class Flow:
     answer_weight: float = 1.0
     """extra factor on the answer behind </think>, which is a small part of the tokens"""
     restore: float = 0.0
-    """share of the images that are seen, at most, which is masked and scored as well, each row drawing its own share: what an image shows is
-    learnt from looking, too, at no cost but the head's"""
+    """largest share of a seen image that is masked and scored as well; each row draws its own share. What an image shows is learnt from
+    looking, too, at no cost but the head's. Each code adds its nll to the sum with weight 1. The divisors maskable, rows and positions do not
+    grow by it: (answer + codes) / answer tokens is not a mean, and `coefficient` makes up for it. normaliser=scored gives the mean of both"""
     fill_weight: float = 1.0
     """extra factor on the end tokens behind the first, which fill the room of an answer"""
 
@@ -112,10 +114,6 @@ class Flow:
             raise InputError(
                 f"flow {self.name!r}: layout {self.layout!r} has {NUM_FIELDS.get(self.layout, 1)} fields, noise={self.noise} "
                 "names another number of laws; give one for each"
-            )
-        if (self.layout == "infill") != (self.task in DRILLS):
-            raise InputError(
-                f"flow {self.name!r}: layout={self.layout} and task={self.task}; layout infill goes with a task of {DRILLS}, and with no other"
             )
         for law in self.noise:
             if law not in ("independent", "count", "block", "all", *UNSCORED):
@@ -219,36 +217,6 @@ class ImageStage:
                 raise InputError(f"stage {self.name!r}: {name}={getattr(self, name)} must not be negative; 0 turns it off")
 
 
-# Ours. An image is masked by a uniform share: MaskGIT's cosine law spends most of its rows on images that are all but empty, where nothing can be learnt
-# of what objects look like. Text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
-
-_TEXT = Flow(
-    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
-)  # fmt: skip
-_LOOK = replace(_TEXT, name="look", task="understand", share=0.1)
-_INTERVIEW = Flow(name="interview", task="interview", layout="interview", noise=("cosine",), normaliser="maskable", share=0.1)
-"""Several questions about one picture, which is paid for once; most of their answers are masked at the same time."""
-_READ = replace(_INTERVIEW, name="read", task="described")
-"""The same about a scene that is told: all that is scored is looked up in the words, which thinking rows teach with two tokens each."""
-_LOOKUP = replace(_TEXT, name="lookup", task="lookup")
-"""The same by the dozen, without the words of questions. Blocks see nothing behind them: there an answer could be guessed from."""
-_FIND = Flow(name="find", task="find", layout="infill", noise=("all",), share=0.1)
-"""Nothing but places of names, all asked for at once. To find a word by what it says is a skill that comes suddenly, after about a hundred
-thousand examples among few others: hence a stage `words` before the others (docs/decisions.md)."""
-_CONCLUDE = replace(_FIND, name="conclude", task="conclude")
-_SUMS = replace(_FIND, name="sums", task="sums")
-_SIGNS = replace(_FIND, name="signs", task="signs")
-_FACTS = replace(_FIND, name="facts", task="facts")
-"""What an answer stands or falls with, and has a token or two of in a thought of thirty: whether a name is the one asked for, one step of
-arithmetic, which step a clause of a story is, what a thing is."""
-_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
-_PLAN = replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0)
-"""Thinking that ends in a plain prompt, which is then drawn."""
-_MAKE = replace(_DRAW, name="make", task="reason_draw", share=0.05)
-"""The same instructions drawn at once."""
-
-_MUON = Optim(name="muon", lr=1.5e-3, matrix_lr=0.01, ema=0.995)
-
 # Published. One optimizer for all stages; the floor of the cosine is 0, because the published min_lr_scale has no effect.
 
 
@@ -294,6 +262,14 @@ _13 = _published("1.3", text_length=512, rows=(4, 1, 1), batch=1536, coefficient
 _21 = _published("2.1", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(1.0, 0.5, 0.5), lr=5e-5, steps=1_000_000)
 _22 = _published("2.2", text_length=512, rows=(1, 2, 1), batch=1024, coefficients=(0.05, 0.6, 0.4), lr=5e-5, steps=1_000_000)
 
+# General. An image is masked by a uniform share: MaskGIT's cosine law spends most of its rows on images that are all but empty, where nothing can be learnt
+# of what objects look like. Text counts k of a block of n with weight n / k, the low-variance form of LLaDA's objective.
+
+_TEXT = Flow(
+    name="text", task="text", layout="chat", noise=("block",), weight="1/p", normaliser="maskable", share=0.2, fill_weight=0.1
+)  # fmt: skip
+_DRAW = Flow(name="draw", task="draw", layout="draw", noise=("linear",), share=0.5, drop=0.1)
+
 STAGES: Mapping[str, Stage | ImageStage] = {
     stage.name: stage
     for stage in (
@@ -304,57 +280,14 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             optim=Optim(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
         Stage(
-            name="words",
-            flows=(replace(_FIND, share=0.7), replace(_LOOKUP, share=0.3)),
-            batch=60,
-            steps=500,
-            optim=replace(_MUON, decay=0.15),
-        ),
-        Stage(
-            name="base",
-            flows=(
-                # Small flows weigh little: a loss of two rows is noise, and would move the weights as much as one of twenty.
-                replace(_DRAW, share=44, coefficient=2.0),
-                replace(_LOOK, share=14),
-                replace(_INTERVIEW, share=8, restore=0.5, coefficient=0.5),
-                replace(_TEXT, share=10),
-                replace(_READ, share=1, coefficient=0.1),
-                replace(_LOOKUP, share=3, coefficient=0.25),
-                replace(_FIND, share=1, coefficient=0.05),
-                replace(_CONCLUDE, share=12, coefficient=0.5),
-                replace(_SUMS, share=6, coefficient=0.5),
-                replace(_SIGNS, share=2, coefficient=0.2),
-                replace(_FACTS, share=3, coefficient=0.2),
-            ),
-            batch=104,
-            steps=2_200,
-            optim=replace(_MUON, decay=0.4),
-        ),
-        Stage(
-            name="mixcot",
-            flows=(
-                replace(_DRAW, share=44, coefficient=2.0),
-                replace(_LOOK, share=12, think=0.75, answer_weight=2.0),
-                replace(_INTERVIEW, share=2, restore=0.5, coefficient=0.3),
-                replace(_TEXT, share=44, think=0.75, answer_weight=2.0),
-                replace(_PLAN, share=14, coefficient=1.0),
-                replace(_MAKE, share=2, coefficient=0.2),
-                replace(_READ, share=1, coefficient=0.1),
-                replace(_LOOKUP, share=1, coefficient=0.1),
-                replace(_FIND, share=1, coefficient=0.05),
-                replace(_CONCLUDE, share=8, coefficient=1.0),
-                replace(_SUMS, share=2, coefficient=0.3),
-                replace(_SIGNS, share=24, coefficient=1.0),
-                replace(_FACTS, share=1, coefficient=0.05),
-            ),
-            batch=156,
-            steps=11_000,
-            # Half the rates of the stages before: with those, drawing climbed from 0.69 to 0.9 nats (docs/decisions.md).
-            optim=replace(_MUON, lr=7.5e-4, matrix_lr=0.005, weight_decay=0.1, decay=0.9),
-        ),
-        Stage(
             name="finetune",
-            flows=(replace(_LOOK, share=0.35, think=1.0), replace(_TEXT, share=0.25, think=1.0), replace(_DRAW, share=0.4), _PLAN, _MAKE),
+            flows=(
+                replace(_TEXT, name="look", task="understand", share=0.35, think=1.0),
+                replace(_TEXT, share=0.25, think=1.0),
+                replace(_DRAW, share=0.4),
+                replace(_TEXT, name="plan", task="reason_draw", share=0.08, think=1.0),  # thinking that ends in a plain prompt
+                replace(_DRAW, name="make", task="reason_draw", share=0.05),  # the same instructions drawn at once
+            ),
             batch=16,
             steps=150,
             optim=Optim(lr=5e-4, schedule="cosine", warmup=10),
@@ -367,4 +300,4 @@ STAGES: Mapping[str, Stage | ImageStage] = {
         _with_chat(_22, think=1.0),
     )
 }
-"""Every stage by name."""
+"""The general stages and the published ones, by name. A world brings its own as recipes (train/recipes.py)."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mmada.canvas import VocabLayout
 from mmada.errors import InputError
-from mmada.train.batch import Batch, NoisedRow, Row, collate, noise_row
+from mmada.train.batch import Batch, FlowRow, Row, collate, noise_row
 from mmada.train.source import Mixture, Source
 from mmada.train.stages import Flow, Stage
 from mmada.train.step import Objective
@@ -71,11 +71,11 @@ class BatchPlan:
             parts.append(self.collate([noised for row in rows for noised in self._noise(row)]))
         return parts
 
-    def collate(self, rows: Sequence[NoisedRow], flows: Sequence[Flow] | None = None) -> Batch:
+    def collate(self, rows: Sequence[FlowRow], flows: Sequence[Flow] | None = None) -> Batch:
         hidden_score = self.stage.hidden_score
         return collate(rows, flows or self.flows, layout=self.layout, hidden_score=hidden_score, round_to=self.round_to)
 
-    def _noise(self, row: Row) -> tuple[NoisedRow, ...]:
+    def _noise(self, row: Row) -> tuple[FlowRow, ...]:
         flow = next(flow for flow in self.flows if flow.name == row.flow)
         s = self.stage
         return noise_row(row, flow, layout=self.layout, seed=self.seed, stratified=s.stratified, block_length=s.block_length)
@@ -136,7 +136,7 @@ class DiffusionTask:
             values[f"eval/{flow.name}/nll"] = (float(totals[0].sum()), float(totals[2].sum()))
         return values
 
-    def _noised(self, plain: Flow, flows: Sequence[Flow], rows: Sequence[Row]) -> list[NoisedRow]:
+    def _noised(self, plain: Flow, flows: Sequence[Flow], rows: Sequence[Row]) -> list[FlowRow]:
         """Each row at each ratio, in the flow of that name."""
         block_length = self.plan.stage.block_length
         return [

@@ -8,11 +8,12 @@ from pathlib import Path
 
 CONFIG = """
 debug: true
+data: {world: shapes}
 stage: base
 out: out
 loop: {prefetch: 0}
 net: {patch: 4, encoder_ch_mult: [1, 2], decoder_ch_mult: [1, 2]}
-defaults: {image_height: 64, image_width: 64, image_steps: 2, max_new_tokens: 16, block_length: 16}
+defaults: {image_height: 32, image_width: 32, image_steps: 2, max_new_tokens: 16, block_length: 16}
 """
 
 

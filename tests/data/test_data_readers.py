@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import tarfile
 from collections import Counter
@@ -15,7 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmada.data import Epochs, JsonlReader, RecordError, Stream, TableReader, TableStream, TarReader, select, worker_share
 from mmada.data.forms import Form
-from mmada.data.readers import Place, expand_braces, permuted
+from mmada.data.paths import expand_braces, expand_paths
+from mmada.data.readers import Place, permuted
 from mmada.errors import InputError, MissingDependencyError
 
 
@@ -202,6 +202,50 @@ def test_expand_braces():
     for bad in ("{a}", "{3..1}", "{..}", "a{", "{a,b", "{}"):
         with pytest.raises(InputError, match="pattern="):
             expand_braces(bad)
+
+
+ODD_NAMES = ["a b", "a, b", "a,b", "ñandú 日本", "runs [1]", "{x}", "what? *", "a: b"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_is_a_name_in_every_reader(tmp_path, name):
+    """Blanks once divided a path of shards into two."""
+    folder = tmp_path / name
+    folder.mkdir()
+    records = [text_record(i) for i in range(3)]
+    write_tar(folder / f"{name}.tar", [(f"{i}.json", record) for i, record in enumerate(records)])
+    write_jsonl(folder / f"{name}.jsonl", records)
+    readers = [
+        TarReader(folder / f"{name}.tar"),
+        TarReader(str(folder / f"{name}.tar")),
+        TarReader([str(folder / f"{name}.tar")]),
+        TarReader(f"{folder}/*.tar"),
+        JsonlReader(folder / f"{name}.jsonl"),
+        TableReader(folder / f"{name}.jsonl", cache_dir=tmp_path / "cache"),
+    ]
+    for reader in readers:
+        assert [reader[i].answer for i in range(len(reader))] == ["text 0", "text 1", "text 2"]
+    stream = TableStream(folder / f"{name}.jsonl", window=1)
+    assert [stream[i].answer for i in range(3)] == ["text 0", "text 1", "text 2"]
+
+
+def test_patterns_name_files(tmp_path):
+    for folder in ("part 1", "part 2", "other"):
+        (tmp_path / folder).mkdir()
+        for name in ("s-00.tar", "s-01.tar"):
+            (tmp_path / folder / name).touch()
+
+    def names(*patterns):
+        return [str(path.relative_to(tmp_path)) for path in expand_paths([f"{tmp_path}/{pattern}" for pattern in patterns])]
+
+    both = ["part 1/s-00.tar", "part 1/s-01.tar"]
+    assert names("part 1/s-*.tar") == names("part 1/s-{00..01}.tar") == names("part 1/s-{00,01}.tar") == names("part 1/s-0?.tar") == both
+    assert names("part */s-00.tar") == names("part {1,2}/s-00.tar") == names("part [12]/*0.tar") == ["part 1/s-00.tar", "part 2/s-00.tar"]
+    assert names("part 2/s-01.tar", "part 1/s-00.tar") == ["part 2/s-01.tar", "part 1/s-00.tar"]
+    assert names("missing.tar") == ["missing.tar"]
+    assert names("**/s-00.tar") == ["other/s-00.tar", "part 1/s-00.tar", "part 2/s-00.tar"]
+    with pytest.raises(InputError, match=r"no file is named like .*part 3"):
+        names("part 3*/s-00.tar")
 
 
 @pytest.fixture
@@ -437,12 +481,3 @@ def test_select_counts_what_it_leaves_out(tmp_path):
     for index in (-1, 3):
         with pytest.raises(IndexError):
             chosen[index]
-
-
-def test_emoji_world_does_not_wait_for_torch():
-    import subprocess
-    import sys
-
-    code = "import sys, mmada.worlds.emoji; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "False"

@@ -38,7 +38,7 @@ def test_frechet_distance_of_known_gaussians():
 
 
 def test_report_round_trip(tmp_path):
-    facts = report.environment("mmada eval emoji")
+    facts = report.environment("mmada eval shapes")
     assert {"command", "commit", "machine", "torch"} <= set(facts)
     report.save(tmp_path / "a" / "r.json", {"environment": facts, "share": 0.5})
     assert report.load(tmp_path / "a" / "r.json")["share"] == 0.5

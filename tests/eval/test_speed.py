@@ -4,11 +4,14 @@ import pytest
 
 from mmada.errors import MMaDAError
 from mmada.eval import speed
+from mmada.worlds.shapes import SCENES, render
+
+ASKED = speed.Asked(prompt=SCENES[0].prompt, question="what color is it?", picture=lambda: render(SCENES[0]), problem="2 + 3 =")
 
 
 def test_every_case_is_timed(monkeypatch):
     steps = []
-    found = speed.run("debug", repeats=1, num_cold=0, on_step=steps.append)
+    found = speed.run("debug", ASKED, repeats=1, num_cold=0, on_step=steps.append)
     assert steps == list(found["cases"]) == [f"{case}{how}" for case in ("draw", "ask", "word problem") for how in ("", ", thinking")]
     assert all(case["warm_seconds"] > 0 and case["forwards"] >= 1 and case["cold_seconds"] is None for case in found["cases"].values())
 

@@ -8,9 +8,10 @@ import torch
 from mmada.errors import InputError
 from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.model import TransformerDenoiser
-from mmada.rl.prompts import EmojiPrompts, RecordPrompts
+from mmada.rl.prompts import RecordPrompts, WorldPrompts
 from mmada.rl.records import Prompt
 from mmada.rl.rollout import Decoding, roll_out
+from mmada.worlds.shapes import Shapes
 
 from . import tiny
 
@@ -113,18 +114,28 @@ def test_processes_that_wait_for_each_other_evaluate_one_token_meanwhile(model):
     assert calls == [1, 1]
 
 
-def test_prompts_of_the_emoji_world_depend_on_their_index_alone():
-    source = EmojiPrompts("understand", seed=0, think=0.5)
-    many = source.take(range(20))
-    again = EmojiPrompts("understand", seed=0, think=0.5).take([7])
+def shapes(task, **settings):
+    return WorldPrompts(Shapes(), task, **settings)
+
+
+def test_prompts_of_a_world_depend_on_their_index_alone():
+    many = shapes("understand", seed=0, think=0.5).take(range(20))
+    again = shapes("understand", seed=0, think=0.5).take([7])
     assert (again[0].text, again[0].request.think) == (many[7].text, many[7].request.think)
     assert {p.request.think for p in many} == {True, False}
-    assert all(p.reference == p.example.answer and len(p.request.images) == 1 for p in many)
-    assert {p.example.kind for p in EmojiPrompts("text", seed=0, kinds=("clue", "is_a")).take(range(20))} == {"clue", "is_a"}
-    assert EmojiPrompts("draw", seed=1).take([0])[0].text != EmojiPrompts("draw", seed=1, split="test").take([0])[0].text
-    assert all(p.request.think for p in EmojiPrompts("reason_draw", seed=0, think=0.0).take(range(3)))
+    assert all(p.reference == p.origin and len(p.request.images) == 1 for p in many)
+    assert {p.text for p in shapes("understand", seed=0, kinds=("color", "shape")).take(range(20))} == {
+        "what color is it?",
+        "what shape is it?",
+    }
+    train, test = ({p.text for p in shapes("draw", seed=1, split=split).take(range(400))} for split in ("train", "test"))
+    assert (len(train), len(test), train & test) == (40, 8, set())
+    assert all(p.request.size == (32, 32) and not p.request.think for p in shapes("draw", seed=0).take(range(3)))
+    assert all(p.request.think for p in shapes("reason_draw", seed=0, think=0.0).take(range(3)))
     with pytest.raises(InputError, match=r"kind='count' is none of task text"):
-        EmojiPrompts("text", seed=0, kinds=("count",))
+        shapes("text", seed=0, kinds=("count",))
+    with pytest.raises(InputError, match=r"world 'shapes' has no task 'dance'"):
+        shapes("dance", seed=0)
 
 
 def test_records_are_prompts_with_a_reference(tmp_path):

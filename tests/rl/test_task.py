@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from mmada.errors import CheckpointError, InputError
-from mmada.rl.objective import OBJECTIVES, Settings
 from mmada.rl.rollout import Decoding
+from mmada.rl.settings import OBJECTIVES, Settings
 from mmada.rl.step import Policy
 from mmada.train import lora
 from mmada.train.state import latest
@@ -216,7 +216,7 @@ def test_thinking_before_drawing_trains_both_parts(tmp_path):
     job, reports = tiny.task(tiny.config("reason_draw", prompts=1, steps=1)), []
     tiny.fit(job, tmp_path, reports=reports, settings=replace(tiny.QUIET, eval_every=1, sample_every=1))
     (batch,) = job.experience.batches[0]
-    assert len(batch.asked) == 2
+    assert len(batch.scored) == 2
     assert batch.share.tolist() == [0.5] * 8
     assert torch.equal(batch.advantage[0::2], batch.advantage[1::2])
     values = reports[0].values

@@ -15,9 +15,9 @@ from mmada.canvas import Canvas, Field, Message
 from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.pipeline import MMaDA
 from mmada.rl.config import RLConfig, TaskPlan
-from mmada.rl.objective import Settings
 from mmada.rl.records import Part, Prompt
 from mmada.rl.rollout import Decoding
+from mmada.rl.settings import Settings
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import state

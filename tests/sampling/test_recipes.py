@@ -156,12 +156,22 @@ def test_with_changes_some_settings():
         ({"threshold": math.nan}, "threshold=nan is never reached"),
         ({"threshold": 0.5, "score": negative_entropy}, "threshold=0.5 is never reached by the score, which is at most 0; try -0.1"),
         ({"threshold": 0.5, "score_temperature": 1.0}, "score_temperature=1.0 is annealed over the steps; give steps=N"),
+        ({"threshold": 0.9, "score": random_order}, "threshold=0.9 says how sure a proposal must be, and score=random_order does not know"),
+        ({"threshold": 0.0, "steps": 4, "score": random_order}, "threshold=0.0 says how sure"),
         ({"threshold": 0.5, "propose_any": True}, "steps=None with propose_any=True may never end"),
     ],
 )
 def test_refused(values, message):
     with pytest.raises(InputError, match=message):
         Recipe(**values)
+
+
+@pytest.mark.parametrize("recipe", [fast_text(), infill()])
+def test_a_changed_recipe_is_checked_as_a_new_one(recipe):
+    """Recipes of checkpoints have a threshold, and a request changes single settings."""
+    with pytest.raises(InputError, match="use score=probability, or give steps=N and threshold=None"):
+        recipe.with_(score=random_order)
+    assert recipe.with_(score=random_order, steps=8, threshold=None).draws
 
 
 @pytest.mark.parametrize(("steps", "num_open", "remedy"), [(7, 9, 6), (2, 9, 3), (8, 9, 6), (1, 200, 50)])

@@ -109,7 +109,8 @@ def recipes(draw: st.DrawFn, counts: Sequence[int]) -> Recipe:
     block_length = draw(st.none() | st.integers(1, 4))
     divisor = 1 if block_length is None else lcm(*(-(-count // block_length) for count in counts))
     score = draw(st.sampled_from([probability, margin, negative_entropy, random_order]))
-    threshold = draw(st.none() | (st.floats(-2, 0) if score is negative_entropy else st.floats(0, 1)))
+    thresholds = {random_order: st.none(), negative_entropy: st.none() | st.floats(-2, 0)}
+    threshold = draw(thresholds.get(score, st.none() | st.floats(0, 1)))
     steps = divisor * draw(st.integers(1, 4))
     steps = draw(st.sampled_from([None, steps])) if threshold is not None else steps
     return Recipe(

@@ -102,8 +102,10 @@ BAD_BODIES = {
     "a part of the wrong form": (
         b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:x"}]}]}',
         400,
-        "messages.0.content.0.image_url.image_url",
+        "messages.0.content.0.image_url: ",
     ),
+    "a part without its value": (b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', 400, "messages.0.content.0.text: "),
+    "no text": (b'{"messages": [{"role": "user", "content": 5}]}', 400, "messages.0.content: "),
     "number as text": (b'{"messages": [{"role": "user", "content": "x"}], "n": "2"}', 400, "n: "),
     "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n: "),
     "infinity": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', 400, "temperature"),

@@ -58,7 +58,7 @@ def test_generated_requests(described, server, path):
 GOOD = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "hello"}], "n": 2, "reasoning_effort": "low"},
     "/v1/completions": {"prompt": ["a", "b"], "suffix": " c", "max_tokens": 3},
-    "/v1/images/generations": {"prompt": "a cat", "n": 2, "response_format": "url", "thinking": True},
+    "/v1/images/generations": {"prompt": "a cat", "n": 2, "response_format": "b64_json", "thinking": True},
 }
 
 

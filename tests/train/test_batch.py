@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from mmada.canvas import Canvas, Field
 from mmada.errors import InputError
@@ -11,7 +12,7 @@ from mmada.model import MMadaModelLM, Packing, preset
 from mmada.sampling.loop import Denoising
 from mmada.sampling.recipes import Recipe
 from mmada.train.batch import collate, noise_row
-from mmada.train.stages import STAGES
+from mmada.train.recipes import named_stage
 from mmada.train.step import Objective
 
 from . import tiny
@@ -36,7 +37,7 @@ def scored_rows(batches):
         tokens = batch.tokens.flatten()
         for part in batch.scored:
             for position, target, weight, flow in zip(
-                *(x.tolist() for x in (part.positions, part.targets, part.weight, part.flow)), strict=True
+                *(x.tolist() for x in (part.positions, part.targets, batch.weight[part.index], batch.flow[part.index])), strict=True
             ):
                 found.append((flow, target, round(weight, 6), tuple(tokens[max(0, position - 2) : position + 1].tolist())))
     return sorted(found)
@@ -148,6 +149,25 @@ def test_blocks_are_noised_behind_the_clean_answer(twenty):
     assert view.maskable == 24
 
 
+@pytest.mark.parametrize("is_stratified", [False, True])
+def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
+    """An answer in 16 blocks of 8 is masked everywhere from a little to wholly: each count of masks in 1..8 one to three times."""
+    flow, row = one("text")
+    at = row.canvas.fields[0].positions
+    first, tokens = int(at[0]), torch.arange(65, 65 + 127).clamp_max(200)
+    prompt = row.canvas.tokens[:first]
+    clean = torch.cat([prompt, tokens, torch.tensor([tiny.LAYOUT.eos_id])])
+    field = Field(torch.arange(first, first + 128), tiny.LAYOUT.text_ids, 128)
+    canvas = Canvas(clean, torch.ones_like(clean, dtype=torch.bool), (field,))
+    for index in range(8):
+        new = replace(row, index=index, canvas=canvas, factor=None)
+        (view,) = noise_row(new, flow, layout=tiny.LAYOUT, seed=0, stratified=is_stratified, block_length=8)
+        counts = [int(block.sum()) for block in view.scored[-128:].split(8)]
+        frequencies = [counts.count(k) for k in range(1, 9)]
+        assert sum(frequencies) == 16
+        assert all(1 <= frequency <= 3 for frequency in frequencies), frequencies
+
+
 def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
     flow, row, first = twenty
@@ -185,9 +205,9 @@ def test_what_lies_behind_blocks_may_not_be_scored(twenty):
 
 
 def test_all_of_a_text_in_pieces_is_masked():
-    (flow,) = (flow for flow in STAGES["words"].flows if flow.name == "find")
+    (flow,) = (flow for flow in named_stage("base", "shapes").flows if flow.name == "sums")
     stage = replace(tiny.stage(), flows=(flow,))
-    for row in tiny.sources(stage)["find"].rows(range(3)):
+    for row in tiny.sources(stage)["sums"].rows(range(3)):
         (view,) = noised(flow, row)
         assert torch.equal(view.scored, row.canvas.is_open)
         assert torch.equal(view.tokens == tiny.LAYOUT.mask_id, row.canvas.is_open)
@@ -279,6 +299,25 @@ def test_a_seen_image_is_restored_beside_the_answer():
         shares.append(float(extra.sum() / is_code.sum()))
     assert max(shares) <= 0.5
     assert max(shares) - min(shares) > 0.2
+
+
+def test_restored_codes_add_to_the_sum_and_only_to_the_divisors_that_count_what_is_scored():
+    """Divided by the maskable positions of the answers, the loss is the answers' and that of the codes, over the answers' tokens."""
+    flow, _ = one("interview")
+    assert (flow.weight, flow.normaliser) == ("1", "maskable")
+    rows = tiny.sources(tiny.stage("interview"))["interview"].rows(range(4))
+    views = [view for row in rows for view in noised(flow, row, restore=0.5)]
+    batches = {name: collate(views, [replace(flow, normaliser=name)], layout=tiny.LAYOUT) for name in ("maskable", "scored", "rows")}
+    answers, codes = batches["maskable"].scored
+    model = tiny.model()
+    logits = model(batches["maskable"].tokens, batches["maskable"].mask).logits[0].float()
+    nll = [cross_entropy(logits[part.positions, slice(*part.vocab)], part.targets, reduction="sum") for part in (answers, codes)]
+    num_maskable = sum(int(row.canvas.is_open.sum()) for row in rows)
+    divisors = {"maskable": num_maskable, "scored": len(answers.index) + len(codes.index), "rows": 4}
+    assert len(codes.index) > 4
+    for name, divisor in divisors.items():
+        loss = Objective(model)(batches[name]) / batches[name].normalisers
+        torch.testing.assert_close(loss, (sum(nll) / divisor)[None], rtol=1e-5, atol=1e-5)
 
 
 def test_evaluation_restores_nothing():

@@ -6,9 +6,13 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.train.config import load, load_all
+from mmada.train.recipes import named_stage
 from mmada.train.stages import STAGES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+SHAPES = "data: {world: shapes}\n"
 
 
 def write(tmp_path, text):
@@ -17,25 +21,30 @@ def write(tmp_path, text):
     return path
 
 
+def stage(name):
+    return named_stage(name, "shapes")
+
+
 def test_a_name_is_the_whole_stage(tmp_path):
-    config = load(write(tmp_path, "stage: base"))
-    assert config.stage == STAGES["base"]
+    config = load(write(tmp_path, SHAPES + "stage: base"))
+    assert config.stage == stage("base")
     assert config.out == "runs/base"
 
 
 def test_files_and_settings_reach_into_sections_and_flows(tmp_path):
-    text = "stage: {name: base, batch: 32, optim: {lr: 1e-3}, flows: {draw: {share: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
+    text = SHAPES + "stage: {name: base, batch: 32, optim: {lr: 1e-3}, flows: {draw: {share: 2, noise: [pow2]}}}\nloop: {precision: bf16}"
     config = load(write(tmp_path, text), ["stage.flows.look.think=0.5", "stage.optim.betas=[0.9, 0.99]", "model.preset=8m", "seed=7"])
-    draw, look, _, text, *_ = config.stage.flows
+    draw, look, _, text, _ = config.stage.flows
     assert (config.stage.batch, config.stage.optim.lr, config.stage.optim.betas) == (32, 1e-3, (0.9, 0.99))
-    assert (draw.share, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, STAGES["base"].flows[3])
+    assert (draw.share, draw.noise, look.think, text) == (2.0, ("pow2",), 0.5, stage("base").flows[3])
     assert (config.loop.precision, config.model.preset, config.seed) == ("bf16", "8m", 7)
 
 
 def test_settings_can_exchange_the_stage(tmp_path):
-    path = write(tmp_path, "stage: {name: base, batch: 32}")
-    assert load(path, ["stage=mixcot"]).stage == STAGES["mixcot"]
-    assert load(write(tmp_path, "stage: base"), ["stage.batch=16"]).stage.batch == 16
+    path = write(tmp_path, SHAPES + "stage: {name: base, batch: 16}")
+    assert load(path, ["stage=mixcot"]).stage == stage("mixcot")
+    assert load(path, ["stage=finetune"]).stage == stage("finetune")
+    assert load(write(tmp_path, SHAPES + "stage: base"), ["stage.batch=16"]).stage.batch == 16
 
 
 @pytest.mark.parametrize(
@@ -65,7 +74,7 @@ def test_settings_can_exchange_the_stage(tmp_path):
 )
 def test_what_does_not_fit_is_an_error(tmp_path, setting, message):
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, "stage: base"), [setting])
+        load(write(tmp_path, SHAPES + "stage: base"), [setting])
     assert message in str(caught.value)
 
 
@@ -79,7 +88,7 @@ def test_files_that_cannot_be_read_are_errors(tmp_path):
 
 
 def test_a_curriculum_is_the_same_file_with_changes(tmp_path):
-    text = "seed: 3\nloop: {compile: true, keep: 1}\nruns: [{stage: tokenizer}, {stage: base, loop: {keep: 5}}]"
+    text = SHAPES + "seed: 3\nloop: {compile: true, keep: 1}\nruns: [{stage: tokenizer}, {stage: base, loop: {keep: 5}}]"
     first, second = load_all(write(tmp_path, text), ["loop.prefetch=0"])
     assert (first.stage.name, second.stage.name) == ("tokenizer", "base")
     assert (first.seed, second.seed) == (3, 3)
@@ -91,13 +100,13 @@ def test_a_curriculum_is_the_same_file_with_changes(tmp_path):
         load(write(tmp_path, text))
 
 
-def test_debug_shrinks_any_stage(tmp_path):
-    for name in STAGES:
-        config = load(write(tmp_path, f"stage: '{name}'\ndebug: true"))
-        assert config.stage.name == name
-        assert config.stage.steps <= 4
-        assert config.stage.batch <= 52  # four rows for each of thirteen flows
-        assert config.model.preset == "debug"
+@pytest.mark.parametrize("name", [*STAGES, "base", "mixcot"])
+def test_debug_shrinks_any_stage(tmp_path, name):
+    config = load(write(tmp_path, SHAPES + f"stage: '{name}'\ndebug: true"))
+    assert config.stage.name == name
+    assert config.stage.steps <= 4
+    assert config.stage.batch <= 4 * 6  # four rows for each flow
+    assert config.model.preset == "debug"
 
 
 @pytest.mark.parametrize(
@@ -107,4 +116,20 @@ def test_debug_shrinks_any_stage(tmp_path):
 )
 def test_every_shipped_config_loads(path):
     for config in load_all(path):
-        assert config.stage.name in STAGES
+        assert config.data.world or config.data.path
+
+
+def test_samples_come_from_one_place(tmp_path):
+    for setting, message in (
+        ("data.path=x.jsonl", "two sources of samples"),
+        ("data={options: {a: 1}}", "name it with data.world"),
+        ("data.options={a: 1}", "unknown setting data.options.a"),
+        ("data.world=shape", "world 'shape' is not installed; there are .*shapes.*entry point of the group mmada.worlds"),
+        ("data.world=shapes:Nothing", "world 'shapes:Nothing' cannot be imported"),
+        ("data.world=pathlib:Path", "is a PosixPath; make it a subclass of mmada.data.world.World"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(write(tmp_path, SHAPES + "stage: base"), [setting])
+    with pytest.raises(InputError, match=r"stage='base' is unknown: .*a recipe of a world needs data.world"):
+        load(write(tmp_path, "stage: base"))
+    assert load(write(tmp_path, "stage: base\ndata: {world: 'mmada.worlds.shapes:Shapes'}")).stage == stage("base")

@@ -11,9 +11,11 @@ from mmada.errors import InputError
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.image.quantizer import entropy_loss, quantizer_loss
 from mmada.train import loop
-from mmada.train.image_task import LOSSES, EmojiPictures, ImageBatch, ImageTask, PixelObjective, sobel
+from mmada.train.image_task import LOSSES, ImageBatch, ImageTask, PixelObjective, sobel
 from mmada.train.optim import Optim
 from mmada.train.stages import STAGES
+from mmada.train.world import WorldPictures
+from mmada.worlds.shapes import Shapes
 
 from . import tiny
 
@@ -24,11 +26,15 @@ def tokenizer(seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         sizes = {"encoder_ch_mult": (1, 1), "encoder_num_res_blocks": (1, 1), "decoder_ch_mult": (1, 1), "decoder_num_res_blocks": (1, 1)}
-        return ImageTokenizer(ImageTokenizerConfig(ch=16, z_channels=6, patch=4, resolution=64, **sizes))
+        return ImageTokenizer(ImageTokenizerConfig(ch=16, z_channels=6, patch=4, resolution=32, **sizes))
+
+
+def pictures(split="train"):
+    return WorldPictures(Shapes(), seed=0, split=split)
 
 
 def task(stage=STAGE):
-    return ImageTask(stage, PixelObjective(tokenizer()), EmojiPictures(seed=0), EmojiPictures(seed=0, split="test"), num_held_out=4)
+    return ImageTask(stage, PixelObjective(tokenizer()), pictures(), pictures("test"), num_held_out=4)
 
 
 def test_losses_are_their_formulas_times_the_number_of_images():
@@ -40,9 +46,9 @@ def test_losses_are_their_formulas_times_the_number_of_images():
         error = job.module.tokenizer(batch.pixels).pixels - batch.pixels
     expected = [error.abs().mean(), error.square().mean(), sobel(error).abs().mean(), quantizer_loss(z), entropy_loss(z)]
     torch.testing.assert_close(losses, torch.stack(expected))
-    assert batch.pixels.shape == (8, 3, 64, 64)
+    assert batch.pixels.shape == (8, 3, 32, 32)
     assert -1 <= float(batch.pixels.min()) < float(batch.pixels.max()) <= 1
-    assert batch.num_tokens == 8 * 64
+    assert batch.num_tokens == 8 * 16
 
 
 def test_sobel_is_the_gradient_of_a_ramp():
@@ -53,7 +59,7 @@ def test_sobel_is_the_gradient_of_a_ramp():
 
 
 def test_pixels_survive_the_way_to_tensors_and_back():
-    picture = EmojiPictures(seed=0)[3]
+    picture = pictures()[3]
     pixels = ImageBatch.of([picture], factor=8).pixels
     assert np.array_equal(((pixels[0].movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy(), picture)
 
@@ -78,4 +84,4 @@ def test_processes_and_micro_batches_share_a_batch():
 
 def test_samples_are_originals_above_reconstructions(tmp_path):
     task().sample(tmp_path)
-    assert Image.open(tmp_path / "reconstructions.png").size == (12 * 64, 2 * 64)
+    assert Image.open(tmp_path / "reconstructions.png").size == (12 * 32, 2 * 32)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmada.canvas import Message, Style
+from mmada.data.seeds import integer, uniforms
 from mmada.errors import InputError
-from mmada.train.seeds import integer, uniforms
-from mmada.train.source import EmojiSamples, FlowRows, Mixture, Sample
-from mmada.train.stages import STAGES
+from mmada.train.recipes import named_stage
+from mmada.train.source import FlowRows, Mixture, Sample
 
 from . import tiny
 
@@ -117,7 +117,7 @@ def test_blocks_give_an_answer_the_fewest_that_hold_it():
 
 
 def test_thinking_before_a_drawing_is_asked_for_in_its_own_words():
-    stage = replace(STAGES["mixcot"], block_length=16)
+    stage = replace(named_stage("mixcot", "shapes"), block_length=16)
     (flow,) = (flow for flow in stage.flows if flow.name == "plan")
     sample = Fixed(prompt="one more cat than dogs", think="two cats", answer="two cats, a dog", drawn=CODES)
     speech = replace(tiny.prompts(), style=Style(thinking="Think. ", draw_thinking="Plan. "))
@@ -170,57 +170,3 @@ def test_a_sample_without_messages_is_plain_text_all_of_it_to_be_learnt():
         (row,) = rows("text", Plain(), 1, stage=tiny.stage("text", text_length=200), layout=layout)
         assert row.canvas.is_open.all()
         assert len(row.canvas) == length
-
-
-def emoji(task, **settings):
-    return EmojiSamples(task, tiny.encode, seed=0, **settings)
-
-
-def said(sample):
-    return sample.messages, sample.think, sample.answer
-
-
-@pytest.mark.parametrize("task", ["understand", "interview"])
-def test_varied_artwork_changes_what_is_seen_and_nothing_else(task):
-    plain, varied = (emoji(task, varied=share).take(range(20)) for share in (0.0, 1.0))
-    assert list(map(said, plain)) == list(map(said, varied))
-    assert all((a.seen[0] != b.seen[0]).any() for a, b in zip(plain, varied, strict=True))
-
-
-def test_drawings_and_tests_are_never_varied():
-    for task, split in (("draw", "train"), ("reason_draw", "train"), ("understand", "test"), ("interview", "test")):
-        plain, varied = (emoji(task, split=split, varied=share).take(range(10)) for share in (0.0, 1.0))
-        for a, b in zip(plain, varied, strict=True):
-            codes = [sample.drawn if split == "train" else sample.seen[0] for sample in (a, b)]
-            assert torch.equal(*codes), (task, split)
-
-
-def test_the_share_of_varied_pictures():
-    plain, varied = (emoji("understand", varied=share).take(range(200)) for share in (0.0, 0.5))
-    changed = sum((a.seen[0] != b.seen[0]).any().item() for a, b in zip(plain, varied, strict=True))
-    # Five standard deviations of a binomial; the draws are fixed anyway.
-    assert changed == pytest.approx(100, abs=5 * (200 * 0.25) ** 0.5)
-
-
-def test_a_varied_picture_depends_on_its_index_alone():
-    settings = {"varied": 0.5, "size": 8}
-    seen = [sample.seen[0].tolist() for sample in emoji("understand", **settings).take(range(8))]
-    backwards = emoji("understand", num_kept=2, **settings)
-    for index in reversed(range(16)):
-        assert backwards.take([index])[0].seen[0].tolist() == seen[index % 8]
-
-
-def test_scenes_with_several_variations_are_encoded_together_and_kept_apart():
-    counts = []
-
-    def encode(pictures):
-        counts.append(len(pictures))
-        return tiny.encode(pictures)
-
-    samples = EmojiSamples("understand", encode, seed=0, varied=0.5)
-    samples.examples = lambda index: EmojiSamples.examples(samples, 0)  # one scene for every index
-    seen = {tuple(sample.seen[0].tolist()) for sample in samples.take(range(20))}
-    samples.take(range(20))
-    assert counts == [len(seen)]
-    assert 1 < len(seen) < 20  # the plain artwork once, each variation by itself
-    assert tuple(emoji("understand").take([0])[0].seen[0].tolist()) in seen

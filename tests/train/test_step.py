@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mmada.diffusion.loss import masked_diffusion_loss
-from mmada.train import step
-from mmada.train.batch import NoisedRow, base_weight, collate
+from mmada.train import scoring
+from mmada.train.batch import FlowRow, base_weight, collate
 from mmada.train.stages import STAGES
 from mmada.train.step import Objective
 
@@ -36,7 +36,10 @@ def recorded(golden, chat):
         p, answer = (float(x if isinstance(x, float) else x.flatten()[0]) for x in (p, answer))
         weight = torch.full(tokens.shape, float(base_weight(own, torch.tensor(p), answer)))
         clean = torch.where(label == -100, tokens, label)
-        rows.append(NoisedRow(own.name, tokens, clean, attend, scored, weight, answer, (0, len(tokens))))
+        span = (0, len(tokens))
+        rows.append(
+            FlowRow(flow=own.name, tokens=tokens, clean=clean, attend=attend, scored=scored, weight=weight, maskable=answer, span=span)
+        )
     return rows, flows
 
 
@@ -65,11 +68,11 @@ def test_sums_over_normalisers_are_the_one_loss_of_each_flow():
     for i, f in enumerate(plan.flows):
         expected = 0.0
         for part in batch.scored:
-            own = part.flow == i
+            own = batch.flow[part.index] == i
             sliced = logits[part.positions[own], part.vocab[0] : part.vocab[1]]
             scored = torch.ones(int(own.sum()), dtype=torch.bool)
-            expected += masked_diffusion_loss(sliced, part.targets[own], scored, part.weight[own], batch.normalisers[i])
-        torch.testing.assert_close(losses[i], torch.as_tensor(expected), msg=f.name)
+            expected += masked_diffusion_loss(sliced, part.targets[own], scored, batch.weight[part.index][own], batch.normalisers[i])
+        torch.testing.assert_close(losses[i], torch.as_tensor(expected), rtol=1e-5, atol=1e-5, msg=f.name)
 
 
 def test_packed_rows_have_the_losses_of_padded_ones():
@@ -92,7 +95,7 @@ def test_chunks_of_the_head_change_neither_loss_nor_gradient(monkeypatch):
     (batch,) = tiny.plan(stage).batches(0, rank=0, world=1, accumulate=1)
     results = []
     for size in (2**26, 4096):
-        monkeypatch.setattr(step, "_MAX_LOGITS", size)
+        monkeypatch.setattr(scoring, "MAX_LOGITS", size)
         objective.zero_grad()
         sums = objective(batch)
         sums.sum().backward()

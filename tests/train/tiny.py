@@ -11,16 +11,18 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
 from mmada.canvas import Prompts, Style, VocabLayout
+from mmada.data.seeds import integer
 from mmada.hub import tokenizer
 from mmada.model import MMadaModelLM, preset
 from mmada.train import state
 from mmada.train.loop import Loop, train
 from mmada.train.optim import Optim
-from mmada.train.seeds import integer
-from mmada.train.source import EmojiSamples, FlowRows
-from mmada.train.stages import DRILLS, STAGES
+from mmada.train.recipes import named_stage
+from mmada.train.source import FlowRows
 from mmada.train.step import Objective
 from mmada.train.task import BatchPlan, DiffusionTask
+from mmada.train.world import WorldSamples
+from mmada.worlds.shapes import Shapes
 
 LAYOUT = VocabLayout.compact(256, 64)
 NUM_CODES = 16
@@ -47,9 +49,9 @@ JOINT = {
 
 
 def stage(*names, batch=8, **changes):
-    """The flows of our mixed stage but the smallest, thinking and drawing as joint rows, or those named, in a small batch."""
-    mixcot = STAGES["mixcot"]
-    chosen = [flow for flow in mixcot.flows if (flow.name in names if names else flow.task not in DRILLS)]
+    """The flows of the shapes' mixed stage, thinking and drawing as joint rows, or those named, in a small batch."""
+    mixcot = named_stage("mixcot", "shapes")
+    chosen = [flow for flow in mixcot.flows if not names or flow.name in names]
     flows = tuple(replace(flow, share=1.0, **JOINT.get(flow.name, {})) for flow in chosen)
     settings = {"rooms": (8, 64, 448), "optim": CALM, "steps": 12, "block_length": 16, **changes}
     return replace(mixcot, flows=flows, batch=batch, **settings)
@@ -57,7 +59,7 @@ def stage(*names, batch=8, **changes):
 
 def sources(stage, *, seed=0, split="train", size=None):
     speech = prompts()
-    samples = {flow.task: EmojiSamples(flow.task, encode, seed=seed, split=split, size=size) for flow in stage.flows}
+    samples = {flow.task: WorldSamples(Shapes(), flow.task, encode, seed=seed, split=split, size=size) for flow in stage.flows}
     return {flow.name: FlowRows(flow, stage, samples[flow.task], speech, seed=seed, num_image_tokens=NUM_CODES) for flow in stage.flows}
 
 

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from mmada.data.answers import normalise_answer, read_answer
 from mmada.errors import MissingDependencyError
 from mmada.rl.records import Sample
-from mmada.worlds.emoji import normalise_answer, read_answer
 
 __all__ = ["brevity", "exact", "math_verified", "think_format"]
 

@@ -9,11 +9,14 @@
     objects -> scenes -> split -> chooser       what there is, how it looks, what is held out, and choices that respect it
     spec -> grammar                             meaning <-> sentence
     questions, knowledge, arithmetic, drawing, reasoning -> tasks -> verify, drills
+    source                                      all of it behind the engine's protocol: `world(varied=0.5)` is what data.world finds
+    rewards, artwork, measure/, recipes/        rewards, a verifier of drawings, suites with their judge, stages of training
 
 Training examples (split="train") never contain a combination that is held out, test examples (split="test") always do: split.py.
 Artwork: Noto Emoji and Twemoji, see ATTRIBUTION.md.
 """
 
+from mmada.data.world import World
 from mmada.worlds.emoji.arithmetic import gsm_symbolic
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.drills import drill
@@ -36,7 +39,7 @@ from mmada.worlds.emoji.tasks import (
     sample,
     sample_task,
 )
-from mmada.worlds.emoji.verify import Reading, is_correct, normalise_answer, read_answer
+from mmada.worlds.emoji.verify import is_correct, normalise_answer
 
 __all__ = [
     "BACKGROUNDS",
@@ -54,7 +57,6 @@ __all__ = [
     "Item",
     "Kind",
     "Meta",
-    "Reading",
     "Scene",
     "SceneSpec",
     "Split",
@@ -78,11 +80,18 @@ __all__ = [
     "paraphrase",
     "parse",
     "picture",
-    "read_answer",
     "render",
     "sample",
     "sample_task",
     "satisfies",
     "spec_of",
     "sprite",
+    "world",
 ]
+
+
+def world(*, varied: float = 0.0, verifier: str = "artwork") -> World:
+    """The world as the engine takes it; the options are those of source.EmojiWorld."""
+    from mmada.worlds.emoji.source import EmojiWorld  # needs torch, which examples do not
+
+    return EmojiWorld(varied=varied, verifier=verifier)

@@ -19,6 +19,7 @@ from functools import cache
 from itertools import permutations
 from typing import Protocol, TypeVar
 
+from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.objects import STYLES, article, noun_index, objects
@@ -29,7 +30,6 @@ from mmada.worlds.emoji.split import Templates
 __all__ = [
     "CAPTION_FRAMES",
     "DRAW_FRAMES",
-    "NUMBER_WORDS",
     "PLACE_PHRASES",
     "TABLES",
     "Pick",
@@ -58,12 +58,6 @@ def first(options: Sequence[T], /) -> T:
     """The plainest way."""
     return options[0]
 
-
-_BELOW_TEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TEENS = ("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-NUMBER_WORDS = (*_BELOW_TEN, *_TEENS, *(f"{ten}-{unit}".removesuffix("-zero") for ten in _TENS for unit in _BELOW_TEN))
-"""0..99 in words."""
 
 PLACE_PHRASES: Mapping[str, tuple[str, ...]] = {
     "center": ("in the center", "in the middle"),

@@ -7,7 +7,7 @@ Names and facts are in objects.json, the pictures of all objects in both styles 
 
     object 0 noto | object 0 twemoji | object 1 noto | ...      SHEET_COLUMNS sprites a row
 
-Both files are made by scripts/build_sprites.py; artists and licences are in ATTRIBUTION.md.
+Both files are made by scripts/emoji/build_sprites.py; artists and licences are in ATTRIBUTION.md.
 """
 
 from __future__ import annotations

@@ -16,11 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.arithmetic import Step
 from mmada.worlds.emoji.chooser import Chooser, DeadEndError, Groups
 from mmada.worlds.emoji.drawing import DRAWINGS, Demand, dressed, placed_anywhere
 from mmada.worlds.emoji.example import Example, Meta
-from mmada.worlds.emoji.grammar import NUMBER_WORDS, PLACE_PHRASES, counted, listed, placed
+from mmada.worlds.emoji.grammar import PLACE_PHRASES, counted, listed, placed
 from mmada.worlds.emoji.objects import SHAPES, objects
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec

@@ -79,7 +79,8 @@ def objects_in_common(samples: Sequence[Sample], *, verifier: Verifier) -> list[
 
 
 def _each(samples: Sequence[Sample], value: Callable[[Sample, Example], float | None]) -> list[float | None]:
-    return [None if sample.prompt.example is None else value(sample, sample.prompt.example) for sample in samples]
+    origins = [(sample, sample.prompt.origin) for sample in samples]
+    return [value(sample, origin) if isinstance(origin, Example) else None for sample, origin in origins]
 
 
 def looked_at(
@@ -90,7 +91,8 @@ def looked_at(
     verifier  all the pictures (B, H, W, 3) uint8 -> what each shows; value  what is asked for, what is shown -> reward
     """
     values: list[float | None] = [None] * len(samples)
-    shown = [(i, s.prompt.example, s.image) for i, s in enumerate(samples) if s.prompt.example and s.prompt.example.spec and s.image]
+    asked = [(i, sample.prompt.origin, sample.image) for i, sample in enumerate(samples)]
+    shown = [(i, origin, image) for i, origin, image in asked if isinstance(origin, Example) and origin.spec and image]
     if shown:
         seen = verifier(np.stack([np.asarray(image.convert("RGB")) for _, _, image in shown]))
         for (i, example, _), found in zip(shown, seen, strict=True):

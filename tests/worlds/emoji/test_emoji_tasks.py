@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mmada.data.answers import read_answer
 from mmada.errors import InputError
 from mmada.worlds.emoji import (
     KINDS,
@@ -24,7 +25,6 @@ from mmada.worlds.emoji import (
     lookup,
     objects,
     parse,
-    read_answer,
     sample,
     sample_task,
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mmada.data.answers import read_answer
 from mmada.worlds.emoji import (
     KINDS,
     STYLES,
@@ -17,35 +18,10 @@ from mmada.worlds.emoji import (
     is_correct,
     normalise_answer,
     parse,
-    read_answer,
     sample,
     satisfies,
     spec_of,
 )
-from mmada.worlds.emoji.verify import State
-
-
-@pytest.mark.parametrize(
-    ("text", "state", "think", "answer"),
-    [
-        ("2", "direct", None, "2"),
-        (" a large dog ", "direct", None, "a large dog"),
-        ("<think> dog 1, dog 2 -> 2</think> 2", "thought", "dog 1, dog 2 -> 2", "2"),
-        ("dog 1 -> 1</think> 1", "thought", "dog 1 -> 1", "1"),
-        ("\n<think></think>yes\n", "thought", "", "yes"),
-        ("<think> dog 1, dog", "unclosed", "dog 1, dog", ""),
-        ("<think> dog 1</think>  ", "empty", "dog 1", ""),
-        ("   ", "empty", None, ""),
-        ("", "empty", None, ""),
-        ("yes <think> dog </think> no", "malformed", None, ""),
-        ("<think> a </think> 1 <think> b </think> 2", "malformed", None, ""),
-        ("<think> a </think> 1 </think> 2", "malformed", None, ""),
-        ("a </think> 1 <think> b", "malformed", None, ""),
-    ],
-)
-def test_reading(text: str, state: State, think: str | None, answer: str) -> None:
-    reading = read_answer(text)
-    assert (reading.state, reading.think, reading.answer) == (state, think, answer)
 
 
 @pytest.mark.parametrize(

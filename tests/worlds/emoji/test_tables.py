@@ -21,6 +21,7 @@ from mmada.worlds.emoji.measure.tables import (
     objectives,
     share_of,
     skills,
+    summary,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -59,6 +60,13 @@ def test_the_table_of_skills():
     assert "| counting | 50.0 (24–76, n 10) | – |" in rows
     with pytest.raises(InputError, match="has no outcomes"):
         skills({"suite": "judge"})
+
+
+def test_the_summary_adds_up_all_skills_of_a_part():
+    header, _, questions, *others = summary(RESULTS).splitlines()
+    assert header == "| | without thinking | thinking | unseen art style |"
+    assert questions == "| questions about pictures | 50.0 (24–76, n 10) | 97.5 (87–100, n 40) | 25.0 (5–70, n 4) |"
+    assert [row.split(" | ")[1] for row in others] == ["–"] * 4
 
 
 def test_the_likeliest_of_several_drawings():

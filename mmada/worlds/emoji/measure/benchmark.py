@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from mmada.errors import InputError, suggest
+from mmada.eval.exact import run_requests
 from mmada.eval.metrics import Share, frechet_distance
-from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, Request, Result
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, Request, Result
 from mmada.pipeline import MMaDA
 from mmada.worlds.emoji import BOXES, KINDS, SCENE_SIZE, Example, is_correct, is_held_out, objects, picture, render, sample, satisfies
 from mmada.worlds.emoji.measure.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
@@ -113,7 +114,7 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
         chunk = examples[start : start + settings.batch]
         requests = [_request(example, mode == "think", settings, settings.seed + start + i) for i, example in enumerate(chunk)]
         begin = time.perf_counter()
-        results = _results(model, requests)
+        results = run_requests(model, requests)
         outcome.seconds += time.perf_counter() - begin
         right = _judged(judge, chunk, results)
         outcome.right += right
@@ -136,14 +137,6 @@ def _request(example: Example, think: bool, settings: Settings, seed: int) -> Re
         )
     images = [Image.fromarray(render(example.scene))] if example.scene is not None else []
     return ChatRequest(example.prompt, images=images, think=think, seed=seed)
-
-
-def _results(model: MMaDA, requests: Sequence[Request]) -> list[Result]:
-    """Results, empty answers among them: here they count as wrong, and nothing else is lost."""
-    try:
-        return model.run(requests)
-    except EmptyAnswerError as error:
-        return error.results
 
 
 def _judged(judge: Judge, examples: Sequence[Example], results: Sequence[Result]) -> list[bool]:

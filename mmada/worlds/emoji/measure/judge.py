@@ -135,10 +135,10 @@ class Judge(nn.Module):
 
 @cache
 def the_judge() -> Judge:
-    """The judge that ships with the package (scripts/train_judge.py). Raises CheckpointError if its weights are missing."""
+    """The judge that ships with the package (scripts/emoji/train_judge.py). Raises CheckpointError if its weights are missing."""
     path = Path(__file__).with_name("judge.safetensors")
     if not path.exists():
-        raise CheckpointError(f"{path.name} is missing from the package; install it again, or run scripts/train_judge.py")
+        raise CheckpointError(f"{path.name} is missing from the package; install it again, or run scripts/emoji/train_judge.py")
     return Judge.load(path)
 
 

@@ -1,6 +1,7 @@
 """Result files of `mmada eval emoji` as tables of a document: a row for each skill, with and without thinking.
 
 skills(results)           Markdown: share right in per cent with its 95 % interval, held-out combinations of art that was trained on
+summary(results)          Markdown: the same in five rows, for a README
 against(results, parts)   Markdown: accuracy against passes, by runs with other settings
 best_of(one, several)     Markdown: drawings, and the likeliest of several drawings
 about_drawings(results)   Markdown: what the judge itself gets right, and what the image tokenizer loses
@@ -28,6 +29,7 @@ from mmada.eval.metrics import Share
 __all__ = [
     "PARTS",
     "SKILLS",
+    "SUMMARY",
     "TASKS",
     "about_drawings",
     "against",
@@ -39,6 +41,7 @@ __all__ = [
     "objectives",
     "share_of",
     "skills",
+    "summary",
     "training",
 ]
 
@@ -101,6 +104,27 @@ def skills(results: Mapping[str, Any]) -> str:
             shares = [share_of(outcomes, kinds, mode) for mode in modes]
             unseen = share_of(outcomes, kinds, "think", unseen_style=True) or share_of(outcomes, kinds, "direct", unseen_style=True)
             lines.append(f"| {skill} | " + " | ".join(map(_cell, [*shares, unseen])) + " |")
+    return "\n".join(lines)
+
+
+SUMMARY: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "questions about pictures": ("Understanding", tuple(SKILLS["Understanding"])),
+    "word problems and sums": ("Text", tuple(skill for skill in SKILLS["Text"] if "knowledge" not in skill)),
+    "knowledge of the objects": ("Text", ("knowledge of the objects",)),
+    "drawings": ("Drawing", tuple(SKILLS["Drawing"])),
+    "drawings that need thought": ("Thinking before drawing", ("final scene",)),
+}
+"""Row of `summary` -> part and skills of SKILLS, all their examples together."""
+
+
+def summary(results: Mapping[str, Any]) -> str:
+    """A row for each of SUMMARY, as `skills` has one for each skill. Raises InputError if the file is of another suite."""
+    outcomes = _outcomes(results)
+    lines = ["| | without thinking | thinking | unseen art style |", "|---|---|---|---|"]
+    for title, (part, names) in SUMMARY.items():
+        kinds = [kind for name in names for kind in SKILLS[part][name]]
+        shares = [share_of(outcomes, kinds, mode) for mode in ("direct", "think")]
+        lines.append(f"| {title} | " + " | ".join(map(_cell, [*shares, share_of(outcomes, kinds, "think", unseen_style=True)])) + " |")
     return "\n".join(lines)
 
 

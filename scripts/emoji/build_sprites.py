@@ -1,7 +1,7 @@
 """Build the sprite sheet and the index of the emoji world from the artists' vector files.
 
     pip install resvg-py==0.5.0        # and npm, which fetches the three packages below
-    python scripts/build_sprites.py [--packages DIR] [--contact-sheet OUT.png]
+    python scripts/emoji/build_sprites.py [--packages DIR] [--contact-sheet OUT.png]
 
     SVG of an emoji -> 256 px -> crop to what is drawn -> square -> 64 px      noto and twemoji, side by side on sprites.png
     OBJECTS below + emojibase tags + what the pixels say -> objects.json
@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw
 from mmada.worlds.emoji.objects import CATEGORY_PLURALS, SHEET_COLUMNS, SPRITE_SIZE
 from mmada.worlds.emoji.scenes import BACKGROUNDS
 
-OUTPUT = Path(__file__).resolve().parent.parent / "mmada" / "data" / "emoji"
+OUTPUT = Path(__file__).resolve().parents[2] / "mmada" / "worlds" / "emoji"
 ART = {"noto": "@iconify-json/noto@1.2.9", "twemoji": "@iconify-json/twemoji@1.2.5"}
 WORDS = "emojibase-data@17.0.0"
 

@@ -2,7 +2,7 @@
 
     integer("noise", seed, flow, index)        seeds a torch.Generator
     uniforms(4, "row", seed, flow, index)      four numbers in [0, 1)
-    generator("emoji", seed, task, index)      a numpy generator (Philox, counter-based), the same on every machine
+    generator("shapes", seed, task, index)     a numpy generator (Philox, counter-based), the same on every machine
 
 So a row and its noise are the same alone or in any batch, on any number of processes, before and after a resume.
 """

@@ -1,6 +1,6 @@
 """Train the judge of drawings (mmada/worlds/emoji/measure/judge.py): artwork only, about half an hour on one core.
 
-python scripts/train_judge.py --minutes 30 --seed 0 --out mmada/worlds/emoji/measure/judge.safetensors
+python scripts/emoji/train_judge.py --minutes 30 --seed 0 --out mmada/worlds/emoji/measure/judge.safetensors
 """
 
 from __future__ import annotations
