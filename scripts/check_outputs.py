@@ -65,10 +65,11 @@ ROOT = Path(_SPEC.origin).parents[1]
 
 _QUICK = ("loop.prefetch=0", "loop.log_every=1", "loop.sample_every=0", "loop.save_every=0", "loop.compile=false", "data.held_out=2")
 _TINY = ("model.start=", "model.preset=debug", "model.num_merges=0", "model.image_tokenizer=mmada-emoji-tokenizer")
+_PUBLISHED = (("1.1", "1.2"), ("1.2", "1.3"), ("1.3", "2.1"), ("2.1", "2.2"))
 _ONE_EACH = ("tasks.understand.prompts=1", "tasks.draw.prompts=1", "tasks.reason_draw.prompts=1")
 
 TRAINING: Mapping[str, Sequence[str]] = {
-    "train/debug": ("train", "configs/debug.yaml"),
+    "train/debug": ("train", "debug.yaml"),
     "train/finetune": (
         *("train", "configs/finetune.yaml", "data.path=records.jsonl", "data.eval_path=records.jsonl", "out=runs/finetune"),
         *(*_QUICK, "stage.steps=3", "stage.batch=24", "loop.eval_every=3"),
@@ -80,13 +81,55 @@ TRAINING: Mapping[str, Sequence[str]] = {
         *("train", "configs/emoji/decoder.yaml", *_QUICK, "net.start=mmada-emoji-tokenizer"),
         *("stage.steps=3", "stage.batch=4", "loop.eval_every=3"),
     ),
-    "train/rl": ("rl", "configs/rl/debug.yaml"),
+    "train/rl": ("rl", "rl.yaml"),
     "train/rl_max": (
         *("rl", "configs/emoji/max.yaml", *_QUICK, *_ONE_EACH, "tasks.text.prompts=2", "data.num_samples=1"),
         *("steps=2", "group=4", "loop.eval_every=0"),
     ),
 }
-"""Case -> arguments of `mmada`, run in an empty directory that holds `configs` and RECORDS as records.jsonl with its pictures."""
+"""Case -> arguments of `mmada`, run in an empty directory that holds `configs`, SETTINGS, and RECORDS as records.jsonl with its pictures."""
+
+_DEFAULTS: Mapping[str, Any] = {
+    **{"max_new_tokens": 32, "max_thinking_tokens": 64, "block_length": 16, "image_height": 64, "image_width": 64, "image_steps": 4},
+    **{"guidance_scale": 1.0, "style": {"thinking": "Think. ", "draw_thinking": "Think. "}},
+}
+_WORLD: Mapping[str, Any] = {
+    "debug": True,
+    "data": {"world": "emoji"},
+    "net": {"patch": 4, "encoder_ch_mult": [1, 2], "decoder_ch_mult": [1, 2]},
+}
+_CHECKED = {"correct": 2.0, "format": 0.5, "brevity": 1.0}
+
+SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "debug.yaml": {
+        **_WORLD,
+        "loop": {"prefetch": 0},
+        "model": {"image_tokenizer": "runs/debug/tokenizer/model"},
+        "defaults": {**_DEFAULTS, "reasons_in_one_row": True},
+        "runs": [
+            {"stage": "tokenizer", "out": "runs/debug/tokenizer"},
+            {"stage": "words", "out": "runs/debug/words", "model": {"code_bits": True}},
+            {"stage": "base", "out": "runs/debug/base", "model": {"start": "runs/debug/words/model", "code_bits": True}},
+            {"stage": "mixcot", "out": "runs/debug/mixcot", "model": {"start": "runs/debug/base/model"}},
+            {"stage": "mixcot", "out": "runs/debug/lora", "model": {"start": "runs/debug/base/model"}, "lora": {"rank": 4}},
+            {"stage": "1.1", "out": "runs/debug/1.1"},
+            *({"stage": new, "out": f"runs/debug/{new}", "model": {"start": f"runs/debug/{old}/model"}} for old, new in _PUBLISHED),
+        ],
+    },
+    "rl.yaml": {
+        **_WORLD,
+        "out": "runs/debug/rl",
+        "tasks": {
+            "text": {"prompts": 2, "think": 0.5, "rewards": _CHECKED},
+            "understand": {"prompts": 1, "rewards": _CHECKED},
+            "draw": {"prompts": 1, "rewards": {"drawn": 1.0, "objects": 0.5}},
+            "reason_draw": {"prompts": 1, "rewards": {"drawn": 1.0, "correct": 0.5, "brevity": 1.0}},
+        },
+        "optim": {"lr": 1.0e-3},
+        "defaults": {**_DEFAULTS, "sees_ahead": False},
+    },
+}
+"""Files of settings of TRAINING: all stages, and reinforcement learning of all tasks, of tiny random networks in the emoji world."""
 
 RECORDS: Sequence[Mapping[str, Any]] = (
     {"id": "text-1", "task": "text", "answer": {"text": "The lighthouse stands on the hill. A penguin keeps it.\n"}},
@@ -386,6 +429,8 @@ def trained(arguments: Sequence[str]) -> dict[str, Any]:
         shapes().save(directory / "shapes.png")
         gradient().save(directory / "gradient.png")
         (directory / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS), encoding="utf-8")
+        for name, settings in SETTINGS.items():
+            (directory / name).write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
         done = mmada_command(arguments, directory)
         if done.returncode:
             return {"status": done.returncode, "err": done.stderr[-2000:]}

@@ -63,7 +63,10 @@ COMMANDS: Mapping[str, Sequence[str]] = {
         *("train", "configs/finetune.yaml", "model.start=mmada-emoji-mixcot", "data.path=records.jsonl", "out=runs/walk"),
         *(*_ONE_BY_ONE, "stage.steps=3", "stage.batch=24"),
     ),
-    "rl": ("rl", "configs/rl/debug.yaml", "out=runs/walk", *_ONE_BY_ONE, "objective.updates=1"),
+    "rl": (
+        *("rl", "configs/emoji/max.yaml", "out=runs/walk", *_ONE_BY_ONE, "objective.updates=1", "steps=3", "group=2", "data.held_out=2"),
+        *(f"tasks.{task}.prompts=1" for task in ("text", "understand", "draw", "reason_draw")),
+    ),
 }
 """Walk -> arguments of `mmada`, run in an empty directory that holds `configs` and records.jsonl with its picture."""
 
