@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 from PIL import Image
 
 from mmada.canvas import Hole
@@ -155,6 +156,7 @@ def counted(outcome: str, metrics: dict[str, float]) -> float:
     return sum(value for name, value in metrics.items() if name.startswith("mmada_generations_total") and f'"{outcome}"' in name)
 
 
+@pytest.mark.slow
 def test_200_mixed_requests(server, debug, picture):
     rng = random.Random(0)
     cases = [make_case(rng, debug, picture) for _ in range(NUM_REQUESTS)]
