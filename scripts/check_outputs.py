@@ -126,7 +126,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
             "reason_draw": {"prompts": 1, "rewards": {"drawn": 1.0, "correct": 0.5, "brevity": 1.0}},
         },
         "optim": {"lr": 1.0e-3},
-        "defaults": {**_DEFAULTS, "sees_ahead": False},
+        "defaults": {**_DEFAULTS, "full_attention": False},
     },
 }
 """Files of settings of TRAINING: all stages, and reinforcement learning of all tasks, of tiny random networks in the emoji world."""
