@@ -82,7 +82,7 @@ class SchedulerOutput:
 class Scheduler:
     """Admits, orders and forgets scheduled_sequences.
 
-    max_queue         scheduled_sequences that may wait, which is all that were not in the last round; None: any number
+    max_queue         sequences that may wait, which is all that were not in the last round; None: any number
     max_num_batched_tokens  budget of a round
     max_round_logits  budget of a round; None: any number
     max_kept_tokens   budget of what generations keep between rounds; None: any number
@@ -147,19 +147,19 @@ class Scheduler:
             return scheduled_sequences
 
     def resize(self, scheduled: ScheduledSequence, num_tokens: int, num_kept: int = 0, *, num_logits: int = 0) -> None:
-        """Say what a round of the scheduled evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
+        """Say what a round of the sequence evaluates and what it will keep, which also makes it ready; what it kept before is given back."""
         if num_tokens < 1 or num_kept < 0:
             raise InputError(f"num_tokens={num_tokens} must be at least 1, and num_kept={num_kept} must not be negative")
         with self._lock:
             scheduled.num_tokens, scheduled.num_logits, scheduled.num_kept, scheduled.begun = num_tokens, num_logits, num_kept, False
 
     def update(self, scheduled: ScheduledSequence, num_tokens: int, *, num_logits: int = 0) -> None:
-        """Say what the next round of a scheduled evaluates, where rounds differ; what it keeps stays."""
+        """Say what the next round of a sequence evaluates, where rounds differ; what it keeps stays."""
         with self._lock:
             scheduled.num_tokens, scheduled.num_logits = num_tokens, num_logits
 
     def pause(self, scheduled: ScheduledSequence) -> None:
-        """The scheduled has nothing to evaluate for now, and keeps nothing."""
+        """The sequence has nothing to evaluate for now, and keeps nothing."""
         with self._lock:
             scheduled.num_tokens = scheduled.num_logits = scheduled.num_kept = 0
 
@@ -193,7 +193,7 @@ class Scheduler:
             return SchedulerOutput(self._running, expired)
 
     def finish(self, scheduled: ScheduledSequence, now: float) -> bool:
-        """The scheduled has all that it wanted; False if it was gone already."""
+        """The sequence has all that it wanted; False if it was gone already."""
         with self._lock:
             if not self.remove(scheduled):
                 return False
@@ -201,7 +201,7 @@ class Scheduler:
             return True
 
     def remove(self, scheduled: ScheduledSequence) -> bool:
-        """Forget a scheduled, which was finished, cancelled or given up; False if it was gone already."""
+        """Forget a sequence, which was finished, cancelled or given up; False if it was gone already."""
         with self._lock:
             scheduled.gone = True
             return self._scheduled_sequences.pop(scheduled.number, None) is not None
