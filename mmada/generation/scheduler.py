@@ -80,7 +80,7 @@ class SchedulerOutput:
 
 
 class Scheduler:
-    """Admits, orders and forgets scheduled_sequences.
+    """Admits, orders and forgets sequences.
 
     max_queue         sequences that may wait, which is all that were not in the last round; None: any number
     max_num_batched_tokens  budget of a round
