@@ -2,7 +2,7 @@
 
     python -m mmada.eval.harness run --model mmada --model_args pretrained=Gen-Verse/MMaDA-8B-MixCoT,think=True --tasks gsm8k --apply_chat_template
 
-    generate_until         `batch_size` requests together, by the checkpoint's own recipe
+    generate_until         `batch_size` requests together, by the checkpoint's own sampling parameters
     loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
                            every request draws from the same seed, so that continuations of equal length are compared on equal masks.
                            A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each

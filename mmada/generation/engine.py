@@ -262,12 +262,12 @@ class Engine:
                 ranking, state.ranking = state.ranking, None
                 self._go_on(state, self._sender(state, ranking))
             return
-        active_request = [sequence for sequence in state.sequences if not sequence.done]
-        if not active_request:
+        unfinished = [sequence for sequence in state.sequences if not sequence.done]
+        if not unfinished:
             self._go_on(state, self._sender(state, state.sequences))
             return
-        num_tokens = sum(sequence.denoising.num_tokens(sequence.row) for sequence in active_request)
-        num_logits = sum(sequence.denoising.num_logits(sequence.row) for sequence in active_request)
+        num_tokens = sum(sequence.denoising.num_tokens(sequence.row) for sequence in unfinished)
+        num_logits = sum(sequence.denoising.num_logits(sequence.row) for sequence in unfinished)
         self.scheduler.update(state.scheduled, num_tokens, num_logits=num_logits)
 
     def _end(self, state: RequestState[Any], *, result: object = None, error: Exception | None = None) -> None:

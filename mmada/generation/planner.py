@@ -1,6 +1,6 @@
-"""What a program needs of a checkpoint: canvases for requests, recipes by its defaults, and results read off filled rows.
+"""What a program needs of a checkpoint: canvases for requests, sampling parameters by its defaults, and results read off filled rows.
 
-    request -> checked -> canvas and recipe        (programs.py yields them as a `Fill`)
+    request -> checked -> canvas and parameters    (programs.py yields them as a `Fill`)
     filled row -> text, or codes -> picture
 
 No model is needed here; the engine brings the forward passes (engine.py).
@@ -29,7 +29,7 @@ __all__ = ["Planner", "seed_of"]
 
 
 class Planner:
-    """Turns requests into canvases and recipes, and filled rows into results, for one checkpoint.
+    """Turns requests into canvases and sampling parameters, and filled rows into results, for one checkpoint.
 
     context          most tokens that a canvas may have
     image_tokenizer  called when an image is first needed
@@ -70,7 +70,7 @@ class Planner:
         return len(canvas) <= self.context
 
     def check_chat(self, request: ChatRequest) -> int:
-        """Room for the answer, in tokens. Raises InputError if that and the pictures are too long."""
+        """Length of the answer, in tokens. Raises InputError if that and the pictures are too long."""
         d = self.defaults
         num_new = request.max_new_tokens
         if num_new is None:
@@ -117,7 +117,7 @@ class Planner:
     def drawing_canvas(self, prompt: str, init: InitCodes) -> Canvas:
         return self.prompts.draw(prompt, init.codes.flatten(), is_open=init.is_open.flatten())
 
-    # Recipes.
+    # Sampling parameters.
 
     def text_params(self, **changes: object) -> SamplingParams:
         """The checkpoint's sampling parameters for text, with some settings changed. Raises InputError for a value that cannot be used."""

@@ -1,6 +1,6 @@
 """What a program asks the engine for, what it gets back, and what others see meanwhile.
 
-    Fill(canvas, recipe, seeds)   fill a canvas, once for each seed    -> tuple of SequenceState, one for each seed
+    Fill(canvas, params, seeds)   fill a canvas, once for each seed    -> tuple of SequenceState, one for each seed
     Rank(canvases)                which filling is likeliest           -> a Ranking that is done
     Work(function)                compute something without the model  -> what the function returns
 

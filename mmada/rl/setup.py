@@ -81,8 +81,8 @@ def build_task(config: RLConfig) -> RLTask:
     speech = Speech(model.config.layout, tokens, defaults.style)
     planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
     for plan in config.active:
-        recipe = plan.decoding.text(planner)
-        if config.objective.masking == "whole" and not recipe.full_attention and plan.name != "draw":
+        params = plan.decoding.text(planner)
+        if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
             )

@@ -58,9 +58,9 @@ class Denoising:
 
     canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
     negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
-                if recipe.guidance_scale > 0
+                if params.guidance_scale > 0
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbors
-    eos_id      ends a text, if recipe.stop_at_eos and the field may hold it, and fills what is behind the end
+    eos_id      ends a text, if params.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
     Raises InputError if arguments disagree.

@@ -67,7 +67,7 @@ def even(count: TransferState) -> Tensor:
 def follow_schedule(schedule: Schedule) -> TransferSchedule:
     """Leave as many open as the schedule says; the last step commits everything (MaskGIT, section 3.2).
 
-    One function object a schedule, so that recipes of equal settings are equal.
+    One function object a schedule, so that parameters of equal settings are equal.
     """
 
     def transfer_schedule(count: TransferState) -> Tensor:
@@ -102,7 +102,7 @@ class CacheConfig:
 
     An approximation: in a bidirectional model every committed token changes all keys a little. A block's first step evaluates everything,
     and a block that takes one step loses nothing. With refresh=1 nothing is approximated. Source: Wu et al. 2025, "Fast-dLLM".
-    Exact if the recipe does not see ahead: what came before sees no later token, and a block's first step evaluates it and the one before it.
+    Exact without full attention: what came before sees no later token, and a block's first step evaluates it and the one before it.
     Raises InputError for a value that cannot be used.
     """
 

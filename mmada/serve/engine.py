@@ -5,7 +5,7 @@
                   tell of each what is new, and end those that have a result
 
 Pictures are encoded and decoded by a thread of their own, so that nobody else waits for them. Only the engine's thread touches the
-denoisings; others see scheduled_sequences and events. Events are delivered in the engine's thread, by the caller's function.
+denoisings; others see scheduled sequences and events. Events are delivered in the engine's thread, by the caller's function.
 """
 
 from __future__ import annotations

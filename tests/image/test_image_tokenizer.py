@@ -1,12 +1,14 @@
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
 from mmada.errors import ImageError, InputError
+from mmada.hub.networks import load_image_tokenizer, save_image_tokenizer
 from mmada.image import ImageTokenizerConfig, to_images, to_pixels
-from mmada.image.quantizer import sign
+from mmada.image.quantizer import sign, sign_table
 
 
 def random_pixels(*shape, seed=1):
@@ -24,6 +26,13 @@ class TestGolden:
         codes = golden_tokenizer.encode(golden["pixel_values"])
         assert torch.equal(codes.flatten(1), golden["codes"])
         assert torch.equal(golden_tokenizer.quantize.signs(codes), golden["quantized"])
+
+    def test_recorded_weights_without_tables_load_from_a_directory(self, golden_dir, golden, golden_tokenizer, tmp_path):
+        save_image_tokenizer(golden_tokenizer, tmp_path)
+        shutil.copy(golden_dir / "image_tokenizer.safetensors", tmp_path / "model.safetensors")
+        loaded = load_image_tokenizer(tmp_path)
+        assert torch.equal(loaded.quantize.embedding, sign_table(loaded.num_bits))
+        assert torch.equal(loaded.encode(golden["pixel_values"]).flatten(1), golden["codes"])
 
     @torch.no_grad()
     def test_decoder(self, golden_tokenizer, golden):
