@@ -360,10 +360,11 @@ class Prompts:
         return [*begin, *ids, self.layout.eos_id]
 
     def _filled(self, ids: list[int], length: int, *, keep_end: bool = False) -> list[int]:
-        """Exactly `length` ids: filled with end tokens, or cut; keep_end puts an end token last also when cutting."""
+        """Exactly `length` ids: filled with what stands behind an end, or cut; keep_end puts an end token last also when cutting."""
         if len(ids) > length:
             return [*ids[: length - 1], self.layout.eos_id] if keep_end else ids[:length]
-        return ids + [self.layout.eos_id] * (length - len(ids))
+        fill = self.layout.eos_id if self.layout.fill_id is None else self.layout.fill_id
+        return ids + [fill] * (length - len(ids))
 
     def _image(self, codes: Tensor) -> list[int]:
         """Begin of image, the codes, end of image; behind each row of (h, w) codes a newline, if the vocabulary has one."""

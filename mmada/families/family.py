@@ -6,15 +6,19 @@ with. A family is one file of this room. Nothing outside asks which family a che
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mmada.canvas import Prompts, VocabLayout
+from torch import Tensor
+
+from mmada.canvas import Canvas, Prompts, VocabLayout
 from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
+from mmada.sampling.joint import JointParams
 
-__all__ = ["Ability", "Facts", "Family"]
+__all__ = ["Ability", "Facts", "Family", "ParallelPrompts"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
@@ -57,6 +61,22 @@ def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
     return replace(layout, vocab_size=facts.rows or layout.vocab_size)
 
 
+class ParallelPrompts(Prompts, ABC):
+    """Prompts of a family that writes and draws in the same passes. images, codes: (N,), or (h, w) where rows end with a newline."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def parallel(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None) -> Canvas:
+        """An instruction and source images; two fields: num_new positions of text, then the open codes of the image (None: all)."""
+
+    @abstractmethod
+    def parallel_negatives(
+        self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
+    ) -> tuple[Canvas, ...]:
+        """The unconditional rows of `parallel`, in the order of the scales."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """One family of published models.
@@ -72,7 +92,8 @@ class Family:
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
-    text_params, image_params  how text and images are sampled by default
+    text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
+                     image in the same passes
     """
 
     name: str
@@ -94,6 +115,8 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     text_params: Callable[..., SamplingParams] = fast_text
     image_params: Callable[..., SamplingParams] = fast_image
+    edit_params: Callable[..., SamplingParams] | None = None
+    joint_params: Callable[..., JointParams] | None = None
 
     def differences(self, facts: Facts) -> list[str]:
         """What in the files is not as this family has it, in words; class and name are not looked at."""

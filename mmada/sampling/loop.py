@@ -61,8 +61,8 @@ class Denoising:
                 one a canvas for the second; needed if and only if a scale is above 0
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbors
     draws       where each row's random numbers come from instead of its seed
-    beside      a denoising of the same canvases and negatives that fills another field of them; both see what either commits. An unguided
-                one then may have negatives, which it keeps up to date and does not evaluate
+    beside      denoisings of the same canvases and negatives that fill other fields of them; each sees what any of them commits. None: it is
+                alone. Otherwise there may be more negatives than its scales need, which are kept up to date and not evaluated
     eos_id      ends a text, if params.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
@@ -80,15 +80,15 @@ class Denoising:
         seeds: Sequence[int] | None = None,
         negatives: Sequence[Canvas] | None = None,
         draws: Sequence[Draws] | None = None,
-        beside: Denoising | None = None,
+        beside: Sequence[Denoising] | None = None,
         record: bool = False,
     ) -> None:
         rows = len(canvases)
         seeds = range(rows) if seeds is None else seeds
         if not rows or len(seeds) != rows:
             raise InputError(f"{rows} canvases and {len(seeds)} seeds; give at least one canvas, and one seed for each")
-        num_negatives = len(params.scales) if params.is_guided or (beside is not None and negatives) else 0
-        if len(negatives or ()) != rows * num_negatives:
+        num_needed = rows * len(params.scales) if params.is_guided else 0
+        if len(negatives or ()) < num_needed if beside is not None else len(negatives or ()) != num_needed:
             raise InputError(
                 f"guidance_scale={params.guidance_scale} with {len(negatives or ())} negative canvases for {rows} canvases; "
                 "give one each if the scale is above 0, none if it is 0"
@@ -147,10 +147,10 @@ class Denoising:
         self._suppress_tokens = self._indices((*self.ids.suppress_tokens, *params.suppress_tokens))
         self._late_tokens = self._indices(params.late_tokens)
         self._num_total = torch.tensor([f.num_total for f in fields], device=device)
-        if beside is not None:
-            if beside._tokens.shape != self._tokens.shape or not torch.equal(beside._tokens, self._tokens):
-                raise InputError("beside= fills other canvases; give a denoising of the same rows that has not begun")
-            self._tokens = beside._tokens
+        for other in beside or ():
+            if other._tokens.shape != self._tokens.shape or not torch.equal(other._tokens, self._tokens):
+                raise InputError("beside= fills other canvases; give denoisings of the same rows that have not begun")
+            self._tokens = other._tokens
 
     @property
     def done(self) -> bool:
@@ -160,6 +160,11 @@ class Denoising:
     def live(self) -> tuple[int, ...]:
         """Rows that are not finished."""
         return tuple(self._live)
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """[start, stop) of what is attended to, of each canvas and then of each unconditional row that is evaluated."""
+        return self._spans[: len(self.canvases) * self._num_evaluated]
 
     @property
     def num_evaluated(self) -> int:
@@ -218,6 +223,11 @@ class Denoising:
         if self._record:
             self._note(window.slot, confidence, commit)
         self._move_on(rows, window)
+
+    def go_to(self, step: int) -> None:
+        """Make the next step of every row the given one of its block, for what depends on how far it is."""
+        for row in self._live:
+            self._step[row] = step
 
     def drop(self, row: int) -> None:
         """Take no further step of a row, which keeps what it has; its keys and values are given back."""
@@ -356,6 +366,8 @@ class Denoising:
                 TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
             )
         order = confidence
+        if params.commit_ties:
+            order = order.log()  # in whose rounding ties are published
         if params.choice_temperature:
             factor = [params.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
             noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * params.choice_noise(uniform)
@@ -366,7 +378,10 @@ class Denoising:
             order = order.masked_fill(is_sure, torch.inf)
         order = order.masked_fill(~candidate, -torch.inf)
         rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return candidate & (rank < num_transfer_tokens[:, None])
+        commit = candidate & (rank < num_transfer_tokens[:, None])
+        if params.commit_ties:
+            commit |= candidate & (order >= order.masked_fill(~commit, torch.inf).amin(1, keepdim=True))
+        return commit
 
     def _write(self, rows: Tensor, slot: Tensor, token_ids: Tensor, commit: Tensor) -> None:
         """Put committed ids into the tables and the sequences; a committed [MASK] stays open."""

@@ -216,6 +216,8 @@ class SamplingParams:
     """parity only: how noise on every logit chooses a token at a temperature above 0; None: one uniform number a position"""
     choice_noise: ChoiceNoise = gumbel
     """what `choice_temperature` scales"""
+    commit_ties: bool = False
+    """parity only: what is exactly as sure as the last committed position is committed, too"""
     random_leftover: bool = False
     """parity only: what the steps leave open becomes a random allowed id"""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from mmada.canvas import Canvas, Field, IdRange, VocabLayout
 from mmada.model import Transformer, TransformerConfig, TransformerDenoiser
 from mmada.sampling import Denoising, denoise
+from mmada.sampling.joint import JointDenoising
 
 DATA = Path(__file__).parents[2] / "golden_data" / "families"
 GOLDEN = Path(os.environ.get("MMADA_FAMILIES_GOLDEN", DATA))
@@ -111,3 +114,66 @@ def fill(model: Transformer, denoising: Denoising) -> list[Tensor]:
     for _ in denoise([denoising], watched):
         pass
     return seen
+
+
+def fill_jointly(model: Transformer, joint: JointDenoising) -> list[Tensor]:
+    """Run to the end; the tokens of each row that was evaluated, in the order of the published passes."""
+    seen = []
+
+    def watched(queries):
+        seen.extend(row.clone() for query in queries for row in query.tokens)
+        return TransformerDenoiser(model)(queries)
+
+    for _ in denoise([joint], watched):
+        pass
+    return seen
+
+
+def padded_logits(model: Transformer, rows: Sequence[Tensor]) -> Tensor:
+    """Rows padded on the right with id 0, which attention sees, as the published code runs them."""
+    return model(pad_sequence(list(rows), batch_first=True, padding_value=0)).logits
+
+
+def small_layout(golden: Recorded) -> VocabLayout:
+    """Of the directories with framed answers."""
+    same = ("mask", "eos", "newline", "uncondition", "answer_start", "answer_end")
+    return golden.layout(**{name: name for name in same}, soi="boi", eoi="eoi", fill="pad")
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A tokenizer that knows the pieces of one prompt. sentence: ids of any text that is not among them."""
+
+    known: dict[str, list[int]]
+    sentence: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of_prompt(cls, golden: Recorded) -> Pieces:
+        """The recorded prompt, whose words are called "text": what it shares with the one without words stands for everything before."""
+        whole, without = golden["prompt.text_ids"].tolist(), golden["prompt.uncond_ids"].tolist()
+        at = without.index(golden.ids["uncondition"])
+        tail = whole[len(whole) - (len(without) - at - 1) :]
+        tags = {"<system>": [], "</system>": [], "<user>": [], "</user>": tail}
+        return cls({**tags, "text": whole[at : len(whole) - len(tail)]}, without[:at])
+
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        return list(self.known.get(text, self.sentence))
+
+
+def pieces_of(strings: Sequence[str], numbers: dict[str, Tensor]) -> tuple[str, str, Pieces]:
+    """Sentence, words, and a tokenizer that knows them, of a recorded layout: strings and what a stand-in tokenizer made of them."""
+    match = re.fullmatch(r"<system>(.*)</system><user>(.*)</user>", strings[0])
+    assert match is not None
+    ids = numbers["text0_ids"].tolist()
+    opened, closed = 901, 902  # the stand-in's </system> and <user>
+    middle = ids.index(opened)
+    assert ids[middle + 1] == closed
+    known = {
+        "<system>": ids[:1],
+        match[1]: ids[1:middle],
+        "</system>": [opened],
+        "<user>": [closed],
+        match[2]: ids[middle + 2 : -1],
+        "</user>": ids[-1:],
+    }
+    return match[1], match[2], Pieces(known)
