@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +76,10 @@ def check_picture(path: Path) -> None:
     """Raise ImageError, as reading it would, if a picture is not there; without importing what reads pictures."""
     from mmada.errors import ImageError
 
+    address = re.match(r"(?i)([a-z][a-z0-9+.-]+):/(?=[^/])(.*)", str(path))  # a Path has one slash of two or three
+    if address is not None and not path.exists():
+        given = f"{address[1]}:{'///' if address[1].lower() == 'file' else '//'}{address[2]}"
+        raise ImageError(f"image={given!r} is an address, and addresses are not fetched; download it and give the path of the file")
     try:
         path.expanduser().open("rb").close()
     except (OSError, ValueError, RuntimeError) as error:

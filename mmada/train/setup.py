@@ -179,6 +179,7 @@ def export(
             factor=images.factor,
             layout=prompts.layout,
             style=asdict(defaults.style),
+            context=model.config.max_sequence_length,
         )
         saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
         defaults.save(path)
