@@ -186,7 +186,7 @@ class JointDenoising:
         self.num_forwards[0] += 1
         waiting, kept = self._waiting, self._kept
         self._kept = []
-        for number in self._due:
+        for number, _ in [turn for turn in self.params.timeline[self._turn] if turn[0] in parts]:
             if number != waiting:
                 self.fields[number].advance(parts[number])
             elif kept:
