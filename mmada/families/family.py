@@ -43,7 +43,8 @@ class Facts:
     rows         of the embedding
     offset       id of image code 0, as config.json has it
     token_ids    string -> id of the text tokenizer
-    eos_id, bos_id, mask_id  of config.json
+    eos_ids      what ends a text, as config.json has it: of the text, then of a turn
+    bos_id, mask_id  of config.json
     names        that the checkpoint goes by: hub name, directory
     """
 
@@ -51,7 +52,7 @@ class Facts:
     rows: int | None = None
     offset: int | None = None
     token_ids: Mapping[str, int] | None = None
-    eos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
     mask_id: int | None = None
     names: tuple[str, ...] = ()
@@ -90,6 +91,7 @@ class Family:
     settle           the layout of a checkpoint, of this family's and what its files say
     prompts          lays conversations and images out
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint
+    has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
     text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
@@ -111,6 +113,7 @@ class Family:
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
+    has_known_chat: bool = False
     padding: Literal["hidden", "visible", "soft"] = "hidden"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     text_params: Callable[..., SamplingParams] = fast_text

@@ -61,13 +61,14 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
     """What config.json and tokenizer.json say. Weights are not looked at: their shapes are checked against config.json when they are read."""
     classes = values.get("architectures") or [None]
     rows = values.get("embedding_size") or values.get("vocab_size")
+    eos = values.get("eos_token_id")
     known = (values.get("_name_or_path"), directory.name, *names)
     return Facts(
         class_name=classes[0],
         rows=rows,
         offset=values.get("text_vocab_size"),
         token_ids=token_ids_of(directory),
-        eos_id=values.get("eos_token_id"),
+        eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
         bos_id=values.get("bos_token_id"),
         mask_id=values.get("mask_token_id"),
         names=tuple(str(name) for name in known if name),

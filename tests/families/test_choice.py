@@ -38,7 +38,8 @@ def test_a_class_with_the_vocabulary_of_another_family_is_refused_with_both_read
 
 def test_a_vocabulary_of_no_family_is_refused():
     with pytest.raises(
-        CheckpointError, match="reads as LLaDA, its vocabulary as none that is known; as LLaDA, the embedding has 999 rows, not 126464"
+        CheckpointError,
+        match="reads as LLaDA or iLLaDA, its vocabulary as none that is known; as LLaDA, the embedding has 999 rows, not 126464",
     ):
         choose(Facts(class_name="LLaDAModelLM", rows=999))
 
