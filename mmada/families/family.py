@@ -18,7 +18,7 @@ from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
 from mmada.sampling.joint import JointParams
 
-__all__ = ["Ability", "Facts", "Family", "ParallelPrompts"]
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
@@ -60,6 +60,22 @@ class Facts:
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
     return replace(layout, vocab_size=facts.rows or layout.vocab_size)
+
+
+class EditPrompts(Prompts, ABC):
+    """Prompts of a family that draws by source images. images, codes: (h, w) where rows end with a newline, or else (N,)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def edit(self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False) -> Canvas:
+        """Source images, an instruction, and an image whose open codes are to be filled. restyle: content, then the style's reference."""
+
+    @abstractmethod
+    def edit_negatives(
+        self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False
+    ) -> tuple[Canvas, ...]:
+        """The unconditional rows of `edit`: without the words, then without the images."""
 
 
 class ParallelPrompts(Prompts, ABC):
