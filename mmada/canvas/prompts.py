@@ -53,7 +53,12 @@ DRAW_THINKING_INSTRUCTION = (
     "description is enclosed within <think> </think> tags, i.e. <think> detailed description here </think> image here\n"
 )
 
+_TAG = re.compile("</?think>")
+_BEGUN_TAG = re.compile("</?(t(h(i(nk?)?)?)?)?$")
+_SPACES = re.compile(r"\s+")
+
 Separator = Literal["token", "literal"]
+Whitespace = Literal["kept", "single"]
 Pads = Literal["hidden", "visible"]
 
 
@@ -79,20 +84,33 @@ class Style:
     separator  "token": turns end with the special token <|eot_id|>; "literal": with the text <eot_id>, as most of the published
                training strings have it
     thinking, draw_thinking  what goes before the question to ask for thinking
+    whitespace  of what a user writes, at inference and in training rows alike. "kept": as published; "single": each run of spaces, line ends,
+                tabs and no-break spaces becomes one space, for models that were taught texts without them
     """
 
     separator: Separator = "token"
     thinking: str = THINKING_INSTRUCTION
     draw_thinking: str = DRAW_THINKING_INSTRUCTION
+    whitespace: Whitespace = "kept"
 
     def __post_init__(self) -> None:
         if self.separator not in get_args(Separator):
             raise InputError(f"separator={self.separator!r} is unknown: {suggest(str(self.separator), get_args(Separator))}")
+        if self.whitespace not in get_args(Whitespace):
+            raise InputError(f"whitespace={self.whitespace!r} is unknown: {suggest(str(self.whitespace), get_args(Whitespace))}")
+
+    def spaced(self, text: str) -> str:
+        """A whole text of a user, with its white space as the checkpoint knows it."""
+        return text if self.whitespace == "kept" else self.spaced_part(text).strip()
+
+    def spaced_part(self, text: str) -> str:
+        """The same of a part of a text, whose ends may be spaces between words."""
+        return text if self.whitespace == "kept" else _SPACES.sub(" ", text)
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """An answer taken apart. thinking is None if there is no <think>; closed is False if </think> is missing."""
+    """An answer taken apart. thinking is None if there is no tag; closed is False if </think> is missing."""
 
     thinking: str | None
     answer: str
@@ -105,12 +123,29 @@ def join_thinking(thinking: str | None, answer: str) -> str:
 
 
 def split_thinking(text: str) -> Thought:
-    """Take "<think> … </think> answer" apart. Unclosed thinking is all thinking, with an empty answer."""
+    """Take "<think> … </think> answer" apart; no tag is left in either part.
+
+    What stands before a lone </think> is thinking: models leave the first tag out, above all where the prompt asked for thoughts.
+    Unclosed thinking is all thinking, with an empty answer.
+    """
     before, opened, rest = text.partition("<think>")
+    if "</think>" in before:
+        thinking, _, answer = text.partition("</think>")
+        return Thought(without_tags(thinking).strip(), without_tags(answer).strip())
     if not opened:
         return Thought(None, text.strip())
     thinking, closed, answer = rest.partition("</think>")
-    return Thought(thinking.strip(), (before + answer).strip() if closed else before.strip(), bool(closed))
+    return Thought(without_tags(thinking).strip(), around_thinking(before, answer).strip(), bool(closed))
+
+
+def without_tags(text: str) -> str:
+    """The text with a space in the place of each <think> and </think>, so that what stood around it makes no new tag."""
+    return _TAG.sub(" ", text)
+
+
+def around_thinking(before: str, answer: str) -> str:
+    """What stands before a thought and what stands behind it, without tags, and without one that they would make together."""
+    return before + (" " if _BEGUN_TAG.search(before) else "") + without_tags(answer)
 
 
 class Tokenizer(Protocol):
@@ -140,6 +175,8 @@ class Prompts:
 
     after_header: ClassVar[str] = "\n"
     """what stands between the header of a turn and its text"""
+    has_headers: ClassVar[bool] = True
+    """whether turns stand behind headers at all"""
 
     @property
     def begin(self) -> list[int]:
@@ -179,7 +216,7 @@ class Prompts:
         for i, message in enumerate(messages):
             if message.role not in ("system", "user", "assistant"):
                 raise InputError(f"role={message.role!r} of message {i} is unknown; use system, user or assistant")
-            content = message.content.strip()
+            content = self.style.spaced(message.content).strip()
             if not content:
                 raise InputError(f"content='' of message {i} is empty; write a prompt")
             if thinking and i == len(messages) - 1:
@@ -226,7 +263,7 @@ class Prompts:
         if is_open is not None and is_open.shape != codes.shape:
             raise InputError(f"is_open has the shape {tuple(is_open.shape)}, codes {tuple(codes.shape)}; give one value for each code")
         layout = self.layout
-        ids = [layout.special("t2i"), *self._wrap(self.encode(text))]
+        ids = [layout.special("t2i"), *self._wrap(self.encode(self.style.spaced(text)))]
         padding = 0
         if text_length is not None:
             if len(ids) > text_length + 1:
@@ -327,7 +364,7 @@ class Prompts:
                 positions += range(len(ids), len(ids) + part.num_tokens)
                 ids += self._masks(part.num_tokens)
             else:
-                ids += self.encode(part)
+                ids += self.encode(self.style.spaced_part(part))
         if not positions:
             raise InputError(f"parts={list(parts)!r} has no hole to fill; put Hole(n) or [MASK:n] where text is missing")
         suppress_tokens = tuple(sorted({*self.layout.text_ids.suppress_tokens, *self.layout.end_ids}))

@@ -13,6 +13,7 @@ Source: Alpha-VLLM/Lumina-DiMOO, generators/ and utils/prompt_utils.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +58,8 @@ class LuminaPrompts(EditPrompts):
     """A sentence that names the task, the user's words, images inside of these, and a framed answer."""
 
     __slots__ = ()
+
+    has_headers: ClassVar[bool] = False
 
     def prompt(self, sentence: str, text: str) -> list[int]:
         """P; with text "", U."""

@@ -99,7 +99,7 @@ class Engine:
     ) -> None:
         self._denoiser, self._layout, self._device = denoiser, layout, device
         if scheduler is None:
-            scheduler = Scheduler(max_num_batched_tokens=max_tokens, max_round_logits=max_logits)
+            scheduler = Scheduler(max_num_batched_tokens=max_tokens, max_num_batched_logits=max_logits)
         self.scheduler = scheduler
         self._isolate, self._executor, self._on_ready, self._clock = isolate, executor, on_ready, clock
         self._states: dict[int, RequestState[Any]] = {}
@@ -391,7 +391,7 @@ class Engine:
             for denoising in denoisings.values():
                 rows = tuple(s.row for state in group for s in state.sequences if not s.done and s.denoising is denoising)
                 turns.append(_Turn(tuple(group), denoising, rows))
-        limit = self.scheduler.max_round_logits
+        limit = self.scheduler.max_num_batched_logits
         if len(states) != 1 or limit is None or not turns[0].rows or states[0].scheduled.num_logits <= limit:
             return [turns] if turns else []
         if len(turns) > 1:

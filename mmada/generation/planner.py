@@ -23,12 +23,15 @@ from mmada.errors import ImageError, InputError
 from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
 from mmada.families.mmada import MMADA
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
+from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
 from mmada.sampling import SamplingParams, infill, named_cache
 from mmada.sampling.joint import image_first, text_first
 
 __all__ = ["Planner", "seed_of"]
+
+_AS_SAVED = TextSettings()
 
 
 class Planner:
@@ -205,17 +208,20 @@ class Planner:
 
     # Sampling parameters.
 
-    def text_params(self, **changes: object) -> SamplingParams:
-        """The checkpoint's sampling parameters for text, with some settings changed. Raises InputError for a value that cannot be used."""
+    def text_params(self, settings: TextSettings = _AS_SAVED, /, **changes: object) -> SamplingParams:
+        """The checkpoint's sampling parameters for text, with a request's settings, and some parameters changed.
+
+        Raises InputError for values that do not go together.
+        """
         d = self.defaults
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**changes)
+        return params.with_(**_params_of(settings), **changes)
 
-    def fill_params(self, **changes: object) -> SamplingParams:
-        """The checkpoint's sampling parameters for infilling, with some settings changed."""
-        return infill(threshold=self.defaults.threshold).with_(**changes)
+    def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
+        """The checkpoint's sampling parameters for infilling, with a request's settings."""
+        return infill(threshold=self.defaults.threshold).with_(**_params_of(settings))
 
     def thinking_params(self) -> SamplingParams:
         """The checkpoint's way of thinking before it draws."""
@@ -322,6 +328,13 @@ def seed_of(first: int, i: int) -> int:
     except TypeError:
         raise InputError(f"seed={first!r} must be a whole number") from None
     return (first + i * 2654435761 + 2**63) % 2**64 - 2**63
+
+
+def _params_of(settings: TextSettings) -> dict[str, object]:
+    """What a request changes of its sampling parameters. The length of an answer is none of them."""
+    found = changed(settings)
+    found.pop("max_new_tokens", None)
+    return found | ({"cache": named_cache(found["cache"])} if "cache" in found else {})
 
 
 def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:

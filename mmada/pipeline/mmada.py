@@ -48,6 +48,7 @@ from mmada.generation.requests import (
 )
 from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
+from mmada.hub.chat_template import chat_template
 from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
@@ -240,6 +241,8 @@ class MMaDA:
             factor=self.image_tokenizer.factor,
             layout=self.layout,
             style=asdict(d.style),
+            context=self.model.config.max_sequence_length,
+            has_headers=self.prompts.has_headers,
         )
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
 
@@ -308,7 +311,9 @@ class MMaDA:
 
         d = self.defaults
         images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        return MMaDAProcessor(images, self._text.to_transformers(), vocab_layout=self.layout.to_dict(), style=asdict(d.style))
+        template = chat_template(d.style)
+        text = self._text.for_model(template, context=self.model.config.max_sequence_length).to_transformers()
+        return MMaDAProcessor(images, text, vocab_layout=self.layout.to_dict(), style=asdict(d.style), chat_template=template)
 
     @property
     def _text(self) -> TextTokenizer:
