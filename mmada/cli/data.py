@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmada.data.mixture import Reader
     from mmada.generation.requests import GenerationConfig
     from mmada.image import ImageTokenizer
+    from mmada.rl.prompts import PromptLearner
     from mmada.train.records import Learner
 
 __all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
@@ -44,6 +45,10 @@ Images = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Split of a dataset.", rich_help_panel="Data")]
 
+_OF_PROMPTS = (
+    "file", "model", "format_name", "adapter", "rename", "images", "split", "context", "prompts", "open_images", "previews", "limit", "as_json"
+)  # fmt: skip
+
 
 @app.callback()
 def data() -> None:
@@ -52,6 +57,7 @@ def data() -> None:
 
 @app.command("check")
 def check(
+    typer_context: typer.Context,
     file: Data,
     model: options.Model = DEFAULT_MODEL,
     format_name: FormatName = None,
@@ -64,6 +70,10 @@ def check(
     answer_length: Annotated[
         int | None, typer.Option(min=2, help="Length that the text to learn is padded to, in tokens. Default: the stage's.")
     ] = None,
+    prompts: Annotated[
+        bool,
+        typer.Option("--prompts", help="The records are prompts of `mmada rl`: answers may be missing, and the stage does not matter."),
+    ] = False,
     open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or skip this check.")] = True,
     previews: Annotated[int, typer.Option(min=0, help="Number of records whose masking is shown.")] = 4,
     limit: Annotated[int, typer.Option(min=0, help="Number of problems to list. All are counted.")] = 20,
@@ -81,18 +91,24 @@ def check(
     from mmada.data.shards import TokenizedReader, text_hash
     from mmada.errors import InputError
 
-    reader = open_data(file, format_name, adapter, rename, images, split)
+    if prompts:
+        options.refuse_others(typer_context, _OF_PROMPTS, "--prompts")
+    reader = open_data(file, format_name, adapter, rename, images, split, prompts_only=prompts)
     tokenizers = load_tokenizers(model)
+    if prompts:
+        learner: Learner | PromptLearner = _prompt_learner(tokenizers, context=context)
+    else:
+        learner = _learner(stage, tokenizers, context=context, answer_length=answer_length)
     if isinstance(reader, TokenizedReader):
-        prompts = tokenizers.prompts
-        expected = replace(reader.manifest.settings, text=text_hash(prompts), codebook_size=prompts.layout.codebook_size)
+        speech = tokenizers.prompts
+        expected = replace(reader.manifest.settings, text=text_hash(speech), codebook_size=speech.layout.codebook_size)
         TokenizedReader(file, settings=expected).verify()
     with counting("reading", len(reader)) as on_progress:
         report = check_records(
             reader,
             tokenizers.prompts,
             num_image_tokens=tokenizers.num_image_tokens,
-            learner=_learner(stage, tokenizers, context=context, answer_length=answer_length),
+            learner=learner,
             open_images=open_images,
             num_previews=previews,
             limit=max(limit, 1),
@@ -132,6 +148,17 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, answer_l
     )
 
 
+def _prompt_learner(tokenizers: Tokenizers, *, context: int | None) -> PromptLearner:
+    from mmada.rl.prompts import PromptLearner
+
+    return PromptLearner(
+        prompts=tokenizers.prompts,
+        num_image_tokens=tokenizers.num_image_tokens,
+        context=tokenizers.context if context is None else context,
+        max_new_tokens=tokenizers.defaults.max_new_tokens,
+    )
+
+
 def _in_words(report: DataReport, limit: int) -> str:
     from mmada.cli.session import printable
 
@@ -147,7 +174,7 @@ def _in_words(report: DataReport, limit: int) -> str:
     for column, spread in report.lengths.items():
         numbers = (spread.least, spread.median, spread.p90, spread.p99, spread.most)
         lines.append(f"  {column:<8} " + " ".join(f"{number:>7}" for number in numbers))
-    limits = f"context {report.context}, room {'cut' if report.answer_length is None else report.answer_length}"
+    limits = f"context {report.context}, answer length {'any' if report.answer_length is None else report.answer_length}"
     lines.append(f"rows longer than  {', '.join(f'{context}: {count}' for context, count in report.longer.items())}  ({limits})")
     for preview in report.previews:
         lines.append(f"{preview.where}  {preview.task} as {preview.flow}, {preview.num_tokens} tokens")
@@ -217,7 +244,16 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
         raise InputError(f"device={device!r} cannot be used here; try cpu") from error
 
 
-def open_data(path: str, format_name: str | None, adapter: str, rename: list[str] | None, images: str | None, split: str) -> Reader:
+def open_data(
+    path: str,
+    format_name: str | None,
+    adapter: str,
+    rename: list[str] | None,
+    images: str | None,
+    split: str,
+    *,
+    prompts_only: bool = False,
+) -> Reader:
     """The reader of a command's input. Raises InputError."""
     from mmada.data.mixture import DataSource, open_source
     from mmada.data.readers import TableStream
@@ -228,7 +264,7 @@ def open_data(path: str, format_name: str | None, adapter: str, rename: list[str
         if not sign or not field or not own:
             raise InputError(f"rename={field + sign + own!r} must be FIELD=OWN; try caption=txt")
     names = {field: own for field, _, own in pairs}
-    source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split)  # type: ignore[arg-type]
+    source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split, prompts_only=prompts_only)  # type: ignore[arg-type]
     reader = open_source(source)
     assert not isinstance(reader, TableStream)  # only where streaming is asked for
     return reader

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
@@ -25,7 +26,7 @@ from mmada.train.recipes import named_stage
 from mmada.train.stages import ImageStage, Stage
 from mmada.train.values import fill, mappings
 
-__all__ = ["DataConfig", "ImageTokenizerSettings", "ModelConfig", "TrainConfig", "check_source", "load", "load_all"]
+__all__ = ["RECIPES", "DataConfig", "ImageTokenizerSettings", "ModelConfig", "SampleSource", "TrainConfig", "load", "load_all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,29 +74,66 @@ class ImageTokenizerSettings:
     """1: each square of pixels is encoded by itself, and means the same anywhere"""
 
 
-def check_source(world: str, options: Mapping[str, Any], path: str) -> None:
-    """Raises InputError unless samples come from one place."""
-    if world and path:
-        raise InputError(f"data.world={world!r} and data.path={path!r} are two sources of samples; leave one of them out")
-    if options and not world:
-        raise InputError(f"data.options={dict(options)} are those of a world; name it with data.world")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Where samples come from."""
+class SampleSource:
+    """Where samples come from: a world, or files of records. Raises InputError unless it is one of them."""
 
     world: str = ""
     """a world that makes samples, by its name or as package.module:object (data/find_world.py)"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """of the world"""
     path: str = ""
-    """instead of a world, your own records (mmada.data.records): a file or folder of them, or a recipe (YAML) whose top parts are named
-    like the tasks. Flows of tasks that a file does not hold take no part"""
+    """instead of a world, your own records, in any form that `mmada data check` takes: a file, shards or a folder; for training also a
+    recipe (YAML) whose top parts are named like the tasks. Components of tasks that a file does not hold take no part"""
+    format: Format | None = None
+    """jsonl, webdataset, datasets or tokenized; null: what the name of the file says"""
+    adapter: str = "record"
+    """form of the objects: record, text, instruction, draw, describe, messages, llava (docs/data.md)"""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """field of the adapter -> your own, such as {caption: txt}"""
+    images: str | None = None
+    """folder that image paths are relative to; null: that of the file"""
+    split: str = "train"
+    """of a dataset"""
+    eval_path: str = ""
+    """as path, for evaluation and samples; empty: none"""
+    eval_split: str = ""
+    """of a dataset, for eval_path; empty: as split"""
+
+    def __post_init__(self) -> None:
+        if self.world and self.path:
+            raise InputError(f"data.world={self.world!r} and data.path={self.path!r} are two sources of samples; leave one of them out")
+        if self.options and not self.world:
+            raise InputError(f"data.options={dict(self.options)} are those of a world; name it with data.world")
+        files = self.source("data")  # its own rules
+        if files != DataSource(path="data", split=self.split) and (self.world or self.path.endswith(RECIPES)):
+            owner = f"data.path={self.path!r} is a recipe, whose sources name their own" if self.path else "a world has none of them"
+            raise InputError(f"data.format, adapter, rename and images say how one file of records is read; {owner}")
+
+    def source(self, path: str, *, is_eval: bool = False, prompts_only: bool = False) -> DataSource:
+        """A file of records, read as these settings say. prompts_only: records may lack what would be learned."""
+        split = self.eval_split if is_eval and self.eval_split else self.split
+        return DataSource(
+            path=path,
+            format=self.format,
+            adapter=self.adapter,
+            rename=self.rename,
+            images=self.images,
+            split=split,
+            prompts_only=prompts_only,
+        )
+
+
+RECIPES = (".yaml", ".yml")
+"""Endings of recipes, mixtures of several sources (mmada.data.load_recipe)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(SampleSource):
+    """Where samples come from, and how many are made, held out and kept."""
+
     root: str = ""
     """directory that a recipe's paths start from; empty: the recipe's own"""
-    eval_path: str = ""
-    """the same for evaluation and samples; empty: none"""
     size: int | None = None
     """of a world: number of different samples of each task; null: no two are alike"""
     held_out: int = 32
@@ -104,9 +142,6 @@ class DataConfig:
     """samples of each task written during training"""
     num_kept_codes: int = 20_000
     """encoded pictures that are remembered"""
-
-    def __post_init__(self) -> None:
-        check_source(self.world, self.options, self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

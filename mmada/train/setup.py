@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from mmada.canvas import Prompts
-from mmada.data import DataSource, Epochs, ImageCodes, Record, ShardSettings, TableStream, load_recipe, open_source, select_by_task
+from mmada.data import Epochs, ImageCodes, Record, ShardSettings, TableStream, load_recipe, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
@@ -26,7 +26,7 @@ from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
 from mmada.image import ImageTokenizer
 from mmada.train import state
-from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import export, load_parts
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
@@ -184,12 +184,11 @@ def _records(
     encode = ImageCodes(images, size=size, mode=defaults.image_mode, num_kept=config.data.num_kept_codes)
     settings = ShardSettings.of(images, prompts, size=size, mode=defaults.image_mode)
     topics = _topics(stage)
-    if path.endswith((".yaml", ".yml")):
+    if path.endswith(RECIPES):
         recipe, root = load_recipe(Path(path)), Path(config.data.root or Path(path).parent)
         return {task: RecordExamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in topics}
-    reader = open_source(DataSource(path=path), settings=settings)
-    if isinstance(reader, TableStream):
-        raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
+    reader = open_source(config.data.source(path, is_eval=split == "test"), settings=settings)
+    assert not isinstance(reader, TableStream)  # only where streaming is asked for
     learner = Learner.of(stage, prompts, defaults, num_image_tokens=size[0] * size[1] // images.factor**2, context=context)
 
     def reason(record: Record) -> str | None:
