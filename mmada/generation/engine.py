@@ -184,7 +184,7 @@ class Engine:
 
     def idle(self) -> None:
         """Evaluate a single token, for processes that must evaluate as often as others do."""
-        first = torch.full((1, 1), self._layout.bos_id, device=self._device)
+        first = torch.full((1, 1), self._layout.eos_id, device=self._device)
         origin = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         self._denoiser([Query(first, ((0, 1),), origin, self._layout.text_ids)])
 
@@ -351,7 +351,7 @@ class Engine:
             fills[0].params,
             mask_id=self._layout.mask_id,
             eos_id=self._layout.eos_id,
-            stop_ids=[self._layout.eot_id],
+            stop_ids=[i for i in self._layout.end_ids if i != self._layout.eos_id],
             seeds=[seed for _, seed in rows],
             negatives=[fill.negative.to(self._device) for fill, _ in rows if fill.negative is not None] or None,
             record=states[0].record,

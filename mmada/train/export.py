@@ -84,6 +84,7 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             factor=images.factor,
             layout=prompts.layout,
             style=asdict(defaults.style),
+            context=model.config.max_sequence_length,
         )
         saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
         defaults.save(path)

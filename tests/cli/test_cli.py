@@ -174,7 +174,7 @@ def test_a_text_model_gets_rows_for_image_codes(mmada, tmp_path):
 
 BAD = [
     (["draw", ""], "say what to draw"),
-    (["draw", "x", "--size", "33x33"], "try (32, 32)"),
+    (["draw", "x", "--size", "33x33"], "try 32x32"),
     (["draw", "x", "--size", "big"], "try 64x64"),
     (["draw", "x", "--steps", "0"], "--steps"),
     (["draw", "x", "--seed", "one"], "--seed"),

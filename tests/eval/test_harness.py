@@ -209,3 +209,22 @@ def test_thinking_that_has_no_effect_is_said(caplog):
     thoughtful = HarnessModel("debug", mc_num=1, max_gen_toks=8, think=True, device="cpu")
     thoughtful.generate_until([ask("no conversation", {})], disable_tqdm=True)
     assert "think=True has no effect on this task" in caplog.text
+
+
+def test_no_row_is_longer_than_the_context(debug):
+    harness = HarnessModel("debug", device="cpu", mc_num=1)
+    context = debug.model.config.max_sequence_length
+    rows, trunk = [], harness.model.model.trunk
+
+    def watched(tokens, packing):
+        rows.extend(packing.lengths)
+        return trunk(tokens, packing)
+
+    harness.model.model.trunk = watched
+    given, wanted = [1, 2, 3], [40 + i % 7 for i in range(context + 476)]
+    pieces = harness._pieces(given, wanted)
+    assert [token for _, piece in pieces for token in piece] == wanted
+    assert pieces[0][0] == given
+    (found,) = harness.loglikelihood([Instance("loglikelihood", {}, ("a", "x" * (context + 476)), 0)], disable_tqdm=True)
+    assert max(rows) <= context
+    assert found[0] < 0
