@@ -1,4 +1,4 @@
-"""`mmada data check`: find problems in data, and show what will be masked."""
+"""`mmada data check`: find problems in data, and show what will be masked. `mmada data export-replay`: records of what should stay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mmada.rl.prompts import PromptLearner
     from mmada.train.records import Learner
 
-__all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
+__all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_tokenizers", "open_data"]
 
 app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
@@ -180,6 +180,53 @@ def _in_words(report: DataReport, limit: int) -> str:
         lines.append(f"{preview.where}  {preview.task} as {preview.flow}, {preview.num_tokens} tokens")
         lines += [f"  {kind:<7} {words}" for kind, words in preview.parts]
     return "\n".join(printable(line) for line in lines)
+
+
+@app.command("export-replay")
+def export_replay(
+    output: Annotated[Path, typer.Argument(help="File to write, such as keep.jsonl. Pictures go to keep-images beside it.")],
+    world: Annotated[str | None, typer.Option(help="World whose training samples are written, or asked with --own.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Records whose questions the model answers itself. Their answers are not read.")
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="Write what the model answers to the world's questions, not the world's answers.")
+    ] = False,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task of the world; may be repeated. Default: all that records have.")
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts.")] = 200,
+    model: options.Model = DEFAULT_MODEL,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Write records of what a model should not forget, for data.replay of a finetuning run.
+
+    mmada data export-replay keep.jsonl --world shapes
+
+    mmada data export-replay keep.jsonl --prompts prompts.jsonl --model runs/mine/model
+    """
+    from mmada.cli.session import load, remarks
+    from mmada.data.find_world import find_world
+    from mmada.errors import InputError
+    from mmada.train import replay
+
+    if (world is None) == (prompts is None):
+        raise InputError("give either --world NAME or --prompts FILE: they say what should stay")
+    if prompts is not None and (own or task):
+        raise InputError("--own and --task choose among the samples of a --world; leave them out beside --prompts")
+    replay.check_target(output)
+    if world is not None:
+        samples = replay.world_samples(find_world(world), num=num, tasks=task or (), seed=seed)
+    else:
+        reader = open_data(str(prompts), None, "record", None, None, "train", prompts_only=True)
+        samples = (replay.question_of(reader[i]) for i in range(min(num, len(reader))))
+    if own or prompts is not None:
+        pipeline = load(model, device=device)
+        samples = replay.own_samples(pipeline.run, list(samples), source=model, seed=seed)
+    with counting("writing", num) as on_progress:
+        count = replay.export_replay(samples, output, on_progress=on_progress)
+    remarks.print(f"wrote {output}: {count} records of what should stay; train with data.replay={output}")
 
 
 # Shared with `mmada tokenize`.

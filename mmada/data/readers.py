@@ -54,6 +54,7 @@ __all__ = [
     "TableReader",
     "TableStream",
     "TarReader",
+    "held_out",
     "permuted",
     "scrambled",
     "select",
@@ -226,6 +227,23 @@ def select_by_task(records: Indexed[Record], reason: Callable[[Record], str | No
         else:
             dropped[why] += 1
     return {task: Selection(records, indices, {}) for task, indices in kept.items()}, dict(dropped)
+
+
+def held_out(items: Selection[T], share: float) -> tuple[Selection[T], Selection[T]]:
+    """Items apart into those to learn and those held out, about `share` of them and at least one of either.
+
+    Which ones depends on their number alone, so that a run that is continued, or done with another seed, holds out the same.
+    Raises InputError for fewer than two items.
+    """
+    n = len(items)
+    if n < 2:
+        raise InputError(f"of {n} records none can be held out; give at least two")
+    count = min(max(1, round(share * n)), n - 1)
+    apart = {permuted(position, n, key=(n,)) for position in range(count)}
+    return (
+        Selection(items.items, [int(i) for at, i in enumerate(items.indices) if at not in apart], {}),
+        Selection(items.items, [int(items.indices[at]) for at in sorted(apart)], {}),
+    )
 
 
 # JSON lines.

@@ -22,7 +22,7 @@ from mmada.rl.objective import ObjectiveConfig
 from mmada.rl.rollout import Decoding
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource
 from mmada.train.loop import LoopConfig
-from mmada.train.lora import Lora
+from mmada.train.lora import Lora, for_adapters
 from mmada.train.optim import OptimizerConfig
 from mmada.train.values import fill, mappings
 
@@ -163,7 +163,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     found = mappings(path, overrides)
     if len(found) != 1:
         raise InputError(f"{path} holds {len(found)} runs; reinforcement learning takes one")
-    config = fill(RLConfig(out="runs/rl"), found[0])
+    base = RLConfig(out="runs/rl")
+    if fill(Lora(), found[0].get("lora", {}), "lora.").rank:
+        base = replace(base, optim=for_adapters(base.optim))
+    config = fill(base, found[0])
     known = {*REWARDS, *(find_world(config.data.world, config.data.options).rewards() if config.data.world else ())}
     for task in config.tasks:
         for reward in task.rewards:

@@ -31,9 +31,10 @@ from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
 from mmada.train.export import export, load_parts
+from mmada.train.file_samples import report_dropped
 from mmada.train.loop import train
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import plain, report_dropped
+from mmada.train.setup import plain
 from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "run"]

@@ -21,7 +21,7 @@ from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
 from mmada.train.loop import LoopConfig
-from mmada.train.lora import Lora
+from mmada.train.lora import Lora, for_adapters
 from mmada.train.recipes import named_stage
 from mmada.train.stages import ImageStage, Stage
 from mmada.train.values import fill, mappings
@@ -132,6 +132,14 @@ RECIPES = (".yaml", ".yml")
 class DataConfig(SampleSource):
     """Where samples come from, and how many are made, held out and kept."""
 
+    eval_share: float = 0.0
+    """share of the records of `path`, of each task, that are not trained on but evaluated, if there is no eval_path; which ones depends on
+    nothing but their number"""
+    replay: str = ""
+    """records of what should stay, from `mmada data export-replay` or your own (adapter record), which are mixed in; a fifth of each task
+    is held out, so that the run can tell what was forgotten. Only with `path`"""
+    replay_share: float = 0.5
+    """share of the rows of a batch that are replay"""
     root: str = ""
     """directory that a recipe's paths start from; empty: the recipe's own"""
     size: int | None = None
@@ -142,6 +150,21 @@ class DataConfig(SampleSource):
     """samples of each task written during training"""
     num_kept_codes: int = 20_000
     """encoded pictures that are remembered"""
+
+    def __post_init__(self) -> None:
+        SampleSource.__post_init__(self)
+        if not 0 <= self.eval_share < 1 or not 0 < self.replay_share < 1:
+            raise InputError(
+                f"data.eval_share={self.eval_share} must lie in 0..1, and data.replay_share={self.replay_share} between 0 and 1: they are shares"
+            )
+        if self.replay and not self.path:
+            raise InputError(
+                f"data.replay={self.replay!r} is mixed into records; name them with data.path, or mix a world's tasks by stage.components"
+            )
+        if self.eval_share and (self.eval_path or not self.path or self.path.endswith(RECIPES)):
+            raise InputError(
+                f"data.eval_share={self.eval_share} holds out records of one file; leave it out beside data.eval_path, a world or a recipe"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +189,8 @@ class TrainConfig:
         if not self.out:
             raise InputError("out='' is empty; name a directory, such as runs/base")
         fill(GenerationConfig(), self.defaults, "defaults.")
+        if self.loop.keep_best and not (self.data.eval_path or self.data.eval_share):
+            raise InputError("loop.keep_best=true needs held-out records to choose by; set data.eval_share=0.1 or data.eval_path")
         if self.model.code_bits and self.lora.rank:
             raise InputError("model.code_bits trains rows that lora freezes; set one of them to its default")
         if isinstance(self.stage, ImageStage) and self.lora.rank:
@@ -195,8 +220,10 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if "optim" in values:
         raise InputError("unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr=..., for example")
     data = fill(DataConfig(), values.get("data", {}), "data.")
-    base = TrainConfig(stage=fill(named_stage(name, data.world, data.options), section, "stage."), out=f"runs/{name}")
-    config = fill(base, values)
+    stage = named_stage(name, data.world, data.options)
+    if fill(Lora(), values.get("lora", {}), "lora.").rank:
+        stage = replace(stage, optim=for_adapters(stage.optim))
+    config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
     return _debug(config) if config.debug else config
 
 
