@@ -31,7 +31,7 @@ LAYER = {
     "__main__": 8,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE: set[tuple[str, str]] = {("__main__", "cli")}
+BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("hub", "sampling")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch"},

@@ -30,7 +30,7 @@ _TEMPLATE = r"""{{- BOS }}
             {%- elif part['type'] == 'text' %}
                 {%- set found.text = found.text ~ part['text'] %}
             {%- else %}
-                {{- raise_exception("message " ~ loop.index0 ~ " holds a part of type '" ~ part['type'] ~ "', which has no place in a text; give it to the processor") }}
+                {{- raise_exception("message " ~ loop.index0 ~ " holds a part of type '" ~ part['type'] ~ "', which is no text; give it to the processor") }}
             {%- endif %}
         {%- endfor %}
     {%- endif %}

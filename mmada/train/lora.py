@@ -1,7 +1,8 @@
 """Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
 
 The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
-PEFT writes it (adapter_config.json, adapter_model.safetensors) and can be loaded with `peft.PeftModel.from_pretrained`.
+PEFT writes it (adapter_config.json, adapter_model.safetensors), names the checkpoint that it belongs to, and can be loaded with
+`peft.PeftModel.from_pretrained`, or as a model of its own with `MMaDA.from_pretrained` (hub/adapters.py).
 """
 
 from __future__ import annotations
@@ -41,8 +42,11 @@ class Lora:
             raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
 
 
-def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
-    """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0."""
+def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None) -> None:
+    """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0.
+
+    base  directory or name of the checkpoint that the model was loaded from, which the adapter names
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -53,7 +57,9 @@ def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
     # The head computes by its weight alone, a part of whose rows is asked for: what stood beside it would have no effect.
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), exclude_modules=_HEAD)
+    settings = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), exclude_modules=_HEAD, base_model_name_or_path=base
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)

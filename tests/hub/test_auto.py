@@ -22,6 +22,11 @@ FIRST = [
     "import mmada.hub.processor",
     "import mmada; from transformers import LlamaForCausalLM, ProcessorMixin",
 ]
+PIPELINE = """
+import mmada
+from transformers import pipeline
+print(pipeline("text-generation", model={directory!r})("hi", max_new_tokens=4, do_sample=False, return_full_text=False))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,12 @@ def test_auto_classes(directory, first):
     named, tokenizer = run(f"{first}\n{LOAD.format(directory=directory)}").splitlines()
     assert named == "MMaDAConfig MMadaModelLM MMadaModelLM MMaDAProcessor MMaDAImageProcessor 268"
     assert tokenizer == "ImageTokenizer"
+
+
+@pytest.mark.parametrize("first", ["import mmada", "import transformers; transformers.AutoProcessor", "from transformers import pipeline"])
+def test_a_pipeline_by_directory(directory, first):
+    """transformers replaces its own module while it loads some of its parts, and pipelines look for classes in it."""
+    assert run(f"{first}\n{PIPELINE.format(directory=directory)}").startswith("[{'generated_text': ")
 
 
 def test_import_is_light():
