@@ -87,7 +87,7 @@ def save_adapter(model: Transformer, weights: Mapping[str, Tensor], directory: P
     directory.mkdir(parents=True, exist_ok=True)
     settings: Any = model.peft_config
     settings[_NAME].save_pretrained(str(directory))
-    factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME)
+    factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME, save_embedding_layers=False)
     save_file(
         {f"base_model.model.{name}": tensor.contiguous() for name, tensor in factors.items()}, directory / "adapter_model.safetensors"
     )
