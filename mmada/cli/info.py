@@ -31,13 +31,14 @@ def info(
     import mmada
     from mmada.generation.requests import GenerationConfig
     from mmada.hub import checkpoint, networks
+    from mmada.hub.adapters import base_of
     from mmada.pipeline import MMaDA
 
     if model == "debug":
         pipeline = MMaDA.debug()
         config, defaults = pipeline.model.config, pipeline.defaults
     else:
-        directory = checkpoint.find(model)
+        directory = base_of(checkpoint.find(model))
         config, defaults = networks.transformer_config(directory), GenerationConfig.load(directory)
         checkpoint.check(directory, networks.shapes(config))
     shapes = networks.shapes(config)

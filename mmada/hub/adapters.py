@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmada.errors import CheckpointError, MissingDependencyError
 from mmada.hub import checkpoint
-from mmada.model import Transformer
 
-__all__ = ["ADAPTER_CONFIG", "Adapter", "adapter_of", "merge", "portable_name"]
+if TYPE_CHECKING:
+    from mmada.model import Transformer
+
+__all__ = ["ADAPTER_CONFIG", "Adapter", "adapter_of", "base_of", "merge", "portable_name"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 _SHOWN = 12
@@ -62,6 +64,12 @@ def adapter_of(directory: Path) -> Adapter | None:
     return Adapter(directory, named, revision)
 
 
+def base_of(directory: Path) -> Path:
+    """Where the model of a directory is: there, or where its base is, which is downloaded if it has a hub name."""
+    adapter = adapter_of(directory)
+    return directory if adapter is None else base_of(checkpoint.find(adapter.base, revision=adapter.revision))
+
+
 def portable_name(start: str) -> str | None:
     """A checkpoint as an adapter names it: a hub name as it is, else the whole path, which PEFT finds from any directory; None for no checkpoint."""
     if not start:
@@ -98,5 +106,10 @@ def merge(model: Transformer, directory: Path) -> Transformer:
             + "\n  ".join(differences[:_SHOWN])
         )
     set_peft_model_state_dict(adapted, found)
-    merged: Transformer = adapted.merge_and_unload()
+    try:
+        merged: Transformer = adapted.merge_and_unload()
+    except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:  # packed weights, and kinds that cannot be added up
+        raise CheckpointError(
+            f"{directory} is an adapter that cannot be merged into its base: {error}; load the base unquantized"
+        ) from error
     return merged.eval()

@@ -171,7 +171,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
         sequences = generate(self, given, mask, read, streamer=streamer)
         return GenerateOutput(sequences=sequences) if read.returns_dict else sequences
 
-    def resize_token_embeddings(
+    def resize_token_embeddings(  # type: ignore[override]
         self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
     ) -> nn.Module:
         """As in transformers, with every field of the configuration that says how many rows there are.
@@ -181,7 +181,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
         rows = self.head_weight.shape[0] if new_num_tokens is None else new_num_tokens
         rows = rows if not pad_to_multiple_of else -(-rows // pad_to_multiple_of) * pad_to_multiple_of
         layout = replace(self.config.layout, vocab_size=rows)  # checked before anything changes
-        resized: nn.Module = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        resized: nn.Module = PreTrainedModel.resize_token_embeddings(self, new_num_tokens, pad_to_multiple_of, mean_resizing)
         if rows != self.config.embedding_size:
             self.config.vocab_size = self.config.embedding_size = self.config.new_vocab_size = rows
             self.config.llm_vocab_size, self.config.vocab_layout = rows - layout.codebook_size, layout.to_dict()
@@ -307,7 +307,8 @@ class ImageTokenizer(image.ImageTokenizer, PreTrainedModel):  # type: ignore[mis
         directory = checkpoint.find(pretrained_model_name_or_path, **hub)
         sizes = config.sizes if isinstance(config, ImageTokenizerConfig) else config or networks.image_tokenizer_config(directory)
         expected = networks.shapes(sizes)
-        checkpoint.check(directory, expected, optional=[name for name in expected if name.startswith("quantize.")])
+        optional = [name for name in expected if name.startswith("quantize.")]
+        checkpoint.check(directory, expected, optional=optional, variant=kwargs.get("variant"))
         own = ImageTokenizerConfig(**sizes.to_dict())
         return super().from_pretrained(directory, *model_args, config=own, **kwargs)  # type: ignore[no-any-return]
 

@@ -189,7 +189,10 @@ class MMaDA:
             return made.to(device)
         directory = checkpoint.find(name, revision=revision, **hub)
         if (adapter := adapter_of(directory)) is not None:
-            made = cls.from_pretrained(adapter.base, image_tokenizer=image_tokenizer, device=device, dtype=dtype, revision=adapter.revision)
+            place = None if "device_map" in options else device
+            made = cls.from_pretrained(
+                adapter.base, image_tokenizer=image_tokenizer, device=place, dtype=dtype, revision=adapter.revision, **options
+            )
             merge(made.model, directory)
             return made
         if options or checkpoint.read_config(directory).get("quantization_config"):
