@@ -18,6 +18,7 @@ LAYER = {
     "model": 2,
     "image": 2,
     "sampling": 3,
+    "families": 3,
     "hub": 3,
     "generation": 4,
     "data": 4,
@@ -31,7 +32,7 @@ LAYER = {
     "__main__": 8,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("hub", "sampling")}
+BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("families", "sampling"), ("hub", "families"), ("hub", "sampling")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch"},

@@ -19,11 +19,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from mmada.generation.settings import settings_of
+
 PACKAGE = Path(__file__).parents[2] / "mmada"
 CONFIGS = {
     "Training": "mmada.train.config:TrainConfig",
     "Reinforcement learning": "mmada.rl.config:RLConfig",
     "Server": "mmada.serve.config:ServeConfig",
+    "Settings of a text": "mmada.generation.settings:TextSettings",
+    "Settings of an image": "mmada.generation.settings:ImageSettings",
     "Defaults of a checkpoint": "mmada.generation.requests:GenerationConfig",
 }
 """heading -> the dataclass that a file fills; its sections are found by their types"""
@@ -105,7 +109,7 @@ def _dataclasses(hint: Any) -> list[type]:
 
 def _fields(cls: type) -> Iterator[str]:
     """A row for each field."""
-    texts, hints = field_texts(cls), typing.get_type_hints(cls)
+    texts, hints = field_texts(cls) | {name: setting.help for name, setting in settings_of(cls).items()}, typing.get_type_hints(cls)
     for one in dataclasses.fields(cls):
         default = _default(one)
         yield f"| `{one.name}` | {_cell(f'`{_type(hints[one.name])}`')} | {_cell(default)} | {_cell(texts.get(one.name, ''))} |"

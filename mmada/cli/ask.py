@@ -8,20 +8,22 @@ from typing import Annotated
 import typer
 
 from mmada.cli import options
+from mmada.generation.settings import TextSettings
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["ask"]
 
 
+@options.with_settings()
 def ask(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG, WebP, ...")],
     question: Annotated[str | None, typer.Argument(help="Default: describe the image.")] = None,
     model: options.Model = DEFAULT_MODEL,
     think: options.Think = False,
     seed: options.Seed = 0,
-    max_new_tokens: options.MaxNew = None,
-    cache: options.Cache = None,
+    settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
+    force: options.Force = False,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -40,7 +42,16 @@ def ask(
     from mmada.pipeline import DESCRIBE
 
     picture = load_image(image)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
-    with watched("looking", trace) as on_step:
-        answer = pipeline.ask(picture, question or DESCRIBE, think=think, max_new_tokens=max_new_tokens, seed=seed, on_step=on_step)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    params = pipeline.planner.text_params(settings)
+    with watched("looking", trace, force=force) as on_step:
+        answer = pipeline.ask(
+            picture,
+            question or DESCRIBE,
+            think=think,
+            max_new_tokens=settings.max_new_tokens,
+            params=params,
+            seed=seed,
+            on_step=on_step,
+        )
     show(answer)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmada.cli import options
+from mmada.generation.settings import TextSettings
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["chat", "show"]
 
 
+@options.with_settings()
 def chat(
     message: Annotated[str | None, typer.Argument(help="The message. Without one, a conversation starts.")] = None,
     model: options.Model = DEFAULT_MODEL,
     think: options.Think = False,
     seed: options.Seed = 0,
-    max_new_tokens: options.MaxNew = None,
-    cache: options.Cache = None,
+    settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
+    force: options.Force = False,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -39,26 +41,25 @@ def chat(
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
     if message is None and trace is not None:
         raise InputError("--trace shows how one answer appeared; give a message, too")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    params = pipeline.planner.text_params(settings)
     if message is None:
         from mmada.cli.terminal import Terminal
 
-        terminal = Terminal(pipeline, think=think, seed=seed, max_new_tokens=max_new_tokens)
+        terminal = Terminal(pipeline, think=think, seed=seed, max_new_tokens=settings.max_new_tokens, params=params)
         terminal.run(sys.stdin)
         if terminal.num_failed and not terminal.is_shown:  # whoever reads the answers has not seen it
             raise typer.Exit(2)
         return
-    with watched("answering", trace) as on_step:
-        answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=max_new_tokens, on_step=on_step)
+    with watched("answering", trace, force=force) as on_step:
+        answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=settings.max_new_tokens, params=params, on_step=on_step)
     show(answer)
 
 
 def show(answer: Answer) -> None:
     """The answer on standard output, thinking dim on standard error."""
-    from rich.markup import escape
-
     from mmada.cli.session import printable, remarks
 
     if answer.thinking:
-        remarks.print(f"[dim]{escape(printable(answer.thinking))}[/dim]")
+        remarks.print(printable(answer.thinking), style="dim")
     typer.echo(printable(answer.text))

@@ -8,23 +8,23 @@ from typing import Annotated
 import typer
 
 from mmada.cli import options
+from mmada.generation.settings import ImageSettings, changed
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["draw"]
 
 
+@options.with_settings()
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: options.Output = Path("out.png"),
+    force: options.Force = False,
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
     num: Annotated[
         int, typer.Option("--num", "-n", min=1, max=64, help="Number of images. Seeds count up from --seed; file names get a number.")
     ] = 1,
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    best_of: options.BestOf = 1,
-    negative_prompt: options.Negative = "",
+    settings: ImageSettings = ImageSettings(),
     size: options.Size = None,
     think: options.DrawThink = None,
     trace: options.Trace = None,
@@ -39,33 +39,32 @@ def draw(
     from mmada.cli.session import check_model, check_output, load, printable, remarks, save, watched
 
     check_output(output)
-    options.check_best_of(best_of, trace)
+    options.check_best_of(settings.best_of, trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
     check_model(model, dtype)
 
     from mmada.generation.requests import Drawing, DrawRequest
 
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    if size and pixels:
+        options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.factor)
     requests = [
         DrawRequest(
             prompt,
-            negative_prompt=negative_prompt,
             size=(pixels[0], pixels[1]) if pixels else None,
             think=think,
-            steps=steps,
-            guidance_scale=guidance_scale,
             seed=seed + i,
-            best_of=best_of,
+            **changed(settings),
         )
         for i in range(num)
     ]
-    with watched("drawing", trace) as on_step:
+    with watched("drawing", trace, force=force) as on_step:
         drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
     for i, drawing in enumerate(drawings):
-        if best_of > 1:
-            remarks.print(f"the best of {best_of} has seed {drawing.seed}", style="dim")
+        if settings.best_of > 1:
+            remarks.print(f"the best of {settings.best_of} has seed {drawing.seed}", style="dim")
         if drawing.warning:
-            remarks.print(f"warning: {drawing.warning}", style="yellow", markup=False)
+            remarks.print(f"warning: {drawing.warning}", style="yellow")
         if drawing.thinking:
-            remarks.print(printable(drawing.thinking), style="dim", markup=False)
-        save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))
+            remarks.print(printable(drawing.thinking), style="dim")
+        save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"), force=force)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmada.cli import options
+from mmada.generation.settings import ImageSettings, TextSettings
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
+_OTHERS = ("negative_prompt", "max_new_tokens", "temperature", "top_p", "top_k", "block_length")
+"""settings that a suite chooses itself"""
+
+
+@options.with_settings(leave_out=_OTHERS)
 def evaluate(
     context: typer.Context,
     suite: Annotated[str, typer.Argument(help="Name of a suite. Most worlds have one of their own name. `list` shows all.")],
@@ -29,14 +35,10 @@ def evaluate(
     modes: Annotated[str, typer.Option(help="direct, think, or both.")] = "direct,think",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the results as JSON.")] = None,
     sheets: Annotated[Path | None, typer.Option(help="Write contact sheets of the drawings into this directory.")] = None,
+    force: options.Force = False,
     seed: options.Seed = 0,
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    best_of: options.BestOf = 1,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Confidence at which a text token is committed. Default: the checkpoint's.")
-    ] = None,
-    cache: options.Cache = None,
+    drawn: ImageSettings = ImageSettings(),
+    written: TextSettings = TextSettings(),
     image_tokenizer: options.ImageTokenizerName = None,
     batch: Annotated[int, typer.Option(min=1, help="Number of requests that share a forward pass.")] = 32,
     device: options.Device = None,
@@ -48,7 +50,7 @@ def evaluate(
     """
     from rich.progress import Progress
 
-    from mmada.cli.session import check_writable, load, remarks, save
+    from mmada.cli.session import check_writable, free, load, remarks, save, wrote
     from mmada.data.world import SuiteSettings
     from mmada.eval import report
 
@@ -61,18 +63,18 @@ def evaluate(
             typer.echo(f"{name:<16} world {brought_by}")
         return
     chosen = _find(suite, world)
-    options.refuse_others(context, ("suite", "world", "out", *chosen.options), f"mmada eval {suite}")
+    options.refuse_others(context, ("suite", "world", "out", "force", *chosen.options), f"mmada eval {suite}")
     environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
     settings = SuiteSettings(
         num=num,
         kinds=tuple(kinds.split(",")) if kinds else (),
         modes=tuple(modes.split(",")),
         seed=seed,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        best_of=best_of,
-        threshold=threshold,
-        cache=cache,
+        steps=drawn.steps,
+        guidance_scale=drawn.guidance_scale,
+        best_of=drawn.best_of,
+        threshold=written.threshold,
+        cache=written.cache,
         batch=batch,
         model=model,
         device=device,
@@ -81,20 +83,21 @@ def evaluate(
     )
     pipeline = None
     if chosen.needs_model:
-        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=cache)
-        if threshold is not None:
-            pipeline.use(threshold=threshold)
+        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=written.cache)
+        if written.threshold is not None:
+            pipeline.use(threshold=written.threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
         task = bar.add_task(suite, total=1.0)
         measured = chosen.run(pipeline, settings, lambda share, what: bar.update(task, completed=share, description=what))
     for line in measured.lines:
         typer.echo(line)
     if out is not None:
-        report.save(out, {"suite": suite, "environment": environment, **measured.values})
-        remarks.print(f"wrote {out}")
+        target = free(out, force=force)
+        report.save(target, {"suite": suite, "environment": environment, **measured.values})
+        wrote(target, out, "JSON")
     if sheets is not None:
         for stem, sheet in measured.sheets.items():
-            save(sheet(), sheets / f"{stem}.png")
+            save(sheet(), sheets / f"{stem}.png", force=force)
 
 
 def _find(suite: str, world: str | None) -> Suite:

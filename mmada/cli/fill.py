@@ -8,14 +8,18 @@ from typing import Annotated
 import typer
 
 from mmada.cli import options
+from mmada.generation.settings import ImageSettings, TextSettings, changed, settings_of
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 __all__ = ["fill"]
 
 
-_OF_TEXTS = ("template", "model", "seed", "trace", "image_tokenizer", "device", "dtype")
+_ALWAYS = ("force", "model", "seed", "trace", "image_tokenizer", "device", "dtype")
+_OF_TEXTS = ("template", *_ALWAYS, *settings_of(TextSettings))
+_OF_IMAGES = ("image", "mask", "extend", "prompt", "output", *_ALWAYS, *settings_of(ImageSettings))
 
 
+@options.with_settings(leave_out=["max_new_tokens"])
 def fill(
     context: typer.Context,
     template: Annotated[str | None, typer.Argument(help="Text with holes: [MASK] is one token, [MASK:5] is five.")] = None,
@@ -24,12 +28,11 @@ def fill(
     extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add and draw: left, top, right, bottom.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the image shows.")] = None,
     output: options.Output = Path("out.png"),
+    force: options.Force = False,
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    negative_prompt: options.Negative = "",
-    best_of: options.BestOf = 1,
+    drawn: ImageSettings = ImageSettings(),
+    written: TextSettings = TextSettings(),
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -51,9 +54,8 @@ def fill(
         )
     if image is not None:
         check_output(output)
-    options.check_best_of(best_of, trace)
-    if image is None:
-        options.refuse_others(context, _OF_TEXTS, "a text with holes")
+    options.check_best_of(drawn.best_of, trace)
+    options.refuse_others(context, *((_OF_TEXTS, "a text with holes") if image is None else (_OF_IMAGES, "an image")))
     around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
     for path in (image, mask):
         if path is not None:
@@ -67,20 +69,17 @@ def fill(
     if picture is not None and not prompt:
         raise InputError("prompt='' is empty; say with --prompt what the picture shows")
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
-    with watched("filling", trace) as on_step:
+    with watched("filling", trace, force=force) as on_step:
         if picture is None:
-            show(pipeline.fill(template or "", seed=seed, on_step=on_step))
+            show(pipeline.fill(template or "", params=pipeline.planner.fill_params(written), seed=seed, on_step=on_step))
             return
         drawing = pipeline.fill_image(
             picture,
             marks,
             prompt=prompt or "",
-            negative_prompt=negative_prompt,
             extend=(around[0], around[1], around[2], around[3]),
-            steps=steps,
-            guidance_scale=guidance_scale,
             seed=seed,
-            best_of=best_of,
             on_step=on_step,
+            **changed(drawn),
         )
-    save(drawing.image, output)
+    save(drawing.image, output, force=force)

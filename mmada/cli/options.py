@@ -1,34 +1,36 @@
-"""Options that several verbs share, each written once."""
+"""Options that several verbs share, each written once. Those of a request's settings come from generation/settings.py."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from mmada.generation.settings import ImageSettings, TextSettings, named_settings, settings_of
+
 __all__ = [
-    "BestOf",
     "Cache",
     "Device",
     "DrawThink",
     "Dtype",
+    "Force",
     "Fresh",
-    "Guidance",
     "ImageTokenizerName",
-    "MaxNew",
     "Model",
-    "Negative",
     "Output",
     "Seed",
     "Size",
-    "Steps",
     "Think",
     "Trace",
     "check_best_of",
+    "check_size",
     "parse_pixels",
     "refuse_others",
+    "with_settings",
 ]
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Checkpoint directory, hub name, or a built-in name.", rich_help_panel="Model")]
@@ -38,28 +40,25 @@ ImageTokenizerName = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist. Without it, a number is appended to the name.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
 DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think before drawing, or not. Default: the checkpoint's.")]
-MaxNew = Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of the answer, in tokens. Default: the checkpoint's.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps. Default: the checkpoint's.")]
-Guidance = Annotated[float | None, typer.Option("--guidance-scale", "-g", min=0, help="How closely to follow the prompt; 0 is off.")]
 Cache = Annotated[
-    str | None,
-    typer.Option(
-        metavar="none|prefix|dual",
-        help="Keep keys and values of a text between the steps of a block. Faster for long sequences; "
-        "an approximation for models that see ahead, as the published ones do. Default: the checkpoint's.",
-    ),
+    str | None, typer.Option(metavar="|".join(settings_of(TextSettings)["cache"].choices), help=settings_of(TextSettings)["cache"].help)
 ]
-BestOf = Annotated[
-    int,
-    typer.Option("--best-of", min=1, max=64, help="Candidates for each image. The one that the model finds most likely is kept."),
-]
-Negative = Annotated[str, typer.Option("--negative-prompt", help="What the image should not show.")]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
+
+
+def check_size(size: str, width: int, height: int, factor: int) -> None:
+    """Raises InputError, in the words of the option, unless both sides are whole image tokens of `factor` pixels."""
+    from mmada.errors import InputError
+
+    near = [max(1, round(side / factor)) * factor for side in (width, height)]
+    if near != [width, height]:
+        raise InputError(f"size={size!r} must be multiples of {factor} pixels; try {near[0]}x{near[1]}")
 
 
 def check_best_of(best_of: int, trace: Path | None) -> None:
@@ -90,3 +89,52 @@ def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int
         example = separator.join(["64"] * count)
         raise InputError(f"{name}={value!r} must be {count} whole numbers separated by {separator!r}; try {example}")
     return tuple(int(part) for part in parts)
+
+
+def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """For a verb whose parameters of type TextSettings or ImageSettings become an option for each of their fields.
+
+    Where two kinds have a field of the same name, it is one option, and both get its value.
+    leave_out  fields that the verb has no use for
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(verb, eval_str=True)
+        kinds = {name: parameter.annotation for name, parameter in signature.parameters.items() if parameter.annotation in _KINDS}
+        parameters: dict[str, inspect.Parameter] = {}
+        for name, parameter in signature.parameters.items():
+            for made in _options(kinds[name]) if name in kinds else [parameter]:
+                if made.name not in leave_out:
+                    parameters.setdefault(made.name, made)
+
+        @wraps(verb)
+        def run(**given: Any) -> None:
+            own = {name: kind(**{field: given[field] for field in settings_of(kind) if field in given}) for name, kind in kinds.items()}
+            verb(**{name: value for name, value in given.items() if name in signature.parameters}, **own)
+
+        run.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
+        run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+        return run
+
+    return decorate
+
+
+_KINDS = (TextSettings, ImageSettings)
+
+
+def _options(kind: type) -> Iterator[inspect.Parameter]:
+    """A parameter, as typer reads it, for each field of a kind of settings."""
+    defaults = kind()
+    for name, known in settings_of(kind).items():
+        default = getattr(defaults, name)
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            *known.flags,
+            min=known.at_least,
+            max=known.at_most,
+            metavar="|".join(known.choices) or None,
+            help=known.help + ("" if known.checkpoint is None else " Default: the checkpoint's."),
+        )
+        written: Any = named_settings(kind)[name]
+        given = written if default is not None else written | None
+        yield inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=Annotated[given, option])

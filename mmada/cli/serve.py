@@ -38,6 +38,9 @@ def serve(
     max_num_batched_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of one forward pass. Bounds its memory.", rich_help_panel=_LIMITS)
     ] = 16384,
+    max_num_batched_logits: Annotated[
+        int, typer.Option(min=1, help="Logits of one forward pass. Bounds its memory, too.", rich_help_panel=_LIMITS)
+    ] = 2**27,
     cache_gib: Annotated[float, typer.Option(min=0.001, help="Memory for KV caches, in GiB.", rich_help_panel=_LIMITS)] = 4,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
     max_image_pixels: Annotated[int, typer.Option(min=1, help="Pixels of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
@@ -62,6 +65,7 @@ def serve(
         "api_keys": tuple(api_key or ()),
         "max_queue": max_queue,
         "max_num_batched_tokens": max_num_batched_tokens,
+        "max_num_batched_logits": max_num_batched_logits,
         "max_cache_bytes": int(cache_gib * 2**30),
         "request_timeout": timeout,
         "max_body_bytes": int(max_body_mib * 2**20),
@@ -122,7 +126,7 @@ def start(
     except ValueError:
         everywhere = host != "localhost"
     if everywhere and not config.api_keys:
-        remarks.print(f"[yellow]warning: {host} may be reached by others, and no --api-key is set[/yellow]", soft_wrap=True)
+        remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.factor
     backbone = pipeline.model

@@ -19,6 +19,7 @@ from mmada.errors import InputError, MMaDAError, suggest
 if TYPE_CHECKING:
     from mmada.image import ImageSource
     from mmada.pipeline import MMaDA, Progress
+    from mmada.sampling import SamplingParams
 
 __all__ = ["Terminal"]
 
@@ -34,11 +35,21 @@ HELP = """\
 class Terminal:
     """Reads lines, answers them, remembers the turns."""
 
-    def __init__(self, pipeline: MMaDA, *, think: bool, seed: int, max_new_tokens: int | None, console: Console | None = None) -> None:
-        self.pipeline, self.think, self.seed, self.max_new_tokens = pipeline, think, seed, max_new_tokens
+    def __init__(
+        self,
+        pipeline: MMaDA,
+        *,
+        think: bool,
+        seed: int,
+        max_new_tokens: int | None,
+        params: SamplingParams | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.pipeline, self.think, self.seed = pipeline, think, seed
+        self.max_new_tokens, self.params = max_new_tokens, params
         self.draws_thinking: bool | None = think or None
         """None: as the checkpoint does by default, until /think says otherwise"""
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False, emoji=False)
         self.is_shown = self.console.is_terminal
         """whether somebody looks; lines from a pipe get nothing but answers"""
         self.messages: list[Message] = []
@@ -60,7 +71,7 @@ class Terminal:
         while True:
             try:
                 if self.is_shown:
-                    self.console.print("[bold]you>[/bold] ", end="")
+                    self.console.print(Text("you> ", style="bold"), end="")
                 line = self._line(stream)
                 if not line or line.strip() == "/quit":
                     if self.is_shown:
@@ -109,6 +120,7 @@ class Terminal:
                 think=self.think,
                 seed=self.seed,
                 max_new_tokens=self.max_new_tokens,
+                params=self.params,
                 on_step=lambda progress: live.update(self._look(progress)),
             )
         if answer.thinking and self.is_shown:

@@ -69,12 +69,12 @@ def begin(out: Path, what: str, *, fresh: bool) -> None:
     if fresh and is_main and out.exists():
         aside = _aside(out)
         out.rename(aside)
-        remarks.print(f"moved {out} to {aside}", soft_wrap=True)
+        remarks.print(f"moved {out} to {aside}")
         saved = None
     PartialState().wait_for_everyone()
     if is_main:
         where = f"going on from {saved.name}" if saved else "from the beginning"
-        remarks.print(f"{what} in {out}, {where}", soft_wrap=True)
+        remarks.print(f"{what} in {out}, {where}")
 
 
 def finish(out: Path, outcome: TrainResult) -> None:
@@ -91,7 +91,7 @@ def finish(out: Path, outcome: TrainResult) -> None:
     )
     if outcome.reason != "done":
         why = "time is up" if outcome.reason == "time" else "stopped"
-        remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on", soft_wrap=True)
+        remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on")
 
 
 def _aside(out: Path) -> Path:
@@ -119,7 +119,7 @@ def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterat
         yield None
         return
     if not remarks.is_terminal:
-        yield lambda report: remarks.print(_line(report, is_shown), soft_wrap=True) if report.values else None
+        yield lambda report: remarks.print(_line(report, is_shown)) if report.values else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -130,9 +130,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         """Estimates in nats of whole texts."""
         found, half = [], self._context // 2
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood_rolling"):
-            ids, begin = self.model.prompts.encode(request.args[0]), self.model.layout.bos_id
+            ids, begin = self.model.prompts.encode(request.args[0]), self.model.prompts.begin
             starts = range(0, len(ids), half)
-            found.append(sum(self._likelihood([begin, *ids[max(0, i - half + 1) : i]], ids[i : i + half]) for i in starts))
+            found.append(sum(self._likelihood([*begin, *ids[max(0, i - half + 1) : i]], ids[i : i + half]) for i in starts))
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
@@ -199,7 +199,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _begin(self, messages: Sequence[Message], *, think: bool = False) -> list[int]:
         """What stands before a text: the turns of a conversation, or nothing but the begin token."""
         prompts = self.model.prompts
-        return prompts.dialogue(messages, thinking=prompts.style.thinking if think else None) if messages else [self.model.layout.bos_id]
+        return prompts.dialogue(messages, thinking=prompts.style.thinking if think else None) if messages else prompts.begin
 
     def _open(self, given: Sequence[int], num_new: int) -> Canvas:
         """Open positions behind what is given, of which the beginning is left out if all of it is too long."""

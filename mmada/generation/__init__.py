@@ -1,6 +1,7 @@
 """From requests to results: one engine, which the pipeline, the server, reinforcement learning, training's samples and evaluation drive.
 
 requests.py   ChatRequest, DrawRequest, FillRequest; Answer and Drawing; a checkpoint's GenerationConfig
+settings.py   what users may change of a request, each declared once: command line, server and studio derive from it
 planner.py    canvases and sampling parameters for requests, results for what was filled; no model
 programs.py   chat, fill, draw: what each kind of request asks for, in order
 steps.py      Fill, Rank, Work: what may be asked for; RequestState: what others see meanwhile

@@ -99,7 +99,7 @@ class Engine:
     ) -> None:
         self._denoiser, self._layout, self._device = denoiser, layout, device
         if scheduler is None:
-            scheduler = Scheduler(max_num_batched_tokens=max_tokens, max_round_logits=max_logits)
+            scheduler = Scheduler(max_num_batched_tokens=max_tokens, max_num_batched_logits=max_logits)
         self.scheduler = scheduler
         self._isolate, self._executor, self._on_ready, self._clock = isolate, executor, on_ready, clock
         self._states: dict[int, RequestState[Any]] = {}
@@ -184,7 +184,7 @@ class Engine:
 
     def idle(self) -> None:
         """Evaluate a single token, for processes that must evaluate as often as others do."""
-        first = torch.full((1, 1), self._layout.bos_id, device=self._device)
+        first = torch.full((1, 1), self._layout.eos_id, device=self._device)
         origin = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         self._denoiser([Query(first, ((0, 1),), origin, self._layout.text_ids)])
 
@@ -351,7 +351,7 @@ class Engine:
             fills[0].params,
             mask_id=self._layout.mask_id,
             eos_id=self._layout.eos_id,
-            stop_ids=[self._layout.eot_id],
+            stop_ids=[i for i in self._layout.end_ids if i != self._layout.eos_id],
             seeds=[seed for _, seed in rows],
             negatives=[fill.negative.to(self._device) for fill, _ in rows if fill.negative is not None] or None,
             record=states[0].record,
@@ -373,7 +373,7 @@ class Engine:
         for group in together.values():
             rows = tuple(s.row for state in group for s in state.sequences if not s.done)
             turns.append(_Turn(tuple(group), group[0].sequences[0].denoising, rows))
-        limit = self.scheduler.max_round_logits
+        limit = self.scheduler.max_num_batched_logits
         if len(states) != 1 or limit is None or not turns[0].rows or states[0].scheduled.num_logits <= limit:
             return [turns] if turns else []
         (turn,) = turns

@@ -20,25 +20,38 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, Hole, Message, Prompts, VocabLayout, messages_of, parse_holes, split_thinking
 from mmada.canvas.prompts import Thought
 from mmada.errors import ImageError, InputError
+from mmada.families import FAMILIES, Ability, Family
+from mmada.families.mmada import MMADA
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest, FillRequest, GenerationConfig
+from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
-from mmada.sampling import SamplingParams, fast_image, fast_text, infill, named_cache
+from mmada.sampling import SamplingParams, infill, named_cache
 
 __all__ = ["Planner", "seed_of"]
+
+_AS_SAVED = TextSettings()
 
 
 class Planner:
     """Turns requests into canvases and sampling parameters, and filled rows into results, for one checkpoint.
 
+    family           of the checkpoint: what it can do, and how it is sampled
     context          most tokens that a canvas may have
     image_tokenizer  called when an image is first needed
     """
 
     def __init__(
-        self, prompts: Prompts, defaults: GenerationConfig, *, context: int, image_tokenizer: Callable[[], ImageTokenizer]
+        self,
+        prompts: Prompts,
+        defaults: GenerationConfig,
+        *,
+        context: int,
+        image_tokenizer: Callable[[], ImageTokenizer],
+        family: Family = MMADA,
     ) -> None:
         self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
+        self.family = family
 
     @property
     def layout(self) -> VocabLayout:
@@ -49,6 +62,10 @@ class Planner:
         return self._image_tokenizer()
 
     # What is checked.
+
+    def require(self, ability: Ability) -> None:
+        """Raises InputError, which says who can, if the checkpoint's family lacks an ability."""
+        self.family.require(ability, list(FAMILIES.values()))
 
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
@@ -71,6 +88,7 @@ class Planner:
 
     def check_chat(self, request: ChatRequest) -> int:
         """Length of the answer, in tokens. Raises InputError if that and the pictures are too long."""
+        self.require("look" if request.images else "chat")
         d = self.defaults
         num_new = request.max_new_tokens
         if num_new is None:
@@ -83,6 +101,7 @@ class Planner:
 
     def check_draw(self, request: DrawRequest) -> None:
         """Raises InputError for a prompt without words, or a number of drawings that cannot be made."""
+        self.require("draw" if request.image is None else "inpaint")
         if not request.prompt.strip():
             raise InputError("prompt='' is empty; say what to draw")
         if request.best_of < 1:
@@ -100,6 +119,7 @@ class Planner:
         return self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
+        self.require("fill")
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
         num_open = sum(part.num_tokens for part in parts if isinstance(part, Hole))
         self._check_length("request", num_open, num_open)
@@ -111,23 +131,32 @@ class Planner:
         answer_length = max_thinking_tokens or d.max_thinking_tokens
         if not d.reasons_in_one_row:
             return self.prompts.chat([Message("user", d.style.draw_thinking + request.prompt)], answer_length), None
-        canvas = self.prompts.reason_draw(request.prompt, answer_length, init.codes.flatten())
+        canvas = self.prompts.reason_draw(request.prompt, answer_length, self._shaped(init.codes))
         return canvas.only(0), canvas.fields[1]
 
     def drawing_canvas(self, prompt: str, init: InitCodes) -> Canvas:
-        return self.prompts.draw(prompt, init.codes.flatten(), is_open=init.is_open.flatten())
+        return self.prompts.draw(prompt, self._shaped(init.codes), is_open=self._shaped(init.is_open))
+
+    def _shaped(self, grid: Tensor) -> Tensor:
+        """(h, w) as prompts take it: in rows where these end with a newline, or else in one run."""
+        return grid.flatten() if self.layout.newline_id is None else grid
 
     # Sampling parameters.
 
-    def text_params(self, **changes: object) -> SamplingParams:
-        """The checkpoint's sampling parameters for text, with some settings changed. Raises InputError for a value that cannot be used."""
-        d = self.defaults
-        params = fast_text(threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache))
-        return params.with_(**changes)
+    def text_params(self, settings: TextSettings = _AS_SAVED, /, **changes: object) -> SamplingParams:
+        """The checkpoint's sampling parameters for text, with a request's settings, and some parameters changed.
 
-    def fill_params(self, **changes: object) -> SamplingParams:
-        """The checkpoint's sampling parameters for infilling, with some settings changed."""
-        return infill(threshold=self.defaults.threshold).with_(**changes)
+        Raises InputError for values that do not go together.
+        """
+        d = self.defaults
+        params = self.family.text_params(
+            threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
+        )
+        return params.with_(**_params_of(settings), **changes)
+
+    def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
+        """The checkpoint's sampling parameters for infilling, with a request's settings."""
+        return infill(threshold=self.defaults.threshold).with_(**_params_of(settings))
 
     def thinking_params(self) -> SamplingParams:
         """The checkpoint's way of thinking before it draws."""
@@ -141,15 +170,15 @@ class Planner:
             return request.params.with_(**{name: value for name, value in own.items() if value is not None})
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
         steps = d.image_steps if request.steps is None else request.steps
-        return fast_image(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
+        return self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
 
     # Pictures to codes.
 
     def codes_of(self, images: Sequence[ImageSource]) -> list[Tensor]:
-        """(N,) codes of each image at the checkpoint's size."""
+        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline."""
         d = self.defaults
         size = (d.image_height, d.image_width)
-        return [self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode).flatten().cpu() for image in images]
+        return [self._shaped(self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode)[0].cpu()) for image in images]
 
     def init_codes(self, request: DrawRequest) -> InitCodes:
         """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""
@@ -199,7 +228,7 @@ class Planner:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""
         canvas = row.canvas
         tokens = canvas.tokens
-        shown = tokens[1:] if not request.messages else tokens[self._start_of_answer(tokens) :]
+        shown = tokens[len(self.prompts.begin) :] if not request.messages else tokens[self.prompts.start_of_answer(tokens) :]
         ends_in_a_hole = int(canvas.fields[0].positions[-1]) == len(canvas) - 2
         return Answer(
             self.prompts.decode(shown), None, "length" if ends_in_a_hole else "stop", tuple(row.ids.tolist()), row.num_forwards, row.trace
@@ -223,11 +252,6 @@ class Planner:
             image.paste(init.picture, mask=given.resize(image.size, Image.Resampling.NEAREST))
         return image
 
-    def _start_of_answer(self, tokens: Tensor) -> int:
-        """Behind the last header and its newline."""
-        header = int((tokens == self.layout.end_header_id).nonzero()[-1])
-        return header + 1 + len(self.prompts.encode("\n"))
-
 
 def seed_of(first: int, i: int) -> int:
     """Seeds of the drawings of one request, far from those of requests with neighboring seeds; the first is the request's own.
@@ -239,6 +263,13 @@ def seed_of(first: int, i: int) -> int:
     except TypeError:
         raise InputError(f"seed={first!r} must be a whole number") from None
     return (first + i * 2654435761 + 2**63) % 2**64 - 2**63
+
+
+def _params_of(settings: TextSettings) -> dict[str, object]:
+    """What a request changes of its sampling parameters. The length of an answer is none of them."""
+    found = changed(settings)
+    found.pop("max_new_tokens", None)
+    return found | ({"cache": named_cache(found["cache"])} if "cache" in found else {})
 
 
 def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:

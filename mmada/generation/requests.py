@@ -14,6 +14,10 @@ from torch import Tensor
 
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
+from mmada.families import Family
+from mmada.families.mmada import MMADA
+from mmada.hub import checkpoint
+from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
 from mmada.sampling import DenoisingStep, SamplingParams, named_cache
 
@@ -85,11 +89,11 @@ class GenerationConfig:
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path) -> GenerationConfig:
-        """From mmada.json, or the published values where there is none. Raises CheckpointError if it cannot be used."""
+    def load(cls, directory: Path, family: Family = MMADA) -> GenerationConfig:
+        """From mmada.json, or the family's values where there is none. Raises CheckpointError if it cannot be used."""
         file = directory / DEFAULTS_NAME
         if not file.exists():
-            return cls()
+            return cls(**family.defaults)
         try:
             values = _known(json.loads(file.read_text(encoding="utf-8")), cls)
             return cls(**{**values, "style": Style(**_known(values.get("style", {}), Style))})
@@ -126,10 +130,12 @@ def _known(values: object, kind: type[GenerationConfig | Style]) -> dict[str, An
     return values
 
 
-def image_tokenizer_of(directory: Path) -> str:
+def image_tokenizer_of(directory: Path, family: Family | None = None) -> str:
     """Directory or name of a checkpoint's image tokenizer: the one inside, or else the one that its defaults name."""
-    own = directory / IMAGE_TOKENIZER_DIR
-    return str(own) if own.is_dir() else GenerationConfig.load(directory).image_tokenizer
+    if family is None:
+        family = family_of(directory) if (directory / checkpoint.CONFIG_NAME).exists() else MMADA
+    own = [directory / name for name in (IMAGE_TOKENIZER_DIR, family.image_tokenizer_dir) if (directory / name).is_dir()]
+    return str(own[0]) if own else GenerationConfig.load(directory, family).image_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

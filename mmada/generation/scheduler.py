@@ -84,7 +84,7 @@ class Scheduler:
 
     max_queue         sequences that may wait, which is all that were not in the last round; None: any number
     max_num_batched_tokens  budget of a round
-    max_round_logits  budget of a round; None: any number
+    max_num_batched_logits  budget of a round; None: any number
     max_kept_tokens   budget of what generations keep between rounds; None: any number
     """
 
@@ -92,12 +92,12 @@ class Scheduler:
         self,
         *,
         max_num_batched_tokens: int,
-        max_round_logits: int | None = None,
+        max_num_batched_logits: int | None = None,
         max_queue: int | None = None,
         max_kept_tokens: int | None = None,
     ) -> None:
         self.max_queue, self.max_num_batched_tokens = max_queue, max_num_batched_tokens
-        self.max_round_logits, self.max_kept_tokens = max_round_logits, max_kept_tokens
+        self.max_num_batched_logits, self.max_kept_tokens = max_num_batched_logits, max_kept_tokens
         self._lock = RLock()
         self.closed = False
         """set it to drain: nothing new is taken, and what is there is finished"""
@@ -173,7 +173,7 @@ class Scheduler:
                 self.remove(scheduled)
             chosen: list[ScheduledSequence] = []
             answer_length, kept, full = self.max_num_batched_tokens, self.num_kept, False
-            logits = math.inf if self.max_round_logits is None else self.max_round_logits
+            logits = math.inf if self.max_num_batched_logits is None else self.max_num_batched_logits
             most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
             for scheduled in sorted((t for t in self._scheduled_sequences.values() if t.num_tokens), key=lambda t: t.priority_key):
                 more = 0 if scheduled.begun else scheduled.num_kept

@@ -106,9 +106,9 @@ def settings_of(values: Mapping[str, Any], layout: VocabLayout, *, num_given: in
         _check(name, value)
     ends = values.get("eos_token_id", layout.eos_id)
     ends = set(ends.tolist() if isinstance(ends, Tensor) else ends) if isinstance(ends, (Tensor, list, tuple)) else {int(ends)}
-    if not ends <= {layout.eos_id, layout.eot_id}:
+    if not ends <= set(layout.end_ids):
         raise InputError(
-            f"eos_token_id={sorted(ends)} is not how this model ends an answer; leave it out, or give {layout.eos_id} or {layout.eot_id}"
+            f"eos_token_id={sorted(ends)} is not how this model ends an answer; leave it out, or give some of {list(layout.end_ids)}"
         )
     named = values.get("max_new_tokens")
     num_new = int(values.get("max_length", num_given + _NUM_NEW)) - num_given if named is None else int(named)
@@ -167,7 +167,14 @@ def generate(
         raise InputError(f"streamer={type(streamer).__name__} follows one answer, and {len(given)} are asked for; give one prompt")
     canvases = [_canvas(ids[keep].to(device), settings.num_new, layout) for ids, keep in zip(given, seen, strict=True)]
     seeds = torch.randint(2**31, (len(canvases),)).tolist() if settings.params.draws else [0] * len(canvases)
-    denoising = Denoising(canvases, settings.params, mask_id=layout.mask_id, eos_id=layout.eos_id, stop_ids=[layout.eot_id], seeds=seeds)
+    denoising = Denoising(
+        canvases,
+        settings.params,
+        mask_id=layout.mask_id,
+        eos_id=layout.eos_id,
+        stop_ids=[i for i in layout.end_ids if i != layout.eos_id],
+        seeds=seeds,
+    )
     if streamer is not None:
         streamer.put(input_ids.cpu())
     num_put = 0
@@ -177,7 +184,7 @@ def generate(
     filled = torch.stack([denoising.token_ids(row) for row in range(len(canvases))])
     if streamer is not None:
         streamer.end()
-    ends = torch.isin(filled, torch.tensor([layout.eos_id, layout.eot_id], device=filled.device))
+    ends = torch.isin(filled, torch.tensor(layout.end_ids, device=filled.device))
     length = int(torch.where(ends.any(1), ends.int().argmax(1) + 1, settings.num_new).max())
     return torch.cat([given, filled[:, :length].to(given.device)], dim=1)
 
@@ -193,7 +200,7 @@ def _canvas(ids: Tensor, num_new: int, layout: VocabLayout) -> Canvas:
 def _stream(streamer: Any, denoising: Denoising, num_put: int, layout: VocabLayout) -> int:
     """Hand on what is new, up to the end of the answer; returns how many tokens are final."""
     draft = denoising.preview(0).cpu()
-    ends = torch.isin(draft, torch.tensor([layout.eos_id, layout.eot_id])).nonzero()[:, 0]
+    ends = torch.isin(draft, torch.tensor(layout.end_ids)).nonzero()[:, 0]
     draft = draft[: int(ends[0]) + 1] if len(ends) else draft
     num_final = min(denoising.num_final(0), len(draft))
     if num_final > num_put:

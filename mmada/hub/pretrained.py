@@ -155,7 +155,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
         """
         given = input_ids if input_ids is not None else inputs
         if given is None:
-            given = torch.full((1, 1), self.config.layout.bos_id, device=self.device)
+            given = torch.full((1, 1), self.config.layout.special("bos"), device=self.device)
         if not isinstance(given, Tensor) or given.dim() != 2:
             what = f"of the shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
             raise InputError(f"input_ids is {what}; give a tensor (B, L), or **inputs for what a tokenizer returns")

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
 from mmada.errors import CheckpointError, InputError, MissingDependencyError, MMaDAError, suggest
+from mmada.families import Family
+from mmada.families.mmada import MMADA
 from mmada.generation.engine import MAX_LOGITS, Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
@@ -45,6 +47,7 @@ from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
 from mmada.hub.adapters import adapter_of, merge
 from mmada.hub.chat_template import chat_template
+from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
@@ -124,6 +127,7 @@ class MMaDA:
     prompts          token layouts over its vocabulary
     image_tokenizer  loaded at first use if given as a name
     defaults         how this checkpoint is best used
+    family           of the checkpoint: what it can do, and how it is sampled
     max_tokens       tokens that share a forward pass
     max_logits       numbers that a step of `run` is told: with max_tokens, what bounds its memory
     """
@@ -135,6 +139,7 @@ class MMaDA:
         image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
         *,
         defaults: GenerationConfig | None = None,
+        family: Family = MMADA,
         max_tokens: int = 65536,
         max_logits: int = MAX_LOGITS,
     ) -> None:
@@ -143,7 +148,7 @@ class MMaDA:
         self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
         defaults = defaults or GenerationConfig(style=prompts.style)
-        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
+        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer, family=family)
 
     # Loading and saving.
 
@@ -156,6 +161,7 @@ class MMaDA:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
+        family: str | None = None,
         **options: Any,
     ) -> MMaDA:
         """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
@@ -163,10 +169,11 @@ class MMaDA:
         image_tokenizer  directory or name; default: the one inside the checkpoint, else the one that its defaults name
         device           default: the GPU if there is one, else the CPU
         dtype            default: as saved
+        family           name of the model's family (families/); default: told by the class and vocabulary of its files, and its name
         options          of transformers, which then loads the model: quantization_config, device_map (one device), variant, ...; and of the
                          hub's client: token, cache_dir, local_files_only, force_download, subfolder
         An adapter's directory is loaded with the base that it names, its changes merged into the weights.
-        Raises CheckpointError, TokenizerError, InputError for an unknown option.
+        Raises CheckpointError, TokenizerError, InputError for an unknown option or family.
         """
         hub = {name: options.pop(name) for name in checkpoint.HUB_KEYWORDS if name in options}
         if "torch_dtype" in options:  # its former name in transformers
@@ -191,17 +198,24 @@ class MMaDA:
         if (adapter := adapter_of(directory)) is not None:
             place = None if "device_map" in options else device
             made = cls.from_pretrained(
-                adapter.base, image_tokenizer=image_tokenizer, device=place, dtype=dtype, revision=adapter.revision, **options
+                adapter.base,
+                image_tokenizer=image_tokenizer,
+                device=place,
+                dtype=dtype,
+                revision=adapter.revision,
+                family=family,
+                **options,
             )
             merge(made.model, directory)
             return made
+        kind = family_of(directory, names=[str(name)], family=family)
         if options or checkpoint.read_config(directory).get("quantization_config"):
             model: Transformer = _through_transformers(directory, dtype, device, options)
         else:
-            model = networks.load_transformer(directory, dtype=dtype, device=device)
-        defaults = GenerationConfig.load(directory)
-        prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
-        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
+            model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind)
+        defaults = GenerationConfig.load(directory, kind)
+        prompts = kind.prompts(kind.layout, tokenizer.load(directory, kind.layout, kind), defaults.style)
+        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)
 
     @classmethod
     def debug(cls, *, seed: int = 0) -> MMaDA:
@@ -243,6 +257,10 @@ class MMaDA:
         """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it."""
         path, d = Path(directory), self.defaults
         networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
+        d.save(path)
+        if self.family.image_tokenizer is None:
+            self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).save_pretrained(path)
+            return
         save_processor(
             path,
             self._text,
@@ -251,10 +269,10 @@ class MMaDA:
             factor=self.image_tokenizer.factor,
             layout=self.layout,
             style=asdict(d.style),
+            template=chat_template(self.prompts),
             context=self.model.config.max_sequence_length,
         )
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
-        d.save(path)
 
     def to(self, device: str | torch.device) -> MMaDA:
         """Move the networks; returns self."""
@@ -291,7 +309,8 @@ class MMaDA:
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:
-        """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary."""
+        """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary; InputError if the family has none."""
+        self.planner.require("look")
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
@@ -309,13 +328,18 @@ class MMaDA:
         return self.prompts.layout
 
     @property
+    def family(self) -> Family:
+        """What published models this one is of a kind with."""
+        return self.planner.family
+
+    @property
     def processor(self) -> MMaDAProcessor:
         """The same tokenizers and layouts as a processor of transformers, which it needs."""
         from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
 
         d = self.defaults
         images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        template = chat_template(d.style)
+        template = chat_template(self.prompts)
         text = self._text.for_model(template, context=self.model.config.max_sequence_length).to_transformers()
         return MMaDAProcessor(images, text, vocab_layout=self.layout.to_dict(), style=asdict(d.style), chat_template=template)
 
@@ -328,7 +352,13 @@ class MMaDA:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: what it is made of. Recorded CUDA graphs stay behind."""
-        made = {"model": self.model, "prompts": self.prompts, "image_tokenizer": self._image_tokenizer, "defaults": self.defaults}
+        made = {
+            "model": self.model,
+            "prompts": self.prompts,
+            "image_tokenizer": self._image_tokenizer,
+            "defaults": self.defaults,
+            "family": self.family,
+        }
         return made | {"max_tokens": self.max_tokens, "max_logits": self.max_logits}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -20,9 +20,7 @@ from mmada.data import DataSource, Epochs, Record, ShardSettings, TableStream, l
 from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
-from mmada.generation.planner import Planner
 from mmada.generation.requests import GenerationConfig
-from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
 from mmada.rl.config import REWARDS, RLConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
@@ -32,13 +30,13 @@ from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
+from mmada.train.export import export, load_parts
 from mmada.train.loop import train
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import export, plain, report_dropped
+from mmada.train.setup import plain, report_dropped
 from mmada.train.stages import STAGES
-from mmada.train.values import fill
 
-__all__ = ["build_task", "run"]
+__all__ = ["build_task", "check_processes", "run"]
 
 _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
@@ -50,13 +48,14 @@ def run(config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config)
     _record(config, out)
-    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step)
+    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, optim_key="optim")
 
 
 def build_task(config: RLConfig) -> RLTask:
     """Networks with the weights that a run begins with, its prompts and rewards. Raises InputError for parts that do not fit together."""
     if not config.active:
         raise InputError("no task has prompts; set tasks.text.prompts=8, for example, with rewards")
+    check_processes(config, PartialState().num_processes)
     if not config.model.start and not config.debug:
         raise InputError("model.start='' is empty; reinforcement learning begins with a trained model: name one, or set debug=true")
     data = config.data
@@ -71,15 +70,11 @@ def build_task(config: RLConfig) -> RLTask:
         net=config.net,
         loop=config.loop,
         lora=config.lora,
+        defaults=config.defaults,
         debug=config.debug,
     )
-    start = find(config.model.start) if config.model.start else None
-    images = networks.image_tokenizer(base, start, size=world.image_size if world else 0)
-    tokens = networks.text_tokenizer(base, start, world=world)
-    model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
-    speech = Speech(model.config.layout, tokens, defaults.style)
-    planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
+    parts = load_parts(base, world)
+    model, images, speech, defaults, planner = parts.model, parts.images, parts.prompts, parts.defaults, parts.planner
     for plan in config.active:
         params = plan.decoding.text(planner)
         if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
@@ -104,8 +99,19 @@ def build_task(config: RLConfig) -> RLTask:
         },
         reference=reference,
         held_out=_prompts(config, world, images, speech, defaults, "test", context=planner.context),
-        on_export=partial(export, model=model, images=images, prompts=speech, defaults=defaults, has_adapter=bool(config.lora.rank)),
+        on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
+
+
+def check_processes(config: RLConfig, num_processes: int) -> None:
+    """Raises InputError if some processes would get no prompt in any round: they would compute nothing, and nobody would see it."""
+    most = max(config.active, key=lambda task: task.prompts)
+    idle = num_processes - most.prompts
+    if idle > 0:
+        raise InputError(
+            f"tasks.{most.name}.prompts={most.prompts} leaves {idle} of {num_processes} processes without a prompt in each round; "
+            f"set tasks.{most.name}.prompts={num_processes} or a multiple of it, or start {most.prompts} processes"
+        )
 
 
 def _reward(name: str, config: RLConfig, world: World | None) -> Reward:

@@ -25,7 +25,7 @@ class ServeConfig:
     """generations that may wait for their turn; more are answered with 429"""
     max_num_batched_tokens: int = 16384
     """tokens that one round evaluates, which bounds memory and the time of a round; a single longer request still runs, alone"""
-    max_round_logits: int = MAX_LOGITS
+    max_num_batched_logits: int = MAX_LOGITS
     """numbers that one round is told, a vocabulary slice for each position in question: with max_num_batched_tokens, what bounds memory"""
     max_cache_bytes: int = 4 * 2**30
     """keys and values that generations with a cache keep between their rounds; one that needs more than is left begins later"""
@@ -54,7 +54,7 @@ class ServeConfig:
         for name in (
             "max_queue",
             "max_num_batched_tokens",
-            "max_round_logits",
+            "max_num_batched_logits",
             "max_cache_bytes",
             "max_body_bytes",
             "max_image_pixels",

@@ -74,7 +74,7 @@ class Engine:
         self._scheduler = Scheduler(
             max_queue=config.max_queue,
             max_num_batched_tokens=config.max_num_batched_tokens,
-            max_round_logits=config.max_round_logits,
+            max_num_batched_logits=config.max_num_batched_logits,
             max_kept_tokens=config.max_cache_bytes // bytes_per_token,
         )
         self._changed = threading.Condition()  # guards the inbox, _cancelled and _stopping

@@ -245,5 +245,5 @@ class OutputStream:
 
     def _num_said(self, ids: list[int]) -> int:
         """Tokens up to the first end token, which counts."""
-        ends = (self.planner.layout.eos_id, self.planner.layout.eot_id)
+        ends = self.planner.layout.end_ids
         return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))

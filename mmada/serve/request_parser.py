@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -18,11 +19,13 @@ from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
+from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
 from mmada.serve.pictures import Pictures, transparent_part
+from mmada.serve.refusals import about
 from mmada.serve.schema import (
     ChatBody,
     ChatMessage,
@@ -32,6 +35,7 @@ from mmada.serve.schema import (
     ImageOptions,
     ImagePart,
     ModelFacts,
+    SettingFacts,
     TextOptions,
     TextPart,
     VariationForm,
@@ -41,7 +45,7 @@ __all__ = ["ParsedRequest", "RequestParser"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
-_PARAM_FIELDS = ("temperature", "top_p", "top_k", "block_length", "threshold", "steps", "guidance_scale")
+_KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer", float: "number", str: "string"}
 _FINE = ("high", "xhigh", "max", "hd")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
@@ -84,8 +88,8 @@ class RequestParser:
             )
         think = body.reasoning_effort not in (None, "none", "minimal")
         room = body.max_completion_tokens or body.max_tokens
-        self._check_length(room or 0)
-        params = self._planner.text_params(**self._changes(body))
+        self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
+        params = self._planner.text_params(self._text_settings(body))
         seeds = self._seeds(body.seed, body.n or 1)
         return self._texts(body, [ChatRequest(messages, images, think, room, params, seed) for seed in seeds], seeds[0])
 
@@ -93,10 +97,10 @@ class RequestParser:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         self._check_chars(*prompts, body.suffix or "")
         hole = Hole(body.max_tokens or _DEFAULT_COMPLETION)
-        params = self._planner.fill_params(**self._changes(body))
+        params = self._planner.fill_params(self._text_settings(body))
         seeds = self._seeds(body.seed, len(prompts) * (body.n or 1))
         asked = [prompt for prompt in prompts for _ in range(body.n or 1)]
-        self._check_length(hole.num_tokens)
+        self._check_length("max_tokens", hole.num_tokens)
         requests = [
             FillRequest([part for part in (prompt, hole, body.suffix) if part], (), params, seed)
             for prompt, seed in zip(asked, seeds, strict=True)
@@ -156,18 +160,49 @@ class RequestParser:
             max_n=c.max_n,
             max_steps=c.max_steps,
             max_partial_images=c.max_partial_images,
+            text_settings=self._described(
+                TextSettings, {"max_new_tokens": self._planner.context - 1, "block_length": self._planner.context}
+            ),
+            image_settings=self._described(ImageSettings, {"best_of": c.max_n}),
         )
+
+    def _described(self, kind: type[TextSettings | ImageSettings], limits: Mapping[str, int]) -> list[SettingFacts]:
+        """Settings with this checkpoint's defaults and this server's limits."""
+        defaults, written = kind(), named_settings(kind)
+        limits = {**limits, "steps": self._config.max_steps}
+        found = []
+        for name, known in settings_of(kind).items():
+            usual = getattr(defaults, name) if known.checkpoint is None else getattr(self._planner.defaults, known.checkpoint)
+            most = min((limit for limit in (known.at_most, limits.get(name)) if limit is not None), default=None)
+            facts = SettingFacts(
+                name="max_completion_tokens" if name == "max_new_tokens" else name,
+                kind=_KINDS[written[name]],
+                help=known.help,
+                default=usual,
+                minimum=known.at_least,
+                exclusive_minimum=known.above,
+                maximum=most,
+                choices=list(known.choices),
+                slider=_slider(known, usual, most),
+            )
+            found.append(facts)
+        return found
 
     # Parts.
 
     def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
         if message.content is None or isinstance(message.content, str):
             return message.content or "", []
-        images = [pictures.from_address(part.image_url.url) for part in message.content if isinstance(part, ImagePart)]
-        if images and message.role != "user":
-            raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
-        text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
-        return text, [self._looked_at(load_image(image)) for image in images]
+        images = []
+        for j, part in enumerate(message.content):
+            if not isinstance(part, ImagePart):
+                continue
+            with about(f"messages.{i}.content.{j}"):
+                if message.role != "user":
+                    raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
+            with about(f"messages.{i}.content.{j}.image_url.url"):
+                images.append(self._looked_at(load_image(pictures.from_address(part.image_url.url))))
+        return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
     def _looked_at(self, image: Image.Image) -> Image.Image:
         """As the planner fits it, which leaves it as it is when it does so again."""
@@ -220,23 +255,13 @@ class RequestParser:
         if steps is None and body.quality is not None:
             usual = self._planner.defaults.image_steps
             steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
-        self._check_steps("steps", steps)
-        return DrawRequest(
-            prompt,
-            negative_prompt=body.negative_prompt or "",
-            size=size,
-            image=image,
-            mask=mask,
-            think=think,
-            steps=steps,
-            guidance_scale=body.guidance_scale,
-            seed=seed,
-            best_of=body.best_of or 1,
-        )
+        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
+        settings = ImageSettings(**{**_given(body, ImageSettings), "steps": steps})
+        return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, seed=seed, **changed(settings))
 
-    def _changes(self, body: TextOptions) -> dict[str, object]:
+    def _text_settings(self, body: TextOptions) -> TextSettings:
         self._check_steps("steps", body.steps)
-        return {name: getattr(body, name) for name in _PARAM_FIELDS if getattr(body, name) is not None}
+        return TextSettings(**_given(body, TextSettings))
 
     def _seeds(self, seed: int | None, count: int) -> list[int]:
         if count > self._config.max_n:
@@ -278,9 +303,9 @@ class RequestParser:
                 f'give a smaller size, such as "{self._default_size}"'
             )
 
-    def _check_length(self, num_tokens: int) -> None:
+    def _check_length(self, name: str, num_tokens: int) -> None:
         if num_tokens >= self._planner.context:
-            raise InputError(f"max_tokens={num_tokens} does not fit the model's context of {self._planner.context} tokens; ask for fewer")
+            raise InputError(f"{name}={num_tokens} does not fit the model's context of {self._planner.context} tokens; ask for fewer")
 
     def _check_chars(self, *texts: str) -> None:
         count = sum(map(len, texts))
@@ -290,6 +315,21 @@ class RequestParser:
     def _check_steps(self, name: str, value: int | None) -> None:
         if value is not None and value > self._config.max_steps:
             raise InputError(f"{name}={value} is above {self._config.max_steps}; ask for fewer")
+
+
+def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings]) -> dict[str, Any]:
+    """The settings that a body has a value for."""
+    values = {name: getattr(body, name, None) for name in settings_of(kind)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _slider(known: Setting, usual: float | str | None, most: float | None) -> tuple[float, float, float] | None:
+    """Wide enough for twice the checkpoint's own value, and no wider than the server allows."""
+    if known.slider is None:
+        return None
+    least, end, step = known.slider
+    wide = max(end, 2 * usual) if isinstance(usual, int) else end
+    return least, wide if most is None else min(wide, most), step
 
 
 def _random_part(height: int, width: int, factor: int, strength: float, seed: int) -> Image.Image:

@@ -7,12 +7,14 @@ Fields marked "extension" are ours: clients send them in `extra_body`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
+from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
 
 __all__ = [
     "IGNORED",
@@ -29,6 +31,7 @@ __all__ = [
     "ModelCard",
     "ModelFacts",
     "ModelList",
+    "SettingFacts",
     "StreamOptions",
     "VariationForm",
 ]
@@ -145,12 +148,13 @@ class _Body(BaseModel):
             if name in known:
                 for text in value if isinstance(value, list) else [value]:
                     if isinstance(text, str) and not text.isascii() and _has_half_characters(text):
-                        raise ValueError(f"{name} has a surrogate that is no character; encode the text as UTF-8")
+                        raise _refused(name, text, "has a surrogate that is no character; encode the text as UTF-8")
                 kept[name] = value
             elif name in UNSUPPORTED and not _neutral(name, value):
                 raise _refused(name, value, f"is not supported by this server; leave it out{_or(_REMEDIES.get(name))}")
             elif name not in IGNORED and name not in UNSUPPORTED:
-                raise ValueError(f"the field {name[:64]!r} is unknown; {suggest(name[:64], known)}")
+                name = name.encode("utf-8", "replace").decode()
+                raise _refused(name[:64], value, f"is unknown: {suggest(name[:64], known)}")
         return kept
 
 
@@ -170,6 +174,31 @@ class _Options(_Body):
     )
 
 
+def _field_of(name: str, known: Setting, written: type) -> Any:
+    """A setting as pydantic reads a field: null and left out are the same."""
+    bounds = {"ge": known.at_least, "gt": known.above, "le": known.at_most, "allow_inf_nan": False if written is float else None}
+    kind: Any = Literal[known.choices] if known.choices else written
+    bounded = Annotated[kind, Field(**{bound: value for bound, value in bounds.items() if value is not None})]
+    own = "" if name in _OPENAI else "Extension: "
+    return bounded | None, Field(None, description=own + known.help + ("" if known.checkpoint is None else " Default: the checkpoint's."))
+
+
+_OPENAI = ("temperature", "top_p")
+"""settings that OpenAI's clients know, by the names that they have here"""
+
+
+def _with_settings(name: str, settings: type, leave_out: Collection[str] = ()) -> Any:
+    """A body with a field for each setting of generation/settings.py."""
+    kinds = named_settings(settings)
+    fields = {one: _field_of(one, known, kinds[one]) for one, known in settings_of(settings).items() if one not in leave_out}
+    return create_model(name, __base__=_Options, **fields)
+
+
+# OpenAI has several names for the length of an answer, and they belong to the endpoints.
+_TextFields = _with_settings("_TextFields", TextSettings, leave_out=["max_new_tokens"])
+_ImageFields = _with_settings("_ImageFields", ImageSettings)
+
+
 class StreamOptions(_Body):
     """What a stream of text carries besides the text."""
 
@@ -177,26 +206,13 @@ class StreamOptions(_Body):
     include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
 
 
-class TextOptions(_Options):
-    """How a text is written."""
+class TextOptions(_TextFields):  # type: ignore[misc, valid-type]
+    """How a text is written and sent."""
 
-    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = Field(
-        None, description="0, the default, takes the likeliest."
-    )
-    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
     stream_options: StreamOptions | None = None
-    top_k: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension.")
-    block_length: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: tokens of a block. Default: the checkpoint's.")
-    threshold: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = Field(
-        None, description="Extension: the confidence at which a token is committed. Default: the checkpoint's."
-    )
-    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: steps for the whole text, a multiple of its blocks.")
     max_nfe: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Extension: model evaluations after which the text ends with what is final."
-    )
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(
-        None, description="Extension: how closely to follow the prompt; 0 is off."
     )
 
     @model_validator(mode="after")
@@ -250,7 +266,7 @@ class ChatBody(TextOptions):
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Room for thinking and answer. Default: the checkpoint's."
+        None, description=f"{settings_of(TextSettings)['max_new_tokens'].help} Default: the checkpoint's."
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="The old name of max_completion_tokens.")
     reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
@@ -270,7 +286,7 @@ class CompletionBody(TextOptions):
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="Tokens to write, exactly. Default: 16.")
 
 
-class ImageOptions(_Options):
+class ImageOptions(_ImageFields):  # type: ignore[misc, valid-type]
     """How a picture is drawn and sent."""
 
     size: str | None = Field(None, description='"WIDTHxHEIGHT" in pixels, or "auto".')
@@ -282,13 +298,7 @@ class ImageOptions(_Options):
     partial_images: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Pictures on the way, if streamed; more than 3 is an extension."
     )
-    negative_prompt: str | None = Field(None, description="Extension: what to stay away from.")
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = Field(None, description="Extension.")
-    num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: denoising steps.")
-    steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same.")
-    best_of: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Extension: how many are drawn for each picture, of which the model keeps the likeliest."
-    )
+    num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same as steps.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -363,8 +373,22 @@ class ErrorResponse(_Response):
     error: ErrorDetail
 
 
+class SettingFacts(_Response):
+    """A setting as a control needs it, under the name of its field in a request."""
+
+    name: str
+    kind: Literal["integer", "number", "string"]
+    help: str
+    default: float | int | str | None = Field(None, description="null: the model or the server chooses.")
+    minimum: float | None
+    exclusive_minimum: float | None
+    maximum: float | None
+    choices: list[str]
+    slider: tuple[float, float, float] | None = Field(description="Least, most and step; null: a value to type.")
+
+
 class ModelFacts(_Response):
-    """Extension: how the model is best used, and what the server allows; sliders begin here."""
+    """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
     context: int
     max_new_tokens: int
@@ -379,6 +403,8 @@ class ModelFacts(_Response):
     max_n: int
     max_steps: int
     max_partial_images: int
+    text_settings: list[SettingFacts]
+    image_settings: list[SettingFacts]
 
 
 class ModelCard(_Response):

@@ -157,6 +157,8 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     stage = values.pop("stage", None)
     section = {"name": stage} if not isinstance(stage, dict) else dict(stage)
     name = str(section.pop("name", ""))
+    if "optim" in values:
+        raise InputError("unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr=..., for example")
     data = fill(DataConfig(), values.get("data", {}), "data.")
     base = TrainConfig(stage=fill(named_stage(name, data.world, data.options), section, "stage."), out=f"runs/{name}")
     config = fill(base, values)

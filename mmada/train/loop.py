@@ -85,8 +85,11 @@ def train(
     steps: int,
     out: Path,
     on_step: Callable[[StepReport], None] | None = None,
+    optim_key: str = "stage.optim",
 ) -> TrainResult:
     """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
+
+    optim_key  what the user calls the optimizer's settings, for messages
 
     Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
     """
@@ -102,8 +105,8 @@ def train(
         deepspeed.deepspeed_config["gradient_accumulation_steps"] = settings.accumulate
     if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and (optim.ema or optim.name == "muon" or settings.sample_every):
         raise InputError(
-            f"optim.name={optim.name}, optim.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
-            "use adamw, 0 and 0 with FSDP and DeepSpeed"
+            f"{optim_key}.name={optim.name}, {optim_key}.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
+            f"with FSDP and DeepSpeed set {optim_key}.name=adamw {optim_key}.ema=0 loop.sample_every=0"
         )
     model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
     unwrapped = accelerator.unwrap_model(model)
@@ -115,7 +118,7 @@ def train(
         progress = state.restore(saved, accelerator, ema) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
     log = Log(out, start=progress.step) if accelerator.is_main_process else None
-    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
+    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log, optim_key)
     with signals_noted() as is_stopped, _denormals_flushed():
         return runner.run(is_stopped)
 
@@ -146,6 +149,7 @@ class _Runner:
     ema: Ema | None
     progress: state.TrainState
     log: Log | None
+    optim_key: str
     window: Tensor = field(init=False)
     """(2, F) sums and normalizers since the last report; their quotient is the mean over those steps"""
 
@@ -259,7 +263,7 @@ class _Runner:
         means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalizers, strict=True) if c}
         raise NonFiniteLossError(
             f"step {self.progress.step}: the gradient's norm is {float(norm)}, losses {means}; no weight was changed and nothing was saved. "
-            f"The last save is {state.latest(self.out / 'state')}; lower optim.lr, or set optim.clip, and go on from there"
+            f"The last save is {state.latest(self.out / 'state')}; lower {self.optim_key}.lr, or set {self.optim_key}.clip, and go on from there"
         )
 
     def _now_and_then(self) -> dict[str, float]:

@@ -22,20 +22,16 @@ from mmada.data.find_world import find_world
 from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
-from mmada.generation.planner import Planner
-from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
+from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
-from mmada.hub.checkpoint import find
-from mmada.hub.processor_config import save_processor
-from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer
-from mmada.model import Transformer
-from mmada.train import code_bits, lora, state
+from mmada.train import state
 from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.export import export, load_parts
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
-from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import Learner, settled
 from mmada.train.samples import write_samples
@@ -43,10 +39,9 @@ from mmada.train.source import ComponentRows, ExampleSource, RecordExamples
 from mmada.train.stages import ImageStage, MixtureComponent, Stage
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
-from mmada.train.values import fill
 from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "check_size", "export", "plain", "report_dropped", "run"]
+__all__ = ["build_task", "check_size", "plain", "report_dropped", "run"]
 
 _log = logging.getLogger("mmada.train")
 
@@ -109,14 +104,9 @@ def check_size(world: World, defaults: GenerationConfig) -> None:
 
 def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     world = _world(config)
-    start = find(config.model.start) if config.model.start else None
-    images = image_tokenizer(config, start, size=world.image_size if world else 0)
-    text = text_tokenizer(config, start, world=world)
-    model = backbone(config, start, text, codebook_size=images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
+    parts = load_parts(config, world)
+    model, images, prompts, defaults = parts.model, parts.images, parts.prompts, parts.defaults
     stage = settled(stage, defaults)
-    prompts = Prompts(model.config.layout, text, defaults.style)
-    num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     if world is not None:
         check_size(world, defaults)
         training, testing = (_samples_of_world(world, config, stage, images, split) for split in ("train", "test"))
@@ -132,15 +122,16 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
 
     def rows(samples: Mapping[str, ExampleSource], components: Iterable[MixtureComponent]) -> dict[str, ComponentRows]:
         return {
-            component.name: ComponentRows(component, stage, samples[component.task], prompts, seed=config.seed, num_image_tokens=num_codes)
+            component.name: ComponentRows(
+                component, stage, samples[component.task], prompts, seed=config.seed, num_image_tokens=parts.num_image_tokens
+            )
             for component in components
             if component.task in samples
         }
 
     def sample(directory: Path) -> None:
-        planner = Planner(prompts, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
         thinks = any(component.think for component in stage.components)
-        write_samples(directory, model, planner, testing, num_samples=config.data.num_samples, thinks=thinks)
+        write_samples(directory, model, parts.planner, testing, num_samples=config.data.num_samples, thinks=thinks)
 
     return DiffusionTask(
         plan=BatchPlan(
@@ -150,41 +141,8 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         held_out=rows(testing, [replace(component, cond_dropout_prob=0.0) for component in stage.components]),
         num_held_out=config.data.held_out,
         on_sample=sample,
-        on_export=partial(export, model=model, images=images, prompts=prompts, defaults=defaults, has_adapter=bool(config.lora.rank)),
+        on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
-
-
-def export(
-    directory: Path,
-    weights: Mapping[str, Tensor],
-    *,
-    model: Transformer,
-    images: ImageTokenizer,
-    prompts: Prompts,
-    defaults: GenerationConfig,
-    has_adapter: bool,
-) -> None:
-    """Write what `from_pretrained` takes: weights (adapters merged, and beside them), both tokenizers, defaults. All of it or nothing."""
-
-    def write(path: Path) -> None:
-        if has_adapter:
-            lora.save_adapter(model, weights, path / "adapter")
-        saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
-        assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
-        save_processor(
-            path,
-            prompts.tokenizer,
-            size=(defaults.image_height, defaults.image_width),
-            mode=defaults.image_mode,
-            factor=images.factor,
-            layout=prompts.layout,
-            style=asdict(defaults.style),
-            context=model.config.max_sequence_length,
-        )
-        saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
-        defaults.save(path)
-
-    state.write(directory, write)
 
 
 def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, ExampleSource]:

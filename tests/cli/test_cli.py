@@ -174,7 +174,7 @@ def test_a_text_model_gets_rows_for_image_codes(mmada, tmp_path):
 
 BAD = [
     (["draw", ""], "say what to draw"),
-    (["draw", "x", "--size", "33x33"], "try (32, 32)"),
+    (["draw", "x", "--size", "33x33"], "try 32x32"),
     (["draw", "x", "--size", "big"], "try 64x64"),
     (["draw", "x", "--steps", "0"], "--steps"),
     (["draw", "x", "--seed", "one"], "--seed"),
@@ -205,7 +205,8 @@ BAD = [
     (["fill", "-i", "ok.png"], "--prompt"),
     (["fill", "-i", "ok.png", "-p", "x"], "nothing is to be drawn"),
     (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
-    (["fill", "a [MASK]", "--steps", "3", "-g", "2"], "a text with holes makes no use of --steps, --guidance-scale"),
+    (["fill", "a [MASK]", "--best-of", "3", "--mask", "m.png"], "a text with holes makes no use of --mask, --best-of"),
+    (["fill", "-i", "ok.png", "-p", "a cat", "--top-k", "2"], "an image makes no use of --top-k"),
     (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
     (["eval", "shapes", "--best-of", "3"], "mmada eval shapes makes no use of --best-of"),
     (["eval", "shape"], "suite='shape' is unknown: did you mean 'shapes'?"),

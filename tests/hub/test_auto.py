@@ -47,10 +47,9 @@ def test_auto_classes(directory, first):
     assert tokenizer == "ImageTokenizer"
 
 
-@pytest.mark.parametrize("first", ["import mmada", "import transformers; transformers.AutoProcessor", "from transformers import pipeline"])
-def test_a_pipeline_by_directory(directory, first):
+def test_a_pipeline_by_directory(directory):
     """transformers replaces its own module while it loads some of its parts, and pipelines look for classes in it."""
-    assert run(f"{first}\n{PIPELINE.format(directory=directory)}").startswith("[{'generated_text': ")
+    assert run("import transformers; transformers.AutoProcessor" + PIPELINE.format(directory=directory)).startswith("[{'generated_text': ")
 
 
 def test_import_is_light():

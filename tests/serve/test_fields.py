@@ -47,6 +47,7 @@ TEXTS: dict[str, object] = {
     "steps": 8,
     "max_nfe": 5,
     "guidance_scale": 1.5,
+    "cache": "dual",
 }
 IMAGES: dict[str, object] = {
     "n": 2,

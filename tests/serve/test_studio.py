@@ -1,7 +1,7 @@
 """The studio in a real browser: chat, a question about a picture, drawing, scrubbing through its steps, repainting a region.
 
-Needs Chromium on the PATH and the package playwright (`pip install 'mmada[browser]'`; its own browsers are not used). Machines without
-them, those of the CI among them, skip the clicks, so that the default run downloads nothing. `apt-get install chromium` brings the browser.
+Needs Chromium on the PATH and the package playwright, which the extra `dev` brings; its own browsers are not used. Machines without Chromium
+skip the clicks; `.ci/run` installs it.
 """
 
 from __future__ import annotations
@@ -257,7 +257,7 @@ def test_the_mask_that_is_sent_is_the_one_that_was_painted(page):
 
 def test_the_best_of_several_has_no_steps_to_show(page, server):
     page.get_by_role("tab", name="Draw").click()
-    page.locator("#draw-best").fill("3")
+    page.locator("#draw-best-of").fill("3")
     card = draw(page, "a cat", seed=2)
     same = server.client().images.generate(prompt="a cat", extra_body={"seed": 2, "steps": 6, "best_of": 3})
     assert decoded(card.locator("img").get_attribute("src")).tobytes() == decoded("," + same.data[0].b64_json).tobytes()
@@ -280,14 +280,14 @@ def test_stop_and_errors_are_shown_in_place(page):
 
     page.get_by_role("tab", name="Chat").click()
     page.get_by_text("Settings").click()
-    page.locator("#chat-room").fill("100000")
-    page.locator("#chat-room").evaluate("input => input.form.noValidate = true")
+    page.locator("#chat-max-completion-tokens").fill("100000")
+    page.locator("#chat-max-completion-tokens").evaluate("input => input.form.noValidate = true")
     page.get_by_label("Message").fill("hello")
     page.get_by_role("button", name="Send").click()
     problem = page.locator(".turn.assistant .problem")
     problem.wait_for()
-    assert "max_tokens=100000 does not fit the model's context" in problem.inner_text()
-    page.locator("#chat-room").fill("8")
+    assert "max_completion_tokens=100000 does not fit the model's context" in problem.inner_text()
+    page.locator("#chat-max-completion-tokens").fill("8")
     problem.get_by_role("button", name="Try again").click()
     page.locator(".turn.assistant .facts", has_text="evaluations").wait_for()
 

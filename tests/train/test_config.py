@@ -66,6 +66,8 @@ def test_settings_can_exchange_the_stage(tmp_path):
         ("stage.answer_lengths=8", "stage.answer_lengths=8 is not a list, each a whole number"),
         ("stage.answer_lengths=[8, x]", "is not a list, each a whole number"),
         ("stage.text_length=x", "is not a whole number or null"),
+        ("stage.optim.lr=0", "stage.optim.lr=0.0 must be a positive number"),
+        ("optim.lr=1", "unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr"),
         ("stage.optim=3", "stage.optim=3 is a section; set its parts"),
         ("model.preset=3n", "model.preset='3n' is unknown"),
         ("defaults.image_hight=64", "unknown setting defaults.image_hight: did you mean 'image_height'"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmada.errors import InputError
-from mmada.train import loop
+from mmada.errors import CheckpointError, InputError
+from mmada.train import loop, state
 from mmada.train.log import Log
 from mmada.train.loop import LoopConfig
 from mmada.train.optim import OptimizerConfig
@@ -104,6 +105,17 @@ def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_p
     sharded = metrics(two / "sharded")
     assert [line["loss"] for line in sharded] == pytest.approx([line["loss"] for line in metrics(tmp_path)], rel=1e-4)
     assert 0 <= sharded[-1]["eval/draw/acc@1"] <= 1
+
+
+def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_whole_weights(two, tmp_path):
+    save = latest(two / "sharded" / "state")
+    whole, after = state.whole_weights(save), torch.load(two / "sharded.pt")
+    assert whole.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.items())
+    (tmp_path / "state").mkdir()
+    shutil.copytree(save, tmp_path / "state" / save.name)
+    with pytest.raises(CheckpointError, match=r"sharded by FSDP, and this run wants whole weights.*fsdp2.yaml.*mmada convert"):
+        tiny.fit(tiny.stage(optim=replace(tiny.CALM, ema=0.0)), tmp_path, steps=4)
 
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):

@@ -1,7 +1,8 @@
 // The chat: a conversation whose answers unmask before one's eyes.
 
 import { stream } from "./api.js";
-import { element, find, numberOf, pictureOf, problem, scrubber, setValue, takePictures, tell } from "./page.js";
+import { element, find, numberOf, pictureOf, problem, scrubber, takePictures, tell } from "./page.js";
+import { Settings } from "./settings.js";
 import { spansOf, splitDraft, textOf } from "./tokens.js";
 
 const EXAMPLES = [
@@ -18,6 +19,7 @@ export class Chat {
     this.picture = null;
     this.abort = null;
     this.last = null;
+    this.settings = new Settings(find("chat-settings"), "chat");
     takePictures(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file));
     find("attachment-remove").addEventListener("click", () => this.attach(null));
     find("chat-form").addEventListener("submit", (event) => {
@@ -37,10 +39,7 @@ export class Chat {
 
   /** Begin with what suits a checkpoint. */
   setDefaults(facts) {
-    setValue(find("chat-threshold"), facts.threshold);
-    find("chat-block").value = facts.block_length;
-    find("chat-block").max = facts.context;
-    find("chat-room").max = facts.context - 1;
+    this.settings.show(facts.text_settings);
     find("chat-history").checked = facts.context >= 2048; // a small context belongs to a model of single turns
   }
 
@@ -104,15 +103,7 @@ export class Chat {
   request(message) {
     const body = { model: this.studio.model, messages: [...(find("chat-history").checked ? this.messages : []), message] };
     if (find("chat-think").checked) body.reasoning_effort = "low";
-    const temperature = Number(find("chat-temperature").value);
-    if (temperature) body.temperature = temperature;
-    const facts = this.studio.facts;
-    const threshold = Number(find("chat-threshold").value);
-    if (threshold !== facts.threshold) body.threshold = threshold;
-    const blockLength = numberOf(find("chat-block"));
-    if (blockLength !== undefined && blockLength !== facts.block_length) body.block_length = blockLength;
-    const room = numberOf(find("chat-room"));
-    if (room !== undefined) body.max_completion_tokens = room;
+    Object.assign(body, this.settings.values());
     const seed = numberOf(find("chat-seed"));
     if (seed !== undefined) body.seed = seed;
     return body;
@@ -219,7 +210,7 @@ class Reply {
     }
     if (this.seed !== undefined) facts.push(`seed ${this.seed}`);
     if (note) facts.push(note);
-    if (this.reason === "length") facts.push("cut at its room");
+    if (this.reason === "length") facts.push("cut at its length");
     this.facts.textContent = facts.join(" · ");
     this.box.scrollIntoView({ block: "nearest" });
   }

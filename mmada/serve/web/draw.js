@@ -3,6 +3,7 @@
 import { stream } from "./api.js";
 import { Editor } from "./editor.js";
 import { blobOf, croppedPictureOf, download, element, find, numberOf, problem, scrubber, setValue, takePictures, tell } from "./page.js";
+import { Settings } from "./settings.js";
 
 const EXAMPLES = [
   { text: "two red hearts above a dog" },
@@ -17,6 +18,7 @@ export class Draw {
     this.studio = studio;
     this.abort = null;
     this.last = null;
+    this.settings = new Settings(find("draw-settings"), "draw");
     this.editor = new Editor();
     find("draw-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -42,31 +44,15 @@ export class Draw {
   }
 
   setDefaults(facts) {
-    find("draw-steps").max = Math.min(facts.max_steps, Math.max(64, 2 * facts.image_steps));
-    setValue(find("draw-steps"), facts.image_steps);
-    setValue(find("draw-guidance"), facts.guidance_scale);
+    this.settings.show(facts.image_settings);
     find("draw-count").max = Math.min(8, facts.max_n);
     setValue(find("draw-count"), 1);
-    find("draw-best").max = Math.min(8, facts.max_n);
-    setValue(find("draw-best"), 1);
     find("draw-think").checked = facts.thinks_before_drawing;
-  }
-
-  get steps() {
-    return Number(find("draw-steps").value);
   }
 
   /** What every request for pictures has. */
   options() {
-    const facts = this.studio.facts;
-    const options = { model: this.studio.model };
-    const negative = find("draw-negative").value.trim();
-    if (negative) options.negative_prompt = negative;
-    if (this.steps !== facts.image_steps) options.steps = this.steps;
-    const guidance = Number(find("draw-guidance").value);
-    if (guidance !== facts.guidance_scale) options.guidance_scale = guidance;
-    const best = Number(find("draw-best").value);
-    if (best > 1) options.best_of = best;
+    const options = { model: this.studio.model, ...this.settings.values() };
     const seed = numberOf(find("draw-seed"));
     if (seed !== undefined) options.seed = seed;
     return options;

@@ -4,7 +4,7 @@ import { getKey } from "./api.js";
 
 /** fields that the official client knows; all others go into extra_body */
 const KNOWN = {
-  "/v1/chat/completions": ["model", "messages", "reasoning_effort", "temperature", "max_completion_tokens", "seed"],
+  "/v1/chat/completions": ["model", "messages", "reasoning_effort", "temperature", "top_p", "max_completion_tokens", "seed"],
   "/v1/images/generations": ["model", "prompt", "n"],
   "/v1/images/edits": ["model", "prompt", "n"],
   "/v1/images/variations": ["model", "n"],
