@@ -473,12 +473,12 @@ def test_the_chat_template_gives_the_ids_of_our_own_prompts(tmp_path, style, thi
 @pytest.mark.parametrize("name", ["mmada-emoji-base", "mmada-emoji-mixcot", "mmada-emoji-max"])
 def test_the_built_in_checkpoints_have_their_template(name):
     from mmada.canvas import Prompts
-    from mmada.generation.requests import GenerationConfig as Defaults
+    from mmada.generation.requests import GenerationConfig as OwnConfig
     from mmada.hub import checkpoint, networks
     from mmada.hub.text_tokenizer import TextTokenizer
 
     path = checkpoint.find(name)
-    prompts = Prompts(networks.transformer_config(path).layout, TextTokenizer.read(path), Defaults.load(path).style)
+    prompts = Prompts(networks.transformer_config(path).layout, TextTokenizer.read(path), OwnConfig.load(path).style)
     turns = [{"role": "user", "content": "two \u00a0red\nhearts"}]
     found = AutoTokenizer.from_pretrained(path).apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
     assert found == prompts.dialogue(messages_of(turns)) == prompts.dialogue([Message("user", "two red hearts")])
