@@ -60,6 +60,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
     _supports_sdpa = True
     _no_split_modules = ("Block",)
     accepts_loss_kwargs = True
+    output_modalities = ("text",)
 
     def __init__(self, config: MMaDAConfig | TransformerConfig) -> None:
         config = MMaDAConfig.of(config) if isinstance(config, TransformerConfig) else config
@@ -160,6 +161,9 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
             what = f"of the shape {tuple(given.shape)}" if isinstance(given, Tensor) else f"a {type(given).__name__}"
             raise InputError(f"input_ids is {what}; give a tensor (B, L), or **inputs for what a tokenizer returns")
         mask = None if attention_mask is None else as_bool(attention_mask)
+        num_open = int((given.flip(1) == self.config.layout.mask_id).all(0).int().cumprod(0).sum())
+        if num_open:  # the processor's inputs end with open positions, and those are what is filled
+            given, mask = given[:, :-num_open], None if mask is None else mask[:, :-num_open]
         values: dict[str, Any] = {}
         for source in (self.generation_config, generation_config):
             values |= {} if source is None else source if isinstance(source, dict) else source.to_diff_dict()

@@ -319,6 +319,12 @@ def test_generate_is_our_sampler(directory, model, tokenizer, asked):
     assert model.can_generate()
 
 
+def test_what_the_processor_gives_is_taken(directory, model, asked):
+    made = AutoProcessor.from_pretrained(directory)(QUESTION, num_new=3)
+    assert model(**made).logits.shape[1] == asked["input_ids"].shape[1] + 3
+    assert torch.equal(model.generate(**made, max_new_tokens=8), model.generate(**asked, max_new_tokens=8))
+
+
 def test_generate_takes_padding_on_either_side(model, tokenizer, asked):
     alone = model.generate(**asked, max_new_tokens=8)[0, asked["input_ids"].shape[1] :]
     for side in ("left", "right"):
@@ -384,7 +390,7 @@ def test_prompts_of_another_kind_are_refused(model, asked, tokenizer):
     with pytest.raises(InputError, match=r"of the shape \(3,\); give a tensor"):
         model.generate(torch.zeros(3, dtype=torch.long))
     with pytest.raises(InputError, match=r"input_ids hold \[MASK\]"):
-        model.generate(torch.tensor([[5, tokenizer.mask_token_id]]), max_new_tokens=4)
+        model.generate(torch.tensor([[tokenizer.mask_token_id, 5]]), max_new_tokens=4)
 
 
 class Watched(TextStreamer):
@@ -430,6 +436,7 @@ def test_pipeline(directory, model, tokenizer, asked, given, caplog):
     several = generator(["hi", "hello you"], max_new_tokens=4, batch_size=2)
     assert [one[0]["generated_text"].startswith(text) for one, text in zip(several, ("hi", "hello you"), strict=True)] == [True, True]
     assert "not supported" not in caplog.text
+    assert "output_modalities" in repr(generator)
 
 
 def test_other_pipelines(model, tokenizer):
