@@ -8,6 +8,7 @@ PEFT writes it (adapter_config.json, adapter_model.safetensors), names the check
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,11 @@ def save_adapter(model: Transformer, weights: Mapping[str, Tensor], directory: P
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    settings: Any = model.peft_config
-    settings[_NAME].save_pretrained(str(directory))
+    adapters: Any = model.peft_config
+    settings = copy(adapters[_NAME])
+    # As PEFT's own writer leaves it: not to be trained on, and of which class its base is.
+    settings.inference_mode, settings.auto_mapping = True, {"base_model_class": "MMadaModelLM", "parent_library": "mmada.hub.pretrained"}
+    settings.save_pretrained(str(directory))
     factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME, save_embedding_layers=False)
     save_file(
         {f"base_model.model.{name}": tensor.contiguous() for name, tensor in factors.items()}, directory / "adapter_model.safetensors"
