@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
     from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
+    from mmada.hub.collator import MaskedDiffusionCollator
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "mmada.canvas": ("Canvas", "Field"),
     "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
+    "mmada.hub.collator": ("MaskedDiffusionCollator",),
     "mmada.hub.configs": ("ImageTokenizerConfig", "MMaDAConfig"),
     "mmada.hub.pretrained": ("ImageTokenizer", "MMadaModelLM"),
     "mmada.model": ("Transformer", "TransformerConfig", "TransformerDenoiser", "preset"),
@@ -90,6 +92,7 @@ __all__ = [
     "MMaDAImageProcessor",
     "MMaDAProcessor",
     "MMadaModelLM",
+    "MaskedDiffusionCollator",
     "Message",
     "MissingDependencyError",
     "Prompts",

@@ -32,7 +32,7 @@ LAYER = {
     "__main__": 8,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("families", "sampling"), ("hub", "families")}
+BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("families", "sampling"), ("hub", "families"), ("hub", "sampling")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch"},
