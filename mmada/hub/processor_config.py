@@ -24,14 +24,17 @@ def save_processor(
     layout: VocabLayout,
     style: Mapping[str, Any],
     context: int,
+    has_headers: bool = True,
 ) -> None:
     """Write the text tokenizer with a chat template, and how pictures and prompts are laid out.
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
     context  most tokens of a row, at which other tools cut
+    has_headers  whether turns stand behind headers, as the chat template has them; False: the tokenizer's own template stays
     """
-    tokenizer.for_model(chat_template(Style(**style)), context=context).save_pretrained(directory, processor_class="MMaDAProcessor")
+    text = tokenizer.for_model(chat_template(Style(**style)), context=context) if has_headers else tokenizer
+    text.save_pretrained(directory, processor_class="MMaDAProcessor")
     image_processor = {
         "factor": factor,
         "height": size[0],

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 
 from mmada.errors import InputError
 from mmada.hub.networks import load_transformer, save_transformer
@@ -10,7 +9,10 @@ from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
 from mmada.train.optim import OptimizerConfig
 
+from ..lazy import later
 from . import tiny
+
+peft = later("peft")
 
 TOKENS = torch.arange(40)[None]
 
@@ -63,7 +65,7 @@ def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
     torch.testing.assert_close(logits(load_transformer(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-5)
 
     save_adapter(network, weights, tmp_path / "adapter")
-    again = PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))
+    again = peft.PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
 
 
@@ -95,7 +97,7 @@ def test_a_head_that_peft_adapts_computes_with_its_adapter():
     model = MMaDA.debug().model
     tokens = torch.tensor([[1, 2, 3]])
     before = model(tokens).logits
-    adapted = get_peft_model(model, LoraConfig(target_modules=["ff_out"], init_lora_weights=False))
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["ff_out"], init_lora_weights=False))
     hidden = model.trunk(tokens)
     assert not torch.equal(adapted(tokens).logits, before)
     assert torch.equal(model.head(hidden, (5, 9)), model.head(hidden)[..., 5:9])
