@@ -195,7 +195,7 @@ def export_replay(
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task of the world; may be repeated. Default: all that records have.")
     ] = None,
-    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts.")] = 200,
+    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts. Few are learned by heart.")] = 1000,
     model: options.Model = DEFAULT_MODEL,
     device: options.Device = None,
     seed: options.Seed = 0,
