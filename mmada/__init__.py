@@ -19,7 +19,18 @@ from mmada.hub import auto
 if TYPE_CHECKING:
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
-    from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
+    from mmada.families import FAMILIES, Family
+    from mmada.generation.requests import (
+        Answer,
+        ChatRequest,
+        Drawing,
+        DrawRequest,
+        EditRequest,
+        EmptyAnswerError,
+        FillRequest,
+        GenerationConfig,
+        ParallelRequest,
+    )
     from mmada.hub.collator import MaskedDiffusionCollator
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
@@ -50,7 +61,18 @@ _WHERE = {
     "mmada.pipeline": ("MMaDA",),
     "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
-    "mmada.generation.requests": ("Answer", "ChatRequest", "GenerationConfig", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
+    "mmada.families": ("FAMILIES", "Family"),
+    "mmada.generation.requests": (
+        "Answer",
+        "ChatRequest",
+        "DrawRequest",
+        "Drawing",
+        "EditRequest",
+        "EmptyAnswerError",
+        "FillRequest",
+        "GenerationConfig",
+        "ParallelRequest",
+    ),
     "mmada.sampling": (
         "CacheConfig",
         "Denoising",
@@ -67,6 +89,7 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "FAMILIES",
     "PUBLISHED",
     "Answer",
     "CacheConfig",
@@ -76,7 +99,9 @@ __all__ = [
     "Denoising",
     "DrawRequest",
     "Drawing",
+    "EditRequest",
     "EmptyAnswerError",
+    "Family",
     "Field",
     "FillRequest",
     "GenerationConfig",
@@ -95,6 +120,7 @@ __all__ = [
     "MaskedDiffusionCollator",
     "Message",
     "MissingDependencyError",
+    "ParallelRequest",
     "Prompts",
     "SamplingParams",
     "Style",

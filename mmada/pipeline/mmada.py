@@ -93,16 +93,16 @@ class Progress:
     def draft(self, request: int = 0) -> str:
         """The whole text as it looks now, open positions with their latest proposals."""
         row = self._states[request].sequence
-        return "" if row is None else self.model.prompts.decode(row.preview)
+        return "" if row is None else self.model.prompts.decode(row.preview[: row.fill.num_text])
 
     def pieces(self, request: int = 0) -> list[tuple[str, bool]]:
         """Every token of a text as it looks now, and whether it is final; a position without a proposal is a dot."""
         row = self._states[request].sequence
         if row is None:
             return []
-        ids, layout = row.preview.tolist(), self.model.layout
-        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | {layout.eos_id: "", layout.eot_id: "", layout.mask_id: "\u00b7"}
-        return [(words[i], not is_open) for i, is_open in zip(ids, row.is_open.tolist(), strict=True)]
+        ids, layout = row.preview[: row.fill.num_text].tolist(), self.model.layout
+        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | dict.fromkeys(layout.end_ids, "") | {layout.mask_id: "\u00b7"}
+        return [(words[i], not is_open) for i, is_open in zip(ids, row.is_open[: row.fill.num_text].tolist(), strict=True)]
 
     def is_drawing(self, request: int = 0) -> bool:
         """Whether a request fills an image now; False while it waits or is thinking, or is a text."""
@@ -115,8 +115,8 @@ class Progress:
             raise InputError(f"request {request} is not drawing now; ask for its text")
         init = row.fill.init
         is_open = init.is_open.clone()
-        is_open[init.is_open] = row.is_open
-        return self.model.planner.codes(init, row.preview), is_open
+        is_open[init.is_open] = row.is_open[row.fill.num_text :]
+        return self.model.planner.codes(init, row.preview[row.fill.num_text :]), is_open
 
     def image(self, request: int = 0) -> Image.Image:
         """The drawing as it looks now."""
@@ -317,7 +317,9 @@ class MMaDA:
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
-        loaded = networks.load_image_tokenizer(name, device=self.model.device)
+        # A hub repository may hold it in a folder; a directory was named with it.
+        folder = self.family.image_tokenizer_folder if checkpoint.local(name) is None else ""
+        loaded = networks.load_image_tokenizer(name, device=self.model.device, subfolder=folder)
         if loaded.codebook_size != self.layout.codebook_size:
             raise CheckpointError(
                 f"image_tokenizer={str(name)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
