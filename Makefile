@@ -38,6 +38,9 @@ lint: setup ## check style and types
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+package: setup ## build wheel and sdist, check them, install the wheel and try it; CLEAN=--clean fetches the dependencies anew
+	$(BIN)/python scripts/check_package.py $(CLEAN)
+
 docs: setup ## build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
