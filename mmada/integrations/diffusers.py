@@ -124,7 +124,8 @@ class MMaDAPipeline(DiffusionPipeline):  # type: ignore[misc]
     def to(self, device: str | torch.device | torch.dtype, dtype: torch.dtype | None = None) -> MMaDAPipeline:
         """Move to a device, change the precision of the transformer, or both; returns self."""
         if isinstance(device, torch.dtype):
-            device, dtype = self.device, device
+            self.model.model.to(dtype=device)
+            return self
         self.model.to(device)
         self.model.model.to(dtype=dtype)
         return self

@@ -101,7 +101,7 @@ def test_it_is_saved_and_loaded_with_its_scheduler(pipe, tmp_path):
 def test_mistakes_are_named(pipe):
     with pytest.raises(InputError, match=r"output_type='png' is unknown.*pil"):
         pipe("a cat", output_type="png")
-    with pytest.raises(InputError, match="has 'latent', which is unknown.*latents"):
+    with pytest.raises(InputError, match=r"has 'latent', which is unknown.*latents"):
         pipe("a cat", callback_on_step_end_tensor_inputs=["latent"])
     with pytest.raises(InputError, match="2 generators for 1 images"):
         pipe("a cat", generator=[seeded(), seeded()])
