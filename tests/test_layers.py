@@ -27,6 +27,7 @@ LAYER = {
     "rl": 6,
     "eval": 6,
     "serve": 6,
+    "integrations": 6,
     "worlds": 7,
     "cli": 8,
     "__main__": 8,
