@@ -17,13 +17,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python {v[0]}.{v[1]} is too old; say PYTHON=python3.11 or newer" if v < (3, 11) else 0)'
 	test -x $(BIN)/pip && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt lmms-eval # its 60 dependencies are not needed to test our adapter
 	touch $@
 
 demo: setup ## draw a picture, ask about it, and solve a sum; results in outputs/demo
 	mkdir -p $(OUT)
-	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
+	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 --force -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
 	$(BIN)/mmada ask $(OUT)/drawing.png "how many red hearts?" --model $(MODEL) --think
-	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --trace $(OUT)/answer.gif
+	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --force --trace $(OUT)/answer.gif
 
 test: setup ## run the default tests on two processes, and name the slowest ten
 	$(BIN)/python -m pytest -n 2 --durations=10
@@ -35,6 +36,10 @@ lint: setup ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+
+package: setup ## build wheel and sdist, check them, install the wheel and try it; CLEAN=--clean fetches the dependencies anew
+	$(BIN)/python scripts/check_package.py $(CLEAN)
 
 docs: setup ## build the site into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -1,10 +1,11 @@
-"""processor_config.json: what AutoProcessor reads to build hub/processor.MMaDAProcessor, written without transformers."""
+"""What AutoProcessor and AutoTokenizer read, written without transformers: the tokenizer with its chat template, and processor_config.json."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmada.canvas import VocabLayout
 from mmada.hub.text_tokenizer import TextTokenizer
@@ -20,14 +21,18 @@ def save_processor(
     mode: str,
     factor: int,
     layout: VocabLayout,
-    style: Mapping[str, str],
+    style: Mapping[str, Any],
+    template: str | None,
+    context: int,
 ) -> None:
-    """Write the text tokenizer, and how pictures and prompts are laid out.
+    """Write the text tokenizer with a chat template, and how pictures and prompts are laid out.
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
+    template  chat template, for other tools (hub/chat_template.py)
+    context  most tokens of a row, at which other tools cut
     """
-    tokenizer.save_pretrained(directory, processor_class="MMaDAProcessor")
+    tokenizer.for_model(template, context=context).save_pretrained(directory, processor_class="MMaDAProcessor")
     image_processor = {
         "factor": factor,
         "height": size[0],
