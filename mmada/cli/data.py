@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmada.data.check import DataReport
     from mmada.data.mixture import Reader
     from mmada.generation.requests import GenerationConfig
-    from mmada.image import ImageTokenizer
+    from mmada.image import BaseImageTokenizer
     from mmada.rl.prompts import PromptLearner
     from mmada.train.records import Learner
 
@@ -268,7 +268,7 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
     return Tokenizers(prompts, defaults, context, (defaults.image_height // factor) * (defaults.image_width // factor))
 
 
-def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str | None, codebook_size: int) -> ImageTokenizer:
+def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str | None, codebook_size: int) -> BaseImageTokenizer:
     """The image tokenizer of a model, without the model. Raises the package's errors."""
     import torch
 

@@ -37,7 +37,7 @@ from mmada.data.readers import Indexed, Selection
 from mmada.data.records import Picture, Record, RecordError, SourceLocation
 from mmada.data.rows import Lengths, lengths_of, split_text
 from mmada.errors import ImageError, InputError
-from mmada.image import FitMode, ImageTokenizer, fit, load_image
+from mmada.image import BaseImageTokenizer, FitMode, fit, load_image
 
 __all__ = [
     "MANIFEST_NAME",
@@ -80,7 +80,7 @@ class ShardSettings:
     """sha256 of vocabulary layout, text tokenizer and style (`text_hash`): the lengths depend on it"""
 
     @classmethod
-    def of(cls, image_tokenizer: ImageTokenizer, prompts: Prompts, *, size: tuple[int, int], mode: FitMode) -> ShardSettings:
+    def of(cls, image_tokenizer: BaseImageTokenizer, prompts: Prompts, *, size: tuple[int, int], mode: FitMode) -> ShardSettings:
         """`size` is (height, width). Raises ImageError if it is not a multiple of the tokenizer's factor."""
         factor = image_tokenizer.factor
         if any(side < factor or side % factor for side in size):
@@ -97,10 +97,10 @@ class ShardSettings:
         )
 
 
-def image_hash(image_tokenizer: ImageTokenizer) -> str:
+def image_hash(image_tokenizer: BaseImageTokenizer) -> str:
     """sha256 of what codes depend on: names, types, shapes and values of the encoder's weights. The decoder may be trained further."""
     digest = sha256()
-    for name, tensor in sorted(image_tokenizer.encoder.state_dict().items()):
+    for name, tensor in sorted(image_tokenizer.encoding_tensors().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -118,7 +118,7 @@ class ImageCodes:
     num_kept  codes that are remembered
     """
 
-    def __init__(self, image_tokenizer: ImageTokenizer, *, size: tuple[int, int], mode: FitMode = "crop", num_kept: int = 1024) -> None:
+    def __init__(self, image_tokenizer: BaseImageTokenizer, *, size: tuple[int, int], mode: FitMode = "crop", num_kept: int = 1024) -> None:
         self.image_tokenizer, self.size, self.mode = image_tokenizer, size, mode
         self.num_kept = num_kept
         self._kept: OrderedDict[object, Tensor] = OrderedDict()
@@ -238,7 +238,7 @@ def write_shards(
     records: Indexed[Record],
     directory: str | os.PathLike[str],
     *,
-    image_tokenizer: ImageTokenizer,
+    image_tokenizer: BaseImageTokenizer,
     prompts: Prompts,
     size: tuple[int, int],
     mode: FitMode = "crop",
@@ -319,7 +319,7 @@ def _begun(target: Path, fresh: Manifest) -> Manifest:
 class _Encoder:
     """Pictures -> codes, a batch at a time."""
 
-    def __init__(self, image_tokenizer: ImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
+    def __init__(self, image_tokenizer: BaseImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
         self.image_tokenizer, self.settings, self.batch_size = image_tokenizer, settings, batch_size
 
     def load(self, picture: Picture) -> Image.Image | str:

@@ -25,7 +25,7 @@ from mmada.families.mmada import MMADA
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
-from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
+from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image
 from mmada.sampling import SamplingParams, infill, named_cache
 from mmada.sampling.joint import image_first, text_first
 
@@ -48,7 +48,7 @@ class Planner:
         defaults: GenerationConfig,
         *,
         context: int,
-        image_tokenizer: Callable[[], ImageTokenizer],
+        image_tokenizer: Callable[[], BaseImageTokenizer],
         family: Family = MMADA,
     ) -> None:
         self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
@@ -59,7 +59,7 @@ class Planner:
         return self.prompts.layout
 
     @property
-    def image_tokenizer(self) -> ImageTokenizer:
+    def image_tokenizer(self) -> BaseImageTokenizer:
         return self._image_tokenizer()
 
     # What is checked.

@@ -24,7 +24,7 @@ from mmada.errors import CheckpointError, InputError
 from mmada.families import Family, named
 from mmada.hub import checkpoint, weights
 from mmada.hub.family import FAMILY_KEY, family_of, with_family
-from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, find_vqvae, load_vqvae, save_vqvae
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
 
@@ -152,13 +152,16 @@ def load_image_tokenizer(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device | None = None,
     **hub: Any,
-) -> ImageTokenizer:
-    """A directory or hub name, ours or in the published layout -> tokenizer in evaluation mode.
+) -> BaseImageTokenizer:
+    """A directory or hub name, ours, in the published layout or a VQ-VAE of diffusers -> tokenizer in evaluation mode.
 
-    hub  keywords of `checkpoint.find`, such as revision
+    config  of a MAGVIT-v2 tokenizer; None: what is in the directory
+    hub     keywords of `checkpoint.find`, such as revision
     Raises CheckpointError if there is nothing to read, a file is damaged, or any tensor is missing, unexpected or misshapen.
     """
     directory = checkpoint.find(name, **hub)
+    if config is None and (folder := find_vqvae(directory)) is not None:
+        return load_vqvae(folder, dtype=None if dtype == "auto" else _dtype(dtype, folder), device=device)
     sizes = config or image_tokenizer_config(directory)
     images = skeleton(lambda: ImageTokenizer(sizes))
     expected = {name: tuple(tensor.shape) for name, tensor in images.state_dict().items()}
@@ -168,12 +171,17 @@ def load_image_tokenizer(
     return images.eval()
 
 
-def save_image_tokenizer(images: ImageTokenizer, directory: str | PathLike[str], *, state: Mapping[str, Tensor] | None = None) -> None:
+def save_image_tokenizer(images: BaseImageTokenizer, directory: str | PathLike[str], *, state: Mapping[str, Tensor] | None = None) -> None:
     """Write config.json and weights, as `save_transformer` does."""
     own: Any = getattr(images, "save_pretrained", None)
     if own is not None:
         own(directory, state_dict=state)
         return
+    if isinstance(images, VQVAE):
+        with _written(Path(directory)) as path:
+            save_vqvae(images, path)
+        return
+    assert isinstance(images, ImageTokenizer)
     tensors = images.state_dict() if state is None else state
     about = {"architectures": ["ImageTokenizer"], "model_type": IMAGE_TOKENIZER_TYPE, "dtype": _float_of(tensors)}
     with _written(Path(directory)) as path:

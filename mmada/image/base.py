@@ -68,6 +68,10 @@ class BaseImageTokenizer(nn.Module):
     def decode_codes(self, codes: Tensor) -> Tensor:
         """`decode` of codes that have been checked."""
 
+    @abstractmethod
+    def encoding_tensors(self) -> dict[str, Tensor]:
+        """The weights that codes depend on, by name."""
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

@@ -155,6 +155,9 @@ class ImageTokenizer(BaseImageTokenizer):
     def decode_codes(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantize.signs(codes))  # type: ignore[no-any-return]
 
+    def encoding_tensors(self) -> dict[str, Tensor]:
+        return dict(self.encoder.state_dict())
+
     def forward(self, pixels: Tensor) -> Reconstruction:
         """The training pass: reconstruct pixels (B, 3, H, W) with gradients through the signs (straight-through estimator)."""
         z = self.latent(pixels)

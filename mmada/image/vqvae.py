@@ -246,6 +246,9 @@ class VQVAE(BaseImageTokenizer):
     def decode_codes(self, codes: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(self.quantize.vectors(codes)))  # type: ignore[no-any-return]
 
+    def encoding_tensors(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("encoder.", "quant_conv.", "quantize."))}
+
     def forward(self, pixels: Tensor) -> Reconstruction:
         """The training pass: reconstruct pixels (B, 3, H, W) with gradients through the vectors (straight-through estimator)."""
         z = self.latent(pixels)

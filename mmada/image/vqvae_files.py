@@ -32,10 +32,12 @@ _MAX_NAMED = 8
 def find_vqvae(directory: str | PathLike[str]) -> Path | None:
     """The folder with the files of a VQ-VAE: the directory's own `vqvae`, or itself; None if neither has a config.json of one."""
     for folder in (Path(directory) / SUBFOLDER, Path(directory)):
-        file = folder / CONFIG_NAME
-        # the name of the class is only as old as diffusers' from_pretrained; the size of the codebook is in every file
-        if file.is_file() and "num_vq_embeddings" in _read_json(file):
-            return folder
+        try:
+            # The name of the class is only as old as diffusers' from_pretrained; the size of the codebook is in every file.
+            if "num_vq_embeddings" in _read_json(folder / CONFIG_NAME):
+                return folder
+        except CheckpointError:
+            continue  # absent, or damaged: whoever needs it says so
     return None
 
 
@@ -60,7 +62,8 @@ def load_vqvae(directory: str | PathLike[str], *, dtype: torch.dtype | None = No
     dtype  None: as saved
     Raises CheckpointError if a file is missing or damaged, or any tensor is missing, unexpected or of another shape than config.json says.
     """
-    folder = find_vqvae(directory) or Path(directory)
+    own = Path(directory) / SUBFOLDER
+    folder = find_vqvae(directory) or (own if own.is_dir() else Path(directory))
     config = vqvae_config(folder)
     with torch.device("meta"):
         images = VQVAE(config)

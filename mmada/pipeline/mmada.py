@@ -53,7 +53,7 @@ from mmada.hub.chat_template import chat_template
 from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
-from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
+from mmada.image import BaseImageTokenizer, ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
 from mmada.sampling import Denoiser, JointParams, SamplingParams
 
@@ -139,7 +139,7 @@ class MMaDA:
         self,
         model: Transformer,
         prompts: Prompts,
-        image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
+        image_tokenizer: BaseImageTokenizer | str | os.PathLike[str] | None,
         *,
         defaults: GenerationConfig | None = None,
         family: Family = MMADA,
@@ -280,7 +280,7 @@ class MMaDA:
     def to(self, device: str | torch.device) -> MMaDA:
         """Move the networks; returns self."""
         self.model.to(device)
-        if isinstance(self._image_tokenizer, ImageTokenizer):
+        if isinstance(self._image_tokenizer, BaseImageTokenizer):
             self._image_tokenizer.to(device)
         return self
 
@@ -311,10 +311,10 @@ class MMaDA:
         return self.planner.defaults
 
     @property
-    def image_tokenizer(self) -> ImageTokenizer:
+    def image_tokenizer(self) -> BaseImageTokenizer:
         """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary; InputError if the family has none."""
         self.planner.require("look")
-        if isinstance(self._image_tokenizer, ImageTokenizer):
+        if isinstance(self._image_tokenizer, BaseImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
         # A hub repository may hold it in a folder; a directory was named with it.

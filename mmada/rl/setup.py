@@ -20,7 +20,7 @@ from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
-from mmada.image import ImageTokenizer
+from mmada.image import BaseImageTokenizer
 from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
@@ -148,7 +148,14 @@ def _correct(world: World | None) -> Reward:
 
 
 def _prompts(
-    config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: GenerationConfig, split: Split, *, context: int
+    config: RLConfig,
+    world: World | None,
+    images: BaseImageTokenizer,
+    speech: Speech,
+    defaults: GenerationConfig,
+    split: Split,
+    *,
+    context: int,
 ) -> dict[str, PromptSource]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if world is not None:

@@ -27,7 +27,7 @@ from mmada.hub.chat_template import chat_template
 from mmada.hub.checkpoint import find
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
-from mmada.image import ImageTokenizer
+from mmada.image import BaseImageTokenizer
 from mmada.model import Transformer
 from mmada.train import code_bits, lora, state
 from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
@@ -44,7 +44,7 @@ class Parts:
     """What a run of the transformer begins with, and what its export consists of."""
 
     model: Transformer
-    images: ImageTokenizer
+    images: BaseImageTokenizer
     prompts: Prompts
     defaults: GenerationConfig
 

@@ -18,7 +18,7 @@ from mmada.generation.requests import image_tokenizer_of
 from mmada.hub import networks, tokenizer
 from mmada.hub.adapters import portable_name
 from mmada.hub.text_tokenizer import TextTokenizer
-from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.image import BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, preset
 from mmada.train import code_bits, lora, state
 from mmada.train.config import ImageTokenizerSettings, TrainConfig
@@ -32,9 +32,12 @@ _SIZE = 64
 
 
 def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0) -> ImageTokenizer:
-    """size: pixels along a side of its pictures; 0: any."""
+    """size: pixels along a side of its pictures; 0: any. Raises InputError if net.start is a tokenizer of another kind."""
     if net.start:
-        return networks.load_image_tokenizer(net.start).train()
+        start = networks.load_image_tokenizer(net.start)
+        if not isinstance(start, ImageTokenizer):
+            raise InputError(f"net.start={net.start!r} is a {type(start).__name__}, which is not trained here; give a MAGVIT-v2 tokenizer")
+        return start.train()
     sizes = asdict(net)
     del sizes["start"]
     with torch.random.fork_rng(devices=[]):
@@ -42,7 +45,7 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
         return ImageTokenizer(ImageTokenizerConfig(resolution=size or _SIZE, **sizes))
 
 
-def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -> ImageTokenizer:
+def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -> BaseImageTokenizer:
     """size: pixels along a side of its pictures, which it must divide; 0: any. Raises InputError if it does not."""
     name = config.model.image_tokenizer or ("" if start is None else image_tokenizer_of(start))
     if not name and not config.debug:

@@ -22,7 +22,7 @@ from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
-from mmada.image import ImageTokenizer
+from mmada.image import BaseImageTokenizer
 from mmada.train import state
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import export, load_parts
@@ -164,7 +164,9 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     )
 
 
-def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, ExampleSource]:
+def _samples_of_world(
+    world: World, config: TrainConfig, stage: Stage, images: BaseImageTokenizer, split: Split
+) -> dict[str, ExampleSource]:
     """The world's samples, by task. Raises InputError if a component asks for a task that it has not, or lays one out as it cannot be."""
 
     def encode(pictures: Sequence[Pixels]) -> Tensor:

@@ -12,7 +12,7 @@ from mmada.canvas import VocabLayout
 from mmada.families import Family
 from mmada.generation.requests import GenerationConfig
 from mmada.hub import tokenizer
-from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 from mmada.model import Transformer, preset
 from mmada.pipeline import MMaDA
 
@@ -32,6 +32,21 @@ def compact(family: Family) -> tuple[VocabLayout, list[str]]:
 
 def tiny(family: Family, **sizes: int) -> MMaDA:
     layout, strings = compact(family)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2, **sizes)
+        model = Transformer(replace(config, extra={"family": family.name}))
+        images = image_tokenizer(family) if codes_of(layout) else None
+    defaults = GenerationConfig(**{**family.defaults, **SMALL})
+    own = replace(family, layout=layout)
+    return MMaDA(model, own.prompts(layout, tokenizer.byte_level(special=strings), defaults.style), images, defaults=defaults, family=own)
+
+
+def image_tokenizer(family: Family) -> BaseImageTokenizer:
+    """Of the family's kind, with 64 codes of 2 x 2 pixels."""
+    if family.image_tokenizer == "vqvae":
+        sizes = VQVAEConfig(block_out_channels=(8, 8), layers_per_block=1, latent_channels=4, num_vq_embeddings=64, norm_num_groups=4)
+        return VQVAE(sizes).eval()
     small = ImageTokenizerConfig(
         ch=16,
         encoder_ch_mult=(1, 1),
@@ -40,14 +55,7 @@ def tiny(family: Family, **sizes: int) -> MMaDA:
         decoder_num_res_blocks=(1, 1),
         z_channels=6,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2, **sizes)
-        model = Transformer(replace(config, extra={"family": family.name}))
-        images = ImageTokenizer(small).eval() if codes_of(layout) else None
-    defaults = GenerationConfig(**{**family.defaults, **SMALL})
-    own = replace(family, layout=layout)
-    return MMaDA(model, own.prompts(layout, tokenizer.byte_level(special=strings), defaults.style), images, defaults=defaults, family=own)
+    return ImageTokenizer(small).eval()
 
 
 def codes_of(layout: VocabLayout) -> int:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from mmada.errors import CheckpointError
 from mmada.hub import pretrained
 from mmada.hub.networks import load_image_tokenizer, save_image_tokenizer
-from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.image import VQVAE, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 
 WEIGHTS = "model.safetensors"
 
@@ -163,3 +163,20 @@ def test_a_new_one_has_the_same_weights_in_both_classes(tokenizer):
     other = pretrained.ImageTokenizer(tokenizer.config)
     assert isinstance(other, ImageTokenizer)
     assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in tokenizer.state_dict().items())
+
+
+def test_a_vqvae_is_loaded_by_its_files(tmp_path):
+    """What Lumina-DiMOO and MMaDA-Parallel-A keep in `vqvae`; saved under another name it is still one."""
+    torch.manual_seed(0)
+    sizes = VQVAEConfig(block_out_channels=(8, 8), layers_per_block=1, latent_channels=4, num_vq_embeddings=16, norm_num_groups=4)
+    images = VQVAE(sizes).eval()
+    save_image_tokenizer(images, tmp_path / "vqvae")
+    loaded = load_image_tokenizer(tmp_path / "vqvae", dtype="float64")
+    assert isinstance(loaded, VQVAE)
+    assert loaded.dtype == torch.float64
+    save_image_tokenizer(loaded.float(), tmp_path / "image_tokenizer")
+    again = load_image_tokenizer(tmp_path / "image_tokenizer")
+    pixels = torch.rand(1, 3, 8, 8)
+    assert torch.equal(again.encode(pixels), images.encode(pixels))
+    # codes depend on these and on nothing else
+    assert {name.split(".")[0] for name in loaded.encoding_tensors()} == {"encoder", "quant_conv", "quantize"}
