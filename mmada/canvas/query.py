@@ -67,6 +67,7 @@ class Query:
     ids        the vocabulary slice; the answer is (R, Q, ids.stop - ids.start)
     windows    per row, [start, stop) inside the span that holds the positions: what is evaluated, as large as the span or with the keys
                and values of the rest taken from the KV cache; () evaluates spans
+    selections  per row, the positions (n,) int64, ascending and on the CPU, that are evaluated in the place of its window; None or () for a window
     kv_caches  per row, where keys and values are put, and taken from; () keeps nothing
     block_masks  per row, block mask of its span, on the CPU; None or () for full attention
     also       queries about the first rows of this one, with other positions and ids; the rows are evaluated once, and the answer is flat
@@ -78,8 +79,16 @@ class Query:
     ids: IdRange
     windows: tuple[tuple[int, int], ...] = ()
     kv_caches: tuple[KVCache, ...] = ()
+    selections: tuple[Tensor | None, ...] = ()
     block_masks: tuple[BlockMask | None, ...] = ()
     also: tuple[Query, ...] = ()
+
+    @property
+    def num_evaluated(self) -> int:
+        """Tokens that are evaluated."""
+        windows = self.windows or self.spans
+        chosen = self.selections or (None,) * len(windows)
+        return sum(b - a if own is None else len(own) for (a, b), own in zip(windows, chosen, strict=True))
 
     @property
     def num_logits(self) -> int:
@@ -94,5 +103,8 @@ class Query:
 
     def rows(self, which: slice) -> Query:
         """The same about some of its rows."""
-        cut = {name: getattr(self, name)[which] for name in ("tokens", "spans", "positions", "windows", "kv_caches", "block_masks")}
+        cut = {
+            name: getattr(self, name)[which]
+            for name in ("tokens", "spans", "positions", "windows", "kv_caches", "selections", "block_masks")
+        }
         return dataclasses.replace(self, **cut)

@@ -424,7 +424,7 @@ class Engine:
                     if not self._isolate:
                         raise
                     self._fail(turn.states[0], error)
-            return sum(stop - start for query in queries for start, stop in query.windows or query.spans)
+            return sum(query.num_evaluated for query in queries)
         # Outside the handler: the error holds what the failed pass had in memory.
         return sum(self._evaluate([turn]) for turn in turns)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.generation.scheduler import ScheduledSequence
-from mmada.sampling import Denoising, DenoisingStep, JointDenoising, JointParams, Ranking, SamplingParams
+from mmada.sampling import Denoising, DenoisingStep, JointDenoising, JointParams, MaxLogitCacheConfig, Ranking, SamplingParams
 
 __all__ = ["Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
 
@@ -82,6 +82,8 @@ class Fill:
         if isinstance(self.params, JointParams):
             return rows * sum(len(field.positions) * (field.ids.stop - field.ids.start) for field in self.canvas.fields)
         ids, block = self.canvas.fields[0].ids, self.params.block_length or self.num_open
+        if isinstance(self.params.cache, MaxLogitCacheConfig):  # it looks at every position
+            return self.num_tokens * (ids.stop - ids.start)
         if self.params.propose_any:
             block = self.num_open
         return rows * min(block, self.num_open) * (ids.stop - ids.start)

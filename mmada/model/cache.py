@@ -32,6 +32,7 @@ class PackedKVCache:
     lengths   of the rows
     windows   [start, stop) in each row, not empty
     kv_caches  where a row's keys and values are kept; None keeps nothing, and its window must be the whole row
+    selections  of each row, the positions (n,) int64 on the CPU, ascending, that are evaluated in the place of its window; None or () for a window
     has_block_mask   whether each row has a BlockMask: only rows alike in this are computed together
     Raises InputError if a window needs what is not remembered.
     """
@@ -40,6 +41,7 @@ class PackedKVCache:
     windows: tuple[tuple[int, int], ...]
     kv_caches: tuple[KVCache | None, ...]
     has_block_mask: tuple[bool, ...] = ()
+    selections: tuple[Tensor | None, ...] = ()
 
     def __post_init__(self) -> None:
         for length, (start, stop), kv_cache in zip(self.lengths, self.windows, self.kv_caches, strict=True):
@@ -53,24 +55,26 @@ class PackedKVCache:
     @property
     def rows(self) -> list[int]:
         """Rows of each run."""
-        return [len(rows) for rows, _, _ in self._runs]
+        return [len(run.kv_caches) for run in self._runs]
 
     @cached_property
     def sizes(self) -> list[int]:
         """Evaluated tokens of each run."""
-        return [len(rows) * (stop - start) for rows, _, (start, stop) in self._runs]
+        return [len(run.kv_caches) * run.num_evaluated for run in self._runs]
 
     def index(self, device: torch.device) -> Tensor:
         """(evaluated tokens,) int64 into the packed rows."""
         first, parts = 0, []
-        for length, (start, stop) in zip(self.lengths, self.windows, strict=True):
-            parts.append(torch.arange(first + start, first + stop, device=device))
-            first += length
+        for run in self._runs:
+            own = run.position_ids(device)
+            for _ in run.kv_caches:
+                parts.append(first + own)
+                first += run.length
         return torch.cat(parts)
 
     def position_ids(self, device: torch.device | str) -> tuple[Tensor, ...]:
-        """For each run, where its windows stand in their rows: (stop - start,) int64."""
-        return tuple(torch.arange(start, stop, device=device) for _, _, (start, stop) in self._runs)
+        """For each run, where its evaluated tokens stand in their rows: (n,) int64."""
+        return tuple(run.position_ids(device) for run in self._runs)
 
     def update(self, layer: int, k: Tensor, v: Tensor, position_ids: Sequence[Tensor]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """k and v (evaluated tokens, K, hd) of a layer -> run after run of equal rows: their number, keys and values (rows, length, K, hd).
@@ -79,9 +83,10 @@ class PackedKVCache:
         What was evaluated is remembered: in place where a row's memory has its length already.
         """
         parts = zip(self._runs, k.split(self.sizes), v.split(self.sizes), position_ids, strict=True)
-        for (rows, length, (start, stop)), own_k, own_v, place in parts:
+        for run, own_k, own_v, place in parts:
+            rows, length, start = run.kv_caches, run.length, run.window[0]
             own_k, own_v = own_k.unflatten(0, (len(rows), -1)), own_v.unflatten(0, (len(rows), -1))
-            is_whole = stop - start == length
+            is_whole = run.num_evaluated == length
             for kv_cache, new_k, new_v in zip(rows, own_k, own_v, strict=True):
                 if kv_cache is None:
                     continue
@@ -109,17 +114,40 @@ class PackedKVCache:
             if not kv_cache.layers or any(len(k) != length for k, _ in kv_cache.layers):
                 return None
             addresses.append(tuple(tensor.data_ptr() for layer in kv_cache.layers for tensor in layer))
-        widths = tuple(stop - start for start, stop in self.windows)
+        widths = tuple(run.num_evaluated for run in self._runs for _ in run.kv_caches)
         cached = tuple(kv_cache is not None for kv_cache in self.kv_caches)
         return self.lengths, widths, cached, self.has_block_mask, tuple(self.rows), tuple(addresses)
 
     @cached_property
-    def _runs(self) -> list[tuple[Sequence[KVCache | None], int, tuple[int, int]]]:
-        """Neighbors of equal length and window: their memories, length and window."""
+    def _runs(self) -> list[_Run]:
+        """Neighbors of equal length and window; a row with a selection is alone."""
         has_block_mask = self.has_block_mask or (False,) * len(self.lengths)
-        rows = zip(self.kv_caches, self.lengths, self.windows, has_block_mask, strict=True)
-        groups = groupby(rows, key=lambda row: row[1:])
-        return [([kv_cache for kv_cache, *_ in group], length, window) for (length, window, _), group in groups]
+        selections = self.selections or (None,) * len(self.lengths)
+        alone = [None if selection is None else row for row, selection in enumerate(selections)]
+        rows = zip(self.kv_caches, selections, self.lengths, self.windows, has_block_mask, alone, strict=True)
+        runs = []
+        for (length, window, *_), group in groupby(rows, key=lambda row: row[2:]):
+            kv_caches, chosen, *_ = zip(*group, strict=True)
+            runs.append(_Run(kv_caches, length, window, chosen[0]))
+        return runs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """Rows that are computed together."""
+
+    kv_caches: tuple[KVCache | None, ...]
+    length: int
+    window: tuple[int, int]
+    selection: Tensor | None
+
+    @property
+    def num_evaluated(self) -> int:
+        """Tokens of each row."""
+        return self.window[1] - self.window[0] if self.selection is None else len(self.selection)
+
+    def position_ids(self, device: torch.device | str) -> Tensor:
+        return torch.arange(*self.window, device=device) if self.selection is None else self.selection.to(device)
 
 
 def is_cached(kv_cache: KVCache | None, window: tuple[int, int], length: int) -> bool:

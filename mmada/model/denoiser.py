@@ -33,6 +33,7 @@ class _Row:
     window: tuple[int, int]  # from the start of the row
     kv_cache: KVCache | None
     block_mask: BlockMask | None
+    selection: Tensor | None = None  # from the start of the row
 
     @classmethod
     def of(cls, number: int, row: int, query: Query) -> _Row:
@@ -44,12 +45,17 @@ class _Row:
             # What is not remembered is evaluated, whoever asks.
             window = (first - start, last - start) if is_cached(kv_cache, (first - start, last - start), stop - start) else window
         block_mask = query.block_masks[row] if query.block_masks else None
-        positions = torch.cat([part.positions[row] for part in (query, *query.also) if row < len(part.positions)])
-        return cls(number, row, query.tokens[row, start:stop], positions - start - window[0], window, kv_cache, block_mask)
+        positions = torch.cat([part.positions[row] for part in (query, *query.also) if row < len(part.positions)]) - start
+        chosen = query.selections[row] if query.selections else None
+        if chosen is not None and kv_cache is not None and kv_cache.layers and len(kv_cache.layers[0][0]) == stop - start:
+            selection = chosen - start
+            positions = torch.searchsorted(selection.to(positions.device), positions)
+            return cls(number, row, query.tokens[row, start:stop], positions, window, kv_cache, block_mask, selection)
+        return cls(number, row, query.tokens[row, start:stop], positions - window[0], window, kv_cache, block_mask)
 
     @property
     def num_evaluated(self) -> int:
-        return self.window[1] - self.window[0]
+        return self.window[1] - self.window[0] if self.selection is None else len(self.selection)
 
 
 class TransformerDenoiser:
@@ -119,4 +125,5 @@ def _packed_cache(rows: Sequence[_Row], lengths: Sequence[int]) -> PackedKVCache
         tuple(row.window for row in rows),
         tuple(row.kv_cache for row in rows),
         tuple(row.block_mask is not None for row in rows),
+        tuple(row.selection for row in rows),
     )

@@ -1,11 +1,13 @@
 """Filling a canvas: token_sampling.py (which token), confidence.py (where first), params.py (settings), loop.py (the one loop),
-joint.py (several fields in the same passes), guidance.py (conditions), draws.py (random numbers), rank.py (which of several)."""
+joint.py (several fields in the same passes), guidance.py (conditions), draws.py (random numbers), rank.py (which of several),
+logit_cache.py (what is not evaluated anew)."""
 
 from mmada.sampling.joint import JointDenoising, JointParams
 from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, denoise
 from mmada.sampling.params import (
     CACHES,
     CacheConfig,
+    MaxLogitCacheConfig,
     SamplingParams,
     fast_image,
     fast_text,
@@ -24,6 +26,7 @@ __all__ = [
     "DenoisingStep",
     "JointDenoising",
     "JointParams",
+    "MaxLogitCacheConfig",
     "Ranking",
     "SamplingParams",
     "denoise",

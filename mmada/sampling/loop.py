@@ -30,7 +30,8 @@ from torch import Tensor
 from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
 from mmada.sampling.draws import Draws, SeededDraws
-from mmada.sampling.params import CacheConfig, SamplingParams, TransferState
+from mmada.sampling.logit_cache import LogitCache
+from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
 from mmada.sampling.token_sampling import sample_tokens
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
@@ -141,6 +142,10 @@ class Denoising:
             if len(positions) != count:
                 raise InputError(f"negative canvas {r - rows} has {len(positions)} open positions, its canvas {count}; they must agree")
             self._slots[r, :count] = positions
+        self._logit_cache: LogitCache | None = None
+        if isinstance(params.cache, MaxLogitCacheConfig):
+            num_ids = self.ids.stop - self.ids.start
+            self._logit_cache = LogitCache(params.cache, spans=self._spans, slots=self._slots, length=length, num_ids=num_ids)
         self._open = torch.arange(width, device=device)[None] < torch.tensor(self.counts, device=device)[:, None]
         self._filled = torch.full((rows, width), mask_id, device=device)  # (B, N+1) committed ids
         self._proposed = self._filled.clone()  # (B, N+1) latest proposals
@@ -174,11 +179,15 @@ class Denoising:
     def num_tokens(self, row: int) -> int:
         """Tokens that the next step of a live row evaluates, its unconditional row included; known without asking the device."""
         cache, rows = self.params.cache, [row + len(self.canvases) * k for k in range(self._num_evaluated)]
-        windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in rows]
+        if self._logit_cache is not None:
+            return sum(self._logit_cache.num_positions(r) for r in rows)
+        windows = [self._evaluated(cache, r) if isinstance(cache, CacheConfig) else self._span(r) for r in rows]
         return sum(stop - start for start, stop in windows)
 
     def num_logits(self, row: int) -> int:
         """Numbers that the next step of a live row is told at most, its unconditional row included."""
+        if self._logit_cache is not None:
+            return self.num_tokens(row) * (self.ids.stop - self.ids.start)
         return self._num_evaluated * len(self._range(row)) * (self.ids.stop - self.ids.start)
 
     def inputs(self, rows: Sequence[int] | None = None) -> Query:
@@ -201,18 +210,27 @@ class Denoising:
             query = replace(query, block_masks=tuple(self._block_mask(r) for r in rows))
         if self.params.cache is None:
             return query
-        windows = tuple(self._evaluated(self.params.cache, r) for r in rows)
-        return replace(query, windows=windows, kv_caches=tuple(self._kv_caches[r] for r in rows))
+        query = replace(query, kv_caches=tuple(self._kv_caches[r] for r in rows))
+        if self._logit_cache is not None:
+            return self._logit_cache.query(query, rows)
+        assert isinstance(self.params.cache, CacheConfig)
+        return replace(query, windows=tuple(self._evaluated(self.params.cache, r) for r in rows))
 
     def advance(self, logits: Tensor) -> None:
         """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
-        window = self._window()
-        expected = (len(self._evaluated_rows()), window.slot.shape[1], self.ids.stop - self.ids.start)
+        window, evaluated = self._window(), self._evaluated_rows()
+        num_asked = window.slot.shape[1] if self._logit_cache is None else max(map(self._logit_cache.num_positions, evaluated))
+        expected = (len(evaluated), num_asked, self.ids.stop - self.ids.start)
         if tuple(logits.shape) != expected:
             raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
         params, rows = self.params, torch.tensor(self._asked, device=self._slots.device)
 
-        logits = self._combine(logits.float())
+        logits = logits.float()
+        if self._logit_cache is not None:
+            self._logit_cache.update(evaluated, logits)
+            index = torch.tensor(evaluated, device=rows.device)
+            logits = self._logit_cache.at(index, window.slot.repeat(len(evaluated) // len(rows), 1))
+        logits = self._combine(logits)
         uniform, uniform_order = self._uniform(window)  # (A, Q), or (A, Q, V) with token_noise
         proposal = self._propose(logits, uniform)
         seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
@@ -431,6 +449,9 @@ class Denoising:
                 self._fill_leftover(row)
             self._forget(row)
         self._live = self._asked = [row for row in self._live if row not in finished]
+        if self._logit_cache is not None:
+            steps = [(self._step[r], self._steps_in_block[r]) for r in survivors] * self._num_evaluated
+            self._logit_cache.select([len(self.canvases) * k + r for k in range(self._num_evaluated) for r in survivors], steps=steps)
 
     def _forget(self, row: int) -> None:
         """Give back the keys and values of a row."""

@@ -30,6 +30,7 @@ __all__ = [
     "CACHES",
     "Anneal",
     "CacheConfig",
+    "MaxLogitCacheConfig",
     "SamplingParams",
     "TransferSchedule",
     "TransferState",
@@ -159,6 +160,33 @@ class CacheConfig:
         _at_least("refresh", self.refresh, 1)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaxLogitCacheConfig:
+    """Between full passes, evaluate only the positions whose largest logit is low (sampling/logit_cache.py). For fields in one block, such as images.
+
+    Exact with cache_ratio=0, or refresh_interval=1. Source: Lumina-DiMOO, whose defaults these are.
+    Raises InputError for a value that cannot be used.
+    """
+
+    cache_ratio: float = 0.9
+    """share of a row's positions that are not evaluated"""
+    warmup_ratio: float = 0.3
+    """share of the steps, the first ones, that evaluate everything"""
+    refresh_interval: int = 5
+    """steps from one full pass to the next"""
+
+    def __post_init__(self) -> None:
+        for name in ("cache_ratio", "warmup_ratio"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}={getattr(self, name)} must lie between 0 and 1")
+        _at_least("refresh_interval", self.refresh_interval, 1)
+
+    def is_full(self, step: int, steps: int) -> bool:
+        """Whether a step evaluates everything."""
+        since = step - int(self.warmup_ratio * steps)
+        return since <= 0 or since % self.refresh_interval == 0
+
+
 CACHES: Mapping[str, CacheConfig | None] = {"none": None, "prefix": CacheConfig(after=None), "dual": CacheConfig()}
 """By the names that Fast-dLLM gave them: keep what lies before the block, or what lies on both sides."""
 
@@ -208,7 +236,7 @@ class SamplingParams:
     """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
     own, for models that were taught so (the noise type `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
     given, and keys and values that stay true, so that every cache is exact"""
-    cache: CacheConfig | None = None
+    cache: CacheConfig | MaxLogitCacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False
     """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
@@ -236,6 +264,11 @@ class SamplingParams:
         if not self.full_attention and (self.block_length is None or self.propose_any):
             raise InputError(
                 "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
+            )
+        if isinstance(self.cache, MaxLogitCacheConfig) and (self.steps is None or self.block_length is not None or not self.full_attention):
+            raise InputError(
+                f"cache={self.cache} counts the steps of one block with full attention; give steps=N, block_length=None and "
+                "full_attention=True, or another cache"
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")

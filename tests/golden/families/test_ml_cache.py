@@ -1,0 +1,54 @@
+"""ML-Cache of Lumina-DiMOO: which positions each pass evaluates, the rows before full passes, and every code."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mmada.families.lumina_dimoo import LuminaPrompts, published_lumina_image
+from mmada.model import TransformerDenoiser
+from mmada.sampling import Denoising, MaxLogitCacheConfig
+
+from .recorded import GOLDEN, Pieces, Recorded, small_layout
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return Recorded.load("lumina_dimoo")
+
+
+def cases() -> list[str]:
+    with safe_open(GOLDEN / "lumina_dimoo" / "golden.safetensors", framework="pt") as numbers:
+        names = list(numbers.keys())
+    return sorted(name.removesuffix(".cache_args") for name in names if name.endswith(".cache_args"))
+
+
+@pytest.mark.parametrize("name", cases())
+def test_recorded_drawings(golden, name):
+    layout = small_layout(golden)
+    prompts, empty = LuminaPrompts(layout, Pieces.of_prompt(golden)), torch.zeros(*golden.ids["grid"], dtype=torch.long)
+    canvas, negative = (prompts.draw(text, empty) for text in ("text", ""))
+    steps, temperature, scale = golden[f"{name}.args"].tolist()
+    cache_ratio, warmup_ratio, refresh_interval = (round(x, 6) for x in golden[f"{name}.cache_args"].double().tolist())  # were float32
+    cache = MaxLogitCacheConfig(cache_ratio=cache_ratio, warmup_ratio=warmup_ratio, refresh_interval=int(refresh_interval))
+    params = published_lumina_image(steps=int(steps), temperature=temperature, guidance_scale=scale).with_(cache=cache)
+    drawing = Denoising([canvas], params, mask_id=layout.mask_id, negatives=[negative] if params.is_guided else None)
+
+    denoiser, computed, full = TransformerDenoiser(golden.model), [], []
+    while not drawing.done:
+        expected, query = drawing.num_evaluated, drawing.inputs()
+        sizes = [
+            len(chosen) if chosen is not None else stop - start for (start, stop), chosen in zip(query.spans, query.selections, strict=True)
+        ]
+        before = denoiser.num_tokens
+        (logits,) = denoiser([query])
+        assert denoiser.num_tokens - before == sum(sizes) == expected
+        computed += sizes
+        if query.selections[0] is None:
+            full.append(query.tokens[0].tolist())
+        drawing.advance(logits)
+    assert computed == golden[f"{name}.rows_computed"].tolist()
+    assert full == golden[f"{name}.trace"].tolist()
+    tokens = drawing.token_ids(0)
+    assert tokens.tolist() == golden[f"{name}.image_ids"][0].tolist()
