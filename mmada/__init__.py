@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         GenerationConfig,
         ParallelRequest,
     )
+    from mmada.hub.collator import MaskedDiffusionCollator
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "mmada.canvas": ("Canvas", "Field"),
     "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
+    "mmada.hub.collator": ("MaskedDiffusionCollator",),
     "mmada.hub.configs": ("ImageTokenizerConfig", "MMaDAConfig"),
     "mmada.hub.pretrained": ("ImageTokenizer", "MMadaModelLM"),
     "mmada.model": ("Transformer", "TransformerConfig", "TransformerDenoiser", "preset"),
@@ -115,6 +117,7 @@ __all__ = [
     "MMaDAImageProcessor",
     "MMaDAProcessor",
     "MMadaModelLM",
+    "MaskedDiffusionCollator",
     "Message",
     "MissingDependencyError",
     "ParallelRequest",
