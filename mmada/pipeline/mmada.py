@@ -36,9 +36,12 @@ from mmada.generation.requests import (
     Conversation,
     Drawing,
     DrawRequest,
+    EditRequest,
     EmptyAnswerError,
     FillRequest,
     GenerationConfig,
+    Order,
+    ParallelRequest,
     Request,
     Result,
     image_tokenizer_of,
@@ -52,7 +55,7 @@ from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
-from mmada.sampling import Denoiser, SamplingParams
+from mmada.sampling import Denoiser, JointParams, SamplingParams
 
 if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
@@ -453,6 +456,47 @@ class MMaDA:
     ) -> Drawing:
         """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels; `best_of` as in draw."""
         request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, params, seed, best_of)
+        return self._one(request, Drawing, on_step, trace)
+
+    def edit(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource],
+        *,
+        restyle: bool = False,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        params: SamplingParams | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Draw by an instruction and source images; for families that edit (`EditRequest` says what the arguments are)."""
+        request = EditRequest(prompt, images, restyle, size, steps, guidance_scale, image_guidance_scale, params, seed)
+        return self._one(request, Drawing, on_step, trace)
+
+    def write_and_draw(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource],
+        *,
+        size: tuple[int, int] | None = None,
+        max_new_tokens: int | None = None,
+        order: Order = "together",
+        text_steps: int | None = None,
+        image_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        params: JointParams | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Write and draw in the same passes; for families that do so (`ParallelRequest` says what the arguments are)."""
+        steps = (text_steps, image_steps)
+        request = ParallelRequest(prompt, images, size, max_new_tokens, order, *steps, guidance_scale, image_guidance_scale, params, seed)
         return self._one(request, Drawing, on_step, trace)
 
     # Many requests.
