@@ -1,7 +1,8 @@
 """Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
 
 The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
-PEFT writes it (adapter_config.json, adapter_model.safetensors), names the checkpoint that it belongs to, and can be loaded with
+PEFT writes it (adapter_config.json, adapter_model.safetensors), and names the checkpoint
+that it belongs to. It can be loaded with
 `peft.PeftModel.from_pretrained`, or as a model of its own with `MMaDA.from_pretrained` (hub/adapters.py).
 """
 
