@@ -175,6 +175,8 @@ class Prompts:
 
     after_header: ClassVar[str] = "\n"
     """what stands between the header of a turn and its text"""
+    has_headers: ClassVar[bool] = True
+    """whether turns stand behind headers at all"""
 
     @property
     def begin(self) -> list[int]:

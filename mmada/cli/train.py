@@ -14,7 +14,7 @@ from mmada.cli import options
 if TYPE_CHECKING:
     from mmada.train.protocols import StepReport, TrainResult
 
-__all__ = ["begin", "finish", "is_loss", "progress", "train"]
+__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "train"]
 
 
 def train(
@@ -89,9 +89,27 @@ def finish(out: Path, outcome: TrainResult) -> None:
         f"{outcome.step} steps, {outcome.tokens:,} tokens, {outcome.seconds / 60:.1f} minutes; wrote {out / 'model'}",
         soft_wrap=True,
     )
+    for line in comparison(outcome):
+        remarks.print(line)
     if outcome.reason != "done":
         why = "time is up" if outcome.reason == "time" else "stopped"
         remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on")
+
+
+def comparison(outcome: TrainResult) -> list[str]:
+    """What was learned and what was forgotten, in lines; nothing where nothing was compared."""
+    names = {"held_out": "new task, held-out records", "trained": "new task, trained records", "stay": "what should stay"}
+    lines = [
+        f"{names[group]}: loss {before:.3g} before, {after:.3g} after (nats a token)"
+        for group, (before, after) in sorted(outcome.compared.items(), key=lambda one: one[0] == "stay")
+    ]
+    if not lines:
+        return []
+    if outcome.kept_step is not None:
+        lines.append(f"kept the weights of step {outcome.kept_step}, whose held-out loss was lowest")
+    if "stay" not in outcome.compared:
+        lines.append("what should stay: not measured; set data.replay to a file of `mmada data export-replay` to keep it and to know")
+    return lines
 
 
 def _aside(out: Path) -> Path:

@@ -8,6 +8,6 @@ Source of every number: docs/families.md, which also says what could not be chec
 """
 
 from mmada.families.choice import FAMILIES, choose, named
-from mmada.families.family import Ability, Facts, Family
+from mmada.families.family import Ability, EditPrompts, Facts, Family, ParallelPrompts
 
-__all__ = ["FAMILIES", "Ability", "Facts", "Family", "choose", "named"]
+__all__ = ["FAMILIES", "Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "choose", "named"]

@@ -11,14 +11,18 @@ from dataclasses import replace
 
 from mmada.errors import CheckpointError, InputError, suggest
 from mmada.families.family import Facts, Family
+from mmada.families.illada import ILLADA
 from mmada.families.llada import LLADA
 from mmada.families.lumina_dimoo import LUMINA_DIMOO
 from mmada.families.mmada import MMADA
+from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A
 from mmada.families.mmada_parallel_m import MMADA_PARALLEL_M
 
 __all__ = ["FAMILIES", "choose", "named", "settled"]
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA)
+}
 
 
 def named(name: str) -> Family:

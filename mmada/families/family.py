@@ -18,7 +18,7 @@ from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
 from mmada.sampling.joint import JointParams
 
-__all__ = ["Ability", "Facts", "Family", "ParallelPrompts"]
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
@@ -43,7 +43,8 @@ class Facts:
     rows         of the embedding
     offset       id of image code 0, as config.json has it
     token_ids    string -> id of the text tokenizer
-    eos_id, bos_id, mask_id  of config.json
+    eos_ids      what ends a text, as config.json has it: of the text, then of a turn
+    bos_id, mask_id  of config.json
     names        that the checkpoint goes by: hub name, directory
     """
 
@@ -51,7 +52,7 @@ class Facts:
     rows: int | None = None
     offset: int | None = None
     token_ids: Mapping[str, int] | None = None
-    eos_id: int | None = None
+    eos_ids: tuple[int, ...] = ()
     bos_id: int | None = None
     mask_id: int | None = None
     names: tuple[str, ...] = ()
@@ -59,6 +60,22 @@ class Facts:
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
     return replace(layout, vocab_size=facts.rows or layout.vocab_size)
+
+
+class EditPrompts(Prompts, ABC):
+    """Prompts of a family that draws by source images. images, codes: (h, w) where rows end with a newline, or else (N,)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def edit(self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False) -> Canvas:
+        """Source images, an instruction, and an image whose open codes are to be filled. restyle: content, then the style's reference."""
+
+    @abstractmethod
+    def edit_negatives(
+        self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False
+    ) -> tuple[Canvas, ...]:
+        """The unconditional rows of `edit`: without the words, then without the images."""
 
 
 class ParallelPrompts(Prompts, ABC):
@@ -89,7 +106,9 @@ class Family:
     spare_rows       how many more rows than the layout's an embedding may have, for padding
     settle           the layout of a checkpoint, of this family's and what its files say
     prompts          lays conversations and images out
-    image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint
+    image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
+                     repository which `defaults` name
+    has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
     text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
@@ -111,6 +130,8 @@ class Family:
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
+    image_tokenizer_folder: str = ""
+    has_known_chat: bool = False
     padding: Literal["hidden", "visible", "soft"] = "hidden"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     text_params: Callable[..., SamplingParams] = fast_text

@@ -81,4 +81,5 @@ LLADA = Family(
     abilities=frozenset({"chat", "fill"}),
     strings={name: SPECIAL_STRINGS[name] for name in _NAMED},
     prompts=LladaPrompts,
+    has_known_chat=True,
 )

@@ -13,14 +13,15 @@ Source: Alpha-VLLM/Lumina-DiMOO, generators/ and utils/prompt_utils.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mmada.canvas import Canvas, Field, IdRange, Message, Pads, Prompts, VocabLayout
+from mmada.canvas import Canvas, Field, IdRange, Message, Pads, VocabLayout
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.families.family import Family
+from mmada.families.family import EditPrompts, Family
 from mmada.sampling import SamplingParams, published_text
 from mmada.sampling.confidence import narrow_probability
 from mmada.sampling.draws import gumbel_divided, gumbel_power
@@ -53,10 +54,12 @@ ANSWER = (
 )
 
 
-class LuminaPrompts(Prompts):
+class LuminaPrompts(EditPrompts):
     """A sentence that names the task, the user's words, images inside of these, and a framed answer."""
 
     __slots__ = ()
+
+    has_headers: ClassVar[bool] = False
 
     def prompt(self, sentence: str, text: str) -> list[int]:
         """P; with text "", U."""
@@ -98,16 +101,33 @@ class LuminaPrompts(Prompts):
             raise InputError(f"text_length={text_length} is for prompts that are padded, which this family's are not; leave it out")
         return self._image_row(self.prompt(DRAW, text), codes, is_open)
 
-    def edit(self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, sentence: str = EDIT) -> Canvas:
-        """Source images, an instruction, and an image to fill. For a style, the content comes before the reference."""
+    def edit(
+        self,
+        text: str,
+        images: Sequence[Tensor],
+        codes: Tensor,
+        *,
+        is_open: Tensor | None = None,
+        restyle: bool = False,
+        sentence: str | None = None,
+    ) -> Canvas:
+        """Source images, an instruction, and an image to fill. sentence: names the task; None: `EDIT`, or `STYLE` for a style."""
+        sentence = sentence or (STYLE if restyle else EDIT)
         return self._image_row(self._with_images(self.prompt(sentence, text), images), codes, is_open)
 
     def edit_negatives(
-        self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, sentence: str = EDIT
+        self,
+        text: str,
+        images: Sequence[Tensor],
+        codes: Tensor,
+        *,
+        is_open: Tensor | None = None,
+        restyle: bool = False,
+        sentence: str | None = None,
     ) -> tuple[Canvas, Canvas]:
         """The rows without the words, and without the images."""
-        without_text = self.edit("", images, codes, is_open=is_open, sentence=sentence)
-        return without_text, self.edit(text, (), codes, is_open=is_open, sentence=sentence)
+        without_text = self.edit("", images, codes, is_open=is_open, restyle=restyle, sentence=sentence)
+        return without_text, self.edit(text, (), codes, is_open=is_open, restyle=restyle, sentence=sentence)
 
     def twice_broken(self, messages: Sequence[Message], num_new: int, image: Tensor) -> Canvas:
         """Parity only: the published script breaks the rows of an image a second time, in a list cut to h w tokens.
@@ -225,6 +245,7 @@ LUMINA_DIMOO = Family(
     prompts=LuminaPrompts,
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
+    image_tokenizer_folder="vqvae",
     padding="visible",
     defaults={
         "image_height": 1024,

@@ -20,13 +20,14 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, Hole, Message, Prompts, VocabLayout, messages_of, parse_holes, split_thinking
 from mmada.canvas.prompts import Thought
 from mmada.errors import ImageError, InputError
-from mmada.families import FAMILIES, Ability, Family
+from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
 from mmada.families.mmada import MMADA
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, FillRequest, GenerationConfig
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
 from mmada.sampling import SamplingParams, infill, named_cache
+from mmada.sampling.joint import image_first, text_first
 
 __all__ = ["Planner", "seed_of"]
 
@@ -69,10 +70,10 @@ class Planner:
 
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
-        fill.params.steps_per_block(fill.num_open)
-        for canvas, what in ((fill.canvas, "request"), (fill.negative, "negative prompt")):
-            if canvas is not None:
-                self._check_length(what, len(canvas), fill.num_open)
+        if isinstance(fill.params, SamplingParams):
+            fill.params.steps_per_block(fill.num_open)
+        for canvas, what in ((fill.canvas, "request"), *((negative, "negative prompt") for negative in fill.negatives)):
+            self._check_length(what, len(canvas), fill.num_open)
         return fill
 
     def _check_length(self, what: str, num_tokens: int, num_open: int) -> None:
@@ -107,6 +108,16 @@ class Planner:
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
 
+    def check_edit(self, request: EditRequest | ParallelRequest) -> None:
+        """Raises InputError for a prompt without words, or without an image."""
+        self.require("parallel" if isinstance(request, ParallelRequest) else "edit")
+        if not request.prompt.strip():
+            raise InputError("prompt='' is empty; say how the image is to be changed")
+        if not request.images:
+            raise InputError("images=[] is empty; give the image that is to be changed")
+        if isinstance(request, EditRequest) and request.restyle and len(request.images) != 2:
+            raise InputError(f"{len(request.images)} images with restyle=True; give the content, then the image whose style it is to have")
+
     def thinks(self, request: DrawRequest) -> bool:
         """Whether a drawing is thought about first."""
         return self.defaults.thinks_before_drawing and request.image is None if request.think is None else request.think
@@ -140,6 +151,60 @@ class Planner:
     def _shaped(self, grid: Tensor) -> Tensor:
         """(h, w) as prompts take it: in rows where these end with a newline, or else in one run."""
         return grid.flatten() if self.layout.newline_id is None else grid
+
+    # Fills of rows with source images.
+
+    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None) -> tuple[list[Tensor], InitCodes]:
+        """Codes of source images, and an image of the same size to fill. Raises InputError for a size that is not of whole tokens."""
+        factor = self.image_tokenizer.factor
+        pictures = [load_image(image) for image in images]
+        first = pictures[0]
+        height, width = size or tuple(max(1, side // factor) * factor for side in (first.height, first.width))
+        _whole_tokens("size", (height, width), factor)
+        shape = (height // factor, width // factor)
+        self._check_length("edit", (1 + len(pictures)) * shape[0] * shape[1], shape[0] * shape[1])
+        mode = self.defaults.image_mode
+        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=(height, width), mode=mode)[0].cpu()) for p in pictures]
+        return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+
+    def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        assert isinstance(self.prompts, EditPrompts)
+        assert self.family.edit_params is not None
+        named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
+        params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
+        asked = (request.prompt, sources, self._shaped(init.codes))
+        return Fill(
+            canvas=self.prompts.edit(*asked, restyle=request.restyle),
+            params=params,
+            seeds=(seed_of(request.seed, 0),),
+            negatives=self.prompts.edit_negatives(*asked, restyle=request.restyle) if params.is_guided else (),
+            init=init,
+            prompt=request.prompt,
+        )
+
+    def parallel_fill(self, request: ParallelRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        assert isinstance(self.prompts, ParallelPrompts)
+        assert self.family.joint_params is not None
+        d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)
+        num_new = request.max_new_tokens or d.max_new_tokens
+        text_steps = request.text_steps or max(2, num_new // 2)  # two tokens a step, as published
+        image_steps = request.image_steps or min(d.image_steps, text_steps - text_steps // 4)
+        named = {"text_guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
+        params = request.params or self.family.joint_params(
+            text_steps=text_steps,
+            image_steps=image_steps,
+            timeline=None if order is None else order(text_steps, image_steps),
+            **{name: value for name, value in named.items() if value is not None},
+        )
+        asked = (request.prompt, sources, num_new, self._shaped(init.codes))
+        return Fill(
+            canvas=self.prompts.parallel(*asked),
+            params=params,
+            seeds=(seed_of(request.seed, 0),),
+            negatives=self.prompts.parallel_negatives(*asked)[: params.num_negatives],
+            init=init,
+            prompt=request.prompt,
+        )
 
     # Sampling parameters.
 
@@ -218,9 +283,9 @@ class Planner:
 
     # Results.
 
-    def answer(self, row: SequenceState) -> Answer:
-        """What was written, taken apart."""
-        ids = row.ids
+    def answer(self, row: SequenceState, num_tokens: int | None = None) -> Answer:
+        """What was written, taken apart. num_tokens: how much of the row is text; None: all of it."""
+        ids = row.ids[:num_tokens]
         said = split_thinking(self.prompts.decode(ids))
         return Answer(said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace)
 

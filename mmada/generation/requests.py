@@ -20,7 +20,7 @@ from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
-from mmada.sampling import DenoisingStep, SamplingParams, named_cache
+from mmada.sampling import DenoisingStep, JointParams, SamplingParams, named_cache
 
 __all__ = [
     "IMAGE_TOKENIZER_DIR",
@@ -29,9 +29,11 @@ __all__ = [
     "Conversation",
     "DrawRequest",
     "Drawing",
+    "EditRequest",
     "EmptyAnswerError",
     "FillRequest",
     "GenerationConfig",
+    "ParallelRequest",
     "Request",
     "Result",
     "image_tokenizer_of",
@@ -187,7 +189,58 @@ class FillRequest:
     seed: int = 0
 
 
-Request = ChatRequest | DrawRequest | FillRequest
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """An image to be drawn by an instruction and one or several source images.
+
+    images    sources; for a style, the content comes first, then the reference
+    restyle   give the first image the style of the second, instead of following the prompt
+    size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
+    guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
+    """
+
+    prompt: str
+    images: Sequence[ImageSource]
+    restyle: bool = False
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    params: SamplingParams | None = None
+    seed: int = 0
+
+
+Order = Literal["together", "text_first", "image_first"]
+"""In which order the fields of a joint row are filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelRequest:
+    """An instruction and source images, to be answered by a text and an image that are written in the same passes.
+
+    order        together, or one field after the other
+    text_steps, image_steps  how many of each; None: as the checkpoint's family has it
+    params       overrides all of these settings
+    """
+
+    prompt: str
+    images: Sequence[ImageSource]
+    size: tuple[int, int] | None = None
+    max_new_tokens: int | None = None
+    order: Order = "together"
+    text_steps: int | None = None
+    image_steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    params: JointParams | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+
+
+Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +296,8 @@ class Drawing:
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None
     """what could not be done as it was asked, such as a thought too long to be drawn from"""
+    answer: Answer | None = None
+    """what was written in the same passes, of a `ParallelRequest`"""
 
     def __repr__(self) -> str:
         thought = "" if self.thinking is None else f", thinking={_short(self.thinking)}"

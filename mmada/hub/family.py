@@ -21,6 +21,9 @@ from mmada.model import TransformerConfig
 
 __all__ = ["FAMILY_KEY", "facts_of", "family_of", "token_ids_of", "with_family"]
 
+_LEVELS = 5
+"""of the published image tokenizer; each but the last halves the sides"""
+
 FAMILY_KEY = "family"
 """Field of config.json in which this package writes the family's name."""
 
@@ -39,9 +42,26 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
         return replace(named(wanted or "mmada"), layout=VocabLayout.from_dict(dict(layout)))
     facts = facts_of(directory, values, names=names)
     try:
-        return choose(facts) if wanted is None else settled(named(wanted), facts)
+        found = choose(facts) if wanted is None else settled(named(wanted), facts)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}") from error
+    _check_image_tokenizer(directory / found.image_tokenizer_dir, found)
+    return found
+
+
+def _check_image_tokenizer(directory: Path, family: Family) -> None:
+    """Raises CheckpointError if an image tokenizer of diffusers lies in a checkpoint and has not as many codes, or not the factor, of the family."""
+    file = directory / checkpoint.CONFIG_NAME
+    if family.image_tokenizer is None or not file.exists():
+        return
+    values = checkpoint.read_config(directory)
+    if "num_vq_embeddings" not in values:
+        return
+    codes, levels = values["num_vq_embeddings"], len(values.get("block_out_channels") or ())
+    wrong = [] if codes == family.layout.codebook_size else [f"num_vq_embeddings is {codes}, not {family.layout.codebook_size}"]
+    wrong += [] if levels == _LEVELS else [f"block_out_channels has {levels} levels, not {_LEVELS}, of which a code of 16 pixels is made"]
+    if wrong:
+        raise CheckpointError(f"{file}: {'; '.join(wrong)}; use the image tokenizer that {family.title} was trained with")
 
 
 def with_family(config: TransformerConfig, family: Family) -> TransformerConfig:
@@ -61,13 +81,14 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
     """What config.json and tokenizer.json say. Weights are not looked at: their shapes are checked against config.json when they are read."""
     classes = values.get("architectures") or [None]
     rows = values.get("embedding_size") or values.get("vocab_size")
+    eos = values.get("eos_token_id")
     known = (values.get("_name_or_path"), directory.name, *names)
     return Facts(
         class_name=classes[0],
         rows=rows,
         offset=values.get("text_vocab_size"),
         token_ids=token_ids_of(directory),
-        eos_id=values.get("eos_token_id"),
+        eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
         bos_id=values.get("bos_token_id"),
         mask_id=values.get("mask_token_id"),
         names=tuple(str(name) for name in known if name),

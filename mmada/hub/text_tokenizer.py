@@ -2,7 +2,7 @@
 
     tokenizer.json          the algorithm, its vocabulary and added tokens
     tokenizer_config.json   named special tokens, further added tokens, whether decoded text is tidied
-    chat_template.jinja     for other tools (hub/chat_template.py); here, canvas/prompts.py lays out conversations
+    chat_template.jinja     for other tools (hub/chat_template.py), and for families that have no other layout (families/chat_template.py)
 
 A directory whose tokenizer_config.json names a class of its own (LlamaTokenizer, ...) is read by transformers, once, and is afterwards the
 same object; what is written here is read by AutoTokenizer.
@@ -80,8 +80,9 @@ class TextTokenizer:
 
         core = Tokenizer.from_str((path / _FILE).read_text(encoding="utf-8"))
         _add_tokens(core, config)
-        template = path / _TEMPLATE
-        return cls(core, config, template=template.read_text(encoding="utf-8") if template.exists() else None)
+        template, named = path / _TEMPLATE, config.get("chat_template")
+        found = template.read_text(encoding="utf-8") if template.exists() else named if isinstance(named, str) else None
+        return cls(core, config, template=found)
 
     @classmethod
     def _through_transformers(cls, path: Path) -> TextTokenizer:
@@ -106,14 +107,15 @@ class TextTokenizer:
         template = fast.chat_template if isinstance(fast.chat_template, str) else None
         return cls(fast.backend_tokenizer, config, template=template)
 
-    def for_model(self, template: str, *, context: int) -> TextTokenizer:
+    def for_model(self, template: str | None, *, context: int) -> TextTokenizer:
         """The same as it is saved with a model: its chat template, and what other tools are told about a call.
 
+        template  None: the one that it has
         context  most tokens of a row
         """
         about = {"model_max_length": context, "model_input_names": ["input_ids", "attention_mask"]}
-        config = {name: value for name, value in self.config.items() if name != "chat_template"}
-        return TextTokenizer(self.core, config | about, template=template)
+        config = {name: value for name, value in self.config.items() if name != "chat_template" or template is None}
+        return TextTokenizer(self.core, config | about, template=self.template if template is None else template)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -144,6 +146,11 @@ class TextTokenizer:
     def __len__(self) -> int:
         """Entries, added tokens included."""
         return int(self.core.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def special_strings(self) -> tuple[str, ...]:
+        """Strings that are one token each, whatever stands beside them."""
+        return tuple(token.content for token in self.core.get_added_tokens_decoder().values() if token.special)
 
     def get_vocab(self) -> dict[str, int]:
         """Entry -> id, added tokens included."""

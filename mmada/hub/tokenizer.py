@@ -10,9 +10,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmada.canvas import SPECIAL_STRINGS, VocabLayout
+from mmada.canvas import SPECIAL_STRINGS, Message, VocabLayout
 from mmada.errors import MissingDependencyError, TokenizerError
 from mmada.families import Family
+from mmada.families.chat_template import template_ids
 from mmada.families.mmada import MMADA
 from mmada.hub.text_tokenizer import TextTokenizer
 
@@ -41,11 +42,11 @@ def byte_level(
     if num_merges:
         trainer = trainers.BpeTrainer(vocab_size=256 + num_merges, initial_alphabet=alphabet, show_progress=False)
         core.train_from_iterator(corpus, trainer)
-    core.add_special_tokens(list(special))
-    named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask")}
+    core.add_special_tokens(special := list(special))
+    named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask") if SPECIAL_STRINGS[name] in special}
     config = {
         **named,
-        "pad_token": SPECIAL_STRINGS["eos"],
+        **({"pad_token": named["eos_token"]} if "eos_token" in named else {}),
         "backend": "tokenizers",
         "clean_up_tokenization_spaces": False,
         "model_max_length": int(1e30),  # no limit: as transformers writes it
@@ -83,4 +84,19 @@ def load(directory: str | os.PathLike[str], layout: VocabLayout, family: Family 
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TokenizerError(f"the tokenizer in {directory} cannot be read ({reason}); copy its files again") from error
     check(tokenizer, layout, family)
+    if family.has_known_chat:
+        _check_template(tokenizer, layout, family)
     return tokenizer
+
+
+def _check_template(tokenizer: TextTokenizer, layout: VocabLayout, family: Family) -> None:
+    """Raise TokenizerError if the files' own chat template, where there is one, lays a question out in another way."""
+    if tokenizer.template is None:
+        return
+    asked = [Message("user", "What is this?")]
+    own, theirs = family.prompts(layout, tokenizer).dialogue(asked), template_ids(tokenizer, asked)
+    if own != theirs:
+        raise TokenizerError(
+            f"the chat template of these files reads {tokenizer.decode(theirs)!r}, that of {family.title} {tokenizer.decode(own)!r}; "
+            "use the files that were published together, or remove the template"
+        )

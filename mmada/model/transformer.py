@@ -179,11 +179,20 @@ class Transformer(nn.Module):
         known = (position_ids >= 0) & (position_ids < len(table))
         return F.embedding(position_ids.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
 
+    def num_logits(self, vocab: tuple[int, int] | None = None) -> int:
+        """Logits that `head` computes for a position: of all rows where the head is adapted or quantized, whatever is asked for."""
+        return self.head_weight.shape[0] if vocab is None or self._has_special_head else vocab[1] - vocab[0]
+
+    @property
+    def _has_special_head(self) -> bool:
+        """Whether the head is adapted, quantized or offloaded, and so more than its weight."""
+        module = self.get_output_embeddings()
+        return not isinstance(module, nn.Embedding) and (type(module) is not nn.Linear or hasattr(module, "_hf_hook"))
+
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
-        module = self.get_output_embeddings()
-        if not isinstance(module, nn.Embedding) and (type(module) is not nn.Linear or hasattr(module, "_hf_hook")):
-            logits: Tensor = module(hidden)  # adapted, quantized or offloaded: more than its weight
+        if self._has_special_head:
+            logits: Tensor = self.get_output_embeddings()(hidden)
             return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
         weight = self.head_weight
         return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
@@ -202,6 +211,12 @@ class Transformer(nn.Module):
 
     def get_output_embeddings(self) -> nn.Module:
         return self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
+
+    def resize_token_embeddings(self, *_: object, **__: object) -> nn.Module:
+        """Not of the plain network. Raises InputError."""
+        raise InputError(
+            "resize_token_embeddings is of transformers' class, which keeps the configuration true; save the model, and use mmada.MMadaModelLM.from_pretrained"
+        )
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.model.transformer["wte" if self.config.weight_tying else "ff_out"] = new_embeddings

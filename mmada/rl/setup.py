@@ -10,30 +10,31 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from accelerate import PartialState
 
 from mmada.canvas import Prompts as Speech
-from mmada.data import DataSource, Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.image import ImageTokenizer
-from mmada.rl.config import REWARDS, RLConfig
+from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
+from mmada.rl.rewards.own import own_reward
 from mmada.rl.rewards.world import correct
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
 from mmada.train.export import export, load_parts
+from mmada.train.file_samples import report_dropped
 from mmada.train.loop import train
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import plain, report_dropped
+from mmada.train.setup import plain
 from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "run"]
@@ -117,7 +118,7 @@ def check_processes(config: RLConfig, num_processes: int) -> None:
 def _reward(name: str, config: RLConfig, world: World | None) -> Reward:
     """The reward of a name; weights of learned ones are loaded here."""
     if ":" in name:
-        return _own(name)
+        return own_reward(name, seconds=config.reward_timeout)
     own = world.rewards() if world else {}
     if name in own:
         return own[name]
@@ -146,18 +147,6 @@ def _correct(world: World | None) -> Reward:
     return correct(world)
 
 
-def _own(name: str) -> Reward:
-    """package.module:function, from the Python path. Raises InputError if it is not there."""
-    module, _, function = name.partition(":")
-    try:
-        found: Reward = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"reward {name!r} cannot be imported ({error}); put its folder on PYTHONPATH, and write package.module:function"
-        ) from error
-    return found
-
-
 def _prompts(
     config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: GenerationConfig, split: Split, *, context: int
 ) -> dict[str, PromptSource]:
@@ -171,13 +160,12 @@ def _prompts(
     if not path:
         return {}
     size = (defaults.image_height, defaults.image_width)
-    reader = open_source(DataSource(path=path), settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
-    if isinstance(reader, TableStream):
-        raise InputError(
-            f"data.path={path!r} can only be read in order; give records that can be read by number, such as a JSON lines file"
-        )
+    source = config.data.source(path, is_eval=split == "test", prompts_only=True)
+    reader = open_source(source, settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
+    assert not isinstance(reader, TableStream)  # only where streaming is asked for
     num_codes = size[0] * size[1] // images.factor**2
     style = len(speech.encode(defaults.style.thinking))
+    compared = {plan.name: [name for name in NEEDS_REFERENCE if plan.rewards.get(name)] for plan in config.active}
     answer_lengths = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
 
     def reason(record: Record) -> str | None:
@@ -185,6 +173,8 @@ def _prompts(
             return f"task {record.task} has no prompts in this run"
         if not record.turns:
             return "a text without a question"
+        if record.answer is None and compared[record.task] and record.task in ("text", "understand"):
+            return f"no answer, which reward {compared[record.task][0]} compares with"
         given, answer_length = lengths_of(record, speech, num_image_tokens=num_codes).given, answer_lengths[record.task]
         row = given + (num_codes if record.task == "draw" else answer_length)
         if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
@@ -215,6 +205,7 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(

@@ -74,6 +74,23 @@ class JointParams:
         if any(params.cache is not None or params.block_length is not None for params in self.fields):
             raise InputError("fields that are filled together have no blocks and no cache; give block_length=None and cache=None")
 
+    # What others ask of any parameters.
+
+    block_length = None
+    full_attention = True
+
+    @property
+    def steps(self) -> int:
+        return len(self.timeline)
+
+    @property
+    def temperature(self) -> float:
+        """Of the first field."""
+        return self.fields[0].temperature
+
+    def num_blocks(self, num_open: int) -> int:
+        return 1
+
     @property
     def num_negatives(self) -> int:
         """Unconditional rows of a canvas: as many as the field with the most scales has."""
@@ -164,6 +181,9 @@ class JointDenoising:
         """The same, with open positions showing their latest proposal."""
         return torch.cat([field.preview(0) for field in self.fields])
 
+    def num_blocks_done(self, row: int) -> int:
+        return int(self.done)
+
     def num_final(self, row: int) -> int:
         """How many leading positions of the first field are committed."""
         return self.fields[0].num_final(0)
@@ -186,7 +206,7 @@ class JointDenoising:
         self.num_forwards[0] += 1
         waiting, kept = self._waiting, self._kept
         self._kept = []
-        for number in self._due:
+        for number, _ in [turn for turn in self.params.timeline[self._turn] if turn[0] in parts]:
             if number != waiting:
                 self.fields[number].advance(parts[number])
             elif kept:

@@ -1,4 +1,5 @@
-"""Everything that a run needs to go on, in one directory a save: `out/state/step-00000012`.
+"""Everything that a run needs to go on, in one directory a save: `out/state/step-00000012`. Beside the saves lies `best.safetensors`
+(loop.keep_best): the trainable weights of the step with the lowest held-out loss.
 
     model.safetensors, optimizer*.bin, random_states_*    written by accelerate, sharded where the weights are
     ema.safetensors                                       averaged weights, float32
@@ -15,8 +16,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +36,9 @@ __all__ = ["EMA", "PROGRESS", "TrainState", "latest", "publish", "restore", "sav
 
 _COMPLETE = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
-PROGRESS, EMA = "progress.json", "ema.safetensors"
+PROGRESS, EMA, BEST = "progress.json", "ema.safetensors", "best.safetensors"
+_NEWER = ("before", "best_loss", "best_step")
+"""Counters that saves of earlier versions lack."""
 _SHARDS = {"pytorch_model_fsdp_0": "FSDP", "pytorch_model_fsdp.bin": "FSDP", "pytorch_model": "DEEPSPEED"}
 """What accelerate writes in place of model.safetensors -> the strategy that writes it, as accelerate calls it."""
 _CONFIGS = {"FSDP": "configs/accelerate/fsdp2.yaml", "DEEPSPEED": "the same file of configs/accelerate"}
@@ -51,6 +55,11 @@ class TrainState:
     seconds: float = 0.0
     """spent in training, over all sessions"""
     ema_updates: int = 0
+    before: dict[str, float] = field(default_factory=dict)
+    """what the task compares, before the first step"""
+    best_loss: float | None = None
+    best_step: int = 0
+    """of loop.keep_best: the lowest held-out loss so far, and its step, whose weights are in `BEST`"""
 
 
 def latest(directory: Path) -> Path | None:
@@ -70,7 +79,7 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
     scratch = directory / f"{_PARTIAL}{target.name}"
     if accelerator.is_main_process:
         for left in directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(scratch))
@@ -93,7 +102,7 @@ def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState
     _check_strategy(path, accelerator)
     try:
         values = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
-        progress = TrainState(**{field.name: values[field.name] for field in fields(TrainState)})
+        progress = TrainState(**{f.name: values[f.name] for f in fields(TrainState) if f.name in values or f.name not in _NEWER})
         accelerator.load_state(str(path))
         if ema is not None:
             stored = load_file(path / EMA)
@@ -106,6 +115,26 @@ def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState
             f"{path} does not fit this run ({reason}); go on with the settings that it was saved with, or start afresh"
         ) from error
     return progress
+
+
+def keep_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write the best weights so far in place of those before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = directory / f"{_PARTIAL}{BEST}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, scratch)
+    scratch.replace(directory / BEST)
+
+
+def put_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
+    """Copy the best weights into those of the model. Raises CheckpointError if the file is missing or does not fit."""
+    try:
+        best = load_file(directory / BEST)
+        for name, tensor in weights.items():
+            tensor.data.copy_(best[name])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{directory / BEST} cannot be used ({type(error).__name__}: {error}); set loop.keep_best=false to export the last weights"
+        ) from error
 
 
 def strategy_of(save: Path) -> str | None:
@@ -167,7 +196,9 @@ def _joined(shards: Path) -> dict[str, Tensor]:
         for name, entry in reader.read_metadata().state_dict_metadata.items()
         if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
     }
-    load(wanted, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")  # it is
+        load(wanted, storage_reader=reader, no_dist=True)
     return {name.removeprefix(prefix): tensor for name, tensor in wanted.items()}
 
 

@@ -60,7 +60,7 @@ except SystemExit:
     print([m for m in ("torch", "transformers") if m in sys.modules])
 """
     times = []
-    for _ in range(3):
+    while not times or (min(times) >= 0.5 and len(times) < 3):
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         after = os.times()

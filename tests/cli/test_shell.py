@@ -17,7 +17,7 @@ from mmada.errors import InputError
 
 DEBUG = ["--model", "debug"]
 MARKUP = "[red]:cat:[/blue]"
-"""Markup of rich, opened wrongly, and the name of an emoji"""
+"""Markup of rich, closed wrongly, and the name of a sign that it replaces"""
 
 
 @pytest.fixture

@@ -38,7 +38,8 @@ def test_a_class_with_the_vocabulary_of_another_family_is_refused_with_both_read
 
 def test_a_vocabulary_of_no_family_is_refused():
     with pytest.raises(
-        CheckpointError, match="reads as LLaDA, its vocabulary as none that is known; as LLaDA, the embedding has 999 rows, not 126464"
+        CheckpointError,
+        match="reads as LLaDA or iLLaDA, its vocabulary as none that is known; as LLaDA, the embedding has 999 rows, not 126464",
     ):
         choose(Facts(class_name="LLaDAModelLM", rows=999))
 
@@ -82,3 +83,33 @@ def test_no_family_is_asked_for_outside_its_room():
             text = file.read_text()
             assert not asking.search(text), file
             assert not names.search(text), file
+
+
+def test_an_image_tokenizer_with_other_codes_is_refused(tmp_path):
+    directory = published(named("lumina-dimoo"), tmp_path / "x")
+    (directory / "vqvae").mkdir()
+    for codes, levels, message in ((8192, 5, None), (4096, 5, "num_vq_embeddings is 4096, not 8192"), (8192, 4, "has 4 levels, not 5")):
+        values = {"num_vq_embeddings": codes, "block_out_channels": [128] * levels}
+        (directory / "vqvae" / "config.json").write_text(json.dumps(values))
+        if message is None:
+            assert family_of(directory).name == "lumina-dimoo"
+        else:
+            with pytest.raises(CheckpointError, match=message):
+                family_of(directory)
+
+
+def test_a_tag_that_is_no_token_and_another_offset_are_refused(tmp_path):
+    directory = published(named("mmada-parallel-a"), tmp_path / "MMaDA-Parallel-A", text_vocab_size=126464)
+    with pytest.raises(CheckpointError, match="text_vocab_size is 126464, not 126356"):
+        family_of(directory)
+    directory = published(named("lumina-dimoo"), tmp_path / "y")
+    text = (directory / "tokenizer.json").read_text()
+    (directory / "tokenizer.json").write_text(text.replace("</user>", "</u>"))
+    with pytest.raises(CheckpointError, match="</user> is no token"):
+        family_of(directory)
+
+
+def test_rows_that_pad_an_embedding_change_no_offset(tmp_path):
+    rows = 134656  # as MMaDA has them: the class decides
+    found = family_of(published(named("lumina-dimoo"), tmp_path / "x", vocab_size=rows, embedding_size=rows))
+    assert (found.name, found.layout.vocab_size, found.layout.image_offset) == ("lumina-dimoo", rows, 126356)

@@ -71,5 +71,7 @@ def published(family: Family, directory: Path, **changes: object) -> Path:
     free = iter(range(layout.image_offset))
     strings |= {tag: next(i for i in free if i not in strings.values()) for tag in family.tags if tag not in strings}
     added = [{"content": string, "id": i} for string, i in strings.items()]
-    (directory / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {}}, "added_tokens": added}))
+    (directory / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": {"the last": layout.image_offset - 1}}, "added_tokens": added})
+    )
     return directory

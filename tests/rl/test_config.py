@@ -55,6 +55,8 @@ def test_settings_reach_their_place(tmp_path):
     assert config.objective.name == "espo"
     assert config.tasks[0].rewards == {"format": 1, "exact": 2}
     assert (config.tasks[0].decoding.temperature, config.lora.rank, config.loop.prefetch) == (0.7, 4, 0)
+    rates = (load(file).optim.lr, config.optim.lr, load(file, ["lora.rank=4", "optim.lr=1e-6"]).optim.lr)
+    assert rates == (1e-6, pytest.approx(1e-5), 1e-6)
 
 
 @pytest.mark.parametrize(

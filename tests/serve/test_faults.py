@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import openai
 import pytest
 from PIL import Image
 
 from mmada.serve.config import ServeConfig
 from mmada.serve.middleware import RequestMiddleware
 
+from ..lazy import later
 from .process import Server, png, serving
+
+openai = later("openai")
 
 KEY, OTHER_KEY = "a-secret-key", "another-secret-key"
 HELLO = [{"role": "user", "content": "hello"}]

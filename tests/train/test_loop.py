@@ -4,12 +4,8 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,9 +21,8 @@ from mmada.train.state import latest
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import DiffusionTask
 
+from ..processes import ranks
 from . import tiny
-
-ROOT = Path(__file__).parents[2]
 
 
 class OneBatch(DiffusionTask):
@@ -62,25 +57,7 @@ def test_accumulation_equals_one_large_batch(tmp_path):
 def two(tmp_path_factory):
     """Two processes have trained: with DDP, then with FSDP2."""
     out = tmp_path_factory.mktemp("two")
-    with socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
-            free.bind(("127.0.0.1", 0))
-        port, next_port = (str(free.getsockname()[1]) for free in (first, second))
-    env = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "NEXT_PORT": next_port,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
-    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    code = "import sys; from tests.train import tiny; tiny.main('rank', sys.argv[1])"
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(out)], env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
-        for i in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    assert ranks(tiny.main, "rank", out) == [0, 0]
     return out
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -177,3 +177,12 @@ def pieces_of(strings: Sequence[str], numbers: dict[str, Tensor]) -> tuple[str, 
         "</user>": ids[-1:],
     }
     return match[1], match[2], Pieces(known)
+
+
+def image_grids(ids: list[int], layout: VocabLayout) -> Iterator[tuple[int, int]]:
+    """(rows, columns) of each image in a row."""
+    while layout.soi_id in ids:
+        start, stop = ids.index(layout.soi_id), ids.index(layout.eoi_id)
+        height = ids[start:stop].count(layout.newline_id)
+        yield height, (stop - start - 1) // height - 1
+        ids = ids[stop + 1 :]

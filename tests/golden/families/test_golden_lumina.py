@@ -20,7 +20,7 @@ from mmada.families.lumina_dimoo import (
 )
 from mmada.sampling import Denoising
 
-from .recorded import Pieces, Recorded, Replay, fill, padded_logits, pieces_of, small_layout
+from .recorded import Pieces, Recorded, Replay, fill, image_grids, padded_logits, pieces_of, small_layout
 
 TEXTS = {"one_block": (16, 16, 0.0), "blocks": (8, 8, 0.0), "uneven": (6, 8, 0.0), "cfg": (8, 8, 1.5)}
 LAYOUTS = ["t2i", "t2i_inpaint", "i2i_edit", "i2i_canny", "i2i_ref_transfer", "mmu"]
@@ -157,15 +157,6 @@ def test_every_case_is_known(golden):
     drawn = {name for name in golden.cases(".image_ids") if "cache" not in name}
     assert drawn == {"t2i_greedy_nocfg", "t2i_greedy", "t2i_noise", "t2i_paint", "i2i_greedy", "i2i_greedy_img_only", "i2i_noise"}
     assert set(golden.cases(".output")) == {f"{kind}.{name}" for kind in ("mmu", "mmu_correct_layout") for name in TEXTS}
-
-
-def image_grids(ids, layout):
-    """(rows, columns) of each image in a row."""
-    while layout.soi_id in ids:
-        start, stop = ids.index(layout.soi_id), ids.index(layout.eoi_id)
-        height = ids[start:stop].count(layout.newline_id)
-        yield height, (stop - start - 1) // height - 1
-        ids = ids[stop + 1 :]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
