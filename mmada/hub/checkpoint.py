@@ -98,6 +98,8 @@ def local(name: str | os.PathLike[str]) -> Path | None:
     text = str(name)
     if text in built_in():
         return _BUILT_IN / text
+    if found := re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", text):
+        raise CheckpointError(f"model={text!r} is an address; give the hub name in it, {found[1]!r}")
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise CheckpointError(
             f"model={text!r} is no directory; give an existing directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}"

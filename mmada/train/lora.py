@@ -34,14 +34,14 @@ class Lora:
 
     rank: int = 0
     """of A and B; 0: no LoRA, all weights are trained"""
-    alpha: float | None = None
-    """the adapter's output is scaled by alpha / rank; null: as rank, a scale of 1, so that one learning rate does for all ranks"""
+    alpha: float = 8.0
+    """the adapter's output is scaled by alpha / rank. It stays as it is for other ranks: then one learning rate does for all of them"""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
     """names of linear layers. ff_out is one of each block, and the head: words that the model never wrote are learned there"""
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or (self.alpha is not None and not self.alpha > 0):
-            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0, or null for as much as rank")
+        if self.rank < 0 or not self.alpha > 0:
+            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0")
         if self.rank and not self.targets:
             raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
 
@@ -65,7 +65,7 @@ def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=list(lora.targets), base_model_name_or_path=base)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)
