@@ -21,9 +21,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: setup ## draw a picture, ask about it, and solve a sum; results in outputs/demo
 	mkdir -p $(OUT)
-	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
+	$(BIN)/mmada draw "two red hearts above a dog" --model $(MODEL) --seed 3 --force -o $(OUT)/drawing.png --trace $(OUT)/drawing.gif
 	$(BIN)/mmada ask $(OUT)/drawing.png "how many red hearts?" --model $(MODEL) --think
-	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --trace $(OUT)/answer.gif
+	$(BIN)/mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --model $(MODEL) --think --force --trace $(OUT)/answer.gif
 
 test: setup ## run the default tests on two processes, and name the slowest ten
 	$(BIN)/python -m pytest -n 2 --durations=10

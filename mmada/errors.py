@@ -21,6 +21,9 @@ __all__ = ["CheckpointError", "ImageError", "InputError", "MMaDAError", "Missing
 class MMaDAError(Exception):
     """Base of all errors that the package raises on purpose."""
 
+    param: str | None = None
+    """the part of a request's body that it is about, where the server knows it"""
+
 
 class InputError(MMaDAError, ValueError):
     """An argument has a value that cannot be used."""

@@ -1,39 +1,83 @@
-"""Fixtures of the whole suite: no network, few threads, and the debug model, built once."""
+"""Fixtures of the whole suite: no network, few threads, the debug model, built once; and which tests share a process."""
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from mmada.generation.planner import Planner
+    from mmada.generation.requests import Request
+    from mmada.generation.steps import Fill
+    from mmada.pipeline import MMaDA
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The models are tiny: a second thread only waits, and waits long when the machine is shared.
+os.environ["OMP_NUM_THREADS"] = "1"
+# Assertions are rewritten once and kept: that takes several seconds, in every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
-from collections.abc import Callable
+TOGETHER = {
+    "serve": ("serve/test_deploy", "serve/test_faults", "serve/test_http", "serve/test_mixture", "serve/test_openapi", "serve/test_s"),
+    "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
+    "transformers": ("eval/test_harness", "hub", "model/test_graphs", "rl/test_config", "train/test_lora"),
+}
+"""Tests that share what is slow to build, first those that take longest: a server, processes that were forked, transformers."""
 
-import pytest
-import torch
 
-from mmada.generation.planner import Planner
-from mmada.generation.programs import program_of
-from mmada.generation.requests import Request
-from mmada.generation.steps import Fill, Work
-from mmada.pipeline import MMaDA
+def group_of(nodeid: str) -> str:
+    """What runs in one process, one after the other: a group, or else a file."""
+    file = nodeid.split("::")[0].removeprefix("tests/")
+    return next((name for name, starts in TOGETHER.items() if file.startswith(starts)), file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False  # as they were collected: see below
+    return ByGroup(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first, files later; and what was imported is no garbage, whoever collects it."""
+    order = {name: rank for rank, name in enumerate(TOGETHER)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    # The models are tiny: a second thread only waits, and waits long when the machine is shared.
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def debug() -> MMaDA:
     """The debug model: two layers, a byte tokenizer, random weights from a fixed seed. Do not change it."""
+    from mmada.pipeline import MMaDA
+
     return MMaDA.debug()
 
 
 @pytest.fixture(scope="session")
 def first_fill() -> Callable[[Planner, Request], Fill]:
     """What a request's program asks to be filled first."""
+    from mmada.generation.programs import program_of
+    from mmada.generation.steps import Fill, Work
 
     def found(planner: Planner, request: Request) -> Fill:
         program = program_of(request, planner)

@@ -18,6 +18,7 @@ LAYER = {
     "model": 2,
     "image": 2,
     "sampling": 3,
+    "families": 3,
     "hub": 3,
     "generation": 4,
     "data": 4,
@@ -31,7 +32,7 @@ LAYER = {
     "__main__": 8,
 }
 # Within a layer, who may import whom; everything else in one layer is apart.
-BESIDE: set[tuple[str, str]] = {("__main__", "cli")}
+BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("families", "sampling"), ("hub", "families")}
 THIRD_PARTY = {
     0: set(),
     1: {"torch"},
@@ -104,8 +105,8 @@ def test_nothing_prints_below_the_command_line():
 
 
 CHECKPOINTS = re.compile(r"mmada-emoji-[a-z]+")
-ARTWORK = re.compile(r"(noto[ -]|tw)emoji", re.IGNORECASE)
-"""Names of the built-in checkpoints, and of the artwork that they draw, which its license wants named."""
+ARTWORK = re.compile(r"(noto[ -]|tw)emoji|emoji=False", re.IGNORECASE)
+"""Names of the built-in checkpoints, and of the artwork that they draw, which its license wants named; and an option of rich."""
 ROOT = PACKAGE.parent
 ENGINE = [
     *(f for f in sorted(PACKAGE.rglob("*")) if f.suffix in (".py", ".html", ".js", ".css") and unit(f) != "worlds"),

@@ -9,86 +9,126 @@ import sys
 import pytest
 from PIL import Image
 
+COMMANDS = [
+    (["--help"], 0),
+    (["draw", "--help"], 0),
+    (["train", "--help"], 0),
+    (["draw", "--nonsense"], 2),
+    (["ask", "missing.png", "x"], 2),
+    (["fill", "-i", "missing.png", "-p", "x"], 2),
+    (["chat", "hi", "--model", "/no/such/dir"], 2),
+    (["draw", "a cat", "--model", "/no/such/dir"], 2),
+    (["chat", "hi", "--dtype", "float13"], 2),
+    (["info", "--model", "no-such-name"], 2),
+]
 RUN = """
-import json, sys
-from mmada.cli import main
-sys.argv = ["mmada", *json.loads(sys.argv[1])]
-status = 0
-try:
-    main()
-except SystemExit as leave:
-    status = leave.code or 0
-print()
-print(json.dumps([status, sorted(sys.modules)]))
+import json, os, sys
+
+def run(*arguments):
+    from mmada.cli import main
+    sys.argv = ["mmada", *arguments]
+    try:
+        main()
+    except SystemExit as leave:
+        return leave.code or 0
+
+def write(name, status):
+    with open(name, "w") as file:
+        json.dump([status, sorted(sys.modules)], file)
 """
+FORKS = """
+import mmada.cli  # what every command imports
+for number, arguments in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        write(f"{number}.json", run(*arguments))
+        os._exit(0)
+    os.wait()
+"""
+BUILT_IN = """
+import mmada
+mmada.MMaDA.from_pretrained("mmada-emoji-max").image_tokenizer
+write("load", 0)
+assert (os.fstat(1).st_size, os.fstat(2).st_size) == (0, 0)
+for verb, arguments in json.loads(sys.argv[1]).items():
+    write(verb, run(verb, *arguments))
+
+sys.modules["transformers"] = None
+model = mmada.MMaDA.from_pretrained("debug")
+model.save_pretrained("copy")
+with open("without", "w") as file:
+    print(mmada.MMaDA.from_pretrained("copy").chat("hi").text == model.chat("hi").text, file=file)
+    for name in ("MMadaModelLM", "MMaDAConfig", "MMaDAProcessor"):
+        try:
+            getattr(mmada, name)
+        except mmada.MissingDependencyError as error:
+            print(error, file=file)
+"""
+VERBS = {
+    "chat": ["hello"],
+    "ask": ["red.png", "what?"],
+    "draw": ["a cat", "--steps", "2"],
+    "fill": ["The [MASK] sat."],
+}
 NOT_FOR_HELP = {"torch", "numpy", "PIL", "safetensors", "tokenizers"}
 NEVER_BUILT_IN = {"transformers", "accelerate", "datasets", "huggingface_hub", "tensorboard", "peft", "pandas", "fastapi"}
 COMPILER = {"sympy", "torch._dynamo", "torch._inductor", "torch.onnx", "torch.distributed.fsdp", "torch.utils.tensorboard"}
 """What torch.compile and distributed training need: as long to import as torch itself."""
 
 
-def imported(cwd, *arguments) -> tuple[int, set[str]]:
-    """Exit status of `mmada ARGUMENTS` in a process of its own, and the modules that it had imported at its end."""
-    done = subprocess.run([sys.executable, "-c", RUN, json.dumps(arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
-    status, modules = json.loads(done.stdout.splitlines()[-1])
+def result(file) -> tuple[int, set[str]]:
+    """Exit status of a command, and the modules that had been imported at its end."""
+    status, modules = json.loads(file.read_text())
     return status, set(modules)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status"),
-    [
-        (["--help"], 0),
-        (["draw", "--help"], 0),
-        (["train", "--help"], 0),
-        (["draw", "--nonsense"], 2),
-        (["ask", "missing.png", "x"], 2),
-        (["fill", "-i", "missing.png", "-p", "x"], 2),
-        (["chat", "hi", "--model", "/no/such/dir"], 2),
-        (["draw", "a cat", "--model", "/no/such/dir"], 2),
-        (["chat", "hi", "--dtype", "float13"], 2),
-        (["info", "--model", "no-such-name"], 2),
-    ],
-)
-def test_help_and_wrong_arguments_need_no_torch(tmp_path, arguments, status):
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """The commands that need no model, each in a process that has imported nothing else."""
+    folder = tmp_path_factory.mktemp("commands")
+    code = [sys.executable, "-c", RUN + FORKS, json.dumps([arguments for arguments, _ in COMMANDS])]
+    subprocess.run(code, cwd=folder, capture_output=True, check=True, timeout=120)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(arguments) for arguments, _ in COMMANDS])
+def test_help_and_wrong_arguments_need_no_torch(commands, number):
+    arguments, status = COMMANDS[number]
     # Whether a picture can be written there is asked of PIL.
     allowed = {"PIL"} if arguments[:1] == ["fill"] or "a cat" in arguments else set()
-    found, modules = imported(tmp_path, *arguments)
+    found, modules = result(commands / f"{number}.json")
     assert found == status
+    assert "mmada.cli" in modules
     assert not modules & (NOT_FOR_HELP | NEVER_BUILT_IN) - allowed
 
 
-@pytest.mark.parametrize("verb", ["chat", "ask", "draw", "fill"])
-def test_a_built_in_model_needs_torch_alone(tmp_path, verb):
-    Image.new("RGB", (64, 64), "red").save(tmp_path / "red.png")
-    arguments = {"chat": ["hello"], "ask": ["red.png", "what?"], "draw": ["a cat", "--steps", "2"], "fill": ["The [MASK] sat."]}[verb]
-    status, modules = imported(tmp_path, verb, *arguments)
-    assert status in (0, 1)  # 1: an answer that stayed empty
+@pytest.fixture(scope="module")
+def built_in(tmp_path_factory):
+    """A process that loads a built-in model, runs the verbs on it, and then does without transformers."""
+    folder = tmp_path_factory.mktemp("built-in")
+    Image.new("RGB", (64, 64), "red").save(folder / "red.png")
+    code = [sys.executable, "-c", RUN + BUILT_IN, json.dumps(VERBS)]
+    with (folder / "out").open("w") as out, (folder / "error").open("w") as error:
+        done = subprocess.run(code, cwd=folder, stdout=out, stderr=error, check=False, timeout=120)
+    assert done.returncode == 0, (folder / "error").read_text()
+    return folder
+
+
+def test_loading_says_nothing_and_needs_torch_alone(built_in):
+    """The process goes on only if it has not said anything."""
+    _, modules = result(built_in / "load")
     assert {"torch", "tokenizers", "safetensors"} <= modules
     assert not modules & (NEVER_BUILT_IN | COMPILER)
 
 
-def test_loading_says_nothing(tmp_path):
-    code = "import mmada; mmada.MMaDA.from_pretrained('mmada-emoji-max').image_tokenizer"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_built_in_model_needs_torch_alone(built_in, verb):
+    status, modules = result(built_in / verb)
+    assert status in (0, 1)  # 1: an answer that stayed empty
+    assert not modules & (NEVER_BUILT_IN | COMPILER)
 
 
-def test_without_transformers_only_its_classes_are_missing(tmp_path):
-    code = """
-import sys
-sys.modules["transformers"] = None
-import mmada
-model = mmada.MMaDA.from_pretrained("debug")
-model.save_pretrained("copy")
-print(mmada.MMaDA.from_pretrained("copy").chat("hi").text == model.chat("hi").text)
-for name in ("MMadaModelLM", "MMaDAConfig", "MMaDAProcessor"):
-    try:
-        getattr(mmada, name)
-    except mmada.MissingDependencyError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
-    same, *errors = done.stdout.splitlines()
+def test_without_transformers_only_its_classes_are_missing(built_in):
+    same, *errors = (built_in / "without").read_text().splitlines()
     assert same == "True"
     assert errors == [
         f"mmada.{name} is a class for transformers; pip install 'mmada[transformers]'"

@@ -116,10 +116,12 @@ def _fields(cls: type) -> Iterator[str]:
 
 
 def field_texts(cls: type) -> dict[str, str]:
-    """Field -> the text on the line under it, which Python itself does not keep."""
+    """Field -> the text on the line under it, which Python itself does not keep; those of its bases come first."""
+    texts: dict[str, str] = {}
+    for base in cls.__bases__:
+        texts |= field_texts(base) if dataclasses.is_dataclass(base) else {}
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(body, ast.ClassDef)
-    texts: dict[str, str] = {}
     for field, below in zip(body.body, body.body[1:], strict=False):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

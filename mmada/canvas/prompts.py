@@ -18,9 +18,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmada.canvas.canvas import Canvas, Field
@@ -52,7 +53,12 @@ DRAW_THINKING_INSTRUCTION = (
     "description is enclosed within <think> </think> tags, i.e. <think> detailed description here </think> image here\n"
 )
 
+_TAG = re.compile("</?think>")
+_BEGUN_TAG = re.compile("</?(t(h(i(nk?)?)?)?)?$")
+_SPACES = re.compile(r"\s+")
+
 Separator = Literal["token", "literal"]
+Whitespace = Literal["kept", "single"]
 Pads = Literal["hidden", "visible"]
 
 
@@ -78,20 +84,33 @@ class Style:
     separator  "token": turns end with the special token <|eot_id|>; "literal": with the text <eot_id>, as most of the published
                training strings have it
     thinking, draw_thinking  what goes before the question to ask for thinking
+    whitespace  of what a user writes, at inference and in training rows alike. "kept": as published; "single": each run of spaces, line ends,
+                tabs and no-break spaces becomes one space, for models that were taught texts without them
     """
 
     separator: Separator = "token"
     thinking: str = THINKING_INSTRUCTION
     draw_thinking: str = DRAW_THINKING_INSTRUCTION
+    whitespace: Whitespace = "kept"
 
     def __post_init__(self) -> None:
         if self.separator not in get_args(Separator):
             raise InputError(f"separator={self.separator!r} is unknown: {suggest(str(self.separator), get_args(Separator))}")
+        if self.whitespace not in get_args(Whitespace):
+            raise InputError(f"whitespace={self.whitespace!r} is unknown: {suggest(str(self.whitespace), get_args(Whitespace))}")
+
+    def spaced(self, text: str) -> str:
+        """A whole text of a user, with its white space as the checkpoint knows it."""
+        return text if self.whitespace == "kept" else self.spaced_part(text).strip()
+
+    def spaced_part(self, text: str) -> str:
+        """The same of a part of a text, whose ends may be spaces between words."""
+        return text if self.whitespace == "kept" else _SPACES.sub(" ", text)
 
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """An answer taken apart. thinking is None if there is no <think>; closed is False if </think> is missing."""
+    """An answer taken apart. thinking is None if there is no tag; closed is False if </think> is missing."""
 
     thinking: str | None
     answer: str
@@ -104,12 +123,29 @@ def join_thinking(thinking: str | None, answer: str) -> str:
 
 
 def split_thinking(text: str) -> Thought:
-    """Take "<think> … </think> answer" apart. Unclosed thinking is all thinking, with an empty answer."""
+    """Take "<think> … </think> answer" apart; no tag is left in either part.
+
+    What stands before a lone </think> is thinking: models leave the first tag out, above all where the prompt asked for thoughts.
+    Unclosed thinking is all thinking, with an empty answer.
+    """
     before, opened, rest = text.partition("<think>")
+    if "</think>" in before:
+        thinking, _, answer = text.partition("</think>")
+        return Thought(without_tags(thinking).strip(), without_tags(answer).strip())
     if not opened:
         return Thought(None, text.strip())
     thinking, closed, answer = rest.partition("</think>")
-    return Thought(thinking.strip(), (before + answer).strip() if closed else before.strip(), bool(closed))
+    return Thought(without_tags(thinking).strip(), around_thinking(before, answer).strip(), bool(closed))
+
+
+def without_tags(text: str) -> str:
+    """The text with a space in the place of each <think> and </think>, so that what stood around it makes no new tag."""
+    return _TAG.sub(" ", text)
+
+
+def around_thinking(before: str, answer: str) -> str:
+    """What stands before a thought and what stands behind it, without tags, and without one that they would make together."""
+    return before + (" " if _BEGUN_TAG.search(before) else "") + without_tags(answer)
 
 
 class Tokenizer(Protocol):
@@ -127,11 +163,25 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """Builds canvases for one model. All text goes through `tokenizer`, all ids come from `layout`."""
+    """Builds canvases for one model. All text goes through `tokenizer`, all ids come from `layout`.
+
+    This is the order of MMaDA; other families change what differs (families/). Codes of an image are (N,), or (h, w) where the vocabulary
+    has a newline that stands after each row. Raises InputError for a task whose tokens the vocabulary does not have.
+    """
 
     layout: VocabLayout
     tokenizer: Tokenizer
     style: Style = field(default_factory=Style)
+
+    after_header: ClassVar[str] = "\n"
+    """what stands between the header of a turn and its text"""
+    has_headers: ClassVar[bool] = True
+    """whether turns stand behind headers at all"""
+
+    @property
+    def begin(self) -> list[int]:
+        """What a row begins with: the begin token, if there is one."""
+        return [] if self.layout.bos_id is None else [self.layout.bos_id]
 
     # Text to ids.
 
@@ -147,9 +197,9 @@ class Prompts:
         return self.tokenizer.encode(text, special_tokens=trusted)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
-        """Text up to the first end token (of answer or turn); other special tokens and image codes are left out."""
+        """Text up to the first end token; other special tokens and image codes are left out."""
         values = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        ends = [i for i, value in enumerate(values) if value in (self.layout.eos_id, self.layout.eot_id)]
+        ends = [i for i, value in enumerate(values) if value in self.layout.end_ids]
         kept = [v for v in values[: ends[0] if ends else None] if v < self.layout.image_offset]
         return self.tokenizer.decode(kept, skip_special_tokens=True)
 
@@ -162,21 +212,28 @@ class Prompts:
         """
         if not messages or messages[-1].role != "user":
             raise InputError(f"the last of {len(messages)} messages must be the user's; add the question")
-        layout = self.layout
-        ids = [layout.bos_id]
+        ids = self.begin
         for i, message in enumerate(messages):
             if message.role not in ("system", "user", "assistant"):
                 raise InputError(f"role={message.role!r} of message {i} is unknown; use system, user or assistant")
-            content = message.content.strip()
+            content = self.style.spaced(message.content).strip()
             if not content:
                 raise InputError(f"content='' of message {i} is empty; write a prompt")
             if thinking and i == len(messages) - 1:
                 content = thinking + content
             literal = self.style.separator == "literal"
-            ids += [layout.start_header_id, *self.encode(message.role), layout.end_header_id]
-            ids += self.encode("\n" + content + ("<eot_id>" if literal else ""))
-            ids += [] if literal else [layout.eot_id]
-        return [*ids, layout.start_header_id, *self.encode("assistant"), layout.end_header_id, *self.encode("\n")]
+            ids += self._header(message.role)
+            ids += self.encode(self.after_header + content + ("<eot_id>" if literal else ""))
+            ids += [] if literal else [self.layout.special("eot")]
+        return [*ids, *self._header("assistant"), *self.encode(self.after_header)]
+
+    def start_of_answer(self, tokens: Tensor) -> int:
+        """Where the answer to the last turn of a dialogue begins in a row: behind the last header and what stands after it."""
+        header = int((tokens == self.layout.special("end_header")).nonzero()[-1])
+        return header + 1 + len(self.encode(self.after_header))
+
+    def _header(self, role: str) -> list[int]:
+        return [self.layout.special("start_header"), *self.encode(role), self.layout.special("end_header")]
 
     # Training rows: clean tokens; the fields are what may be masked.
 
@@ -191,7 +248,7 @@ class Prompts:
     def mmu(self, codes: Tensor, text: str, *, text_length: int) -> Canvas:
         """An image and a dialogue as one ready-made text of exactly text_length tokens (3.5, 3.8)."""
         ids = self._filled(self._wrap(self.encode(text, trusted=True)), text_length, keep_end=True)
-        return self._after_last_header([self.layout.mmu_id, *self._image(codes)], ids)
+        return self._after_last_header([self.layout.special("mmu"), *self._image(codes)], ids)
 
     def t2i(
         self, codes: Tensor, text: str, *, text_length: int | None = None, pads: Pads = "hidden", is_open: Tensor | None = None
@@ -206,14 +263,14 @@ class Prompts:
         if is_open is not None and is_open.shape != codes.shape:
             raise InputError(f"is_open has the shape {tuple(is_open.shape)}, codes {tuple(codes.shape)}; give one value for each code")
         layout = self.layout
-        ids = [layout.t2i_id, *self._wrap(self.encode(text))]
+        ids = [layout.special("t2i"), *self._wrap(self.encode(self.style.spaced(text)))]
         padding = 0
         if text_length is not None:
             if len(ids) > text_length + 1:
                 ids = [*ids[:text_length], layout.eos_id]
             padding = text_length + 1 - len(ids)
-        head = [layout.pad_id] * padding + ids
-        opened = torch.ones(len(codes), dtype=torch.bool) if is_open is None else is_open.cpu()
+        head = [layout.special("pad")] * padding + ids if padding else ids
+        opened = torch.ones(codes.shape, dtype=torch.bool) if is_open is None else is_open.cpu()
         tokens = torch.tensor(head + self._image(codes))
         attend = torch.ones(len(tokens), dtype=torch.bool)
         attend[:padding] = pads == "visible"
@@ -222,7 +279,7 @@ class Prompts:
     def r2i(self, codes: Tensor, text: str, *, text_length: int) -> Canvas:
         """Thinking, then an image: fields text and codes (3.7). `text` is a ready-made dialogue, filled to text_length tokens."""
         ids = self._filled(self._wrap(self.encode(text, trusted=True)), text_length, keep_end=True)
-        return self._with_image(self._after_last_header([self.layout.r2i_id], ids), codes)
+        return self._with_image(self._after_last_header([self.layout.special("r2i")], ids), codes)
 
     def interview(self, messages: Sequence[Message], *, images: Sequence[Tensor] = ()) -> Canvas:
         """A whole conversation, with or without images; every turn of the assistant is maskable, with the token that ends it.
@@ -233,15 +290,15 @@ class Prompts:
         """
         if not messages or messages[-1].role != "assistant":
             raise InputError(f"the last of {len(messages)} messages must be the assistant's; add the answer")
-        ids = [self.layout.mmu_id, *(i for codes in images for i in self._image(codes))] if len(images) else []
+        ids = self._images(images)
         positions: list[int] = []
         start = 0
         for i, message in enumerate(messages):
             if message.role != "assistant":
                 continue
             head = self.dialogue(messages[start:i])
-            ids += head if start == 0 else head[1:]  # one begin token
-            end = self.layout.eos_id if message is messages[-1] else self.layout.eot_id
+            ids += head if start == 0 else head[len(self.begin) :]  # one begin token
+            end = self.layout.eos_id if message is messages[-1] else self.layout.special("eot")
             answer = [*self.encode(message.content), end]
             positions += range(len(ids), len(ids) + len(answer))
             ids += answer
@@ -276,7 +333,7 @@ class Prompts:
         ids     what the answer may contain; default: text
         Raises InputError if the answer and its end token do not fit.
         """
-        prefix = [self.layout.mmu_id, *(i for codes in images for i in self._image(codes))] if len(images) else []
+        prefix = self._images(images)
         prefix += self.dialogue(messages, thinking=self.style.thinking if thinking else None)
         return self._answer(prefix, self._answer_length(num_new, answer), ids)
 
@@ -291,7 +348,7 @@ class Prompts:
 
     def reason_draw(self, text: str, num_new: int, codes: Tensor, *, answer: str | None = None) -> Canvas:
         """Two fields: num_new positions for thinking and refined prompt, then the image. With an `answer`, codes stay as they are."""
-        head = [self.layout.r2i_id, *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
+        head = [self.layout.special("r2i"), *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
         canvas = self._with_image(self._answer(head, self._answer_length(num_new, answer)), codes)
         return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
@@ -300,17 +357,17 @@ class Prompts:
 
         Its training row is `pieces`.
         """
-        ids = self.dialogue(messages) if messages else [self.layout.bos_id]
+        ids = self.dialogue(messages) if messages else self.begin
         positions: list[int] = []
         for part in parts:
             if isinstance(part, Hole):
                 positions += range(len(ids), len(ids) + part.num_tokens)
                 ids += self._masks(part.num_tokens)
             else:
-                ids += self.encode(part)
+                ids += self.encode(self.style.spaced_part(part))
         if not positions:
             raise InputError(f"parts={list(parts)!r} has no hole to fill; put Hole(n) or [MASK:n] where text is missing")
-        suppress_tokens = tuple(sorted({*self.layout.text_ids.suppress_tokens, self.layout.eos_id, self.layout.eot_id}))
+        suppress_tokens = tuple(sorted({*self.layout.text_ids.suppress_tokens, *self.layout.end_ids}))
         allowed = IdRange(0, self.layout.image_offset, suppress_tokens)
         return self._canvas([*ids, self.layout.eos_id], Field(torch.tensor(positions), allowed, len(positions)))
 
@@ -336,25 +393,44 @@ class Prompts:
 
     def _wrap(self, ids: list[int]) -> list[int]:
         """[bos] … [eos], the begin token only if it is not there."""
-        begin = [] if ids[:1] == [self.layout.bos_id] else [self.layout.bos_id]
+        begin = [] if ids[:1] == self.begin else self.begin
         return [*begin, *ids, self.layout.eos_id]
 
     def _filled(self, ids: list[int], length: int, *, keep_end: bool = False) -> list[int]:
-        """Exactly `length` ids: filled with end tokens, or cut; keep_end puts an end token last also when cutting."""
+        """Exactly `length` ids: filled with what stands behind an end, or cut; keep_end puts an end token last also when cutting."""
         if len(ids) > length:
             return [*ids[: length - 1], self.layout.eos_id] if keep_end else ids[:length]
-        return ids + [self.layout.eos_id] * (length - len(ids))
+        fill = self.layout.eos_id if self.layout.fill_id is None else self.layout.fill_id
+        return ids + [fill] * (length - len(ids))
 
     def _image(self, codes: Tensor) -> list[int]:
-        if codes.dim() != 1 or len(codes) == 0 or int(codes.min()) < 0 or int(codes.max()) >= self.layout.codebook_size:
+        """Begin of image, the codes, end of image; behind each row of (h, w) codes a newline, if the vocabulary has one."""
+        newline, wanted = self.layout.newline_id, "(N,)" if self.layout.newline_id is None else "(h, w)"
+        if (
+            codes.dim() != (1 if newline is None else 2)
+            or codes.numel() == 0
+            or int(codes.min()) < 0
+            or int(codes.max()) >= self.layout.codebook_size
+        ):
             low, high = (int(codes.min()), int(codes.max())) if codes.numel() else (0, 0)
             raise InputError(
-                f"image codes have the shape {tuple(codes.shape)} and values {low}..{high}; expected (N,) in 0..{self.layout.codebook_size - 1}"
+                f"image codes have the shape {tuple(codes.shape)} and values {low}..{high}; expected {wanted} in 0..{self.layout.codebook_size - 1}"
             )
-        return [self.layout.soi_id, *(codes + self.layout.image_offset).tolist(), self.layout.eoi_id]
+        ids = codes + self.layout.image_offset
+        if newline is not None:
+            ids = F.pad(ids, (0, 1), value=newline)
+        return [self.layout.special("soi"), *ids.flatten().tolist(), self.layout.special("eoi")]
+
+    def _images(self, images: Sequence[Tensor]) -> list[int]:
+        """What stands before a dialogue about images."""
+        return [self.layout.special("mmu"), *(i for codes in images for i in self._image(codes))] if len(images) else []
 
     def _image_field(self, start: int, is_open: Tensor) -> Field:
-        return Field(start + is_open.nonzero()[:, 0], self.layout.image_ids, len(is_open))
+        """The open codes of an image whose first code stands at `start`; is_open has the shape of the codes."""
+        num_total = is_open.numel()
+        if self.layout.newline_id is not None:
+            is_open = F.pad(is_open, (0, 1), value=False)
+        return Field(start + is_open.flatten().nonzero()[:, 0], self.layout.image_ids, num_total)
 
     def _canvas(self, ids: list[int], *fields: Field) -> Canvas:
         return Canvas(torch.tensor(ids), torch.ones(len(ids), dtype=torch.bool), fields)
@@ -366,7 +442,8 @@ class Prompts:
 
     def _after_last_header(self, prefix: list[int], ids: list[int]) -> Canvas:
         """Open behind the last header of `ids`; all of `ids` if there is none."""
-        cut = len(ids) - ids[::-1].index(self.layout.end_header_id) if self.layout.end_header_id in ids else 0
+        header = self.layout.end_header_id
+        cut = len(ids) - ids[::-1].index(header) if header is not None and header in ids else 0
         if cut == len(ids):
             raise InputError(f"a row of {len(ids)} tokens is cut before its answer begins; raise its length or drop it")
         return self._answer(prefix + ids[:cut], ids[cut:])
@@ -374,7 +451,7 @@ class Prompts:
     def _with_image(self, canvas: Canvas, codes: Tensor) -> Canvas:
         """Append an image whose codes are a second field."""
         ids = canvas.tokens.tolist() + self._image(codes)
-        image = self._image_field(len(canvas) + 1, torch.ones(len(codes), dtype=torch.bool))
+        image = self._image_field(len(canvas) + 1, torch.ones(codes.shape, dtype=torch.bool))
         return self._canvas(ids, *canvas.fields, image)
 
 

@@ -69,6 +69,7 @@ class Query:
                and values of the rest taken from the KV cache; () evaluates spans
     kv_caches  per row, where keys and values are put, and taken from; () keeps nothing
     block_masks  per row, block mask of its span, on the CPU; None or () for full attention
+    also       queries about the first rows of this one, with other positions and ids; the rows are evaluated once, and the answer is flat
     """
 
     tokens: Tensor
@@ -78,3 +79,20 @@ class Query:
     windows: tuple[tuple[int, int], ...] = ()
     kv_caches: tuple[KVCache, ...] = ()
     block_masks: tuple[BlockMask | None, ...] = ()
+    also: tuple[Query, ...] = ()
+
+    @property
+    def num_logits(self) -> int:
+        """Numbers of the answer, without those of `also`."""
+        return self.positions.numel() * (self.ids.stop - self.ids.start)
+
+    def split(self, logits: Tensor) -> list[Tensor]:
+        """An answer as those of this query and of the queries `also`, each (R, Q, V)."""
+        parts = (self, *self.also)
+        pieces = logits.flatten().split([part.num_logits for part in parts])
+        return [piece.view(*part.positions.shape, -1) for piece, part in zip(pieces, parts, strict=True)]
+
+    def rows(self, which: slice) -> Query:
+        """The same about some of its rows."""
+        cut = {name: getattr(self, name)[which] for name in ("tokens", "spans", "positions", "windows", "kv_caches", "block_masks")}
+        return dataclasses.replace(self, **cut)

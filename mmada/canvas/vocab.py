@@ -5,12 +5,12 @@
 
 The special tokens (mask, begin, end, start of image, task tokens, chat headers) lie among the text ids. Every id that the
 package uses comes from a `VocabLayout`; it is stored with a model, never read off a tokenizer's length.
-Published ids: reference model Gen-Verse/MMaDA-8B, see docs/parity.md.
+Each family has one (families/); `PUBLISHED` is that of Gen-Verse/MMaDA-8B, see docs/parity.md.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from mmada.errors import InputError, suggest
 
@@ -58,40 +58,61 @@ class IdRange:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VocabLayout:
-    """Where each kind of token lies in the vocabulary. All fields but the sizes are token ids.
+    """Where each kind of token lies in the vocabulary. All fields but the sizes are token ids; None: the vocabulary has no such token.
 
+    A vocabulary without images has codebook_size=0, no begin and no end of image.
     Raises InputError if ids overlap, leave their range, or are given twice.
     """
 
     vocab_size: int
     """rows of the embedding and of the head"""
     image_offset: int
-    """id of image code 0; also the number of entries of the text tokenizer"""
+    """number of text ids, special tokens included; where there are image codes, also the id of code 0"""
     codebook_size: int
-    """number of image codes"""
+    """number of image codes; 0: none"""
     mask_id: int
     """`[MASK]`, for text and images"""
-    bos_id: int
+    bos_id: int | None = None
     eos_id: int
     """ends an answer and fills the rest of its room"""
-    pad_id: int
+    pad_id: int | None = None
     """left padding of text-to-image rows ([iPAD])"""
-    soi_id: int
-    eoi_id: int
-    t2i_id: int
+    soi_id: int | None = None
+    """begin of image"""
+    eoi_id: int | None = None
+    """end of image"""
+    t2i_id: int | None = None
     """task token: text to image"""
-    mmu_id: int
+    mmu_id: int | None = None
     """task token: image understanding"""
-    r2i_id: int
+    r2i_id: int | None = None
     """task token: reason, then image"""
-    start_header_id: int
-    end_header_id: int
-    eot_id: int
+    start_header_id: int | None = None
+    end_header_id: int | None = None
+    eot_id: int | None = None
     """ends a turn of a conversation"""
+    interleave_id: int | None = None
+    """task token: text and image in the same passes"""
+    newline_id: int | None = None
+    """stands after each row of an image"""
+    uncondition_id: int | None = None
+    """stands for a prompt that is dropped"""
+    answer_start_id: int | None = None
+    answer_end_id: int | None = None
+    fill_id: int | None = None
+    """fills the rest of an answer's room behind its end, where that is not `eos_id`"""
 
     def __post_init__(self) -> None:
-        if self.codebook_size < 1 or self.image_offset < 1:
-            raise InputError(f"image_offset={self.image_offset} and codebook_size={self.codebook_size} must be positive")
+        has_images = self.soi_id is not None or self.eoi_id is not None
+        if self.image_offset < 1 or self.codebook_size < has_images:
+            raise InputError(
+                f"image_offset={self.image_offset} and codebook_size={self.codebook_size} must be positive; "
+                "a vocabulary without images has codebook_size=0 and neither soi_id nor eoi_id"
+            )
+        if self.codebook_size and (self.soi_id is None or self.eoi_id is None):
+            raise InputError(
+                f"vocabulary layout lacks {'soi_id' if self.soi_id is None else 'eoi_id'}; it has {self.codebook_size} image codes"
+            )
         if self.image_offset + self.codebook_size > self.vocab_size:
             raise InputError(
                 f"image codes {self.image_offset}..{self.image_offset + self.codebook_size - 1} leave the vocabulary of "
@@ -106,18 +127,34 @@ class VocabLayout:
 
     @property
     def special_ids(self) -> dict[str, int]:
-        """Name without `_id` -> id, for every special token."""
-        return {f.name.removesuffix("_id"): getattr(self, f.name) for f in fields(self) if f.name.endswith("_id")}
+        """Name without `_id` -> id, for every special token that there is."""
+        found = {f.name.removesuffix("_id"): getattr(self, f.name) for f in fields(self) if f.name.endswith("_id")}
+        return {name: i for name, i in found.items() if i is not None}
+
+    def special(self, name: str) -> int:
+        """The id of a special token, by its name without `_id`. Raises InputError if the vocabulary has none."""
+        found = self.special_ids.get(name)
+        if found is None:
+            raise InputError(
+                f"this vocabulary has no {name!r} token, which the request needs; its special tokens are {', '.join(self.special_ids)}"
+            )
+        return found
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end a text: of the answer, of the turn, of the answer's frame, and what fills the room behind."""
+        return tuple(i for i in (self.eos_id, self.eot_id, self.answer_end_id, self.fill_id) if i is not None)
 
     @property
     def text_ids(self) -> IdRange:
-        """What a text answer may contain: text and end of answer or turn, no other special token, no image code."""
-        stays = {self.eos_id, self.eot_id}
-        return IdRange(0, self.image_offset, tuple(sorted(set(self.special_ids.values()) - stays)))
+        """What a text answer may contain: text and what ends it, no other special token, no image code."""
+        return IdRange(0, self.image_offset, tuple(sorted(set(self.special_ids.values()) - set(self.end_ids))))
 
     @property
     def image_ids(self) -> IdRange:
-        """What an image position may contain: image codes."""
+        """What an image position may contain: image codes. Raises InputError if the vocabulary has none."""
+        if not self.codebook_size:
+            raise InputError("this vocabulary has no image codes; use a model that looks at images or draws")
         return IdRange(self.image_offset, self.image_offset + self.codebook_size)
 
     @property
@@ -126,7 +163,8 @@ class VocabLayout:
         return IdRange(0, self.vocab_size)
 
     def to_dict(self) -> dict[str, int]:
-        return asdict(self)
+        """The fields that are not None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def compact(cls, num_text: int, codebook_size: int, *, multiple_of: int = 64) -> VocabLayout:
@@ -145,11 +183,12 @@ class VocabLayout:
     def from_dict(cls, values: dict[str, int]) -> VocabLayout:
         """The layout that `to_dict` wrote. Raises InputError on unknown or missing names."""
         known = {f.name for f in fields(cls)}
-        unknown, missing = sorted(set(values) - known), sorted(known - set(values))
+        needed = {f.name for f in fields(cls) if f.default is MISSING}
+        unknown, missing = sorted(set(values) - known), sorted(needed - set(values))
         if unknown:
             raise InputError(f"unknown vocabulary field {unknown[0]!r}: {suggest(unknown[0], known)}")
         if missing:
-            raise InputError(f"vocabulary layout lacks {', '.join(missing)}; write all of {', '.join(sorted(known))}")
+            raise InputError(f"vocabulary layout lacks {', '.join(missing)}; write all of {', '.join(sorted(needed))}")
         return cls(**values)
 
 

@@ -23,6 +23,7 @@ def ask(
     seed: options.Seed = 0,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
+    force: options.Force = False,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -43,7 +44,7 @@ def ask(
     picture = load_image(image)
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     params = pipeline.planner.text_params(settings)
-    with watched("looking", trace) as on_step:
+    with watched("looking", trace, force=force) as on_step:
         answer = pipeline.ask(
             picture,
             question or DESCRIBE,

@@ -25,6 +25,7 @@ def chat(
     seed: options.Seed = 0,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
+    force: options.Force = False,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
@@ -50,17 +51,15 @@ def chat(
         if terminal.num_failed and not terminal.is_shown:  # whoever reads the answers has not seen it
             raise typer.Exit(2)
         return
-    with watched("answering", trace) as on_step:
+    with watched("answering", trace, force=force) as on_step:
         answer = pipeline.chat(message, think=think, seed=seed, max_new_tokens=settings.max_new_tokens, params=params, on_step=on_step)
     show(answer)
 
 
 def show(answer: Answer) -> None:
     """The answer on standard output, thinking dim on standard error."""
-    from rich.markup import escape
-
     from mmada.cli.session import printable, remarks
 
     if answer.thinking:
-        remarks.print(f"[dim]{escape(printable(answer.thinking))}[/dim]")
+        remarks.print(printable(answer.thinking), style="dim")
     typer.echo(printable(answer.text))

@@ -1,4 +1,4 @@
-"""`mmada convert`: write model, tokenizers and defaults to one directory, optionally in another precision or in smaller files."""
+"""`mmada convert`: write model, tokenizers and defaults to one directory: of a checkpoint, or of a save that a training run made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ _GROWN = ("source", "target", "dtype", "add_image_codes")
 
 def convert(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="Checkpoint directory, hub name, or a built-in name.")],
+    source: Annotated[
+        str, typer.Argument(help="Checkpoint directory, hub name, a built-in name, or a save such as RUN/state/step-00000100.")
+    ],
     target: Annotated[Path, typer.Argument(help="Directory to write. It must be empty or not exist.")],
     image_tokenizer: options.ImageTokenizerName = None,
     dtype: options.Dtype = "auto",
@@ -37,6 +39,8 @@ def convert(
     mmada convert Gen-Verse/MMaDA-8B-MixCoT ./mixcot --dtype bfloat16
 
     mmada convert GSAI-ML/LLaDA-8B-Instruct ./start --add-image-codes
+
+    mmada convert runs/mine/state/step-00000100 ./model
     """
     from mmada.cli.session import load, remarks
     from mmada.errors import InputError
@@ -56,11 +60,23 @@ def convert(
         options.refuse_others(context, _GROWN, "--add-image-codes")
         with _moved_at_the_end(target) as written, checkpoint.saving(written):
             _grow(source, written, dtype)
+    elif _is_save(source):
+        options.refuse_others(context, ("source", "target"), "a save of a run")
+        from mmada.train.export import export_save
+
+        with _moved_at_the_end(target) as written:
+            export_save(Path(source), written)
     else:
         pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype)
         with _moved_at_the_end(target) as written:
             pipeline.save_pretrained(written, max_shard_size=max_shard_size)
     remarks.print(f"wrote {target}")
+
+
+def _is_save(source: str) -> bool:
+    """Whether a source is a save of a run (train/state.py), by its name and place."""
+    path = Path(source)
+    return path.is_dir() and re.fullmatch(r"step-\d{8}", path.name) is not None and not (path / "config.json").exists()
 
 
 @contextmanager

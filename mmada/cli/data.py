@@ -1,4 +1,4 @@
-"""`mmada data check`: find problems in data, and show what will be masked."""
+"""`mmada data check`: find problems in data, and show what will be masked. `mmada data export-replay`: records of what should stay."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from mmada.data.mixture import Reader
     from mmada.generation.requests import GenerationConfig
     from mmada.image import ImageTokenizer
+    from mmada.rl.prompts import PromptLearner
     from mmada.train.records import Learner
 
-__all__ = ["Tokenizers", "app", "check", "counting", "load_tokenizers", "open_data"]
+__all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_tokenizers", "open_data"]
 
 app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
@@ -44,6 +45,10 @@ Images = Annotated[
 ]
 Split = Annotated[str, typer.Option(help="Split of a dataset.", rich_help_panel="Data")]
 
+_OF_PROMPTS = (
+    "file", "model", "format_name", "adapter", "rename", "images", "split", "context", "prompts", "open_images", "previews", "limit", "as_json"
+)  # fmt: skip
+
 
 @app.callback()
 def data() -> None:
@@ -52,6 +57,7 @@ def data() -> None:
 
 @app.command("check")
 def check(
+    typer_context: typer.Context,
     file: Data,
     model: options.Model = DEFAULT_MODEL,
     format_name: FormatName = None,
@@ -64,6 +70,10 @@ def check(
     answer_length: Annotated[
         int | None, typer.Option(min=2, help="Length that the text to learn is padded to, in tokens. Default: the stage's.")
     ] = None,
+    prompts: Annotated[
+        bool,
+        typer.Option("--prompts", help="The records are prompts of `mmada rl`: answers may be missing, and the stage does not matter."),
+    ] = False,
     open_images: Annotated[bool, typer.Option("--open-images/--no-open-images", help="Decode every image, or skip this check.")] = True,
     previews: Annotated[int, typer.Option(min=0, help="Number of records whose masking is shown.")] = 4,
     limit: Annotated[int, typer.Option(min=0, help="Number of problems to list. All are counted.")] = 20,
@@ -81,18 +91,24 @@ def check(
     from mmada.data.shards import TokenizedReader, text_hash
     from mmada.errors import InputError
 
-    reader = open_data(file, format_name, adapter, rename, images, split)
+    if prompts:
+        options.refuse_others(typer_context, _OF_PROMPTS, "--prompts")
+    reader = open_data(file, format_name, adapter, rename, images, split, prompts_only=prompts)
     tokenizers = load_tokenizers(model)
+    if prompts:
+        learner: Learner | PromptLearner = _prompt_learner(tokenizers, context=context)
+    else:
+        learner = _learner(stage, tokenizers, context=context, answer_length=answer_length)
     if isinstance(reader, TokenizedReader):
-        prompts = tokenizers.prompts
-        expected = replace(reader.manifest.settings, text=text_hash(prompts), codebook_size=prompts.layout.codebook_size)
+        speech = tokenizers.prompts
+        expected = replace(reader.manifest.settings, text=text_hash(speech), codebook_size=speech.layout.codebook_size)
         TokenizedReader(file, settings=expected).verify()
     with counting("reading", len(reader)) as on_progress:
         report = check_records(
             reader,
             tokenizers.prompts,
             num_image_tokens=tokenizers.num_image_tokens,
-            learner=_learner(stage, tokenizers, context=context, answer_length=answer_length),
+            learner=learner,
             open_images=open_images,
             num_previews=previews,
             limit=max(limit, 1),
@@ -132,6 +148,17 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, answer_l
     )
 
 
+def _prompt_learner(tokenizers: Tokenizers, *, context: int | None) -> PromptLearner:
+    from mmada.rl.prompts import PromptLearner
+
+    return PromptLearner(
+        prompts=tokenizers.prompts,
+        num_image_tokens=tokenizers.num_image_tokens,
+        context=tokenizers.context if context is None else context,
+        max_new_tokens=tokenizers.defaults.max_new_tokens,
+    )
+
+
 def _in_words(report: DataReport, limit: int) -> str:
     from mmada.cli.session import printable
 
@@ -147,12 +174,59 @@ def _in_words(report: DataReport, limit: int) -> str:
     for column, spread in report.lengths.items():
         numbers = (spread.least, spread.median, spread.p90, spread.p99, spread.most)
         lines.append(f"  {column:<8} " + " ".join(f"{number:>7}" for number in numbers))
-    limits = f"context {report.context}, room {'cut' if report.answer_length is None else report.answer_length}"
+    limits = f"context {report.context}, answer length {'any' if report.answer_length is None else report.answer_length}"
     lines.append(f"rows longer than  {', '.join(f'{context}: {count}' for context, count in report.longer.items())}  ({limits})")
     for preview in report.previews:
         lines.append(f"{preview.where}  {preview.task} as {preview.flow}, {preview.num_tokens} tokens")
         lines += [f"  {kind:<7} {words}" for kind, words in preview.parts]
     return "\n".join(printable(line) for line in lines)
+
+
+@app.command("export-replay")
+def export_replay(
+    output: Annotated[Path, typer.Argument(help="File to write, such as keep.jsonl. Pictures go to keep-images beside it.")],
+    world: Annotated[str | None, typer.Option(help="World whose training samples are written, or asked with --own.")] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="Records whose questions the model answers itself. Their answers are not read.")
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="Write what the model answers to the world's questions, not the world's answers.")
+    ] = False,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task of the world; may be repeated. Default: all that records have.")
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts.")] = 200,
+    model: options.Model = DEFAULT_MODEL,
+    device: options.Device = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Write records of what a model should not forget, for data.replay of a finetuning run.
+
+    mmada data export-replay keep.jsonl --world shapes
+
+    mmada data export-replay keep.jsonl --prompts prompts.jsonl --model runs/mine/model
+    """
+    from mmada.cli.session import load, remarks
+    from mmada.data.find_world import find_world
+    from mmada.errors import InputError
+    from mmada.train import replay
+
+    if (world is None) == (prompts is None):
+        raise InputError("give either --world NAME or --prompts FILE: they say what should stay")
+    if prompts is not None and (own or task):
+        raise InputError("--own and --task choose among the samples of a --world; leave them out beside --prompts")
+    replay.check_target(output)
+    if world is not None:
+        samples = replay.world_samples(find_world(world), num=num, tasks=task or (), seed=seed)
+    else:
+        reader = open_data(str(prompts), None, "record", None, None, "train", prompts_only=True)
+        samples = (replay.question_of(reader[i]) for i in range(min(num, len(reader))))
+    if own or prompts is not None:
+        pipeline = load(model, device=device)
+        samples = replay.own_samples(pipeline.run, list(samples), source=model, seed=seed)
+    with counting("writing", num) as on_progress:
+        count = replay.export_replay(samples, output, on_progress=on_progress)
+    remarks.print(f"wrote {output}: {count} records of what should stay; train with data.replay={output}")
 
 
 # Shared with `mmada tokenize`.
@@ -217,7 +291,16 @@ def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str 
         raise InputError(f"device={device!r} cannot be used here; try cpu") from error
 
 
-def open_data(path: str, format_name: str | None, adapter: str, rename: list[str] | None, images: str | None, split: str) -> Reader:
+def open_data(
+    path: str,
+    format_name: str | None,
+    adapter: str,
+    rename: list[str] | None,
+    images: str | None,
+    split: str,
+    *,
+    prompts_only: bool = False,
+) -> Reader:
     """The reader of a command's input. Raises InputError."""
     from mmada.data.mixture import DataSource, open_source
     from mmada.data.readers import TableStream
@@ -228,7 +311,7 @@ def open_data(path: str, format_name: str | None, adapter: str, rename: list[str
         if not sign or not field or not own:
             raise InputError(f"rename={field + sign + own!r} must be FIELD=OWN; try caption=txt")
     names = {field: own for field, _, own in pairs}
-    source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split)  # type: ignore[arg-type]
+    source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split, prompts_only=prompts_only)  # type: ignore[arg-type]
     reader = open_source(source)
     assert not isinstance(reader, TableStream)  # only where streaming is asked for
     return reader

@@ -18,6 +18,7 @@ __all__ = ["draw"]
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
     output: options.Output = Path("out.png"),
+    force: options.Force = False,
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
     num: Annotated[
@@ -45,6 +46,8 @@ def draw(
     from mmada.generation.requests import Drawing, DrawRequest
 
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    if size and pixels:
+        options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.factor)
     requests = [
         DrawRequest(
             prompt,
@@ -55,13 +58,13 @@ def draw(
         )
         for i in range(num)
     ]
-    with watched("drawing", trace) as on_step:
+    with watched("drawing", trace, force=force) as on_step:
         drawings = [result for result in pipeline.run(requests, on_step=on_step) if isinstance(result, Drawing)]
     for i, drawing in enumerate(drawings):
         if settings.best_of > 1:
             remarks.print(f"the best of {settings.best_of} has seed {drawing.seed}", style="dim")
         if drawing.warning:
-            remarks.print(f"warning: {drawing.warning}", style="yellow", markup=False)
+            remarks.print(f"warning: {drawing.warning}", style="yellow")
         if drawing.thinking:
-            remarks.print(printable(drawing.thinking), style="dim", markup=False)
-        save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"))
+            remarks.print(printable(drawing.thinking), style="dim")
+        save(drawing.image, output if num == 1 else output.with_stem(f"{output.stem}-{i}"), force=force)

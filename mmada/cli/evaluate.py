@@ -35,6 +35,7 @@ def evaluate(
     modes: Annotated[str, typer.Option(help="direct, think, or both.")] = "direct,think",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the results as JSON.")] = None,
     sheets: Annotated[Path | None, typer.Option(help="Write contact sheets of the drawings into this directory.")] = None,
+    force: options.Force = False,
     seed: options.Seed = 0,
     drawn: ImageSettings = ImageSettings(),
     written: TextSettings = TextSettings(),
@@ -49,7 +50,7 @@ def evaluate(
     """
     from rich.progress import Progress
 
-    from mmada.cli.session import check_writable, load, remarks, save
+    from mmada.cli.session import check_writable, free, load, remarks, save, wrote
     from mmada.data.world import SuiteSettings
     from mmada.eval import report
 
@@ -62,7 +63,7 @@ def evaluate(
             typer.echo(f"{name:<16} world {brought_by}")
         return
     chosen = _find(suite, world)
-    options.refuse_others(context, ("suite", "world", "out", *chosen.options), f"mmada eval {suite}")
+    options.refuse_others(context, ("suite", "world", "out", "force", *chosen.options), f"mmada eval {suite}")
     environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
     settings = SuiteSettings(
         num=num,
@@ -91,11 +92,12 @@ def evaluate(
     for line in measured.lines:
         typer.echo(line)
     if out is not None:
-        report.save(out, {"suite": suite, "environment": environment, **measured.values})
-        remarks.print(f"wrote {out}")
+        target = free(out, force=force)
+        report.save(target, {"suite": suite, "environment": environment, **measured.values})
+        wrote(target, out, "JSON")
     if sheets is not None:
         for stem, sheet in measured.sheets.items():
-            save(sheet(), sheets / f"{stem}.png")
+            save(sheet(), sheets / f"{stem}.png", force=force)
 
 
 def _find(suite: str, world: str | None) -> Suite:

@@ -14,7 +14,7 @@ from mmada.hub.checkpoint import DEFAULT_MODEL
 __all__ = ["fill"]
 
 
-_ALWAYS = ("model", "seed", "trace", "image_tokenizer", "device", "dtype")
+_ALWAYS = ("force", "model", "seed", "trace", "image_tokenizer", "device", "dtype")
 _OF_TEXTS = ("template", *_ALWAYS, *settings_of(TextSettings))
 _OF_IMAGES = ("image", "mask", "extend", "prompt", "output", *_ALWAYS, *settings_of(ImageSettings))
 
@@ -28,6 +28,7 @@ def fill(
     extend: Annotated[str | None, typer.Option(metavar="L,T,R,B", help="Pixels to add and draw: left, top, right, bottom.")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="What the image shows.")] = None,
     output: options.Output = Path("out.png"),
+    force: options.Force = False,
     model: options.Model = DEFAULT_MODEL,
     seed: options.Seed = 0,
     drawn: ImageSettings = ImageSettings(),
@@ -68,7 +69,7 @@ def fill(
     if picture is not None and not prompt:
         raise InputError("prompt='' is empty; say with --prompt what the picture shows")
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
-    with watched("filling", trace) as on_step:
+    with watched("filling", trace, force=force) as on_step:
         if picture is None:
             show(pipeline.fill(template or "", params=pipeline.planner.fill_params(written), seed=seed, on_step=on_step))
             return
@@ -81,4 +82,4 @@ def fill(
             on_step=on_step,
             **changed(drawn),
         )
-    save(drawing.image, output)
+    save(drawing.image, output, force=force)

@@ -31,18 +31,22 @@ def info(
     import mmada
     from mmada.generation.requests import GenerationConfig
     from mmada.hub import checkpoint, networks
+    from mmada.hub.family import family_of
     from mmada.pipeline import MMaDA
 
     if model == "debug":
         pipeline = MMaDA.debug()
-        config, defaults = pipeline.model.config, pipeline.defaults
+        config, defaults, family = pipeline.model.config, pipeline.defaults, pipeline.family
     else:
         directory = checkpoint.find(model)
-        config, defaults = networks.transformer_config(directory), GenerationConfig.load(directory)
+        family = family_of(directory, names=[model])
+        config, defaults = networks.transformer_config(directory, family=family), GenerationConfig.load(directory, family)
         checkpoint.check(directory, networks.shapes(config))
     shapes = networks.shapes(config)
     facts: dict[str, Any] = {
         "model": model,
+        "family": family.title,
+        "can": ", ".join(sorted(family.abilities)),
         "parameters": sum(torch.Size(shape).numel() for shape in shapes.values()),
         "tensors": len(shapes),
         "width": config.d_model,

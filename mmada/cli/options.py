@@ -17,6 +17,7 @@ __all__ = [
     "Device",
     "DrawThink",
     "Dtype",
+    "Force",
     "Fresh",
     "ImageTokenizerName",
     "Model",
@@ -26,6 +27,7 @@ __all__ = [
     "Think",
     "Trace",
     "check_best_of",
+    "check_size",
     "parse_pixels",
     "refuse_others",
     "with_settings",
@@ -38,6 +40,7 @@ ImageTokenizerName = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist. Without it, a number is appended to the name.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
 Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
 DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think before drawing, or not. Default: the checkpoint's.")]
@@ -47,6 +50,15 @@ Cache = Annotated[
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
+
+
+def check_size(size: str, width: int, height: int, factor: int) -> None:
+    """Raises InputError, in the words of the option, unless both sides are whole image tokens of `factor` pixels."""
+    from mmada.errors import InputError
+
+    near = [max(1, round(side / factor)) * factor for side in (width, height)]
+    if near != [width, height]:
+        raise InputError(f"size={size!r} must be multiples of {factor} pixels; try {near[0]}x{near[1]}")
 
 
 def check_best_of(best_of: int, trace: Path | None) -> None:

@@ -126,7 +126,7 @@ def start(
     except ValueError:
         everywhere = host != "localhost"
     if everywhere and not config.api_keys:
-        remarks.print(f"[yellow]warning: {host} may be reached by others, and no --api-key is set[/yellow]", soft_wrap=True)
+        remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.factor
     backbone = pipeline.model

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +26,18 @@ __all__ = [
     "check_output",
     "check_picture",
     "check_writable",
+    "free",
     "load",
     "printable",
     "remarks",
     "report",
     "save",
     "watched",
+    "wrote",
 ]
 
-remarks = Console(stderr=True, highlight=False)
-"""Standard error, for everything that is not the result."""
+remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+"""Standard error, for everything that is not the result. What users or models wrote is never read as markup, and paths are never wrapped."""
 
 
 def load(
@@ -53,7 +58,7 @@ def load(
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             raise InputError(f"device={device!r} cannot be used here; try cpu") from error
     if name == "debug":
-        remarks.print("[dim]model debug: random weights, its answers and drawings make no sense[/dim]")
+        remarks.print("model debug: random weights, its answers and drawings make no sense", style="dim")
     model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
     return model if cache is None else model.use(cache=cache)
 
@@ -71,6 +76,10 @@ def check_picture(path: Path) -> None:
     """Raise ImageError, as reading it would, if a picture is not there; without importing what reads pictures."""
     from mmada.errors import ImageError
 
+    address = re.match(r"(?i)([a-z][a-z0-9+.-]+):/(?=[^/])(.*)", str(path))  # a Path has one slash of two or three
+    if address is not None and not path.exists():
+        given = f"{address[1]}:{'///' if address[1].lower() == 'file' else '//'}{address[2]}"
+        raise ImageError(f"image={given!r} is an address, and addresses are not fetched; download it and give the path of the file")
     try:
         path.expanduser().open("rb").close()
     except (OSError, ValueError, RuntimeError) as error:
@@ -86,7 +95,7 @@ def check_dtype(dtype: str) -> None:
 
 
 @contextmanager
-def watched(what: str, trace: Path | None = None) -> Iterator[Callable[[Progress], None] | None]:
+def watched(what: str, trace: Path | None = None, *, force: bool = False) -> Iterator[Callable[[Progress], None] | None]:
     """An `on_step` that shows how far a request is, if somebody looks, and records its trace, which is written at the end."""
     if trace is None:
         with _progress_bar(what) as show:
@@ -94,7 +103,7 @@ def watched(what: str, trace: Path | None = None) -> Iterator[Callable[[Progress
         return
     from mmada.pipeline.trace import Recorder
 
-    check_output(trace)
+    check_output(trace, "trace")
     Recorder.check(trace)
     recorder = Recorder()
     with _progress_bar(what) as show:
@@ -105,8 +114,8 @@ def watched(what: str, trace: Path | None = None) -> Iterator[Callable[[Progress
                 show(progress)
 
         yield on_step
-    recorder.save(trace)
-    remarks.print(f"wrote {trace} ({len(recorder.frames)} frames)")
+    recorder.save(target := free(trace, force=force))
+    wrote(target, trace, f"{len(recorder.frames)} frames")
 
 
 @contextmanager
@@ -128,15 +137,15 @@ def _progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
         yield lambda progress: bar.update(task, completed=progress.fraction, round=progress.round)
 
 
-def check_output(path: Path) -> None:
-    """Raise InputError if a picture could not be written there, before any work is done for it."""
+def check_output(path: Path, name: str = "output") -> None:
+    """Raise InputError, for the argument `name`, if a picture could not be written there, before any work is done for it."""
     from PIL import Image
 
     from mmada.errors import InputError
 
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        raise InputError(f"output={str(path)!r} ends in {path.suffix!r}, which is no picture format; end it in .png or .jpg")
-    check_writable(path, "output")
+        raise InputError(f"{name}={str(path)!r} ends in {path.suffix!r}, which is no picture format; end it in .png or .jpg")
+    check_writable(path, name)
 
 
 def check_writable(path: Path, name: str) -> None:
@@ -153,15 +162,28 @@ def check_writable(path: Path, name: str) -> None:
         raise InputError(f"{name}={str(path)!r} is not writable, or a directory; give another path")
 
 
-def save(image: Image.Image, path: Path) -> None:
+def free(path: Path, *, force: bool) -> Path:
+    """Where to write: the path itself, or, if a file is there that may not be replaced, the first free one with a number behind its name."""
+    if force or not path.exists():
+        return path
+    return next(other for i in count(1) if not (other := path.with_stem(f"{path.stem}-{i}")).exists())
+
+
+def wrote(path: Path, wanted: Path, what: str) -> None:
+    """Say what was written, and why it has another name than it was to have."""
+    remarks.print(f"wrote {path} ({what})" + ("" if path == wanted else f"; {wanted} exists, and --force replaces it"))
+
+
+def save(image: Image.Image, path: Path, *, force: bool = False) -> None:
     """Write a picture; the format is that of the name's ending. Raises InputError if it cannot be written after all."""
     from mmada.errors import InputError
 
+    target = free(path, force=force)
     try:
-        image.save(path)
+        image.save(target)
     except (OSError, ValueError) as error:
         raise InputError(f"output={str(path)!r} cannot be written ({error}); give another path") from error
-    remarks.print(f"wrote {path} ({image.width}x{image.height})")
+    wrote(target, path, f"{image.width}x{image.height}")
 
 
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
@@ -178,11 +200,5 @@ def printable(text: str) -> str:
 def report(error: Exception) -> int:
     """Say what went wrong; returns the exit status."""
     sys.stdout.flush()
-    remarks.print(f"[bold red]error:[/bold red] {_plain(error)}", soft_wrap=True)
+    remarks.print(Text.assemble(("error: ", "bold red"), str(error)))
     return 1 if type(error).__name__ == "EmptyAnswerError" else 2
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))

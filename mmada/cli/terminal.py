@@ -49,7 +49,7 @@ class Terminal:
         self.max_new_tokens, self.params = max_new_tokens, params
         self.draws_thinking: bool | None = think or None
         """None: as the checkpoint does by default, until /think says otherwise"""
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, markup=False, emoji=False)
         self.is_shown = self.console.is_terminal
         """whether somebody looks; lines from a pipe get nothing but answers"""
         self.messages: list[Message] = []
@@ -71,7 +71,7 @@ class Terminal:
         while True:
             try:
                 if self.is_shown:
-                    self.console.print("[bold]you>[/bold] ", end="")
+                    self.console.print(Text("you> ", style="bold"), end="")
                 line = self._line(stream)
                 if not line or line.strip() == "/quit":
                     if self.is_shown:

@@ -70,4 +70,4 @@ def tokenize(
     remarks.print(f"wrote {target}: {manifest.num_records} records, {manifest.num_images} images, {len(manifest.shards)} shards")
     if manifest.dropped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.dropped.items()))
-        remarks.print(f"left out {manifest.dropped.total()} ({reasons}); see {target}/*.dropped.jsonl", markup=False)
+        remarks.print(f"left out {manifest.dropped.total()} ({reasons}); see {target}/*.dropped.jsonl")

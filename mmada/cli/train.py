@@ -14,7 +14,7 @@ from mmada.cli import options
 if TYPE_CHECKING:
     from mmada.train.protocols import StepReport, TrainResult
 
-__all__ = ["begin", "finish", "is_loss", "progress", "train"]
+__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "train"]
 
 
 def train(
@@ -69,12 +69,12 @@ def begin(out: Path, what: str, *, fresh: bool) -> None:
     if fresh and is_main and out.exists():
         aside = _aside(out)
         out.rename(aside)
-        remarks.print(f"moved {out} to {aside}", soft_wrap=True)
+        remarks.print(f"moved {out} to {aside}")
         saved = None
     PartialState().wait_for_everyone()
     if is_main:
         where = f"going on from {saved.name}" if saved else "from the beginning"
-        remarks.print(f"{what} in {out}, {where}", soft_wrap=True)
+        remarks.print(f"{what} in {out}, {where}")
 
 
 def finish(out: Path, outcome: TrainResult) -> None:
@@ -89,9 +89,27 @@ def finish(out: Path, outcome: TrainResult) -> None:
         f"{outcome.step} steps, {outcome.tokens:,} tokens, {outcome.seconds / 60:.1f} minutes; wrote {out / 'model'}",
         soft_wrap=True,
     )
+    for line in comparison(outcome):
+        remarks.print(line)
     if outcome.reason != "done":
         why = "time is up" if outcome.reason == "time" else "stopped"
-        remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on", soft_wrap=True)
+        remarks.print(f"{why}: everything is saved in {out / 'state'}; repeat the command to go on")
+
+
+def comparison(outcome: TrainResult) -> list[str]:
+    """What was learned and what was forgotten, in lines; nothing where nothing was compared."""
+    names = {"held_out": "new task, held-out records", "trained": "new task, trained records", "stay": "what should stay"}
+    lines = [
+        f"{names[group]}: loss {before:.3g} before, {after:.3g} after (nats a token)"
+        for group, (before, after) in sorted(outcome.compared.items())
+    ]
+    if not lines:
+        return []
+    if outcome.kept_step is not None:
+        lines.append(f"kept the weights of step {outcome.kept_step}, whose held-out loss was lowest")
+    if "stay" not in outcome.compared:
+        lines.append("what should stay: not measured; set data.replay to a file of `mmada data export-replay` to keep it and to know")
+    return lines
 
 
 def _aside(out: Path) -> Path:
@@ -119,7 +137,7 @@ def progress(is_main: bool, is_shown: Callable[[str], bool] = is_loss) -> Iterat
         yield None
         return
     if not remarks.is_terminal:
-        yield lambda report: remarks.print(_line(report, is_shown), soft_wrap=True) if report.values else None
+        yield lambda report: remarks.print(_line(report, is_shown)) if report.values else None
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

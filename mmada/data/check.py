@@ -1,7 +1,7 @@
 """Check training data: read every record, measure its row, open its images, and report.
 
-problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates,
-           thoughts that failed their verifier or go round in circles)
+problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates, questions with
+           two short answers, thoughts that failed their verifier or go round in circles)
 lengths    quantiles of the tokens that are given, learned as text, learned as image, and of whole rows
 contexts   how many rows are longer than 128, 256, … tokens
 previews   what will be masked: the canvas of a few records as text, as training and sampling see it
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmada.canvas import Canvas, Prompts
+from mmada.data.answers import normalize_answer
 from mmada.data.formats import fitting_adapters
 from mmada.data.readers import Indexed, JsonlReader
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, SourceLocation
@@ -39,6 +40,8 @@ _QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 _GRAM = 8
 MAX_REPETITION = 0.3
 """Share of repeated 8-word sequences above which a thought counts as looping."""
+_SHORT = 8
+"""Words of an answer up to which another one to the same question is a contradiction. Long answers and captions may be right in many words."""
 
 
 class Learner(Protocol):
@@ -201,6 +204,7 @@ class _Check:
         self.images: dict[object, str | None] = {}  # picture -> what is wrong with it
         self.contents: dict[int, int] = {}  # hash of what is said -> index of the first record that says it
         self.ids: dict[int, int] = {}
+        self.asked: dict[int, tuple[int, int]] = {}  # hash of a question -> (hash of its short answer, index of the first record with it)
         self.first: dict[tuple[str, bool], list[Record]] = {}  # by task and thinking, for the previews
         self.num_usable = self.num_thinking = 0
 
@@ -218,6 +222,7 @@ class _Check:
         is_learnt = self._lengths(record, where)
         self.num_usable += self.num_bad == before
         self._twice(record, index)
+        self._contradiction(record, index)
         self._thought(record, where)
         kept = self.first.setdefault((record.task, record.thinking is not None), [])
         if is_learnt and len(kept) < 8:
@@ -265,6 +270,17 @@ class _Check:
             said = f"the record {record.id!r} says the same as {self.records[same].where}; keep one of them"
             self.problem(Problem(record.where, "", "", "duplicate", said))
 
+    def _contradiction(self, record: Record, index: int) -> None:
+        """Two short answers to one question: whatever is learned, one of the records is wrong."""
+        if not record.turns or record.image is not None or record.answer is None or len(record.answer.split()) > _SHORT:
+            return
+        answer = _hash(normalize_answer(record.answer).encode())
+        before, first = self.asked.setdefault(_hash(*_question(record)), (answer, index))
+        if answer != before:
+            other = self.records[first]
+            said = f"answers what {other.where} answers with {other.answer!r}; keep the right one of them"
+            self.problem(Problem(record.where, "answer.text", repr(record.answer), "contradiction", said))
+
     def _thought(self, record: Record, where: SourceLocation) -> None:
         thinking = record.thinking
         if thinking is None:
@@ -288,10 +304,18 @@ def _hash(*parts: bytes) -> int:
 
 def _said(record: Record) -> list[bytes]:
     """What a record says, without its id and origin; capitals and spaces do not count."""
-    texts = [record.task, *(turn.text for turn in record.turns), record.target_text]
-    return [" ".join(text.casefold().split()).encode() for text in texts] + [
-        repr(_content(picture)).encode() for picture in record.pictures
-    ]
+    return [*_question(record), _plain(record.target_text), *(repr(_content(picture)).encode() for picture in record.pictures)]
+
+
+def _question(record: Record) -> list[bytes]:
+    """What a record asks, pictures included."""
+    texts = [record.task, *(part for turn in record.turns for part in (turn.role, turn.text))]
+    seen = [picture for turn in record.turns for picture in turn.pictures]
+    return [*map(_plain, texts), *(repr(_content(picture)).encode() for picture in seen)]
+
+
+def _plain(text: str) -> bytes:
+    return " ".join(text.casefold().split()).encode()
 
 
 def _content(picture: Picture) -> object:

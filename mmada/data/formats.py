@@ -61,11 +61,12 @@ class Folder:
 class _Draft:
     """An object on its way to a record: where it stands, and what was found wrong so far.
 
-    names  native field -> the field that the user wrote
+    names         native field -> the field that the user wrote
+    prompts_only  what is learned may be absent
     """
 
-    def __init__(self, where: SourceLocation, pictures: PictureStore) -> None:
-        self.where, self.pictures = where, pictures
+    def __init__(self, where: SourceLocation, pictures: PictureStore, *, prompts_only: bool = False) -> None:
+        self.where, self.pictures, self.prompts_only = where, pictures, prompts_only
         self.problems: list[Problem] = []
         self.names: dict[str, str] = {}
         self.spelling: Callable[[str], str] = str
@@ -137,12 +138,14 @@ class RecordFormat:
     adapter  a name of ADAPTERS; "record" is the form at the top of records.py
     rename   field of the adapter -> the source's own: "txt", "json.prompt", "jpg|png|webp" (the first that is there)
     meta     what is said of records that say nothing about it themselves
+    prompts_only  records may lack what is learned, such as prompts of reinforcement learning whose rewards compare with nothing
     Raises InputError if the adapter, or a field of it, is unknown.
     """
 
     adapter: str = "record"
     rename: Mapping[str, str] = field(default_factory=dict)
     meta: Meta = field(default_factory=Meta)
+    prompts_only: bool = False
 
     def __post_init__(self) -> None:
         if self.adapter not in ADAPTERS:
@@ -156,7 +159,7 @@ class RecordFormat:
 def parse(value: object, where: SourceLocation, *, pictures: PictureStore, record_format: RecordFormat | None = None) -> Record:
     """An object as a record. Raises RecordError with everything that is wrong with it."""
     record_format = record_format or RecordFormat()
-    draft = _Draft(where, pictures)
+    draft = _Draft(where, pictures, prompts_only=record_format.prompts_only)
     adapter = ADAPTERS[record_format.adapter]
     if not isinstance(value, Mapping):
         draft.add("", value, f"the line is {_type(value)}; write one JSON object a line", "json")
@@ -290,7 +293,8 @@ def _thinking(value: object, draft: _Draft) -> Thinking | None:
 
 def _answer(value: object, task: TaskName, draft: _Draft) -> tuple[str | None, Picture | None]:
     if value is None:
-        draft.add("answer", value, 'is missing; write {"text": "…"} or {"image": "…"}')
+        if not draft.prompts_only:
+            draft.add("answer", value, 'is missing; write {"text": "…"} or {"image": "…"}')
         return None, None
     answer = draft.fields_of(value, "answer", ("text", "image"), '{"text": "…"} or {"image": "…"}')
     text, image = None, None
@@ -328,17 +332,20 @@ def _check_task(
         draft.add("messages", [turn.role for turn in turns], f"must be one turn of the user for task {task!r}: what to draw")
     if draws and given:
         draft.add("messages", given[0].name, f"has an image, which task {task!r} cannot start from; the image to draw is answer.image")
-    if draws and image is None:
+    needed = not draft.prompts_only
+    if not turns and answer is None and not needed and not draws:
+        draft.add("messages", None, 'is missing; write [{"role": "user", "content": "what is asked"}]')
+    if draws and image is None and needed:
         draft.add("answer.image", None, f"is missing; task {task!r} learns to draw it")
     if not draws and image is not None:
         draft.add("answer.image", image.name, f"is not learned by task {task!r}; use 'draw' or 'reason_draw'")
-    if not draws and answer is None:
+    if not draws and answer is None and needed:
         draft.add("answer.text", None, f"is missing; task {task!r} learns it")
     if task == "draw" and answer is not None:
         draft.add("answer.text", answer, "is not learned by task 'draw'; use 'reason_draw' with think")
     if task == "draw" and thinking is not None:
         draft.add("think", thinking.text, "is not learned by task 'draw'; use 'reason_draw'")
-    if task == "reason_draw" and thinking is None:
+    if task == "reason_draw" and thinking is None and needed:
         draft.add("think", None, "is missing; use task 'draw' to draw without thinking")
     if task == "understand" and not given:
         draft.add("messages", [turn.text for turn in turns], "has no image; use task 'text', or add one as a content part")
@@ -387,23 +394,29 @@ def _plain(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
 
 
 def _drawing(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
-    caption, image = _caption(value, draft)
+    if value.get("image") is None and not draft.prompts_only:
+        draft.add("image", None, "is missing; name the image")
+    caption, image = _caption(value, draft), value.get("image")
     draft.names.update({"answer.image": "image", "messages[0].content": "caption"})
-    return _with_id(value, task="draw", messages=[{"role": "user", "content": caption}], answer={"image": image})
+    answer = None if image is None and draft.prompts_only else {"image": image}
+    return _with_id(value, task="draw", messages=[{"role": "user", "content": caption}], answer=answer)
 
 
 def _description(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
-    caption, image = _caption(value, draft)
+    if value.get("image") is None:
+        draft.add("image", None, "is missing; name the image")
+    is_prompt = value.get("caption") is None and draft.prompts_only
+    caption, image = "" if is_prompt else _caption(value, draft), value.get("image")
     draft.names.update({"answer.text": "caption", "messages[0].content[0].image": "image"})
     question = DESCRIBE_PROMPTS[crc32(caption.encode()) % len(DESCRIBE_PROMPTS)]
     content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-    return _with_id(value, task="understand", messages=[{"role": "user", "content": content}], answer={"text": caption})
+    return _with_id(
+        value, task="understand", messages=[{"role": "user", "content": content}], answer=None if is_prompt else {"text": caption}
+    )
 
 
-def _caption(value: Mapping[str, object], draft: _Draft) -> tuple[str, object]:
-    if value.get("image") is None:
-        draft.add("image", None, "is missing; name the image")
-    return draft.text(value.get("caption"), "caption", "write what the image shows, or leave the record out"), value.get("image")
+def _caption(value: Mapping[str, object], draft: _Draft) -> str:
+    return draft.text(value.get("caption"), "caption", "write what the image shows, or leave the record out")
 
 
 def _instruction(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
@@ -411,7 +424,8 @@ def _instruction(value: Mapping[str, object], draft: _Draft) -> Mapping[str, obj
     more = value.get("input")
     if isinstance(more, str) and more.strip():
         asked = f"{asked}\n{more}"
-    output = draft.text(value.get("output"), "output", "write the answer, or leave the record out")
+    is_prompt = value.get("output") is None and draft.prompts_only
+    output = "" if is_prompt else draft.text(value.get("output"), "output", "write the answer, or leave the record out")
     answer, thought = _taken_apart(output, "output", draft)
     if value.get("think") is not None:
         if thought is not None:
@@ -425,7 +439,9 @@ def _instruction(value: Mapping[str, object], draft: _Draft) -> Mapping[str, obj
     content.append({"type": "text", "text": asked})
     turns = [{"role": "user", "content": content}]
     think = None if thought is None else {"text": thought}
-    return _with_id(value, task="understand" if images else "text", messages=turns, think=think, answer={"text": answer})
+    return _with_id(
+        value, task="understand" if images else "text", messages=turns, think=think, answer=None if is_prompt else {"text": answer}
+    )
 
 
 def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
@@ -435,7 +451,8 @@ def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object
     if not isinstance(messages, (list, tuple)) or not messages or not all(isinstance(m, Mapping) for m in messages):
         draft.add("messages", messages, 'must be a list of {"role": "…", "content": "…"}, at least one')
         return {}
-    if messages[-1].get("role") != "assistant":
+    is_prompt = draft.prompts_only and messages[-1].get("role") == "user"
+    if messages[-1].get("role") != "assistant" and not is_prompt:
         draft.add(f"messages[{len(messages) - 1}].role", messages[-1].get("role"), "must be 'assistant': the last turn is learned")
         return {}
     if waiting and not any(_num_places(message.get("content")) for message in messages):
@@ -449,11 +466,13 @@ def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object
         )
         return {}
     turns, task = [], "text"
-    for i, message in enumerate(messages[:-1]):
+    for i, message in enumerate(messages if is_prompt else messages[:-1]):
         own = f"messages[{i}].content"
         content = _filled(message.get("content"), own, waiting, num_images, draft)
         task = "understand" if any(part.get("type") == "image" for part in content) else task
         turns.append({"role": message.get("role"), "content": content})
+    if is_prompt:
+        return _with_id(value, task=task, messages=turns)
     own = f"messages[{len(messages) - 1}].content"
     learned = _filled(messages[-1].get("content"), own, waiting, num_images, draft)
     drawn = [part["image"] for part in learned if part.get("type") == "image"]
@@ -515,7 +534,7 @@ def _llava(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
         return {}
     before = draft.spelling
     draft.spelling = lambda name: before(_as_llava(name))
-    if turns and turns[-1].get("from") not in ("gpt", "assistant"):
+    if turns and turns[-1].get("from") not in ("gpt", "assistant", *(("human", "user") if draft.prompts_only else ())):
         draft.add(f"messages[{len(turns) - 1}].role", turns[-1].get("from"), "must be 'gpt': the last turn is learned")
         return {}
     messages = [{"role": _LLAVA_ROLES.get(str(turn.get("from")), turn.get("from")), "content": turn.get("value")} for turn in turns]

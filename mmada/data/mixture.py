@@ -144,12 +144,14 @@ class DataSource:
     window: int = 1000
     """records; of streaming"""
     shuffle: bool = True
+    prompts_only: bool = False
+    """records may lack what is learned: prompts of reinforcement learning"""
     license: str | None = None
     lang: str | None = None
 
     def __post_init__(self) -> None:
         kinds: dict[str, Any] = {"path": str, "adapter": str, "split": str, "window": int, "rename": Mapping}
-        kinds |= {"streaming": bool, "shuffle": bool}
+        kinds |= {"streaming": bool, "shuffle": bool, "prompts_only": bool}
         kinds |= dict.fromkeys(("format", "images", "license", "lang"), str | None)
         for name, kind in kinds.items():
             value = getattr(self, name)
@@ -165,7 +167,8 @@ class DataSource:
 
     @property
     def record_format(self) -> RecordFormat:
-        return RecordFormat(adapter=self.adapter, rename=self.rename, meta=Meta(license=self.license, lang=self.lang))
+        meta = Meta(license=self.license, lang=self.lang)
+        return RecordFormat(adapter=self.adapter, rename=self.rename, meta=meta, prompts_only=self.prompts_only)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +228,7 @@ def format_of(path: str) -> Format:
     """What the ending of a path says. Raises InputError if it says nothing."""
     if (Path(path) / MANIFEST_NAME).exists():
         return "tokenized"
-    if path.endswith(".jsonl"):
+    if path.endswith((".jsonl", ".jsonl.gz")):
         return "jsonl"
     if path.endswith(".tar"):
         return "webdataset"

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import copy
 import glob
+import gzip
 import io
 import json
 import os
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ from hashlib import blake2b, sha256
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,7 @@ __all__ = [
     "TableReader",
     "TableStream",
     "TarReader",
+    "held_out",
     "permuted",
     "scrambled",
     "select",
@@ -226,11 +229,30 @@ def select_by_task(records: Indexed[Record], reason: Callable[[Record], str | No
     return {task: Selection(records, indices, {}) for task, indices in kept.items()}, dict(dropped)
 
 
+def held_out(items: Selection[T], share: float) -> tuple[Selection[T], Selection[T]]:
+    """Items apart into those to learn and those held out, about `share` of them and at least one of either.
+
+    Which ones depends on their number alone, so that a run that is continued, or done with another seed, holds out the same.
+    Raises InputError for fewer than two items.
+    """
+    n = len(items)
+    if n < 2:
+        raise InputError(f"of {n} records none can be held out; give at least two")
+    count = min(max(1, round(share * n)), n - 1)
+    apart = {permuted(position, n, key=(n,)) for position in range(count)}
+    return (
+        Selection(items.items, [int(i) for at, i in enumerate(items.indices) if at not in apart], {}),
+        Selection(items.items, [int(items.indices[at]) for at in sorted(apart)], {}),
+    )
+
+
 # JSON lines.
 
 
 class JsonlReader:
-    """A file with one JSON object per line. Blank lines are skipped.
+    """A file with one JSON object per line, or such a file compressed by gzip (.gz). Blank lines are skipped.
+
+    A compressed file has no random access, so it is unpacked into memory.
 
     images            the folder that image paths start from; None: that of the file
     min_cached_bytes  files as large keep their index beside them (FILE.index.npz), if the folder can be written
@@ -248,14 +270,19 @@ class JsonlReader:
         self.path, self.record_format = Path(path), record_format or RecordFormat()
         self.pictures = Folder(Path(images) if images is not None else self.path.parent)
         _check_readable(self.path)
-        with self.path.open("rb") as stream:
+        self._unpacked = _unpacked(self.path) if self.path.suffix == ".gz" else None
+        with self._open() as stream:
             start = stream.read(64)
         if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
             raise InputError(
                 f"{self.path} is one JSON list, which has no lines to read one by one; write one object a line, or read it as a table "
                 "(format=datasets)"
             )
-        self._index = _cached_index(self.path, _index_lines, min_cached_bytes)
+        with self._open() as stream:
+            if self._unpacked is None:
+                self._index = _cached_index(self.path, lambda _: _index_lines(stream), min_cached_bytes)
+            else:
+                self._index = _index_lines(stream)
         if not len(self):
             raise InputError(f"{self.path} has no line with an object; write one JSON object a line")
 
@@ -280,25 +307,34 @@ class JsonlReader:
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, stop, line = (int(value) for value in self._index[:, index])
-        with self.path.open("rb") as stream:
+        with self._open() as stream:
             stream.seek(start)
             data = stream.read(stop - start)
         where = SourceLocation(self.name, line)
         return _json(data, where), where
 
+    def _open(self) -> BinaryIO:
+        return self.path.open("rb") if self._unpacked is None else io.BytesIO(self._unpacked)
 
-def _index_lines(path: Path) -> Integers:
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"data file {str(path)!r} is no gzip file, or is damaged ({error}); fetch it again, or unpack it") from error
+
+
+def _index_lines(stream: BinaryIO) -> Integers:
     """(3, n): start, stop and number of every line that is not blank."""
     starts, stops, numbers = [], [], []
     start = 0
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            stop = start + len(line)
-            if not line.isspace():
-                starts.append(start)
-                stops.append(stop)
-                numbers.append(number)
-            start = stop
+    for number, line in enumerate(stream, 1):
+        stop = start + len(line)
+        if not line.isspace():
+            starts.append(start)
+            stops.append(stop)
+            numbers.append(number)
+        start = stop
     return np.array([starts, stops, numbers], np.int64)
 
 

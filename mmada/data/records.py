@@ -181,6 +181,7 @@ Kind: TypeAlias = Literal[
     "too long",
     "not learned",
     "duplicate",
+    "contradiction",
     "failed verifier",
     "looping think",
 ]

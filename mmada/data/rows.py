@@ -48,14 +48,15 @@ def lengths_of(record: Record, prompts: Prompts, *, num_image_tokens: int) -> Le
     What is given is measured where the record's answer is asked for.
     """
 
-    def codes(picture: Picture) -> Tensor:
-        return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else num_image_tokens, dtype=torch.long)
+    def codes(picture: Picture | None) -> Tensor:
+        has_codes = picture is not None and isinstance(picture.source, tuple)
+        return torch.zeros(len(picture.source) if has_codes else num_image_tokens, dtype=torch.long)  # type: ignore[union-attr, arg-type]
 
     # Plain text has a begin token beside its end.
     text = 0 if record.task == "draw" else len(prompts.encode(record.target_text)) + (1 if record.turns else 2)
     if not record.turns:
         return Lengths(0, text, 0)
-    if record.image is None:
+    if record.task not in ("draw", "reason_draw"):
         turns = [Message(turn.role, turn.text) for turn in record.turns]
         images = [codes(picture) for picture in record.pictures]
         asked = prompts.chat(turns, 1, images=images, thinking=record.thinking is not None)

@@ -114,11 +114,15 @@ class HarnessModel(LM):  # type: ignore[misc]
         return answers
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Estimates in nats, and whether a continuation is the likeliest. Raises InputError for a continuation without a token."""
+        """Estimates in nats, and whether a continuation is the likeliest; one that is longer than the context is scored in pieces.
+
+        Raises InputError for a continuation without a token.
+        """
         found = []
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood"):
-            given, wanted = self._pair(*request.args)
-            found.append((self._likelihood(given, wanted), self.check_greedy and self._is_greedy(given, wanted)))
+            pieces = self._pieces(*self._pair(*request.args))
+            total = sum(self._likelihood(*piece) for piece in pieces)
+            found.append((total, self.check_greedy and all(self._is_greedy(*piece) for piece in pieces)))
             self.cache_hook.add_partial("loglikelihood", request.args, found[-1])
         return found
 
@@ -126,9 +130,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         """Estimates in nats of whole texts."""
         found, half = [], self._context // 2
         for request in tqdm(requests, disable=disable_tqdm, desc="loglikelihood_rolling"):
-            ids, begin = self.model.prompts.encode(request.args[0]), self.model.layout.bos_id
+            ids, begin = self.model.prompts.encode(request.args[0]), self.model.prompts.begin
             starts = range(0, len(ids), half)
-            found.append(sum(self._likelihood([begin, *ids[max(0, i - half + 1) : i]], ids[i : i + half]) for i in starts))
+            found.append(sum(self._likelihood([*begin, *ids[max(0, i - half + 1) : i]], ids[i : i + half]) for i in starts))
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
@@ -195,7 +199,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     def _begin(self, messages: Sequence[Message], *, think: bool = False) -> list[int]:
         """What stands before a text: the turns of a conversation, or nothing but the begin token."""
         prompts = self.model.prompts
-        return prompts.dialogue(messages, thinking=prompts.style.thinking if think else None) if messages else [self.model.layout.bos_id]
+        return prompts.dialogue(messages, thinking=prompts.style.thinking if think else None) if messages else prompts.begin
 
     def _open(self, given: Sequence[int], num_new: int) -> Canvas:
         """Open positions behind what is given, of which the beginning is left out if all of it is too long."""
@@ -218,7 +222,20 @@ class HarnessModel(LM):  # type: ignore[misc]
         given, wanted = [*self._begin(messages), *whole[: len(given)]], whole[len(given) :]
         if not wanted:
             raise InputError(f"continuation={continuation!r} has no token of its own behind its context; give a longer one")
-        return given[max(0, len(given) + len(wanted) - self._context) :], wanted
+        room = self._context - len(wanted)
+        return given if room < 0 else given[max(0, len(given) - room) :], wanted
+
+    def _pieces(self, given: list[int], wanted: list[int]) -> list[tuple[list[int], list[int]]]:
+        """What is wanted in pieces that fit into the context, each with what comes before it: log p of the whole is their sum."""
+        if len(given) + len(wanted) <= self._context:
+            return [(given, wanted)]
+        warning_once(
+            _log,
+            f"a continuation of {len(wanted)} tokens is longer than the model's context of {self._context}: it is scored in pieces of half a context, "
+            "each given what comes before it",
+        )
+        whole, half = [*given, *wanted], self._context // 2
+        return [(whole[max(0, i - half) : i], whole[i : i + half]) for i in range(len(given), len(whole), half)]
 
     def _likelihood(self, given: Sequence[int], wanted: Sequence[int]) -> float:
         """Estimated log p in nats, among all texts: image codes and masks are left out of the distribution, as in sampling."""

@@ -30,7 +30,7 @@ from mmada.canvas import Query, VocabLayout
 from mmada.errors import MMaDAError
 from mmada.generation.scheduler import ScheduledSequence, Scheduler
 from mmada.generation.steps import Fill, Program, Rank, RequestState, SequenceState, Work
-from mmada.sampling import Denoiser, Denoising, Ranking
+from mmada.sampling import Denoiser, Denoising, JointDenoising, JointParams, Ranking
 
 __all__ = ["MAX_LOGITS", "Engine", "EngineError", "ExpiredError", "Report"]
 
@@ -62,11 +62,11 @@ class _Turn:
     """What one denoising or ranking is asked in a step: rows of it, on behalf of requests."""
 
     states: tuple[RequestState[Any], ...]
-    of: Denoising | Ranking
+    of: Denoising | JointDenoising | Ranking
     rows: tuple[int, ...] = ()
 
     def inputs(self) -> Query:
-        return self.of.inputs(self.rows) if isinstance(self.of, Denoising) else self.of.inputs()
+        return self.of.inputs() if isinstance(self.of, Ranking) else self.of.inputs(self.rows)
 
 
 class Engine:
@@ -184,7 +184,7 @@ class Engine:
 
     def idle(self) -> None:
         """Evaluate a single token, for processes that must evaluate as often as others do."""
-        first = torch.full((1, 1), self._layout.bos_id, device=self._device)
+        first = torch.full((1, 1), self._layout.eos_id, device=self._device)
         origin = torch.zeros(1, 1, dtype=torch.long, device=self._device)
         self._denoiser([Query(first, ((0, 1),), origin, self._layout.text_ids)])
 
@@ -345,15 +345,20 @@ class Engine:
     def _fill(self, states: Sequence[RequestState[Any]]) -> None:
         """One denoising for fills of equal settings."""
         fills = [state.asked for state in states if isinstance(state.asked, Fill)]
+        params = fills[0].params
+        if isinstance(params, JointParams):
+            for state, fill in zip(states, fills, strict=True):
+                self._fill_jointly(state, fill, params)
+            return
         rows = [(fill, seed) for fill in fills for seed in fill.seeds]
         denoising = Denoising(
             [fill.canvas.to(self._device) for fill, _ in rows],
-            fills[0].params,
+            params,
             mask_id=self._layout.mask_id,
             eos_id=self._layout.eos_id,
-            stop_ids=[self._layout.eot_id],
+            stop_ids=[i for i in self._layout.end_ids if i != self._layout.eos_id],
             seeds=[seed for _, seed in rows],
-            negatives=[fill.negative.to(self._device) for fill, _ in rows if fill.negative is not None] or None,
+            negatives=[fill.negatives[k].to(self._device) for k in range(len(fills[0].negatives)) for fill, _ in rows] or None,
             record=states[0].record,
         )
         first = 0
@@ -363,6 +368,17 @@ class Engine:
             state.sequences = tuple(SequenceState(fill, denoising, first + i) for i in range(len(fill.seeds)))
             first += len(fill.seeds)
 
+    def _fill_jointly(self, state: RequestState[Any], fill: Fill, params: JointParams) -> None:
+        """A joint denoising for each seed."""
+        if state.sequence is not None:
+            state.finished.append(state.sequence)
+        canvas, negatives = fill.canvas.to(self._device), [negative.to(self._device) for negative in fill.negatives]
+        made = [
+            JointDenoising(canvas, params, mask_id=self._layout.mask_id, negatives=negatives, seed=seed, record=state.record)
+            for seed in fill.seeds
+        ]
+        state.sequences = tuple(SequenceState(fill, denoising, 0) for denoising in made)
+
     def _shares(self, states: Sequence[RequestState[Any]]) -> list[list[_Turn]]:
         """What is evaluated together: all of the step, unless a single request alone is above the budget of logits."""
         turns: list[_Turn] = [_Turn((state,), state.ranking) for state in states if state.ranking is not None]
@@ -371,13 +387,17 @@ class Engine:
             if state.ranking is None:
                 together.setdefault(id(state.sequences[0].denoising), []).append(state)
         for group in together.values():
-            rows = tuple(s.row for state in group for s in state.sequences if not s.done)
-            turns.append(_Turn(tuple(group), group[0].sequences[0].denoising, rows))
+            denoisings = {id(s.denoising): s.denoising for state in group for s in state.sequences if not s.done}
+            for denoising in denoisings.values():
+                rows = tuple(s.row for state in group for s in state.sequences if not s.done and s.denoising is denoising)
+                turns.append(_Turn(tuple(group), denoising, rows))
         limit = self.scheduler.max_num_batched_logits
         if len(states) != 1 or limit is None or not turns[0].rows or states[0].scheduled.num_logits <= limit:
             return [turns] if turns else []
+        if len(turns) > 1:
+            return [[turn] for turn in turns]
         (turn,) = turns
-        assert isinstance(turn.of, Denoising)
+        assert not isinstance(turn.of, Ranking)
         size = max(1, limit // turn.of.num_logits(turn.rows[0]))
         return [[_Turn(turn.states, turn.of, turn.rows[i : i + size])] for i in range(0, len(turn.rows), size)]
 

@@ -20,11 +20,14 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, Hole, Message, Prompts, VocabLayout, messages_of, parse_holes, split_thinking
 from mmada.canvas.prompts import Thought
 from mmada.errors import ImageError, InputError
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, FillRequest, GenerationConfig
+from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
+from mmada.families.mmada import MMADA
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import ImageSource, ImageTokenizer, fit, fit_mask, load_image
-from mmada.sampling import SamplingParams, fast_image, fast_text, infill, named_cache
+from mmada.sampling import SamplingParams, infill, named_cache
+from mmada.sampling.joint import image_first, text_first
 
 __all__ = ["Planner", "seed_of"]
 
@@ -34,14 +37,22 @@ _AS_SAVED = TextSettings()
 class Planner:
     """Turns requests into canvases and sampling parameters, and filled rows into results, for one checkpoint.
 
+    family           of the checkpoint: what it can do, and how it is sampled
     context          most tokens that a canvas may have
     image_tokenizer  called when an image is first needed
     """
 
     def __init__(
-        self, prompts: Prompts, defaults: GenerationConfig, *, context: int, image_tokenizer: Callable[[], ImageTokenizer]
+        self,
+        prompts: Prompts,
+        defaults: GenerationConfig,
+        *,
+        context: int,
+        image_tokenizer: Callable[[], ImageTokenizer],
+        family: Family = MMADA,
     ) -> None:
         self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
+        self.family = family
 
     @property
     def layout(self) -> VocabLayout:
@@ -53,12 +64,16 @@ class Planner:
 
     # What is checked.
 
+    def require(self, ability: Ability) -> None:
+        """Raises InputError, which says who can, if the checkpoint's family lacks an ability."""
+        self.family.require(ability, list(FAMILIES.values()))
+
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
-        fill.params.steps_per_block(fill.num_open)
-        for canvas, what in ((fill.canvas, "request"), (fill.negative, "negative prompt")):
-            if canvas is not None:
-                self._check_length(what, len(canvas), fill.num_open)
+        if isinstance(fill.params, SamplingParams):
+            fill.params.steps_per_block(fill.num_open)
+        for canvas, what in ((fill.canvas, "request"), *((negative, "negative prompt") for negative in fill.negatives)):
+            self._check_length(what, len(canvas), fill.num_open)
         return fill
 
     def _check_length(self, what: str, num_tokens: int, num_open: int) -> None:
@@ -74,6 +89,7 @@ class Planner:
 
     def check_chat(self, request: ChatRequest) -> int:
         """Length of the answer, in tokens. Raises InputError if that and the pictures are too long."""
+        self.require("look" if request.images else "chat")
         d = self.defaults
         num_new = request.max_new_tokens
         if num_new is None:
@@ -86,10 +102,21 @@ class Planner:
 
     def check_draw(self, request: DrawRequest) -> None:
         """Raises InputError for a prompt without words, or a number of drawings that cannot be made."""
+        self.require("draw" if request.image is None else "inpaint")
         if not request.prompt.strip():
             raise InputError("prompt='' is empty; say what to draw")
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
+
+    def check_edit(self, request: EditRequest | ParallelRequest) -> None:
+        """Raises InputError for a prompt without words, or without an image."""
+        self.require("parallel" if isinstance(request, ParallelRequest) else "edit")
+        if not request.prompt.strip():
+            raise InputError("prompt='' is empty; say how the image is to be changed")
+        if not request.images:
+            raise InputError("images=[] is empty; give the image that is to be changed")
+        if isinstance(request, EditRequest) and request.restyle and len(request.images) != 2:
+            raise InputError(f"{len(request.images)} images with restyle=True; give the content, then the image whose style it is to have")
 
     def thinks(self, request: DrawRequest) -> bool:
         """Whether a drawing is thought about first."""
@@ -103,6 +130,7 @@ class Planner:
         return self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
+        self.require("fill")
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
         num_open = sum(part.num_tokens for part in parts if isinstance(part, Hole))
         self._check_length("request", num_open, num_open)
@@ -114,11 +142,69 @@ class Planner:
         answer_length = max_thinking_tokens or d.max_thinking_tokens
         if not d.reasons_in_one_row:
             return self.prompts.chat([Message("user", d.style.draw_thinking + request.prompt)], answer_length), None
-        canvas = self.prompts.reason_draw(request.prompt, answer_length, init.codes.flatten())
+        canvas = self.prompts.reason_draw(request.prompt, answer_length, self._shaped(init.codes))
         return canvas.only(0), canvas.fields[1]
 
     def drawing_canvas(self, prompt: str, init: InitCodes) -> Canvas:
-        return self.prompts.draw(prompt, init.codes.flatten(), is_open=init.is_open.flatten())
+        return self.prompts.draw(prompt, self._shaped(init.codes), is_open=self._shaped(init.is_open))
+
+    def _shaped(self, grid: Tensor) -> Tensor:
+        """(h, w) as prompts take it: in rows where these end with a newline, or else in one run."""
+        return grid.flatten() if self.layout.newline_id is None else grid
+
+    # Fills of rows with source images.
+
+    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None) -> tuple[list[Tensor], InitCodes]:
+        """Codes of source images, and an image of the same size to fill. Raises InputError for a size that is not of whole tokens."""
+        factor = self.image_tokenizer.factor
+        pictures = [load_image(image) for image in images]
+        first = pictures[0]
+        height, width = size or tuple(max(1, side // factor) * factor for side in (first.height, first.width))
+        _whole_tokens("size", (height, width), factor)
+        shape = (height // factor, width // factor)
+        self._check_length("edit", (1 + len(pictures)) * shape[0] * shape[1], shape[0] * shape[1])
+        mode = self.defaults.image_mode
+        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=(height, width), mode=mode)[0].cpu()) for p in pictures]
+        return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
+
+    def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        assert isinstance(self.prompts, EditPrompts)
+        assert self.family.edit_params is not None
+        named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
+        params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
+        asked = (request.prompt, sources, self._shaped(init.codes))
+        return Fill(
+            canvas=self.prompts.edit(*asked, restyle=request.restyle),
+            params=params,
+            seeds=(seed_of(request.seed, 0),),
+            negatives=self.prompts.edit_negatives(*asked, restyle=request.restyle) if params.is_guided else (),
+            init=init,
+            prompt=request.prompt,
+        )
+
+    def parallel_fill(self, request: ParallelRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        assert isinstance(self.prompts, ParallelPrompts)
+        assert self.family.joint_params is not None
+        d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)
+        num_new = request.max_new_tokens or d.max_new_tokens
+        text_steps = request.text_steps or max(2, num_new // 2)  # two tokens a step, as published
+        image_steps = request.image_steps or min(d.image_steps, text_steps - text_steps // 4)
+        named = {"text_guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
+        params = request.params or self.family.joint_params(
+            text_steps=text_steps,
+            image_steps=image_steps,
+            timeline=None if order is None else order(text_steps, image_steps),
+            **{name: value for name, value in named.items() if value is not None},
+        )
+        asked = (request.prompt, sources, num_new, self._shaped(init.codes))
+        return Fill(
+            canvas=self.prompts.parallel(*asked),
+            params=params,
+            seeds=(seed_of(request.seed, 0),),
+            negatives=self.prompts.parallel_negatives(*asked)[: params.num_negatives],
+            init=init,
+            prompt=request.prompt,
+        )
 
     # Sampling parameters.
 
@@ -128,7 +214,9 @@ class Planner:
         Raises InputError for values that do not go together.
         """
         d = self.defaults
-        params = fast_text(threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache))
+        params = self.family.text_params(
+            threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
+        )
         return params.with_(**_params_of(settings), **changes)
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
@@ -147,15 +235,15 @@ class Planner:
             return request.params.with_(**{name: value for name, value in own.items() if value is not None})
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
         steps = d.image_steps if request.steps is None else request.steps
-        return fast_image(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
+        return self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
 
     # Pictures to codes.
 
     def codes_of(self, images: Sequence[ImageSource]) -> list[Tensor]:
-        """(N,) codes of each image at the checkpoint's size."""
+        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline."""
         d = self.defaults
         size = (d.image_height, d.image_width)
-        return [self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode).flatten().cpu() for image in images]
+        return [self._shaped(self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode)[0].cpu()) for image in images]
 
     def init_codes(self, request: DrawRequest) -> InitCodes:
         """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""
@@ -195,9 +283,9 @@ class Planner:
 
     # Results.
 
-    def answer(self, row: SequenceState) -> Answer:
-        """What was written, taken apart."""
-        ids = row.ids
+    def answer(self, row: SequenceState, num_tokens: int | None = None) -> Answer:
+        """What was written, taken apart. num_tokens: how much of the row is text; None: all of it."""
+        ids = row.ids[:num_tokens]
         said = split_thinking(self.prompts.decode(ids))
         return Answer(said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace)
 
@@ -205,7 +293,7 @@ class Planner:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""
         canvas = row.canvas
         tokens = canvas.tokens
-        shown = tokens[1:] if not request.messages else tokens[self._start_of_answer(tokens) :]
+        shown = tokens[len(self.prompts.begin) :] if not request.messages else tokens[self.prompts.start_of_answer(tokens) :]
         ends_in_a_hole = int(canvas.fields[0].positions[-1]) == len(canvas) - 2
         return Answer(
             self.prompts.decode(shown), None, "length" if ends_in_a_hole else "stop", tuple(row.ids.tolist()), row.num_forwards, row.trace
@@ -228,11 +316,6 @@ class Planner:
             given = Image.fromarray((~init.is_open).numpy().astype(np.uint8) * 255)
             image.paste(init.picture, mask=given.resize(image.size, Image.Resampling.NEAREST))
         return image
-
-    def _start_of_answer(self, tokens: Tensor) -> int:
-        """Behind the last header and its newline."""
-        header = int((tokens == self.layout.end_header_id).nonzero()[-1])
-        return header + 1 + len(self.prompts.encode("\n"))
 
 
 def seed_of(first: int, i: int) -> int:

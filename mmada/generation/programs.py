@@ -3,6 +3,8 @@
     chat    codes of its pictures, one fill                                      -> Answer
     fill    one fill                                                             -> Answer
     draw    codes of its picture, a thought, a fill of n rows, their ranking     -> Drawing      each step only where it is wanted
+    edit    codes of its sources, one fill                                       -> Drawing
+    parallel  codes of its sources, one fill of two fields                       -> Drawing, with the answer
 
 A program is a generator. Its local variables are the request's state; it never touches the model.
 """
@@ -11,15 +13,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import get_args
+
+from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.generation.planner import Planner, seed_of
-from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request, Result
+from mmada.generation.requests import (
+    Answer,
+    ChatRequest,
+    Drawing,
+    DrawRequest,
+    EditRequest,
+    FillRequest,
+    ParallelRequest,
+    Request,
+    Result,
+)
 from mmada.generation.steps import Fill, InitCodes, Program, Rank, SequenceState, Work
 from mmada.sampling import Ranking, SamplingParams
 
-__all__ = ["chat", "complete", "draw", "fill", "program_of"]
+__all__ = ["chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
 
 
 def program_of(request: Request, planner: Planner) -> Program[Result]:
@@ -30,7 +45,11 @@ def program_of(request: Request, planner: Planner) -> Program[Result]:
         return fill(request, planner)
     if isinstance(request, DrawRequest):
         return draw(request, planner)
-    raise InputError(f"request is of type {type(request).__name__}; give ChatRequest, DrawRequest or FillRequest")
+    if isinstance(request, EditRequest):
+        return edit(request, planner)
+    if isinstance(request, ParallelRequest):
+        return parallel(request, planner)
+    raise InputError(f"request is of type {type(request).__name__}; give {', '.join(kind.__name__ for kind in get_args(Request))}")
 
 
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
@@ -106,9 +125,37 @@ def draw(
     )
 
 
+def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
+    """Draw by an instruction and source images."""
+    planner.check_edit(request)
+    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    fill = planner.edit_fill(request, sources, init)
+    (row,) = yield planner.checked(fill)
+    return (yield from _rendered(planner, fill, init, row, row.ids))
+
+
+def parallel(request: ParallelRequest, planner: Planner) -> Program[Drawing]:
+    """Write and draw in the same passes."""
+    planner.check_edit(request)
+    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    fill = planner.parallel_fill(request, sources, init)
+    (row,) = yield planner.checked(fill)
+    num_text = len(fill.canvas.fields[0].positions)
+    drawing = yield from _rendered(planner, fill, init, row, row.ids[num_text:])
+    return replace(drawing, answer=planner.answer(row, num_text))
+
+
+def _rendered(planner: Planner, fill: Fill, init: InitCodes, row: SequenceState, ids: Tensor) -> Program[Drawing]:
+    codes = planner.codes(init, ids)
+    image = yield Work(partial(planner.render, init, codes))
+    return Drawing(
+        image=image, codes=codes, thinking=None, prompt=fill.prompt, num_forwards=row.num_forwards, trace=row.trace, seed=fill.seeds[0]
+    )
+
+
 def _text(planner: Planner, canvas: Canvas, params: SamplingParams, seed: int) -> Fill:
-    negative = planner.prompts.blank(canvas) if params.guidance_scale else None
-    return planner.checked(Fill(canvas=canvas, params=params, seeds=(seed_of(seed, 0),), negative=negative))
+    negatives = (planner.prompts.blank(canvas),) if params.guidance_scale else ()
+    return planner.checked(Fill(canvas=canvas, params=params, seeds=(seed_of(seed, 0),), negatives=negatives))
 
 
 def _drawing(planner: Planner, request: DrawRequest, prompt: str, init: InitCodes, *, canvas: Canvas | None = None) -> Fill:
@@ -123,7 +170,7 @@ def _drawing(planner: Planner, request: DrawRequest, prompt: str, init: InitCode
         canvas=planner.drawing_canvas(prompt, init) if canvas is None else canvas,
         params=params,
         seeds=tuple(seed_of(request.seed, i) for i in range(request.best_of)),
-        negative=planner.drawing_canvas(request.negative_prompt, init) if params.guidance_scale else None,
+        negatives=(planner.drawing_canvas(request.negative_prompt, init),) if params.guidance_scale else (),
         init=init,
         prompt=prompt,
     )

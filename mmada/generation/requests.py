@@ -14,8 +14,12 @@ from torch import Tensor
 
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
+from mmada.families import Family
+from mmada.families.mmada import MMADA
+from mmada.hub import checkpoint
+from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
-from mmada.sampling import DenoisingStep, SamplingParams, named_cache
+from mmada.sampling import DenoisingStep, JointParams, SamplingParams, named_cache
 
 __all__ = [
     "IMAGE_TOKENIZER_DIR",
@@ -24,9 +28,11 @@ __all__ = [
     "Conversation",
     "DrawRequest",
     "Drawing",
+    "EditRequest",
     "EmptyAnswerError",
     "FillRequest",
     "GenerationConfig",
+    "ParallelRequest",
     "Request",
     "Result",
     "image_tokenizer_of",
@@ -85,11 +91,11 @@ class GenerationConfig:
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, directory: Path) -> GenerationConfig:
-        """From mmada.json, or the published values where there is none. Raises CheckpointError if it cannot be used."""
+    def load(cls, directory: Path, family: Family = MMADA) -> GenerationConfig:
+        """From mmada.json, or the family's values where there is none. Raises CheckpointError if it cannot be used."""
         file = directory / DEFAULTS_NAME
         if not file.exists():
-            return cls()
+            return cls(**family.defaults)
         try:
             values = _known(json.loads(file.read_text(encoding="utf-8")), cls)
             return cls(**{**values, "style": Style(**_known(values.get("style", {}), Style))})
@@ -126,10 +132,12 @@ def _known(values: object, kind: type[GenerationConfig | Style]) -> dict[str, An
     return values
 
 
-def image_tokenizer_of(directory: Path) -> str:
+def image_tokenizer_of(directory: Path, family: Family | None = None) -> str:
     """Directory or name of a checkpoint's image tokenizer: the one inside, or else the one that its defaults name."""
-    own = directory / IMAGE_TOKENIZER_DIR
-    return str(own) if own.is_dir() else GenerationConfig.load(directory).image_tokenizer
+    if family is None:
+        family = family_of(directory) if (directory / checkpoint.CONFIG_NAME).exists() else MMADA
+    own = [directory / name for name in (IMAGE_TOKENIZER_DIR, family.image_tokenizer_dir) if (directory / name).is_dir()]
+    return str(own[0]) if own else GenerationConfig.load(directory, family).image_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +188,58 @@ class FillRequest:
     seed: int = 0
 
 
-Request = ChatRequest | DrawRequest | FillRequest
+@dataclass(frozen=True, slots=True)
+class EditRequest:
+    """An image to be drawn by an instruction and one or several source images.
+
+    images    sources; for a style, the content comes first, then the reference
+    restyle   give the first image the style of the second, instead of following the prompt
+    size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
+    guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
+    """
+
+    prompt: str
+    images: Sequence[ImageSource]
+    restyle: bool = False
+    size: tuple[int, int] | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    params: SamplingParams | None = None
+    seed: int = 0
+
+
+Order = Literal["together", "text_first", "image_first"]
+"""In which order the fields of a joint row are filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParallelRequest:
+    """An instruction and source images, to be answered by a text and an image that are written in the same passes.
+
+    order        together, or one field after the other
+    text_steps, image_steps  how many of each; None: as the checkpoint's family has it
+    params       overrides all of these settings
+    """
+
+    prompt: str
+    images: Sequence[ImageSource]
+    size: tuple[int, int] | None = None
+    max_new_tokens: int | None = None
+    order: Order = "together"
+    text_steps: int | None = None
+    image_steps: int | None = None
+    guidance_scale: float | None = None
+    image_guidance_scale: float | None = None
+    params: JointParams | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.order not in get_args(Order):
+            raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+
+
+Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +285,8 @@ class Drawing:
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None
     """what could not be done as it was asked, such as a thought too long to be drawn from"""
+    answer: Answer | None = None
+    """what was written in the same passes, of a `ParallelRequest`"""
 
 
 Result = Answer | Drawing

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.generation.scheduler import ScheduledSequence
-from mmada.sampling import Denoising, DenoisingStep, Ranking, SamplingParams
+from mmada.sampling import Denoising, DenoisingStep, JointDenoising, JointParams, Ranking, SamplingParams
 
 __all__ = ["Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
 
@@ -36,10 +36,10 @@ class InitCodes:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Fill:
-    """Fill the one field of a canvas, once for each seed.
+    """Fill the one field of a canvas, once for each seed; with `JointParams`, its fields together.
 
     params     how: what the sampler takes
-    negative   the unconditional row of guidance
+    negatives  the unconditional rows of guidance, one for each scale
     num_later  positions that later fills of the same program will have, for its progress
     init       of a drawing: what it starts from. None: a text is filled
     thinking   of a drawing: what was thought before it
@@ -47,9 +47,9 @@ class Fill:
     """
 
     canvas: Canvas
-    params: SamplingParams
+    params: SamplingParams | JointParams
     seeds: tuple[int, ...]
-    negative: Canvas | None = None
+    negatives: tuple[Canvas, ...] = ()
     num_later: int = 0
     init: InitCodes | None = None
     thinking: str | None = None
@@ -58,25 +58,27 @@ class Fill:
     @property
     def num_open(self) -> int:
         """Positions to be filled, of one row."""
-        return len(self.canvas.fields[0].positions)
+        return sum(len(field.positions) for field in self.canvas.fields)
 
     @property
     def num_tokens(self) -> int:
         """Tokens that a step evaluates at most, the unconditional rows included."""
-        return len(self.seeds) * (len(self.canvas) + (0 if self.negative is None else len(self.negative)))
+        return len(self.seeds) * sum(len(canvas) for canvas in (self.canvas, *self.negatives))
 
     @property
     def num_kept(self) -> int:
         """Tokens whose keys and values are kept from step to step."""
-        return 0 if self.params.cache is None else self.num_tokens
+        return 0 if isinstance(self.params, JointParams) or self.params.cache is None else self.num_tokens
 
     @property
     def num_logits(self) -> int:
         """Numbers that a step is told at most."""
+        rows = len(self.seeds) * (1 + len(self.negatives))
+        if isinstance(self.params, JointParams):
+            return rows * sum(len(field.positions) * (field.ids.stop - field.ids.start) for field in self.canvas.fields)
         ids, block = self.canvas.fields[0].ids, self.params.block_length or self.num_open
         if self.params.propose_any:
             block = self.num_open
-        rows = len(self.seeds) * (1 if self.negative is None else 2)
         return rows * min(block, self.num_open) * (ids.stop - ids.start)
 
 
@@ -112,7 +114,7 @@ class SequenceState:
     """One row of a fill, while the sampler fills it and afterwards."""
 
     fill: Fill
-    denoising: Denoising
+    denoising: Denoising | JointDenoising
     row: int
 
     @property

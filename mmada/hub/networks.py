@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from mmada.errors import CheckpointError, InputError
+from mmada.families import Family, named
 from mmada.hub import checkpoint, weights
+from mmada.hub.family import FAMILY_KEY, family_of, with_family
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
@@ -64,20 +66,31 @@ def shapes(config: TransformerConfig | ImageTokenizerConfig) -> dict[str, tuple[
 # The transformer.
 
 
-def transformer_config(directory: Path) -> TransformerConfig:
-    """What config.json says. Raises CheckpointError if it is missing or damaged, InputError for values that no model has."""
+def transformer_config(directory: Path, *, family: Family | None = None) -> TransformerConfig:
+    """What config.json says, with the layout of the checkpoint's family.
+
+    family  of the checkpoint; None: found by its files, and left open if none fits
+    Raises CheckpointError if config.json is missing or damaged, InputError for values that no model has.
+    """
     values = checkpoint.read_config(directory)
-    return TransformerConfig.from_dict({name: value for name, value in values.items() if name not in _ABOUT_FILES})
+    config = TransformerConfig.from_dict({name: value for name, value in values.items() if name not in _ABOUT_FILES})
+    if family is None and config.vocab_layout is None:
+        with suppress(CheckpointError):
+            family = family_of(directory)
+    return config if family is None else with_family(config, family)
 
 
-def load_transformer(directory: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None) -> Transformer:
+def load_transformer(
+    directory: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None, family: Family | None = None
+) -> Transformer:
     """The transformer of a directory, in evaluation mode.
 
     dtype   "auto": as saved
     device  where the weights go, one after another; None: the CPU
+    family  of the checkpoint; None: found by its files
     Raises CheckpointError for anything that is missing, left over, misshapen or cut short.
     """
-    config = transformer_config(directory)
+    config = transformer_config(directory, family=family)
     model = skeleton(lambda: Transformer(config))
     checkpoint.check(directory, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
     weights.load(model, directory, dtype=_dtype(dtype, directory), device=device)
@@ -103,7 +116,9 @@ def save_transformer(
 
 def save_transformer_config(config: TransformerConfig, directory: Path, *, dtype: str) -> None:
     """Write config.json alone. dtype: name of the weights' precision."""
-    _write_config(directory, {**config.to_dict(), "architectures": ["MMadaModelLM"], "model_type": TRANSFORMER_TYPE, "dtype": dtype})
+    family = named(config.extra.get(FAMILY_KEY, "mmada"))
+    about = {"architectures": [family.classes[0]], "model_type": family.model_type, "dtype": dtype}
+    _write_config(directory, {**config.to_dict(), **about})
 
 
 # The image tokenizer.

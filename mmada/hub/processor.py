@@ -97,7 +97,7 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         canvas = prompts.chat(messages_of(text), num_new, images=room or [codes.flatten() for codes in image_codes], thinking=think)
         tokens = canvas.tokens
         if room:
-            tokens = torch.where(tokens == prompts.layout.image_offset, prompts.layout.pad_id, tokens)
+            tokens = torch.where(tokens == prompts.layout.image_offset, prompts.layout.special("pad"), tokens)
         data: dict[str, Any] = {"input_ids": tokens[None], "attention_mask": canvas.attend[None]}
         if images:
             data |= self.image_processor(images)

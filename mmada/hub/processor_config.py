@@ -1,12 +1,14 @@
-"""processor_config.json: what AutoProcessor reads to build hub/processor.MMaDAProcessor, written without transformers."""
+"""What AutoProcessor and AutoTokenizer read, written without transformers: the tokenizer with its chat template, and processor_config.json."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from mmada.canvas import VocabLayout
+from mmada.canvas import Style, VocabLayout
+from mmada.hub.chat_template import chat_template
 from mmada.hub.text_tokenizer import TextTokenizer
 
 __all__ = ["save_processor"]
@@ -20,14 +22,19 @@ def save_processor(
     mode: str,
     factor: int,
     layout: VocabLayout,
-    style: Mapping[str, str],
+    style: Mapping[str, Any],
+    context: int,
+    has_headers: bool = True,
 ) -> None:
-    """Write the text tokenizer, and how pictures and prompts are laid out.
+    """Write the text tokenizer with a chat template, and how pictures and prompts are laid out.
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
+    context  most tokens of a row, at which other tools cut
+    has_headers  whether turns stand behind headers, as the chat template has them; False: the tokenizer's own template stays
     """
-    tokenizer.save_pretrained(directory, processor_class="MMaDAProcessor")
+    text = tokenizer.for_model(chat_template(Style(**style)), context=context) if has_headers else tokenizer
+    text.save_pretrained(directory, processor_class="MMaDAProcessor")
     image_processor = {
         "factor": factor,
         "height": size[0],

@@ -2,7 +2,7 @@
 
     tokenizer.json          the algorithm, its vocabulary and added tokens
     tokenizer_config.json   named special tokens, further added tokens, whether decoded text is tidied
-    chat_template.jinja     kept and written back, not used: canvas/prompts.py lays out conversations
+    chat_template.jinja     for other tools (hub/chat_template.py), and for families that have no other layout (families/chat_template.py)
 
 A directory whose tokenizer_config.json names a class of its own (LlamaTokenizer, ...) is read by transformers, once, and is afterwards the
 same object; what is written here is read by AutoTokenizer.
@@ -29,6 +29,9 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 _PLAIN_CLASSES = (None, "TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer")
 """Values of tokenizer_class that add nothing to tokenizer.json."""
+
+_ABOUT_CALLS = ("model_max_length", "model_input_names", "padding_side", "truncation_side")
+"""Of tokenizer_config.json, what transformers' tokenizers do when they are called."""
 
 _FILE, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 _TIDIED = (
@@ -77,8 +80,9 @@ class TextTokenizer:
 
         core = Tokenizer.from_str((path / _FILE).read_text(encoding="utf-8"))
         _add_tokens(core, config)
-        template = path / _TEMPLATE
-        return cls(core, config, template=template.read_text(encoding="utf-8") if template.exists() else None)
+        template, named = path / _TEMPLATE, config.get("chat_template")
+        found = template.read_text(encoding="utf-8") if template.exists() else named if isinstance(named, str) else None
+        return cls(core, config, template=found)
 
     @classmethod
     def _through_transformers(cls, path: Path) -> TextTokenizer:
@@ -103,11 +107,26 @@ class TextTokenizer:
         template = fast.chat_template if isinstance(fast.chat_template, str) else None
         return cls(fast.backend_tokenizer, config, template=template)
 
+    def for_model(self, template: str, *, context: int) -> TextTokenizer:
+        """The same as it is saved with a model: its chat template, and what other tools are told about a call.
+
+        context  most tokens of a row
+        """
+        about = {"model_max_length": context, "model_input_names": ["input_ids", "attention_mask"]}
+        config = {name: value for name, value in self.config.items() if name != "chat_template"}
+        return TextTokenizer(self.core, config | about, template=template)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
+
     def to_transformers(self) -> Any:
         """The same as a `PreTrainedTokenizerFast`, with a core of its own."""
         from transformers import PreTrainedTokenizerFast
 
-        passed = (*NAMED, "clean_up_tokenization_spaces", "model_max_length", "padding_side", "truncation_side", "chat_template")
+        passed = (*NAMED, *_ABOUT_CALLS, "clean_up_tokenization_spaces", "chat_template")
         values = {name: _content(value) for name, value in self.config.items() if name in passed}
         values |= {} if self.template is None else {"chat_template": self.template}
         return PreTrainedTokenizerFast(tokenizer_object=self.core, **values)
@@ -126,6 +145,11 @@ class TextTokenizer:
     def __len__(self) -> int:
         """Entries, added tokens included."""
         return int(self.core.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def special_strings(self) -> tuple[str, ...]:
+        """Strings that are one token each, whatever stands beside them."""
+        return tuple(token.content for token in self.core.get_added_tokens_decoder().values() if token.special)
 
     def get_vocab(self) -> dict[str, int]:
         """Entry -> id, added tokens included."""

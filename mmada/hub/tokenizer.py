@@ -10,8 +10,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmada.canvas import SPECIAL_STRINGS, VocabLayout
+from mmada.canvas import SPECIAL_STRINGS, Message, VocabLayout
 from mmada.errors import MissingDependencyError, TokenizerError
+from mmada.families import Family
+from mmada.families.chat_template import template_ids
+from mmada.families.mmada import MMADA
 from mmada.hub.text_tokenizer import TextTokenizer
 
 __all__ = ["byte_level", "check", "load"]
@@ -19,11 +22,10 @@ __all__ = ["byte_level", "check", "load"]
 # Words with the space before them, runs of other signs up to a tag of thinking, and spaces: the pattern of GPT-2.
 _WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?(?:(?!</?think>)[^\s\p{L}\p{N}])+|\s+(?!\S)|\s+"
 
-# What the published tokenizer must know by name; the other special tokens are reserved entries to it.
-_NAMED = ("bos", "eos", "mask", "start_header", "end_header", "eot")
 
-
-def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True) -> TextTokenizer:
+def byte_level(
+    corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits: bool = True, special: Iterable[str] = tuple(SPECIAL_STRINGS.values())
+) -> TextTokenizer:
     """A byte-level BPE tokenizer: 256 bytes, at most `num_merges` merges learned from `corpus`, and the special tokens behind them.
 
     It can encode any text. `split_digits` keeps every digit a token of its own, which arithmetic wants; the space before a number goes
@@ -40,11 +42,11 @@ def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits:
     if num_merges:
         trainer = trainers.BpeTrainer(vocab_size=256 + num_merges, initial_alphabet=alphabet, show_progress=False)
         core.train_from_iterator(corpus, trainer)
-    core.add_special_tokens(list(SPECIAL_STRINGS.values()))
-    named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask")}
+    core.add_special_tokens(special := list(special))
+    named = {f"{name}_token": SPECIAL_STRINGS[name] for name in ("bos", "eos", "mask") if SPECIAL_STRINGS[name] in special}
     config = {
         **named,
-        "pad_token": SPECIAL_STRINGS["eos"],
+        **({"pad_token": named["eos_token"]} if "eos_token" in named else {}),
         "backend": "tokenizers",
         "clean_up_tokenization_spaces": False,
         "model_max_length": int(1e30),  # no limit: as transformers writes it
@@ -53,21 +55,24 @@ def byte_level(corpus: Iterable[str] = (), *, num_merges: int = 0, split_digits:
     return TextTokenizer(core, config)
 
 
-def check(tokenizer: TextTokenizer, layout: VocabLayout) -> None:
-    """Raise TokenizerError unless the tokenizer has exactly the layout's text ids and its special tokens where the layout says."""
-    if len(tokenizer) != layout.image_offset:
+def check(tokenizer: TextTokenizer, layout: VocabLayout, family: Family = MMADA) -> None:
+    """Raise TokenizerError unless the tokenizer has exactly the layout's text ids and the family's named tokens where the layout says.
+
+    A tokenizer may also name the image codes.
+    """
+    if len(tokenizer) not in (layout.image_offset, layout.image_offset + layout.codebook_size):
         raise TokenizerError(
             f"the tokenizer has {len(tokenizer)} entries, the model's image codes start at {layout.image_offset}: every image code would be "
             "shifted; use the tokenizer that was saved with the model, and add no tokens to it"
         )
-    special = layout.special_ids
-    found = {name: tokenizer.token_to_id(SPECIAL_STRINGS[name]) for name in _NAMED}
-    wrong = [f"{SPECIAL_STRINGS[name]} is {found[name]}, not {special[name]}" for name in _NAMED if found[name] != special[name]]
+    found = {name: tokenizer.token_to_id(string) for name, string in family.strings.items()}
+    wrong = [f"{family.strings[name]} is {i}, not {layout.special(name)}" for name, i in found.items() if i != layout.special(name)]
+    wrong += [f"{tag} is no token" for tag in family.tags if tokenizer.token_to_id(tag) is None]
     if wrong:
         raise TokenizerError(f"the tokenizer is not the model's: {'; '.join(wrong)}; use the tokenizer that was saved with the model")
 
 
-def load(directory: str | os.PathLike[str], layout: VocabLayout) -> TextTokenizer:
+def load(directory: str | os.PathLike[str], layout: VocabLayout, family: Family = MMADA) -> TextTokenizer:
     """The tokenizer of a checkpoint directory, checked. Raises TokenizerError if there is none, or it does not fit."""
     if not any((Path(directory) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
         raise TokenizerError(f"{directory} has no tokenizer.json; copy the tokenizer files of the model into it")
@@ -78,5 +83,20 @@ def load(directory: str | os.PathLike[str], layout: VocabLayout) -> TextTokenize
     except Exception as error:  # the library has no error of its own: a damaged file is a bare Exception
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TokenizerError(f"the tokenizer in {directory} cannot be read ({reason}); copy its files again") from error
-    check(tokenizer, layout)
+    check(tokenizer, layout, family)
+    if family.has_known_chat:
+        _check_template(tokenizer, layout, family)
     return tokenizer
+
+
+def _check_template(tokenizer: TextTokenizer, layout: VocabLayout, family: Family) -> None:
+    """Raise TokenizerError if the files' own chat template, where there is one, lays a question out in another way."""
+    if tokenizer.template is None:
+        return
+    asked = [Message("user", "What is this?")]
+    own, theirs = family.prompts(layout, tokenizer).dialogue(asked), template_ids(tokenizer, asked)
+    if own != theirs:
+        raise TokenizerError(
+            f"the chat template of these files reads {tokenizer.decode(theirs)!r}, that of {family.title} {tokenizer.decode(own)!r}; "
+            "use the files that were published together, or remove the template"
+        )

@@ -1,6 +1,6 @@
 """Images to tensors and tensors to images. No other module does this.
 
-load_image   path, bytes or PIL image -> upright RGB
+load_image   path, bytes, data: address or PIL image -> upright RGB
 fit          RGB -> RGB of exactly (height, width), by one of three published ways (drawn at `FitMode`)
 to_pixels    RGB images -> (B, 3, H, W) float32 in [-1, 1]
 to_images    (B, 3, H, W) in [-1, 1] -> RGB images
@@ -8,14 +8,17 @@ to_images    (B, 3, H, W) in [-1, 1] -> RGB images
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from mmada.errors import ImageError, InputError, suggest
@@ -35,26 +38,32 @@ FitMode = Literal["crop", "squash", "pad"]
 MAX_PIXELS = 2**26
 """Largest area that is decoded or created in between (67 million pixels, 200 MB as RGB)."""
 
+_SHOWN = 200
+"""Characters of a source that an error repeats."""
+
 
 def load_image(source: ImageSource) -> Image.Image:
     """Read an image as upright RGB. Applies EXIF orientation, puts white behind transparency, takes the first frame of an animation.
 
+    A data: address is read; no other address is fetched.
     Raises ImageError if the source is missing, is no image, is truncated or corrupt, or has more than MAX_PIXELS pixels.
     """
     if isinstance(source, Image.Image):
-        name, opened = "image", source
+        name, opened = f"image of {source.width}x{source.height} pixels", source
     elif isinstance(source, (bytes, str, Path)):
-        name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image={str(source)!r}"
-        opened = _open(source if isinstance(source, bytes) else _read(Path(source)), name)
+        name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image={_shown(str(source))!r}"
+        opened = _open(source if isinstance(source, bytes) else _read(source), name)
     else:
         raise InputError(f"image is of type {type(source).__name__}; give a path, the bytes of a file or a PIL image")
     _check_area(opened.width, opened.height, f"{name} has", "give a smaller one")
     if opened.mode in ("I", "F"):
         raise ImageError(f"{name} has mode {opened.mode!r}, whose range of values is open; convert it to 8 or 16 bits")
+    if isinstance(source, Image.Image):
+        _check_open(source, name)
     try:
         return _to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # a corrupt file may raise any type in a decoder
-        raise ImageError(f"{name} is truncated or corrupt ({error}); save or download it again") from error
+        raise ImageError(f"{name} is truncated or corrupt ({_reason(error)}); save or download it again") from error
 
 
 def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.Image:
@@ -122,11 +131,61 @@ def check_pixels(pixels: Tensor) -> None:
         raise InputError(f"pixels is {tuple(pixels.shape)} {pixels.dtype}; give floating point (B, 3, H, W) in [-1, 1], see to_pixels")
 
 
-def _read(path: Path) -> bytes:
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+"""Of two letters at least: one letter is a drive."""
+
+
+def _read(source: str | Path) -> bytes:
+    """Bytes of a file, or of a data: address."""
+    text = str(source)
+    if text[:5].lower() == "data:":
+        return _data(text)
+    if (found := _ADDRESS.match(text)) and not Path(source).exists():
+        remedy = (
+            f"give the path {unquote(urlsplit(text).path)}" if found[1].lower() == "file" else "download it and give the path of the file"
+        )
+        raise ImageError(f"image={_shown(text)!r} is an address, and addresses are not fetched; {remedy}")
     try:
-        return path.expanduser().read_bytes()
+        return Path(source).expanduser().read_bytes()
     except (OSError, ValueError, RuntimeError) as error:  # ValueError: a NUL in the name; RuntimeError: ~ of an unknown user
-        raise ImageError(f"image={str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from error
+        reason = getattr(error, "strerror", None) or _reason(error)
+        raise ImageError(f"image={_shown(text)!r} cannot be read ({reason}); check the path") from error
+
+
+def _data(address: str) -> bytes:
+    """What follows the comma of data:[type][;base64], (RFC 2397)."""
+    head, comma, body = address.partition(",")
+    try:
+        if not comma:
+            raise ValueError("there is no comma in it")
+        body = unquote(body)
+        return b64decode("".join(body.split()), validate=True) if head.lower().endswith(";base64") else body.encode("latin-1")
+    except ValueError as error:
+        raise ImageError(
+            f"image={_shown(address)!r} is no data address that can be read ({error}); write data:image/png;base64,…"
+        ) from error
+
+
+def _check_open(image: Image.Image, name: str) -> None:
+    """Raise ImageError for a picture of a file that was closed before its pixels were read."""
+    try:
+        image.load()
+    except Exception as error:
+        is_closed = isinstance(image, ImageFile.ImageFile) and getattr(image.fp, "closed", True)
+        if is_closed:
+            message = f"{name}: its file was closed before its pixels were read; read them inside of the with block (Image.load), or give the path"
+        else:
+            message = f"{name} is truncated or corrupt ({_reason(error)}); give another"
+        raise ImageError(message) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _shown(text: str) -> str:
+    """A source as it was given; of a long one, the beginning."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _open(data: bytes, name: str) -> Image.Image:

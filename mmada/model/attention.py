@@ -1,6 +1,6 @@
 """Bidirectional attention over rows that are padded and masked, or packed without any padding.
 
-The only place where a mask becomes numbers. Masks are bool, True = may attend:
+The only place where a mask becomes numbers. Masks are bool, True = may attend, or whole numbers, 1 = may attend (`as_bool`):
 
     None             everything attends to everything
     (B, L)           keys that exist; padding is never attended to
@@ -31,7 +31,18 @@ from mmada.canvas import BlockMask, can_attend
 from mmada.errors import InputError
 from mmada.model.cache import PackedKVCache
 
-__all__ = ["AttentionBias", "Neighbors", "Packing", "attend", "attention_bias", "leave_packing_uncompiled", "neighbors", "rotary", "rotate"]
+__all__ = [
+    "AttentionBias",
+    "Neighbors",
+    "Packing",
+    "as_bool",
+    "attend",
+    "attention_bias",
+    "leave_packing_uncompiled",
+    "neighbors",
+    "rotary",
+    "rotate",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +82,11 @@ class Packing:
     @property
     def num_tokens(self) -> int:
         return sum(self.lengths)
+
+    @cached_property
+    def num_positions(self) -> int:
+        """Positions of the row that has most: a row with a noised copy of its answer has more tokens than positions."""
+        return int(self.position_ids.max()) + 1
 
     @cached_property
     def runs(self) -> tuple[tuple[int, int], ...]:
@@ -142,7 +158,7 @@ def attention_bias(
                   pairs and nothing to hidden ones, which is -1.0 here (docs/parity.md, "soft mask").
     kv_cache      of packed rows, evaluate these windows only
     A query that sees nothing (padding under a pair mask) attends to everything alike, so that it stays finite.
-    Raises InputError unless the mask is bool and has one of the shapes above, or if there is a `kv_cache` without a packing.
+    Raises InputError unless the mask is bool or of 0 and 1 and has one of the shapes above, or if there is a `kv_cache` without a packing.
     """
     rows, length = shape
     if kv_cache is not None and not isinstance(mask, Packing):
@@ -158,8 +174,9 @@ def attention_bias(
         return AttentionBias(
             packing=mask, biases=biases, kv_cache=kv_cache, position_ids=() if kv_cache is None else kv_cache.position_ids(device)
         )
-    if mask.dtype != torch.bool:
-        raise InputError(f"attention_mask has dtype {mask.dtype}; give a bool mask, True where attention is allowed: attention_mask.bool()")
+    mask = as_bool(mask)
+    if tuple(mask.shape) == (rows, 1, length, length):
+        mask = mask[:, 0]  # as transformers has them: one for all heads
     if tuple(mask.shape) == (rows, length):
         pairs = mask[:, None, None, :]
     elif tuple(mask.shape) == (rows, length, length):
@@ -168,6 +185,25 @@ def attention_bias(
         raise InputError(f"attention_mask has the shape {tuple(mask.shape)}; expected ({rows}, {length}) or ({rows}, {length}, {length})")
     hidden = torch.finfo(dtype).min if mask_value is None else mask_value
     return AttentionBias(bias=torch.zeros(pairs.shape, dtype=dtype, device=mask.device).masked_fill(~pairs, hidden))
+
+
+def as_bool(mask: Tensor) -> Tensor:
+    """A mask of 0 and 1, as tokenizers make them, as bool: 1 is True. A bool mask stays as it is.
+
+    Raises InputError for other numbers, and for floating point, whose conventions contradict each other: 0 hides in one and shows in another.
+    """
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex():
+        raise InputError(
+            f"attention_mask has dtype {mask.dtype}, where 0 may mean hidden or visible; give a mask of bool, or of the whole numbers 0 and 1 (1: visible)"
+        )
+    # A compiled graph takes the numbers as they are: looking at them would break it.
+    if not torch.compiler.is_compiling() and bool(((mask != 0) & (mask != 1)).any()):
+        raise InputError(
+            f"attention_mask holds numbers from {int(mask.min())} to {int(mask.max())}; give 1 where a token may be attended to, 0 elsewhere"
+        )
+    return mask.bool()
 
 
 def _biases(
@@ -210,6 +246,8 @@ def neighbors(mask: Tensor | Packing | None, reach: int, device: torch.device) -
         return None
     if isinstance(mask, Packing):
         return _packed_neighbors(mask, torch.arange(-reach, reach + 1, device=device), device)
+    mask = as_bool(mask)
+    mask = mask[:, 0] if mask.dim() == 4 else mask
     offsets = torch.arange(-reach, reach + 1, device=device)
     index = torch.arange(mask.shape[1], device=device) + offsets[:, None]  # (2 reach + 1, L)
     inside = (index >= 0) & (index < mask.shape[1])

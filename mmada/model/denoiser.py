@@ -44,7 +44,8 @@ class _Row:
             # What is not remembered is evaluated, whoever asks.
             window = (first - start, last - start) if is_cached(kv_cache, (first - start, last - start), stop - start) else window
         block_mask = query.block_masks[row] if query.block_masks else None
-        return cls(number, row, query.tokens[row, start:stop], query.positions[row] - start - window[0], window, kv_cache, block_mask)
+        positions = torch.cat([part.positions[row] for part in (query, *query.also) if row < len(part.positions)])
+        return cls(number, row, query.tokens[row, start:stop], positions - start - window[0], window, kv_cache, block_mask)
 
     @property
     def num_evaluated(self) -> int:
@@ -67,7 +68,7 @@ class TransformerDenoiser:
 
     @torch.inference_mode()
     def __call__(self, queries: Sequence[Query]) -> list[Tensor]:
-        """Logits (R, Q, V) of each query."""
+        """Logits (R, Q, V) of each query; of one that asks `also`, all of them as one flat tensor."""
         return self.logits(queries)
 
     def logits(self, queries: Sequence[Query]) -> list[Tensor]:
@@ -83,7 +84,19 @@ class TransformerDenoiser:
                 hidden[row.query][row.row] = state[row.positions]  # (Q, D)
             self.num_forwards += 1
             self.num_tokens += sum(row.num_evaluated for row in chunk)
-        return [self.model.head(torch.stack(h), (query.ids.start, query.ids.stop)) for h, query in zip(hidden, queries, strict=True)]
+        return [self._head(h, query) for h, query in zip(hidden, queries, strict=True)]
+
+    def _head(self, hidden: list[Tensor], query: Query) -> Tensor:
+        """hidden: of each row, (Q, D) at the positions of the query and of those `also` about it."""
+        if not query.also:
+            return self.model.head(torch.stack(hidden), (query.ids.start, query.ids.stop))
+        found, first = [], 0
+        for part in (query, *query.also):
+            rows, num_positions = part.positions.shape
+            states = torch.stack([row[first : first + num_positions] for row in hidden[:rows]])
+            found.append(self.model.head(states, (part.ids.start, part.ids.stop)).flatten())
+            first += num_positions
+        return torch.cat(found)
 
     def _chunks(self, rows: list[_Row]) -> Iterator[list[_Row]]:
         chunk: list[_Row] = []

@@ -23,6 +23,6 @@ def image_position_ids(ids: Tensor, layout: VocabLayout) -> Tensor:
     An image begins behind <soi> and ends before <eoi>; masks inside have places as codes do.
     """
     index = torch.arange(ids.shape[-1], device=ids.device).expand_as(ids)
-    opened = torch.where(ids == layout.soi_id, index, -1).cummax(-1).values
-    closed = torch.where(ids == layout.eoi_id, index, -1).cummax(-1).values
+    opened = torch.where(ids == layout.special("soi"), index, -1).cummax(-1).values
+    closed = torch.where(ids == layout.special("eoi"), index, -1).cummax(-1).values
     return torch.where((opened > closed) & (opened < index), index - opened - 1, -1)

@@ -101,10 +101,10 @@ class Transformer(nn.Module):
         """Logits for every position, or only for those that are asked for.
 
         input_ids       (B, L) int64; or inputs_embeds (B, L, D)
-        attention_mask  bool (B, L) or (B, L, L), a Packing, or None (model/attention.py); attention is bidirectional
+        attention_mask  bool or 0 and 1, (B, L) or (B, L, L), a Packing, or None (model/attention.py); attention is bidirectional
         positions       (B, Q) int64: only these positions reach the head
         vocab           [start, stop): only these rows of the head
-        Raises InputError for a mask that is not bool, or has another shape.
+        Raises InputError for a mask of other numbers than 0 and 1, or of another shape, and for a row longer than the context.
         """
         collected: list[Tensor] | None = [] if output_hidden_states else None
         hidden = self.trunk(input_ids, attention_mask, inputs_embeds=inputs_embeds, mask_value=mask_value, collect=collected)
@@ -134,6 +134,7 @@ class Transformer(nn.Module):
         parts = self.model.transformer
         x: Tensor = parts["wte"](input_ids) if inputs_embeds is None else inputs_embeds
         rows, length = x.shape[:2]
+        self._check_length(length if not isinstance(attention_mask, Packing) else attention_mask.num_positions)
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         attn_bias = attention_bias(attention_mask, (rows, length), dtype=dtype, device=x.device, mask_value=mask_value, kv_cache=kv_cache)
@@ -147,6 +148,14 @@ class Transformer(nn.Module):
             x, position_ids = x[:, index], position_ids[index]
         cos, sin = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
         return self.layers(x, cos, sin, attn_bias, collect=collect) if layers is None else layers(x, cos, sin, attn_bias)
+
+    def _check_length(self, num_positions: int) -> None:
+        """Raises InputError for a row with more positions than the model was made for, whoever asks: its numbers would mean nothing."""
+        context = self.config.max_sequence_length
+        if num_positions > context:
+            raise InputError(
+                f"a row has {num_positions} positions, and the model's context max_sequence_length={context}; shorten the row or cut it into pieces"
+            )
 
     def layers(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, *, collect: list[Tensor] | None = None) -> Tensor:
         """All blocks and the final norm: (B, L, D) -> (B, L, D)."""
@@ -170,11 +179,20 @@ class Transformer(nn.Module):
         known = (position_ids >= 0) & (position_ids < len(table))
         return F.embedding(position_ids.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
 
+    def num_logits(self, vocab: tuple[int, int] | None = None) -> int:
+        """Logits that `head` computes for a position: of all rows where the head is adapted or quantized, whatever is asked for."""
+        return self.head_weight.shape[0] if vocab is None or self._has_special_head else vocab[1] - vocab[0]
+
+    @property
+    def _has_special_head(self) -> bool:
+        """Whether the head is adapted, quantized or offloaded, and so more than its weight."""
+        module = self.get_output_embeddings()
+        return not isinstance(module, nn.Embedding) and (type(module) is not nn.Linear or hasattr(module, "_hf_hook"))
+
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
-        module = self.get_output_embeddings()
-        if not isinstance(module, nn.Embedding) and (type(module) is not nn.Linear or hasattr(module, "_hf_hook")):
-            logits: Tensor = module(hidden)  # adapted, quantized or offloaded: more than its weight
+        if self._has_special_head:
+            logits: Tensor = self.get_output_embeddings()(hidden)
             return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
         weight = self.head_weight
         return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
 from mmada.errors import CheckpointError, InputError, MissingDependencyError, suggest
+from mmada.families import Family
+from mmada.families.mmada import MMADA
 from mmada.generation.engine import MAX_LOGITS, Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
@@ -34,20 +36,25 @@ from mmada.generation.requests import (
     Conversation,
     Drawing,
     DrawRequest,
+    EditRequest,
     EmptyAnswerError,
     FillRequest,
     GenerationConfig,
+    Order,
+    ParallelRequest,
     Request,
     Result,
     image_tokenizer_of,
 )
 from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
+from mmada.hub.chat_template import chat_template
+from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
-from mmada.sampling import Denoiser, SamplingParams
+from mmada.sampling import Denoiser, JointParams, SamplingParams
 
 if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
@@ -122,6 +129,7 @@ class MMaDA:
     prompts          token layouts over its vocabulary
     image_tokenizer  loaded at first use if given as a name
     defaults         how this checkpoint is best used
+    family           of the checkpoint: what it can do, and how it is sampled
     max_tokens       tokens that share a forward pass
     max_logits       numbers that a step of `run` is told: with max_tokens, what bounds its memory
     """
@@ -133,6 +141,7 @@ class MMaDA:
         image_tokenizer: ImageTokenizer | str | os.PathLike[str] | None,
         *,
         defaults: GenerationConfig | None = None,
+        family: Family = MMADA,
         max_tokens: int = 65536,
         max_logits: int = MAX_LOGITS,
     ) -> None:
@@ -141,7 +150,7 @@ class MMaDA:
         self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
         defaults = defaults or GenerationConfig(style=prompts.style)
-        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer)
+        self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer, family=family)
 
     # Loading and saving.
 
@@ -154,13 +163,15 @@ class MMaDA:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
+        family: str | None = None,
     ) -> MMaDA:
         """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
 
         image_tokenizer  directory or name; default: the one inside the checkpoint, else the one that its defaults name
         device           default: the GPU if there is one, else the CPU
         dtype            default: as saved
-        Raises CheckpointError, TokenizerError.
+        family           name of the model's family (families/); default: told by the class and vocabulary of its files, and its name
+        Raises CheckpointError, TokenizerError; InputError for an unknown family.
         """
         device = torch.device(device) if device is not None else _best_device()
         if str(name) == "debug":
@@ -169,13 +180,14 @@ class MMaDA:
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             return made.to(device)
         directory = checkpoint.find(name, revision=revision)
+        kind = family_of(directory, names=[str(name)], family=family)
         if checkpoint.read_config(directory).get("quantization_config"):
             model = _quantized(directory, dtype).to(device)
         else:
-            model = networks.load_transformer(directory, dtype=dtype, device=device)
-        defaults = GenerationConfig.load(directory)
-        prompts = Prompts(model.config.layout, tokenizer.load(directory, model.config.layout), defaults.style)
-        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory), defaults=defaults)
+            model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind)
+        defaults = GenerationConfig.load(directory, kind)
+        prompts = kind.prompts(kind.layout, tokenizer.load(directory, kind.layout, kind), defaults.style)
+        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)
 
     @classmethod
     def debug(cls, *, seed: int = 0) -> MMaDA:
@@ -217,6 +229,10 @@ class MMaDA:
         """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it."""
         path, d = Path(directory), self.defaults
         networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
+        d.save(path)
+        if self.family.image_tokenizer is None:
+            self._text.save_pretrained(path)
+            return
         save_processor(
             path,
             self._text,
@@ -225,9 +241,10 @@ class MMaDA:
             factor=self.image_tokenizer.factor,
             layout=self.layout,
             style=asdict(d.style),
+            context=self.model.config.max_sequence_length,
+            has_headers=self.prompts.has_headers,
         )
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
-        d.save(path)
 
     def to(self, device: str | torch.device) -> MMaDA:
         """Move the networks; returns self."""
@@ -264,7 +281,8 @@ class MMaDA:
 
     @property
     def image_tokenizer(self) -> ImageTokenizer:
-        """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary."""
+        """Pixels <-> codes. Raises CheckpointError if it cannot be loaded, or does not fit the vocabulary; InputError if the family has none."""
+        self.planner.require("look")
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
@@ -282,13 +300,20 @@ class MMaDA:
         return self.prompts.layout
 
     @property
+    def family(self) -> Family:
+        """What published models this one is of a kind with."""
+        return self.planner.family
+
+    @property
     def processor(self) -> MMaDAProcessor:
         """The same tokenizers and layouts as a processor of transformers, which it needs."""
         from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
 
         d = self.defaults
         images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        return MMaDAProcessor(images, self._text.to_transformers(), vocab_layout=self.layout.to_dict(), style=asdict(d.style))
+        template = chat_template(d.style)
+        text = self._text.for_model(template, context=self.model.config.max_sequence_length).to_transformers()
+        return MMaDAProcessor(images, text, vocab_layout=self.layout.to_dict(), style=asdict(d.style), chat_template=template)
 
     @property
     def _text(self) -> TextTokenizer:
@@ -386,6 +411,47 @@ class MMaDA:
     ) -> Drawing:
         """Draw the part of an image that `mask` marks (light), or `extend` it by (left, top, right, bottom) pixels; `best_of` as in draw."""
         request = DrawRequest(prompt, negative_prompt, None, image, mask, extend, False, steps, guidance_scale, params, seed, best_of)
+        return self._one(request, Drawing, on_step, trace)
+
+    def edit(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource],
+        *,
+        restyle: bool = False,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        params: SamplingParams | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Draw by an instruction and source images; for families that edit (`EditRequest` says what the arguments are)."""
+        request = EditRequest(prompt, images, restyle, size, steps, guidance_scale, image_guidance_scale, params, seed)
+        return self._one(request, Drawing, on_step, trace)
+
+    def write_and_draw(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource],
+        *,
+        size: tuple[int, int] | None = None,
+        max_new_tokens: int | None = None,
+        order: Order = "together",
+        text_steps: int | None = None,
+        image_steps: int | None = None,
+        guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
+        params: JointParams | None = None,
+        seed: int = 0,
+        on_step: Callable[[Progress], None] | None = None,
+        trace: bool = False,
+    ) -> Drawing:
+        """Write and draw in the same passes; for families that do so (`ParallelRequest` says what the arguments are)."""
+        steps = (text_steps, image_steps)
+        request = ParallelRequest(prompt, images, size, max_new_tokens, order, *steps, guidance_scale, image_guidance_scale, params, seed)
         return self._one(request, Drawing, on_step, trace)
 
     # Many requests.

@@ -149,5 +149,5 @@ def _look(part: Segment, mask_sample: MaskSample, mask_id: int) -> NoisedRow:
 def _nothing(layout: VocabLayout) -> NoisedRow:
     """One token, and nothing to say about it."""
     no = torch.zeros(1, dtype=torch.bool)
-    tokens = torch.full((1,), layout.bos_id)
+    tokens = torch.full((1,), layout.eos_id)
     return NoisedRow(tokens=tokens, clean=tokens, attend=~no, scored=no, weight=no.float(), span=(0, 1))

@@ -20,13 +20,13 @@ from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import ObjectiveConfig
 from mmada.rl.rollout import Decoding
-from mmada.train.config import ImageTokenizerSettings, ModelConfig, check_source
+from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource
 from mmada.train.loop import LoopConfig
-from mmada.train.lora import Lora
+from mmada.train.lora import Lora, for_adapters
 from mmada.train.optim import OptimizerConfig
 from mmada.train.values import fill, mappings
 
-__all__ = ["REWARDS", "PromptDataConfig", "RLConfig", "RLTaskConfig", "load"]
+__all__ = ["NEEDS_REFERENCE", "REWARDS", "PromptDataConfig", "RLConfig", "RLTaskConfig", "load"]
 
 REWARDS: Mapping[str, str] = {
     "format": "thinking in its tags where it was asked for, none where it was not",
@@ -41,6 +41,9 @@ REWARDS: Mapping[str, str] = {
     "hps": "HPS v2; scorers.hps",
 }
 """Name -> what is rewarded, in any world. A world may bring more; "package.module:function" is a reward of your own (docs/rl.md)."""
+
+NEEDS_REFERENCE = ("exact", "math")
+"""Rewards that compare with a record's answer; prompts without one are left out where they have a weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,26 +78,20 @@ class RLTaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PromptDataConfig:
-    """Where prompts come from."""
+class PromptDataConfig(SampleSource):
+    """Where prompts come from: a world, or records, each with the reference of its rewards, if they need one."""
 
-    world: str = ""
-    """a world that makes prompts, by its name or as package.module:object (data/find_world.py)"""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """of the world"""
-    path: str = ""
-    """instead of a world, your own records (mmada.data.records), each with the reference of its rewards: a file or folder"""
-    eval_path: str = ""
-    """the same for evaluation and samples; empty: none"""
     held_out: int = 32
     """prompts of each task that are evaluated"""
     num_samples: int = 4
     """samples of each task written during training"""
 
     def __post_init__(self) -> None:
-        check_source(self.world, self.options, self.path)
+        SampleSource.__post_init__(self)
         if self.held_out < 0 or self.num_samples < 0:
             raise InputError(f"data.held_out={self.held_out} and num_samples={self.num_samples} must not be negative; 0 turns them off")
+        if self.path.endswith(RECIPES):
+            raise InputError(f"data.path={self.path!r} is a recipe, which `mmada rl` does not take; name one file, folder or set of shards")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +132,8 @@ class RLConfig:
     reward_models: RewardModels = field(default_factory=RewardModels)
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(prefetch=0, log_every=1, eval_every=50, sample_every=50, save_every=50))
     lora: Lora = field(default_factory=Lora)
+    reward_timeout: float = 300.0
+    """seconds that a reward of your own may take for the answers of a round; after that they count as failed. 0: no limit"""
     max_tokens: int = 65536
     """that share a forward pass of the sampler"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -147,6 +146,8 @@ class RLConfig:
             raise InputError("out='' is empty; name a directory, such as runs/max")
         if self.steps < 1 or self.group < 2:
             raise InputError(f"steps={self.steps} must be at least 1, and group={self.group} at least 2, for rollouts are compared")
+        if not self.reward_timeout >= 0:
+            raise InputError(f"reward_timeout={self.reward_timeout} must not be negative; 0 sets no limit")
         if self.loop.prefetch:
             raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
         fill(GenerationConfig(), self.defaults, "defaults.")
@@ -162,7 +163,10 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     found = mappings(path, overrides)
     if len(found) != 1:
         raise InputError(f"{path} holds {len(found)} runs; reinforcement learning takes one")
-    config = fill(RLConfig(out="runs/rl"), found[0])
+    base = RLConfig(out="runs/rl")
+    if fill(Lora(), found[0].get("lora", {}), "lora.").rank:
+        base = replace(base, optim=for_adapters(base.optim))
+    config = fill(base, found[0])
     known = {*REWARDS, *(find_world(config.data.world, config.data.options).rewards() if config.data.world else ())}
     for task in config.tasks:
         for reward in task.rewards:

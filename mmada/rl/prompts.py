@@ -2,15 +2,20 @@
 
 WorldPrompts    samples of a world, of chosen kinds, with what its rewards know of them
 RecordPrompts   your own records (mmada.data.records), in an order that is shuffled anew each epoch
+PromptLearner   the rows that they become, for `mmada data check --prompts`
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-from mmada.canvas import Message
+import torch
+
+from mmada.canvas import Canvas, Message, Prompts
 from mmada.data import Endless, Picture, Record
+from mmada.data.records import TASKS
 from mmada.data.seeds import uniforms
 from mmada.data.world import SampleKey, Split, World
 from mmada.errors import InputError, suggest
@@ -19,7 +24,7 @@ from mmada.image import ImageSource
 from mmada.rl.records import Prompt
 from mmada.train.world import request_of
 
-__all__ = ["PromptSource", "RecordPrompts", "WorldPrompts"]
+__all__ = ["PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
 
 
 class PromptSource(Protocol):
@@ -76,7 +81,43 @@ class RecordPrompts:
             messages = [Message(turn.role, turn.text) for turn in record.turns]
             images = [_source(picture) for turn in record.turns for picture in turn.pictures]
             request = ChatRequest(messages, images=images, think=thinks)
-        return Prompt(task=record.task, index=index, request=request, reference=record.answer or "")
+        return Prompt(
+            task=record.task, index=index, request=request, reference=record.answer or "", meta=record.meta, record=str(record.where)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptLearner:
+    """What `mmada rl` makes of records, for `mmada data check`: each becomes a prompt with an open answer.
+
+    context           of the model, in tokens; num_image_tokens: codes of an image
+    max_new_tokens    positions of an answer
+    """
+
+    prompts: Prompts
+    num_image_tokens: int
+    context: int
+    max_new_tokens: int
+
+    answer_length: ClassVar[None] = None
+    """references are not learned, so their length does not matter"""
+
+    def learns(self, task: str) -> bool:
+        return task in TASKS
+
+    def left_out(self, record: Record) -> str | None:
+        """Why a record is no prompt, in words that are the same for all of one sort."""
+        if not record.turns:
+            return "a text without a question"
+        longest = max(map(len, self.rows(record).values()))
+        return "the prompt and its answer are longer than the context" if longest > self.context else None
+
+    def rows(self, record: Record) -> dict[str, Canvas]:
+        if record.task in ("draw", "reason_draw"):
+            return {"prompt": self.prompts.draw(record.turns[-1].text, torch.zeros(self.num_image_tokens, dtype=torch.long))}
+        turns = [Message(turn.role, turn.text) for turn in record.turns]
+        images = [torch.zeros(self.num_image_tokens, dtype=torch.long) for turn in record.turns for _ in turn.pictures]
+        return {"prompt": self.prompts.chat(turns, self.max_new_tokens, images=images)}
 
 
 def _source(picture: Picture) -> ImageSource:

@@ -8,13 +8,14 @@ Rollout  one answer to a prompt: its sample and its parts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Canvas, Field, messages_of
+from mmada.data import Meta
 from mmada.generation.requests import ChatRequest, DrawRequest
 
 __all__ = ["Completion", "Prompt", "Rollout", "Segment"]
@@ -32,6 +33,15 @@ class Prompt:
     """the right answer; empty where there is none"""
     origin: Any = None
     """of a world: what its rewards know of the prompt (data.world.WorldSample.origin)"""
+    meta: Meta = field(default_factory=Meta)
+    """of a record: license, lang, source, and in `extra` whatever its owner wrote"""
+    record: str = ""
+    """of a record: file and line"""
+
+    @property
+    def place(self) -> str:
+        """For messages: the record's file and line, or task and number."""
+        return self.record or f"{self.index} of task {self.task}"
 
     @property
     def text(self) -> str:

@@ -111,7 +111,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Segment:
     canvas, params, layout = sequence.canvas, sequence.fill.params, planner.layout
     ids = canvas.tokens[canvas.fields[0].positions]
     is_image = sequence.fill.init is not None
-    ends = torch.isin(ids, torch.tensor([layout.eos_id, layout.eot_id])).nonzero()
+    ends = torch.isin(ids, torch.tensor(layout.end_ids)).nonzero()
     num_tokens = len(ids) if is_image or not len(ends) else int(ends[0]) + 1
     steps = None
     if trace := sequence.trace:
@@ -135,7 +135,7 @@ def _sample(prompt: Prompt, result: Result, parts: Sequence[Segment], planner: P
     if not written.is_image:
         ids = written.canvas.tokens[written.field.positions][: written.num_tokens]
         text, num_tokens = planner.prompts.decode(ids), written.num_tokens
-        has_ended = int(ids[-1]) in (planner.layout.eos_id, planner.layout.eot_id)
+        has_ended = int(ids[-1]) in planner.layout.end_ids
     thought = split_thinking(text)
     return Completion(
         prompt=prompt,

@@ -10,35 +10,34 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 
 from accelerate import PartialState
 
 from mmada.canvas import Prompts as Speech
-from mmada.data import DataSource, Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
-from mmada.generation.planner import Planner
 from mmada.generation.requests import GenerationConfig
-from mmada.hub.checkpoint import find
 from mmada.image import ImageTokenizer
-from mmada.rl.config import REWARDS, RLConfig
+from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
+from mmada.rl.rewards.own import own_reward
 from mmada.rl.rewards.world import correct
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
+from mmada.train.export import export, load_parts
+from mmada.train.file_samples import report_dropped
 from mmada.train.loop import train
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import export, plain, report_dropped
+from mmada.train.setup import plain
 from mmada.train.stages import STAGES
-from mmada.train.values import fill
 
-__all__ = ["build_task", "run"]
+__all__ = ["build_task", "check_processes", "run"]
 
 _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
@@ -50,13 +49,14 @@ def run(config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config)
     _record(config, out)
-    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step)
+    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, optim_key="optim")
 
 
 def build_task(config: RLConfig) -> RLTask:
     """Networks with the weights that a run begins with, its prompts and rewards. Raises InputError for parts that do not fit together."""
     if not config.active:
         raise InputError("no task has prompts; set tasks.text.prompts=8, for example, with rewards")
+    check_processes(config, PartialState().num_processes)
     if not config.model.start and not config.debug:
         raise InputError("model.start='' is empty; reinforcement learning begins with a trained model: name one, or set debug=true")
     data = config.data
@@ -71,15 +71,11 @@ def build_task(config: RLConfig) -> RLTask:
         net=config.net,
         loop=config.loop,
         lora=config.lora,
+        defaults=config.defaults,
         debug=config.debug,
     )
-    start = find(config.model.start) if config.model.start else None
-    images = networks.image_tokenizer(base, start, size=world.image_size if world else 0)
-    tokens = networks.text_tokenizer(base, start, world=world)
-    model = networks.backbone(base, start, tokens, codebook_size=images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
-    speech = Speech(model.config.layout, tokens, defaults.style)
-    planner = Planner(speech, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
+    parts = load_parts(base, world)
+    model, images, speech, defaults, planner = parts.model, parts.images, parts.prompts, parts.defaults, parts.planner
     for plan in config.active:
         params = plan.decoding.text(planner)
         if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
@@ -104,14 +100,25 @@ def build_task(config: RLConfig) -> RLTask:
         },
         reference=reference,
         held_out=_prompts(config, world, images, speech, defaults, "test", context=planner.context),
-        on_export=partial(export, model=model, images=images, prompts=speech, defaults=defaults, has_adapter=bool(config.lora.rank)),
+        on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
+
+
+def check_processes(config: RLConfig, num_processes: int) -> None:
+    """Raises InputError if some processes would get no prompt in any round: they would compute nothing, and nobody would see it."""
+    most = max(config.active, key=lambda task: task.prompts)
+    idle = num_processes - most.prompts
+    if idle > 0:
+        raise InputError(
+            f"tasks.{most.name}.prompts={most.prompts} leaves {idle} of {num_processes} processes without a prompt in each round; "
+            f"set tasks.{most.name}.prompts={num_processes} or a multiple of it, or start {most.prompts} processes"
+        )
 
 
 def _reward(name: str, config: RLConfig, world: World | None) -> Reward:
     """The reward of a name; weights of learned ones are loaded here."""
     if ":" in name:
-        return _own(name)
+        return own_reward(name, seconds=config.reward_timeout)
     own = world.rewards() if world else {}
     if name in own:
         return own[name]
@@ -140,18 +147,6 @@ def _correct(world: World | None) -> Reward:
     return correct(world)
 
 
-def _own(name: str) -> Reward:
-    """package.module:function, from the Python path. Raises InputError if it is not there."""
-    module, _, function = name.partition(":")
-    try:
-        found: Reward = getattr(import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"reward {name!r} cannot be imported ({error}); put its folder on PYTHONPATH, and write package.module:function"
-        ) from error
-    return found
-
-
 def _prompts(
     config: RLConfig, world: World | None, images: ImageTokenizer, speech: Speech, defaults: GenerationConfig, split: Split, *, context: int
 ) -> dict[str, PromptSource]:
@@ -165,13 +160,12 @@ def _prompts(
     if not path:
         return {}
     size = (defaults.image_height, defaults.image_width)
-    reader = open_source(DataSource(path=path), settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
-    if isinstance(reader, TableStream):
-        raise InputError(
-            f"data.path={path!r} can only be read in order; give records that can be read by number, such as a JSON lines file"
-        )
+    source = config.data.source(path, is_eval=split == "test", prompts_only=True)
+    reader = open_source(source, settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
+    assert not isinstance(reader, TableStream)  # only where streaming is asked for
     num_codes = size[0] * size[1] // images.factor**2
     style = len(speech.encode(defaults.style.thinking))
+    compared = {plan.name: [name for name in NEEDS_REFERENCE if plan.rewards.get(name)] for plan in config.active}
     answer_lengths = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
 
     def reason(record: Record) -> str | None:
@@ -179,6 +173,8 @@ def _prompts(
             return f"task {record.task} has no prompts in this run"
         if not record.turns:
             return "a text without a question"
+        if record.answer is None and compared[record.task] and record.task in ("text", "understand"):
+            return f"no answer, which reward {compared[record.task][0]} compares with"
         given, answer_length = lengths_of(record, speech, num_image_tokens=num_codes).given, answer_lengths[record.task]
         row = given + (num_codes if record.task == "draw" else answer_length)
         if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
@@ -209,6 +205,7 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(

@@ -1,6 +1,7 @@
 """Filling a canvas: token_sampling.py (which token), confidence.py (where first), params.py (settings), loop.py (the one loop),
-rank.py (which of several)."""
+joint.py (several fields in the same passes), guidance.py (conditions), draws.py (random numbers), rank.py (which of several)."""
 
+from mmada.sampling.joint import JointDenoising, JointParams
 from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, denoise
 from mmada.sampling.params import (
     CACHES,
@@ -21,6 +22,8 @@ __all__ = [
     "Denoiser",
     "Denoising",
     "DenoisingStep",
+    "JointDenoising",
+    "JointParams",
     "Ranking",
     "SamplingParams",
     "denoise",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmada.diffusion.loss import widest
 
-__all__ = ["CONFIDENCES", "Confidence", "gumbel", "margin", "negative_entropy", "probability", "random_order"]
+__all__ = ["CONFIDENCES", "Confidence", "margin", "negative_entropy", "narrow_probability", "probability", "random_order"]
 
 Confidence = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -25,6 +25,11 @@ def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
     """
     weight = (logits - logits.amax(-1, keepdim=True)).exp()
     return weight.gather(-1, proposal[..., None])[..., 0] / weight.sum(-1, dtype=widest(weight.device))
+
+
+def narrow_probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
+    """`probability` in the logits' own precision, as LLaDA computes it; above 1 - 1e-6 all are alike in float32."""
+    return logits.softmax(-1).gather(-1, proposal[..., None])[..., 0]
 
 
 def margin(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
@@ -45,12 +50,6 @@ def negative_entropy(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tenso
 def random_order(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
     """A random order (LLaDA's "random remasking")."""
     return uniform
-
-
-def gumbel(uniform: Tensor) -> Tensor:
-    """Standard Gumbel noise from uniform numbers in [0, 1)."""
-    tiny = torch.finfo(uniform.dtype).tiny
-    return -torch.log((-torch.log(uniform.clamp_min(tiny))).clamp_min(tiny))
 
 
 CONFIDENCES: dict[str, Confidence] = {

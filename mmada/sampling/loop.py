@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
-from mmada.sampling.confidence import gumbel
+from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.params import CacheConfig, SamplingParams, TransferState
 from mmada.sampling.token_sampling import sample_tokens
 
@@ -57,9 +57,12 @@ class Denoising:
     """Fills B canvases with one set of sampling parameters.
 
     canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
-    negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only
-                if params.guidance_scale > 0
+    negatives   the unconditional rows of guidance, with as many open positions each as their canvas: one a canvas for the first scale, then
+                one a canvas for the second; needed if and only if a scale is above 0
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbors
+    draws       where each row's random numbers come from instead of its seed
+    beside      denoisings of the same canvases and negatives that fill other fields of them; each sees what any of them commits. None: it is
+                alone. Otherwise there may be more negatives than its scales need, which are kept up to date and not evaluated
     eos_id      ends a text, if params.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
@@ -76,13 +79,16 @@ class Denoising:
         stop_ids: Sequence[int] = (),
         seeds: Sequence[int] | None = None,
         negatives: Sequence[Canvas] | None = None,
+        draws: Sequence[Draws] | None = None,
+        beside: Sequence[Denoising] | None = None,
         record: bool = False,
     ) -> None:
         rows = len(canvases)
         seeds = range(rows) if seeds is None else seeds
         if not rows or len(seeds) != rows:
             raise InputError(f"{rows} canvases and {len(seeds)} seeds; give at least one canvas, and one seed for each")
-        if len(negatives or ()) != (rows if params.guidance_scale else 0):
+        num_needed = rows * len(params.scales) if params.is_guided else 0
+        if len(negatives or ()) < num_needed if beside is not None else len(negatives or ()) != num_needed:
             raise InputError(
                 f"guidance_scale={params.guidance_scale} with {len(negatives or ())} negative canvases for {rows} canvases; "
                 "give one each if the scale is above 0, none if it is 0"
@@ -114,7 +120,7 @@ class Denoising:
         self._record = record
         self._eos = eos_id if params.stop_at_eos and eos_id is not None and eos_id in self.ids else None
         self._ends = torch.tensor([] if self._eos is None else [self._eos, *stop_ids], device=canvases[0].tokens.device)
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._draws: Sequence[Draws] = [SeededDraws(seed) for seed in seeds] if draws is None else draws
         self._steps_in_block = [params.steps_per_block(n) or 1 for n in self.counts]
         self._block, self._step = [0] * rows, [0] * rows
         self._live = list(range(rows))
@@ -123,7 +129,8 @@ class Denoising:
 
         # Every table has one column more than it needs, a place for writes that are not meant: slot N, position L.
         device, width, length = evaluated[0].tokens.device, max(self.counts) + 1, max(len(c) for c in evaluated)
-        self._guided = len(evaluated) > rows
+        self._copies = len(evaluated) // rows  # rows in the tables for each canvas
+        self._num_evaluated = 1 + len(params.scales) if params.is_guided else 1  # and how many of them are evaluated
         self._spans = tuple(c.span for c in evaluated)
         self._kv_caches = [KVCache() for _ in evaluated]
         self._positions = [c.fields[0].positions.tolist() for c in evaluated] if params.cache is not None else []
@@ -137,8 +144,13 @@ class Denoising:
         self._open = torch.arange(width, device=device)[None] < torch.tensor(self.counts, device=device)[:, None]
         self._filled = torch.full((rows, width), mask_id, device=device)  # (B, N+1) committed ids
         self._proposed = self._filled.clone()  # (B, N+1) latest proposals
-        self._suppress_tokens = torch.tensor(self.ids.suppress_tokens, dtype=torch.long, device=device) - self.ids.start
+        self._suppress_tokens = self._indices((*self.ids.suppress_tokens, *params.suppress_tokens))
+        self._late_tokens = self._indices(params.late_tokens)
         self._num_total = torch.tensor([f.num_total for f in fields], device=device)
+        for other in beside or ():
+            if other._tokens.shape != self._tokens.shape or not torch.equal(other._tokens, self._tokens):
+                raise InputError("beside= fills other canvases; give denoisings of the same rows that have not begun")
+            self._tokens = other._tokens
 
     @property
     def done(self) -> bool:
@@ -150,19 +162,24 @@ class Denoising:
         return tuple(self._live)
 
     @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """[start, stop) of what is attended to, of each canvas and then of each unconditional row that is evaluated."""
+        return self._spans[: len(self.canvases) * self._num_evaluated]
+
+    @property
     def num_evaluated(self) -> int:
         """Tokens that the next `inputs()` has evaluated, of all its rows; known without asking the device."""
         return sum(self.num_tokens(row) for row in self._live)
 
     def num_tokens(self, row: int) -> int:
         """Tokens that the next step of a live row evaluates, its unconditional row included; known without asking the device."""
-        cache, rows = self.params.cache, [row, len(self.canvases) + row][: 1 + self._guided]
+        cache, rows = self.params.cache, [row + len(self.canvases) * k for k in range(self._num_evaluated)]
         windows = [self._span(r) if cache is None else self._evaluated(cache, r) for r in rows]
         return sum(stop - start for start, stop in windows)
 
     def num_logits(self, row: int) -> int:
         """Numbers that the next step of a live row is told at most, its unconditional row included."""
-        return (1 + self._guided) * len(self._range(row)) * (self.ids.stop - self.ids.start)
+        return self._num_evaluated * len(self._range(row)) * (self.ids.stop - self.ids.start)
 
     def inputs(self, rows: Sequence[int] | None = None) -> Query:
         """What to evaluate next: `rows`, by default all that are live, then, if guided, their unconditional rows.
@@ -196,15 +213,21 @@ class Denoising:
         params, rows = self.params, torch.tensor(self._asked, device=self._slots.device)
 
         logits = self._combine(logits.float())
-        uniform = self._uniform(window)  # (2, A, Q)
-        proposal = sample_tokens(logits, uniform[0], temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
-        confidence = params.confidence(logits, proposal, uniform[1])
-        commit = self._choose(confidence, uniform[1], window.inside)
+        uniform, uniform_order = self._uniform(window)  # (A, Q), or (A, Q, V) with token_noise
+        proposal = self._propose(logits, uniform)
+        seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
+        confidence = params.confidence(seen, proposal, uniform_order)
+        commit = self._choose(confidence, uniform_order, window.inside)
 
         self._write(rows, window.slot, proposal + self.ids.start, commit)
         if self._record:
             self._note(window.slot, confidence, commit)
         self._move_on(rows, window)
+
+    def go_to(self, step: int) -> None:
+        """Make the next step of every row the given one of its block, for what depends on how far it is."""
+        for row in self._live:
+            self._step[row] = step
 
     def drop(self, row: int) -> None:
         """Take no further step of a row, which keeps what it has; its keys and values are given back."""
@@ -238,7 +261,7 @@ class Denoising:
     # The parts of a step, in order.
 
     def _evaluated_rows(self) -> list[int]:
-        return self._asked + ([len(self.canvases) + r for r in self._asked] if self._guided else [])
+        return [len(self.canvases) * k + r for k in range(self._num_evaluated) for r in self._asked]
 
     def _span(self, evaluated: int) -> tuple[int, int]:
         """What is evaluated of a row: all that it attends to, or no more than the active block."""
@@ -292,20 +315,43 @@ class Denoising:
         return _Window(slot.where(inside, self._slots.shape[1] - 1), inside, ranges)
 
     def _combine(self, logits: Tensor) -> Tensor:
-        """Guidance u + (1 + g)(c - u), and -inf where an id is not allowed."""
-        if self._guided:
-            conditional, unconditional = logits.chunk(2)
-            logits = unconditional + (1 + self.params.guidance_scale) * (conditional - unconditional)
+        """Guidance, and -inf where an id is not allowed."""
+        if self._num_evaluated > 1:
+            conditional, *negatives = logits.chunk(self._num_evaluated)
+            logits = self.params.guidance(conditional, negatives, self.params.scales)
         return logits.index_fill(-1, self._suppress_tokens, -torch.inf) if len(self._suppress_tokens) else logits
 
-    def _uniform(self, window: _Window) -> Tensor:
-        """(2, A, Q) uniform numbers; each row draws on the CPU as many as its own block has slots, whatever its neighbors."""
+    def _indices(self, token_ids: Sequence[int]) -> Tensor:
+        """Indices into the allowed slice of those ids that lie in it."""
+        inside = [i - self.ids.start for i in token_ids if self.ids.start <= i < self.ids.stop]
+        return torch.tensor(inside, dtype=torch.long, device=self.canvases[0].tokens.device)
+
+    def _propose(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """(A, Q) int64 indices into the allowed slice."""
+        params = self.params
+        if self._has_token_noise:
+            assert params.token_noise is not None
+            return params.token_noise(logits, uniform, params.temperature).argmax(-1)
+        return sample_tokens(logits, uniform, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
+
+    @property
+    def _has_token_noise(self) -> bool:
+        return self.params.token_noise is not None and self.params.temperature > 0
+
+    def _uniform(self, window: _Window) -> tuple[Tensor, Tensor]:
+        """Uniform numbers for tokens and order; each row draws as many as its own block has slots, whatever its neighbors."""
+        device = window.inside.device
         if not self.params.draws:
-            return torch.zeros(2, *window.inside.shape, device=window.inside.device)
-        uniform = torch.zeros(2, len(self._asked), self._slots.shape[1])
-        for i, (row, slots) in enumerate(zip(self._asked, window.ranges, strict=True)):
-            uniform[:, i, slots.start : slots.stop] = torch.rand(2, len(slots), generator=self._generators[row])
-        return uniform.to(window.slot.device).gather(2, window.slot.expand(2, -1, -1))
+            zeros = torch.zeros(window.inside.shape, device=device)
+            return zeros, zeros
+        num_ids = self.ids.stop - self.ids.start if self._has_token_noise else None
+        numbers = [self._draws[row].numbers(slots, num_ids) for row, slots in zip(self._asked, window.ranges, strict=True)]
+        tokens = torch.zeros(len(numbers), self._slots.shape[1], *numbers[0][0].shape[1:], dtype=numbers[0][0].dtype)
+        order = torch.zeros(len(numbers), self._slots.shape[1], dtype=numbers[0][1].dtype)
+        for i, (slots, (of_tokens, of_order)) in enumerate(zip(window.ranges, numbers, strict=True)):
+            tokens[i, slots.start : slots.stop], order[i, slots.start : slots.stop] = of_tokens, of_order
+        row = torch.arange(len(numbers), device=device)[:, None]
+        return tokens.to(device)[row, window.slot], order.to(device)[row, window.slot]
 
     def _choose(self, confidence: Tensor, uniform: Tensor, candidate: Tensor) -> Tensor:
         """(A, Q) bool: the best candidates, as many as the quota and the threshold say."""
@@ -320,9 +366,11 @@ class Denoising:
                 TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
             )
         order = confidence
+        if params.commit_ties:
+            order = order.log()  # in whose rounding ties are published
         if params.choice_temperature:
             factor = [params.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
-            noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * gumbel(uniform)
+            noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * params.choice_noise(uniform)
             order = confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log() + noise
         if params.threshold is not None:
             is_sure = (confidence >= params.threshold) & candidate
@@ -330,7 +378,10 @@ class Denoising:
             order = order.masked_fill(is_sure, torch.inf)
         order = order.masked_fill(~candidate, -torch.inf)
         rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        return candidate & (rank < num_transfer_tokens[:, None])
+        commit = candidate & (rank < num_transfer_tokens[:, None])
+        if params.commit_ties:
+            commit |= candidate & (order >= order.masked_fill(~commit, torch.inf).amin(1, keepdim=True))
+        return commit
 
     def _write(self, rows: Tensor, slot: Tensor, token_ids: Tensor, commit: Tensor) -> None:
         """Put committed ids into the tables and the sequences; a committed [MASK] stays open."""
@@ -342,8 +393,8 @@ class Denoising:
 
     def _to_sequences(self, rows: Tensor) -> None:
         self._tokens[rows] = self._tokens[rows].scatter(1, self._slots[rows], self._filled[rows])
-        if self._guided:
-            other = rows + len(self.canvases)
+        for copy in range(1, self._copies):
+            other = rows + copy * len(self.canvases)
             self._tokens[other] = self._tokens[other].scatter(1, self._slots[other], self._filled[rows])
 
     def _note(self, slot: Tensor, confidence: Tensor, commit: Tensor) -> None:
@@ -376,12 +427,20 @@ class Denoising:
                 survivors.append(row)
         finished = set(self._asked) - set(survivors)
         for row in finished:
+            if self.params.random_leftover:
+                self._fill_leftover(row)
             self._forget(row)
         self._live = self._asked = [row for row in self._live if row not in finished]
 
     def _forget(self, row: int) -> None:
         """Give back the keys and values of a row."""
         self._kv_caches[row :: len(self.canvases)] = [KVCache() for _ in self._kv_caches[row :: len(self.canvases)]]
+
+    def _fill_leftover(self, row: int) -> None:
+        left = self._open[row].nonzero()[:, 0]
+        self._filled[row, left] = self.ids.start + self._draws[row].integers(len(left), self.ids.stop - self.ids.start).to(left.device)
+        self._open[row] = False
+        self._to_sequences(torch.tensor([row], device=self._open.device))
 
     def _has_ended(self, rows: Tensor) -> Tensor:
         """(A,) whether an end token is committed and everything before it too."""

@@ -23,6 +23,8 @@ from mmada.diffusion.schedule import Schedule, cosine
 from mmada.diffusion.transfer import even_at, remaining
 from mmada.errors import InputError, suggest
 from mmada.sampling.confidence import Confidence, negative_entropy, probability, random_order
+from mmada.sampling.draws import ChoiceNoise, TokenNoise, gumbel
+from mmada.sampling.guidance import Guidance, classifier_free
 
 __all__ = [
     "CACHES",
@@ -32,12 +34,16 @@ __all__ = [
     "TransferSchedule",
     "TransferState",
     "compounding",
+    "constant",
     "even",
     "fast_image",
     "fast_text",
+    "follow_open",
     "follow_schedule",
     "infill",
+    "keep_one",
     "linear_anneal",
+    "linear_target",
     "named_cache",
 ]
 
@@ -76,6 +82,40 @@ def follow_schedule(schedule: Schedule) -> TransferSchedule:
         return (count.num_open - keep).where(count.step + 1 < count.steps, count.num_open)
 
     return transfer_schedule
+
+
+@cache
+def follow_open(schedule: Schedule) -> TransferSchedule:
+    """`follow_schedule` over what was open at the start instead of the whole region; a last open position is not kept waiting (Lumina-DiMOO)."""
+
+    def transfer_schedule(count: TransferState) -> Tensor:
+        progress = (count.step + 1).float() / count.steps
+        keep = remaining(count.num_open, count.num_start, progress, schedule)
+        return (count.num_open - keep).where((count.step + 1 < count.steps) & (count.num_open > 1), count.num_open)
+
+    return transfer_schedule
+
+
+@cache
+def keep_one(schedule: Schedule) -> TransferSchedule:
+    """Parity only: `follow_schedule` whose last step, too, leaves one position open (MMaDA-Parallel-A)."""
+
+    def transfer_schedule(count: TransferState) -> Tensor:
+        progress = (count.step + 1).float() / count.steps
+        return count.num_open - remaining(count.num_open, count.num_total, progress, schedule)
+
+    return transfer_schedule
+
+
+def linear_target(count: TransferState) -> Tensor:
+    """Commit down to floor(n (1 - (step + 1) / steps)) open positions: uneven where n and steps do not divide (MMaDA-Parallel-A)."""
+    before, after = (1 - (count.step + i).double() / count.steps for i in (0, 1))
+    return (count.num_start * before).floor().long() - (count.num_start * after).floor().long()
+
+
+def constant(step: int, steps: int) -> float:
+    """No annealing (Lumina-DiMOO)."""
+    return 1.0
 
 
 def compounding(step: int, steps: int) -> float:
@@ -154,6 +194,14 @@ class SamplingParams:
     anneal: Anneal = linear_anneal
     guidance_scale: float = 0.0
     """g of u + (1 + g)(c - u); 0 is no guidance, 3.5 the published image setting (4.5 in the usual convention)"""
+    image_guidance_scale: float | None = None
+    """of a source image, beside `guidance_scale` of the words: two unconditional rows; None: one"""
+    guidance: Guidance = classifier_free
+    """how the logits of the rows are combined (sampling/guidance.py)"""
+    suppress_tokens: tuple[int, ...] = ()
+    """ids that are never proposed, beside those that the canvas does not allow"""
+    late_tokens: tuple[int, ...] = ()
+    """ids whose confidence is 0, so that they are committed when nothing else is left; end tokens, for models that end too early"""
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
     full_attention: bool = True
@@ -164,6 +212,14 @@ class SamplingParams:
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False
     """parity only: propose any row of the head, `[MASK]` included, which then stays open"""
+    token_noise: TokenNoise | None = None
+    """parity only: how noise on every logit chooses a token at a temperature above 0; None: one uniform number a position"""
+    choice_noise: ChoiceNoise = gumbel
+    """what `choice_temperature` scales"""
+    commit_ties: bool = False
+    """parity only: what is exactly as sure as the last committed position is committed, too"""
+    random_leftover: bool = False
+    """parity only: what the steps leave open becomes a random allowed id"""
 
     def __post_init__(self) -> None:
         if self.steps is None and self.threshold is None:
@@ -176,6 +232,7 @@ class SamplingParams:
         _at_least("temperature", self.temperature, 0)
         _at_least("choice_temperature", self.choice_temperature, 0)
         _at_least("guidance_scale", self.guidance_scale, 0)
+        _at_least("image_guidance_scale", self.image_guidance_scale, 0)
         if not self.full_attention and (self.block_length is None or self.propose_any):
             raise InputError(
                 "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
@@ -209,6 +266,15 @@ class SamplingParams:
                 f"at block_length={self.block_length}; try steps={near}"
             )
         return self.steps // num_blocks
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """One for each unconditional row."""
+        return (self.guidance_scale,) if self.image_guidance_scale is None else (self.guidance_scale, self.image_guidance_scale)
+
+    @property
+    def is_guided(self) -> bool:
+        return any(self.scales)
 
     @property
     def draws(self) -> bool:

@@ -33,16 +33,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from mmada import __version__
-from mmada.errors import ImageError, InputError, MMaDAError
-from mmada.generation.engine import EngineError, ExpiredError
+from mmada.errors import InputError, MMaDAError
 from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.image_fetcher import Fetcher
-from mmada.serve.middleware import RequestMiddleware, error_body
+from mmada.serve.middleware import RequestMiddleware
 from mmada.serve.output_stream import OutputStream
 from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
 from mmada.serve.pictures import Pictures, remote_addresses
+from mmada.serve.refusals import UnknownModelError, about, body_of, body_of_invalid, error_body, status_of
 from mmada.serve.request_parser import ParsedRequest, RequestParser
 from mmada.serve.responses import ImageResponses, TextResponses, event
 from mmada.serve.schema import (
@@ -82,10 +82,6 @@ def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     text = {"type": "string"}
     stream = {"type": "object", "description": "One event.", "properties": {"data": text, "event": text}, "required": ["data"]}
     return {200: {"model": model, "content": {"text/event-stream": {"schema": stream}}}, **_ERRORS}
-
-
-class _UnknownModelError(MMaDAError):
-    pass
 
 
 class _GoneError(Exception):
@@ -145,7 +141,7 @@ class _Generations:
     async def chat(self, request: Request, body: ChatBody) -> Response:
         """Answer a conversation."""
         arrived = time.monotonic()
-        self._check_model(body.model)
+        self._check(request, body)
         fetched = await self._fetched(request, body.addresses)
         return await self._text(request, body, partial(self._parser.chat, fetched=fetched), arrived=arrived)
 
@@ -155,7 +151,7 @@ class _Generations:
 
     async def generations(self, request: Request, body: GenerationBody) -> Response:
         """Draw."""
-        self._check_model(body.model)
+        self._check(request, body)
         parsed = await self._reading(self._parser.generation, body)
         return await self._images(request, parsed, ImageResponses(body, parsed.seed, "image_generation"), stream=bool(body.stream))
 
@@ -165,10 +161,14 @@ class _Generations:
         form: EditForm
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
             form = body = _validated(EditBody, await _json(request), strict=True)
-            self._check_model(form.model)
+            self._check(request, form)
             pictures = Pictures(self._config, await self._fetched(request, body.addresses))
-            images = [await self._reading(pictures.from_address, reference.image_url) for reference in body.images]
-            mask = None if body.mask is None else await self._reading(pictures.from_address, body.mask.image_url)
+            images = []
+            for i, reference in enumerate(body.images):
+                with about(f"images.{i}.image_url"):
+                    images.append(await self._reading(pictures.from_address, reference.image_url))
+            with about("mask.image_url"):
+                mask = None if body.mask is None else await self._reading(pictures.from_address, body.mask.image_url)
         else:
             pictures = Pictures(self._config)
             async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
@@ -176,7 +176,7 @@ class _Generations:
                 uploads = [value for name, value in fields.multi_items() if name in ("image", "image[]")]
                 images = [await self._uploaded(pictures, "image", upload) for upload in uploads]
                 mask = None if "mask" not in fields else await self._uploaded(pictures, "mask", fields["mask"])
-        self._check_model(form.model)
+        self._check(request, form)
         if len(images) != 1:
             raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
         parsed = await self._reading(self._parser.edit, form, images[0], mask)
@@ -189,7 +189,7 @@ class _Generations:
         async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
             form = _validated(VariationForm, _texts_of(fields.multi_items(), files=("image",)), strict=False)
             image = await self._uploaded(pictures, "image", fields.get("image"))
-        self._check_model(form.model)
+        self._check(request, form)
         prompt, made_up = form.prompt, None
         if prompt is None:
             engine_request = await self._reading(self._parser.description, image)
@@ -207,7 +207,7 @@ class _Generations:
     # What they have in common.
 
     async def _text(self, request: Request, body: Any, read: Callable[[Any], ParsedRequest], *, arrived: float | None = None) -> Response:
-        self._check_model(body.model)
+        self._check(request, body)
         parsed = await self._reading(read, body)
         responses = TextResponses(body, self._config.name, parsed.seed)
         output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
@@ -252,11 +252,15 @@ class _Generations:
     async def _uploaded(self, pictures: Pictures, name: str, upload: object) -> Any:
         if not isinstance(upload, UploadFile):
             raise InputError(f"{name} is missing, or no file; send it as a file of a form (multipart/form-data)")
-        return await self._reading(pictures.from_bytes, await upload.read())
+        with about(name):
+            return await self._reading(pictures.from_bytes, await upload.read())
 
-    def _check_model(self, name: str | None) -> None:
+    def _check(self, request: Request, body: BaseModel) -> None:
+        """Keep what was given, for errors; raise UnknownModelError for a model that is not served here."""
+        request.state.given = body.model_fields_set
+        name: str | None = getattr(body, "model", None)
         if name is not None and name != self._config.name:
-            raise _UnknownModelError(f"the model {name[:80]!r} does not exist here; use {self._config.name!r}")
+            raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {self._config.name!r}")
 
 
 class _EventStream(StreamingResponse):
@@ -301,7 +305,7 @@ async def _text_events(output: OutputStream, responses: TextResponses, count: in
             for chunk in chunks:
                 yield event(chunk)
     except MMaDAError as error:
-        yield event(_body_of(error))
+        yield event(body_of(error))
         return
     for chunk in responses.usage_chunk([results[index] for index in sorted(results)]):
         yield event(chunk)
@@ -321,7 +325,7 @@ async def _image_events(output: OutputStream, responses: ImageResponses) -> Asyn
             elif isinstance(item[1], ImageOutput):
                 yield await asyncio.to_thread(responses.completed, item[0], item[1])
     except MMaDAError as error:
-        yield event({"type": "error", **_body_of(error)}, "error")
+        yield event({"type": "error", **body_of(error)}, "error")
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
@@ -371,7 +375,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
     try:
         return model.model_validate(values, strict=strict)
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False), body=values) from error
+        raise RequestValidationError(error.errors(include_url=False), body=values) from error
 
 
 def _form_of(model: type[BaseModel], required: list[str], optional: list[str], *, also: type[BaseModel] | None = None) -> dict[str, Any]:
@@ -417,7 +421,7 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelF
     async def model(name: str) -> ModelCard:
         """The model, by its id."""
         if name != config.name:
-            raise _UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
+            raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
         return card
 
     @app.get("/health", tags=["status"], responses=_ERRORS)
@@ -439,7 +443,7 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return JSONResponse(_body_of_invalid(error.errors(), error.body), 400)
+        return JSONResponse(body_of_invalid(error.errors(), error.body), 400)
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: Exception) -> JSONResponse:
@@ -448,7 +452,7 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(error_body(str(error.detail), kind), error.status_code, headers=_headers(error.headers))
 
     @app.exception_handler(MMaDAError)
-    async def ours(_: Request, error: Exception) -> JSONResponse:
+    async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, MMaDAError)
         headers = (
             {"Retry-After": str(error.retry_after)}
@@ -457,72 +461,17 @@ def _add_errors(app: FastAPI) -> None:
             if isinstance(error, ClosedError)
             else None
         )
-        return JSONResponse(_body_of(error), _status_of(error), headers=headers)
+        return JSONResponse(body_of(error, _given(request)), status_of(error), headers=headers)
 
     @app.exception_handler(_GoneError)
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it; the log does
 
 
-def _status_of(error: MMaDAError) -> int:
-    table: dict[type[MMaDAError], int] = {
-        BusyError: 429,
-        ClosedError: 503,
-        ExpiredError: 504,
-        EngineError: 500,
-        _UnknownModelError: 404,
-        InputError: 400,
-        ImageError: 400,
-    }
-    return next((status for kind, status in table.items() if isinstance(error, kind)), 500)
-
-
-def _body_of(error: MMaDAError) -> dict[str, Any]:
-    codes = {
-        429: ("rate_limit_error", "queue_full"),
-        503: ("server_error", "unavailable"),
-        504: ("server_error", "timeout"),
-        500: ("server_error", None),
-    }
-    kind, code = codes.get(_status_of(error), ("invalid_request_error", None))
-    if isinstance(error, _UnknownModelError):
-        return error_body(str(error), kind, param="model", code="model_not_found")
-    return error_body(str(error), kind, param=None, code=code or ("invalid_image" if isinstance(error, ImageError) else None))
-
-
-def _body_of_invalid(errors: Any, body: object) -> dict[str, Any]:
-    """What is wrong with a body, in a sentence: the first fault, of those that lie deepest.
-
-    Where a value may have several forms, each form has its faults, and those of the form that was meant lie deeper.
-    """
-    first = max(errors, key=lambda error: len(error["loc"]))
-    if first["type"] == "json_invalid":
-        return error_body(f"the body is no JSON: {first['ctx']['error']} at character {first['loc'][-1]}", "invalid_request_error")
-    where = _in_body(first["loc"], body, is_missing=first["type"] == "missing")
-    message = str(first["msg"]).removeprefix("Value error, ")
-    if not where and first["type"] in ("missing", "model_attributes_type", "dict_type", "model_type"):
-        message = "the body must be a JSON object, sent with 'Content-Type: application/json'"
-    name = ".".join(map(str, where)) or None
-    if name is None:
-        return error_body(message, "invalid_request_error")
-    *inside, last = map(str, where)
-    if message.startswith(f"{last}="):  # names the field itself
-        return error_body(".".join([*inside, message]), "invalid_request_error", param=name)
-    return error_body(f"{name}: {message}", "invalid_request_error", param=name)
-
-
-def _in_body(location: Sequence[str | int], body: object, *, is_missing: bool) -> list[str | int]:
-    """A location without what is no part of the body: the names of the forms that a value may have."""
-    path = list(location[1:] if location[:1] == ("body",) else location)
-    where: list[str | int] = []
-    for i, part in enumerate(path):
-        if isinstance(body, dict) and (part in body or (is_missing and i == len(path) - 1)):
-            where.append(part)
-            body = body.get(part)
-        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
-            where.append(part)
-            body = body[part]
-    return [part if isinstance(part, int) else part[:64] for part in where]
+def _given(request: Request) -> set[str]:
+    """The fields of the request's body, if it was read."""
+    found: set[str] = getattr(request.state, "given", set())
+    return found
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -22,8 +22,9 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from mmada.serve.config import ServeConfig
+from mmada.serve.refusals import error_body
 
-__all__ = ["RequestMiddleware", "error_body"]
+__all__ = ["RequestMiddleware"]
 
 _log = logging.getLogger("mmada.serve")
 
@@ -35,11 +36,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _OPEN_TO_ALL = ("/health", "/openapi.json")
 _DISCARD_BYTES = 256 * 2**20
 _DISCARD_SECONDS = 10.0
-
-
-def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """An error in OpenAI's shape. Half characters, which JSON may smuggle into a text that is quoted, are replaced."""
-    return {"error": {"message": message.encode("utf-8", "replace").decode(), "type": kind, "param": param, "code": code}}
 
 
 class RequestMiddleware:

@@ -161,8 +161,12 @@ class OutputStream:
     text: TextStream | None = field(init=False)
 
     def __post_init__(self) -> None:
-        is_plain = isinstance(self.order.request, FillRequest)
-        self.text = None if isinstance(self.order.request, DrawRequest) else TextStream(self.order.stop, plain=is_plain)
+        request = self.order.request
+        if not isinstance(request, DrawRequest):
+            waits = isinstance(request, ChatRequest) and request.think
+            self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
+        else:
+            self.text = None
 
     def after_step(self, state: RequestState[Any]) -> Iterator[Event]:
         """What is new after a step of the generation."""
@@ -241,5 +245,5 @@ class OutputStream:
 
     def _num_said(self, ids: list[int]) -> int:
         """Tokens up to the first end token, which counts."""
-        ends = (self.planner.layout.eos_id, self.planner.layout.eot_id)
+        ends = self.planner.layout.end_ids
         return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))

@@ -25,6 +25,7 @@ from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
 from mmada.serve.pictures import Pictures, transparent_part
+from mmada.serve.refusals import about
 from mmada.serve.schema import (
     ChatBody,
     ChatMessage,
@@ -87,7 +88,7 @@ class RequestParser:
             )
         think = body.reasoning_effort not in (None, "none", "minimal")
         room = body.max_completion_tokens or body.max_tokens
-        self._check_length(room or 0)
+        self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
         params = self._planner.text_params(self._text_settings(body))
         seeds = self._seeds(body.seed, body.n or 1)
         return self._texts(body, [ChatRequest(messages, images, think, room, params, seed) for seed in seeds], seeds[0])
@@ -99,7 +100,7 @@ class RequestParser:
         params = self._planner.fill_params(self._text_settings(body))
         seeds = self._seeds(body.seed, len(prompts) * (body.n or 1))
         asked = [prompt for prompt in prompts for _ in range(body.n or 1)]
-        self._check_length(hole.num_tokens)
+        self._check_length("max_tokens", hole.num_tokens)
         requests = [
             FillRequest([part for part in (prompt, hole, body.suffix) if part], (), params, seed)
             for prompt, seed in zip(asked, seeds, strict=True)
@@ -192,11 +193,16 @@ class RequestParser:
     def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
         if message.content is None or isinstance(message.content, str):
             return message.content or "", []
-        images = [pictures.from_address(part.image_url.url) for part in message.content if isinstance(part, ImagePart)]
-        if images and message.role != "user":
-            raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
-        text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
-        return text, [self._looked_at(load_image(image)) for image in images]
+        images = []
+        for j, part in enumerate(message.content):
+            if not isinstance(part, ImagePart):
+                continue
+            with about(f"messages.{i}.content.{j}"):
+                if message.role != "user":
+                    raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
+            with about(f"messages.{i}.content.{j}.image_url.url"):
+                images.append(self._looked_at(load_image(pictures.from_address(part.image_url.url))))
+        return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
     def _looked_at(self, image: Image.Image) -> Image.Image:
         """As the planner fits it, which leaves it as it is when it does so again."""
@@ -249,7 +255,7 @@ class RequestParser:
         if steps is None and body.quality is not None:
             usual = self._planner.defaults.image_steps
             steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
-        self._check_steps("steps", steps)
+        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
         settings = ImageSettings(**{**_given(body, ImageSettings), "steps": steps})
         return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, seed=seed, **changed(settings))
 
@@ -297,9 +303,9 @@ class RequestParser:
                 f'give a smaller size, such as "{self._default_size}"'
             )
 
-    def _check_length(self, num_tokens: int) -> None:
+    def _check_length(self, name: str, num_tokens: int) -> None:
         if num_tokens >= self._planner.context:
-            raise InputError(f"max_tokens={num_tokens} does not fit the model's context of {self._planner.context} tokens; ask for fewer")
+            raise InputError(f"{name}={num_tokens} does not fit the model's context of {self._planner.context} tokens; ask for fewer")
 
     def _check_chars(self, *texts: str) -> None:
         count = sum(map(len, texts))

@@ -148,12 +148,13 @@ class _Body(BaseModel):
             if name in known:
                 for text in value if isinstance(value, list) else [value]:
                     if isinstance(text, str) and not text.isascii() and _has_half_characters(text):
-                        raise ValueError(f"{name} has a surrogate that is no character; encode the text as UTF-8")
+                        raise _refused(name, text, "has a surrogate that is no character; encode the text as UTF-8")
                 kept[name] = value
             elif name in UNSUPPORTED and not _neutral(name, value):
                 raise _refused(name, value, f"is not supported by this server; leave it out{_or(_REMEDIES.get(name))}")
             elif name not in IGNORED and name not in UNSUPPORTED:
-                raise ValueError(f"the field {name[:64]!r} is unknown; {suggest(name[:64], known)}")
+                name = name.encode("utf-8", "replace").decode()
+                raise _refused(name[:64], value, f"is unknown: {suggest(name[:64], known)}")
         return kept
 
 

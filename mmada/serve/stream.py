@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from mmada.canvas.prompts import around_thinking, without_tags
+
 __all__ = ["Delta", "TextStream", "Visible", "visible"]
 
 _OPEN, _CLOSE = "<think>", "</think>"
@@ -39,11 +41,13 @@ class Delta:
         return bool(self.thinking or self.answer)
 
 
-def visible(text: str, stop: Sequence[str] = (), *, whole: bool, plain: bool = False) -> Visible:
-    """Take "<think> … </think> answer" apart as prompt.split_thinking does, as far as it is certain.
+def visible(text: str, stop: Sequence[str] = (), *, whole: bool, plain: bool = False, waits: bool = True) -> Visible:
+    """Take "<think> … </think> answer" apart as canvas.prompts.split_thinking does, as far as it is certain.
 
     whole  nothing follows, so nothing is held back; else the text is what is final of a longer one
     plain  a text without thinking, whose spaces count: what fills a hole
+    waits  nothing is an answer before a tag or the end has come, since a lone </think> makes it a thought. False: what stands before such a tag
+           is the answer, and the tag alone is left out
     Of several stop strings that one counts that is complete first; it and what follows are left out.
     """
     if not whole:
@@ -51,28 +55,44 @@ def visible(text: str, stop: Sequence[str] = (), *, whole: bool, plain: bool = F
     if plain:
         return Visible(None, *_until_stop(text, stop, whole=whole, plain=True))
     before, opened, rest = text.partition(_OPEN)
+    if _CLOSE in before:
+        thinking, _, answer = text.partition(_CLOSE)
+        if waits:
+            return Visible(without_tags(thinking).strip(), *_until_stop(_certain(answer, whole=whole), stop, whole=whole))
+        return Visible(None, *_until_stop(_certain(text, whole=whole), stop, whole=whole))
     if not opened:
-        certain = before if whole else _without_beginning_of(before, [_OPEN])
-        return Visible(None, *_until_stop(certain, stop, whole=whole))
+        if waits and not whole:
+            return Visible(None, "", stopped=False)
+        return Visible(None, *_until_stop(_certain(before, whole=whole), stop, whole=whole))
     thinking, closed, answer = rest.partition(_CLOSE)
     if not closed:
-        certain = thinking if whole else _without_beginning_of(thinking, [_CLOSE])
-        return Visible(certain.strip(), *_until_stop(before, stop, whole=whole))
-    return Visible(thinking.strip(), *_until_stop(before + answer, stop, whole=whole))
+        return Visible(_certain(thinking, whole=whole).strip(), *_until_stop(around_thinking(before, ""), stop, whole=whole))
+    answer = around_thinking(before, answer if whole else _without_beginning_of(answer, [_OPEN, _CLOSE]))
+    return Visible(without_tags(thinking).strip(), *_until_stop(answer, stop, whole=whole))
+
+
+def _certain(text: str, *, whole: bool) -> str:
+    """Without tags, and without what may still become one."""
+    text = without_tags(text)
+    return text if whole else _without_beginning_of(text, [_OPEN, _CLOSE])
 
 
 class TextStream:
-    """Sends a growing text in pieces."""
+    """Sends a growing text in pieces.
 
-    def __init__(self, stop: Sequence[str] = (), *, plain: bool = False) -> None:
-        self._stop, self._plain = tuple(stop), plain
+    waits  as for `visible`: for texts that were asked to begin with a thought. Elsewhere an answer is sent as it comes
+    """
+
+    def __init__(self, stop: Sequence[str] = (), *, plain: bool = False, waits: bool = False) -> None:
+        self._stop, self._plain, self._waits = tuple(stop), plain, waits
         self.shown = Visible(None, "", stopped=False)
 
     def push(self, text: str, *, whole: bool = False) -> Delta:
         """What is new, now that `text` is final; `whole` if nothing follows."""
         if self.shown.stopped:
             return Delta("", "")
-        last, now = self.shown, visible(text, self._stop, whole=whole, plain=self._plain)
+        waits = self._waits or (whole and not self.shown.answer)  # nothing was sent that might have been a thought
+        last, now = self.shown, visible(text, self._stop, whole=whole, plain=self._plain, waits=waits)
         assert now.answer.startswith(last.answer)
         assert (now.thinking or "").startswith(last.thinking or "")
         self.shown = now

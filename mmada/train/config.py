@@ -16,16 +16,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
 from mmada.train.loop import LoopConfig
-from mmada.train.lora import Lora
+from mmada.train.lora import Lora, for_adapters
 from mmada.train.recipes import named_stage
 from mmada.train.stages import ImageStage, Stage
 from mmada.train.values import fill, mappings
 
-__all__ = ["DataConfig", "ImageTokenizerSettings", "ModelConfig", "TrainConfig", "check_source", "load", "load_all"]
+__all__ = ["RECIPES", "DataConfig", "ImageTokenizerSettings", "ModelConfig", "SampleSource", "TrainConfig", "load", "load_all"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,29 +74,74 @@ class ImageTokenizerSettings:
     """1: each square of pixels is encoded by itself, and means the same anywhere"""
 
 
-def check_source(world: str, options: Mapping[str, Any], path: str) -> None:
-    """Raises InputError unless samples come from one place."""
-    if world and path:
-        raise InputError(f"data.world={world!r} and data.path={path!r} are two sources of samples; leave one of them out")
-    if options and not world:
-        raise InputError(f"data.options={dict(options)} are those of a world; name it with data.world")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
-    """Where samples come from."""
+class SampleSource:
+    """Where samples come from: a world, or files of records. Raises InputError unless it is one of them."""
 
     world: str = ""
     """a world that makes samples, by its name or as package.module:object (data/find_world.py)"""
     options: Mapping[str, Any] = field(default_factory=dict)
     """of the world"""
     path: str = ""
-    """instead of a world, your own records (mmada.data.records): a file or folder of them, or a recipe (YAML) whose top parts are named
-    like the tasks. Flows of tasks that a file does not hold take no part"""
+    """instead of a world, your own records, in any form that `mmada data check` takes: a file, shards or a folder; for training also a
+    recipe (YAML) whose top parts are named like the tasks. Components of tasks that a file does not hold take no part"""
+    format: Format | None = None
+    """jsonl, webdataset, datasets or tokenized; null: what the name of the file says"""
+    adapter: str = "record"
+    """form of the objects: record, text, instruction, draw, describe, messages, llava (docs/data.md)"""
+    rename: Mapping[str, str] = field(default_factory=dict)
+    """field of the adapter -> your own, such as {caption: txt}"""
+    images: str | None = None
+    """folder that image paths are relative to; null: that of the file"""
+    split: str = "train"
+    """of a dataset"""
+    eval_path: str = ""
+    """as path, for evaluation and samples; empty: none"""
+    eval_split: str = ""
+    """of a dataset, for eval_path; empty: as split"""
+
+    def __post_init__(self) -> None:
+        if self.world and self.path:
+            raise InputError(f"data.world={self.world!r} and data.path={self.path!r} are two sources of samples; leave one of them out")
+        if self.options and not self.world:
+            raise InputError(f"data.options={dict(self.options)} are those of a world; name it with data.world")
+        files = self.source("data")  # its own rules
+        if files != DataSource(path="data", split=self.split) and (self.world or self.path.endswith(RECIPES)):
+            owner = f"data.path={self.path!r} is a recipe, whose sources name their own" if self.path else "a world has none of them"
+            raise InputError(f"data.format, adapter, rename and images say how one file of records is read; {owner}")
+
+    def source(self, path: str, *, is_eval: bool = False, prompts_only: bool = False) -> DataSource:
+        """A file of records, read as these settings say. prompts_only: records may lack what would be learned."""
+        split = self.eval_split if is_eval and self.eval_split else self.split
+        return DataSource(
+            path=path,
+            format=self.format,
+            adapter=self.adapter,
+            rename=self.rename,
+            images=self.images,
+            split=split,
+            prompts_only=prompts_only,
+        )
+
+
+RECIPES = (".yaml", ".yml")
+"""Endings of recipes, mixtures of several sources (mmada.data.load_recipe)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(SampleSource):
+    """Where samples come from, and how many are made, held out and kept."""
+
+    eval_share: float = 0.0
+    """share of the records of `path`, of each task, that are not trained on but evaluated, if there is no eval_path; which ones depends on
+    nothing but their number"""
+    replay: str = ""
+    """records of what should stay, from `mmada data export-replay` or your own (adapter record), which are mixed in; a fifth of each task
+    is held out, so that the run can tell what was forgotten. Only with `path`"""
+    replay_share: float = 0.5
+    """share of the rows of a batch that are replay"""
     root: str = ""
     """directory that a recipe's paths start from; empty: the recipe's own"""
-    eval_path: str = ""
-    """the same for evaluation and samples; empty: none"""
     size: int | None = None
     """of a world: number of different samples of each task; null: no two are alike"""
     held_out: int = 32
@@ -106,7 +152,19 @@ class DataConfig:
     """encoded pictures that are remembered"""
 
     def __post_init__(self) -> None:
-        check_source(self.world, self.options, self.path)
+        SampleSource.__post_init__(self)
+        if not 0 <= self.eval_share < 1 or not 0 < self.replay_share < 1:
+            raise InputError(
+                f"data.eval_share={self.eval_share} must lie in 0..1, and data.replay_share={self.replay_share} between 0 and 1: they are shares"
+            )
+        if self.replay and not self.path:
+            raise InputError(
+                f"data.replay={self.replay!r} is mixed into records; name them with data.path, or mix a world's tasks by stage.components"
+            )
+        if self.eval_share and (self.eval_path or not self.path or self.path.endswith(RECIPES)):
+            raise InputError(
+                f"data.eval_share={self.eval_share} holds out records of one file; leave it out beside data.eval_path, a world or a recipe"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +189,8 @@ class TrainConfig:
         if not self.out:
             raise InputError("out='' is empty; name a directory, such as runs/base")
         fill(GenerationConfig(), self.defaults, "defaults.")
+        if self.loop.keep_best and not (self.data.eval_path or self.data.eval_share):
+            raise InputError("loop.keep_best=true needs held-out records to choose by; set data.eval_share=0.1 or data.eval_path")
         if self.model.code_bits and self.lora.rank:
             raise InputError("model.code_bits trains rows that lora freezes; set one of them to its default")
         if isinstance(self.stage, ImageStage) and self.lora.rank:
@@ -157,9 +217,13 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     stage = values.pop("stage", None)
     section = {"name": stage} if not isinstance(stage, dict) else dict(stage)
     name = str(section.pop("name", ""))
+    if "optim" in values:
+        raise InputError("unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr=..., for example")
     data = fill(DataConfig(), values.get("data", {}), "data.")
-    base = TrainConfig(stage=fill(named_stage(name, data.world, data.options), section, "stage."), out=f"runs/{name}")
-    config = fill(base, values)
+    stage = named_stage(name, data.world, data.options)
+    if fill(Lora(), values.get("lora", {}), "lora.").rank:
+        stage = replace(stage, optim=for_adapters(stage.optim))
+    config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
     return _debug(config) if config.debug else config
 
 

@@ -28,7 +28,7 @@ from mmada.train.interrupt import signals_noted
 from mmada.train.log import Log
 from mmada.train.optim import Ema, OptimizerConfig, build, lr_scale, set_lr, settings_kept
 from mmada.train.prefetch import prefetched
-from mmada.train.protocols import MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
+from mmada.train.protocols import Compares, MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
 
 __all__ = ["LoopConfig", "train"]
 
@@ -63,6 +63,9 @@ class LoopConfig:
     """0: at the end only"""
     keep: int = 2
     """saves kept"""
+    keep_best: bool = False
+    """export the weights of the evaluation with the lowest held-out loss instead of the last ones: the mean of the new task's loss and of
+    what should stay. Needs eval_every and held-out records (data.eval_path or data.eval_share)"""
     max_minutes: float = 0.0
     """stop after that long, saved, to be continued; 0: no limit"""
 
@@ -73,6 +76,8 @@ class LoopConfig:
         for name in ("prefetch", "workers", "eval_every", "sample_every", "save_every", "max_minutes"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"loop.{name}={getattr(self, name)} must not be negative; 0 turns it off")
+        if self.keep_best and not self.eval_every:
+            raise InputError("loop.keep_best=true chooses among evaluations, and loop.eval_every=0 makes none; set it to 25, for example")
         if self.workers and not self.prefetch:
             raise InputError(f"loop.workers={self.workers} make batches ahead, and loop.prefetch=0 asks for none; set it to 1 or more")
 
@@ -85,8 +90,11 @@ def train(
     steps: int,
     out: Path,
     on_step: Callable[[StepReport], None] | None = None,
+    optim_key: str = "stage.optim",
 ) -> TrainResult:
     """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
+
+    optim_key  what the user calls the optimizer's settings, for messages
 
     Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
     """
@@ -102,9 +110,11 @@ def train(
         deepspeed.deepspeed_config["gradient_accumulation_steps"] = settings.accumulate
     if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and (optim.ema or optim.name == "muon" or settings.sample_every):
         raise InputError(
-            f"optim.name={optim.name}, optim.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
-            "use adamw, 0 and 0 with FSDP and DeepSpeed"
+            f"{optim_key}.name={optim.name}, {optim_key}.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
+            f"with FSDP and DeepSpeed set {optim_key}.name=adamw {optim_key}.ema=0 loop.sample_every=0"
         )
+    if settings.keep_best and (accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") or not isinstance(task, Compares)):
+        raise InputError("loop.keep_best=true needs whole weights and held-out records; it does not go with FSDP, DeepSpeed or `mmada rl`")
     model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
     unwrapped = accelerator.unwrap_model(model)
     ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
@@ -115,7 +125,7 @@ def train(
         progress = state.restore(saved, accelerator, ema) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
     log = Log(out, start=progress.step) if accelerator.is_main_process else None
-    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log)
+    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log, optim_key)
     with signals_noted() as is_stopped, _denormals_flushed():
         return runner.run(is_stopped)
 
@@ -146,6 +156,7 @@ class _Runner:
     ema: Ema | None
     progress: state.TrainState
     log: Log | None
+    optim_key: str
     window: Tensor = field(init=False)
     """(2, F) sums and normalizers since the last report; their quotient is the mean over those steps"""
 
@@ -157,6 +168,9 @@ class _Runner:
         begin = clock = time.monotonic()
         limit = begin + (60 * self.settings.max_minutes or math.inf)
         settings = self.settings
+        if self.progress.step == 0 and isinstance(self.task, Compares):
+            task = self.task
+            self._as_averaged(lambda: self.progress.before.update(self._compare(task)))
         made = prefetched(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers)
         while True:
             if not (settings.prefetch or settings.workers):  # to make a batch may be most of the work
@@ -187,10 +201,52 @@ class _Runner:
         saved = state.latest(self.out / "state")
         if saved is None or state.steps_of(saved) != self.progress.step:
             self._save()
-        self._as_averaged(self._export)
+        compared, kept = self._end(reason == "done")
         if self.log is not None:
             self.log.close()
-        return TrainResult(reason, self.progress.step, self.progress.tokens, self.progress.seconds)
+        return TrainResult(reason, self.progress.step, self.progress.tokens, self.progress.seconds, compared, kept)
+
+    def _end(self, is_done: bool) -> tuple[dict[str, tuple[float, float]], int | None]:
+        """Export the best or the last weights; if the run is done, compare them with what was before."""
+        progress, after = self.progress, dict[str, float]()
+        kept = progress.best_step if self.settings.keep_best and progress.best_loss is not None else None
+
+        def finish() -> None:
+            if is_done and progress.before and isinstance(self.task, Compares):
+                after.update(self._compare(self.task))
+            self._export()
+
+        if kept is None:
+            self._as_averaged(finish)
+        else:
+            state.put_best(self.out / "state", self._trainable())
+            self.model.eval()
+            with torch.no_grad():
+                finish()
+        before, now = _by_group(progress.before), _by_group(after)
+        return {group: (before[group], value) for group, value in now.items() if group in before}, kept
+
+    def _compare(self, task: Compares) -> dict[str, float]:
+        """Name of `Compares` -> mean loss; logged too."""
+        a = self.accelerator
+        parts = task.compare(self.model, a.device, rank=a.process_index, world=a.num_processes)
+        values = self._means(parts) if parts else {}
+        if self.log is not None and values:
+            self.log.write(self.progress.step, {f"compare/{name}": value for name, value in values.items()})
+        return values
+
+    def _trainable(self) -> dict[str, Tensor]:
+        return {name: p for name, p in self.accelerator.unwrap_model(self.model).named_parameters() if p.requires_grad}
+
+    def _note_best(self, task: Compares) -> None:
+        """Keep the weights of this step if their held-out loss is the lowest so far."""
+        values = _by_group(self._compare(task))
+        loss = sum(values.values()) / len(values)
+        if self.progress.best_loss is None or loss < self.progress.best_loss:
+            self.progress.best_loss, self.progress.best_step = loss, self.progress.step
+            if self.accelerator.is_main_process:
+                state.keep_best(self.out / "state", self._trainable())
+            self.accelerator.wait_for_everyone()
 
     def _batches(self, step: int) -> Sequence[MicroBatch]:
         a = self.accelerator
@@ -259,7 +315,7 @@ class _Runner:
         means = {n: float(s / c) for n, s, c in zip(self.task.names, sums.cpu(), normalizers, strict=True) if c}
         raise NonFiniteLossError(
             f"step {self.progress.step}: the gradient's norm is {float(norm)}, losses {means}; no weight was changed and nothing was saved. "
-            f"The last save is {state.latest(self.out / 'state')}; lower optim.lr, or set optim.clip, and go on from there"
+            f"The last save is {state.latest(self.out / 'state')}; lower {self.optim_key}.lr, or set {self.optim_key}.clip, and go on from there"
         )
 
     def _now_and_then(self) -> dict[str, float]:
@@ -268,6 +324,9 @@ class _Runner:
         values: dict[str, float] = {}
         if settings.eval_every and step % settings.eval_every == 0:
             self._as_averaged(lambda: values.update(self._evaluate()))
+            if settings.keep_best and isinstance(self.task, Compares):
+                task = self.task
+                self._as_averaged(lambda: self._note_best(task))
         if settings.sample_every and step % settings.sample_every == 0 and self.accelerator.is_main_process:
             self._as_averaged(lambda: self.task.sample(self.out / "samples" / f"step-{step:08d}"))
         if settings.save_every and step % settings.save_every == 0 and step < self.steps:
@@ -298,3 +357,11 @@ class _Runner:
 
     def _save(self) -> None:
         state.save(self.out / "state", self.progress, self.accelerator, self.ema, keep=self.settings.keep)
+
+
+def _by_group(values: Mapping[str, float]) -> dict[str, float]:
+    """ "GROUP/PART" -> loss, as group -> the mean over its parts."""
+    groups: dict[str, list[float]] = {}
+    for name, value in values.items():
+        groups.setdefault(name.partition("/")[0], []).append(value)
+    return {group: sum(parts) / len(parts) for group, parts in groups.items()}

@@ -7,7 +7,7 @@ PEFT writes it (adapter_config.json, adapter_model.safetensors) and can be loade
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from torch import Tensor
 
 from mmada.errors import InputError, MissingDependencyError
 from mmada.model import Transformer
+from mmada.train.optim import OptimizerConfig
 
-__all__ = ["Lora", "inject", "merged", "save_adapter"]
+__all__ = ["RATE", "Lora", "for_adapters", "inject", "merged", "save_adapter"]
 
+RATE = 10.0
+"""Adapters learn best at about ten times the rate that suits all weights (Schulman et al. 2025, "LoRA Without Regret"; docs/finetune.md):
+a run's stage has its own rate times this, unless the run sets one."""
 _NAME = "default"
-_HEAD = r"(.*\.)?transformer\.ff_out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,16 +32,21 @@ class Lora:
 
     rank: int = 0
     """of A and B; 0: no LoRA, all weights are trained"""
-    alpha: float = 16.0
-    """the adapter's output is scaled by alpha / rank"""
+    alpha: float | None = None
+    """the adapter's output is scaled by alpha / rank; null: as rank, a scale of 1, so that one learning rate does for all ranks"""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
-    """names of linear layers of the blocks; the head, which is named ff_out, too, is never adapted"""
+    """names of linear layers. ff_out is one of each block, and the head: words that the model never wrote are learned there"""
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or not self.alpha > 0:
-            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0")
+        if self.rank < 0 or (self.alpha is not None and not self.alpha > 0):
+            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0, or null for as much as rank")
         if self.rank and not self.targets:
             raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
+
+
+def for_adapters(optim: OptimizerConfig) -> OptimizerConfig:
+    """The optimizer of a stage, whose rate suits all weights, for adapters alone. Muon's own rate has nothing to do with them."""
+    return replace(optim, lr=optim.lr * RATE) if optim.name == "adamw" else optim
 
 
 def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
@@ -52,8 +60,7 @@ def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    # The head computes by its weight alone, a part of whose rows is asked for: what stood beside it would have no effect.
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), exclude_modules=_HEAD)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=list(lora.targets))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)

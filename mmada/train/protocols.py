@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from mmada.errors import MMaDAError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["MicroBatch", "NonFiniteLossError", "StepReport", "TrainHooks", "TrainResult", "TrainTask"]
+__all__ = ["Compares", "MicroBatch", "NonFiniteLossError", "StepReport", "TrainHooks", "TrainResult", "TrainTask"]
 
 
 class MicroBatch(Protocol):
@@ -66,6 +66,17 @@ class TrainHooks(Protocol):
     def measures(self) -> Mapping[str, tuple[float, float]]: ...
 
 
+@runtime_checkable
+class Compares(Protocol):
+    """A task whose model is compared at the end with what it was before.
+
+    compare  "GROUP/PART" -> (sum, count) of losses in nats over this process's part; groups are `held_out` or `trained`, records of the new
+             task, and `stay`, records of what should stay. Nothing: no comparison
+    """
+
+    def compare(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> Mapping[str, tuple[float, float]]: ...
+
+
 class NonFiniteLossError(MMaDAError):
     """A loss or gradient became infinite or not a number."""
 
@@ -88,3 +99,7 @@ class TrainResult:
     step: int
     tokens: int
     seconds: float
+    compared: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """group of `Compares` -> loss before and after, in nats a token, the mean over its parts; only of a run that is done"""
+    kept_step: int | None = None
+    """of loop.keep_best: the step whose weights were exported"""

@@ -75,7 +75,7 @@ def masked_logprobs(
     measure  what else is asked of the distributions; None gives zeros
     """
     for part in scored:
-        width = model.head_weight.shape[0] if part.vocab is None else part.vocab[1] - part.vocab[0]
+        width = model.num_logits(part.vocab)
         size = max(1, MAX_LOGITS // width)
         # A single chunk is kept for the backward pass: computing it again would save nothing.
         again = size < len(part.positions) and torch.is_grad_enabled()

@@ -7,7 +7,7 @@ out/            config.yaml  metrics.jsonl  tensorboard/  samples/  state/  mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,37 +16,31 @@ from typing import Any
 from accelerate import PartialState
 from torch import Tensor
 
-from mmada.canvas import Prompts
-from mmada.data import DataSource, Epochs, ImageCodes, Record, ShardSettings, TableStream, load_recipe, open_source, select_by_task
 from mmada.data.find_world import find_world
 from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
-from mmada.generation.planner import Planner
-from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
+from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
-from mmada.hub.checkpoint import find
-from mmada.hub.processor_config import save_processor
-from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer
-from mmada.model import Transformer
-from mmada.train import code_bits, lora, state
-from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train import state
+from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.export import export, load_parts
+from mmada.train.file_samples import STAY, FileSamples, read_samples, with_replay
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
-from mmada.train.networks import backbone, compile_blocks, freeze, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
-from mmada.train.records import Learner, settled
+from mmada.train.records import settled
 from mmada.train.samples import write_samples
-from mmada.train.source import ComponentRows, ExampleSource, RecordExamples
-from mmada.train.stages import ImageStage, MixtureComponent, Stage
+from mmada.train.source import ComponentRows, ExampleSource
+from mmada.train.stages import ImageStage, Stage
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
-from mmada.train.values import fill
 from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "check_size", "export", "plain", "report_dropped", "run"]
+__all__ = ["build_task", "check_size", "plain", "run"]
 
 _log = logging.getLogger("mmada.train")
 
@@ -109,81 +103,65 @@ def check_size(world: World, defaults: GenerationConfig) -> None:
 
 def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     world = _world(config)
-    start = find(config.model.start) if config.model.start else None
-    images = image_tokenizer(config, start, size=world.image_size if world else 0)
-    text = text_tokenizer(config, start, world=world)
-    model = backbone(config, start, text, codebook_size=images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
+    parts = load_parts(config, world)
+    model, images, prompts, defaults = parts.model, parts.images, parts.prompts, parts.defaults
     stage = settled(stage, defaults)
-    prompts = Prompts(model.config.layout, text, defaults.style)
-    num_codes = (defaults.image_height // images.factor) * (defaults.image_width // images.factor)
     if world is not None:
         check_size(world, defaults)
-        training, testing = (_samples_of_world(world, config, stage, images, split) for split in ("train", "test"))
+        made = (_samples_of_world(world, config, stage, images, split) for split in ("train", "test"))
+        found = FileSamples(training=next(made), testing=next(made))
     else:
-        context = model.config.max_sequence_length
-        training, testing = (_records(config, stage, images, prompts, defaults, split, context=context) for split in ("train", "test"))
+        found = read_samples(config, stage, parts)
+    training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
     if not any(component.mixture_weight for component in present):
         raise InputError(
             f"data.path={config.data.path!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
         )
-    stage = replace(stage, components=present)
+    replayed = with_replay(stage, training, found.replay, config.data.replay_share) if found.replay else None
+    stage = replayed or replace(stage, components=present)
 
-    def rows(samples: Mapping[str, ExampleSource], components: Iterable[MixtureComponent]) -> dict[str, ComponentRows]:
+    def rows(new: Mapping[str, ExampleSource], stay: Mapping[str, ExampleSource], *, plain: bool) -> dict[str, ComponentRows]:
+        """Component -> its rows; plain: no condition is dropped."""
         return {
-            component.name: ComponentRows(component, stage, samples[component.task], prompts, seed=config.seed, num_image_tokens=num_codes)
-            for component in components
-            if component.task in samples
+            component.name: ComponentRows(
+                replace(component, cond_dropout_prob=0.0) if plain else component,
+                stage,
+                samples[component.task],
+                prompts,
+                seed=config.seed,
+                num_image_tokens=parts.num_image_tokens,
+            )
+            for component in stage.components
+            if component.task in (samples := stay if component.name.startswith(STAY) else new)
         }
 
+    tested = rows(testing, found.replay_testing, plain=True)
+    compared = {"stay": {name: own for name, own in tested.items() if name.startswith(STAY)}}
+    if testing:
+        compared["held_out"] = {name: own for name, own in tested.items() if not name.startswith(STAY)}
+    elif not config.data.path.endswith(RECIPES):
+        compared["trained"] = rows(training, {}, plain=True)
+
     def sample(directory: Path) -> None:
-        planner = Planner(prompts, defaults, context=model.config.max_sequence_length, image_tokenizer=lambda: images)
         thinks = any(component.think for component in stage.components)
-        write_samples(directory, model, planner, testing, num_samples=config.data.num_samples, thinks=thinks)
+        write_samples(directory, model, parts.planner, testing, num_samples=config.data.num_samples, thinks=thinks)
 
     return DiffusionTask(
         plan=BatchPlan(
-            stage=stage, sources=rows(training, stage.components), layout=prompts.layout, seed=config.seed, round_to=config.loop.round_to
+            stage=stage,
+            sources=rows(training, found.replay, plain=False),
+            layout=prompts.layout,
+            seed=config.seed,
+            round_to=config.loop.round_to,
         ),
         module=DiffusionLoss(model),
-        held_out=rows(testing, [replace(component, cond_dropout_prob=0.0) for component in stage.components]),
+        held_out=tested,
         num_held_out=config.data.held_out,
+        compared=compared if world is None else {},
         on_sample=sample,
-        on_export=partial(export, model=model, images=images, prompts=prompts, defaults=defaults, has_adapter=bool(config.lora.rank)),
+        on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
-
-
-def export(
-    directory: Path,
-    weights: Mapping[str, Tensor],
-    *,
-    model: Transformer,
-    images: ImageTokenizer,
-    prompts: Prompts,
-    defaults: GenerationConfig,
-    has_adapter: bool,
-) -> None:
-    """Write what `from_pretrained` takes: weights (adapters merged, and beside them), both tokenizers, defaults. All of it or nothing."""
-
-    def write(path: Path) -> None:
-        if has_adapter:
-            lora.save_adapter(model, weights, path / "adapter")
-        saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
-        assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
-        save_processor(
-            path,
-            prompts.tokenizer,
-            size=(defaults.image_height, defaults.image_width),
-            mode=defaults.image_mode,
-            factor=images.factor,
-            layout=prompts.layout,
-            style=asdict(defaults.style),
-        )
-        saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
-        defaults.save(path)
-
-    state.write(directory, write)
 
 
 def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: ImageTokenizer, split: Split) -> dict[str, ExampleSource]:
@@ -209,44 +187,6 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, images: I
     seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
     make = partial(WorldSamples, world, encode=encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes)
     return {task: make(task) for task in _topics(stage)}
-
-
-def _records(
-    config: TrainConfig, stage: Stage, images: ImageTokenizer, prompts: Prompts, defaults: GenerationConfig, split: Split, *, context: int
-) -> dict[str, ExampleSource]:
-    """The user's own records, sorted by task; of a file, those that do not fit answer lengths and context are left out, and a recipe is taken as it is.
-
-    context  of the model, in tokens
-    """
-    path = config.data.path if split == "train" else config.data.eval_path
-    if not path:
-        return {}
-    size = (defaults.image_height, defaults.image_width)
-    encode = ImageCodes(images, size=size, mode=defaults.image_mode, num_kept=config.data.num_kept_codes)
-    settings = ShardSettings.of(images, prompts, size=size, mode=defaults.image_mode)
-    topics = _topics(stage)
-    if path.endswith((".yaml", ".yml")):
-        recipe, root = load_recipe(Path(path)), Path(config.data.root or Path(path).parent)
-        return {task: RecordExamples(recipe[task].open(root, seed=config.seed, settings=settings), encode) for task in topics}
-    reader = open_source(DataSource(path=path), settings=settings)
-    if isinstance(reader, TableStream):
-        raise InputError(f"data.path={path!r} can only be read in order, and its records are of several tasks; name its parts in a recipe")
-    learner = Learner.of(stage, prompts, defaults, num_image_tokens=size[0] * size[1] // images.factor**2, context=context)
-
-    def reason(record: Record) -> str | None:
-        is_missing = record.task in topics and any(picture.is_missing for picture in record.pictures)
-        return "a picture file is missing" if is_missing else learner.left_out(record)
-
-    chosen, dropped = select_by_task(reader, reason)
-    report_dropped(path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
-    return {task: RecordExamples(Epochs(chosen[task], seed=config.seed), encode) for task in topics if task in chosen}
-
-
-def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
-    """Warn that records take no part, how many and why."""
-    if dropped and PartialState().is_main_process:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
-        _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, reasons, limits)
 
 
 def _topics(stage: Stage) -> list[str]:

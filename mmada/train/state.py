@@ -1,4 +1,5 @@
-"""Everything that a run needs to go on, in one directory a save: `out/state/step-00000012`.
+"""Everything that a run needs to go on, in one directory a save: `out/state/step-00000012`. Beside the saves lies `best.safetensors`
+(loop.keep_best): the trainable weights of the step with the lowest held-out loss.
 
     model.safetensors, optimizer*.bin, random_states_*    written by accelerate, sharded where the weights are
     ema.safetensors                                       averaged weights, float32
@@ -15,8 +16,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,14 +28,20 @@ from mmada.errors import CheckpointError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import Tensor
 
     from mmada.train.optim import Ema
 
-__all__ = ["TrainState", "latest", "publish", "restore", "save", "steps_of", "write"]
+__all__ = ["EMA", "PROGRESS", "TrainState", "latest", "publish", "restore", "save", "steps_of", "strategy_of", "whole_weights", "write"]
 
 _COMPLETE = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
-_PROGRESS, _EMA = "progress.json", "ema.safetensors"
+PROGRESS, EMA, BEST = "progress.json", "ema.safetensors", "best.safetensors"
+_NEWER = ("before", "best_loss", "best_step")
+"""Counters that saves of earlier versions lack."""
+_SHARDS = {"pytorch_model_fsdp_0": "FSDP", "pytorch_model_fsdp.bin": "FSDP", "pytorch_model": "DEEPSPEED"}
+"""What accelerate writes in place of model.safetensors -> the strategy that writes it, as accelerate calls it."""
+_CONFIGS = {"FSDP": "configs/accelerate/fsdp2.yaml", "DEEPSPEED": "the same file of configs/accelerate"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +55,11 @@ class TrainState:
     seconds: float = 0.0
     """spent in training, over all sessions"""
     ema_updates: int = 0
+    before: dict[str, float] = field(default_factory=dict)
+    """what the task compares, before the first step"""
+    best_loss: float | None = None
+    best_step: int = 0
+    """of loop.keep_best: the lowest held-out loss so far, and its step, whose weights are in `BEST`"""
 
 
 def latest(directory: Path) -> Path | None:
@@ -66,7 +79,7 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
     scratch = directory / f"{_PARTIAL}{target.name}"
     if accelerator.is_main_process:
         for left in directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(scratch))
@@ -74,8 +87,8 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
     if accelerator.is_main_process:
         if ema is not None:
             progress.ema_updates = ema.num_updates
-            save_file({name: tensor.contiguous() for name, tensor in ema.weights.items()}, scratch / _EMA)
-        (scratch / _PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            save_file({name: tensor.contiguous() for name, tensor in ema.weights.items()}, scratch / EMA)
+        (scratch / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         publish(scratch, target)
         saves = sorted(path for path in directory.glob("step-*") if _COMPLETE.fullmatch(path.name))
         for old in saves[: max(0, len(saves) - keep)]:
@@ -86,12 +99,13 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
 
 def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState:
     """Put a save into the prepared model, optimizers and averages. Raises CheckpointError if it does not fit."""
+    _check_strategy(path, accelerator)
     try:
-        values = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
-        progress = TrainState(**{field.name: values[field.name] for field in fields(TrainState)})
+        values = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+        progress = TrainState(**{f.name: values[f.name] for f in fields(TrainState) if f.name in values or f.name not in _NEWER})
         accelerator.load_state(str(path))
         if ema is not None:
-            stored = load_file(path / _EMA)
+            stored = load_file(path / EMA)
             for name, tensor in ema.weights.items():
                 tensor.copy_(stored[name])
             ema.num_updates = progress.ema_updates
@@ -101,6 +115,91 @@ def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState
             f"{path} does not fit this run ({reason}); go on with the settings that it was saved with, or start afresh"
         ) from error
     return progress
+
+
+def keep_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write the best weights so far in place of those before."""
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = directory / f"{_PARTIAL}{BEST}.tmp"
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, scratch)
+    scratch.replace(directory / BEST)
+
+
+def put_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
+    """Copy the best weights into those of the model. Raises CheckpointError if the file is missing or does not fit."""
+    try:
+        best = load_file(directory / BEST)
+        for name, tensor in weights.items():
+            tensor.data.copy_(best[name])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{directory / BEST} cannot be used ({type(error).__name__}: {error}); set loop.keep_best=false to export the last weights"
+        ) from error
+
+
+def strategy_of(save: Path) -> str | None:
+    """Which strategy sharded the weights of a save, FSDP or DEEPSPEED; None: they are whole."""
+    return next((strategy for name, strategy in _SHARDS.items() if (save / name).exists()), None)
+
+
+def _check_strategy(path: Path, accelerator: Accelerator) -> None:
+    """Raises CheckpointError if whole weights meet shards, with what can be done about it."""
+    there, here = strategy_of(path), accelerator.distributed_type.value
+    if there == (here if here in _CONFIGS else None):
+        return
+    model = f"make a model of it (mmada convert {path} OUT) and begin a new run from that (model.start=OUT)"
+    if there is None:
+        raise CheckpointError(f"{path} holds whole weights, and this run shards them ({here}); go on without sharding, or {model}")
+    run = "whole weights" if here not in _CONFIGS else f"{here} shards"
+    remedy = "" if there == "DEEPSPEED" else f", or {model}"
+    raise CheckpointError(
+        f"{path} holds weights that were sharded by {there}, and this run wants {run}; start it as it was started "
+        f"(accelerate launch --config_file {_CONFIGS[there]}){remedy}"
+    )
+
+
+def whole_weights(save: Path) -> dict[str, Tensor]:
+    """Name -> tensor of everything that accelerate saved of the model, shards put together. On the CPU; in this process alone.
+
+    Raises CheckpointError for a save that is incomplete, or whose shards only DeepSpeed can put together.
+    """
+    import torch
+
+    strategy = strategy_of(save)
+    if strategy == "DEEPSPEED":
+        raise CheckpointError(
+            f"{save} holds shards of DeepSpeed, which only it can put together; let the run end, which writes RUN/model, "
+            f"or run {save / 'zero_to_fp32.py'}"
+        )
+    try:
+        if (save / "pytorch_model_fsdp.bin").exists():
+            whole: dict[str, Tensor] = torch.load(save / "pytorch_model_fsdp.bin", map_location="cpu", weights_only=True)
+            return whole
+        if strategy is not None:
+            return _joined(save / "pytorch_model_fsdp_0")
+        return dict(load_file(save / "model.safetensors"))
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{save} cannot be read ({reason}); give a complete save, such as the one before it") from error
+
+
+def _joined(shards: Path) -> dict[str, Tensor]:
+    """The tensors of torch's distributed checkpoint, each whole."""
+    import torch
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    reader, prefix = FileSystemReader(shards), "model."
+    wanted = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in reader.read_metadata().state_dict_metadata.items()
+        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")  # it is
+        load(wanted, storage_reader=reader, no_dist=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in wanted.items()}
 
 
 def publish(scratch: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ model's, not that of the draw.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +87,7 @@ class DiffusionTask:
 
     held_out    component name -> rows that are never trained on; empty: no evaluation
     num_held_out  rows of each component that are evaluated
+    compared    group -> component name -> rows whose loss is compared before and after training (protocols.Compares)
     on_sample, on_export  write samples, or the model for users: directory (, state dict of the model) -> files
     """
 
@@ -94,6 +95,7 @@ class DiffusionTask:
     module: DiffusionLoss
     held_out: Mapping[str, RowSource]
     num_held_out: int = 32
+    compared: Mapping[str, Mapping[str, RowSource]] = field(default_factory=dict)
     on_sample: Callable[[Path], None] | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 
@@ -118,23 +120,40 @@ class DiffusionTask:
         for component in self.plan.components:
             if component.name not in self.held_out:
                 continue
-            rows = self.held_out[component.name].rows(range(rank, self.num_held_out, world))
-            plain = replace(component, weight="1", normalizer="scored", markers=False, complement=False)
-            components = [replace(plain, name=f"{ratio:g}") for ratio in EVAL_RATIOS]
-            noise = partial(self._noised, plain, components)
-            noised = noise(rows)
-            totals = torch.zeros(3, len(components))  # nll, correct, scored
-            # As many passes as the process with the most rows: where weights are sharded, every pass needs all processes.
-            for start in range(0, -(-self.num_held_out // world) * len(components), self.plan.stage.batch):
-                own = noised[start : start + self.plan.stage.batch]
-                batch = self.plan.collate(own or noise(self.held_out[component.name].rows([0]))[:1], components)
-                sums = torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalizers[None]])
-                totals += sums if own else 0.0
+            totals = self._totals(component, self.held_out[component.name], model, device, rank, world)
             for (nll, correct, count), ratio in zip(totals.T.tolist(), EVAL_RATIOS, strict=True):
                 values[f"eval/{component.name}/nll@{ratio:g}"] = (nll, count)
                 values[f"eval/{component.name}/acc@{ratio:g}"] = (correct, count)
             values[f"eval/{component.name}/nll"] = (float(totals[0].sum()), float(totals[2].sum()))
         return values
+
+    def compare(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> dict[str, tuple[float, float]]:
+        """GROUP/FLOW, nats over the scored tokens at all four ratios, of every group of `compared`."""
+        values: dict[str, tuple[float, float]] = {}
+        for group, rows in self.compared.items():
+            for component in self.plan.components:
+                if component.name in rows:
+                    totals = self._totals(component, rows[component.name], model, device, rank, world)
+                    values[f"{group}/{component.name}"] = (float(totals[0].sum()), float(totals[2].sum()))
+        return values
+
+    def _totals(
+        self, component: MixtureComponent, source: RowSource, model: nn.Module, device: torch.device, rank: int, world: int
+    ) -> Tensor:
+        """(3, ratios): nll, correct and scored tokens of this process's held-out rows of a component, at each ratio."""
+        rows = source.rows(range(rank, self.num_held_out, world))
+        plain = replace(component, weight="1", normalizer="scored", markers=False, complement=False)
+        components = [replace(plain, name=f"{ratio:g}") for ratio in EVAL_RATIOS]
+        noise = partial(self._noised, plain, components)
+        noised = noise(rows)
+        totals = torch.zeros(3, len(components))
+        # As many passes as the process with the most rows: where weights are sharded, every pass needs all processes.
+        for start in range(0, -(-self.num_held_out // world) * len(components), self.plan.stage.batch):
+            own = noised[start : start + self.plan.stage.batch]
+            batch = self.plan.collate(own or noise(source.rows([0]))[:1], components)
+            sums = torch.cat([model(batch.to(device), counts=True).cpu(), batch.normalizers[None]])
+            totals += sums if own else 0.0
+        return totals
 
     def _noised(self, plain: MixtureComponent, components: Sequence[MixtureComponent], rows: Sequence[Row]) -> list[ComponentRow]:
         """Each row at each ratio, in the component of that name."""

@@ -7,6 +7,7 @@ build(Stage, values)           a dataclass value of its own
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -65,7 +66,16 @@ def fill(base: T, values: Mapping[str, Any], where: str = "") -> T:
         if name not in known:
             raise InputError(f"unknown setting {where}{name}: {suggest(str(name), known)}")
         changes[name] = _value(getattr(base, name), value, hints[name], f"{where}{name}")
-    return replace(base, **changes)
+    try:
+        return replace(base, **changes)
+    except InputError as error:
+        raise InputError(_with_place(str(error), where)) from None
+
+
+def _with_place(message: str, where: str) -> str:
+    """A section's own message, which names settings by the section alone (optim.lr), with the names that the user writes (stage.optim.lr)."""
+    outer, _, section = where.removesuffix(".").rpartition(".")
+    return re.sub(rf"(?<![\w.]){section}\.", where, message) if outer else message
 
 
 def build(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

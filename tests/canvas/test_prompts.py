@@ -1,6 +1,7 @@
 """Every layout position by position. B = [bos], E = [eos], M = [MASK], P = [iPAD]; T(text) are the ids of ordinary text."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -496,8 +497,12 @@ def test_parse_holes_loses_nothing(parts):
         ("Well, <think>2+2</think>4", Thought("2+2", "Well, 4")),
         ("<think> two and", Thought("two and", "", closed=False)),
         ("Well <think> two", Thought("two", "Well", closed=False)),
-        ("</think> 4", Thought(None, "</think> 4")),
-        ("<think>a</think>b</think>c", Thought("a", "b</think>c")),
+        ("</think> 4", Thought("", "4")),
+        ("3 + 4 = 7</think> 7", Thought("3 + 4 = 7", "7")),
+        ("a</think> b <think>c</think> d", Thought("a", "b  c  d")),
+        ("<think>a<think>b</think>c</think>d", Thought("a b", "c d")),
+        ("<think>a</think>b<think>c", Thought("a", "b c")),
+        ("<think>a</think>b<</think>/think>c", Thought("a", "b< /think>c")),
         ("", Thought(None, "")),
     ],
 )
@@ -553,3 +558,21 @@ def test_published_indices_of_understanding():
     assert opened(row) == list(range(header + 1, 1539))
     assert ids[header + 1 : header + 8] == list(map(ord, "\nA cat."))
     assert set(ids[header + 8 :]) == {126081}
+
+
+SPACED = replace(PROMPTS, style=Style(whitespace="single"))
+
+
+@pytest.mark.parametrize("text", ["two  red\u00a0hearts", "two red\nhearts", "\ttwo\u2003red \r\n hearts ", "two\u202fred\u3000hearts"])
+def test_white_space_is_made_single_for_checkpoints_that_say_so(text):
+    codes = torch.tensor([1, 2])
+    assert SPACED.dialogue([Message("user", text)]) == PROMPTS.dialogue([Message("user", "two red hearts")])
+    assert SPACED.dialogue([Message("user", text)], thinking="Think. ") == PROMPTS.dialogue([Message("user", "Think. two red hearts")])
+    assert torch.equal(SPACED.infill([text.strip(), Hole(1)]).tokens, PROMPTS.infill(["two red hearts", Hole(1)]).tokens)
+    assert torch.equal(SPACED.draw(text, codes).tokens, PROMPTS.draw("two red hearts", codes).tokens)
+    assert PROMPTS.dialogue([Message("user", text)]) != PROMPTS.dialogue([Message("user", "two red hearts")])
+
+
+def test_an_unknown_way_to_treat_white_space_is_refused():
+    with pytest.raises(InputError, match="whitespace='singel' is unknown: did you mean 'single'"):
+        Style(whitespace="singel")

@@ -3,7 +3,7 @@ import pytest
 from mmada.canvas import PUBLISHED, SPECIAL_STRINGS, IdRange, VocabLayout
 from mmada.errors import InputError
 
-NAMES = list(VocabLayout.compact(256, 16).to_dict())
+NEEDED = ["vocab_size", "image_offset", "codebook_size", "mask_id", "eos_id"]
 
 
 def changed(layout=PUBLISHED, **values):
@@ -122,9 +122,31 @@ def test_a_misspelt_field_is_named_with_the_nearest_one():
         VocabLayout.from_dict(values)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NEEDED, "soi_id", "eoi_id"])
 def test_a_missing_field_is_named(name):
     values = PUBLISHED.to_dict()
     del values[name]
     with pytest.raises(InputError, match=f"vocabulary layout lacks {name}; "):
         VocabLayout.from_dict(values)
+
+
+TEXT_ONLY = VocabLayout(vocab_size=264, image_offset=260, codebook_size=0, mask_id=5, eos_id=2)
+
+
+def test_a_vocabulary_may_have_no_images():
+    assert VocabLayout.from_dict(TEXT_ONLY.to_dict()) == TEXT_ONLY
+    assert TEXT_ONLY.to_dict() == {"vocab_size": 264, "image_offset": 260, "codebook_size": 0, "mask_id": 5, "eos_id": 2}
+    assert [i in TEXT_ONLY.text_ids for i in (0, 2, 5, 259, 260)] == [True, True, False, True, False]
+    with pytest.raises(InputError, match="has no image codes; use a model that"):
+        _ = TEXT_ONLY.image_ids
+    with pytest.raises(InputError, match="has no 't2i' token, which the request needs; its special tokens are mask, eos"):
+        TEXT_ONLY.special("t2i")
+    with pytest.raises(InputError, match="image_offset=260 and codebook_size=0 must be positive"):
+        changed(TEXT_ONLY, soi_id=7, eoi_id=8)
+
+
+def test_what_ends_a_text_may_stand_in_an_answer():
+    layout = changed(TEXT_ONLY, answer_start_id=7, answer_end_id=8, fill_id=9, newline_id=10)
+    assert layout.end_ids == (2, 8, 9)
+    assert [i in layout.text_ids for i in (7, 8, 9, 10)] == [False, True, True, False]
+    assert PUBLISHED.end_ids == (PUBLISHED.eos_id, PUBLISHED.eot_id)

@@ -60,7 +60,7 @@ except SystemExit:
     print([m for m in ("torch", "transformers") if m in sys.modules])
 """
     times = []
-    for _ in range(3):
+    while not times or (min(times) >= 0.5 and len(times) < 3):
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         after = os.times()
@@ -174,7 +174,7 @@ def test_a_text_model_gets_rows_for_image_codes(mmada, tmp_path):
 
 BAD = [
     (["draw", ""], "say what to draw"),
-    (["draw", "x", "--size", "33x33"], "try (32, 32)"),
+    (["draw", "x", "--size", "33x33"], "try 32x32"),
     (["draw", "x", "--size", "big"], "try 64x64"),
     (["draw", "x", "--steps", "0"], "--steps"),
     (["draw", "x", "--seed", "one"], "--seed"),

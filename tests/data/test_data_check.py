@@ -121,6 +121,33 @@ def test_every_sort_of_problem_is_found(debug, folder):
     assert trusting.num_images == 4
 
 
+def test_two_short_answers_to_one_question_are_a_contradiction(debug, folder):
+    def asked(question, answer, **more):
+        return {"task": "text", "messages": [{"role": "user", "content": question}], "answer": {"text": answer}, **more}
+
+    long = "It is a house by the sea that nobody has painted for years."
+    described = {**GOOD[2], "answer": {"text": "A circle."}}
+    values = [
+        asked("Who bakes?", "a turtle"),
+        asked("who  bakes?", "The Turtle.", think={"text": "I know."}),  # the same, in other words
+        asked("Who bakes?", "an owl"),
+        asked("What is it?", long),
+        asked("What is it?", f"{long} {long}"),
+        {**GOOD[2], "id": "1"},
+        {**described, "id": "2"},
+        {**GOOD[3], "id": "3", "answer": {"image": "images/0.png"}},
+        {**GOOD[3], "id": "4"},
+    ]
+    write(folder / "twice.jsonl", values)
+    report = check(debug, folder / "twice.jsonl")
+    assert report.counts == {"contradiction": 2}
+    assert [str(problem) for problem in report.problems] == [
+        "twice.jsonl:3: answer.text='an owl' answers what twice.jsonl:1 answers with 'a turtle'; keep the right one of them",
+        "twice.jsonl:7: answer.text='A circle.' answers what twice.jsonl:6 answers with 'A square.'; keep the right one of them",
+    ]
+    assert report.num_usable == len(values)
+
+
 def test_room_limits_the_text(debug, folder):
     report = check(debug, folder / "good.jsonl", answer_lengths=(20,))
     assert report.counts == {"too long": 1}  # what is learned without a question has no room
@@ -226,7 +253,7 @@ def test_check_for_people(mmada):
     assert "good.jsonl: 4 records, 4 can be used" in out
     assert "problems   0\n" in out
     assert "  masked  <think> 2 + 3 = 5</think> 5 [eos]" in out
-    assert "(context 1024, room 256)" in out
+    assert "(context 1024, answer length 256)" in out
     status, out, _ = mmada("check", "all.jsonl", "--limit", "2", "--previews", "0", "--context", "200")
     assert status == 1
     assert "all.jsonl: 12 records, 6 can be used" in out

@@ -1,5 +1,6 @@
-"""docs/finetune.md is run to the letter: ten records, two commands, and the built-in model has learned them."""
+"""docs/finetune.md is run to the letter: ten records, two commands, and the built-in model has learned them (slow; in two steps: not slow)."""
 
+import json
 import re
 import shlex
 import shutil
@@ -24,11 +25,29 @@ def run(line, monkeypatch):
     assert not leave.value.code, line
 
 
-def test_ten_records_finetune_the_built_in_model(tmp_path, monkeypatch, capsys):
-    assert RECORDS.count("\n") == 10
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with the page's records and the configs."""
     (tmp_path / "my.jsonl").write_text(RECORDS)
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_of_the_page_work(place, monkeypatch, capsys):
+    """With two steps, after which little is learned."""
+    assert RECORDS.count("\n") == 10
+    run(COMMANDS["data"], monkeypatch)
+    run(COMMANDS["train"] + " stage.steps=2 loop.log_every=1", monkeypatch)
+    first, last = (json.loads(line)["loss"] for line in (place / "runs" / "mine" / "metrics.jsonl").read_text().splitlines())
+    assert 0 < last != first > 0
+    capsys.readouterr()
+    run(COMMANDS["chat"], monkeypatch)
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_ten_records_finetune_the_built_in_model(place, monkeypatch, capsys):
     run(COMMANDS["data"], monkeypatch)
     assert MMaDA.from_pretrained("mmada-emoji-mixcot").chat("Who keeps the lighthouse?").text != "a penguin"
     run(COMMANDS["train"], monkeypatch)

@@ -1,15 +1,14 @@
 """docs/worlds.md is run to the letter: the package is installed as its metadata says, trained on, measured and rewarded."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tomllib
+
+from ..processes import mmada
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "worlds.md").read_text()
@@ -39,13 +38,7 @@ def place(tmp_path_factory):
 
 
 def run(line, folder):
-    path = os.pathsep.join([str(folder / "dots"), str(ROOT)])
-    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    code = "import sys; from mmada.cli import main; sys.argv[0] = 'mmada'; main()"
-    words = shlex.split(line)[1:]
-    return subprocess.run(
-        [sys.executable, "-c", code, *words], cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=300
-    )
+    return mmada(shlex.split(line)[1:], cwd=folder, path=[str(folder / "dots")], env={"ACCELERATE_USE_CPU": "true"})
 
 
 def test_the_commands_of_the_page_work(place):

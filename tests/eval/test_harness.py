@@ -5,24 +5,27 @@ import json
 
 import pytest
 import torch
-from lm_eval.api.instance import Instance
-from lm_eval.evaluator import simple_evaluate
-from lm_eval.tasks import TaskManager
 
 from mmada.canvas import Message
 from mmada.errors import InputError
-from mmada.eval.harness import HarnessModel
+
+from ..lazy import later
+
+adapter = later("mmada.eval.harness")
+evaluator = later("lm_eval.evaluator")
+instance = later("lm_eval.api.instance")
+tasks = later("lm_eval.tasks")
 
 CHAT = [{"role": "user", "content": "What is 3 + 4?"}]
 
 
 @pytest.fixture(scope="module")
 def harness():
-    return HarnessModel("debug", mc_num=8, max_gen_toks=16, device="cpu")
+    return adapter.HarnessModel("debug", mc_num=8, max_gen_toks=16, device="cpu")
 
 
 def ask(*args):
-    return Instance("generate_until", {}, args, 0)
+    return instance.Instance("generate_until", {}, args, 0)
 
 
 def test_answers_are_those_of_the_pipeline_alone_or_together(harness, debug):
@@ -63,10 +66,12 @@ def test_special_tokens_in_a_text_stay_text(harness):
 
 
 def test_thinking_is_asked_for_and_left_out(debug):
-    thinker = HarnessModel("debug", think=True, max_gen_toks=16, device="cpu")
+    thinker = adapter.HarnessModel("debug", think=True, max_gen_toks=16, device="cpu")
     context = thinker.apply_chat_template(CHAT)
     assert debug.prompts.encode("Think.")[0] in thinker._given(context)
-    assert len(thinker._given(context)) == len(HarnessModel("debug", device="cpu")._given(context)) + len(debug.prompts.encode("Think. "))
+    assert len(thinker._given(context)) == len(adapter.HarnessModel("debug", device="cpu")._given(context)) + len(
+        debug.prompts.encode("Think. ")
+    )
     (answer,) = thinker.generate_until([ask(context, {})], disable_tqdm=True)
     assert "<think>" not in answer
 
@@ -84,7 +89,7 @@ def conditionals(harness, given, wanted, masked, pairs=None):
 
 
 def likelihood(harness, context, continuation):
-    return harness.loglikelihood([Instance("loglikelihood", {}, (context, continuation), 0)], disable_tqdm=True)[0]
+    return harness.loglikelihood([instance.Instance("loglikelihood", {}, (context, continuation), 0)], disable_tqdm=True)[0]
 
 
 def test_the_likelihood_of_one_token_is_exact(harness):
@@ -94,7 +99,7 @@ def test_the_likelihood_of_one_token_is_exact(harness):
 
 def test_a_likelihood_is_the_estimate_that_is_meant():
     """The mean over all masks, which the draws come near: k of n masked, k uniform, n / k times their sum."""
-    harness = HarnessModel("debug", mc_num=600, device="cpu")
+    harness = adapter.HarnessModel("debug", mc_num=600, device="cpu")
     given, wanted = harness._pair("The ", "cat")
     assert len(wanted) == 4  # the space before it is its own
     exact = 0.0
@@ -108,7 +113,7 @@ def test_a_likelihood_is_the_estimate_that_is_meant():
 
 def test_a_likelihood_of_blocks_shows_no_block_those_behind_it():
     """Blocks of two: each given what comes before it, which has not seen it."""
-    harness = HarnessModel("debug", mc_num=400, device="cpu", full_attention=False, block_length=2)
+    harness = adapter.HarnessModel("debug", mc_num=400, device="cpu", full_attention=False, block_length=2)
     given, wanted = harness._pair("The ", "cats")
     assert len(wanted) == 5
     exact = 0.0
@@ -134,12 +139,12 @@ def test_tokens_of_a_pair_are_those_of_the_whole_text(harness):
 
 
 def test_the_likeliest_continuation_is_found_out_if_asked():
-    harness = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu")
+    harness = adapter.HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu")
     context = harness.apply_chat_template(CHAT)
     (answer,) = harness.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
     assert likelihood(harness, context, answer)[1] is True
     assert likelihood(harness, context, answer[:-1] + ("a" if answer[-1] != "a" else "b"))[1] is False
-    blocks = HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu", full_attention=False, block_length=4)
+    blocks = adapter.HarnessModel("debug", mc_num=1, check_greedy=True, device="cpu", full_attention=False, block_length=4)
     (answer,) = blocks.generate_until([ask(context, {"max_gen_toks": 6, "threshold": 1.0})], disable_tqdm=True)
     assert likelihood(blocks, context, answer)[1] is True
 
@@ -148,7 +153,7 @@ def test_a_long_text_is_scored_piece_by_piece_each_token_once(harness, monkeypat
     text = "".join(chr(97 + i * i % 23) for i in range(1300))
     pieces = []
     monkeypatch.setattr(harness, "_likelihood", lambda given, wanted: pieces.append((given, wanted)) or -2.0)
-    (found,) = harness.loglikelihood_rolling([Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
+    (found,) = harness.loglikelihood_rolling([instance.Instance("loglikelihood_rolling", {}, (text,), 0)], disable_tqdm=True)
     ids, begin = harness.model.prompts.encode(text), harness.model.layout.bos_id
     assert found == -2.0 * len(pieces)
     assert [token for _, wanted in pieces for token in wanted] == ids
@@ -167,9 +172,11 @@ def test_the_harness_runs_tasks(harness, tmp_path):
     choice = {"output_type": "multiple_choice", "doc_to_target": 0, "doc_to_choice": "{{options}}", "metric_list": [{"metric": "acc"}]}
     for name, task in (("free", free), ("choice", choice)):
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name, **shared, **task}))  # JSON is YAML
-    tasks = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    manager = tasks.TaskManager(include_path=str(tmp_path), include_defaults=False)
     for chat in (False, True):
-        found = simple_evaluate(harness, tasks=["free", "choice"], task_manager=tasks, apply_chat_template=chat, bootstrap_iters=0)
+        found = evaluator.simple_evaluate(
+            harness, tasks=["free", "choice"], task_manager=manager, apply_chat_template=chat, bootstrap_iters=0
+        )
         assert set(found["results"]) == {"free", "choice"}
         assert 0 <= found["results"]["choice"]["acc,none"] <= 1
         assert {"threshold", "mc_num", "num_forwards"} <= set(found["config"])
@@ -177,7 +184,7 @@ def test_the_harness_runs_tasks(harness, tmp_path):
 
 def test_bad_settings_are_refused(harness):
     with pytest.raises(InputError, match="did you mean 'threshold'"):
-        HarnessModel("debug", treshold=0.5)
+        adapter.HarnessModel("debug", treshold=0.5)
     with pytest.raises(InputError, match="has no token of its own"):
         likelihood(harness, "a", "")
     with pytest.raises(InputError, match="max_gen_toks=2000 leaves no room"):
@@ -206,6 +213,25 @@ def test_a_cache_is_named_by_a_task(harness):
 
 
 def test_thinking_that_has_no_effect_is_said(caplog):
-    thoughtful = HarnessModel("debug", mc_num=1, max_gen_toks=8, think=True, device="cpu")
+    thoughtful = adapter.HarnessModel("debug", mc_num=1, max_gen_toks=8, think=True, device="cpu")
     thoughtful.generate_until([ask("no conversation", {})], disable_tqdm=True)
     assert "think=True has no effect on this task" in caplog.text
+
+
+def test_no_row_is_longer_than_the_context(debug):
+    harness = HarnessModel("debug", device="cpu", mc_num=1)
+    context = debug.model.config.max_sequence_length
+    rows, trunk = [], harness.model.model.trunk
+
+    def watched(tokens, packing):
+        rows.extend(packing.lengths)
+        return trunk(tokens, packing)
+
+    harness.model.model.trunk = watched
+    given, wanted = [1, 2, 3], [40 + i % 7 for i in range(context + 476)]
+    pieces = harness._pieces(given, wanted)
+    assert [token for _, piece in pieces for token in piece] == wanted
+    assert pieces[0][0] == given
+    (found,) = harness.loglikelihood([Instance("loglikelihood", {}, ("a", "x" * (context + 476)), 0)], disable_tqdm=True)
+    assert max(rows) <= context
+    assert found[0] < 0

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from mmada.canvas import VocabLayout
-from mmada.hub.pretrained import MMadaModelLM
 from mmada.model import preset
+
+from ..lazy import later
+
+pretrained = later("mmada.hub.pretrained")
 
 LAYOUT = VocabLayout.compact(20, 16, multiple_of=8)  # 48 rows: text 0..19, special 20..31, codes 32..47
 
@@ -14,7 +17,7 @@ def build(**changes):
     sizes = {"d_model": 32, "n_heads": 4, "n_layers": 2, "mlp_hidden_size": 48, **changes}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = MMadaModelLM(preset("debug", layout=LAYOUT, init_std=0.3, **sizes)).eval()
+        model = pretrained.MMadaModelLM(preset("debug", layout=LAYOUT, init_std=0.3, **sizes)).eval()
         for name, parameter in model.named_parameters():
             if "norm" in name or "ln_f" in name:
                 torch.nn.init.normal_(parameter, 1.0, 0.2)

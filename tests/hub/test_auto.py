@@ -9,12 +9,27 @@ import pytest
 
 from mmada.pipeline import MMaDA
 
+SCRIPT = """
+import os, sys
+# What transformers imports itself: one import serves all orders.
+import scipy.optimize, torch._dynamo, torch.distributed.checkpoint, torch.distributed.tensor
+assert not {"mmada", "transformers"} & set(sys.modules)
+for number, first in enumerate(sys.argv[2:]):
+    if os.fork() == 0:
+        os.dup2(os.open(str(number), os.O_WRONLY | os.O_CREAT), 1)
+        exec(first)
+        load(sys.argv[1])
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
 LOAD = """
-import mmada
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedLM, AutoProcessor, AutoTokenizer
-autos = AutoConfig, AutoModel, AutoModelForMaskedLM, AutoProcessor, AutoImageProcessor
-print(*(type(auto.from_pretrained({directory!r})).__name__ for auto in autos), len(AutoTokenizer.from_pretrained({directory!r})))
-print(type(AutoModel.from_pretrained({directory!r} + '/image_tokenizer')).__name__)
+def load(directory):
+    import mmada
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForMaskedLM, AutoProcessor, AutoTokenizer
+    autos = AutoConfig, AutoModel, AutoModelForMaskedLM, AutoProcessor, AutoImageProcessor
+    print(*(type(auto.from_pretrained(directory)).__name__ for auto in autos), len(AutoTokenizer.from_pretrained(directory)))
+    print(type(AutoModel.from_pretrained(directory + "/image_tokenizer")).__name__)
 """
 FIRST = [
     "import mmada",
@@ -25,25 +40,25 @@ FIRST = [
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("debug")
-    MMaDA.debug().save_pretrained(path)
-    return str(path)
-
-
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+def loaded(tmp_path_factory) -> dict[str, str]:
+    """What was printed after each of the first imports, in a process that had imported neither package."""
+    folder = tmp_path_factory.mktemp("debug")
+    MMaDA.debug().save_pretrained(folder / "model")
+    code = [sys.executable, "-c", LOAD + SCRIPT, folder / "model", *FIRST]
+    subprocess.run(code, cwd=folder, check=True, timeout=120)
+    return {first: (folder / str(number)).read_text() for number, first in enumerate(FIRST)}
 
 
 @pytest.mark.parametrize("first", FIRST)
-def test_auto_classes(directory, first):
-    named, tokenizer = run(f"{first}\n{LOAD.format(directory=directory)}").splitlines()
+def test_auto_classes(loaded, first):
+    named, tokenizer = loaded[first].splitlines()
     assert named == "MMaDAConfig MMadaModelLM MMadaModelLM MMaDAProcessor MMaDAImageProcessor 268"
     assert tokenizer == "ImageTokenizer"
 
 
 def test_import_is_light():
-    assert run("import sys, mmada\nprint([m for m in ('torch', 'transformers', 'numpy', 'PIL', 'typer') if m in sys.modules])") == "[]\n"
+    code = "import sys, mmada\nprint([m for m in ('torch', 'transformers', 'numpy', 'PIL', 'typer') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout == "[]\n"
 
 
 def test_public_names():

@@ -9,7 +9,10 @@ from mmada import MMaDA
 from mmada.errors import CheckpointError
 from mmada.hub import checkpoint
 from mmada.hub.networks import load_image_tokenizer, save_transformer
-from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
+
+from ..lazy import later
+
+pretrained = later("mmada.hub.pretrained")
 
 TENSORS = {"a.weight": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16), "scalar": torch.zeros(())}
 SHAPES = {"a.weight": (2, 3), "b": (4,), "scalar": ()}
@@ -107,14 +110,14 @@ def test_what_the_hub_is_to_know_reaches_it(monkeypatch, tmp_path, debug):
     debug.save_pretrained(tmp_path / "model")
     seen = {}
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **keywords: seen.update(keywords) or str(tmp_path / "model"))
-    MMadaModelLM.from_pretrained("owner/name", token="secret", cache_dir="/big", local_files_only=True, revision="v2")
+    pretrained.MMadaModelLM.from_pretrained("owner/name", token="secret", cache_dir="/big", local_files_only=True, revision="v2")
     assert {name: seen[name] for name in ("token", "cache_dir", "local_files_only", "revision")} == {
         "token": "secret",
         "cache_dir": "/big",
         "local_files_only": True,
         "revision": "v2",
     }
-    for load in (ImageTokenizer.from_pretrained, load_image_tokenizer):
+    for load in (pretrained.ImageTokenizer.from_pretrained, load_image_tokenizer):
         assert load("owner/name", subfolder="image_tokenizer").factor == debug.image_tokenizer.factor
     with pytest.raises(CheckpointError, match="subfolder='no' is not in model='owner/name'"):
         checkpoint.find("owner/name", subfolder="no")
@@ -122,7 +125,7 @@ def test_what_the_hub_is_to_know_reaches_it(monkeypatch, tmp_path, debug):
 
 def test_fields_of_the_configuration_can_be_given(tmp_path, debug):
     save_transformer(debug.model, tmp_path)
-    assert MMadaModelLM.from_pretrained(tmp_path, rope_theta=123.0).config.rope_theta == 123.0
+    assert pretrained.MMadaModelLM.from_pretrained(tmp_path, rope_theta=123.0).config.rope_theta == 123.0
 
 
 def test_weights_in_another_form_are_replaced(tmp_path, debug):
@@ -133,10 +136,10 @@ def test_weights_in_another_form_are_replaced(tmp_path, debug):
     save_transformer(debug.model, tmp_path)
     save_transformer(changed.model, tmp_path, max_shard_size="100KB")
     assert not (tmp_path / "model.safetensors").exists()
-    assert not MMadaModelLM.from_pretrained(tmp_path).head_weight.any()
+    assert not pretrained.MMadaModelLM.from_pretrained(tmp_path).head_weight.any()
     save_transformer(debug.model, tmp_path)
     assert [file.name for file in checkpoint.weight_files(tmp_path)] == ["model.safetensors"]
-    assert torch.equal(MMadaModelLM.from_pretrained(tmp_path).head_weight, debug.model.head_weight)
+    assert torch.equal(pretrained.MMadaModelLM.from_pretrained(tmp_path).head_weight, debug.model.head_weight)
 
 
 def test_who_may_read_the_configuration_may_read_the_weights(tmp_path, debug):

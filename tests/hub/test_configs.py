@@ -7,9 +7,12 @@ import pytest
 from mmada.canvas import VocabLayout
 from mmada.errors import InputError
 from mmada.hub import networks
-from mmada.hub.configs import MMaDAConfig
 from mmada.model import TransformerConfig, preset
 from mmada.model.config import ALIASES
+
+from ..lazy import later
+
+configs = later("mmada.hub.configs")
 
 LAYOUT = VocabLayout.compact(20, 16)
 
@@ -17,20 +20,20 @@ LAYOUT = VocabLayout.compact(20, 16)
 def test_the_defaults_are_those_of_the_plain_configuration():
     plain = TransformerConfig().to_dict()
     for config in (
-        MMaDAConfig(),
-        MMaDAConfig.from_dict({"model_type": "mmada"}),
-        MMaDAConfig.of(preset("8b", layout=TransformerConfig().layout)),
+        configs.MMaDAConfig(),
+        configs.MMaDAConfig.from_dict({"model_type": "mmada"}),
+        configs.MMaDAConfig.of(preset("8b", layout=TransformerConfig().layout)),
     ):
         for name in plain.keys() - {"vocab_layout"}:
             assert getattr(config, name) == config.to_dict()[name] == plain[name]
         assert config.layout == TransformerConfig().layout
-    assert MMaDAConfig.model_type == "mmada"
+    assert configs.MMaDAConfig.model_type == "mmada"
 
 
 @pytest.mark.parametrize("name", ALIASES)
 def test_the_names_that_transformers_uses_are_the_same_fields(name):
     value = 64 if name == "hidden_size" else 8
-    config = MMaDAConfig(**{"n_heads": 8, "n_kv_heads": 4, name: value})
+    config = configs.MMaDAConfig(**{"n_heads": 8, "n_kv_heads": 4, name: value})
     assert getattr(config, name) == getattr(config, ALIASES[name]) == value
     setattr(config, name, 2 * value)
     assert getattr(config, ALIASES[name]) == 2 * value
@@ -39,13 +42,13 @@ def test_the_names_that_transformers_uses_are_the_same_fields(name):
 
 def test_values_are_checked():
     with pytest.raises(InputError, match="unsupported backbone configuration: alibi=True"):
-        MMaDAConfig(alibi=True)
+        configs.MMaDAConfig(alibi=True)
     with pytest.raises(InputError, match="d_model=60 must be n_heads=8 times an even head width"):
-        MMaDAConfig(hidden_size=60, num_attention_heads=8)
+        configs.MMaDAConfig(hidden_size=60, num_attention_heads=8)
 
 
 def test_what_is_derived_can_be_changed_as_transformers_does():
-    config = MMaDAConfig.of(preset("3m", layout=LAYOUT))
+    config = configs.MMaDAConfig.of(preset("3m", layout=LAYOUT))
     assert (config.head_dim, config.num_kept_values) == (32, 2 * 6 * 192)
     config.vocab_layout, config.mask_token_id = None, 3
     config.vocab_size = config.embedding_size = 56  # resize_token_embeddings
@@ -53,11 +56,14 @@ def test_what_is_derived_can_be_changed_as_transformers_does():
 
 
 @pytest.mark.parametrize(
-    "config", [MMaDAConfig(), MMaDAConfig.of(preset("3m", layout=LAYOUT, n_kv_heads=2, weight_tying=True))], ids=["published", "own"]
+    "build",
+    [lambda: configs.MMaDAConfig(), lambda: configs.MMaDAConfig.of(preset("3m", layout=LAYOUT, n_kv_heads=2, weight_tying=True))],
+    ids=["published", "own"],
 )
-def test_config_json_round_trip(tmp_path, config):
+def test_config_json_round_trip(tmp_path, build):
+    config = build()
     config.save_pretrained(tmp_path)
-    loaded = MMaDAConfig.from_pretrained(tmp_path)
+    loaded = configs.MMaDAConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() == config.to_dict()
     assert loaded.layout == config.layout
     written = json.loads((tmp_path / "config.json").read_text())

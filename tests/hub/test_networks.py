@@ -9,8 +9,11 @@ from torch import nn
 
 from mmada.errors import CheckpointError, InputError
 from mmada.hub import checkpoint, networks, weights
-from mmada.hub.pretrained import MMadaModelLM
 from mmada.model import Transformer, preset
+
+from ..lazy import later
+
+pretrained = later("mmada.hub.pretrained")
 
 SIZES = [{}, {"weight_tying": True}, {"image_positions": 3, "short_conv": 5}, {"n_kv_heads": 2, "attention_layer_norm": True}]
 
@@ -29,7 +32,7 @@ def same(a, b):
 def test_both_read_what_either_writes(shared_model, tmp_path, changes):
     model = plain(shared_model.config.layout, **changes)
     networks.save_transformer(model, tmp_path / "ours")
-    theirs = MMadaModelLM.from_pretrained(tmp_path / "ours")
+    theirs = pretrained.MMadaModelLM.from_pretrained(tmp_path / "ours")
     assert same(theirs, model)
     theirs.save_pretrained(tmp_path / "theirs")
     for name in ("ours", "theirs"):
@@ -48,7 +51,7 @@ def test_a_new_model_has_the_same_weights_in_both_classes(shared_model):
     ours = Transformer(small)
     after = torch.rand(1)
     torch.manual_seed(5)
-    theirs = MMadaModelLM(small)
+    theirs = pretrained.MMadaModelLM(small)
     assert same(ours, theirs)
     assert torch.equal(after, torch.rand(1))
     assert isinstance(theirs, Transformer)
@@ -117,7 +120,7 @@ def test_shards_and_their_index(tmp_path, shared_model):
         *(f.name for f in checkpoint.weight_files(tmp_path)),
         "model.safetensors.index.json",
     }
-    assert same(MMadaModelLM.from_pretrained(tmp_path), model)
+    assert same(pretrained.MMadaModelLM.from_pretrained(tmp_path), model)
 
 
 @pytest.mark.parametrize(("text", "size"), [("5GB", 5 * 10**9), ("1.5mb", 1_500_000), ("10KB", 10_000)])

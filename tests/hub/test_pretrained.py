@@ -6,7 +6,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import CheckpointError
-from mmada.hub.pretrained import MMadaModelLM
+
+from ..lazy import later
+
+pretrained = later("mmada.hub.pretrained")
 
 BLOCK = ["attn_norm", "q_proj", "k_proj", "v_proj", "attn_out", "ff_norm", "ff_proj", "up_proj", "ff_out"]
 
@@ -31,7 +34,7 @@ def saved(shared_model, tmp_path):
 
 
 def test_the_loaded_model_gives_the_same_bits(saved, shared_model, tokens):
-    loaded = MMadaModelLM.from_pretrained(saved)
+    loaded = pretrained.MMadaModelLM.from_pretrained(saved)
     assert same_weights(loaded, shared_model)
     assert loaded.config.layout == shared_model.config.layout
     assert not loaded.training
@@ -57,19 +60,19 @@ def test_normalised_queries_and_keys_have_their_own_tensors(saved):
 
 
 def test_shapes_allocate_nothing_and_agree_with_the_file(saved, shared_model):
-    shapes = MMadaModelLM.shapes(shared_model.config)
+    shapes = pretrained.MMadaModelLM.shapes(shared_model.config)
     assert shapes == {name: tuple(shape) for name, shape in names_on_disk(saved).items()}
 
 
 def test_sharded(shared_model, tmp_path):
     shared_model.save_pretrained(tmp_path, max_shard_size="10KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
-    assert same_weights(MMadaModelLM.from_pretrained(tmp_path), shared_model)
+    assert same_weights(pretrained.MMadaModelLM.from_pretrained(tmp_path), shared_model)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_dtype(saved, shared_model, tokens, dtype):
-    loaded = MMadaModelLM.from_pretrained(saved, dtype=dtype)
+    loaded = pretrained.MMadaModelLM.from_pretrained(saved, dtype=dtype)
     assert {p.dtype for p in loaded.parameters()} == {dtype}
     for name, tensor in shared_model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.to(dtype))
@@ -80,14 +83,14 @@ def test_dtype(saved, shared_model, tokens, dtype):
 def test_a_bfloat16_checkpoint_keeps_its_dtype_and_half_its_size(shared_model, build_model, tmp_path):
     model = build_model(n_kv_heads=2, attention_layer_norm=True).bfloat16()
     model.save_pretrained(tmp_path)
-    assert same_weights(MMadaModelLM.from_pretrained(tmp_path, dtype="auto"), model)
+    assert same_weights(pretrained.MMadaModelLM.from_pretrained(tmp_path, dtype="auto"), model)
 
 
 def test_tied_weights_are_stored_once(build_model, tmp_path, tokens):
     model = build_model(weight_tying=True)
     model.save_pretrained(tmp_path)
     assert "model.transformer.ff_out.weight" not in names_on_disk(tmp_path)
-    loaded = MMadaModelLM.from_pretrained(tmp_path)
+    loaded = pretrained.MMadaModelLM.from_pretrained(tmp_path)
     assert loaded.get_output_embeddings() is loaded.get_input_embeddings()
     with torch.no_grad():
         assert torch.equal(loaded(tokens).logits, model(tokens).logits)
@@ -95,7 +98,7 @@ def test_tied_weights_are_stored_once(build_model, tmp_path, tokens):
 
 def test_saving_after_loading_gives_the_same_file(saved, tmp_path_factory):
     again = tmp_path_factory.mktemp("again")
-    MMadaModelLM.from_pretrained(saved).save_pretrained(again)
+    pretrained.MMadaModelLM.from_pretrained(saved).save_pretrained(again)
     assert names_on_disk(again) == names_on_disk(saved)
     first, second = (load_file(d / "model.safetensors") for d in (saved, again))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -118,7 +121,7 @@ def test_every_mismatch_is_in_one_error(saved):
 
     rewrite(saved, change)
     with pytest.raises(CheckpointError) as error:
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
     first, *lines = str(error.value).splitlines()
     assert f"{saved} does not fit its config.json in 4 of 25 tensors" in first
     assert sorted(line.strip() for line in lines) == [
@@ -148,14 +151,14 @@ def test_a_config_of_another_model_is_refused(saved, field, value, line):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, field: value}))
     with pytest.raises(CheckpointError, match=line):
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
 
 
 def test_a_truncated_file_is_refused(saved):
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="written or copied only in part"):
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
 
 
 def test_a_missing_shard_is_refused(shared_model, tmp_path):
@@ -163,26 +166,26 @@ def test_a_missing_shard_is_refused(shared_model, tmp_path):
     lost = sorted(tmp_path.glob("model-*.safetensors"))[1]
     lost.unlink()
     with pytest.raises(CheckpointError, match=rf"of which 1 are missing \({lost.name}\)"):
-        MMadaModelLM.from_pretrained(tmp_path)
+        pretrained.MMadaModelLM.from_pretrained(tmp_path)
 
 
 def test_a_missing_config_is_refused(saved):
     (saved / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json; is it the directory of a checkpoint\?"):
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
 def test_a_damaged_config_is_refused(saved, text):
     (saved / "config.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"config\.json .*copy or download it again"):
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
 
 
 def test_missing_weights_are_refused(saved):
     (saved / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"has neither model\.safetensors nor model\.safetensors\.index\.json"):
-        MMadaModelLM.from_pretrained(saved)
+        pretrained.MMadaModelLM.from_pretrained(saved)
 
 
 # Adapters.

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer
 
 from mmada.canvas import SPECIAL_STRINGS
 from mmada.hub import checkpoint
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.hub.tokenizer import byte_level
+
+from ..lazy import later
+
+transformers = later("transformers")
 
 NAMES = ["bytes", "merges", "mmada-emoji-base", "mmada-emoji-max", "mmada-emoji-mixcot"]
 CORPUS = ["<think> the cat sat</think> on 12 mats, didn't it ? \n"] * 20
@@ -32,7 +35,7 @@ def directory(name, tmp_path_factory) -> Path:
 def pair(request, tmp_path_factory):
     """(ours, transformers')"""
     path = directory(request.param, tmp_path_factory)
-    return TextTokenizer.read(path), AutoTokenizer.from_pretrained(path)
+    return TextTokenizer.read(path), transformers.AutoTokenizer.from_pretrained(path)
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
@@ -68,9 +71,9 @@ def test_what_is_saved_is_read_by_both(pair, tmp_path):
     ours, theirs = pair
     ours.save_pretrained(tmp_path)
     text = "the cat 42<|eot_id|> sat"
-    for again in (TextTokenizer.read(tmp_path), TextTokenizer.of(AutoTokenizer.from_pretrained(tmp_path))):
+    for again in (TextTokenizer.read(tmp_path), TextTokenizer.of(transformers.AutoTokenizer.from_pretrained(tmp_path))):
         assert again.encode(text, special_tokens=True) == theirs(text, add_special_tokens=False)["input_ids"]
-    fast = AutoTokenizer.from_pretrained(tmp_path)
+    fast = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert (fast.bos_token_id, fast.eos_token_id, fast.mask_token_id) == (theirs.bos_token_id, theirs.eos_token_id, theirs.mask_token_id)
 
 
@@ -86,7 +89,7 @@ def test_decoded_text_is_tidied_where_transformers_tidies_it(tmp_path, kind, tid
         core = Tokenizer(models.BPE({word: i for i, word in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
         core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     TextTokenizer(core, {"clean_up_tokenization_spaces": tidy}).save_pretrained(tmp_path)
-    ours, theirs = TextTokenizer.read(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    ours, theirs = TextTokenizer.read(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
     ids = ours.encode("hello world . I did n't ?")
     assert ours.decode(ids) == theirs.decode(ids)
     assert (" ." in ours.decode(ids)) == (not tidy or kind == "byte pairs")
@@ -97,7 +100,7 @@ def test_tokens_of_the_configuration_are_added_as_transformers_adds_them(tmp_pat
     file = tmp_path / "tokenizer_config.json"
     more = {"extra_special_tokens": ["<image>"], "unk_token": {"content": "<unk>", "lstrip": True, "__type": "AddedToken"}}
     file.write_text(json.dumps(json.loads(file.read_text()) | more))
-    ours, theirs = TextTokenizer.read(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    ours, theirs = TextTokenizer.read(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert (len(ours), ours.get_vocab()) == (len(theirs), theirs.get_vocab())
     for text in ("a <image> b", "x  <unk> y<image>"):
         assert ours.encode(text, special_tokens=True) == theirs(text, add_special_tokens=False)["input_ids"]
@@ -105,7 +108,7 @@ def test_tokens_of_the_configuration_are_added_as_transformers_adds_them(tmp_pat
 
 def test_a_class_of_its_own_is_read_through_transformers(tmp_path):
     byte_level(CORPUS, num_merges=12).save_pretrained(tmp_path, tokenizer_class="GPT2Tokenizer")
-    ours, theirs = TextTokenizer.read(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    ours, theirs = TextTokenizer.read(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ("the cat 12", "a<|eot_id|>b"):
         assert ours.encode(text, special_tokens=True) == theirs(text, add_special_tokens=False)["input_ids"]
     assert ours.config["tokenizer_class"] == "TokenizersBackend"

@@ -1,5 +1,8 @@
 import zlib
+from base64 import b64encode
 from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -113,6 +116,51 @@ def test_missing_file_and_directory_name_the_path(tmp_path):
         load_image(tmp_path)
     with pytest.raises(ImageError, match="cannot be read"):
         load_image("a\0b.png")
+
+
+@pytest.mark.parametrize(
+    ("address", "remedy"),
+    [
+        ("https://example.com/a.png", "download it"),
+        ("HTTP://example.com/a.png", "download it"),
+        ("s3://bucket/a.png", "download it"),
+        ("file:///tmp/a%20b.png", "give the path /tmp/a b.png"),
+        (Path("https://example.com/a.png"), "download it"),
+    ],
+)
+def test_addresses_are_repeated_as_they_were_given_and_not_fetched(address, remedy):
+    with pytest.raises(ImageError, match=r"is an address, and addresses are not fetched") as error:
+        load_image(address)
+    assert f"image={str(address)!r}" in str(error.value)
+    assert remedy in str(error.value)
+
+
+def test_data_addresses_are_read():
+    picture = Image.new("RGB", (3, 2), (10, 20, 30))
+    text = b64encode(encoded(picture)).decode()
+    for address in (f"data:image/png;base64,{text}", f"DATA:;BASE64,{text[:20]}\n{text[20:]}", f"data:image/png;base64,{quote(text)}"):
+        assert np.array_equal(load_image(address), picture)
+    for address in ("data:image/png;base64", "data:image/png;base64,***", "data:image/png;base64," + "*" * 5000):
+        with pytest.raises(ImageError, match="is no data address that can be read") as error:
+            load_image(address)
+        assert address[:200] in str(error.value)
+        assert len(str(error.value)) < 500
+    with pytest.raises(ImageError, match="is empty, corrupt or not an image"):
+        load_image("data:,hello")
+
+
+def test_a_picture_whose_file_was_closed_says_so(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    with pytest.raises(ImageError, match=r"image of 8x8 pixels: its file was closed before its pixels were read; .* or give the path"):
+        load_image(closed)
+    with Image.open(tmp_path / "a.png") as read:
+        read.load()
+    assert load_image(read).size == (8, 8)
+    cut = Image.open(BytesIO(encoded(NOISE)[:2000]))
+    with pytest.raises(ImageError, match=r"is truncated or corrupt \(.+\)"):
+        load_image(cut)
 
 
 def test_decompression_bombs_are_refused_before_decoding():

@@ -79,12 +79,13 @@ def test_hidden_keys_have_exactly_no_weight():
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (KEYS.float(), r"attention_mask has dtype torch.float32; give a bool mask, .* attention_mask.bool\(\)"),
-        (KEYS.long(), "attention_mask has dtype torch.int64"),
+        (KEYS.float(), r"attention_mask has dtype torch.float32, where 0 may mean hidden or visible; give a mask of bool, or .* 0 and 1"),
+        (KEYS.long() * 2, "attention_mask holds numbers from 0 to 2; give 1 where a token may be attended to, 0 elsewhere"),
+        (KEYS.long() - 1, "attention_mask holds numbers from -1 to 0"),
         (KEYS[:1], r"attention_mask has the shape \(1, 6\); expected \(2, 6\) or \(2, 6, 6\)"),
         (KEYS[:, :5], r"shape \(2, 5\)"),
         (PAIRS[:, :3], r"shape \(2, 3, 6\)"),
-        (PAIRS[:, None], r"shape \(2, 1, 6, 6\)"),
+        (PAIRS[:, None].expand(-1, 4, -1, -1), r"shape \(2, 4, 6, 6\)"),
         (Packing.of([6, 6]), r"tokens \(2, 6\) must be one row of the 12 tokens that are packed"),
         (Packing.of([5]), r"tokens \(2, 6\) must be one row of the 5 tokens"),
     ],

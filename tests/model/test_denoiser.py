@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,6 +43,17 @@ def test_a_mixture_equals_each_row_alone(model):
     for q, logits in zip(queries, TransformerDenoiser(model)(queries), strict=True):
         assert logits.shape == (*q.positions.shape, q.ids.stop - q.ids.start)
         torch.testing.assert_close(logits, reference(model, q), rtol=1e-5, atol=1e-5)
+
+
+def test_several_questions_about_a_row_evaluate_it_once(model):
+    whole = query(3, 9, [(0, 9), (0, 7), (2, 9)], 4, CODES, 0)
+    first = Query(whole.tokens[:2], whole.spans[:2], torch.tensor([[1, 3], [2, 6]]), TEXT)
+    denoiser = TransformerDenoiser(model)
+    (answer,) = denoiser([replace(whole, also=(first, whole.rows(slice(0, 1))))])
+    assert denoiser.num_tokens == 9 + 7 + 7
+    apart = denoiser([whole, first, whole.rows(slice(0, 1))])
+    for part, alone in zip(replace(whole, also=(first, whole.rows(slice(0, 1)))).split(answer), apart, strict=True):
+        torch.testing.assert_close(part, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_padding_is_not_read(model):

@@ -4,12 +4,15 @@ import copy
 
 import pytest
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 
 from mmada.canvas import Canvas, Field, IdRange
 from mmada.model import TransformerDenoiser
 from mmada.model.graphs import LayerGraphs
 from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise, fast_image, fast_text
+
+from ..lazy import later
+
+peft = later("peft")
 
 TEXT, CODES, MASK = IdRange(0, 32, (22,)), IdRange(32, 48), 22
 RECIPES = {
@@ -151,7 +154,7 @@ def test_adapters_that_can_be_turned_off_and_autocast_are_not_recorded(model):
     with torch.autocast("cpu", torch.bfloat16):
         run(model, layers, answers(RECIPES["no cache"], (9,)))
     adapted = copy.deepcopy(model)
-    inject_adapter_in_model(LoraConfig(r=2, target_modules=["q_proj"]), adapted)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["q_proj"]), adapted)
     layers = graphs_of(adapted, recorder, after=0)
     run(adapted, layers, answers(RECIPES["no cache"], (9,)))
     assert recorder.num_recordings == 0

@@ -125,9 +125,9 @@ def test_packed_rows_of_one_length_are_bit_equal_to_a_batch(model, tokens):
     assert torch.equal(packed.reshape(3, 10, 48), model(tokens).logits)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(3, 10), torch.ones(3, 10).long(), torch.ones(3, 9).bool(), torch.ones(3, 1, 10, 10).bool()])
+@pytest.mark.parametrize("mask", [torch.ones(3, 10), torch.full((3, 10), 2), torch.ones(3, 9).bool(), torch.ones(3, 4, 10, 10).bool()])
 def test_refused_masks(model, tokens, mask):
-    with pytest.raises(InputError, match="attention_mask has"):
+    with pytest.raises(InputError, match="attention_mask h"):
         model(tokens, mask)
 
 
@@ -362,3 +362,29 @@ def test_neighbours_are_of_the_same_packed_row(convolved):
 def test_embeddings_are_convolved_too(convolved):
     ids = torch.tensor([[5, 7, 9]])
     assert torch.equal(convolved(ids).logits, convolved(inputs_embeds=convolved.get_input_embeddings()(ids)).logits)
+
+
+def test_a_row_longer_than_the_context_is_refused_whoever_asks():
+    model = Transformer(preset("debug", layout=LAYOUT, max_sequence_length=6)).eval()
+    assert model(torch.zeros(2, 6, dtype=torch.long)).logits.shape[1] == 6
+    with pytest.raises(InputError, match="a row has 7 positions, and the model's context max_sequence_length=6"):
+        model(torch.zeros(1, 7, dtype=torch.long))
+    with pytest.raises(InputError, match="a row has 7 positions"):
+        model(inputs_embeds=torch.zeros(1, 7, model.config.d_model))
+    packed = torch.zeros(1, 11, dtype=torch.long)
+    model.trunk(packed, Packing.of([6, 5]))  # rows count, not their sum
+    with pytest.raises(InputError, match="a row has 7 positions"):
+        model.trunk(packed, Packing.of([4, 7]))
+
+
+@pytest.mark.parametrize("short_conv", [0, 5])
+def test_a_mask_of_whole_numbers_means_the_same(short_conv):
+    model = Transformer(preset("debug", layout=LAYOUT, short_conv=short_conv)).eval()
+    ids = torch.arange(10).view(2, 5)
+    keys = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    expected = model(ids, keys.bool()).logits
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        assert torch.equal(model(ids, keys.to(dtype)).logits, expected)
+    pairs = keys[:, None, :].expand(-1, 5, -1)
+    for mask in (pairs, pairs[:, None]):
+        assert torch.equal(model(ids, mask).logits, model(ids, pairs.bool()).logits)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmada.cli import app
 from mmada.errors import InputError
 from mmada.rl.config import load
-from mmada.rl.setup import build_task, run
+from mmada.rl.setup import build_task, check_processes, run
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "rl").glob("*.yaml"))
@@ -55,6 +55,8 @@ def test_settings_reach_their_place(tmp_path):
     assert config.objective.name == "espo"
     assert config.tasks[0].rewards == {"format": 1, "exact": 2}
     assert (config.tasks[0].decoding.temperature, config.lora.rank, config.loop.prefetch) == (0.7, 4, 0)
+    rates = (load(file).optim.lr, config.optim.lr, load(file, ["lora.rank=4", "optim.lr=1e-6"]).optim.lr)
+    assert rates == (1e-6, pytest.approx(1e-5), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,7 @@ def test_settings_reach_their_place(tmp_path):
         ("tasks.txt.prompts=1", "did you mean 'text'"),
         ("tasks.text.think=2", "think=2"),
         ("tasks.draw.prompts=2", "no reward with a weight"),
+        ("optim.lr=0", "optim.lr=0.0 must be"),
         ("group=1", "group=1"),
         ("loop.prefetch=2", "loop.prefetch=2"),
         ("defaults.colour=1", "unknown setting defaults.colour"),
@@ -95,6 +98,23 @@ def test_parts_that_do_not_fit_together_are_errors(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             build_task(load(file, [out, *settings]))
+
+
+def test_processes_without_a_prompt_are_refused():
+    config = load(ROOT / "configs" / "rl" / "8b-lora.yaml")
+    check_processes(config, 1)
+    check_processes(config, 4)
+    with pytest.raises(InputError, match=r"tasks.text.prompts=4 leaves 4 of 8 processes without a prompt.*set tasks.text.prompts=8"):
+        check_processes(config, 8)
+
+
+def test_a_save_becomes_a_model(tmp_path):
+    out = tmp_path / "run"
+    run(load(write(tmp_path, DEBUG), [f"out={out}", "loop.eval_every=0", "loop.sample_every=0"]))
+    result = CliRunner().invoke(app, ["convert", str(out / "state" / "step-00000004"), str(tmp_path / "model")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (out / "model" / "model.safetensors").read_bytes()
+    assert (tmp_path / "model" / "mmada.json").read_bytes() == (out / "model" / "mmada.json").read_bytes()
 
 
 def test_the_command_trains_resumes_and_keeps_its_settings(tmp_path):

@@ -1,12 +1,8 @@
 """The whole: rewards rise, stopping changes nothing, and what goes wrong is counted."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
+import signal
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +16,8 @@ from mmada.rl.step import Policy
 from mmada.train import lora
 from mmada.train.state import latest
 
+from ..processes import ranks, start
 from . import tiny
-
-ROOT = Path(__file__).parents[2]
 
 
 def same(one, other):
@@ -53,10 +48,9 @@ def test_drawings_are_learnt_too(tmp_path):
 def test_a_run_killed_in_a_round_goes_on_to_the_same_weights(tmp_path):
     whole = tiny.resumable()
     tiny.fit(whole, tmp_path / "whole")
-    code = "import sys; from tests.rl import tiny; tiny.main('kill', sys.argv[1])"
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], env=env, cwd=ROOT, check=False, timeout=400)
-    assert killed.returncode == -9
+    process = start(tiny.main, "kill", tmp_path / "killed")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     assert latest(tmp_path / "killed" / "state").name == "step-00000002"
     resumed = tiny.resumable()
     assert resumed.experience is None
@@ -80,15 +74,7 @@ def test_two_processes_with_sharded_weights_equal_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     tiny.fit(tiny.spread(tmp_path / "one"), tmp_path / "one" / "run")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    code = "import sys; from tests.rl import tiny; tiny.main('shard', sys.argv[1])"
-    command = [sys.executable, "-c", code, str(tmp_path / "two")]
-    ranks = [subprocess.Popen(command, env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT) for i in range(2)]
-    assert [process.wait(timeout=400) for process in ranks] == [0, 0]
+    assert ranks(tiny.main, "shard", tmp_path / "two") == [0, 0]
     one, two = (torch.load(tmp_path / name / "weights.pt") for name in ("one", "two"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
     before = tiny.weights(tiny.resumable())

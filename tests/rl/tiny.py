@@ -1,8 +1,7 @@
-"""Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. Run as a script, it trains in another process."""
+"""Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. `main` trains in another process."""
 
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +132,6 @@ def picture(model, codes, *, steps=None):
 
 def main(mode, out):
     """Another process: `kill` dies in the middle of writing its third save, within a round; `shard` holds a part of the weights (FSDP2)."""
-    torch.set_num_threads(1)
     if mode == "shard":
         os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
         os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
@@ -162,7 +160,3 @@ def spread(out):
 def resumable():
     """Two tasks, three updates of each batch of rollouts: a save after the second step lies within a round."""
     return task(config("text", "draw", prompts=1, steps=6, objective=ObjectiveConfig(updates=3, kl_weight=0.1)))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.sampling.confidence import CONFIDENCES, gumbel, margin, negative_entropy, probability, random_order
+from mmada.sampling.confidence import CONFIDENCES, margin, negative_entropy, probability, random_order
+from mmada.sampling.draws import gumbel
 
 few = settings(derandomize=True, max_examples=40, deadline=None)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import openai
 import pytest
 from PIL import Image
 
+from ..lazy import later
 from .process import Server, serving
+
+openai = later("openai")
 
 
 @pytest.fixture(scope="session")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
-import openai
 from PIL import Image
+
+from .. import processes
+from ..lazy import later
+
+openai = later("openai")
 
 
 class Server:
@@ -23,26 +23,12 @@ class Server:
 
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
         self.log = log
-        command = [
-            sys.executable,
-            "-c",
-            "from mmada.cli import main; main()",
-            "serve",
-            "--model",
-            "debug",
-            "--device",
-            "cpu",
-            "--port",
-            "0",
-            *options,
-        ]
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=env)
+        words = ["serve", "--model", "debug", "--device", "cpu", "--port", "0", *options]
+        self.process = processes.start(processes.command_line, words, out=log, env=environment, preload=processes.SERVING)
 
     def wait(self) -> Server:
         deadline = time.monotonic() + 180
-        while time.monotonic() < deadline and self.process.poll() is None:
+        while time.monotonic() < deadline and self.process.is_alive():
             if found := re.search(r"running on (http://\S+)", self.log.read_text()):
                 self.url = found[1]
                 return self
@@ -80,9 +66,11 @@ class Server:
             assert time.monotonic() < deadline, f"{name} is {seen}, not {value}"
             time.sleep(0.05)
 
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(180)
+    def stop(self) -> int | None:
+        """End it as a terminal does. Returns its exit code."""
+        self.process.terminate()
+        self.process.join(180)
+        return self.process.exitcode
 
 
 @contextlib.contextmanager
@@ -91,9 +79,8 @@ def serving(log: Path, *options: str, **environment: str) -> Iterator[Server]:
     try:
         yield server.wait()
     finally:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait(10)
+        server.process.kill()
+        server.process.join(10)
 
 
 def png(image: Image.Image) -> bytes:

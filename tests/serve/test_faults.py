@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-import openai
 import pytest
 from PIL import Image
 
 from mmada.serve.config import ServeConfig
 from mmada.serve.middleware import RequestMiddleware
 
+from ..lazy import later
 from .process import Server, png, serving
+
+openai = later("openai")
 
 KEY, OTHER_KEY = "a-secret-key", "another-secret-key"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -128,12 +130,16 @@ BAD_BODIES = {
     "a part of the wrong form": (
         b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "data:x"}]}]}',
         400,
-        "messages.0.content.0.image_url: ",
+        "messages.0.content.0.image_url=",
     ),
-    "a part without its value": (b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}', 400, "messages.0.content.0.text: "),
-    "no text": (b'{"messages": [{"role": "user", "content": 5}]}', 400, "messages.0.content: "),
-    "number as text": (b'{"messages": [{"role": "user", "content": "x"}], "n": "2"}', 400, "n: "),
-    "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n: "),
+    "a part without its value": (
+        b'{"messages": [{"role": "user", "content": [{"type": "text"}]}]}',
+        400,
+        "messages.0.content.0.text is missing",
+    ),
+    "no text": (b'{"messages": [{"role": "user", "content": 5}]}', 400, "messages.0.content=5 must be"),
+    "number as text": (b'{"messages": [{"role": "user", "content": "x"}], "n": "2"}', 400, 'n="2" must be'),
+    "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n=true must be"),
     "infinity": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', 400, "temperature"),
     "nan": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, "temperature"),
     "huge number": (b'{"messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 4000 + b"}", 400, "seed"),

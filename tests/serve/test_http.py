@@ -8,7 +8,6 @@ import json
 import urllib.error
 import urllib.request
 
-import openai
 import pytest
 from PIL import Image
 
@@ -18,7 +17,10 @@ from mmada.sampling import fast_text
 from mmada.serve.responses import ImageResponses
 from mmada.serve.schema import EditForm, GenerationBody
 
+from ..lazy import later
 from .process import png
+
+openai = later("openai")
 
 HELLO = [{"role": "user", "content": "hello"}]
 

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 from PIL import Image
 
 from mmada.canvas import Hole
 from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
 
+from ..lazy import later
 from .process import Server, png
+
+openai = later("openai")
 
 NUM_REQUESTS, CANCELLED = 200, 0.3
 

@@ -17,9 +17,9 @@ texts = st.lists(
 stops = st.lists(st.sampled_from(["a", "ab", "ba", "b.", "<t", " a", "\n", "aab", "</think>"]), max_size=3)
 
 
-def sent(text: str, cuts: list[int], stop: list[str], *, plain: bool = False) -> tuple[str, str, bool]:
+def sent(text: str, cuts: list[int], stop: list[str], *, plain: bool = False, waits: bool = False) -> tuple[str, str, bool]:
     """Thinking and answer of a stream that is cut into pieces, put together again."""
-    stream = TextStream(stop, plain=plain)
+    stream = TextStream(stop, plain=plain, waits=waits)
     deltas = [stream.push(text[:cut]) for cut in cuts if not stream.shown.stopped]
     deltas.append(stream.push(text, whole=True))
     return "".join(d.thinking for d in deltas), "".join(d.answer for d in deltas), stream.shown.stopped
@@ -37,17 +37,36 @@ def test_a_whole_text_is_taken_apart_as_offline(text):
 @given(texts, stops, st.lists(st.integers(0, 60), max_size=8), st.booleans())
 def test_pieces_put_together_are_the_answer(text, stop, cuts, plain):
     whole = visible(text, stop, whole=True, plain=plain)
-    pieces = sent(text, sorted(cuts), stop, plain=plain)
+    pieces = sent(text, sorted(cuts), stop, plain=plain, waits=True)
     if whole.stopped:
         assert pieces[1:] == (whole.answer, True)
     else:
         assert pieces == (whole.thinking or "", whole.answer, False)
 
 
+@settings(max_examples=400, deadline=None)
+@given(texts, stops, st.lists(st.integers(0, 60), max_size=8))
+def test_a_stream_that_does_not_wait_differs_only_where_a_first_tag_is_missing(text, stop, cuts):
+    thinking, answer, stopped = sent(text, sorted(cuts), stop)
+    assert "<think>" not in answer
+    assert "</think>" not in answer
+    if "</think>" not in text.partition("<think>")[0]:
+        whole = visible(text, stop, whole=True)
+        assert (answer, stopped) == (whole.answer, whole.stopped)
+        assert stopped or thinking == (whole.thinking or "")
+
+
+def test_a_thought_without_its_first_tag():
+    text = "3 + 4 = 7</think> 7"
+    assert sent(text, [3, 9, 12, 18], [], waits=True) == ("3 + 4 = 7", "7", False)  # where thoughts were asked for
+    assert sent(text, [], []) == ("3 + 4 = 7", "7", False)  # nothing was sent before
+    assert sent(text, [3, 9, 12, 18], []) == ("", "3 + 4 = 7  7", False)  # what was sent cannot be taken back
+
+
 @settings(max_examples=300, deadline=None)
-@given(texts, stops)
-def test_what_is_shown_only_grows(text, stop):
-    shown = [visible(text[:n], stop, whole=False) for n in range(len(text) + 1)]
+@given(texts, stops, st.booleans())
+def test_what_is_shown_only_grows(text, stop, waits):
+    shown = [visible(text[:n], stop, whole=False, waits=waits) for n in range(len(text) + 1)]
     ended = next((i for i, v in enumerate(shown) if v.stopped), len(shown))
     for earlier, later in pairwise(shown[: ended + 1]):
         assert later.answer.startswith(earlier.answer)

@@ -286,7 +286,7 @@ def test_stop_and_errors_are_shown_in_place(page):
     page.get_by_role("button", name="Send").click()
     problem = page.locator(".turn.assistant .problem")
     problem.wait_for()
-    assert "max_tokens=100000 does not fit the model's context" in problem.inner_text()
+    assert "max_completion_tokens=100000 does not fit the model's context" in problem.inner_text()
     page.locator("#chat-max-completion-tokens").fill("8")
     problem.get_by_role("button", name="Try again").click()
     page.locator(".turn.assistant .facts", has_text="evaluations").wait_for()

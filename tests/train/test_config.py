@@ -43,6 +43,17 @@ def test_files_and_settings_reach_into_sections_and_flows(tmp_path):
     assert (config.loop.precision, config.model.preset, config.seed) == ("bf16", "8m", 7)
 
 
+def test_adapters_have_ten_times_the_rate_unless_one_is_given(tmp_path):
+    def rate(*settings):
+        return load(write(tmp_path, "stage: finetune\ndata: {path: my.jsonl}"), settings).stage.optim.lr
+
+    assert rate("lora.rank=8") == 10 * rate() == 10 * STAGES["finetune"].optim.lr
+    assert rate("lora.rank=8", "stage.optim.lr=1e-3") == 1e-3
+    assert rate("lora.rank=8", "stage.optim.name=muon") == 10 * rate()  # the stage's own is for AdamW
+    assert rate("lora.rank=8", "stage=1.1") == pytest.approx(1e-3)
+    assert load(write(tmp_path, SHAPES + "stage: base"), ["lora.rank=8"]).stage.optim == stage("base").optim  # of Muon
+
+
 def test_settings_can_exchange_the_stage(tmp_path):
     path = write(tmp_path, SHAPES + "stage: {name: base, batch: 16}")
     assert load(path, ["stage=mixcot"]).stage == stage("mixcot")
@@ -66,6 +77,8 @@ def test_settings_can_exchange_the_stage(tmp_path):
         ("stage.answer_lengths=8", "stage.answer_lengths=8 is not a list, each a whole number"),
         ("stage.answer_lengths=[8, x]", "is not a list, each a whole number"),
         ("stage.text_length=x", "is not a whole number or null"),
+        ("stage.optim.lr=0", "stage.optim.lr=0.0 must be a positive number"),
+        ("optim.lr=1", "unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr"),
         ("stage.optim=3", "stage.optim=3 is a section; set its parts"),
         ("model.preset=3n", "model.preset='3n' is unknown"),
         ("defaults.image_hight=64", "unknown setting defaults.image_hight: did you mean 'image_height'"),

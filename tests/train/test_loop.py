@@ -2,19 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
-from mmada.errors import InputError
-from mmada.train import loop
+from mmada.errors import CheckpointError, InputError
+from mmada.train import loop, state
 from mmada.train.log import Log
 from mmada.train.loop import LoopConfig
 from mmada.train.optim import OptimizerConfig
@@ -24,9 +21,8 @@ from mmada.train.state import latest
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import DiffusionTask
 
+from ..processes import ranks
 from . import tiny
-
-ROOT = Path(__file__).parents[2]
 
 
 class OneBatch(DiffusionTask):
@@ -61,25 +57,7 @@ def test_accumulation_equals_one_large_batch(tmp_path):
 def two(tmp_path_factory):
     """Two processes have trained: with DDP, then with FSDP2."""
     out = tmp_path_factory.mktemp("two")
-    with socket.socket() as first, socket.socket() as second:
-        for free in (first, second):
-            free.bind(("127.0.0.1", 0))
-        port, next_port = (str(free.getsockname()[1]) for free in (first, second))
-    env = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "NEXT_PORT": next_port,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-    }
-    env |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    code = "import sys; from tests.train import tiny; tiny.main('rank', sys.argv[1])"
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", code, str(out)], env={**env, "RANK": str(i), "LOCAL_RANK": str(i)}, cwd=ROOT)
-        for i in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    assert ranks(tiny.main, "rank", out) == [0, 0]
     return out
 
 
@@ -104,6 +82,17 @@ def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_p
     sharded = metrics(two / "sharded")
     assert [line["loss"] for line in sharded] == pytest.approx([line["loss"] for line in metrics(tmp_path)], rel=1e-4)
     assert 0 <= sharded[-1]["eval/draw/acc@1"] <= 1
+
+
+def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_whole_weights(two, tmp_path):
+    save = latest(two / "sharded" / "state")
+    whole, after = state.whole_weights(save), torch.load(two / "sharded.pt")
+    assert whole.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.items())
+    (tmp_path / "state").mkdir()
+    shutil.copytree(save, tmp_path / "state" / save.name)
+    with pytest.raises(CheckpointError, match=r"sharded by FSDP, and this run wants whole weights.*fsdp2.yaml.*mmada convert"):
+        tiny.fit(tiny.stage(optim=replace(tiny.CALM, ema=0.0)), tmp_path, steps=4)
 
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):

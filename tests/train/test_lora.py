@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 
 from mmada.errors import InputError
 from mmada.hub.networks import load_transformer, save_transformer
@@ -10,7 +9,10 @@ from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
 from mmada.train.optim import OptimizerConfig
 
+from ..lazy import later
 from . import tiny
+
+peft = later("peft")
 
 TOKENS = torch.arange(40)[None]
 
@@ -40,14 +42,15 @@ def test_only_the_factors_are_trained_and_the_start_is_the_model_itself(tmp_path
     assert all("lora_" in name for name in factors)
 
 
-def test_the_head_is_not_adapted_and_adapters_are_float32():
+def test_the_head_is_adapted_too_and_adapters_are_float32():
     network = tiny.model().bfloat16()
     inject(network, Lora(rank=2), seed=0)
     adapted = [name for name, p in network.named_parameters() if p.requires_grad]
     assert {p.dtype for p in network.parameters() if p.requires_grad} == {torch.float32}
     assert any(".blocks.0.ff_out.lora_A" in name for name in adapted)
-    assert not any("transformer.ff_out" in name for name in adapted)  # it computes by its weight alone
-    assert "model.transformer.ff_out.weight" in network.state_dict()
+    assert any("transformer.ff_out.lora_B" in name for name in adapted)
+    assert network.num_logits((5, 9)) == network.head_weight.shape[0] != tiny.model().num_logits((5, 9)) == 4
+    assert network.peft_config["default"].lora_alpha == 2  # a scale of 1
 
 
 def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
@@ -62,7 +65,7 @@ def test_the_merged_model_and_the_adapter_give_the_same_logits(tmp_path):
     torch.testing.assert_close(logits(load_transformer(tmp_path / "merged")), expected, rtol=1e-4, atol=1e-5)
 
     save_adapter(network, weights, tmp_path / "adapter")
-    again = PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))
+    again = peft.PeftModel.from_pretrained(tiny.model(), str(tmp_path / "adapter"))
     torch.testing.assert_close(logits(again), expected, rtol=0, atol=0)
 
 
@@ -76,7 +79,10 @@ def test_a_run_with_lora_resumes_bit_for_bit(tmp_path):
         assert torch.equal(tensor, tiny.weights(resumed)[name]), name
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"rank": -1}, "lora.rank=-1"), ({"rank": 2, "targets": ()}, "adapts nothing")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"rank": -1}, "lora.rank=-1"), ({"rank": 2, "alpha": 0.0}, "lora.alpha=0.0"), ({"rank": 2, "targets": ()}, "adapts nothing")],
+)
 def test_settings_that_cannot_be_used_are_errors(changes, message):
     with pytest.raises(InputError, match=message):
         Lora(**changes)
@@ -88,11 +94,10 @@ def test_a_layer_that_is_not_there_is_an_error():
 
 
 def test_a_head_that_peft_adapts_computes_with_its_adapter():
-    """Here, unlike in `inject`, which leaves it out."""
     model = MMaDA.debug().model
     tokens = torch.tensor([[1, 2, 3]])
     before = model(tokens).logits
-    adapted = get_peft_model(model, LoraConfig(target_modules=["ff_out"], init_lora_weights=False))
+    adapted = peft.get_peft_model(model, peft.LoraConfig(target_modules=["ff_out"], init_lora_weights=False))
     hidden = model.trunk(tokens)
     assert not torch.equal(adapted(tokens).logits, before)
     assert torch.equal(model.head(hidden, (5, 9)), model.head(hidden)[..., 5:9])

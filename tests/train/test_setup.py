@@ -9,6 +9,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from mmada.cli.convert import convert
 from mmada.cli.train import train
 from mmada.data import JsonlReader
 from mmada.data.shards import write_shards
@@ -72,6 +73,33 @@ def test_the_model_holds_the_averaged_weights(finished):
     assert averaged
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, averaged[f"model.{name}"]), name
+
+
+def converted(save, target):
+    app = typer.Typer()
+    app.command()(convert)
+    return CliRunner().invoke(app, [str(save), str(target)])
+
+
+def test_a_save_becomes_the_model_that_the_run_ends_in(finished, tmp_path):
+    save = latest(finished / "state")
+    result = converted(save, tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    files = {path.relative_to(finished / "model") for path in (finished / "model").rglob("*") if path.is_file()}
+    assert {path.relative_to(tmp_path / "model") for path in (tmp_path / "model").rglob("*") if path.is_file()} == files
+    for file in files:
+        assert (tmp_path / "model" / file).read_bytes() == (finished / "model" / file).read_bytes(), file
+    assert MMaDA.from_pretrained(tmp_path / "model").draw("a red heart", seed=1).image.size == (32, 32)
+    (tmp_path / "step-00000004").mkdir()
+    assert isinstance(converted(tmp_path / "step-00000004", tmp_path / "other").exception, InputError)
+
+
+def test_a_save_of_adapters_becomes_the_merged_model(finished, tmp_path):
+    run(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}, lora={"rank": 2}))
+    save, model = latest(tmp_path / "run" / "state"), tmp_path / "run" / "model"
+    assert converted(save, tmp_path / "converted").exit_code == 0
+    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "converted" / name).read_bytes() == (model / name).read_bytes()
 
 
 def test_the_next_stage_starts_from_the_model_of_the_last(finished, tmp_path):

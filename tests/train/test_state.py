@@ -1,10 +1,7 @@
 """Going on equals never having stopped, bit for bit, also after a kill in the middle of a save."""
 
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,9 +12,9 @@ from mmada.train import loop
 from mmada.train.optim import OptimizerConfig
 from mmada.train.state import latest
 
+from ..processes import start
 from . import tiny
 
-ROOT = Path(__file__).parents[2]
 SAVING = replace(tiny.QUIET, save_every=2)
 
 
@@ -75,9 +72,9 @@ def stopped_at_seven(stage, out):
 
 
 def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path):
-    code = "import sys; from tests.train import tiny; tiny.main('kill', sys.argv[1])"
-    died = subprocess.run([sys.executable, "-c", code, str(tmp_path / "killed")], cwd=ROOT, timeout=120, check=False)
-    assert died.returncode == -signal.SIGKILL
+    process = start(tiny.main, "kill", tmp_path / "killed")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     state = tmp_path / "killed" / "state"
     assert (state / ".partial-step-00000004").exists()
     assert latest(state).name == "step-00000002"

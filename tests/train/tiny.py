@@ -1,8 +1,7 @@
-"""Real classes at a tiny size: byte tokenizer, 64 codes, 16 codes an image, two layers. Run as a script, it trains in another process."""
+"""Real classes at a tiny size: byte tokenizer, 64 codes, 16 codes an image, two layers. `main` trains in another process."""
 
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +96,6 @@ def weights(job):
 
 def main(mode, out):
     """Another process: `rank` is one of several, with copies of the weights and then with shards; `kill` dies in its second save."""
-    torch.set_num_threads(1)
     if mode == "kill":
         whole = state.publish
 
@@ -129,7 +127,3 @@ def shard_next_run():
     os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
     PartialState(cpu=True)
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

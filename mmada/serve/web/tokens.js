@@ -2,10 +2,14 @@
 
 import { element } from "./page.js";
 
-/** Split a draft at its think tags. Returns {thinking, answer}: lists of pieces; thinking is null if there is none. */
+/** Split a draft at its think tags, of which the first may be missing. Returns {thinking, answer}: lists of pieces; thinking is null if there is none. */
 export function splitDraft(pieces) {
   const text = pieces.map((piece) => piece.text).join("");
   const opened = text.indexOf("<think>");
+  const lone = text.indexOf("</think>");
+  if (lone >= 0 && (opened < 0 || lone < opened)) {
+    return { thinking: cut(pieces, 0, lone, false), answer: cut(pieces, lone + "</think>".length, text.length, true) };
+  }
   if (opened < 0) return { thinking: null, answer: pieces };
   const closed = text.indexOf("</think>", opened);
   const begin = opened + "<think>".length;

@@ -1,0 +1,160 @@
+"""`Family`: what published checkpoints of one kind have in common, as a value.
+
+All families run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
+with. A family is one file of this room. Nothing outside asks which family a checkpoint is of: it uses what the value holds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mmada.canvas import Canvas, Prompts, VocabLayout
+from mmada.errors import InputError
+from mmada.sampling import SamplingParams, fast_image, fast_text
+from mmada.sampling.joint import JointParams
+
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
+
+Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
+"""chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
+edit: an image from images and text; parallel: text and image in the same passes."""
+
+_DEEDS: Mapping[str, str] = {
+    "chat": "answer a message",
+    "look": "look at images",
+    "draw": "draw",
+    "fill": "fill holes in a text",
+    "inpaint": "redraw a part of an image",
+    "edit": "edit images",
+    "parallel": "write and draw in the same passes",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the files of a checkpoint say, as far as a family can be told by it. None: the files do not say.
+
+    class_name   of the published code, from config.json
+    rows         of the embedding
+    offset       id of image code 0, as config.json has it
+    token_ids    string -> id of the text tokenizer
+    eos_ids      what ends a text, as config.json has it: of the text, then of a turn
+    bos_id, mask_id  of config.json
+    names        that the checkpoint goes by: hub name, directory
+    """
+
+    class_name: str | None = None
+    rows: int | None = None
+    offset: int | None = None
+    token_ids: Mapping[str, int] | None = None
+    eos_ids: tuple[int, ...] = ()
+    bos_id: int | None = None
+    mask_id: int | None = None
+    names: tuple[str, ...] = ()
+
+
+def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
+    return replace(layout, vocab_size=facts.rows or layout.vocab_size)
+
+
+class EditPrompts(Prompts, ABC):
+    """Prompts of a family that draws by source images. images, codes: (h, w) where rows end with a newline, or else (N,)."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def edit(self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False) -> Canvas:
+        """Source images, an instruction, and an image whose open codes are to be filled. restyle: content, then the style's reference."""
+
+    @abstractmethod
+    def edit_negatives(
+        self, text: str, images: Sequence[Tensor], codes: Tensor, *, is_open: Tensor | None = None, restyle: bool = False
+    ) -> tuple[Canvas, ...]:
+        """The unconditional rows of `edit`: without the words, then without the images."""
+
+
+class ParallelPrompts(Prompts, ABC):
+    """Prompts of a family that writes and draws in the same passes. images, codes: (N,), or (h, w) where rows end with a newline."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def parallel(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None) -> Canvas:
+        """An instruction and source images; two fields: num_new positions of text, then the open codes of the image (None: all)."""
+
+    @abstractmethod
+    def parallel_negatives(
+        self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
+    ) -> tuple[Canvas, ...]:
+        """The unconditional rows of `parallel`, in the order of the scales."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One family of published models.
+
+    layout           vocabulary of the published checkpoints
+    classes          of the published code, as config.json names them
+    hub_names        of its checkpoints; where class and vocabulary are those of another family, too, the name decides
+    strings          special token -> how the text tokenizer writes it; checked when a checkpoint is loaded
+    tags             strings that prompts are made of and that must be one token each
+    spare_rows       how many more rows than the layout's an embedding may have, for padding
+    settle           the layout of a checkpoint, of this family's and what its files say
+    prompts          lays conversations and images out
+    image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint
+    has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
+    padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
+    defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
+    text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
+                     image in the same passes
+    """
+
+    name: str
+    title: str
+    layout: VocabLayout
+    classes: tuple[str, ...]
+    model_type: str
+    hub_names: tuple[str, ...]
+    license: str
+    abilities: frozenset[Ability]
+    strings: Mapping[str, str]
+    tags: tuple[str, ...] = ()
+    spare_rows: int = 0
+    settle: Callable[[VocabLayout, Facts], VocabLayout] = _as_it_is
+    prompts: type[Prompts] = Prompts
+    image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
+    image_tokenizer_dir: str = "image_tokenizer"
+    has_known_chat: bool = False
+    padding: Literal["hidden", "visible", "soft"] = "hidden"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    text_params: Callable[..., SamplingParams] = fast_text
+    image_params: Callable[..., SamplingParams] = fast_image
+    edit_params: Callable[..., SamplingParams] | None = None
+    joint_params: Callable[..., JointParams] | None = None
+
+    def differences(self, facts: Facts) -> list[str]:
+        """What in the files is not as this family has it, in words; class and name are not looked at."""
+        found = []
+        if facts.rows is not None and not self.layout.vocab_size <= facts.rows <= self.layout.vocab_size + self.spare_rows:
+            found.append(f"the embedding has {facts.rows} rows, not {self.layout.vocab_size}")
+        if facts.mask_id is not None and facts.mask_id != self.layout.mask_id:
+            found.append(f"mask_token_id is {facts.mask_id}, not {self.layout.mask_id}")
+        if facts.offset is not None and self.layout.codebook_size and facts.offset != self.layout.image_offset:
+            found.append(f"text_vocab_size is {facts.offset}, not {self.layout.image_offset}")
+        if facts.token_ids is None:
+            return found
+        wanted = {string: self.layout.special(name) for name, string in self.strings.items()}
+        found += [f"{s} is {facts.token_ids.get(s)}, not {i}" for s, i in wanted.items() if facts.token_ids.get(s) != i]
+        found += [f"{tag} is no token" for tag in self.tags if tag not in facts.token_ids]
+        return found
+
+    def require(self, ability: Ability, families: Sequence[Family]) -> None:
+        """Raises InputError, which names those of `families` that can, if this family lacks an ability."""
+        if ability not in self.abilities:
+            able = ", ".join(other.title for other in families if ability in other.abilities)
+            raise InputError(f"{self.title} cannot {_DEEDS[ability]}; {able} can")

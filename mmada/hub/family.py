@@ -1,0 +1,114 @@
+"""Which family the files of a checkpoint directory are of, and whether they are as the family has them.
+
+family_of(directory)          the family, its layout settled by what the files say
+with_family(config, family)   the configuration, with the layout that config.json of a published checkpoint does not have
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmada.canvas import PUBLISHED, VocabLayout
+from mmada.errors import CheckpointError
+from mmada.families import Facts, Family, choose, named
+from mmada.families.choice import settled
+from mmada.hub import checkpoint
+from mmada.model import TransformerConfig
+
+__all__ = ["FAMILY_KEY", "facts_of", "family_of", "token_ids_of", "with_family"]
+
+_LEVELS = 5
+"""of the published image tokenizer; each but the last halves the sides"""
+
+FAMILY_KEY = "family"
+"""Field of config.json in which this package writes the family's name."""
+
+
+def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None = None) -> Family:
+    """The family of a checkpoint.
+
+    names   what else the checkpoint goes by, such as its hub name
+    family  which it is; None: what config.json says, or else what class name and vocabulary say
+    Raises CheckpointError if no family fits, or the files are not as the family has them; InputError for an unknown family.
+    """
+    values = checkpoint.read_config(directory)
+    wanted = family or values.get(FAMILY_KEY)
+    layout = values.get("vocab_layout")
+    if layout is not None:  # written by this package: nothing is left to find out
+        return replace(named(wanted or "mmada"), layout=VocabLayout.from_dict(dict(layout)))
+    facts = facts_of(directory, values, names=names)
+    try:
+        found = choose(facts) if wanted is None else settled(named(wanted), facts)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: {error}") from error
+    _check_image_tokenizer(directory / found.image_tokenizer_dir, found)
+    return found
+
+
+def _check_image_tokenizer(directory: Path, family: Family) -> None:
+    """Raises CheckpointError if an image tokenizer of diffusers lies in a checkpoint and has not as many codes, or not the factor, of the family."""
+    file = directory / checkpoint.CONFIG_NAME
+    if family.image_tokenizer is None or not file.exists():
+        return
+    values = checkpoint.read_config(directory)
+    if "num_vq_embeddings" not in values:
+        return
+    codes, levels = values["num_vq_embeddings"], len(values.get("block_out_channels") or ())
+    wrong = [] if codes == family.layout.codebook_size else [f"num_vq_embeddings is {codes}, not {family.layout.codebook_size}"]
+    wrong += [] if levels == _LEVELS else [f"block_out_channels has {levels} levels, not {_LEVELS}, of which a code of 16 pixels is made"]
+    if wrong:
+        raise CheckpointError(f"{file}: {'; '.join(wrong)}; use the image tokenizer that {family.title} was trained with")
+
+
+def with_family(config: TransformerConfig, family: Family) -> TransformerConfig:
+    """The configuration of a published checkpoint, with the family's layout and name; one of our own as it is."""
+    if config.vocab_layout is not None or (family.layout == PUBLISHED and not config.extra.get(FAMILY_KEY)):
+        return config
+    return replace(
+        config,
+        vocab_layout=family.layout.to_dict(),
+        mask_token_id=family.layout.mask_id,
+        weight_tying=config.weight_tying or config.tie_word_embeddings,
+        extra={**config.extra, FAMILY_KEY: family.name},
+    )
+
+
+def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str] = ()) -> Facts:
+    """What config.json and tokenizer.json say. Weights are not looked at: their shapes are checked against config.json when they are read."""
+    classes = values.get("architectures") or [None]
+    rows = values.get("embedding_size") or values.get("vocab_size")
+    eos = values.get("eos_token_id")
+    known = (values.get("_name_or_path"), directory.name, *names)
+    return Facts(
+        class_name=classes[0],
+        rows=rows,
+        offset=values.get("text_vocab_size"),
+        token_ids=token_ids_of(directory),
+        eos_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (eos,),
+        bos_id=values.get("bos_token_id"),
+        mask_id=values.get("mask_token_id"),
+        names=tuple(str(name) for name in known if name),
+    )
+
+
+def token_ids_of(directory: Path) -> dict[str, int] | None:
+    """String -> id of every entry of tokenizer.json and of what tokenizer_config.json adds; None if there is no tokenizer.json.
+
+    Raises CheckpointError if a file is damaged.
+    """
+    file, more = directory / "tokenizer.json", directory / "tokenizer_config.json"
+    if not file.exists():
+        return None
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = values["model"].get("vocab", {})
+        found: dict[str, int] = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
+        found |= {token["content"]: token["id"] for token in values.get("added_tokens", [])}
+        config = json.loads(more.read_text(encoding="utf-8")) if more.exists() else {}
+        return found | {token["content"]: int(i) for i, token in (config.get("added_tokens_decoder") or {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CheckpointError(f"the tokenizer in {directory} cannot be read ({error}); copy its files again") from error

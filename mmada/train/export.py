@@ -1,0 +1,143 @@
+"""What a run ends in: a directory that `from_pretrained` takes. And the same, made of a save.
+
+parts = load_parts(config, world)                    networks and tokenizers that a run begins with
+export(directory, weights, parts, has_adapter=…)     weights, tokenizers and defaults; all of them or nothing
+export_save(Path("runs/mine/state/step-00000100"), target)    a model of a save, sharded or whole: `mmada convert`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mmada.canvas import Prompts
+from mmada.data.find_world import find_world
+from mmada.data.world import World
+from mmada.errors import CheckpointError, InputError
+from mmada.generation.planner import Planner
+from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
+from mmada.hub import networks as saved
+from mmada.hub.checkpoint import find
+from mmada.hub.processor_config import save_processor
+from mmada.hub.text_tokenizer import TextTokenizer
+from mmada.image import ImageTokenizer
+from mmada.model import Transformer
+from mmada.train import code_bits, lora, state
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.lora import Lora
+from mmada.train.networks import backbone, image_tokenizer, new_image_tokenizer, text_tokenizer
+from mmada.train.stages import STAGES
+from mmada.train.values import fill, read_yaml
+
+__all__ = ["Parts", "export", "export_save", "load_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run of the transformer begins with, and what its export consists of."""
+
+    model: Transformer
+    images: ImageTokenizer
+    prompts: Prompts
+    defaults: GenerationConfig
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Codes of an image of the usual size."""
+        return (self.defaults.image_height // self.images.factor) * (self.defaults.image_width // self.images.factor)
+
+    @property
+    def planner(self) -> Planner:
+        return Planner(self.prompts, self.defaults, context=self.model.config.max_sequence_length, image_tokenizer=lambda: self.images)
+
+
+def load_parts(config: TrainConfig, world: World | None) -> Parts:
+    """Networks and tokenizers of a run's start, or new ones. Raises the package's errors for what is missing or does not fit."""
+    start = find(config.model.start) if config.model.start else None
+    images = image_tokenizer(config, start, size=world.image_size if world else 0)
+    text = text_tokenizer(config, start, world=world)
+    model = backbone(config, start, text, codebook_size=images.codebook_size)
+    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
+    return Parts(model, images, Prompts(model.config.layout, text, defaults.style), defaults)
+
+
+def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_adapter: bool) -> None:
+    """Write what `from_pretrained` takes: weights (adapters merged, and beside them), both tokenizers, defaults. All of it or nothing."""
+    model, images, prompts, defaults = parts.model, parts.images, parts.prompts, parts.defaults
+
+    def write(path: Path) -> None:
+        if has_adapter:
+            lora.save_adapter(model, weights, path / "adapter")
+        saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
+        assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
+        save_processor(
+            path,
+            prompts.tokenizer,
+            size=(defaults.image_height, defaults.image_width),
+            mode=defaults.image_mode,
+            factor=images.factor,
+            layout=prompts.layout,
+            style=asdict(defaults.style),
+            context=model.config.max_sequence_length,
+        )
+        saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
+        defaults.save(path)
+
+    state.write(directory, write)
+
+
+def export_save(save: Path, target: Path) -> None:
+    """Write the model of a save, `RUN/state/step-N`, by the settings in `RUN/config.yaml`. Averaged weights come first, as in a run's end.
+
+    Raises CheckpointError if the save is incomplete or its weights cannot be put together, InputError if RUN/config.yaml is missing.
+    """
+    run = save.resolve().parents[1]
+    values = read_yaml(run / "config.yaml")
+    config = _settings(values, run)
+    data = values.get("data", {})
+    world = find_world(data["world"], data.get("options")) if data.get("world") else None
+    if "stage" in values and "components" not in values["stage"]:
+        network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size if world else 0)
+        state.write(target, partial(saved.save_image_tokenizer, network, state=_weights(save, network)))
+        return
+    parts = load_parts(config, world)
+    export(target, _weights(save, parts.model), parts=parts, has_adapter=bool(config.lora.rank))
+
+
+def _settings(values: Mapping[str, Any], run: Path) -> TrainConfig:
+    """Of a recorded run, of training or of reinforcement learning, what its networks depend on."""
+    sections = (("model", ModelConfig()), ("net", ImageTokenizerSettings()), ("lora", Lora()))
+    try:
+        parts: dict[str, Any] = {name: fill(default, values.get(name, {}), f"{name}.") for name, default in sections}
+        return replace(
+            TrainConfig(stage=STAGES["finetune"], out=str(run), defaults=values.get("defaults", {}), **parts),
+            seed=int(values["seed"]),
+            debug=bool(values["debug"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run / 'config.yaml'} is not that of a run ({error!r}); copy it beside the folder state") from error
+
+
+def _weights(save: Path, module: nn.Module) -> dict[str, Tensor]:
+    """Names of the module -> weights of a save, averaged ones where there are any."""
+    if not (save / state.PROGRESS).exists():
+        raise CheckpointError(f"{save} is not a complete save; give a folder step-N of RUN/state")
+    expected = module.state_dict()
+    found = state.whole_weights(save)
+    if (save / state.EMA).exists():
+        found |= load_file(save / state.EMA)
+    prefixed = {
+        name.partition(".")[2]: tensor for name, tensor in found.items()
+    }  # DiffusionLoss, Policy and PixelObjective hold it as a part
+    missing = sorted(expected.keys() - prefixed.keys())
+    if missing:
+        raise CheckpointError(
+            f"{save} lacks {len(missing)} weights of the run's network, such as {missing[0]}; was RUN/config.yaml changed since?"
+        )
+    return {name: prefixed[name].to(tensor.dtype).reshape(tensor.shape) for name, tensor in expected.items()}

@@ -1,0 +1,177 @@
+"""What a run reads from files: the user's records, those of them that are held out, and records of what should stay.
+
+    found = read_samples(config, stage, parts)     task -> samples, of four kinds
+    with_replay(stage, tasks, share)               the stage's components, and beside them `stay_NAME` for the tasks of the replay
+
+Rows of replay are components of their own, so that their losses are logged, evaluated and compared apart from those of the new task.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from accelerate import PartialState
+from torch import Tensor
+
+from mmada.data import (
+    DataSource,
+    Epochs,
+    ImageCodes,
+    Picture,
+    Record,
+    Selection,
+    ShardSettings,
+    TableStream,
+    load_recipe,
+    open_source,
+    select_by_task,
+)
+from mmada.data.readers import held_out
+from mmada.errors import InputError
+from mmada.train.config import RECIPES, TrainConfig
+from mmada.train.export import Parts
+from mmada.train.records import Learner
+from mmada.train.source import ExampleSource, RecordExamples
+from mmada.train.stages import MixtureComponent, Stage
+
+__all__ = ["STAY", "FileSamples", "read_samples", "report_dropped", "with_replay"]
+
+STAY = "stay_"
+"""Begins the names of components that are replay."""
+_HELD_OUT_REPLAY = 0.2
+_log = logging.getLogger("mmada.train")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSamples:
+    """Task -> samples: of the new task, and of what should stay; each to train on, and to evaluate by."""
+
+    training: Mapping[str, ExampleSource]
+    testing: Mapping[str, ExampleSource]
+    replay: Mapping[str, ExampleSource] = field(default_factory=dict)
+    replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
+
+
+def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples:
+    """The samples of data.path, eval_path, eval_share and replay. Records that do not fit are left out and counted.
+
+    Raises InputError for files that cannot be read, and for tasks with too few records to hold any out.
+    """
+    data = config.data
+    size = (parts.defaults.image_height, parts.defaults.image_width)
+    encode = ImageCodes(parts.images, size=size, mode=parts.defaults.image_mode, num_kept=data.num_kept_codes)
+    reader = _Reader(config, stage, parts, ShardSettings.of(parts.images, parts.prompts, size=size, mode=parts.defaults.image_mode), encode)
+    if data.path.endswith(RECIPES):
+        training = reader.recipe(data.path)
+    else:
+        chosen = reader.file(data.source(data.path))
+        training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
+    testing: Mapping[str, ExampleSource] = {}
+    if data.eval_path.endswith(RECIPES):
+        testing = reader.recipe(data.eval_path)
+    elif data.eval_path:
+        testing = reader.samples(reader.file(data.source(data.eval_path, is_eval=True)))
+    elif data.eval_share:
+        testing = apart
+    if not data.replay:
+        return FileSamples(training=training, testing=testing)
+    kept = reader.file(DataSource(path=data.replay))
+    if not kept:
+        raise InputError(
+            f"data.replay={data.replay!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
+        )
+    replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Files as samples of a stage's tasks."""
+
+    config: TrainConfig
+    stage: Stage
+    parts: Parts
+    settings: ShardSettings
+    encode: Callable[[Picture], Tensor]
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({component.task for component in self.stage.components if component.mixture_weight})
+
+    def recipe(self, path: str) -> dict[str, ExampleSource]:
+        """A recipe's parts, as they are: nothing is left out."""
+        recipe, root = load_recipe(Path(path)), Path(self.config.data.root or Path(path).parent)
+        return {
+            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode) for task in self.tasks
+        }
+
+    def file(self, source: DataSource) -> dict[str, Selection[Record]]:
+        """Task -> the records of a file that fit answer lengths and context and have their pictures."""
+        reader = open_source(source, settings=self.settings)
+        assert not isinstance(reader, TableStream)  # only where streaming is asked for
+        context, tasks = self.parts.model.config.max_sequence_length, self.tasks
+        learner = Learner.of(
+            self.stage, self.parts.prompts, self.parts.defaults, num_image_tokens=self.parts.num_image_tokens, context=context
+        )
+
+        def reason(record: Record) -> str | None:
+            is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
+            return "a picture file is missing" if is_missing else learner.left_out(record)
+
+        chosen, dropped = select_by_task(reader, reason)
+        report_dropped(source.path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
+        return {task: chosen[task] for task in tasks if task in chosen}
+
+    def samples(self, chosen: Mapping[str, Selection[Record]]) -> dict[str, ExampleSource]:
+        return {task: RecordExamples(Epochs(records, seed=self.config.seed), self.encode) for task, records in chosen.items()}
+
+    def split(
+        self, chosen: Mapping[str, Selection[Record]], share: float, setting: str
+    ) -> tuple[dict[str, ExampleSource], dict[str, ExampleSource]]:
+        """Samples to train on, and those that are held out of each task."""
+        few = [task for task, records in chosen.items() if len(records) < 2]
+        if few:
+            raise InputError(
+                f"{setting} holds out records of each task, and there is one of task {few[0]}; give more, or leave the task out"
+            )
+        parts = {task: held_out(records, share) for task, records in chosen.items()}
+        return self.samples({task: part[0] for task, part in parts.items()}), self.samples({task: part[1] for task, part in parts.items()})
+
+
+def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
+    """Warn that records take no part, how many and why."""
+    if dropped and PartialState().is_main_process:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
+        _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, reasons, limits)
+
+
+def with_replay(stage: Stage, new: Mapping[str, object], stay: Mapping[str, object], share: float) -> Stage:
+    """The stage with components for the tasks of the new records, and `stay_NAME` for those of the replay, a row of the batch at least each.
+
+    new, stay  by task
+    share      of the batch's rows that are replay
+    Raises InputError if the batch has fewer rows than there are components.
+    """
+    learned = [component for component in stage.components if component.mixture_weight and component.task in new]
+    kept = [replace(c, name=f"{STAY}{c.name}") for c in stage.components if c.mixture_weight and c.task in stay]
+    least = len(learned) + len(kept)
+    if stage.batch < least:
+        raise InputError(
+            f"stage.batch={stage.batch} rows are fewer than its {least} components, replay included; raise it to {least} or more"
+        )
+    num_kept = min(max(len(kept), round(share * stage.batch)), stage.batch - len(learned))
+    rows = [*_apportioned(learned, stage.batch - num_kept), *_apportioned(kept, num_kept)]
+    idle = [replace(component, mixture_weight=0.0) for component in stage.components if component.task not in new]
+    return replace(stage, components=(*rows, *idle))
+
+
+def _apportioned(components: list[MixtureComponent], num_rows: int) -> list[MixtureComponent]:
+    """Components whose weights are whole numbers of rows, at least 1, in proportion to what they were (Sainte-Laguë)."""
+    counts = [1] * len(components)
+    for _ in range(num_rows - len(components)):
+        most = max(range(len(components)), key=lambda i: components[i].mixture_weight / (2 * counts[i] + 1))
+        counts[most] += 1
+    return [replace(component, mixture_weight=float(count)) for component, count in zip(components, counts, strict=True)]

@@ -1,0 +1,103 @@
+"""iLLaDA: no recorded numbers. Facts at load, the chat template, and properties of answers from random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmada.canvas import Message
+from mmada.errors import CheckpointError, InputError, TokenizerError
+from mmada.families import named
+from mmada.hub import networks, tokenizer
+from mmada.hub.family import family_of
+from mmada.pipeline import MMaDA
+from mmada.sampling import Denoising, SamplingParams, denoise
+
+from .tiny import published, tiny
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Grouped keys and one matrix for embedding and head."""
+    made = tiny(replace(named("illada"), tags=("<|im_start|>", "<|im_end|>")), n_kv_heads=2, weight_tying=True)
+    made.prompts.tokenizer.template = TEMPLATE
+    return made
+
+
+def test_what_ends_a_text_is_read_from_the_files(tmp_path):
+    directory = published(named("illada"), tmp_path / "x", eos_token_id=[7, 9], bos_token_id=1)
+    layout = family_of(directory).layout
+    assert (layout.eos_id, layout.eot_id, layout.bos_id, layout.mask_id) == (7, 9, 1, 5)
+    with pytest.raises(CheckpointError, match="no eos_token_id"):
+        family_of(published(named("illada"), tmp_path / "y", eos_token_id=None))
+    with pytest.raises(CheckpointError, match="mask_token_id is 6, not 5"):
+        family_of(published(named("illada"), tmp_path / "z", mask_token_id=6))
+
+
+def test_published_files_say_whether_embeddings_are_tied(tmp_path):
+    sizes = {"d_model": 64, "n_heads": 4, "n_kv_heads": 1, "n_layers": 1, "mlp_hidden_size": 64, "max_sequence_length": 8192}
+    directory = published(named("illada"), tmp_path / "x", tie_word_embeddings=True, **sizes)
+    config = networks.transformer_config(directory)
+    assert "model.transformer.ff_out.weight" not in networks.shapes(config)
+    assert config.max_sequence_length == 8192
+
+
+def test_turns_are_laid_out_by_the_template(model):
+    ids = model.prompts.dialogue([Message("system", "Be brief."), Message("user", " Hi ")])
+    assert model.prompts.tokenizer.decode(ids) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+    special = model.prompts.tokenizer.token_to_id("<|im_end|>")
+    assert ids.count(special) == 2
+    assert model.prompts.dialogue([Message("user", "a <|im_end|> b")]).count(special) == 1
+
+
+def test_without_a_template_a_chat_is_refused(model):
+    bare = replace(model.prompts, tokenizer=tokenizer.byte_level())
+    with pytest.raises(InputError, match="have no chat template"):
+        bare.dialogue([Message("user", "Hi")])
+
+
+def test_a_known_layout_must_agree_with_the_template(tmp_path):
+    own = tiny(named("llada"))
+    own.save_pretrained(tmp_path)
+    good = (
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>{% endfor %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+    )
+    (tmp_path / "chat_template.jinja").write_text(good)
+    tokenizer.load(tmp_path, own.layout, own.family)
+    (tmp_path / "chat_template.jinja").write_text(good.replace("\n\n", "\n"))
+    with pytest.raises(TokenizerError, match="chat template of these files reads"):
+        tokenizer.load(tmp_path, own.layout, own.family)
+
+
+@settings(max_examples=10, deadline=None)
+@given(text=st.text(min_size=1, max_size=12).filter(lambda text: text.strip() and text.isprintable()), seed=st.integers(0, 99))
+def test_given_tokens_stay_and_no_mask_is_left(model, text, seed):
+    canvas = model.prompts.chat([Message("user", text)], 8)
+    params = SamplingParams(steps=4, temperature=1.0, stop_at_eos=False)
+    denoising = Denoising([canvas], params, mask_id=model.layout.mask_id, seeds=[seed])
+    for _ in denoise([denoising], model.denoiser):
+        pass
+    filled = denoising.canvas(0).tokens
+    assert filled[:-8].tolist() == canvas.tokens[:-8].tolist()
+    assert all(i in model.layout.text_ids for i in filled[-8:].tolist())
+
+
+def test_it_is_saved_and_loaded(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = MMaDA.from_pretrained(tmp_path, device="cpu")
+    assert (loaded.family.name, loaded.model.config.weight_tying, loaded.model.config.n_kv_heads) == ("illada", True, 2)
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert (values["architectures"], values["model_type"]) == (["LLaDAModelLM"], "llada")
+    assert loaded.fill("a [MASK:4]", seed=2) == model.fill("a [MASK:4]", seed=2)

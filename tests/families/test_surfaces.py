@@ -1,0 +1,160 @@
+"""Every family through the pipeline and the command line, on tiny checkpoints with random weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from mmada.cli import main
+from mmada.errors import InputError
+from mmada.families import FAMILIES, named
+from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
+from mmada.pipeline import MMaDA
+from mmada.sampling import SamplingParams
+
+from .tiny import tiny
+
+PICTURE = Image.new("RGB", (8, 12), "red")
+OTHER = Image.new("RGB", (8, 12), "blue")
+OPEN = SamplingParams(steps=4, stop_at_eos=False, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, MMaDA]:
+    return {name: tiny(family) for name, family in FAMILIES.items() if name != "illada"}
+
+
+def requests_of(model: MMaDA) -> list:
+    """One request of every kind that the family can do."""
+    kinds = {
+        "chat": ChatRequest("Hi", max_new_tokens=8, params=OPEN, seed=3),
+        "look": ChatRequest("What?", images=[PICTURE], max_new_tokens=8, params=OPEN, seed=4),
+        "draw": DrawRequest("a cat", size=(8, 12), seed=5),
+        "fill": FillRequest("a [MASK:3] b", params=OPEN, seed=6),
+        "inpaint": DrawRequest("a cat", image=PICTURE, mask=Image.new("L", (8, 12), 255), seed=7),
+        "edit": EditRequest("a hat", [PICTURE], steps=3, seed=8),
+        "parallel": ParallelRequest("a hat", [PICTURE], max_new_tokens=8, text_steps=6, image_steps=3, seed=9),
+    }
+    return [request for ability, request in kinds.items() if ability in model.family.abilities]
+
+
+def compared(result) -> tuple:
+    answer = getattr(result, "answer", None)
+    codes = getattr(result, "codes", torch.zeros(1)).tolist()
+    return codes, getattr(result, "token_ids", None), answer.token_ids if answer is not None else None
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+def test_requests_of_every_kind_share_steps(models, name):
+    """Each result is that of the request alone."""
+    model = models[name]
+    requests = requests_of(model)
+    assert len(requests) == len(model.family.abilities)
+    together = model.run(requests)
+    for request, result in zip(requests, together, strict=True):
+        (alone,) = model.run([request])
+        assert compared(alone) == compared(result), type(request)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+@pytest.mark.parametrize(
+    ("ability", "ask"),
+    [
+        ("draw", DrawRequest("a cat")),
+        ("edit", EditRequest("x", [PICTURE])),
+        ("parallel", ParallelRequest("x", [PICTURE])),
+        ("fill", FillRequest("a [MASK] b")),
+    ],
+)
+def test_what_a_family_cannot_do_is_one_sentence(models, name, ability, ask):
+    model = models[name]
+    if ability in model.family.abilities:
+        return
+    able = [family.title for family in FAMILIES.values() if ability in family.abilities]
+    with pytest.raises(InputError, match=f"^{model.family.title} cannot .*; {', '.join(able)} can$"):
+        model.run([ask])
+
+
+def test_an_image_of_any_size_has_a_newline_after_each_row(models):
+    model = models["lumina-dimoo"]
+    drawing = model.draw("a cat", size=(6, 14), steps=3)
+    assert drawing.codes.shape == (3, 7)
+    assert drawing.image.size == (14, 6)
+    assert model.draw("a cat", size=(6, 14), steps=3).codes.tolist() == drawing.codes.tolist()
+
+
+def test_words_and_sources_count(models):
+    model = models["lumina-dimoo"]
+    plain = model.edit("a hat", [PICTURE], steps=3, guidance_scale=0, image_guidance_scale=0)
+    assert plain.num_forwards == 3
+    others = [
+        model.edit("a hat", [PICTURE], steps=3, guidance_scale=3, image_guidance_scale=0),
+        model.edit("a hat", [PICTURE], steps=3, guidance_scale=0, image_guidance_scale=3),
+        model.edit("a hat", [PICTURE, OTHER], steps=3, restyle=True),
+    ]
+    assert len({str(drawing.codes.tolist()) for drawing in (plain, *others)}) == 4
+    with pytest.raises(InputError, match="1 images with restyle=True"):
+        model.edit("a hat", [PICTURE], restyle=True)
+
+
+@pytest.mark.parametrize("name", ["mmada-parallel-m", "mmada-parallel-a"])
+def test_fields_are_filled_in_any_order(models, name):
+    model = models[name]
+    found = {}
+    for order in ("together", "text_first", "image_first"):
+        drawing = model.write_and_draw("a hat", [PICTURE], max_new_tokens=8, text_steps=6, image_steps=3, order=order, trace=True, seed=1)
+        fields = [step.slots[0] >= 8 for step in drawing.trace]
+        assert drawing.num_forwards == (6 if order == "together" else 9)
+        assert len(drawing.answer.token_ids) == 8
+        assert model.layout.mask_id not in drawing.answer.token_ids
+        found[order] = fields, drawing.codes.tolist(), drawing.answer.token_ids
+    assert len({str(value) for value in found.values()}) == 3
+    with pytest.raises(InputError, match=r"order='first' is unknown"):
+        model.write_and_draw("a hat", [PICTURE], order="first")
+
+
+@pytest.fixture
+def mmada(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mmada", *args])
+        status = 0
+        try:
+            main()
+        except SystemExit as leave:
+            status = leave.code or 0
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+def test_command_line(mmada, models, tmp_path, name):
+    models[name].save_pretrained("model")
+    PICTURE.save("red.png")
+    family = named(name)
+    status, out, err = mmada("info", "-m", "model", "--json")
+    assert status == 0, err
+    facts = json.loads(out)
+    assert (facts["family"], facts["can"]) == (family.title, ", ".join(sorted(family.abilities)))
+    calls = {
+        "chat": ("chat", "Hi"),
+        "look": ("ask", "red.png", "What?"),
+        "draw": ("draw", "a cat", "--size", "8x12", "--steps", "2", "-o", "a.png"),
+        "fill": ("fill", "a [MASK:2] b"),
+        "inpaint": ("fill", "-i", "red.png", "--extend", "2,0,0,0", "-p", "a cat", "--steps", "2", "-o", "b.png"),
+    }
+    for ability, call in calls.items():
+        status, _, err = mmada(*call, "-m", "model")
+        assert "Traceback" not in err
+        if ability in family.abilities:
+            assert status in (0, 1), err  # 1: an answer of random weights that stayed empty
+        else:
+            assert status == 2
+            assert f"{family.title} cannot" in err
+    assert (tmp_path / "a.png").exists() == ("draw" in family.abilities)

@@ -1,0 +1,77 @@
+"""Tiny checkpoints of every family, with random weights: 256 bytes, the family's special tokens, 64 image codes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mmada.canvas import VocabLayout
+from mmada.families import Family
+from mmada.generation.requests import GenerationConfig
+from mmada.hub import tokenizer
+from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.model import Transformer, preset
+from mmada.pipeline import MMaDA
+
+SMALL = {"max_new_tokens": 16, "max_thinking_tokens": 16, "block_length": 8, "image_height": 16, "image_width": 16, "image_steps": 4}
+
+
+def compact(family: Family) -> tuple[VocabLayout, list[str]]:
+    """A layout with the family's special tokens behind 256 bytes, and their strings in order."""
+    names = list(family.layout.special_ids)
+    strings = [family.strings.get(name, f"<|{name}|>") for name in names]
+    strings += [tag for tag in family.tags if tag not in strings]
+    offset, codes = 256 + len(strings), 64 if family.layout.codebook_size else 0
+    special = {f"{name}_id": 256 + i for i, name in enumerate(names)}
+    layout = VocabLayout(vocab_size=-(-(offset + codes) // 64) * 64, image_offset=offset, codebook_size=codes, **special)
+    return layout, strings
+
+
+def tiny(family: Family, **sizes: int) -> MMaDA:
+    layout, strings = compact(family)
+    small = ImageTokenizerConfig(
+        ch=16,
+        encoder_ch_mult=(1, 1),
+        encoder_num_res_blocks=(1, 1),
+        decoder_ch_mult=(1, 1),
+        decoder_num_res_blocks=(1, 1),
+        z_channels=6,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2, **sizes)
+        model = Transformer(replace(config, extra={"family": family.name}))
+        images = ImageTokenizer(small).eval() if codes_of(layout) else None
+    defaults = GenerationConfig(**{**family.defaults, **SMALL})
+    own = replace(family, layout=layout)
+    return MMaDA(model, own.prompts(layout, tokenizer.byte_level(special=strings), defaults.style), images, defaults=defaults, family=own)
+
+
+def codes_of(layout: VocabLayout) -> int:
+    return layout.codebook_size
+
+
+def published(family: Family, directory: Path, **changes: object) -> Path:
+    """What the files of a published checkpoint say that a family is told by; no weights."""
+    directory.mkdir(parents=True, exist_ok=True)
+    layout = family.layout
+    config = {
+        "architectures": [family.classes[0]],
+        "model_type": family.model_type,
+        "vocab_size": layout.vocab_size,
+        "embedding_size": layout.vocab_size,
+        "mask_token_id": layout.mask_id,
+        "eos_token_id": layout.eos_id,
+    }
+    (directory / "config.json").write_text(json.dumps({**config, **changes}))
+    strings = {string: layout.special(name) for name, string in family.strings.items()}
+    free = iter(range(layout.image_offset))
+    strings |= {tag: next(i for i in free if i not in strings.values()) for tag in family.tags if tag not in strings}
+    added = [{"content": string, "id": i} for string, i in strings.items()]
+    (directory / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": {"the last": layout.image_offset - 1}}, "added_tokens": added})
+    )
+    return directory

@@ -1,0 +1,101 @@
+"""MMaDA-Parallel-M: logits, the prompts, every token and code of the published sampler and the row before each of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mmada.canvas import Prompts
+from mmada.families.mmada_parallel_m import ParallelMPrompts, published_parallel_m
+from mmada.sampling.joint import JointDenoising, evenly
+
+from .recorded import Recorded, Replay, fill_jointly
+
+CASES = {
+    "greedy": {"text_guidance_scale": 2.5, "image_guidance_scale": 4.0, "image_temperature": 0.0},
+    "greedy_notextcfg": {"text_guidance_scale": 0.0, "image_guidance_scale": 3.5, "image_temperature": 0.0},
+    "greedy_onlytextcfg": {"text_guidance_scale": 1.5, "image_guidance_scale": 0.0, "image_temperature": 0.0},
+    "noise": {"text_guidance_scale": 2.5, "image_guidance_scale": 4.0, "image_temperature": 1.0},
+    "noise_text": {"text_guidance_scale": 0.0, "image_guidance_scale": 2.0, "image_temperature": 0.5, "text_temperature": 0.6},
+}
+STEPS = {"noise_text": (6, 3)}
+
+
+class Ids:
+    """A tokenizer that knows one text."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def encode(self, text, *, special_tokens=False):
+        return list(self.ids)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return Recorded.load("mmada_parallel_m")
+
+
+@pytest.fixture(scope="module")
+def layout(golden):
+    names = {name: name for name in ("mask", "bos", "eos", "soi", "eoi", "interleave")}
+    return golden.layout(**names)
+
+
+@torch.inference_mode()
+def test_logits(golden):
+    for name, value in (("forward", None), ("forward_soft", -1.0)):  # the 0/1 mask is added to the scores: a hidden key is 1 lower
+        mask = golden.numbers.get(f"{name}.attention_mask")
+        logits = golden.model(golden["forward.input_ids"], None if mask is None else mask.bool(), mask_value=value).logits
+        torch.testing.assert_close(logits, golden[f"{name}.logits"], atol=1e-4, rtol=0)
+
+
+def test_image_steps(golden):
+    assert list(evenly(32, 127, 30)) == golden["schedule.image_steps_128_30"].tolist()
+    steps = golden.ids["text_steps"]
+    assert list(evenly(steps // 4, steps - 1, golden.ids["image_steps"])) == golden["schedule.image_steps"].tolist()
+
+
+def rows(golden, layout):
+    """The conditional and the unconditional row, with any id allowed in the text."""
+    prompts: Prompts = ParallelMPrompts(layout, Ids(golden["parallel.instruction"].tolist()))
+    source, num_new = golden["parallel.image_codes"], golden.ids["max_text"] - 1
+    asked = ("text", [source], num_new, torch.zeros(golden.ids["num_vq_tokens"], dtype=torch.long))
+    found = [prompts.parallel(*asked), *prompts.parallel_negatives(*asked)]
+    return [replace(c, fields=(replace(c.fields[0], ids=golden.any_ids), c.fields[1])) for c in found]
+
+
+def test_prompts(golden, layout):
+    conditional, unconditional = rows(golden, layout)
+    for row, name in ((conditional, "input_ids"), (unconditional, "uncond_input_ids")):
+        expected = golden[f"parallel.{name}"]
+        assert row.tokens[: len(expected)].tolist() == expected.tolist()
+    assert conditional.tokens.tolist() == golden["greedy.trace"][0].tolist()
+
+
+def test_every_case_is_known(golden):
+    assert set(CASES) == set(golden.cases(".text_ids"))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sampler(golden, layout, name):
+    text_steps, image_steps = STEPS.get(name, (golden.ids["text_steps"], golden.ids["image_steps"]))
+    params = published_parallel_m(text_steps=text_steps, image_steps=image_steps, **CASES[name])
+    conditional, unconditional = rows(golden, layout)
+    drawn = golden.draws(name)
+    texts = Replay([d for d in drawn if d.dim() == 3], tokens=lambda d, slots: d[0, 1 + slots.start : 1 + slots.stop])
+    images = Replay(
+        [d for d in drawn if d.dim() < 3],
+        tokens=lambda d, slots: d[slots.start : slots.stop],
+        order=lambda d, slots: d[0, slots.start : slots.stop],
+    )
+    joint = JointDenoising(conditional, params, mask_id=layout.mask_id, negatives=[unconditional], draws=[texts, images])
+    seen = fill_jointly(golden.model, joint)
+    before = golden["parallel.input_ids"].tolist()
+    assert [row for row in map(torch.Tensor.tolist, seen) if row[: len(before)] == before] == golden[f"{name}.trace"].tolist()
+    text, codes = joint.fields[0].token_ids(0), joint.fields[1].token_ids(0) - layout.image_offset
+    assert codes.tolist() == golden[f"{name}.image_codes"][0].tolist()
+    assert [layout.bos_id, *text.tolist()] == golden[f"{name}.text_ids"][0].tolist()
+    assert texts.num_used + images.num_used == len(drawn)
