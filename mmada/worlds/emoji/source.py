@@ -96,6 +96,16 @@ class EmojiWorld(World):
         (seen,) = self._verifier()(answer[None])
         return origin.spec is not None and satisfies(origin.spec, seen.cells, background=seen.background)
 
+    def check_plan(self, prompt: str, plan: str | None) -> str | None:
+        from mmada.worlds.emoji.plans import problem_of
+
+        return problem_of(prompt, plan)
+
+    def restated(self, prompt: str) -> str | None:
+        from mmada.worlds.emoji.reading import restated
+
+        return restated(prompt)
+
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards
 
