@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
-from mmada.errors import CheckpointError, InputError, MissingDependencyError, suggest
 from mmada.data.find_world import find_world
 from mmada.data.world import World
+from mmada.errors import CheckpointError, InputError, MissingDependencyError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
 from mmada.generation.engine import MAX_LOGITS, Engine
@@ -484,7 +484,11 @@ class MMaDA:
         problems = {i: result for i, result in enumerate(results) if result.problem}
         if problems:
             kind = NotDrawnError if all(isinstance(result, Drawing) for result in problems.values()) else EmptyAnswerError
-            raise kind("; ".join(f"request {i}: {result.problem}" for i, result in problems.items()), results)
+            said = [
+                result.problem if kind is NotDrawnError and len(results) == 1 else f"request {i}: {result.problem}"
+                for i, result in problems.items()
+            ]
+            raise kind("; ".join(filter(None, said)), results)
         return results
 
     def _one(self, request: Request, kind: type[_R], on_step: Callable[[Progress], None] | None, trace: bool) -> _R:

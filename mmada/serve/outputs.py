@@ -163,7 +163,7 @@ class OutputStream:
     def __post_init__(self) -> None:
         request = self.order.request
         if not isinstance(request, DrawRequest):
-            waits = isinstance(request, ChatRequest) and request.think
+            waits = isinstance(request, ChatRequest) and bool(request.think)
             self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
         else:
             self.text = None

@@ -83,7 +83,8 @@ def _in_colours(said: str) -> str:
     colours = "|".join(sorted({thing.colour or "" for thing in objects().values() if thing.category in SHAPES}))
     for shape in SHAPES:
         said = re.sub(
-            rf"\b(?:two|2) {shape}s\W+(?:the )?(?:one|first|1)?\s*(?:is )?({colours})\W+(?:and )?(?:the )?(?:one|second|the other|other|1)?\s*(?:is )?({colours})\b",
+            rf"\b(?:two|2) {shape}s\W+(?:the )?(?:one|first|1)?\s*(?:is )?({colours})"
+            rf"\W+(?:and )?(?:the )?(?:one|second|other|1)?\s*(?:is )?({colours})\b",
             rf"one \1 {shape} and one \2 {shape}",
             said,
         )

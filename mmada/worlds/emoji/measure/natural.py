@@ -90,7 +90,7 @@ class Natural:
         for noise in NOISES:
             c = Chooser(np.random.default_rng([settings.seed, NOISES.index(noise)]))
             add(f"perturbed_{noise}", [Wish(apply(c, noise, wish.prompt), wish.spec) for wish in known], lambda wish, drawing, shows: shows)
-        lines = [f"{row['kind']:<28} {row['value']:>7.3f}   {row['low']:.3f} - {row['high']:.3f}   n {row['num']}" for row in rows]
+        lines = [f"{row['kind']:<28} {row['value']:>7.3f}   {row['low']:.3f} - {row['high']:.3f}   n {row['total']}" for row in rows]
         return Measured(
             values={"model": settings.model, "num": settings.num, "seed": settings.seed, "outcomes": rows, "misses": misses}, lines=lines
         )
