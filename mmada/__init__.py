@@ -19,7 +19,19 @@ from mmada.hub import auto
 if TYPE_CHECKING:
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
-    from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
+    from mmada.families import FAMILIES, Family
+    from mmada.generation.requests import (
+        Answer,
+        ChatRequest,
+        Drawing,
+        DrawRequest,
+        EditRequest,
+        EmptyAnswerError,
+        FillRequest,
+        GenerationConfig,
+        ParallelRequest,
+    )
+    from mmada.hub.collator import MaskedDiffusionCollator
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
     from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
@@ -42,13 +54,25 @@ __version__ = "0.1.0"
 _WHERE = {
     "mmada.canvas": ("Canvas", "Field"),
     "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
+    "mmada.hub.collator": ("MaskedDiffusionCollator",),
     "mmada.hub.configs": ("ImageTokenizerConfig", "MMaDAConfig"),
     "mmada.hub.pretrained": ("ImageTokenizer", "MMadaModelLM"),
     "mmada.model": ("Transformer", "TransformerConfig", "TransformerDenoiser", "preset"),
     "mmada.pipeline": ("MMaDA",),
     "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
     "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
-    "mmada.generation.requests": ("Answer", "ChatRequest", "GenerationConfig", "DrawRequest", "Drawing", "EmptyAnswerError", "FillRequest"),
+    "mmada.families": ("FAMILIES", "Family"),
+    "mmada.generation.requests": (
+        "Answer",
+        "ChatRequest",
+        "DrawRequest",
+        "Drawing",
+        "EditRequest",
+        "EmptyAnswerError",
+        "FillRequest",
+        "GenerationConfig",
+        "ParallelRequest",
+    ),
     "mmada.sampling": (
         "CacheConfig",
         "Denoising",
@@ -65,6 +89,7 @@ _WHERE = {
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
+    "FAMILIES",
     "PUBLISHED",
     "Answer",
     "CacheConfig",
@@ -74,7 +99,9 @@ __all__ = [
     "Denoising",
     "DrawRequest",
     "Drawing",
+    "EditRequest",
     "EmptyAnswerError",
+    "Family",
     "Field",
     "FillRequest",
     "GenerationConfig",
@@ -90,8 +117,10 @@ __all__ = [
     "MMaDAImageProcessor",
     "MMaDAProcessor",
     "MMadaModelLM",
+    "MaskedDiffusionCollator",
     "Message",
     "MissingDependencyError",
+    "ParallelRequest",
     "Prompts",
     "SamplingParams",
     "Style",

@@ -17,7 +17,7 @@ from mmada.worlds.emoji.measure import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/models.md", "docs/rl.md", "docs/speed.md")
+DOCUMENTS = ("README.md", "docs/finetune.md", "docs/models.md", "docs/rl.md", "docs/speed.md")
 
 
 def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
@@ -26,6 +26,20 @@ def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[
 
 def _against(runs: Mapping[str, str], *parts: str) -> Callable[[], str]:
     return lambda: tables.against({label: report.load(RESULTS / f"{name}.json") for label, name in runs.items()}, parts)
+
+
+def _finetune() -> str:
+    """What finetuning learned and what was left of the rest, right of asked, a run a line."""
+
+    def right(found: Mapping[str, int]) -> str:
+        return f"{found['right']} of {found['of']}"
+
+    lines = ["| training | learned | drawings | questions about pictures | word problems, knowledge |", "|---|---|---|---|---|"]
+    for name, run in report.load(RESULTS / "finetune.json")["runs"].items():
+        lines.append(
+            f"| {name} | {right(run['learned'])} | {' | '.join(right(run['kept'][task]) for task in ('draw', 'understand', 'text'))} |"
+        )
+    return "\n".join(lines)
 
 
 TABLES: Mapping[str, Callable[[], str]] = {
@@ -47,6 +61,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-curves": lambda: tables.courses(report.load(RESULTS / "rl-direct.json"), "draw/drawn"),
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
+    "finetune": _finetune,
 }
 
 

@@ -195,7 +195,7 @@ def export_replay(
     task: Annotated[
         list[str] | None, typer.Option(help="Only this task of the world; may be repeated. Default: all that records have.")
     ] = None,
-    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts.")] = 200,
+    num: Annotated[int, typer.Option(min=1, help="Number of samples or prompts. Few are learned by heart.")] = 1000,
     model: options.Model = DEFAULT_MODEL,
     device: options.Device = None,
     seed: options.Seed = 0,
@@ -247,6 +247,7 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
     from mmada.canvas import Prompts
     from mmada.generation.requests import GenerationConfig, image_tokenizer_of
     from mmada.hub import checkpoint, networks, tokenizer
+    from mmada.hub.adapters import base_of
     from mmada.image import ImageTokenizerConfig
     from mmada.pipeline import MMaDA
 
@@ -255,7 +256,7 @@ def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokeniz
         prompts, defaults, context = model.prompts, model.defaults, model.model.config.max_sequence_length
         factor = model.image_tokenizer.factor
     else:
-        directory = checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model"))
+        directory = base_of(checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model")))
         config = networks.transformer_config(directory)
         defaults = GenerationConfig.load(directory)
         prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)

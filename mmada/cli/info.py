@@ -31,6 +31,7 @@ def info(
     import mmada
     from mmada.generation.requests import GenerationConfig
     from mmada.hub import checkpoint, networks
+    from mmada.hub.adapters import base_of
     from mmada.hub.family import family_of
     from mmada.pipeline import MMaDA
 
@@ -38,7 +39,7 @@ def info(
         pipeline = MMaDA.debug()
         config, defaults, family = pipeline.model.config, pipeline.defaults, pipeline.family
     else:
-        directory = checkpoint.find(model)
+        directory = base_of(checkpoint.find(model))
         family = family_of(directory, names=[model])
         config, defaults = networks.transformer_config(directory, family=family), GenerationConfig.load(directory, family)
         checkpoint.check(directory, networks.shapes(config))

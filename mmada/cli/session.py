@@ -66,9 +66,10 @@ def load(
 def check_model(name: str, dtype: str = "auto") -> None:
     """Raise the package's errors for what is no checkpoint, or no precision, without importing torch, which takes longest."""
     from mmada.hub import checkpoint
+    from mmada.hub.adapters import adapter_of
 
     check_dtype(dtype)
-    if name != "debug" and (directory := checkpoint.local(name)) is not None:
+    if name != "debug" and (directory := checkpoint.local(name)) is not None and adapter_of(directory) is None:
         checkpoint.read_config(directory)
 
 

@@ -101,7 +101,7 @@ def comparison(outcome: TrainResult) -> list[str]:
     names = {"held_out": "new task, held-out records", "trained": "new task, trained records", "stay": "what should stay"}
     lines = [
         f"{names[group]}: loss {before:.3g} before, {after:.3g} after (nats a token)"
-        for group, (before, after) in sorted(outcome.compared.items())
+        for group, (before, after) in sorted(outcome.compared.items(), key=lambda one: one[0] == "stay")
     ]
     if not lines:
         return []

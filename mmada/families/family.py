@@ -106,7 +106,8 @@ class Family:
     spare_rows       how many more rows than the layout's an embedding may have, for padding
     settle           the layout of a checkpoint, of this family's and what its files say
     prompts          lays conversations and images out
-    image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint
+    image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
+                     repository which `defaults` name
     has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
@@ -129,6 +130,7 @@ class Family:
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
+    image_tokenizer_folder: str = ""
     has_known_chat: bool = False
     padding: Literal["hidden", "visible", "soft"] = "hidden"
     defaults: Mapping[str, Any] = field(default_factory=dict)

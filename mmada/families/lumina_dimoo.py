@@ -245,6 +245,7 @@ LUMINA_DIMOO = Family(
     prompts=LuminaPrompts,
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
+    image_tokenizer_folder="vqvae",
     padding="visible",
     defaults={
         "image_height": 1024,

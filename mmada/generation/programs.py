@@ -15,8 +15,6 @@ from dataclasses import replace
 from functools import partial
 from typing import get_args
 
-from torch import Tensor
-
 from mmada.canvas import Canvas
 from mmada.errors import InputError
 from mmada.generation.planner import Planner, seed_of
@@ -150,7 +148,7 @@ def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
     sources, init = yield Work(partial(planner.sources, request.images, request.size))
     fill = planner.edit_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
-    return (yield from _rendered(planner, fill, init, row, row.ids))
+    return (yield from _rendered(planner, fill, init, row))
 
 
 def parallel(request: ParallelRequest, planner: Planner) -> Program[Drawing]:
@@ -159,13 +157,12 @@ def parallel(request: ParallelRequest, planner: Planner) -> Program[Drawing]:
     sources, init = yield Work(partial(planner.sources, request.images, request.size))
     fill = planner.parallel_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
-    num_text = len(fill.canvas.fields[0].positions)
-    drawing = yield from _rendered(planner, fill, init, row, row.ids[num_text:])
-    return replace(drawing, answer=planner.answer(row, num_text))
+    drawing = yield from _rendered(planner, fill, init, row)
+    return replace(drawing, answer=planner.answer(row, fill.num_text))
 
 
-def _rendered(planner: Planner, fill: Fill, init: InitCodes, row: SequenceState, ids: Tensor) -> Program[Drawing]:
-    codes = planner.codes(init, ids)
+def _rendered(planner: Planner, fill: Fill, init: InitCodes, row: SequenceState) -> Program[Drawing]:
+    codes = planner.codes(init, row.ids[fill.num_text :])
     image = yield Work(partial(planner.render, init, codes))
     return Drawing(
         image=image, codes=codes, thinking=None, prompt=fill.prompt, num_forwards=row.num_forwards, trace=row.trace, seed=fill.seeds[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -266,6 +267,16 @@ class Answer:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        thought = "" if self.thinking is None else f", thinking={_short(self.thinking)}"
+        cost = f"num_tokens={len(self.token_ids)}, num_forwards={self.num_forwards}"
+        return f"Answer({_short(self.text)}{thought}, finish_reason={self.finish_reason!r}, {cost})"
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the thinking as a quotation, then the text, or why there is none."""
+        quoted = "".join(f"> {line}\n" for line in (self.thinking or "").strip().splitlines())
+        return "\n".join(part for part in (quoted, self.text or f"*{self.problem}*") if part)
+
     @property
     def problem(self) -> str | None:
         """Why there is no text, and what would help; None if there is one."""
@@ -301,6 +312,26 @@ class Drawing:
     """why nothing was drawn: the picture is blank then, and `MMaDA.run` raises NotDrawnError"""
     answer: Answer | None = None
     """what was written in the same passes, of a `ParallelRequest`"""
+
+    def __repr__(self) -> str:
+        thought = "" if self.thinking is None else f", thinking={_short(self.thinking)}"
+        size = f"size={self.image.height}x{self.image.width}"
+        warned = "" if self.warning is None else f", warning={self.warning!r}"
+        return f"Drawing({_short(self.prompt)}{thought}, {size}, seed={self.seed}, num_forwards={self.num_forwards}{warned})"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the image."""
+        file = io.BytesIO()
+        self.image.save(file, "PNG")
+        return file.getvalue()
+
+
+_SHOWN = 60
+
+
+def _short(text: str) -> str:
+    """As a literal of at most about a line."""
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
 
 
 Result = Answer | Drawing

@@ -61,6 +61,11 @@ class Fill:
         return sum(len(field.positions) for field in self.canvas.fields)
 
     @property
+    def num_text(self) -> int:
+        """Of these, how many are text; they come first."""
+        return self.num_open if self.init is None else self.num_open - len(self.canvas.fields[-1].positions)
+
+    @property
     def num_tokens(self) -> int:
         """Tokens that a step evaluates at most, the unconditional rows included."""
         return len(self.seeds) * sum(len(canvas) for canvas in (self.canvas, *self.negatives))

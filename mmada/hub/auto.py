@@ -1,13 +1,15 @@
-"""Makes the classes known to transformers' Auto classes as soon as, and only if, somebody imports those.
+"""Makes the classes known to transformers' Auto classes, and the model to PEFT, as soon as, and only if, somebody imports those.
 
 transformers has no entry point for models: its registries are filled by calls, and a call needs transformers and torch, two seconds that
-`import mmada` must not cost. So a finder waits for the four modules that hold a registry, runs the registration behind each, and does
+`import mmada` must not cost. So a finder waits for the modules that hold a registry, runs the registration behind each, and does
 nothing else. What is loaded already when mmada comes is registered at once.
 
     transformers.models.auto.configuration_auto     AutoConfig
-    transformers.models.auto.modeling_auto          AutoModel, AutoModelForMaskedLM, AutoModelForCausalLM (as published)
+    transformers.models.auto.modeling_auto          AutoModel, AutoModelForMaskedLM; AutoModelForCausalLM, which says what to use instead
     transformers.models.auto.image_processing_auto  AutoImageProcessor
     transformers.models.auto.processing_auto        AutoProcessor
+    transformers.pipelines                          pipeline("text-generation"), which needs `generate` alone
+    peft.utils.constants                            layers that LoRA adapts where nobody names any
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ def _configs(module: ModuleType) -> None:
 
 def _models(module: ModuleType) -> None:
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
-    from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
+    from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM, NoCausalLM
 
-    for auto in (module.AutoModel, module.AutoModelForMaskedLM, module.AutoModelForCausalLM):
+    for auto in (module.AutoModel, module.AutoModelForMaskedLM):
         auto.register(MMaDAConfig, MMadaModelLM, exist_ok=True)
+    module.AutoModelForCausalLM.register(MMaDAConfig, NoCausalLM, exist_ok=True)
     module.AutoModel.register(ImageTokenizerConfig, ImageTokenizer, exist_ok=True)
 
 
@@ -51,16 +54,30 @@ def _processors(module: ModuleType) -> None:
     module.AutoProcessor.register(MMaDAConfig, MMaDAProcessor, exist_ok=True)
 
 
+def _pipelines(_: ModuleType) -> None:
+    from mmada.hub.pretrained import MMadaModelLM
+
+    # Pipelines look in this module for the class that a config.json names.
+    sys.modules["transformers"].__dict__.setdefault("MMadaModelLM", MMadaModelLM)
+
+
+def _adapters(module: ModuleType) -> None:
+    # As for models of transformers with these names.
+    module.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.setdefault("mmada", ["q_proj", "v_proj"])
+
+
 _REGISTRIES: dict[str, Callable[[ModuleType], None]] = {
     "transformers.models.auto.configuration_auto": _configs,
     "transformers.models.auto.modeling_auto": _models,
     "transformers.models.auto.image_processing_auto": _image_processors,
     "transformers.models.auto.processing_auto": _processors,
+    "transformers.pipelines": _pipelines,
+    "peft.utils.constants": _adapters,
 }
 
 
 class _Finder(MetaPathFinder):
-    """Finds the four modules as usual, with a loader that registers when one has been executed."""
+    """Finds these modules as usual, with a loader that registers when one has been executed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(fullname, path, target) if fullname in _REGISTRIES else None

@@ -3,15 +3,15 @@
     tokenizer.apply_chat_template(turns, add_generation_prompt=True)                          the ids of Prompts.dialogue
     tokenizer.apply_chat_template(turns, add_generation_prompt=True, enable_thinking=True)    those with the instruction to think
 
-The format is the published one, with one line end behind a header. One difference remains: a template makes a string, so that a special
-token's name in a user's text becomes that token; `Prompts` never does this.
+The format is the published one, with one line end behind a header, or as the model's family has it. One difference remains: a template makes
+a string, so that a special token's name in a user's text becomes that token; `Prompts` never does this.
 """
 
 from __future__ import annotations
 
 import json
 
-from mmada.canvas import SPECIAL_STRINGS, Style
+from mmada.canvas import SPECIAL_STRINGS, Prompts
 
 __all__ = ["chat_template"]
 
@@ -30,7 +30,7 @@ _TEMPLATE = r"""{{- BOS }}
             {%- elif part['type'] == 'text' %}
                 {%- set found.text = found.text ~ part['text'] %}
             {%- else %}
-                {{- raise_exception("message " ~ loop.index0 ~ " holds a part of type '" ~ part['type'] ~ "', which has no place in a text; give it to the processor") }}
+                {{- raise_exception("message " ~ loop.index0 ~ " holds a part of type '" ~ part['type'] ~ "', which is no text; give it to the processor") }}
             {%- endif %}
         {%- endfor %}
     {%- endif %}
@@ -41,21 +41,24 @@ _TEMPLATE = r"""{{- BOS }}
     {%- if enable_thinking is defined and enable_thinking and loop.last and message['role'] == 'user' %}
         {%- set text = THINKING ~ text %}
     {%- endif %}
-    {{- START ~ message['role'] ~ END ~ '\n' ~ text ~ TURN }}
+    {{- START ~ message['role'] ~ END ~ text ~ TURN }}
 {%- endfor %}
 {%- if add_generation_prompt %}
-    {{- START ~ 'assistant' ~ END ~ '\n' }}
+    {{- START ~ 'assistant' ~ END }}
 {%- endif %}
 """
 
 
-def chat_template(style: Style) -> str:
-    """The chat template (Jinja) of a checkpoint that was taught this style."""
+def chat_template(prompts: Prompts) -> str | None:
+    """The chat template (Jinja) of a checkpoint that was taught these prompts; None if it lays conversations out in a way of its own."""
+    if not prompts.has_headers or type(prompts).dialogue is not Prompts.dialogue or prompts.layout.start_header_id is None:
+        return None
+    style = prompts.style
     spaced = "found.text | trim" if style.whitespace == "kept" else "found.text.split() | join(' ')"
     values = {
         "BOS": SPECIAL_STRINGS["bos"],
         "START": SPECIAL_STRINGS["start_header"],
-        "END": SPECIAL_STRINGS["end_header"],
+        "END": SPECIAL_STRINGS["end_header"] + prompts.after_header,
         "TURN": "<eot_id>" if style.separator == "literal" else SPECIAL_STRINGS["eot"],
         "THINKING": style.thinking,
     }

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,10 @@ def _names() -> str:
 def read_config(directory: Path) -> dict[str, Any]:
     """What config.json says. Raises CheckpointError if it is missing or not a JSON object."""
     file = directory / CONFIG_NAME
+    if not file.exists() and (directory / "adapter_config.json").exists():
+        raise CheckpointError(
+            f"{directory} is an adapter without its model; load it by MMaDA.from_pretrained, and save that as a checkpoint"
+        )
     if not file.exists():
         raise CheckpointError(f"{directory} has no {CONFIG_NAME}; is it the directory of a checkpoint?")
     values = _json(file)
@@ -150,15 +155,19 @@ def read_config(directory: Path) -> dict[str, Any]:
     return values
 
 
-def weight_files(directory: Path) -> list[Path]:
+def weight_files(directory: Path, *, variant: str | None = None) -> list[Path]:
     """The safetensors files of a directory, the single one or those of its index, in its order: transformers reads them in this order, too.
 
+    variant  part of their names, such as fp16 in model.fp16.safetensors
     Raises CheckpointError if there are none, or the index names files that are not there.
     """
-    index, single = directory / INDEX_NAME, directory / SINGLE_NAME
+    index, single = (directory / _named(name, variant) for name in (INDEX_NAME, SINGLE_NAME))
     if single.exists():
         return [single]
     if not index.exists():
+        if known := _variants(directory):
+            named = ", ".join(f"variant={name!r}" for name in known)
+            raise CheckpointError(f"{directory} has no weights of variant={variant!r}; there are {named}")
         raise CheckpointError(f"{directory} has neither {SINGLE_NAME} nor {INDEX_NAME}; is it the directory of a checkpoint?")
     try:
         names = sorted(set(_json(index)["weight_map"].values()))
@@ -172,7 +181,19 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
-def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+def _variants(directory: Path) -> list[str]:
+    """Variants of which there are weights."""
+    found = (re.fullmatch(r"model\.(?:safetensors\.index\.)?(\w+)\.(?:safetensors|json)", file.name) for file in directory.glob("model.*"))
+    return sorted({match[1] for match in found if match is not None} - {"index", "safetensors"})
+
+
+def _named(name: str, variant: str | None) -> str:
+    """model.safetensors -> model.fp16.safetensors, as transformers names variants."""
+    stem, dot, suffix = name.rpartition(".")
+    return name if variant is None else f"{stem}.{variant}{dot}{suffix}"
+
+
+def shapes(directory: Path, *, variant: str | None = None) -> dict[str, tuple[int, ...]]:
     """Tensor name -> shape over all weight files of a directory: safetensors, or else a pickled state dict.
 
     Raises CheckpointError if a file is truncated or of another format.
@@ -181,7 +202,7 @@ def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
     pickled = directory / PICKLE_NAME
     if pickled.exists() and not any(directory.glob("*.safetensors")):
         return _pickle_shapes(pickled)
-    for file in weight_files(directory):
+    for file in weight_files(directory, variant=variant):
         found.update(_header_shapes(file))
     return found
 
@@ -199,9 +220,9 @@ def compare(found: Mapping[str, Sequence[int]], expected: Mapping[str, Sequence[
     return missing + unexpected + wrong
 
 
-def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: Iterable[str] = ()) -> None:
+def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: Iterable[str] = (), variant: str | None = None) -> None:
     """Raise one CheckpointError that lists every tensor by which a directory differs from `expected` (name -> shape)."""
-    differences = compare(shapes(directory), expected, optional=optional)
+    differences = compare(shapes(directory, variant=variant), expected, optional=optional)
     if differences:
         raise CheckpointError(
             f"{directory} does not fit its {CONFIG_NAME} in {len(differences)} of {len(expected)} tensors; "

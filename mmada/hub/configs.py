@@ -52,7 +52,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def head_dim(self) -> int:
-        return self.transformer.head_dim
+        return int(self.d_model // self.n_heads)  # without a new record: a compiled forward pass asks for it
 
     @property
     def num_kept_values(self) -> int:

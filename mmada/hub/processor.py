@@ -3,6 +3,7 @@
     processor = AutoProcessor.from_pretrained(directory)              # after `import mmada`
     inputs = processor("What is this?", images=[image])               # pixel_values (1, 3, H, W), input_ids with room for the codes
     inputs = processor("What is this?", image_codes=[codes])          # input_ids complete
+    inputs = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
 
 Codes come from the image tokenizer, a network: without them, the places of an image hold the padding id, between the
 start and the end of the image. `MMaDA` (pipeline.py) does all of it at once.
@@ -102,3 +103,62 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         if images:
             data |= self.image_processor(images)
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def apply_chat_template(
+        self,
+        conversation: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]],
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """A conversation as text, ids, or inputs, as the tokenizer gives them; pictures among its parts go before it, as in training.
+
+        conversation  turns with a text, or with parts {"type": "text", "text": ...} and {"type": "image", "image" or "path": ...}
+        With pictures, `pixel_values` is part of a dict, and input_ids hold the padding id where their codes belong.
+        Raises InputError for a part of another kind, and for pictures without tokenize or in several conversations.
+        """
+        template = chat_template or self.chat_template or self.tokenizer.chat_template
+        is_several = bool(conversation) and not isinstance(conversation[0], Mapping)
+        taken = [_taken_out(turns) for turns in (conversation if is_several else [conversation])]  # type: ignore[arg-type]
+        images = [image for _, found in taken for image in found]
+        turns = [turns for turns, _ in taken] if is_several else taken[0][0]
+        about = {"chat_template": template, "tokenize": tokenize, **options}
+        if not images:
+            return self.tokenizer.apply_chat_template(turns, return_dict=return_dict, return_tensors=return_tensors, **about)
+        if not tokenize or is_several:
+            raise InputError(
+                f"{len(images)} images stand before the ids of one conversation; set tokenize=True, and give conversations one by one"
+            )
+        layout = self.prompts.layout
+        places = [layout.soi_id, *[layout.pad_id] * self.image_processor.num_image_tokens, layout.eoi_id]
+        ids = [layout.mmu_id, *places * len(images), *self.tokenizer.apply_chat_template(turns, return_dict=False, **about)]
+        if not return_dict:
+            return ids if return_tensors is None else torch.tensor([ids])
+        data = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], **self.image_processor(images)}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+
+def _taken_out(turns: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[ImageSource]]:
+    """Turns without their pictures, and these."""
+    images: list[ImageSource] = []
+    plain = []
+    for turn in turns:
+        parts = turn.get("content")
+        kept = parts
+        if isinstance(parts, Sequence) and not isinstance(parts, str):
+            kept = []
+            for part in parts:
+                if not isinstance(part, Mapping) or part.get("type") != "image":
+                    kept.append(part)
+                    continue
+                found = next((part[name] for name in ("image", "path", "url") if part.get(name) is not None), None)
+                if found is None:
+                    raise InputError(
+                        f'{dict(part)!r} holds no picture; write {{"type": "image", "image": a picture, its bytes or its path}}'
+                    )
+                images.append(found)
+        plain.append({**turn, "content": kept})
+    return plain, images

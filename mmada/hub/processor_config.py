@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmada.canvas import Style, VocabLayout
-from mmada.hub.chat_template import chat_template
+from mmada.canvas import VocabLayout
 from mmada.hub.text_tokenizer import TextTokenizer
 
 __all__ = ["save_processor"]
@@ -23,18 +22,17 @@ def save_processor(
     factor: int,
     layout: VocabLayout,
     style: Mapping[str, Any],
+    template: str | None,
     context: int,
-    has_headers: bool = True,
 ) -> None:
     """Write the text tokenizer with a chat template, and how pictures and prompts are laid out.
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
+    template  chat template, for other tools (hub/chat_template.py)
     context  most tokens of a row, at which other tools cut
-    has_headers  whether turns stand behind headers, as the chat template has them; False: the tokenizer's own template stays
     """
-    text = tokenizer.for_model(chat_template(Style(**style)), context=context) if has_headers else tokenizer
-    text.save_pretrained(directory, processor_class="MMaDAProcessor")
+    tokenizer.for_model(template, context=context).save_pretrained(directory, processor_class="MMaDAProcessor")
     image_processor = {
         "factor": factor,
         "height": size[0],

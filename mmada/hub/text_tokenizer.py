@@ -107,14 +107,15 @@ class TextTokenizer:
         template = fast.chat_template if isinstance(fast.chat_template, str) else None
         return cls(fast.backend_tokenizer, config, template=template)
 
-    def for_model(self, template: str, *, context: int) -> TextTokenizer:
+    def for_model(self, template: str | None, *, context: int) -> TextTokenizer:
         """The same as it is saved with a model: its chat template, and what other tools are told about a call.
 
+        template  None: the one that it has
         context  most tokens of a row
         """
         about = {"model_max_length": context, "model_input_names": ["input_ids", "attention_mask"]}
-        config = {name: value for name, value in self.config.items() if name != "chat_template"}
-        return TextTokenizer(self.core, config | about, template=template)
+        config = {name: value for name, value in self.config.items() if name != "chat_template" or template is None}
+        return TextTokenizer(self.core, config | about, template=self.template if template is None else template)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}

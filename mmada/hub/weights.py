@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -93,14 +94,16 @@ def _read(directory: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _bar(files: list[Path]) -> AbstractContextManager[Any]:
-    """A progress bar over the files of a large checkpoint, if somebody looks; a single file is read in silence."""
+    """A progress bar over the files of a large checkpoint, in a terminal or a notebook; a single file is read in silence."""
     from contextlib import nullcontext
 
     if len(files) < 2:
         return nullcontext(files)
     from tqdm import tqdm
 
-    bar: AbstractContextManager[Any] = tqdm(files, desc="loading", unit="file", disable=None, leave=False)
+    # tqdm takes a notebook for a pipe. Its widgets need a package more, and warn without it; its line of text does not.
+    in_notebook = "ipykernel" in sys.modules
+    bar: AbstractContextManager[Any] = tqdm(files, desc="loading", unit="file", disable=False if in_notebook else None, leave=False)
     return bar
 
 

@@ -212,6 +212,12 @@ class Transformer(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.model.transformer["wte" if self.config.weight_tying else "ff_out"]
 
+    def resize_token_embeddings(self, *_: object, **__: object) -> nn.Module:
+        """Not of the plain network. Raises InputError."""
+        raise InputError(
+            "resize_token_embeddings is of transformers' class, which keeps the configuration true; save the model, and use mmada.MMadaModelLM.from_pretrained"
+        )
+
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
         self.model.transformer["wte" if self.config.weight_tying else "ff_out"] = new_embeddings
 

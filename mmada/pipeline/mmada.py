@@ -12,7 +12,7 @@ A request becomes a program (generation/programs.py), and the engine runs them a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
@@ -26,7 +26,7 @@ from torch import Tensor
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
 from mmada.data.find_world import find_world
 from mmada.data.world import World
-from mmada.errors import CheckpointError, InputError, MissingDependencyError, suggest
+from mmada.errors import CheckpointError, InputError, MissingDependencyError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
 from mmada.generation.engine import MAX_LOGITS, Engine
@@ -53,6 +53,7 @@ from mmada.generation.requests import (
 )
 from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
+from mmada.hub.adapters import adapter_of, merge
 from mmada.hub.chat_template import chat_template
 from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
@@ -97,16 +98,16 @@ class Progress:
     def draft(self, request: int = 0) -> str:
         """The whole text as it looks now, open positions with their latest proposals."""
         row = self._states[request].sequence
-        return "" if row is None else self.model.prompts.decode(row.preview)
+        return "" if row is None else self.model.prompts.decode(row.preview[: row.fill.num_text])
 
     def pieces(self, request: int = 0) -> list[tuple[str, bool]]:
         """Every token of a text as it looks now, and whether it is final; a position without a proposal is a dot."""
         row = self._states[request].sequence
         if row is None:
             return []
-        ids, layout = row.preview.tolist(), self.model.layout
-        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | {layout.eos_id: "", layout.eot_id: "", layout.mask_id: "\u00b7"}
-        return [(words[i], not is_open) for i, is_open in zip(ids, row.is_open.tolist(), strict=True)]
+        ids, layout = row.preview[: row.fill.num_text].tolist(), self.model.layout
+        words = {i: self.model.prompts.decode([i]) for i in set(ids)} | dict.fromkeys(layout.end_ids, "") | {layout.mask_id: "\u00b7"}
+        return [(words[i], not is_open) for i, is_open in zip(ids, row.is_open[: row.fill.num_text].tolist(), strict=True)]
 
     def is_drawing(self, request: int = 0) -> bool:
         """Whether a request fills an image now; False while it waits or is thinking, or is a text."""
@@ -119,8 +120,8 @@ class Progress:
             raise InputError(f"request {request} is not drawing now; ask for its text")
         init = row.fill.init
         is_open = init.is_open.clone()
-        is_open[init.is_open] = row.is_open
-        return self.model.planner.codes(init, row.preview), is_open
+        is_open[init.is_open] = row.is_open[row.fill.num_text :]
+        return self.model.planner.codes(init, row.preview[row.fill.num_text :]), is_open
 
     def image(self, request: int = 0) -> Image.Image:
         """The drawing as it looks now."""
@@ -169,6 +170,7 @@ class MMaDA:
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
         family: str | None = None,
+        **options: Any,
     ) -> MMaDA:
         """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
 
@@ -176,18 +178,47 @@ class MMaDA:
         device           default: the GPU if there is one, else the CPU
         dtype            default: as saved
         family           name of the model's family (families/); default: told by the class and vocabulary of its files, and its name
-        Raises CheckpointError, TokenizerError; InputError for an unknown family.
+        options          of transformers, which then loads the model: quantization_config, device_map (one device), variant, ...; and of the
+                         hub's client: token, cache_dir, local_files_only, force_download, subfolder
+        An adapter's directory is loaded with the base that it names, its changes merged into the weights.
+        Raises CheckpointError, TokenizerError, InputError for an unknown option or family.
         """
+        hub = {name: options.pop(name) for name in checkpoint.HUB_KEYWORDS if name in options}
+        if "torch_dtype" in options:  # its former name in transformers
+            dtype = options.pop("torch_dtype")
+        options = {name: value for name, value in options.items() if value is not None}
+        for option in sorted(options.keys() - set(_OPTIONS)):
+            known = [*_OPTIONS, *checkpoint.HUB_KEYWORDS, "image_tokenizer", "device", "dtype"]
+            raise InputError(f"{option}={options[option]!r} is no option of from_pretrained: {suggest(option, known)}")
+        if device is not None and "device_map" in options:
+            raise InputError(
+                f"device={str(device)!r} and device_map={options['device_map']!r} both say where the model goes; give one of them"
+            )
         device = torch.device(device) if device is not None else _best_device()
         if str(name) == "debug":
+            if options:
+                raise InputError(f"the debug model has no files to load, and {', '.join(sorted(options))} is about loading; leave it out")
             made = cls.debug() if image_tokenizer is None else cls.debug().use(image_tokenizer=str(image_tokenizer))
             if dtype != "auto":
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             return made.to(device)
-        directory = checkpoint.find(name, revision=revision)
+        directory = checkpoint.find(name, revision=revision, **hub)
+        if (adapter := adapter_of(directory)) is not None:
+            place = None if "device_map" in options else device
+            made = cls.from_pretrained(
+                adapter.base,
+                image_tokenizer=image_tokenizer,
+                device=place,
+                dtype=dtype,
+                revision=adapter.revision,
+                family=family,
+                **options,
+            )
+            merge(made.model, directory)
+            return made
         kind = family_of(directory, names=[str(name)], family=family)
-        if checkpoint.read_config(directory).get("quantization_config"):
-            model = _quantized(directory, dtype).to(device)
+        if options or checkpoint.read_config(directory).get("quantization_config"):
+            model: Transformer = _through_transformers(directory, dtype, device, options)
         else:
             model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind)
         defaults = GenerationConfig.load(directory, kind)
@@ -241,7 +272,7 @@ class MMaDA:
         if self.planner.lexicon is not None:
             self.planner.lexicon.save(path)
         if self.family.image_tokenizer is None:
-            self._text.save_pretrained(path)
+            self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).save_pretrained(path)
             return
         save_processor(
             path,
@@ -251,8 +282,8 @@ class MMaDA:
             factor=self.image_tokenizer.factor,
             layout=self.layout,
             style=asdict(d.style),
+            template=chat_template(self.prompts),
             context=self.model.config.max_sequence_length,
-            has_headers=self.prompts.has_headers,
         )
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
 
@@ -296,7 +327,9 @@ class MMaDA:
         if isinstance(self._image_tokenizer, ImageTokenizer):
             return self._image_tokenizer
         name = self._image_tokenizer or self.defaults.image_tokenizer
-        loaded = networks.load_image_tokenizer(name, device=self.model.device)
+        # A hub repository may hold it in a folder; a directory was named with it.
+        folder = self.family.image_tokenizer_folder if checkpoint.local(name) is None else ""
+        loaded = networks.load_image_tokenizer(name, device=self.model.device, subfolder=folder)
         if loaded.codebook_size != self.layout.codebook_size:
             raise CheckpointError(
                 f"image_tokenizer={str(name)!r} has {loaded.codebook_size} codes, the model {self.layout.codebook_size}; "
@@ -321,7 +354,7 @@ class MMaDA:
 
         d = self.defaults
         images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        template = chat_template(d.style)
+        template = chat_template(self.prompts)
         text = self._text.for_model(template, context=self.model.config.max_sequence_length).to_transformers()
         return MMaDAProcessor(images, text, vocab_layout=self.layout.to_dict(), style=asdict(d.style), chat_template=template)
 
@@ -331,6 +364,20 @@ class MMaDA:
         if not isinstance(text, TextTokenizer):
             raise InputError(f"prompts.tokenizer is a {type(text).__name__}; give a TextTokenizer (hub/text_tokenizer.py)")
         return text
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: what it is made of. Recorded CUDA graphs stay behind."""
+        made = {
+            "model": self.model,
+            "prompts": self.prompts,
+            "image_tokenizer": self._image_tokenizer,
+            "defaults": self.defaults,
+            "family": self.family,
+        }
+        return made | {"max_tokens": self.max_tokens, "max_logits": self.max_logits}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     # One request.
 
@@ -503,16 +550,43 @@ def _world(name: str) -> World:
     return find_world(name)
 
 
-def _quantized(directory: Path, dtype: str | torch.dtype) -> Transformer:
-    """A checkpoint with packed weights, by transformers, which knows their formats. Raises MissingDependencyError."""
-    from mmada.hub.pretrained import MMadaModelLM
+_OPTIONS = (
+    "device_map",
+    "quantization_config",
+    "variant",
+    "max_memory",
+    "offload_folder",
+    "low_cpu_mem_usage",
+    "use_safetensors",
+    "attn_implementation",
+)
+"""Of transformers' from_pretrained, what concerns the weights."""
 
+
+def _through_transformers(directory: Path, dtype: str | torch.dtype, device: torch.device, options: Mapping[str, Any]) -> Transformer:
+    """A checkpoint as transformers loads it: packed weights, whose formats it knows, or on the device of a device_map.
+
+    Raises MissingDependencyError without what that needs, InputError for a map with several devices, and for what cannot be done.
+    """
+    asked = ", ".join(options) or "quantized weights"
     try:
-        return MMadaModelLM.from_pretrained(directory, dtype=dtype)
+        from mmada.hub.pretrained import MMadaModelLM
+
+        model = MMadaModelLM.from_pretrained(directory, dtype=dtype, **options)
     except ImportError as error:
-        raise MissingDependencyError(
-            f"{directory} holds quantized weights, and what reads them is not installed: {error}; install that package"
-        ) from error
+        reason = " ".join(str(error).split())
+        raise MissingDependencyError(f"{directory}: {asked} needs a package that is not installed: {reason}; install it") from error
+    except MMaDAError:
+        raise
+    except (AttributeError, ValueError, TypeError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{directory}: transformers cannot load it with {asked}: {reason}") from error
+    places = sorted({str(place) for place in getattr(model, "hf_device_map", {}).values()})
+    if len(places) > 1:
+        raise InputError(
+            f"device_map puts parts of the model on {', '.join(places)}, and all of it must be on one device; give device_map={places[0]!r}"
+        )
+    return model if "device_map" in options else model.to(device)
 
 
 def _best_device() -> torch.device:

@@ -239,7 +239,7 @@ class OutputStream:
         """Evenly spread over the steps, without the last, which is the result; never two for one step."""
         init, wanted, steps, step = row.fill.init, self.order.num_previews, row.fill.params.steps or 1, row.num_forwards
         if init is not None and wanted and step < steps and (step * (wanted + 1)) // steps > ((step - 1) * (wanted + 1)) // steps:
-            draw = partial(self.planner.render, init, self.planner.codes(init, row.preview))
+            draw = partial(self.planner.render, init, self.planner.codes(init, row.preview[row.fill.num_text :]))
             index, self.num_previews = self.num_previews, self.num_previews + 1
             self.later(lambda: Preview(index, draw()))
 

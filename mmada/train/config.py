@@ -139,7 +139,7 @@ class DataConfig(SampleSource):
     """records of what should stay, from `mmada data export-replay` or your own (adapter record), which are mixed in; a fifth of each task
     is held out, so that the run can tell what was forgotten. Only with `path`"""
     replay_share: float = 0.5
-    """share of the rows of a batch that are replay"""
+    """share of the rows of a batch that are replay; they come on top of stage.batch rows of the new records"""
     root: str = ""
     """directory that a recipe's paths start from; empty: the recipe's own"""
     size: int | None = None

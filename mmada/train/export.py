@@ -23,6 +23,7 @@ from mmada.errors import CheckpointError, InputError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
 from mmada.hub import networks as saved
+from mmada.hub.chat_template import chat_template
 from mmada.hub.checkpoint import find
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
@@ -84,6 +85,7 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             factor=images.factor,
             layout=prompts.layout,
             style=asdict(defaults.style),
+            template=chat_template(prompts),
             context=model.config.max_sequence_length,
         )
         saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)

@@ -149,23 +149,22 @@ def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: st
 
 
 def with_replay(stage: Stage, new: Mapping[str, object], stay: Mapping[str, object], share: float) -> Stage:
-    """The stage with components for the tasks of the new records, and `stay_NAME` for those of the replay, a row of the batch at least each.
+    """The stage with components for the tasks of the new records, and `stay_NAME` for those of the replay, at least a row of the batch each.
+
+    The new records keep the rows that they would have without replay, which comes on top: they are learned in as many steps.
 
     new, stay  by task
-    share      of the batch's rows that are replay
-    Raises InputError if the batch has fewer rows than there are components.
+    share      of all rows that are replay
+    Raises InputError if the batch has fewer rows than there are components of new records.
     """
     learned = [component for component in stage.components if component.mixture_weight and component.task in new]
     kept = [replace(c, name=f"{STAY}{c.name}") for c in stage.components if c.mixture_weight and c.task in stay]
-    least = len(learned) + len(kept)
-    if stage.batch < least:
-        raise InputError(
-            f"stage.batch={stage.batch} rows are fewer than its {least} components, replay included; raise it to {least} or more"
-        )
-    num_kept = min(max(len(kept), round(share * stage.batch)), stage.batch - len(learned))
-    rows = [*_apportioned(learned, stage.batch - num_kept), *_apportioned(kept, num_kept)]
+    if stage.batch < len(learned):
+        raise InputError(f"stage.batch={stage.batch} rows are fewer than its {len(learned)} components; raise it to {len(learned)} or more")
+    num_kept = max(len(kept), round(stage.batch * share / (1 - share)))
+    rows = [*_apportioned(learned, stage.batch), *_apportioned(kept, num_kept)]
     idle = [replace(component, mixture_weight=0.0) for component in stage.components if component.task not in new]
-    return replace(stage, components=(*rows, *idle))
+    return replace(stage, components=(*rows, *idle), batch=stage.batch + num_kept)
 
 
 def _apportioned(components: list[MixtureComponent], num_rows: int) -> list[MixtureComponent]:

@@ -165,12 +165,12 @@ class _Runner:
 
     def run(self, is_stopped: Callable[[], bool]) -> TrainResult:
         reason: Literal["done", "stopped", "time"] = "done"
-        begin = clock = time.monotonic()
-        limit = begin + (60 * self.settings.max_minutes or math.inf)
         settings = self.settings
-        if self.progress.step == 0 and isinstance(self.task, Compares):
+        if self.progress.step == 0 and not self.progress.before and isinstance(self.task, Compares):
             task = self.task
             self._as_averaged(lambda: self.progress.before.update(self._compare(task)))
+        begin = clock = time.monotonic()
+        limit = begin + (60 * settings.max_minutes or math.inf)
         made = prefetched(self._batches, range(self.progress.step, self.steps), settings.prefetch, workers=settings.workers)
         while True:
             if not (settings.prefetch or settings.workers):  # to make a batch may be most of the work

@@ -1,12 +1,14 @@
 """Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
 
 The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
-PEFT writes it (adapter_config.json, adapter_model.safetensors) and can be loaded with `peft.PeftModel.from_pretrained`.
+PEFT writes it (adapter_config.json, adapter_model.safetensors), names the checkpoint that it belongs to, and can be loaded with
+`peft.PeftModel.from_pretrained`, or as a model of its own with `MMaDA.from_pretrained` (hub/adapters.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,11 @@ def for_adapters(optim: OptimizerConfig) -> OptimizerConfig:
     return replace(optim, lr=optim.lr * RATE) if optim.name == "adamw" else optim
 
 
-def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
-    """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0."""
+def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None) -> None:
+    """Freeze the model and put trainable A and B beside its target layers; A is drawn by the seed, B is 0.
+
+    base  directory or name of the checkpoint that the model was loaded from, which the adapter names
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -60,7 +65,7 @@ def inject(model: Transformer, lora: Lora, *, seed: int) -> None:
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=list(lora.targets))
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=list(lora.targets), base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)
@@ -86,9 +91,12 @@ def save_adapter(model: Transformer, weights: Mapping[str, Tensor], directory: P
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    settings: Any = model.peft_config
-    settings[_NAME].save_pretrained(str(directory))
-    factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME)
+    adapters: Any = model.peft_config
+    settings = copy(adapters[_NAME])
+    # As PEFT's own writer leaves it: not to be trained on, and of which class its base is.
+    settings.inference_mode, settings.auto_mapping = True, {"base_model_class": "MMadaModelLM", "parent_library": "mmada.hub.pretrained"}
+    settings.save_pretrained(str(directory))
+    factors = get_peft_model_state_dict(model, state_dict=dict(weights), adapter_name=_NAME, save_embedding_layers=False)
     save_file(
         {f"base_model.model.{name}": tensor.contiguous() for name, tensor in factors.items()}, directory / "adapter_model.safetensors"
     )

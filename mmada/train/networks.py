@@ -16,6 +16,7 @@ from mmada.data.world import World
 from mmada.errors import InputError
 from mmada.generation.requests import image_tokenizer_of
 from mmada.hub import networks, tokenizer
+from mmada.hub.adapters import portable_name
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, preset
@@ -97,7 +98,7 @@ def backbone(config: TrainConfig, start: Path | None, text: TextTokenizer, *, co
     if config.model.code_bits:
         code_bits.add_maps(model, num_bits=(codebook_size - 1).bit_length())
     if config.lora.rank:
-        lora.inject(model, config.lora, seed=config.seed)
+        lora.inject(model, config.lora, seed=config.seed, base=portable_name(config.model.start))
     if config.loop.checkpointing:
         model.checkpoint_gradients()
     return model

@@ -219,7 +219,7 @@ def test_thinking_that_has_no_effect_is_said(caplog):
 
 
 def test_no_row_is_longer_than_the_context(debug):
-    harness = HarnessModel("debug", device="cpu", mc_num=1)
+    harness = adapter.HarnessModel("debug", device="cpu", mc_num=1)
     context = debug.model.config.max_sequence_length
     rows, trunk = [], harness.model.model.trunk
 
@@ -232,6 +232,6 @@ def test_no_row_is_longer_than_the_context(debug):
     pieces = harness._pieces(given, wanted)
     assert [token for _, piece in pieces for token in piece] == wanted
     assert pieces[0][0] == given
-    (found,) = harness.loglikelihood([Instance("loglikelihood", {}, ("a", "x" * (context + 476)), 0)], disable_tqdm=True)
+    (found,) = harness.loglikelihood([instance.Instance("loglikelihood", {}, ("a", "x" * (context + 476)), 0)], disable_tqdm=True)
     assert max(rows) <= context
     assert found[0] < 0

@@ -117,6 +117,23 @@ def test_fields_are_filled_in_any_order(models, name):
         model.write_and_draw("a hat", [PICTURE], order="first")
 
 
+def test_both_fields_can_be_watched(models):
+    model, seen = models["mmada-parallel-a"], []
+
+    def watch(progress):
+        codes, is_open = progress.codes()
+        seen.append((progress.fraction, int(is_open.sum()), sum(not final for _, final in progress.pieces())))
+        assert progress.image().size == PICTURE.size
+        assert codes.shape == is_open.shape
+
+    drawing = model.write_and_draw("a hat", [PICTURE], max_new_tokens=8, text_steps=6, image_steps=3, on_step=watch)
+    fractions, codes, words = zip(*seen, strict=True)
+    assert fractions[-1] == 1
+    assert list(fractions) == sorted(fractions)
+    assert (codes[0], codes[-1], words[-1]) == (drawing.codes.numel(), 0, 0)
+    assert list(words) == sorted(words, reverse=True)
+
+
 @pytest.fixture
 def mmada(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)

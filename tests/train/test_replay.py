@@ -107,8 +107,8 @@ def test_replay_has_rows_and_losses_of_its_own(folder, tmp_path):
     settings = config(folder, tmp_path, f"data.replay={folder / 'keep.jsonl'}", "data.replay_share=0.5", "loop.eval_every=3")
     job = build_task(settings)
     weights = {component.name: component.mixture_weight for component in job.plan.components}
-    assert sum(weights.values()) == 16
-    assert weights["text"] == sum(weight for name, weight in weights.items() if name.startswith(STAY)) == 8
+    assert job.plan.stage.batch == sum(weights.values()) == 32
+    assert weights["text"] == sum(weight for name, weight in weights.items() if name.startswith(STAY)) == 16
     assert min(weights.values()) >= 1
     outcome = run(settings)
     assert set(outcome.compared) == {"trained", "stay"}
@@ -116,14 +116,13 @@ def test_replay_has_rows_and_losses_of_its_own(folder, tmp_path):
     assert {f"loss/{name}" for name in weights} <= set(logged[1])
     assert any(name.startswith(f"eval/{STAY}") for line in logged for name in line)
     said = comparison(outcome)
-    assert [line.split(":")[0] for line in said] == ["what should stay", "new task, trained records"]
+    assert [line.split(":")[0] for line in said] == ["new task, trained records", "what should stay"]
     assert logged[0]["step"] == 0
     parts = [value for name, value in logged[0].items() if name.startswith("compare/stay/")]
     assert len(parts) == sum(name.startswith(STAY) for name in weights)
     assert sum(parts) / len(parts) == pytest.approx(outcome.compared["stay"][0])
-    few = config(folder, tmp_path, f"data.replay={folder / 'keep.jsonl'}", "stage.batch=3")
-    with pytest.raises(InputError, match=r"stage.batch=3 rows are fewer than its \d components, replay included; raise it to"):
-        build_task(few)
+    few = build_task(config(folder, tmp_path, f"data.replay={folder / 'keep.jsonl'}", "stage.batch=3", "data.replay_share=0.1"))
+    assert {component.mixture_weight for component in few.plan.components if component.name.startswith(STAY)} == {1.0}
 
 
 def test_held_out_records_are_not_trained_on(folder, tmp_path):

@@ -126,10 +126,15 @@ def _taken(rows):
 def test_lora_writes_adapter_and_merged_model(finished, tmp_path):
     run(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}, lora={"rank": 2}))
     out = tmp_path / "run" / "model"
-    assert (out / "adapter" / "adapter_config.json").exists()
+    about = json.loads((out / "adapter" / "adapter_config.json").read_text())
+    assert about["base_model_name_or_path"] == str((finished / "model").resolve())
+    assert (about["inference_mode"], about["auto_mapping"]["base_model_class"]) == (True, "MMadaModelLM")
     merged, before = MMaDA.from_pretrained(out).model.state_dict(), MMaDA.from_pretrained(finished / "model").model.state_dict()
     assert set(merged) == set(before)
     assert any(not torch.equal(merged[name], before[name]) for name in merged)
+    loaded = MMaDA.from_pretrained(out / "adapter", device="cpu").model.state_dict()
+    for name, tensor in merged.items():
+        torch.testing.assert_close(loaded[name], tensor)
 
 
 def test_only_matching_parameters_are_trained(tmp_path):

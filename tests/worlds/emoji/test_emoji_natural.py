@@ -29,7 +29,10 @@ def drawn():
     [
         ("hey, can u draw a puppy next to two zeppelins pls", "a dog"),
         ("two hearts, one red and one blue", "a blue heart and a red heart"),
-        ("kitten top left + fish bottom right, pink background", "a cat at the top left and a fish at the bottom right on a pink background"),
+        (
+            "kitten top left + fish bottom right, pink background",
+            "a cat at the top left and a fish at the bottom right on a pink background",
+        ),
         ("the sun over a couple of trees", "a sun above two trees"),
         ("a cat but not a dog", "a cat"),
         ("six dogs", None),

@@ -1,0 +1,273 @@
+"""`MMaDAPipeline`: drawing with the argument names of diffusers, as a `DiffusionPipeline`, without remote code.
+
+    from mmada.integrations.diffusers import MMaDAPipeline
+    pipe = MMaDAPipeline.from_pretrained("mmada-emoji-max")
+    image = pipe("a cat", generator=torch.manual_seed(3)).images[0]     # the image of MMaDA.draw("a cat", seed=3)
+
+What differs from pipelines over continuous latents:
+
+    guidance_scale  w of u + w (c - u), as everywhere in diffusers; this package says g = w - 1 (sampling/params.py). w <= 1 is off
+    latents         codes of the image (B, h, w) int64; a callback sees them, and `output_type="latent"` returns them
+    timesteps       t in (0, 1], falling; 1 is fully masked
+    scheduler       says how steps sample; the step itself is the engine's, so there is no scheduler.step
+
+The step of all pictures of a call is one forward pass. Needs the extra: pip install 'mmada[diffusers]'.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmada.errors import InputError, MissingDependencyError, suggest
+from mmada.generation.requests import Drawing, DrawRequest
+from mmada.hub.checkpoint import DEFAULT_MODEL
+from mmada.image import ImageSource
+from mmada.pipeline import MMaDA, Progress
+from mmada.sampling import SamplingParams, fast_image
+
+try:
+    from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
+    from diffusers.configuration_utils import register_to_config
+    from diffusers.utils import BaseOutput
+except ModuleNotFoundError as error:
+    raise MissingDependencyError("MMaDAPipeline is a pipeline of diffusers; pip install 'mmada[diffusers]'") from error
+
+__all__ = ["MMaDAPipeline", "MMaDAPipelineOutput", "MMaDAScheduler"]
+
+StepCallback = Callable[["MMaDAPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
+_OUTPUTS = ("pil", "np", "pt", "latent")
+_SCHEDULER_DIR = "scheduler"
+
+
+class MMaDAScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """How the codes of an image are sampled; None leaves a value to the checkpoint.
+
+    temperature         of the codes
+    choice_temperature  Gumbel noise on the confidence, annealed over the steps; 0 always commits the surest codes
+    """
+
+    order = 1
+
+    @register_to_config  # type: ignore[untyped-decorator, unused-ignore]
+    def __init__(self, temperature: float | None = None, choice_temperature: float | None = None) -> None:
+        self.timesteps = torch.ones(0)
+
+    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+        """The times at which the model is asked: 1, ..., 1 / num_inference_steps."""
+        self.timesteps = 1 - torch.arange(num_inference_steps, device=device) / num_inference_steps
+
+    def params(self, *, steps: int, guidance_scale: float) -> SamplingParams | None:
+        """Sampling parameters, with this package's guidance_scale; None where nothing is set."""
+        own = {name: self.config[name] for name in ("temperature", "choice_temperature") if self.config[name] is not None}
+        return fast_image(steps=steps, guidance_scale=guidance_scale).with_(**own) if own else None
+
+
+@dataclass
+class MMaDAPipelineOutput(BaseOutput):  # type: ignore[misc]
+    """images: as `output_type` says. thinking: what was thought before each was drawn, or None."""
+
+    images: list[Image.Image] | np.ndarray[Any, Any] | Tensor
+    thinking: list[str | None]
+
+
+class _Interrupted(Exception):  # noqa: N818 - a signal of this file
+    """A callback set `pipe._interrupt`."""
+
+
+class MMaDAPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Text to image, and image with mask to image, with one model of this package.
+
+    model      the model with its tokenizers
+    scheduler  how steps sample; default: as the checkpoint is best used
+    """
+
+    _callback_tensor_inputs = ("latents", "mask")
+
+    def __init__(self, model: MMaDA, scheduler: MMaDAScheduler) -> None:
+        super().__init__()
+        self.register_modules(model=model, scheduler=scheduler)
+        self._interrupt = False
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override, unused-ignore]
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        torch_dtype: torch.dtype | str = "auto",
+        dtype: torch.dtype | str = "auto",
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        scheduler: MMaDAScheduler | None = None,
+    ) -> MMaDAPipeline:
+        """Any checkpoint that `MMaDA.from_pretrained` takes: a directory, a built-in name, a hub name. Raises CheckpointError."""
+        own = dtype if dtype != "auto" else torch_dtype
+        model = MMaDA.from_pretrained(pretrained_model_name_or_path, device=device, dtype=own, revision=revision)
+        saved = Path(pretrained_model_name_or_path) / _SCHEDULER_DIR
+        if scheduler is None:
+            scheduler = MMaDAScheduler.from_pretrained(saved) if saved.is_dir() else MMaDAScheduler()
+        return cls(model, scheduler)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:  # type: ignore[override, unused-ignore]
+        """A directory that this class and `MMaDA.from_pretrained` read."""
+        self.model.save_pretrained(save_directory, max_shard_size=max_shard_size)
+        self.scheduler.save_pretrained(Path(save_directory) / _SCHEDULER_DIR)
+
+    def to(self, device: str | torch.device | torch.dtype, dtype: torch.dtype | None = None) -> MMaDAPipeline:
+        """Move to a device, change the precision of the transformer, or both; returns self."""
+        if isinstance(device, torch.dtype):
+            self.model.model.to(dtype=device)
+            return self
+        self.model.to(device)
+        self.model.model.to(dtype=dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.model.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the transformer."""
+        return self.model.model.dtype  # type: ignore[no-any-return]
+
+    @property
+    def transformer(self) -> Any:
+        return self.model.model
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | Sequence[str] = "",
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        *,
+        image: ImageSource | None = None,
+        mask_image: ImageSource | None = None,
+        think: bool | None = None,
+    ) -> MMaDAPipelineOutput | tuple[Any, ...]:
+        """Draw an image for each prompt.
+
+        height, width        pixels; default: the checkpoint's, or the size of `image`
+        guidance_scale       w of u + w (c - u); 1 and less is off; default: the checkpoint's
+        generator            one for all images, or one for each. A new one gives the image of MMaDA.draw with its seed; it moves on
+        output_type          pil, np (B, H, W, 3) and pt (B, 3, H, W) in [0, 1], latent (B, h, w) codes
+        callback_on_step_end called as f(pipe, step, timestep, {name: tensor}); names: latents, mask (true where codes are open).
+                             It may set pipe._interrupt = True: what is there is returned. What it returns is not used
+        image, mask_image    draw the light part of the mask anew
+        think                say first what is to be drawn; None: as the checkpoint is best used
+        Raises InputError.
+        """
+        self._check(output_type, callback_on_step_end_tensor_inputs, num_images_per_prompt)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt or ())
+        if len(negatives) != len(prompts):
+            raise InputError(f"negative_prompt has {len(negatives)} texts for {len(prompts)} prompts; give one, or one for each")
+        d = self.model.defaults
+        steps = d.image_steps if num_inference_steps is None else num_inference_steps
+        scale = None if guidance_scale is None else max(0.0, guidance_scale - 1)
+        size = None
+        if height is not None or width is not None or image is None:
+            size = (d.image_height if height is None else height, d.image_width if width is None else width)
+        texts = [(p, n) for p, n in zip(prompts, negatives, strict=True) for _ in range(num_images_per_prompt)]
+        params = self.scheduler.params(steps=steps, guidance_scale=d.guidance_scale if scale is None else scale)
+        requests = [
+            DrawRequest(p, n, size, image, mask_image, (0, 0, 0, 0), think, num_inference_steps, scale, params, seed)
+            for (p, n), seed in zip(texts, _seeds(generator, len(texts)), strict=True)
+        ]
+        self.scheduler.set_timesteps(steps, device=self.device)
+        drawn = self._draw(requests, steps, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        images = _output([image for image, _, _ in drawn], [codes for _, codes, _ in drawn], output_type)
+        return MMaDAPipelineOutput(images=images, thinking=[thought for _, _, thought in drawn]) if return_dict else (images,)
+
+    def _check(self, output_type: str, names: Sequence[str], num_images_per_prompt: int) -> None:
+        if output_type not in _OUTPUTS:
+            raise InputError(f"output_type={output_type!r} is unknown: {suggest(output_type, _OUTPUTS)}")
+        for name in names:
+            if name not in self._callback_tensor_inputs:
+                raise InputError(
+                    f"callback_on_step_end_tensor_inputs has {name!r}, which is unknown: {suggest(name, self._callback_tensor_inputs)}"
+                )
+        if num_images_per_prompt < 1:
+            raise InputError(f"num_images_per_prompt={num_images_per_prompt} must be at least 1")
+
+    def _draw(
+        self, requests: Sequence[DrawRequest], steps: int, callback: StepCallback | None, names: Sequence[str]
+    ) -> list[tuple[Image.Image, Tensor, str | None]]:
+        """Each image, its codes (h, w), and what was thought before it."""
+        self._interrupt = False
+        seen: dict[int, tuple[Tensor, Tensor]] = {}
+        done = 0
+        with self.progress_bar(total=steps) as bar:
+
+            def on_step(progress: Progress) -> None:
+                nonlocal done
+                drawing = [i for i in range(len(requests)) if progress.is_drawing(i)]
+                if not drawing:
+                    return
+                seen.update({i: progress.codes(i) for i in drawing})
+                bar.update(int(done < steps))
+                if callback is not None and len(seen) == len(requests):
+                    tensors = {"latents": torch.stack([seen[i][0] for i in range(len(requests))])}
+                    tensors["mask"] = torch.stack([seen[i][1] for i in range(len(requests))])
+                    callback(self, done, self.scheduler.timesteps[min(done, steps - 1)], {name: tensors[name] for name in names})
+                    if self._interrupt:
+                        raise _Interrupted
+                done += 1
+
+            try:
+                results = self.model.run(requests, on_step=on_step)
+            except _Interrupted:
+                codes = [seen[i][0] for i in range(len(requests))]
+                return [
+                    (image, one, None)
+                    for image, one in zip(self.model.image_tokenizer.decode_images(torch.stack(codes)), codes, strict=True)
+                ]
+        return [(result.image, result.codes, result.thinking) for result in results if isinstance(result, Drawing)]
+
+
+def _output(images: list[Image.Image], codes: Sequence[Tensor], output_type: str) -> Any:
+    if output_type == "pil":
+        return images
+    if output_type == "latent":
+        return torch.stack(list(codes))
+    array = np.stack([np.asarray(image) for image in images]).astype(np.float32) / 255
+    return array if output_type == "np" else torch.from_numpy(array).permute(0, 3, 1, 2).contiguous()
+
+
+def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
+    """A seed for each image. A generator that nobody has drawn from gives its own seed first; every one moves on."""
+    if isinstance(generator, Sequence):
+        if len(generator) != count:
+            raise InputError(f"generator has {len(generator)} generators for {count} images; give one, or one for each")
+        return [seed for one in generator for seed in _seeds(one, 1)]
+    used = generator is None or not _is_new(generator)
+    device = "cpu" if generator is None else generator.device
+    drawn = torch.randint(2**62, (count,), generator=generator, device=device).tolist()
+    return drawn if used or generator is None else [generator.initial_seed(), *drawn[1:]]
+
+
+def _is_new(generator: torch.Generator) -> bool:
+    same = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    return torch.equal(same.get_state(), generator.get_state())

@@ -1,0 +1,35 @@
+"""The long description of the package; the package itself is built and tried by scripts/check_package.py."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def long_description():
+    pytest.importorskip("hatchling", reason="the extra dev")
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.long_description
+
+
+def test_links_of_the_readme_become_absolute_or_go(long_description):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for source in (None, "https://example.org/owner/mmada"):
+        targets = re.findall(r"\]\(([^)]*)\)", long_description(readme, source))
+        assert targets
+        assert all(target.startswith("https://") for target in targets)
+
+
+def test_a_text_outlives_its_link_and_a_picture_does_not(long_description):
+    text = "See ![shot](a.png) the [card](docs/models.md#x), [here](https://a.org)."
+    assert long_description(text, None) == "See  the card, [here](https://a.org)."
+    home = "https://a.org/o/r"
+    assert long_description(text, home) == (
+        f"See ![shot]({home}/raw/main/a.png) the [card]({home}/blob/main/docs/models.md#x), [here](https://a.org)."
+    )
