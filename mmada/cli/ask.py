@@ -19,7 +19,7 @@ def ask(
     image: Annotated[Path, typer.Argument(help="PNG, JPEG, WebP, ...")],
     question: Annotated[str | None, typer.Argument(help="Default: describe the image.")] = None,
     model: options.Model = DEFAULT_MODEL,
-    think: options.Think = False,
+    think: options.Think = None,
     seed: options.Seed = 0,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,

@@ -21,7 +21,7 @@ __all__ = ["chat", "show"]
 def chat(
     message: Annotated[str | None, typer.Argument(help="The message. Without one, a conversation starts.")] = None,
     model: options.Model = DEFAULT_MODEL,
-    think: options.Think = False,
+    think: options.Think = None,
     seed: options.Seed = 0,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,

@@ -27,6 +27,7 @@ def draw(
     settings: ImageSettings = ImageSettings(),
     size: options.Size = None,
     think: options.DrawThink = None,
+    strict: options.Strict = False,
     trace: options.Trace = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
@@ -54,6 +55,7 @@ def draw(
             size=(pixels[0], pixels[1]) if pixels else None,
             think=think,
             seed=seed + i,
+            strict=strict,
             **changed(settings),
         )
         for i in range(num)

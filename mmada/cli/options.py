@@ -24,6 +24,7 @@ __all__ = [
     "Output",
     "Seed",
     "Size",
+    "Strict",
     "Think",
     "Trace",
     "check_best_of",
@@ -42,12 +43,13 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: a
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist. Without it, a number is appended to the name.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
-Think = Annotated[bool, typer.Option("--think", help="Let the model think first.")]
+Think = Annotated[bool | None, typer.Option("--think/--no-think", help="Let the model think first, or not. Default: the checkpoint's.")]
 DrawThink = Annotated[bool | None, typer.Option("--think/--no-think", help="Think before drawing, or not. Default: the checkpoint's.")]
 Cache = Annotated[
     str | None, typer.Option(metavar="|".join(settings_of(TextSettings)["cache"].choices), help=settings_of(TextSettings)["cache"].help)
 ]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 

@@ -39,7 +39,7 @@ class Terminal:
         self,
         pipeline: MMaDA,
         *,
-        think: bool,
+        think: bool | None,
         seed: int,
         max_new_tokens: int | None,
         params: SamplingParams | None = None,
@@ -47,7 +47,7 @@ class Terminal:
     ) -> None:
         self.pipeline, self.think, self.seed = pipeline, think, seed
         self.max_new_tokens, self.params = max_new_tokens, params
-        self.draws_thinking: bool | None = think or None
+        self.draws_thinking: bool | None = think
         """None: as the checkpoint does by default, until /think says otherwise"""
         self.console = console or Console(highlight=False, markup=False, emoji=False)
         self.is_shown = self.console.is_terminal
@@ -155,6 +155,8 @@ class Terminal:
             drawing = self.pipeline.draw(rest, think=self.draws_thinking, seed=self.seed)
         if drawing.thinking and self.is_shown:
             self._say(drawing.thinking, "dim")
+        if drawing.warning:
+            self._remark(drawing.warning)
         names = (Path(f"drawing-{number}.png") for number in count(1))
         save(drawing.image, next(path for path in names if not path.exists()))
 

@@ -12,6 +12,7 @@
     image_size, picture     pictures, for training and for an image tokenizer
     kinds                   kinds of a task, which a run may narrow down to
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
+    check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
     rewards, suites         rewards and measurements of its own
     recipes                 stages of training, as YAML files
     corpus                  texts that a new text tokenizer learns its merges from
@@ -185,6 +186,17 @@ class World(ABC):
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
         """Whether a text without its thoughts, or a drawing, is right. origin: that of the sample which was asked."""
         raise InputError(f"world {self.name!r} does not verify answers; reward something else")
+
+    def check_plan(self, prompt: str, plan: str | None) -> str | None:
+        """Why a drawing cannot be made of a prompt, in half a sentence; None if it can.
+
+        plan  the plain prompt that thinking made of it; None: only the prompt is known yet
+        """
+        return None
+
+    def restated(self, prompt: str) -> str | None:
+        """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
+        return None
 
     def rewards(self) -> Mapping[str, WorldReward]:
         """Name -> reward. A name of a general reward takes its place."""

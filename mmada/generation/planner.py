@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,7 +24,8 @@ from mmada.canvas.prompts import Thought
 from mmada.errors import ImageError, InputError
 from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
 from mmada.families.mmada import MMADA
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
+from mmada.generation.lexicon import Lexicon
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image
@@ -32,6 +35,13 @@ from mmada.sampling.joint import image_first, text_first
 __all__ = ["Planner", "seed_of"]
 
 _AS_SAVED = TextSettings()
+
+
+class Reader(Protocol):
+    """Who checks prompts and plans: what a planner asks of a world (data/world.py)."""
+
+    def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
+    def restated(self, prompt: str) -> str | None: ...
 
 
 class Planner:
@@ -53,6 +63,10 @@ class Planner:
     ) -> None:
         self.prompts, self.defaults, self.context, self._image_tokenizer = prompts, defaults, context, image_tokenizer
         self.family = family
+        self.lexicon: Lexicon | None = None
+        """the words that the checkpoint was taught to draw from; None: it ships none"""
+        self.reader: Callable[[], Reader] | None = None
+        """the world of the checkpoint, called when a prompt is first read; None: nobody checks prompts and plans"""
 
     @property
     def layout(self) -> VocabLayout:
@@ -93,7 +107,7 @@ class Planner:
         d = self.defaults
         num_new = request.max_new_tokens
         if num_new is None:
-            num_new = d.max_thinking_tokens if request.think else d.max_new_tokens
+            num_new = d.max_thinking_tokens if self.thinks_first(request) else d.max_new_tokens
         num_codes = (
             (d.image_height // self.image_tokenizer.factor) * (d.image_width // self.image_tokenizer.factor) if request.images else 0
         )
@@ -107,6 +121,53 @@ class Planner:
             raise InputError("prompt='' is empty; say what to draw")
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
+        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(request)):
+            raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
+
+    def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
+        """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
+        return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
+        """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""
+        if self.reader is None or request.image is not None or self.defaults.reasons_in_one_row:
+            return None
+        return self.reader().check_plan(request.prompt, plan)
+
+    def restated(self, request: DrawRequest) -> DrawRequest:
+        """A request in the words that the checkpoint was taught, where its world can tell them."""
+        plain = None if self.reader is None else self.reader().restated(request.prompt)
+        return request if plain is None else replace(request, prompt=plain)
+
+    def refused(
+        self, request: DrawRequest, init: InitCodes, problem: str, *, thinking: str | None = None, num_forwards: int = 0
+    ) -> Drawing:
+        """A blank picture in place of a drawing that could not be made."""
+        unknown = self.unknown_in(request)
+        said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
+        factor = self.image_tokenizer.factor
+        size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
+        return Drawing(
+            image=Image.new("RGB", size, "white"),
+            codes=init.codes,
+            thinking=thinking,
+            prompt=request.prompt,
+            num_forwards=num_forwards,
+            seed=seed_of(request.seed, 0),
+            unknown=unknown,
+            problem=f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}",
+        )
+
+    def read(self, request: DrawRequest) -> DrawRequest:
+        """A request with its prompt as the checkpoint was taught to read."""
+        return replace(request, prompt=self._calm(request.prompt)) if self.defaults.lowers_capitals else request
+
+    def _calm(self, text: str) -> str:
+        return text.capitalize() if self.defaults.lowers_capitals and len(text) > 1 and text.isupper() else text
+
+    def thinks_first(self, request: ChatRequest) -> bool:
+        """Whether an answer is thought about first."""
+        return self.defaults.thinks_before_answering if request.think is None else request.think
 
     def check_edit(self, request: EditRequest | ParallelRequest) -> None:
         """Raises InputError for a prompt without words, or without an image."""
@@ -127,7 +188,8 @@ class Planner:
     def chat_canvas(self, request: ChatRequest, num_new: int, codes: Sequence[Tensor], params: SamplingParams) -> Canvas:
         """codes: (N,) of each picture."""
         ids = self.layout.any_ids if params.propose_any else None
-        return self.prompts.chat(messages_of(request.messages), num_new, images=codes, thinking=request.think, ids=ids)
+        turns = [replace(turn, content=self._calm(turn.content)) if turn.role == "user" else turn for turn in messages_of(request.messages)]
+        return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         self.require("fill")

@@ -35,6 +35,10 @@ from mmada.sampling import Ranking, SamplingParams
 __all__ = ["chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
 
 
+_PLANS = 2
+"""How often a plan is made that cannot be drawn, before that is said; the second one is of the prompt as the world reads it."""
+
+
 def program_of(request: Request, planner: Planner) -> Program[Result]:
     """The program of a request, as the checkpoint is best used. Raises InputError for anything else than a request."""
     if isinstance(request, ChatRequest):
@@ -82,16 +86,28 @@ def draw(
     planner.check_draw(request)
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
+    request = planner.read(request)
+    unknown = planner.unknown_in(request)
+    if (problem := planner.objection(request)) is not None:
+        return planner.refused(request, init, problem)
     drawing = _drawing(planner, request, request.prompt, init)
     num_forwards, warning = 0, None
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         params = thinking_params or planner.thinking_params()
-        canvas, later = planner.thinking_canvas(request, init, max_thinking_tokens)
-        (thought,) = yield replace(_text(planner, canvas, params, request.seed), num_later=drawing.num_open)
-        num_forwards = thought.num_forwards
-        said = planner.thought(thought)
+        for attempt in range(_PLANS):
+            asked = request if attempt == 0 else planner.restated(request)
+            canvas, later = planner.thinking_canvas(asked, init, max_thinking_tokens)
+            fill = _text(planner, canvas, params, request.seed if attempt == 0 else seed_of(request.seed, -attempt))
+            (thought,) = yield replace(fill, num_later=drawing.num_open)
+            num_forwards += thought.num_forwards
+            said = planner.thought(thought)
+            problem = planner.objection(request, said.answer)
+            if problem is None:
+                break
+        if problem is not None:
+            return planner.refused(request, init, problem, thinking=said.thinking, num_forwards=num_forwards)
         prompt = said.answer or said.thinking or request.prompt
         if later is not None:  # a joint row: the picture is drawn in the row that the thought was written in
             drawing = _drawing(planner, request, prompt, init, canvas=replace(thought.canvas, fields=(later,)))
@@ -103,6 +119,8 @@ def draw(
                 "as it was given; lower max_thinking_tokens or the size of the drawing"
             )
         drawing = replace(drawing, thinking=said.thinking)
+    if unknown and planner.lexicon is not None:
+        warning = " ".join(filter(None, (planner.lexicon.sentence(unknown), warning)))
     rows: tuple[SequenceState, ...] = yield drawing
     best = 0
     if len(rows) > 1:
@@ -120,6 +138,7 @@ def draw(
         trace=row.trace,
         seed=drawing.seeds[best],
         warning=warning,
+        unknown=unknown,
     )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "EmptyAnswerError",
     "FillRequest",
     "GenerationConfig",
+    "NotDrawnError",
     "ParallelRequest",
     "Request",
     "Result",
@@ -71,12 +72,18 @@ class GenerationConfig:
     guidance_scale: float = 3.5
     image_tokenizer: str = "showlab/magvitv2"
     """directory, hub name or built-in name, for a checkpoint that holds none"""
+    lowers_capitals: bool = False
+    """a prompt of nothing but capitals is read as a sentence, which is all that the checkpoint was taught"""
+    thinks_before_answering: bool = False
+    """what ChatRequest.think=None means"""
     thinks_before_drawing: bool = False
     """what DrawRequest.think=None means for a drawing that starts from words alone"""
     draw_thinking_temperature: float = 0.0
     """of the thoughts before a drawing; above 0, other seeds arrange things otherwise"""
     reasons_in_one_row: bool = False
     """thinking before drawing: the model was taught the joint row (prompt.r2i). False: think as text, then draw the result"""
+    world: str = ""
+    """name of the world (data/find_world.py) that checks prompts and plans before anything is drawn; empty: nobody does"""
     style: Style = field(default_factory=Style)
 
     def __post_init__(self) -> None:
@@ -147,7 +154,8 @@ class ChatRequest:
 
     messages: Conversation
     images: Sequence[ImageSource] = ()
-    think: bool = False
+    think: bool | None = None
+    """None: as the checkpoint is best used"""
     max_new_tokens: int | None = None
     params: SamplingParams | None = None
     seed: int = 0
@@ -163,6 +171,7 @@ class DrawRequest:
     extend    (left, top, right, bottom) pixels to add around `image` and draw
     think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
+    strict    refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
     """
 
     prompt: str
@@ -177,6 +186,7 @@ class DrawRequest:
     params: SamplingParams | None = None
     seed: int = 0
     best_of: int = 1
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +306,10 @@ class Drawing:
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None
     """what could not be done as it was asked, such as a thought too long to be drawn from"""
+    unknown: tuple[str, ...] = ()
+    """phrases of the prompt that the checkpoint does not know (its lexicon); the rest was drawn"""
+    problem: str | None = None
+    """why nothing was drawn: the picture is blank then, and `MMaDA.run` raises NotDrawnError"""
     answer: Answer | None = None
     """what was written in the same passes, of a `ParallelRequest`"""
 
@@ -329,3 +343,7 @@ class EmptyAnswerError(MMaDAError):
     def __init__(self, message: str, results: Sequence[Result]) -> None:
         super().__init__(message)
         self.results = list(results)
+
+
+class NotDrawnError(EmptyAnswerError):
+    """Nothing was drawn, because no plan could be made of a prompt. `results` has a blank picture there, and everything else."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,10 +24,13 @@ from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Hole, Prompts, Style, VocabLayout
+from mmada.data.find_world import find_world
+from mmada.data.world import World
 from mmada.errors import CheckpointError, InputError, MissingDependencyError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
 from mmada.generation.engine import MAX_LOGITS, Engine
+from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import (
@@ -40,6 +44,7 @@ from mmada.generation.requests import (
     EmptyAnswerError,
     FillRequest,
     GenerationConfig,
+    NotDrawnError,
     Order,
     ParallelRequest,
     Request,
@@ -218,7 +223,10 @@ class MMaDA:
             model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind)
         defaults = GenerationConfig.load(directory, kind)
         prompts = kind.prompts(kind.layout, tokenizer.load(directory, kind.layout, kind), defaults.style)
-        return cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)
+        made = cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)
+        made.planner.lexicon = Lexicon.load(directory)
+        made.planner.reader = partial(_world, defaults.world) if defaults.world else None
+        return made
 
     @classmethod
     def debug(cls, *, seed: int = 0) -> MMaDA:
@@ -261,6 +269,8 @@ class MMaDA:
         path, d = Path(directory), self.defaults
         networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
         d.save(path)
+        if self.planner.lexicon is not None:
+            self.planner.lexicon.save(path)
         if self.family.image_tokenizer is None:
             self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).save_pretrained(path)
             return
@@ -376,7 +386,7 @@ class MMaDA:
         messages: Conversation,
         *,
         images: Sequence[ImageSource] = (),
-        think: bool = False,
+        think: bool | None = None,
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
@@ -391,7 +401,7 @@ class MMaDA:
         image: ImageSource,
         question: str,
         *,
-        think: bool = False,
+        think: bool | None = None,
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
@@ -508,7 +518,8 @@ class MMaDA:
 
         on_step  called after every step
         trace    keep what every step committed
-        Raises InputError for a bad request (nothing is computed), EmptyAnswerError if a text stayed empty (it has the results).
+        Raises InputError for a bad request (nothing is computed), EmptyAnswerError if a text stayed empty, NotDrawnError,
+        a kind of it, if a prompt cannot be drawn (they have the results).
         """
         if not requests:
             raise InputError("requests=[] is empty; give at least one")
@@ -517,15 +528,26 @@ class MMaDA:
         steps = count(1)
         engine.drive(on_step=None if on_step is None else lambda: on_step(Progress(next(steps), self, states)))
         results = [state.result for state in states if state.result is not None]
-        problems = [f"request {i}: {r.problem}" for i, r in enumerate(results) if isinstance(r, Answer) and r.problem]
+        problems = {i: result for i, result in enumerate(results) if result.problem}
         if problems:
-            raise EmptyAnswerError("; ".join(problems), results)
+            kind = NotDrawnError if all(isinstance(result, Drawing) for result in problems.values()) else EmptyAnswerError
+            said = [
+                result.problem if kind is NotDrawnError and len(results) == 1 else f"request {i}: {result.problem}"
+                for i, result in problems.items()
+            ]
+            raise kind("; ".join(filter(None, said)), results)
         return results
 
     def _one(self, request: Request, kind: type[_R], on_step: Callable[[Progress], None] | None, trace: bool) -> _R:
         (result,) = self.run([request], on_step=on_step, trace=trace)
         assert isinstance(result, kind)
         return result
+
+
+@cache
+def _world(name: str) -> World:
+    """Looked for when a prompt is first read: a start does not wait for it."""
+    return find_world(name)
 
 
 _OPTIONS = (

@@ -28,6 +28,7 @@ from mmada.sampling.guidance import Guidance, classifier_free
 
 __all__ = [
     "CACHES",
+    "IMAGE_CACHES",
     "Anneal",
     "CacheConfig",
     "MaxLogitCacheConfig",
@@ -46,13 +47,15 @@ __all__ = [
     "linear_anneal",
     "linear_target",
     "named_cache",
+    "named_image_cache",
 ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferState:
-    """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region;
-    the step within the block, and the steps that it has."""
+    """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region.
+
+    Also the step within the block, and the steps that it has."""
 
     num_open: Tensor
     num_start: Tensor
@@ -191,11 +194,22 @@ CACHES: Mapping[str, CacheConfig | None] = {"none": None, "prefix": CacheConfig(
 """By the names that Fast-dLLM gave them: keep what lies before the block, or what lies on both sides."""
 
 
+IMAGE_CACHES: Mapping[str, MaxLogitCacheConfig | None] = {"none": None, "max-logit": MaxLogitCacheConfig()}
+"""Of drawings."""
+
+
 def named_cache(name: str) -> CacheConfig | None:
     """The cache of a name in CACHES. Raises InputError."""
     if name not in CACHES:
         raise InputError(f"cache={name!r} is unknown: {suggest(name, CACHES)}")
     return CACHES[name]
+
+
+def named_image_cache(name: str) -> MaxLogitCacheConfig | None:
+    """The cache of a name in IMAGE_CACHES. Raises InputError."""
+    if name not in IMAGE_CACHES:
+        raise InputError(f"image_cache={name!r} is unknown: {suggest(name, IMAGE_CACHES)}")
+    return IMAGE_CACHES[name]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +247,9 @@ class SamplingParams:
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
     full_attention: bool = True
-    """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
-    own, for models that were taught so (the noise type `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
-    given, and keys and values that stay true, so that every cache is exact"""
+    """evaluate the open positions after the active block too, as published. False leaves them out, and no token sees a block after its own,
+    for models that were taught so (the noise type `block` of train/stages.py). Rows are shorter, and an answer does not depend on the length
+    that it is given. Keys and values stay true, so every cache is exact"""
     cache: CacheConfig | MaxLogitCacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False

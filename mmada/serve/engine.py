@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 
-from mmada.errors import MMaDAError
+from mmada.errors import InputError, MMaDAError
 from mmada.generation.engine import Engine as GenerationEngine
 from mmada.generation.engine import ExpiredError
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
+from mmada.generation.requests import Drawing
 from mmada.generation.scheduler import BusyError, ClosedError, ScheduledSequence, Scheduler
 from mmada.generation.steps import RequestState
 from mmada.sampling import Denoiser
@@ -271,6 +272,9 @@ class Engine:
         if state.error is not None:
             assert isinstance(state.error, MMaDAError)
             self._end(active_request, Failed(state.error), "failed")
+            return
+        if isinstance(state.result, Drawing) and state.result.problem:
+            self._end(active_request, Failed(InputError(state.result.problem)), "failed")
             return
         assert active_request.output is not None
         for result in active_request.output.at_end(state):

@@ -20,7 +20,7 @@ from mmada.worlds.emoji.questions import PARTITIONS
 from mmada.worlds.emoji.scenes import LAYOUTS, MAX_ITEMS, Scene
 from mmada.worlds.emoji.spec import RELATIONS, SceneSpec
 
-__all__ = ["DRAWINGS", "Demand", "dressed", "placed_anywhere"]
+__all__ = ["DRAWINGS", "Demand", "dressed", "placed_anywhere", "related", "stands"]
 
 Demand = tuple[SceneSpec, Mapping[str, str]]
 """What a prompt demands, and one way to fulfil it: occupied cell -> object name."""
@@ -32,7 +32,7 @@ def placed_anywhere(c: Chooser, groups: Groups) -> Demand:
     return SceneSpec.of(groups), c.arrange(groups, "single" if total == 1 else c.layout(total))
 
 
-def _placed(c: Chooser, groups: Groups) -> Demand:
+def stands(c: Chooser, groups: Groups) -> Demand:
     """Each object in a small cell of its own, which is stated."""
     total = sum(groups.values())
     cells = c.arrange(groups, "grid" if total == 1 else c.layout(total))
@@ -46,7 +46,7 @@ _SIDES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 _LINES: Mapping[str, tuple[str, ...]] = {"above": LAYOUTS["stack"], "left of": LAYOUTS["row"]}
 
 
-def _related(c: Chooser, groups: Groups) -> Demand:
+def related(c: Chooser, groups: Groups) -> Demand:
     """One kind above or left of another, one or two of each. Of two single objects none is drawn across the other."""
     (one, number), (other, other_number) = groups.items()
     relation = c.pick(RELATIONS)
@@ -80,11 +80,11 @@ def _counts(c: Chooser) -> Demand:
 
 
 def _place(c: Chooser) -> Demand:
-    return _placed(c, c.groups(c.pick(PARTITIONS[c.between(1, MAX_ITEMS)])))
+    return stands(c, c.groups(c.pick(PARTITIONS[c.between(1, MAX_ITEMS)])))
 
 
 def _relation(c: Chooser) -> Demand:
-    return _related(c, c.groups(c.pick(((1, 1), (1, 1), (1, 2), (2, 1), (2, 2)))))
+    return related(c, c.groups(c.pick(((1, 1), (1, 1), (1, 2), (2, 1), (2, 2)))))
 
 
 def _binding(c: Chooser) -> Demand:
@@ -93,7 +93,7 @@ def _binding(c: Chooser) -> Demand:
     one, other = (objects()[name] for name in groups)
     if one.colour == other.colour or one.category == other.category:
         raise DeadEndError
-    return c.pick((placed_anywhere, _placed, _related))(c, groups)
+    return c.pick((placed_anywhere, stands, related))(c, groups)
 
 
 def dressed(c: Chooser, demand: Demand, *, may_state_style: bool) -> tuple[SceneSpec, Scene]:

@@ -27,7 +27,7 @@ from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec
 from mmada.worlds.emoji.split import Combination, Templates
 
-__all__ = ["REASONED_DRAWINGS", "TABLES", "as_said"]
+__all__ = ["REASONED_DRAWINGS", "TABLES", "as_said", "plan_of"]
 
 _MORE = Templates(
     "more",
@@ -437,11 +437,17 @@ def _restate(c: Chooser) -> Example:
     assert spec is not None
     assert scene is not None
     cells = as_said(plain.prompt, spec, scene.cells)
-    facts = [] if spec.places else [", ".join(f"{name} {scene.counts[name]}" for name in dict.fromkeys(cells.values()))]
+    return replace(plain, task="reason_draw", kind="reason_restate", think=plan_of(spec, cells), answer=placed(spec, cells))
+
+
+def plan_of(spec: SceneSpec, cells: Mapping[str, str]) -> str:
+    """What is thought before a drawing: what is demanded, and where each thing goes, in the order of the cells."""
+    counts = Counter(cells.values())
+    facts = [] if spec.places else [", ".join(f"{name} {counts[name]}" for name in dict.fromkeys(cells.values()))]
     facts += [" ".join(spec.relation)] if spec.relation else []
     facts += [f"background {spec.background}"] if spec.background else []
     facts += [f"style {spec.style}"] if spec.style else []
-    return replace(plain, task="reason_draw", kind="reason_restate", think="; ".join((*facts, _planned(cells))), answer=placed(spec, cells))
+    return "; ".join((*facts, _planned(cells)))
 
 
 def as_said(prompt: str, spec: SceneSpec, cells: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mmada.errors import InputError
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.drills import DRILLS, drill
 from mmada.worlds.emoji.example import Example
+from mmada.worlds.emoji.natural import NATURAL, natural
 from mmada.worlds.emoji.scenes import SCENE_SIZE, Scene, render
 from mmada.worlds.emoji.spec import satisfies
 from mmada.worlds.emoji.tasks import KINDS, description, interview, lookup, picture, sample
@@ -38,6 +39,7 @@ class EmojiWorld(World):
     text, understand, draw, reason_draw    the kinds of tasks.KINDS
     interview    several questions about one scene
     described    the same, of a scene that is told instead of seen
+    natural_draw requests in ordinary English, and what of them cannot be drawn (natural/)
     lookup       everything that can be looked up in a list
     find, ...    one skill at a time: texts with gaps (drills.py)
     """
@@ -49,7 +51,7 @@ class EmojiWorld(World):
     scripts/emoji/train_judge.py writes"""
 
     name: ClassVar[str] = "emoji"
-    tasks: ClassVar[tuple[str, ...]] = ("text", "understand", "draw", "reason_draw", "interview", "described", "lookup", *DRILLS)
+    tasks: ClassVar[tuple[str, ...]] = ("text", "understand", "draw", "reason_draw", "interview", "described", "lookup", *NATURAL, *DRILLS)
     gap_tasks: ClassVar[tuple[str, ...]] = tuple(DRILLS)
     image_size: ClassVar[int] = SCENE_SIZE
 
@@ -60,6 +62,8 @@ class EmojiWorld(World):
     def sample(self, key: SampleKey) -> WorldSample:
         if key.task in DRILLS:
             return WorldSample(pieces=drill(key.task, key.rng(), key.split))
+        if key.task in NATURAL:
+            return natural(key.task, key.rng(), key.split)
         *before, example = _examples(key)
         turns = [Message(role, text) for e in before for role, text in (("user", e.prompt), ("assistant", e.answer))]
         first = (*before, example)[0]
@@ -91,6 +95,16 @@ class EmojiWorld(World):
             return is_correct(origin, answer)
         (seen,) = self._verifier()(answer[None])
         return origin.spec is not None and satisfies(origin.spec, seen.cells, background=seen.background)
+
+    def check_plan(self, prompt: str, plan: str | None) -> str | None:
+        from mmada.worlds.emoji.plans import problem_of
+
+        return problem_of(prompt, plan)
+
+    def restated(self, prompt: str) -> str | None:
+        from mmada.worlds.emoji.reading import restated
+
+        return restated(prompt)
 
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards

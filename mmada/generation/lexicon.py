@@ -1,0 +1,101 @@
+"""The words that a checkpoint was taught to draw from, which it ships as lexicon.json: what else a prompt says, it cannot draw.
+
+lexicon.unknown("a red car and two zeppelins")      ("zeppelins",)
+lexicon.sentence(("zeppelins",))                    "I cannot draw: zeppelins. Nearest that I know: airplane, rocket."
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+
+from mmada.errors import CheckpointError
+
+__all__ = ["LEXICON_NAME", "Lexicon"]
+
+LEXICON_NAME = "lexicon.json"
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[^\w\s]")
+_SPELLING = 0.8
+"""How alike two words must be for one to be taken for the other, misspelled (difflib's ratio)."""
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Words and phrases in lower case. Phrases match before their words, so a word may be known in a phrase alone."""
+
+    things: tuple[str, ...]
+    """what can be drawn, singular and plural"""
+    words: tuple[str, ...]
+    """everything else that a prompt may say"""
+    near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """word that is not known -> things that are like it; where there are none, the word is at least no misspelling"""
+
+    @classmethod
+    def load(cls, directory: Path) -> Lexicon | None:
+        """The lexicon of a checkpoint; None if it ships none. Raises CheckpointError if it cannot be read."""
+        file = directory / LEXICON_NAME
+        if not file.exists():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            near = {word: tuple(things) for word, things in found["near"].items()}
+            return cls(tuple(found["things"]), tuple(found["words"]), near)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{file} is no lexicon ({error!r}); write things, words and near, or delete it") from error
+
+    def save(self, directory: Path) -> None:
+        record = {"things": self.things, "words": self.words, "near": self.near}
+        (directory / LEXICON_NAME).write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+    @cached_property
+    def _entries(self) -> frozenset[tuple[str, ...]]:
+        return frozenset(tuple(_tokens(entry)) for entry in (*self.things, *self.words))
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(map(len, self._entries), default=1)
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """What of a text is not known, each once, in its order; words that stand side by side are one phrase."""
+        tokens = _tokens(text)
+        found: list[str] = []
+        phrase: list[str] = []
+        i = 0
+        while i < len(tokens):
+            known = next((n for n in range(self._longest, 0, -1) if tuple(tokens[i : i + n]) in self._entries), 0)
+            is_word = tokens[i][0].isalnum() and not tokens[i].isdecimal()
+            if is_word and not known:
+                phrase.append(tokens[i])
+                i += 1
+                continue
+            found += [" ".join(phrase)] if phrase else []
+            phrase = []
+            i += known or 1
+        found += [" ".join(phrase)] if phrase else []
+        return tuple(dict.fromkeys(found))
+
+    def nearest(self, phrases: Sequence[str], *, most: int = 4) -> tuple[str, ...]:
+        """Things that are like what is not known: by meaning, or by spelling."""
+        return tuple(dict.fromkeys(thing for phrase in phrases for thing in self._like(phrase)))[:most]
+
+    def _like(self, phrase: str) -> Iterator[str]:
+        for word in (phrase, *reversed(phrase.split())):
+            own = next((form for form in (word, word.removesuffix("s")) if form in self.near), None)
+            like = get_close_matches(word, self.things, 1, _SPELLING) if own is None else self.near[own]
+            yield from like
+            if like or own is not None:
+                return
+
+    def sentence(self, phrases: Sequence[str]) -> str:
+        """What cannot be drawn, and what is nearest, as the command line and the server say it."""
+        near = self.nearest(phrases)
+        return f"I cannot draw: {', '.join(phrases)}." + (f" Nearest that I know: {', '.join(near)}." if near else "")
+
+
+def _tokens(text: str) -> list[str]:
+    return _WORD.findall(text.lower().replace("\u2019", "'"))

@@ -1,0 +1,139 @@
+"""A drawing prompt in ordinary English, read by rule: what of it the world has, in the words of the grammar.
+
+    restated("hey, can u draw a puppy next to two zeppelins pls")      "a dog"
+    restated("two hearts, one red and one blue")                       "a blue heart and a red heart"
+    restated("kitten top left + fish bottom right, pink background")   "a cat at the top left and a fish at the bottom right on a pink background"
+
+A model that was taught the grammar alone plans from this where it could not plan from the prompt itself. What is not read is left out, so a
+lexicon must say it (lexicon.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from mmada.data.answers import NUMBER_WORDS
+from mmada.errors import InputError
+from mmada.worlds.emoji.grammar import canonical
+from mmada.worlds.emoji.natural.lists import SYNONYMS, plural_of
+from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
+from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
+from mmada.worlds.emoji.spec import SceneSpec
+
+__all__ = ["known_nouns", "noun_pattern", "restated"]
+
+_NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
+_NOT = re.compile(r"\b(?:no|not|without|don't draw|instead of|but not|leave out)(?: (?:any|a|an|the))?$")
+_ABOVE, _BELOW = r"above|over|on top of|right above", r"below|under|underneath|beneath|right under"
+_LEFT, _RIGHT = r"(?:on |to )?(?:the )?left (?:side )?of", r"(?:on |to )?(?:the )?right (?:side )?of"
+_PLACES = (
+    (r"(?:top|upper)[ -]left", "top left"), (r"(?:top|upper)[ -]right", "top right"), (r"(?:bottom|lower)[ -]left", "bottom left"),
+    (r"(?:bottom|lower)[ -]right", "bottom right"), (r"left(?! of)", "left"), (r"right(?! of)", "right"), (r"(?:at the|on the|up) top(?! of)", "top"),
+    (r"at the bottom|down below|on the bottom", "bottom"), (r"middle|cent(?:er|re)", "center"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    name: str
+    number: int
+    start: int
+    end: int
+
+
+@cache
+def known_nouns() -> Mapping[str, tuple[str, bool]]:
+    """Noun phrase -> (object, whether it means several): the grammar's, and other words for the same."""
+    index = {noun: (name, not is_one) for noun, (name, is_one, _) in noun_index().items()}
+    for name, words in SYNONYMS.items():
+        for word in words:
+            index |= {word: (name, False), plural_of(word): (name, True)}
+    return index | {noun: (name, not is_one) for noun, (name, is_one, _) in noun_index().items()}
+
+
+@cache
+def noun_pattern() -> re.Pattern[str]:
+    """Every noun phrase for an object, the longest first."""
+    nouns = sorted(known_nouns(), key=len, reverse=True)
+    return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, nouns))})(?![\w-])")
+
+
+def restated(prompt: str) -> str | None:
+    """The plain prompt of what a prompt asks for; None if nothing of it is read, or more than a picture holds."""
+    said = _in_colours(" ".join(prompt.lower().replace("\u2019", "'").split()))
+    groups = [group for match in noun_pattern().finditer(said) if (group := _group(said, match)) is not None]
+    groups = list({group.name: group for group in reversed(groups)}.values())[::-1]
+    if not groups or sum(group.number for group in groups) > MAX_ITEMS:
+        return None
+    background = next(
+        (colour for colour in BACKGROUNDS if re.search(rf"\b{colour} background|background[^.]* {colour}\b|\bon {colour}\b", said)), None
+    )
+    try:
+        return canonical(_spec(said, groups, background))
+    except InputError:
+        return None
+
+
+def _in_colours(said: str) -> str:
+    """ "two hearts, one red and one blue" as "one red heart and one blue heart", and "a heart in red" as "a red heart"."""
+    colours = "|".join(sorted({thing.colour or "" for thing in objects().values() if thing.category in SHAPES}))
+    for shape in SHAPES:
+        said = re.sub(
+            rf"\b(?:two|2) {shape}s\W+(?:the )?(?:one|first|1)?\s*(?:is )?({colours})"
+            rf"\W+(?:and )?(?:the )?(?:one|second|other|1)?\s*(?:is )?({colours})\b",
+            rf"one \1 {shape} and one \2 {shape}",
+            said,
+        )
+        said = re.sub(rf"\b({colours}) and (?:a |an |one )?({colours}) {shape}\b", rf"\1 {shape} and one \2 {shape}", said)
+        said = re.sub(rf"\b({shape}s?) (?:in|that is|that are|colou?red) ({colours})\b", r"\2 \1", said)
+    return said
+
+
+def _group(said: str, match: re.Match[str]) -> _Group | None:
+    """The object of a noun phrase and its number; None where it is not wanted."""
+    name, is_several = known_nouns()[match.group()]
+    before = said[: match.start()].rstrip()
+    if _NOT.search(before):
+        return None
+    words = re.findall(r"[\w']+|[,.;:!?&+]", before)[-3:]
+    number = None
+    for word in reversed(words):
+        if not word[0].isalnum() or word in ("and", "with", "plus"):
+            break
+        if word in _NUMBERS or word.isdecimal():
+            number = _NUMBERS.get(word) or int(word)
+            break
+    if number is None or (number == 1 and is_several and name != "fish"):
+        number = 2 if is_several and match.group() not in objects() else 1
+    return _Group(name, number, match.start(), match.end())
+
+
+def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
+    """The demand of groups: with their places if each has one, with their relation if two have one."""
+    counts = Counter({group.name: group.number for group in groups})
+    if all(group.number == 1 for group in groups):
+        ends = [*(group.start for group in groups[1:]), len(said)]
+        cells = [_place(said[group.end : end]) for group, end in zip(groups, ends, strict=True)]
+        if all(cells) and len(set(cells)) == len(cells):
+            try:
+                return SceneSpec.placed({cell or "": group.name for cell, group in zip(cells, groups, strict=True)}, background=background)
+            except InputError:  # places of different layouts
+                pass
+    relation = None
+    if len(groups) == 2:
+        one, other = groups
+        between = said[one.end : other.start]
+        for words, name, first, second in (
+            (_ABOVE, "above", one, other), (_BELOW, "above", other, one), (_LEFT, "left of", one, other), (_RIGHT, "left of", other, one),
+        ):  # fmt: skip
+            if re.search(rf"\b(?:{words})\b", between):
+                relation = (first.name, name, second.name)
+    return SceneSpec.of(counts, relation=relation, background=background)
+
+
+def _place(said: str) -> str | None:
+    return next((cell for pattern, cell in _PLACES if re.search(rf"\b(?:{pattern})\b", said)), None)

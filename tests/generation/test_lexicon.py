@@ -1,0 +1,41 @@
+"""A checkpoint's lexicon: what of a prompt is not known, what is nearest, and how it is kept in a file."""
+
+import pytest
+
+from mmada.errors import CheckpointError
+from mmada.generation.lexicon import LEXICON_NAME, Lexicon
+
+LEXICON = Lexicon(("dog", "dogs", "airplane"), ("a", "and", "red car", "the animal that barks"), {"zeppelin": ("airplane",), "rain": ()})
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown"),
+    [
+        ("A Dog and 2 dogs!", ()),
+        ("a red car", ()),
+        ("a red dog", ("red",)),
+        ("a flying zeppelin, a dog, a zeppelin", ("flying zeppelin", "zeppelin")),
+        ("the animal that barks", ()),
+        ("the animal", ("the animal",)),
+        ("a ... ?", ()),
+    ],
+)
+def test_what_is_unknown(text, unknown):
+    assert LEXICON.unknown(text) == unknown
+
+
+def test_nearest_by_meaning_then_by_spelling():
+    assert LEXICON.nearest(("old zeppelins",)) == ("airplane",)
+    assert LEXICON.nearest(("doog",)) == ("dog",)
+    assert LEXICON.nearest(("rain", "xyz")) == ()
+    assert LEXICON.sentence(("zeppelin",)) == "I cannot draw: zeppelin. Nearest that I know: airplane."
+    assert LEXICON.sentence(("rain",)) == "I cannot draw: rain."
+
+
+def test_files(tmp_path):
+    assert Lexicon.load(tmp_path) is None
+    LEXICON.save(tmp_path)
+    assert Lexicon.load(tmp_path) == LEXICON
+    (tmp_path / LEXICON_NAME).write_text('{"things": 3}')
+    with pytest.raises(CheckpointError, match="is no lexicon"):
+        Lexicon.load(tmp_path)

@@ -1,0 +1,108 @@
+"""Ordinary English about the world: what is read of it, what is refused, and requests for training and for tests that stay apart."""
+
+import numpy as np
+import pytest
+
+from mmada.generation.requests import DrawRequest, NotDrawnError
+from mmada.pipeline import MMaDA
+from mmada.worlds.emoji.grammar import parse
+from mmada.worlds.emoji.lexicon import lexicon
+from mmada.worlds.emoji.measure.natural import strange, wishes
+from mmada.worlds.emoji.natural import natural_example
+from mmada.worlds.emoji.natural.drawing import NOTHING
+from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
+from mmada.worlds.emoji.natural.lists import unknown_words
+from mmada.worlds.emoji.plans import problem_of
+from mmada.worlds.emoji.reading import restated
+from mmada.worlds.emoji.tasks import KINDS, held_out_in, sample
+from mmada.worlds.emoji.verify import is_correct
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    model = MMaDA.from_pretrained("mmada-emoji-max")
+    return lambda prompt, **settings: model.draw(prompt, steps=2, **settings)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plain"),
+    [
+        ("hey, can u draw a puppy next to two zeppelins pls", "a dog"),
+        ("two hearts, one red and one blue", "a blue heart and a red heart"),
+        (
+            "kitten top left + fish bottom right, pink background",
+            "a cat at the top left and a fish at the bottom right on a pink background",
+        ),
+        ("the sun over a couple of trees", "a sun above two trees"),
+        ("a cat but not a dog", "a cat"),
+        ("six dogs", None),
+        ("a zeppelin", None),
+    ],
+)
+def test_what_is_read(prompt, plain):
+    found = restated(prompt)
+    assert (found and parse(found)) == (plain and parse(plain))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "plan", "problem"),
+    [
+        ("a horse", None, "nothing in it is known"),
+        ("six dogs", None, "asks for six dogs"),
+        ("no dogs", None, "only what is not wanted"),
+        ("a dog", "gibberish", "no plan"),
+        ("a sheep and a dog", "a ship and a dog", "the plan has ship"),
+        ("a dog but no cat", "a dog and a cat", "the plan has cat"),
+        ("a dog above a cat", "a cat above a dog", "not what was asked for"),
+        ("a puppy above a cat", "a dog above a cat", None),
+        ("Draw 9 - 6 dogs.", "three dogs", None),
+    ],
+)
+def test_plans(prompt, plan, problem):
+    found = problem_of(prompt, plan)
+    assert found is None if problem is None else problem in (found or "")
+
+
+def test_nothing_that_the_grammar_says_is_refused_or_unknown():
+    known = lexicon()
+    for kind, entry in KINDS.items():
+        for seed in range(8) if entry.task in ("draw", "reason_draw") else ():
+            example = sample(kind, np.random.default_rng(seed), "test" if seed % 2 else "train")
+            assert problem_of(example.prompt, example.answer or None) is None, example
+            assert known.unknown(example.prompt) == (), example.prompt
+
+
+def test_natural_requests_hold_nothing_that_is_held_out():
+    test_words = {word for kind in ("nouns", "adjectives", "verbs") for word in unknown_words(kind, "test")}
+    for seed in range(150):
+        example = natural_example(np.random.default_rng(seed))
+        assert not held_out_in(example)
+        assert not test_words & set((example.think or "").replace(",", " ").replace(";", " ").split())
+        assert example.answer == NOTHING or (example.spec is not None and is_correct(example, example.answer))
+
+
+def test_the_suites_are_not_trained():
+    trained = {natural_example(np.random.default_rng(seed)).prompt.lower() for seed in range(300)}
+    bare = {"elephant", "a horse", "hello", "six dogs", "a purple cat", "no dogs", "a bicycle", "a helicopter", "a rabbit"}
+    asked = {wish.prompt.lower() for wish in (*wishes(), *strange(50, 0))}
+    assert not (trained & asked) - bare  # a request of two words has no other words
+    frames = {frame.partition("{}")[0].strip().lower() for frame in DRAW_FRAMES if not frame.startswith("{}")} - {""}
+    assert sum(any(prompt.startswith(frame) for frame in frames if len(frame) > 12) for prompt in asked) == 0
+
+
+def test_what_cannot_be_drawn_is_said(drawn):
+    found = drawn("a dog and a boat")
+    assert found.unknown == ("boat",)
+    assert found.warning == "I cannot draw: boat. Nearest that I know: ship."
+    assert parse(found.prompt) is not None
+    with pytest.raises(NotDrawnError, match=r"nothing in it is known to me\. I cannot draw: helicopter") as refused:
+        drawn("a helicopter")
+    (blank,) = refused.value.results
+    assert blank.problem
+    assert blank.image.getextrema() == ((255, 255),) * 3
+    with pytest.raises(ValueError, match="do not be strict"):
+        MMaDA.from_pretrained("mmada-emoji-max").run([DrawRequest("a dog and a boat", strict=True)])
+
+
+def test_a_prompt_in_capitals_is_read(drawn):
+    assert drawn("AN OWL").prompt == drawn("An owl").prompt == "a large owl"
