@@ -62,6 +62,7 @@ IMAGES: dict[str, object] = {
     "num_inference_steps": 5,
     "steps": 5,
     "best_of": 2,
+    "image_cache": "max-logit",
 }
 HONOURED: dict[type[BaseModel], dict[str, object]] = {
     ChatBody: {
