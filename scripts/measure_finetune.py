@@ -48,6 +48,8 @@ KEEP_BEST = ("data.eval_share=0.1", "loop.eval_every=25", "loop.keep_best=true")
 RUNS: Mapping[str, Sequence[str]] = {
     "full": (),
     "lora": ("lora.rank=8",),
+    "lora, rank 32": ("lora.rank=32",),
+    "full, replay of the world, 8 rows of each": ("data.replay={world}", "stage.batch=8"),
     "full, replay of the world": ("data.replay={world}",),
     "lora, replay of the world": ("lora.rank=8", "data.replay={world}"),
     "full, replay of its own": ("data.replay={own}",),

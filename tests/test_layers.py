@@ -37,7 +37,7 @@ BESIDE: set[tuple[str, str]] = {("__main__", "cli"), ("families", "sampling"), (
 THIRD_PARTY = {
     0: set(),
     1: {"torch"},
-    2: {"torch", "numpy", "PIL"},
+    2: {"torch", "safetensors", "numpy", "PIL"},
 }
 # The only files that may need transformers: its classes, and those who ask for them.
 NEEDS_TRANSFORMERS = {

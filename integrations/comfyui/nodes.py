@@ -159,11 +159,11 @@ class MMaDAInpaint:
         return (_to_comfy([drawing.image for drawing in drawings]),)
 
 
-class MMaDAEdit:
+class MMaDAExtend:
     """Each image with more of it on its sides."""
 
     CATEGORY = CATEGORY
-    FUNCTION = "edit"
+    FUNCTION = "extend"
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("images",)
     DESCRIPTION = "Extend images by pixels on their sides, whole tokens of the model at a time."
@@ -174,7 +174,7 @@ class MMaDAEdit:
         required = {"model": MODEL, "images": ("IMAGE",), "prompt": TEXT, "seed": SEED} | sides
         return {"required": required, "optional": {"steps": STEPS, "cfg": CFG}}
 
-    def edit(
+    def extend(
         self,
         model: MMaDA,
         images: Tensor,
@@ -201,6 +201,26 @@ class MMaDAEdit:
             for i, picture in enumerate(_from_comfy(images))
         ]
         return (_to_comfy([drawing.image for drawing in drawings]),)
+
+
+class MMaDAEdit:
+    """Images and an instruction -> a new image, for models that were taught editing, such as Lumina-DiMOO. A batch is shown together."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "edit"
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("image",)
+    DESCRIPTION = "Edit images by an instruction. The built-in models were not taught that, and say so."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        required = {"model": MODEL, "images": ("IMAGE",), "instruction": TEXT, "seed": SEED}
+        return {"required": required, "optional": {"steps": STEPS, "cfg": CFG}}
+
+    def edit(self, model: MMaDA, images: Tensor, instruction: str, seed: int, steps: int = 0, cfg: float = 0.0) -> tuple[Tensor]:
+        pictures = _from_comfy(images)
+        drawing = model.edit(instruction, pictures, steps=steps or None, guidance_scale=_guidance(cfg), seed=seed, on_step=_reporter(1)(0))
+        return (_to_comfy([drawing.image]),)
 
 
 class MMaDAAsk:
@@ -265,5 +285,5 @@ def _masks(mask: Tensor, count: int) -> list[Image.Image]:
     return [Image.fromarray((one > 0.5).to(torch.uint8).mul(255).numpy()) for one in batch.expand(count, -1, -1)]
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (MMaDALoad, MMaDADraw, MMaDAInpaint, MMaDAEdit, MMaDAAsk)}
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (MMaDALoad, MMaDADraw, MMaDAInpaint, MMaDAExtend, MMaDAEdit, MMaDAAsk)}
 NODE_DISPLAY_NAME_MAPPINGS = {name: f"MMaDA {name.removeprefix('MMaDA')}" for name in NODE_CLASS_MAPPINGS}

@@ -301,7 +301,7 @@ def _answer(value: object, task: TaskName, draft: _Draft) -> tuple[str | None, P
     if answer.get("text") is not None:
         # A text to learn as it is may be a single line end; an answer may not.
         text = draft.text(answer["text"], "answer.text", "write the answer, or leave the record out", strip=task != "text")
-        if "<think>" in text:
+        if "<think>" in text or "</think>" in text:
             kind: Kind = "field" if "</think>" in text else "unclosed think"
             draft.add("answer.text", text, "has a think tag; write the thought to think.text, without tags", kind)
     if answer.get("image") is not None:

@@ -1,7 +1,7 @@
 """The settings of a request that users may change, each declared once.
 
-The command line, the server's schema, the studio's controls and the reference derive from the fields of `TextSettings` and `ImageSettings`:
-a new field with its help and bounds appears in all of them. Nothing here imports torch, so that help and errors are quick.
+The command line, the server's schema, the studio's controls and the reference derive from the fields of `TextSettings` and `ImageSettings`.
+A new field with its help and bounds appears in all of them. Nothing here imports torch, so that help and errors are quick.
 """
 
 from __future__ import annotations

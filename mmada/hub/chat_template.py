@@ -51,7 +51,7 @@ _TEMPLATE = r"""{{- BOS }}
 
 def chat_template(prompts: Prompts) -> str | None:
     """The chat template (Jinja) of a checkpoint that was taught these prompts; None if it lays conversations out in a way of its own."""
-    if not prompts.has_headers or type(prompts).dialogue is not Prompts.dialogue or prompts.layout.start_header_id is None:
+    if not prompts.has_headers:
         return None
     style = prompts.style
     spaced = "found.text | trim" if style.whitespace == "kept" else "found.text.split() | join(' ')"

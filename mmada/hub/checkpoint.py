@@ -4,7 +4,7 @@
     shapes(path)     tensor name -> shape, read from the headers of the safetensors files, no weights are loaded
     check(path, …)   every missing, unexpected and misshapen tensor in one CheckpointError
 
-A safetensors file is an 8-byte header length, a JSON header with shapes and offsets, and the data; a file that is shorter
+A safetensors file is an 8-byte header length, a JSON header with shapes and offsets, and the data. A file that is shorter
 than its header says was written only half.
 """
 
@@ -98,6 +98,8 @@ def local(name: str | os.PathLike[str]) -> Path | None:
     text = str(name)
     if text in built_in():
         return _BUILT_IN / text
+    if found := re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)", text):
+        raise CheckpointError(f"model={text!r} is an address; give the hub name in it, {found[1]!r}")
     if text.count("/") != 1 or text.startswith((".", "/", "~")):
         raise CheckpointError(
             f"model={text!r} is no directory; give an existing directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}"
@@ -233,7 +235,7 @@ def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: I
 @contextmanager
 def saving(directory: Path) -> Iterator[None]:
     """Around what writes weights into a directory: afterwards no older ones in the other form, one file or several, are left beside them,
-    which would be read instead; and whoever may read config.json may read the weights, which safetensors writes for their owner alone."""
+    which would be read instead. Whoever may read config.json may read the weights, which safetensors writes for their owner alone."""
     forms = directory / SINGLE_NAME, directory / INDEX_NAME
 
     def stamp(file: Path) -> tuple[int, int] | None:

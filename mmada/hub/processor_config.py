@@ -29,7 +29,7 @@ def save_processor(
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
-    template  chat template, for other tools (hub/chat_template.py)
+    template  chat template, for other tools (hub/chat_template.py); None: the tokenizer's own one stays
     context  most tokens of a row, at which other tools cut
     """
     tokenizer.for_model(template, context=context).save_pretrained(directory, processor_class="MMaDAProcessor")

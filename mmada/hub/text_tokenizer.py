@@ -5,7 +5,7 @@
     chat_template.jinja     for other tools (hub/chat_template.py), and for families that have no other layout (families/chat_template.py)
 
 A directory whose tokenizer_config.json names a class of its own (LlamaTokenizer, ...) is read by transformers, once, and is afterwards the
-same object; what is written here is read by AutoTokenizer.
+same object. What is written here is read by AutoTokenizer.
 """
 
 from __future__ import annotations

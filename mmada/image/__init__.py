@@ -1,19 +1,35 @@
-"""Pixels <-> codes: read and fit images, the lookup-free quantizer, and the MAGVIT-v2 tokenizer."""
+"""Pixels <-> codes: read and fit images, and two tokenizers behind one interface: MAGVIT-v2 (lookup-free) and a VQ-VAE (learned codebook)."""
 
+from mmada.image.base import BaseImageTokenizer, Reconstruction
+from mmada.image.crops import best_crop_size, crop_sizes, crop_window, floor_to_multiple
 from mmada.image.magvit2 import NetworkShape
+from mmada.image.painting import PaintedRegion
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
-from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig, Reconstruction
+from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig
+from mmada.image.vqvae import VQVAE, VQVAEConfig
+from mmada.image.vqvae_files import find_vqvae, load_vqvae, save_vqvae
 
 __all__ = [
+    "VQVAE",
+    "BaseImageTokenizer",
     "FitMode",
     "ImageSource",
     "ImageTokenizer",
     "ImageTokenizerConfig",
     "NetworkShape",
+    "PaintedRegion",
     "Reconstruction",
+    "VQVAEConfig",
+    "best_crop_size",
+    "crop_sizes",
+    "crop_window",
+    "find_vqvae",
     "fit",
     "fit_mask",
+    "floor_to_multiple",
     "load_image",
+    "load_vqvae",
+    "save_vqvae",
     "to_images",
     "to_pixels",
 ]

@@ -2,8 +2,8 @@
 
 load_image   path, bytes, data: address or PIL image -> upright RGB
 fit          RGB -> RGB of exactly (height, width), by one of three published ways (drawn at `FitMode`)
-to_pixels    RGB images -> (B, 3, H, W) float32 in [-1, 1]
-to_images    (B, 3, H, W) in [-1, 1] -> RGB images
+to_pixels    RGB images -> (B, 3, H, W) float32 in [-1, 1], or in another range
+to_images    (B, 3, H, W) in that range -> RGB images
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def fit_mask(mask: Image.Image, *, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.asarray(scaled) > 0)
 
 
-def to_pixels(images: Sequence[Image.Image]) -> Tensor:
-    """RGB images of one size -> (B, 3, H, W) float32 in [-1, 1].
+def to_pixels(images: Sequence[Image.Image], *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """RGB images of one size -> (B, 3, H, W) float32 in `value_range`, the values of black and white.
 
     Raises InputError if there are none or one is not RGB, ImageError if their sizes differ.
     """
@@ -111,24 +111,31 @@ def to_pixels(images: Sequence[Image.Image]) -> Tensor:
             f"images of one batch have {len(sizes)} sizes (height, width), {sizes[0]} and {sizes[-1]} among them; fit them to one"
         )
     levels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))  # (B, H, W, 3) uint8
-    return levels.permute(0, 3, 1, 2).float().div(255).mul(2).sub(1).contiguous()
+    black, white = value_range
+    return levels.permute(0, 3, 1, 2).float().div(255).mul(white - black).add(black).contiguous()
 
 
-def to_images(pixels: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] -> RGB images; values outside are clamped; levels are truncated to 8 bits, as published.
+def to_images(pixels: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0), rounds: bool = False) -> list[Image.Image]:
+    """(B, 3, H, W) in `value_range` -> RGB images; values outside are clamped.
 
+    rounds  False: levels are truncated to 8 bits, as MAGVIT-v2 is published; True: rounded, half to even
     Truncation costs up to one level: an image that goes through `to_pixels` and back may be darker by 1 in places.
     Raises InputError if the tensor has another shape or is not floating point.
     """
-    check_pixels(pixels)
-    levels = pixels.detach().float().add(1).div(2).clamp(0, 1).mul(255).to(torch.uint8)
+    check_pixels(pixels, value_range=value_range)
+    black, white = value_range
+    levels = pixels.detach().float().sub(black).div(white - black).clamp(0, 1).mul(255)
+    levels = (levels.round() if rounds else levels).to(torch.uint8)
     return [Image.fromarray(image) for image in levels.permute(0, 2, 3, 1).cpu().numpy()]
 
 
-def check_pixels(pixels: Tensor) -> None:
-    """Raise InputError unless the tensor is floating point of shape (B, 3, H, W)."""
+def check_pixels(pixels: Tensor, *, value_range: tuple[float, float] = (-1.0, 1.0)) -> None:
+    """Raise InputError unless the tensor is floating point of shape (B, 3, H, W); the range is only named."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.is_floating_point():
-        raise InputError(f"pixels is {tuple(pixels.shape)} {pixels.dtype}; give floating point (B, 3, H, W) in [-1, 1], see to_pixels")
+        black, white = value_range
+        raise InputError(
+            f"pixels is {tuple(pixels.shape)} {pixels.dtype}; give floating point (B, 3, H, W) in [{black:g}, {white:g}], see to_pixels"
+        )
 
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)

@@ -1,28 +1,22 @@
-"""The image tokenizer that a user holds: pictures in, codes out, and back.
+"""The MAGVIT-v2 image tokenizer: a code is the signs of the latent's channels (image/quantizer.py).
 
-    pixels (B, 3, H, W) --latent--> z (B, K, h, w) --quantize--> codes (B, h, w) --decode--> pixels (B, 3, H, W)
-
-h = H / factor, w = W / factor; codes flattened in raster order are the image part of a prompt, before the image offset is
-added. Reads the published tokenizer (showlab/magvitv2) and writes checkpoints under its names.
+Reads the published tokenizer (showlab/magvitv2) and writes checkpoints under its names. What it offers is in image/base.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from mmada.errors import ImageError, InputError
+from mmada.errors import InputError
+from mmada.image.base import BaseImageTokenizer, Reconstruction
 from mmada.image.magvit2 import Decoder, Encoder, NetworkShape
-from mmada.image.pixels import FitMode, ImageSource, check_pixels, fit, load_image, to_images, to_pixels
 from mmada.image.quantizer import LookupFreeQuantizer, entropy_loss, quantizer_loss, straight_through
 
-__all__ = ["ImageTokenizer", "ImageTokenizerConfig", "Reconstruction"]
+__all__ = ["ImageTokenizer", "ImageTokenizerConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,22 +109,8 @@ class ImageTokenizerConfig:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Reconstruction:
-    """What training a tokenizer needs: the reconstruction, differentiable down to the encoder, and the quantizer's two losses."""
-
-    pixels: Tensor
-    """(B, 3, H, W), not clamped"""
-    codes: Tensor
-    """(B, h, w) int64"""
-    quantizer_loss: Tensor
-    """scalar, squared units of the latent"""
-    entropy_loss: Tensor
-    """scalar, nats"""
-
-
-class ImageTokenizer(nn.Module):
-    """Pixels <-> codes, for every height and width that are multiples of `factor`.
+class ImageTokenizer(BaseImageTokenizer):
+    """MAGVIT-v2: pixels in [-1, 1] <-> codes of `num_bits` bits.
 
     `quantize` is the module that turns latents into codes. Calling the object runs the training pass, see `forward`.
     """
@@ -152,14 +132,6 @@ class ImageTokenizer(nn.Module):
         self.quantize = LookupFreeQuantizer(config.z_channels)
 
     @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    @property
     def num_bits(self) -> int:
         """Bits of a code."""
         return self.config.z_channels
@@ -174,60 +146,16 @@ class ImageTokenizer(nn.Module):
         """Pixels along the side of the square that one code stands for."""
         return self.config.factor
 
-    def latent(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, K, h, w), the encoder's output before its signs are taken.
+    def encode_latent(self, pixels: Tensor) -> Tensor:
+        return self.encoder(pixels)  # type: ignore[no-any-return]
 
-        Raises InputError if the tensor is of another kind, ImageError if H or W is not a multiple of `factor`.
-        """
-        check_pixels(pixels)
-        size = tuple(pixels.shape[2:])
-        near = tuple(max(1, round(side / self.factor)) * self.factor for side in size)
-        if size != near:
-            raise ImageError(
-                f"pixels are {size[0]}x{size[1]} (height x width), not multiples of factor={self.factor}; "
-                f"the nearest size is {near[0]}x{near[1]}: fit the image to it, or give encode_images size={near}"
-            )
-        return self.encoder(pixels.to(self.dtype))  # type: ignore[no-any-return]
+    def codes_of(self, latent: Tensor) -> Tensor:
+        return self.quantize(latent)  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, h, w) int64 codes, raster order when flattened. Errors as for `latent`."""
-        return self.quantize(self.latent(pixels))  # type: ignore[no-any-return]
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """(B, h, w) int64 codes -> (B, 3, h factor, w factor), near [-1, 1] but not clamped.
-
-        Raises InputError if the tensor has another shape or type, or a code lies outside 0 .. codebook_size - 1.
-        """
-        if codes.ndim != 3 or codes.dtype != torch.int64 or not codes.numel():
-            raise InputError(
-                f"codes is {tuple(codes.shape)} {codes.dtype}; give int64 of shape (B, height / {self.factor}, width / {self.factor})"
-            )
-        low, high = (int(bound) for bound in torch.aminmax(codes))
-        if low < 0 or high >= self.codebook_size:
-            raise InputError(
-                f"codes reach from {low} to {high}, the codebook from 0 to {self.codebook_size - 1}; subtract the image offset"
-            )
+    def decode_codes(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantize.signs(codes))  # type: ignore[no-any-return]
 
     def forward(self, pixels: Tensor) -> Reconstruction:
         """The training pass: reconstruct pixels (B, 3, H, W) with gradients through the signs (straight-through estimator)."""
         z = self.latent(pixels)
         return Reconstruction(self.decoder(straight_through(z)), self.quantize(z), quantizer_loss(z), entropy_loss(z))
-
-    def encode_images(self, images: Sequence[ImageSource], *, size: tuple[int, int] | None = None, mode: FitMode = "crop") -> Tensor:
-        """Pictures (PIL images, paths or bytes) -> (B, h, w) int64 codes on the tokenizer's device.
-
-        size  (height, width) in pixels that each is brought to, as `mode` says; None takes them as they are, all of one size
-        """
-        if isinstance(images, (str, bytes, Path, Image.Image)):
-            raise InputError(f"images is one {type(images).__name__}; give a list, if only of one image")
-        loaded = [load_image(image) for image in images]
-        if size is not None:
-            loaded = [fit(image, height=size[0], width=size[1], mode=mode) for image in loaded]
-        return self.encode(to_pixels(loaded).to(self.device))
-
-    @torch.no_grad()
-    def decode_images(self, codes: Tensor) -> list[Image.Image]:
-        """(B, h, w) int64 codes -> B pictures of (h factor, w factor) pixels."""
-        return to_images(self.decode(codes.to(self.device)))

@@ -1,6 +1,6 @@
 """The transformer's layers as CUDA graphs: a pass over few tokens, launched at once.
 
-A large model computes a short row faster than Python can launch its kernels: 25 ms a pass of an 8B on an H200, whose weights are read in 4
+A large model computes a short row faster than Python can launch its kernels. It takes 25 ms a pass of an 8B on an H200, whose weights are read in 4
 (docs/speed.md). Sampling repeats such passes in one shape, so that their kernels are recorded when a shape returns, and replayed from then on:
 
     x, cos, sin, biases, places -> copied to where the recording reads them -> all layers -> a copy of the result

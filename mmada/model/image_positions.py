@@ -3,7 +3,7 @@
     text text <soi> 7 9 <mask> 4 <eoi> text          ids
       -1   -1    -1 0 1      2 3    -1   -1          places
 
-Rotary positions count from the start of a row, and an image starts wherever its prompt ends: a small network spends much of its
+Rotary positions count from the start of a row, and an image starts wherever its prompt ends. A small network spends much of its
 training on finding out which row and column a token is in. A model with `image_positions` adds a learned vector for each place.
 """
 

@@ -3,7 +3,7 @@
     wte -> n_layers blocks -> ln_f -> ff_out        logits at position i predict the token at position i (no shift)
 
 `trunk` gives the hidden states, `head` the logits of a vocabulary slice; `forward` joins them and can leave out positions
-and vocabulary rows that nobody needs: the same bits, less work. Files are read and written by hub/networks.py; hub/pretrained.py makes
+and vocabulary rows that nobody needs. The bits are the same, the work is less. Files are read and written by hub/networks.py. hub/pretrained.py makes
 the same class a `PreTrainedModel` of transformers.
 """
 

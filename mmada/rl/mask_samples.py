@@ -18,7 +18,7 @@ masks. That is worth a factor of twenty in the noise of the ratio.
 The weights of an update add up to 1 (stratified, and blocks of unequal length with `max_blocks`: in expectation), so ratios and clipping mean
 the same everywhere.
 
-Of an image, k follows the cosine schedule in all of them, as in its training: t of a text is cos(pi/2 (1 - t)) of an image, a band of
+Of an image, k follows the cosine schedule in all of them, as in its training. So t of a text is cos(pi/2 (1 - t)) of an image, a band of
 [0.2, 0.8] there [0.31, 0.95]. What is estimated is then the loss that images are trained with, not the bound of their likelihood.
 """
 
@@ -172,7 +172,7 @@ def stratified(part: Segment, settings: ObjectiveConfig, generator: Generator) -
 
 def recorded(part: Segment, settings: ObjectiveConfig, generator: Generator) -> MaskPlan:
     """TraceRL: the states that the sampler went through. A view masks what was open at its first step, and scores what was committed in
-    it or the `steps_per_mask` - 1 steps that follow; each mask sample weighs the same, and so does each token in it.
+    it or the `steps_per_mask` - 1 steps that follow. Each mask sample weighs the same, and so does each token in it.
 
     Raises InputError if the rollout was not recorded.
     """

@@ -12,8 +12,8 @@
     sequence  -min(r A, clip(r) A)                                       r = exp(sum_i w_i (new_i - old_i))
     kl        sum_i w_i (exp(d_i) - d_i - 1)                             d_i = ref_i - new_i    (k3, Schulman 2020)
 
-The sums run over the scored tokens of a rollout, w_i are the weights of the mask samples and sum to 1. new, old and reference come from the same
-views, so at the first update every ratio is exactly 1, and next to an unchanged reference the divergence is exactly 0.
+The sums run over the scored tokens of a rollout. The weights w_i of the mask samples sum to 1. new, old and reference come from the
+same views. So at the first update every ratio is exactly 1, and next to an unchanged reference the divergence is exactly 0.
 """
 
 from __future__ import annotations

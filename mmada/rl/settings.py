@@ -39,7 +39,7 @@ class ObjectiveConfig:
     timestep_sampling: TimestepSampling = "spacing"
     """of UniGRPO's algorithm (views.times)"""
     masking: Literal["auto", "whole", "block"] = "auto"
-    """masks of texts: over the whole answer, as published, or in one block after the other; auto: what the model was taught, whole if it
+    """masks of texts: over the whole answer, as published, or in one block after the other. `auto`: what the model was taught, whole if it
     sees the open positions after its active block (GenerationConfig.full_attention), block if not. block is also worth trying where both are possible"""
     max_blocks: int = 0
     """blocks, or groups of steps, of a rollout that one update looks at; 0: all of them"""

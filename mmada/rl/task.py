@@ -6,7 +6,8 @@
     each n   the n-th batches of the experience -> new log-probabilities -> objective -> the loop's optimizers
 
 Rollouts depend on the weights, the seed and the round alone. An experience that is not used up is part of every save, so a run that is
-stopped within a round goes on with the same rollouts, masks and log-probabilities: resuming gives the same weights, bit for bit.
+stopped within a round goes on with the same rollouts, masks
+and log-probabilities. Resuming gives the same weights, bit for bit.
 
 Every process takes whole groups (prompts r, r + R, ...), so that advantages need no messages, except those scaled by the whole batch.
 """

@@ -14,8 +14,8 @@ slots, so a chat answer, a hole in a sentence and a hole in an image are one cas
         slot                  0   1         2   3   4
         block                 0   0         1   1   2          block_length 2
 
-Contracts (tests/sampling): given tokens never change; each open position is committed once; the same seed gives the same
-tokens alone or in a batch; ids outside the field's range are never proposed.
+Contracts (tests/sampling): given tokens never change. Each open position is committed once. The same seed gives the same
+tokens alone or in a batch. Ids outside the field's range are never proposed.
 """
 
 from __future__ import annotations

@@ -50,8 +50,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TransferState:
-    """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region;
-    the step within the block, and the steps that it has."""
+    """What a quota may look at, all (A,) int64: positions still open in the block, at its start, and in the whole region.
+
+    Also the step within the block, and the steps that it has."""
 
     num_open: Tensor
     num_start: Tensor
@@ -205,9 +206,9 @@ class SamplingParams:
     stop_at_eos: bool = True
     """end a text as soon as everything before its first end token is committed; the rest is filled with end tokens"""
     full_attention: bool = True
-    """evaluate the open positions behind the active block too, as published; False leaves them out, and no token sees a block behind its
-    own, for models that were taught so (the noise type `block` of train/stages.py): shorter rows, an answer that does not depend on the room it is
-    given, and keys and values that stay true, so that every cache is exact"""
+    """evaluate the open positions after the active block too, as published. False leaves them out, and no token sees a block after its own,
+    for models that were taught so (the noise type `block` of train/stages.py). Rows are shorter, and an answer does not depend on the length
+    that it is given. Keys and values stay true, so every cache is exact"""
     cache: CacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False

@@ -2,8 +2,9 @@
 
     filled canvases -> a random half of the field masked in all of them, then the other half -> mean log p of what was there
 
-A drawing that fell apart is one that the model finds unlikely once it sees all of it, and a sampler that commits several codes at a time has no
-other occasion to say so. Like `Denoising`, it says what it needs to know and is told, so it shares forward passes with anything else.
+A drawing that fell apart is one that the model finds unlikely once it sees all of it.
+A sampler that commits several codes at a time has no other occasion to say so. Like `Denoising`, it says what it needs to know and is
+told, so it shares forward passes with anything else.
 """
 
 from __future__ import annotations

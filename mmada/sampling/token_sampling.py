@@ -3,8 +3,8 @@
     temperature 0   the arg max
     temperature T   a draw from softmax(logits / T), after top-k and top-p
 
-Draws use one uniform number a position (the inverse of the cumulative distribution), taken from the request's own
-generator on the CPU: the same logits and seed give the same tokens on any device, alone or in a batch. The distribution is that of
+Draws use one uniform number a position (the inverse of the cumulative distribution), taken from the request's own generator
+on the CPU. The same logits and seed give the same tokens on any device, alone or in a batch. The distribution is that of
 arg max(logits + T * Gumbel), the published form.
 """
 

@@ -163,7 +163,8 @@ class OutputStream:
     def __post_init__(self) -> None:
         request = self.order.request
         if not isinstance(request, DrawRequest):
-            waits = isinstance(request, ChatRequest) and bool(request.think)
+            # A stream is not held up for a rare fault.
+            waits = isinstance(request, ChatRequest) and bool(request.think) and not self.order.streams
             self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
         else:
             self.text = None

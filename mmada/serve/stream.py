@@ -80,7 +80,7 @@ def _certain(text: str, *, whole: bool) -> str:
 class TextStream:
     """Sends a growing text in pieces.
 
-    waits  as for `visible`: for texts that were asked to begin with a thought. Elsewhere an answer is sent as it comes
+    waits  as for `visible`: for texts that were asked to begin with a thought, and that nobody reads as they grow
     """
 
     def __init__(self, stop: Sequence[str] = (), *, plain: bool = False, waits: bool = False) -> None:

@@ -6,10 +6,10 @@
           LogitTargets(image codes: positions, targets, index)     the head computes these logits and no others
           LogitTargets(text ids:    ...)
 
-An answer noised by the noise type `block` stands in its row twice, as it is and noised (rows.join_looks), so that all of its blocks are scored in one
-row, each as the sampler meets it.
+An answer noised by the noise type `block` stands in its row twice, as it is and noised (rows.join_looks). So all of
+its blocks are scored in one row, each as the sampler meets it.
 
-On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred: there rows are rounded up with padding that
+On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred. There rows are rounded up with padding that
 no other token sees (`round_to`).
 
 A stage with a soft mask (`mask_value`) cannot be packed: its rows are padded and a pair mask says which tokens attend to which.

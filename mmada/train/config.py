@@ -83,7 +83,7 @@ class SampleSource:
     options: Mapping[str, Any] = field(default_factory=dict)
     """of the world"""
     path: str = ""
-    """instead of a world, your own records, in any form that `mmada data check` takes: a file, shards or a folder; for training also a
+    """instead of a world, your own records, in any form that `mmada data check` takes: a file, shards or a folder. For training also a
     recipe (YAML) whose top parts are named like the tasks. Components of tasks that a file does not hold take no part"""
     format: Format | None = None
     """jsonl, webdataset, datasets or tokenized; null: what the name of the file says"""
@@ -136,7 +136,7 @@ class DataConfig(SampleSource):
     """share of the records of `path`, of each task, that are not trained on but evaluated, if there is no eval_path; which ones depends on
     nothing but their number"""
     replay: str = ""
-    """records of what should stay, from `mmada data export-replay` or your own (adapter record), which are mixed in; a fifth of each task
+    """records of what should stay, from `mmada data export-replay` or your own (adapter record), which are mixed in. A fifth of each task
     is held out, so that the run can tell what was forgotten. Only with `path`"""
     replay_share: float = 0.5
     """share of the rows of a batch that are replay; they come on top of stage.batch rows of the new records"""

@@ -4,7 +4,7 @@
     now and then:   log, evaluate, sample, save
 
 accelerate carries devices, precision, accumulation and processes. Each batch is a pure function of its step, the state on disk
-is everything else, so stopping at any time and going on gives the same weights, bit for bit (on CPUs).
+is everything else. So stopping at any time and going on gives the same weights, bit for bit (on CPUs).
 SIGTERM and Ctrl-C finish the step, save, and return.
 """
 

@@ -1,7 +1,8 @@
 """Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
 
 The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
-PEFT writes it (adapter_config.json, adapter_model.safetensors), names the checkpoint that it belongs to, and can be loaded with
+PEFT writes it (adapter_config.json, adapter_model.safetensors), and names the checkpoint
+that it belongs to. It can be loaded with
 `peft.PeftModel.from_pretrained`, or as a model of its own with `MMaDA.from_pretrained` (hub/adapters.py).
 """
 
@@ -34,14 +35,14 @@ class Lora:
 
     rank: int = 0
     """of A and B; 0: no LoRA, all weights are trained"""
-    alpha: float | None = None
-    """the adapter's output is scaled by alpha / rank; null: as rank, a scale of 1, so that one learning rate does for all ranks"""
+    alpha: float = 8.0
+    """the adapter's output is scaled by alpha / rank. It stays as it is for other ranks: then one learning rate does for all of them"""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
     """names of linear layers. ff_out is one of each block, and the head: words that the model never wrote are learned there"""
 
     def __post_init__(self) -> None:
-        if self.rank < 0 or (self.alpha is not None and not self.alpha > 0):
-            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0, or null for as much as rank")
+        if self.rank < 0 or not self.alpha > 0:
+            raise InputError(f"lora.rank={self.rank} must be 0 or more and lora.alpha={self.alpha} above 0")
         if self.rank and not self.targets:
             raise InputError("lora.targets=() adapts nothing; name layers such as q_proj and v_proj")
 
@@ -65,7 +66,7 @@ def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha or lora.rank, target_modules=list(lora.targets), base_model_name_or_path=base)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         inject_adapter_in_model(settings, model, adapter_name=_NAME)

@@ -3,8 +3,8 @@
     export_replay(world_samples(find_world(name), num=300), Path("keep.jsonl"))
     export_replay(own_samples(model.run, questions, source="mine"), Path("keep.jsonl"))
 
-Source: a model that rehearses what it did before forgets less (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal");
-its own answers do nearly as well as the data that it once learned (Shin et al. 2017, "Continual learning with deep generative replay").
+Source: a model that rehearses what it did before forgets less (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal").
+Its own answers do nearly as well as the data that it once learned (Shin et al. 2017, "Continual learning with deep generative replay").
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     hidden states (T, D)  ->  those at the scored positions  ->  head on a slice of the vocabulary  ->  log p of the clean tokens
 
-Logits are the largest tensors of a step. They are computed in chunks of at most MAX_LOGITS, and where there are several chunks, each is
+Logits are the largest tensors of a step. They are computed in chunks of at most MAX_LOGITS. Where there are several chunks, each is
 computed again in the backward pass, so that no more than one is ever held. Training and reinforcement learning share this file.
 """
 

@@ -30,6 +30,9 @@ def load(directory):
     autos = AutoConfig, AutoModel, AutoModelForMaskedLM, AutoProcessor, AutoImageProcessor
     print(*(type(auto.from_pretrained(directory)).__name__ for auto in autos), len(AutoTokenizer.from_pretrained(directory)))
     print(type(AutoModel.from_pretrained(directory + "/image_tokenizer")).__name__)
+    # transformers replaces its own module while it loads some of its parts, and pipelines look for classes in it.
+    from transformers import pipeline
+    print(pipeline("text-generation", model=directory)("hi", max_new_tokens=4, do_sample=False)[0]["generated_text"][:2])
 """
 FIRST = [
     "import mmada",
@@ -37,11 +40,6 @@ FIRST = [
     "import mmada.hub.processor",
     "import mmada; from transformers import LlamaForCausalLM, ProcessorMixin",
 ]
-PIPELINE = """
-import mmada
-from transformers import pipeline
-print(pipeline("text-generation", model={directory!r})("hi", max_new_tokens=4, do_sample=False, return_full_text=False))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +54,9 @@ def loaded(tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.parametrize("first", FIRST)
 def test_auto_classes(loaded, first):
-    named, tokenizer = loaded[first].splitlines()
+    named, tokenizer, written = loaded[first].splitlines()
     assert named == "MMaDAConfig MMadaModelLM MMadaModelLM MMaDAProcessor MMaDAImageProcessor 268"
-    assert tokenizer == "ImageTokenizer"
-
-
-def test_a_pipeline_by_directory(tmp_path):
-    """transformers replaces its own module while it loads some of its parts, and pipelines look for classes in it."""
-    MMaDA.debug().save_pretrained(tmp_path)
-    code = "import transformers; transformers.AutoProcessor" + PIPELINE.format(directory=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.startswith("[{'generated_text': ")
+    assert (tokenizer, written) == ("ImageTokenizer", "hi")
 
 
 def test_import_is_light():

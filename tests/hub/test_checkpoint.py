@@ -282,3 +282,10 @@ def test_check_raises_one_error_with_every_difference(tmp_path):
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"{tmp_path} does not fit its config.json in 3 of 3 tensors; use the configuration")
     assert [line.split()[0] for line in lines[1:]] == ["missing", "unexpected", "wrong"]
+
+
+def test_the_address_of_a_model_is_answered_with_its_name():
+    with pytest.raises(
+        CheckpointError, match=r"model='https://huggingface\.co/a/b-c/tree/main' is an address; give the hub name in it, 'a/b-c'"
+    ):
+        checkpoint.local("https://huggingface.co/a/b-c/tree/main")

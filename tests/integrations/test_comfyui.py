@@ -11,6 +11,8 @@ import pytest
 import tomllib
 import torch
 
+from mmada.errors import InputError
+
 FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
 
 
@@ -124,6 +126,19 @@ def test_an_image_is_asked_about(nodes, debug):
     answer, thinking = call(nodes, "MMaDAAsk", model=debug, question="what?", seed=0, images=image, max_new_tokens=8)
     assert answer == debug.ask(Image.new("RGB", (32, 32), (255, 0, 0)), "what?", max_new_tokens=8).text
     assert thinking == ""
+
+
+def test_a_model_that_was_not_taught_editing_says_so(nodes, debug):
+    with pytest.raises(InputError, match="edit"):
+        call(nodes, "MMaDAEdit", model=debug, images=torch.zeros(1, 32, 32, 3), instruction="make it blue", seed=0)
+
+
+def test_an_image_is_extended(nodes, debug):
+    (before, _) = call(nodes, "MMaDADraw", model=debug, prompt="a cat", seed=1)
+    sides = {"left": 0, "top": 0, "right": 16, "bottom": 4}
+    (after,) = call(nodes, "MMaDAExtend", model=debug, images=before, prompt="a dog", seed=3, steps=2, **sides)
+    assert after.shape == (1, 36, 48, 3)
+    assert torch.allclose(after[:, :28, :28], before[:, :28, :28], atol=1 / 255)
 
 
 def test_a_cancelled_run_stops_at_the_next_step(nodes, comfy, debug):
