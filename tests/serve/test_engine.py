@@ -336,3 +336,21 @@ def test_an_engine_that_breaks_says_so(debug, mixture, monkeypatch, caplog):
     assert isinstance(result.error, ClosedError)
     assert "the engine stopped" in caplog.text
     assert not served.engine.healthy
+
+
+def test_a_prompt_that_cannot_be_drawn_is_a_refusal_of_that_request_alone(debug, followed, monkeypatch):
+    class Reader:
+        def check_plan(self, prompt: str, plan: str | None) -> str | None:
+            return "it is no dog" if prompt != "a dog" else None
+
+        def restated(self, prompt: str) -> str | None:
+            return None
+
+    monkeypatch.setattr(debug.planner, "reader", Reader)
+    monkeypatch.setattr(debug.planner, "defaults", replace(debug.defaults, reasons_in_one_row=False))
+    followed.submit(*(EngineRequest(request=DrawRequest(prompt, think=False, steps=2)) for prompt in ("a dog", "a cat")))
+    drawn, refused = followed.wait(0, 1)
+    assert isinstance(drawn, ImageOutput)
+    assert isinstance(refused, Failed)
+    assert isinstance(refused.error, InputError)
+    assert str(refused.error) == "prompt='a cat' cannot be drawn: it is no dog."
