@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-_OTHERS = ("negative_prompt", "max_new_tokens", "temperature", "top_p", "top_k", "block_length")
+_OTHERS = ("negative_prompt", "image_cache", "max_new_tokens", "temperature", "top_p", "top_k", "block_length")
 """settings that a suite chooses itself"""
 
 

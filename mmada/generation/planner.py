@@ -29,7 +29,7 @@ from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest,
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image
-from mmada.sampling import SamplingParams, infill, named_cache
+from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
 __all__ = ["Planner", "seed_of"]
@@ -293,11 +293,14 @@ class Planner:
         """The request's, in its own steps and with its own guidance if it names them. By default no more steps than there is to fill."""
         d = self.defaults
         if request.params is not None:
-            own = {"steps": request.steps, "guidance_scale": request.guidance_scale}
-            return request.params.with_(**{name: value for name, value in own.items() if value is not None})
+            own: dict[str, object] = {"steps": request.steps, "guidance_scale": request.guidance_scale}
+            own = {name: value for name, value in own.items() if value is not None}
+            own |= {} if request.image_cache is None else {"cache": named_image_cache(request.image_cache)}
+            return request.params.with_(**own)
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
         steps = d.image_steps if request.steps is None else request.steps
-        return self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
+        image_cache = named_image_cache(d.image_cache if request.image_cache is None else request.image_cache)
+        return self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale).with_(cache=image_cache)
 
     # Pictures to codes.
 

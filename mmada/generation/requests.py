@@ -20,7 +20,7 @@ from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
-from mmada.sampling import DenoisingStep, JointParams, SamplingParams, named_cache
+from mmada.sampling import DenoisingStep, JointParams, SamplingParams, named_cache, named_image_cache
 
 __all__ = [
     "IMAGE_TOKENIZER_DIR",
@@ -70,6 +70,8 @@ class GenerationConfig:
     image_mode: FitMode = "crop"
     image_steps: int = 15
     guidance_scale: float = 3.5
+    image_cache: str = "none"
+    """of the keys, values and logits of a drawing: none or max-logit (sampling/logit_cache.py); an approximation"""
     image_tokenizer: str = "showlab/magvitv2"
     """directory, hub name or built-in name, for a checkpoint that holds none"""
     lowers_capitals: bool = False
@@ -88,6 +90,7 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         named_cache(self.cache)
+        named_image_cache(self.image_cache)
         if self.image_mode not in get_args(FitMode):
             raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
         for name, least in _LEAST.items():
@@ -172,6 +175,7 @@ class DrawRequest:
     think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
     strict    refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
+    image_cache  what is not evaluated at every step: none or max-logit; None: as the checkpoint is best used
     """
 
     prompt: str
@@ -187,6 +191,7 @@ class DrawRequest:
     seed: int = 0
     best_of: int = 1
     strict: bool = False
+    image_cache: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from typing import Any
 
 from mmada.errors import InputError, suggest
 
-__all__ = ["CACHE_NAMES", "ImageSettings", "Setting", "TextSettings", "changed", "named_settings", "settings_of"]
+__all__ = ["CACHE_NAMES", "IMAGE_CACHE_NAMES", "ImageSettings", "Setting", "TextSettings", "changed", "named_settings", "settings_of"]
 
 CACHE_NAMES = ("none", "prefix", "dual")
 """of sampling.params.CACHES"""
+IMAGE_CACHE_NAMES = ("none", "max-logit")
+"""of sampling.params.IMAGE_CACHES"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +94,11 @@ class ImageSettings(_Checked):
         checkpoint="guidance_scale",
         slider=(0, 10, 0.5),
         flags=("-g",),
+    )
+    image_cache: str | None = _setting(
+        "Between full passes, evaluate only what the model is least sure of. Fewer tokens a step; an approximation.",
+        choices=IMAGE_CACHE_NAMES,
+        checkpoint="image_cache",
     )
     best_of: int = _setting(
         "Candidates for each image. The one that the model finds most likely is kept.", default=1, at_least=1, at_most=64, slider=(1, 8, 1)

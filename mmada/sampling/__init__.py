@@ -6,6 +6,7 @@ from mmada.sampling.joint import JointDenoising, JointParams
 from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, denoise
 from mmada.sampling.params import (
     CACHES,
+    IMAGE_CACHES,
     CacheConfig,
     MaxLogitCacheConfig,
     SamplingParams,
@@ -13,6 +14,7 @@ from mmada.sampling.params import (
     fast_text,
     infill,
     named_cache,
+    named_image_cache,
     published_image,
     published_text,
 )
@@ -20,6 +22,7 @@ from mmada.sampling.rank import Ranking
 
 __all__ = [
     "CACHES",
+    "IMAGE_CACHES",
     "CacheConfig",
     "Denoiser",
     "Denoising",
@@ -34,6 +37,7 @@ __all__ = [
     "fast_text",
     "infill",
     "named_cache",
+    "named_image_cache",
     "published_image",
     "published_text",
 ]

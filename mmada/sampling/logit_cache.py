@@ -58,9 +58,9 @@ class LogitCache:
 
     def update(self, rows: Sequence[int], logits: Tensor) -> None:
         """Remember the answer (len(rows), Q, num_ids) to the query."""
-        for row, told in zip(rows, logits, strict=True):
-            at = self._positions(row).to(told.device)
-            fresh = told[: len(at)]
+        for row, answer in zip(rows, logits, strict=True):
+            at = self._positions(row).to(answer.device)
+            fresh = answer[: len(at)]
             self._largest[row, at] = fresh.amax(-1)
             self._logits[row, self._slot_of[row, at]] = fresh
 

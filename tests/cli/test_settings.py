@@ -94,7 +94,8 @@ def test_settings_reach_the_parameters(debug):
 def test_only_what_was_given_changes_anything():
     assert changed(TextSettings()) == {} == changed(ImageSettings(best_of=1))
     assert changed(ImageSettings(steps=4, negative_prompt="x")) == {"steps": 4, "negative_prompt": "x"}
-    assert named_settings(ImageSettings) == {"negative_prompt": str, "steps": int, "guidance_scale": float, "best_of": int}
+    known = {"negative_prompt": str, "steps": int, "guidance_scale": float, "image_cache": str, "best_of": int}
+    assert named_settings(ImageSettings) == known
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,7 @@ def test_only_what_was_given_changes_anything():
         (TextSettings, {"top_p": 0}, "top_p=0 must be above 0"),
         (TextSettings, {"threshold": 1.5}, "threshold=1.5 must be at most 1"),
         (TextSettings, {"cache": "dua"}, "cache='dua' is unknown: did you mean 'dual'?"),
+        (ImageSettings, {"image_cache": "max-logits"}, "image_cache='max-logits' is unknown: did you mean 'max-logit'?"),
         (ImageSettings, {"best_of": 0}, "best_of=0 must be at least 1, and finite"),
     ],
 )
