@@ -1,8 +1,8 @@
 """What one generation sends: orders come in, events go out, and an `OutputStream` says which are due after a step.
 
-Begun, then for a text      Words* (streams), Draft* (drafts), Written
-            for a drawing   Thought?, Preview*, Drawn
-or Failed, at any time
+Admitted, then for a text   TextDelta* (streams), Draft* (drafts), TextOutput
+            for a drawing   Thought?, Preview*, ImageOutput
+or an error, at any time
 """
 
 from __future__ import annotations
