@@ -2,7 +2,7 @@
 
 Admitted, then for a text   TextDelta* (streams), Draft* (drafts), TextOutput
             for a drawing   Thought?, Preview*, ImageOutput
-or an error, at any time
+or Failed, at any time
 """
 
 from __future__ import annotations
