@@ -29,8 +29,8 @@ demo: setup ## draw a picture, ask about it, and solve a sum; results in outputs
 test: setup ## run the default tests on two processes, and name the slowest ten
 	$(BIN)/python -m pytest -n 2 --durations=10
 
-test-slow: setup ## run the tests that are marked slow
-	$(BIN)/python -m pytest -n 2 --durations=10 -m slow
+test-slow: setup ## run the tests that are marked slow, and properties on more examples
+	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

@@ -62,6 +62,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
     "finetune": _finetune,
+    "natural": lambda: tables.natural(report.load(RESULTS / "natural.json"), report.load(RESULTS / "natural-before.json")),
 }
 
 

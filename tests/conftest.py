@@ -38,6 +38,15 @@ def group_of(nodeid: str) -> str:
     return next((name for name, starts in TOGETHER.items() if file.startswith(starts)), file)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties are tried on 20 examples; `make test-slow` tries 100 of them (--hypothesis-profile=thorough)."""
+    from hypothesis import settings
+
+    settings.register_profile("thorough", max_examples=100)
+    settings.register_profile("quick", max_examples=20)
+    settings.load_profile(config.getoption("--hypothesis-profile") or "quick")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling

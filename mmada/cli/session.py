@@ -202,4 +202,4 @@ def report(error: Exception) -> int:
     """Say what went wrong; returns the exit status."""
     sys.stdout.flush()
     remarks.print(Text.assemble(("error: ", "bold red"), str(error)))
-    return 1 if type(error).__name__ == "EmptyAnswerError" else 2
+    return 1 if type(error).__name__ in ("EmptyAnswerError", "NotDrawnError") else 2

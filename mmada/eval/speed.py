@@ -49,9 +49,9 @@ def _cases(asked: Asked, picture: Path) -> Mapping[str, Case]:
     made: tuple[Case, ...] = (
         (["draw", prompt, "--no-think", "-o", str(drawn)], lambda m, seed: m.draw(prompt, think=False, seed=seed)),
         (["draw", prompt, "--think", "-o", str(drawn)], lambda m, seed: m.draw(prompt, think=True, seed=seed)),
-        (["ask", str(picture), question], lambda m, seed: m.ask(picture, question, seed=seed)),
+        (["ask", str(picture), question, "--no-think"], lambda m, seed: m.ask(picture, question, think=False, seed=seed)),
         (["ask", str(picture), question, "--think"], lambda m, seed: m.ask(picture, question, think=True, seed=seed)),
-        (["chat", problem], lambda m, seed: m.chat(problem, seed=seed)),
+        (["chat", problem, "--no-think"], lambda m, seed: m.chat(problem, think=False, seed=seed)),
         (["chat", problem, "--think"], lambda m, seed: m.chat(problem, think=True, seed=seed)),
     )
     return dict(zip(CASES, made, strict=True))

@@ -1,7 +1,7 @@
 """What one generation sends: orders come in, events go out, and an `OutputStream` says which are due after a step.
 
-Begun, then for a text      Words* (streams), Draft* (drafts), Written
-            for a drawing   Thought?, Preview*, Drawn
+Admitted, then for a text   TextDelta* (streams), Draft* (drafts), TextOutput
+            for a drawing   Thought?, Preview*, ImageOutput
 or Failed, at any time
 """
 

@@ -7,7 +7,7 @@ from mmada.diffusion.noise import complement, exact, independent, stratified_uni
 from mmada.errors import InputError
 
 MASK = 99
-few = settings(derandomize=True, max_examples=60, deadline=None)
+few = settings(derandomize=True, deadline=None)
 
 
 def seeded(seed=0):

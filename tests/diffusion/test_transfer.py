@@ -9,7 +9,7 @@ from mmada.diffusion.schedule import SCHEDULES, cosine, linear
 from mmada.diffusion.transfer import even, even_at, remaining
 from mmada.errors import InputError
 
-few = settings(derandomize=True, max_examples=100, deadline=None)
+few = settings(derandomize=True, deadline=None)
 
 # reference/mmada.md, section 8.2: how many of 1024 codes stay masked after each of 15 steps.
 PUBLISHED = [1018, 1001, 973, 935, 886, 828, 760, 685, 601, 512, 416, 316, 212, 107, 1]

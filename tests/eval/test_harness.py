@@ -168,7 +168,12 @@ def test_the_harness_runs_tasks(harness, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": str(i + 1), "options": ["1", "2"]}) + "\n" for i in range(3)))
     shared = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test", "doc_to_text": "{{q}}"}
-    free = {"output_type": "generate_until", "doc_to_target": "{{a}}", "metric_list": [{"metric": "exact_match"}]}
+    free = {
+        "output_type": "generate_until",
+        "doc_to_target": "{{a}}",
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+        "metric_list": [{"metric": "exact_match"}],
+    }
     choice = {"output_type": "multiple_choice", "doc_to_target": 0, "doc_to_choice": "{{options}}", "metric_list": [{"metric": "acc"}]}
     for name, task in (("free", free), ("choice", choice)):
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"task": name, **shared, **task}))  # JSON is YAML

@@ -84,7 +84,7 @@ def test_what_keeps_more_than_the_budget_runs_when_nothing_else_is_kept():
     assert s.schedule(0.0).scheduled_sequences == (large,)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 80), st.integers(1, 9), st.integers(-1, 1)), min_size=1, max_size=30),
     st.randoms(),
@@ -195,7 +195,7 @@ def test_draining_takes_nothing_new_and_finishes_what_is_there():
 arrivals = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 150), st.integers(1, 200), st.integers(-1, 1)), min_size=1, max_size=25)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(arrivals)
 def test_everything_is_finished_within_the_work_there_is(requests):
     """(arrival, tokens, rounds, priority): the budget is kept, no round is wasted, and all ends after at most the sum of rounds."""

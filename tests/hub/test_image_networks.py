@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import CheckpointError
-from mmada.hub import pretrained
 from mmada.hub.networks import load_image_tokenizer, save_image_tokenizer
 from mmada.image import VQVAE, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
+
+from ..lazy import later
+
+pretrained = later("mmada.hub.pretrained")
 
 WEIGHTS = "model.safetensors"
 

@@ -65,8 +65,13 @@ def mixture(picture):
     ]
 
 
-def test_a_mixed_batch_equals_each_request_alone(debug, mixture):
-    together = run(debug, mixture)
+@pytest.fixture(scope="module")
+def together(debug, mixture):
+    """Their results as one batch."""
+    return run(debug, mixture)
+
+
+def test_a_mixed_batch_equals_each_request_alone(debug, mixture, together):
     backwards = run(debug, mixture[::-1])[::-1]
     for request, one, other in zip(mixture, together, backwards, strict=True):
         (alone,) = run(debug, [request])
@@ -77,9 +82,9 @@ def test_a_mixed_batch_equals_each_request_alone(debug, mixture):
             assert one.thinking == alone.thinking
 
 
-def test_passes_of_any_size_give_the_same(debug, mixture):
+def test_passes_of_any_size_give_the_same(debug, mixture, together):
     small = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=debug.defaults, max_tokens=128)
-    assert [ids(r) for r in run(small, mixture)] == [ids(r) for r in run(debug, mixture)]
+    assert [ids(r) for r in run(small, mixture)] == [ids(r) for r in together]
     assert small.denoiser.num_forwards > 0
 
 
@@ -239,7 +244,7 @@ def test_a_checkpoint_says_whether_it_thinks_before_it_draws(debug):
 
 def test_thoughts_before_a_drawing_differ_from_seed_to_seed_at_a_temperature(debug):
     for temperature, number in ((0.0, 1), (1.0, 4)):
-        defaults = replace(debug.defaults, draw_thinking_temperature=temperature)
+        defaults = replace(debug.defaults, draw_thinking_temperature=temperature, max_thinking_tokens=16)
         model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
         jobs = [DrawRequest("a cat", think=True, seed=seed, steps=1) for seed in range(4)]
         assert len({drawing.prompt for drawing in model.run(jobs)}) == number

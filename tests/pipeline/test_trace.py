@@ -69,7 +69,7 @@ def test_command_line(debug, tmp_path, monkeypatch, capsys):
     from mmada.cli import main
 
     monkeypatch.chdir(tmp_path)
-    for args in (["draw", "x", "--trace", "a.gif"], ["chat", "hello", "--trace", "b.png"]):
+    for args in (["draw", "a dog", "--trace", "a.gif"], ["chat", "hello", "--trace", "b.png"]):
         monkeypatch.setattr(sys, "argv", ["mmada", *args])
         with pytest.raises(SystemExit) as leave:
             main()

@@ -24,7 +24,11 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+# What an objective computes is tested by itself; that a run learns with it takes two seconds each.
+SLOW = ("coupled", "diffu_grpo", "trace")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OBJECTIVES])
 def test_every_objective_raises_a_toy_reward(tmp_path, name):
     settings = ObjectiveConfig(name=name, updates=2, kl_weight=0.0, steps_per_mask=2)
     job = tiny.task(tiny.config(steps=16, group=8, objective=settings))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mmada.sampling.confidence import CONFIDENCES, margin, negative_entropy, probability, random_order
 from mmada.sampling.draws import gumbel
 
-few = settings(derandomize=True, max_examples=40, deadline=None)
+few = settings(derandomize=True, deadline=None)
 
 
 def softmax(values):

@@ -14,7 +14,7 @@ from mmada.sampling.params import even, follow_schedule
 
 from .toy_denoiser import ANY, CODES, EOS, MASK, NEVER, TEXT, VOCAB, Toy, canvas, canvases, contextual, problems, run, stateless
 
-few = settings(derandomize=True, max_examples=40, deadline=None)
+few = settings(derandomize=True, deadline=None)
 
 
 def trace_of(denoising, row):

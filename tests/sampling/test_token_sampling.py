@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mmada.sampling.token_sampling import inverse_cumulative, keep_top_k, keep_top_p, sample_tokens
 
-few = settings(derandomize=True, max_examples=40, deadline=None)
+few = settings(derandomize=True, deadline=None)
 below_one = st.floats(0, 1, exclude_max=True, width=32)
 
 

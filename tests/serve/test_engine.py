@@ -77,6 +77,12 @@ def mixture(picture):
     ]
 
 
+@pytest.fixture(scope="module")
+def expected(debug, mixture):
+    """What each of them gets alone."""
+    return [alone(debug, request) for request in mixture]
+
+
 def same(result, expected) -> bool:
     if isinstance(result, ImageOutput):
         drawing = result.drawing
@@ -89,23 +95,22 @@ def same(result, expected) -> bool:
     return (result.token_ids, result.num_forwards) == (expected.token_ids, expected.num_forwards)
 
 
-def test_each_of_many_is_as_alone(debug, followed, mixture):
+def test_each_of_many_is_as_alone(followed, mixture, expected):
     followed.submit(*(EngineRequest(request=request) for request in mixture))
-    for result, request in zip(followed.wait(*range(len(mixture))), mixture, strict=True):
-        expected = alone(debug, request)
-        assert same(result, expected), request
+    for result, request, own in zip(followed.wait(*range(len(mixture))), mixture, expected, strict=True):
+        assert same(result, own), request
         if isinstance(request, ChatRequest):
-            assert (result.answer, result.thinking, result.finish_reason) == (expected.text, expected.thinking, expected.finish_reason)
+            assert (result.answer, result.thinking, result.finish_reason) == (own.text, own.thinking, own.finish_reason)
     assert followed.engine.num_live == 0
     assert followed.metric("mmada_generations_running") == followed.metric("mmada_generations_waiting") == 0
-    assert followed.metric("mmada_rounds_total") < sum(alone(debug, request).num_forwards for request in mixture) / 2
+    assert followed.metric("mmada_rounds_total") < sum(own.num_forwards for own in expected) / 2
 
 
-def test_a_small_budget_changes_nothing_but_the_time(debug, mixture):
+def test_a_small_budget_changes_nothing_but_the_time(debug, mixture, expected):
     served = Followed(debug, ServeConfig(max_num_batched_tokens=200))
     served.engine.start()
     served.submit(*(EngineRequest(request=request) for request in mixture))
-    assert all(same(result, alone(debug, request)) for result, request in zip(served.wait(*range(len(mixture))), mixture, strict=True))
+    assert all(same(result, own) for result, own in zip(served.wait(*range(len(mixture))), expected, strict=True))
     served.engine.stop()
 
 
@@ -336,3 +341,21 @@ def test_an_engine_that_breaks_says_so(debug, mixture, monkeypatch, caplog):
     assert isinstance(result.error, ClosedError)
     assert "the engine stopped" in caplog.text
     assert not served.engine.healthy
+
+
+def test_a_prompt_that_cannot_be_drawn_is_a_refusal_of_that_request_alone(debug, followed, monkeypatch):
+    class Reader:
+        def check_plan(self, prompt: str, plan: str | None) -> str | None:
+            return "it is no dog" if prompt != "a dog" else None
+
+        def restated(self, prompt: str) -> str | None:
+            return None
+
+    monkeypatch.setattr(debug.planner, "reader", Reader)
+    monkeypatch.setattr(debug.planner, "defaults", replace(debug.defaults, reasons_in_one_row=False))
+    followed.submit(*(EngineRequest(request=DrawRequest(prompt, think=False, steps=2)) for prompt in ("a dog", "a cat")))
+    drawn, refused = followed.wait(0, 1)
+    assert isinstance(drawn, ImageOutput)
+    assert isinstance(refused, Failed)
+    assert isinstance(refused.error, InputError)
+    assert str(refused.error) == "prompt='a cat' cannot be drawn: it is no dog."

@@ -47,10 +47,10 @@ def relative(one, other):
 
 
 def test_accumulation_equals_one_large_batch(tmp_path):
-    whole, _ = tiny.fit(tiny.stage(), tmp_path / "whole", steps=3)
-    split, _ = tiny.fit(tiny.stage(), tmp_path / "split", steps=3, settings=replace(tiny.QUIET, accumulate=4))
+    whole, _ = tiny.fit(tiny.small(), tmp_path / "whole", steps=3)
+    split, _ = tiny.fit(tiny.small(), tmp_path / "split", steps=3, settings=replace(tiny.QUIET, accumulate=4))
     assert relative(tiny.weights(whole), tiny.weights(split)) < 1e-6
-    assert relative(tiny.weights(whole), tiny.weights(tiny.task(tiny.stage()))) > 1e-4
+    assert relative(tiny.weights(whole), tiny.weights(tiny.task(tiny.small()))) > 1e-4
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def metrics(out):
 
 
 def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
-    alone, _ = tiny.fit(tiny.stage(), tmp_path, steps=3)
+    alone, _ = tiny.fit(tiny.small(), tmp_path, steps=3)
     first, second = (torch.load(two / f"weights-{i}.pt") for i in range(2))
     assert relative(first, second) == 0
     assert relative(first, tiny.weights(alone)) < 1e-6
@@ -76,7 +76,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
 
 
 def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_path):
-    alone, _ = tiny.fit(tiny.stage(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
+    alone, _ = tiny.fit(tiny.small(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
     assert relative(torch.load(two / "sharded.pt"), tiny.weights(alone)) < 1e-6
     assert (latest(two / "sharded" / "state") / "pytorch_model_fsdp_0").exists()
     sharded = metrics(two / "sharded")
@@ -96,10 +96,10 @@ def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_w
 
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):
-    inline, _ = tiny.fit(tiny.stage(), tmp_path / "inline", steps=4)
+    inline, _ = tiny.fit(tiny.small(), tmp_path / "inline", steps=4)
     for name, settings in (("thread", replace(tiny.QUIET, prefetch=3)), ("workers", replace(tiny.QUIET, prefetch=1, workers=2))):
         state = torch.get_rng_state()
-        prefetched, _ = tiny.fit(tiny.stage(), tmp_path / name, steps=4, settings=settings)
+        prefetched, _ = tiny.fit(tiny.small(), tmp_path / name, steps=4, settings=settings)
         assert relative(tiny.weights(inline), tiny.weights(prefetched)) == 0
         assert torch.equal(torch.get_rng_state(), state)
 
@@ -128,7 +128,7 @@ class BrokenAtTheThird(DiffusionTask):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_any_weight_takes_harm(tmp_path):
-    stage = tiny.stage()
+    stage = tiny.small()
     settings = replace(tiny.QUIET, save_every=2)
     tiny.fit(stage, tmp_path, steps=2, settings=settings)
     broken = BrokenAtTheThird(tiny.plan(stage), DiffusionLoss(tiny.model()), {})
@@ -145,7 +145,7 @@ def test_a_signal_ends_the_step_saves_and_returns(tmp_path):
         if report.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    stage = tiny.stage()
+    stage = tiny.small()
     outcome = loop.train(tiny.task(stage), stage.optim, tiny.QUIET, steps=12, out=tmp_path, on_step=on_step)
     assert (outcome.reason, outcome.step) == ("stopped", 3)
     assert latest(tmp_path / "state").name == "step-00000003"
@@ -153,9 +153,9 @@ def test_a_signal_ends_the_step_saves_and_returns(tmp_path):
 
 
 def test_time_that_is_up_ends_the_run_saved(tmp_path):
-    _, outcome = tiny.fit(tiny.stage(), tmp_path, settings=replace(tiny.QUIET, max_minutes=1e-9))
+    _, outcome = tiny.fit(tiny.small(), tmp_path, settings=replace(tiny.QUIET, max_minutes=1e-9))
     assert (outcome.reason, outcome.step) == ("time", 0)
-    _, outcome = tiny.fit(tiny.stage(), tmp_path, steps=2)
+    _, outcome = tiny.fit(tiny.small(), tmp_path, steps=2)
     assert (outcome.reason, outcome.step) == ("done", 2)
 
 

@@ -40,7 +40,7 @@ def same_state(one, other):
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
-    stage = tiny.stage(optim=OptimizerConfig(name=name, warmup=3, ema=0.9))
+    stage = tiny.small(optim=OptimizerConfig(name=name, warmup=3, ema=0.9))
     whole, _ = tiny.fit(stage, tmp_path / "whole")
     stopped_at_seven(stage, tmp_path / "parts")
     resumed, outcome = tiny.fit(stage, tmp_path / "parts")
@@ -51,7 +51,7 @@ def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
 
 
 def test_a_run_may_go_on_with_other_micro_batches(tmp_path):
-    stage = tiny.stage()
+    stage = tiny.small()
     whole, _ = tiny.fit(stage, tmp_path / "whole")
     stopped_at_seven(stage, tmp_path / "parts")
     resumed, outcome = tiny.fit(stage, tmp_path / "parts", settings=replace(tiny.QUIET, accumulate=2))
@@ -78,14 +78,14 @@ def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path):
     state = tmp_path / "killed" / "state"
     assert (state / ".partial-step-00000004").exists()
     assert latest(state).name == "step-00000002"
-    tiny.fit(tiny.stage(), tmp_path / "killed", settings=SAVING)
-    tiny.fit(tiny.stage(), tmp_path / "whole", settings=SAVING)
+    tiny.fit(tiny.small(), tmp_path / "killed", settings=SAVING)
+    tiny.fit(tiny.small(), tmp_path / "whole", settings=SAVING)
     same_state(tmp_path / "killed", tmp_path / "whole")
     assert not list(state.glob(".partial-*"))
 
 
 def test_only_the_last_saves_are_kept(tmp_path):
-    tiny.fit(tiny.stage(), tmp_path, settings=replace(SAVING, keep=3))
+    tiny.fit(tiny.small(), tmp_path, settings=replace(SAVING, keep=3))
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["step-00000008", "step-00000010", "step-00000012"]
 
 
@@ -97,15 +97,15 @@ def test_directories_with_other_names_are_no_saves(tmp_path):
 
 
 def test_a_run_that_is_done_does_nothing_more(tmp_path):
-    tiny.fit(tiny.stage(), tmp_path, steps=2)
+    tiny.fit(tiny.small(), tmp_path, steps=2)
     before = latest(tmp_path / "state").stat().st_mtime_ns
-    _, outcome = tiny.fit(tiny.stage(), tmp_path, steps=2)
+    _, outcome = tiny.fit(tiny.small(), tmp_path, steps=2)
     assert (outcome.reason, outcome.step) == ("done", 2)
     assert latest(tmp_path / "state").stat().st_mtime_ns == before
 
 
 def test_a_run_goes_on_with_the_learning_rate_that_it_is_given(tmp_path):
-    stage = tiny.stage(optim=OptimizerConfig(lr=1e-2, schedule="constant", warmup=0))
+    stage = tiny.small(optim=OptimizerConfig(lr=1e-2, schedule="constant", warmup=0))
     tiny.fit(stage, tmp_path, steps=1)
     before = load_file(latest(tmp_path / "state") / "model.safetensors")
     still = replace(stage, optim=replace(stage.optim, lr=1e-12, weight_decay=0.0))
@@ -115,6 +115,6 @@ def test_a_run_goes_on_with_the_learning_rate_that_it_is_given(tmp_path):
 
 
 def test_a_save_of_another_network_is_an_error(tmp_path):
-    tiny.fit(tiny.stage(), tmp_path, steps=2)
+    tiny.fit(tiny.small(), tmp_path, steps=2)
     with pytest.raises(CheckpointError, match="does not fit this run"):
-        tiny.fit(tiny.stage(), tmp_path, network=tiny.model(d_model=32))
+        tiny.fit(tiny.small(), tmp_path, network=tiny.model(d_model=32))

@@ -56,6 +56,11 @@ def stage(*names, batch=8, **changes):
     return replace(mixcot, components=components, batch=batch, **settings)
 
 
+def small(**changes):
+    """Components of short rows: what saves, several processes and accumulation are tested with."""
+    return stage("draw", "look", "interview", "text", **changes)
+
+
 def sources(stage, *, seed=0, split="train", size=None):
     speech = prompts()
     samples = {
@@ -106,13 +111,13 @@ def main(mode, out):
             whole(scratch, target)
 
         state.publish = publish
-        fit(stage(), out, settings=replace(QUIET, save_every=2))
+        fit(small(), out, settings=replace(QUIET, save_every=2))
         return
-    job, _ = fit(stage(), out, steps=3, settings=replace(QUIET, accumulate=2))
+    job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2))
     rank = os.environ["RANK"]
     torch.save(weights(job), Path(out) / f"weights-{rank}.pt")
     shard_next_run()
-    unaveraged = stage(optim=replace(CALM, ema=0.0))
+    unaveraged = small(optim=replace(CALM, ema=0.0))
     job = task(unaveraged)
     job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "sharded.pt")
     train(job, unaveraged.optim, replace(QUIET, accumulate=2, eval_every=3), steps=3, out=Path(out) / "sharded")

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from mmada.data.answers import NUMBER_WORDS
 from mmada.generation.lexicon import Lexicon
 from mmada.worlds.emoji.grammar import DRAW_FRAMES, PLACE_PHRASES
-from mmada.worlds.emoji.natural.lists import SYNONYMS, plural_of
+from mmada.worlds.emoji.natural.lists import SYNONYMS, ordinary_words, plural_of
 from mmada.worlds.emoji.objects import SHAPES, STYLES, objects
 from mmada.worlds.emoji.reasoning import TABLES
 from mmada.worlds.emoji.scenes import BACKGROUNDS
 
 __all__ = ["lexicon"]
 
+_KIN = ("kid", "kids", "child", "children", "son", "daughter", "niece", "nephew", "friend", "mother", "father")
+"""Who wants a picture; without a possessive they are in it."""
 _CIVIL = (
     "hello", "hi", "hey", "pls", "thanks", "thank", "i'd", "i'm", "let's", "just", "my", "your", "our", "us", "you", "some", "also", "any", "don't",
     "drawing", "painting", "scene", "photo", "pictures", "images", "next", "by", "near", "beside", "it's", "its", "need", "would", "could", "will",
@@ -38,10 +40,17 @@ def _words() -> Iterator[str]:
     for table in (DRAW_FRAMES, *TABLES):
         for template in table.options:
             yield from re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"\{.*?\}", " ", template.lower()))
-    yield from (*_CIVIL, *_GRAMMAR, *NUMBER_WORDS, *STYLES)
+    yield from (f"{whose} {kin}" for whose in ("my", "our", "the") for kin in _KIN)
+    yield from (*ordinary_words(), *_CIVIL, *_GRAMMAR, *NUMBER_WORDS, *STYLES)
     yield from (word for phrases in PLACE_PHRASES.values() for phrase in phrases for word in phrase.split())
     for background in BACKGROUNDS:
-        yield from (f"{background} background", f"background is {background}")
+        yield from (
+            f"{background} background",
+            f"background is {background}",
+            f"background {background}",
+            f"{background} backdrop",
+            "backdrop",
+        )
     for thing in objects().values():
         if thing.clue:
             yield thing.clue.lower()

@@ -14,18 +14,23 @@ import re
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.grammar import parse
 from mmada.worlds.emoji.objects import SHAPES, objects
-from mmada.worlds.emoji.reading import known_nouns, noun_pattern
+from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spelled
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
 __all__ = ["problem_of"]
 
+_REASONED = re.compile(
+    r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|not|no|guess|colou?r\w*|then|comes?|leaves?|appears?|"
+    r"disappears?|added|joins?|taken|away|goes?|that|whose|things?|objects?|which|what)\b|\d\s*[-+*]\s*\d|\bthe .* (?:of|with|for|to|by|in)\b"
+)
+"""Words of prompts whose meaning follows from thought, which no rule reads."""
 _NOT = r"\b(?:no|without(?: any| a| an)?|not(?: a| an)?)"
 
 
 def problem_of(prompt: str, plan: str | None) -> str | None:
     """Why a prompt, or the plain prompt that thinking made of it (None: none yet), cannot be drawn; None if nothing speaks against it."""
-    said = " ".join(prompt.lower().split())
+    said = spelled(prompt)
     named = _named(said)
     if not named:
         return "nothing in it is known to me"
@@ -46,10 +51,14 @@ def _problem_of_plan(prompt: str, plan: str, named: set[str], unwanted: set[str]
             return f"the plan has {name}, which nobody asked for"
         if name in unwanted:
             return f"the plan has {name}, which is not wanted"
-    demanded = parse(prompt)
+    demanded = parse(prompt) or (None if _needs_thought(spelled(prompt)) else parse(restated(prompt) or ""))
     if demanded is not None and not implies(spec, demanded):
         return "the plan is not what was asked for"
     return None
+
+
+def _needs_thought(said: str) -> bool:
+    return bool(_REASONED.search(said)) or any(thing.clue and thing.clue.lower() in said for thing in objects().values())
 
 
 def _named(said: str) -> set[str]:

@@ -14,17 +14,23 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.grammar import canonical
-from mmada.worlds.emoji.natural.lists import SYNONYMS, plural_of
+from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SYNONYMS, plural_of, unknown_words
 from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec
+from mmada.worlds.emoji.split import Split
 
-__all__ = ["known_nouns", "noun_pattern", "restated"]
+__all__ = ["known_nouns", "noun_pattern", "restated", "spelled"]
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+_SPELLING = 0.8
+"""How alike a word and a name must be (difflib's ratio)."""
 
 _NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
 _NOT = re.compile(r"\b(?:no|not|without|don't draw|instead of|but not|leave out)(?: (?:any|a|an|the))?$")
@@ -64,18 +70,48 @@ def noun_pattern() -> re.Pattern[str]:
 
 def restated(prompt: str) -> str | None:
     """The plain prompt of what a prompt asks for; None if nothing of it is read, or more than a picture holds."""
-    said = _in_colours(" ".join(prompt.lower().replace("\u2019", "'").split()))
+    said = _in_colours(spelled(prompt))
     groups = [group for match in noun_pattern().finditer(said) if (group := _group(said, match)) is not None]
     groups = list({group.name: group for group in reversed(groups)}.values())[::-1]
     if not groups or sum(group.number for group in groups) > MAX_ITEMS:
         return None
     background = next(
-        (colour for colour in BACKGROUNDS if re.search(rf"\b{colour} background|background[^.]* {colour}\b|\bon {colour}\b", said)), None
+        (
+            colour
+            for colour in BACKGROUNDS
+            if re.search(rf"\b{colour} (?:background|backdrop)|background[^.]* {colour}\b|\bon {colour}\b", said)
+        ),
+        None,
     )
     try:
         return canonical(_spec(said, groups, background))
     except InputError:
         return None
+
+
+def spelled(prompt: str) -> str:
+    """A prompt in small letters, and long words that are nearly an object's name, and no other word that is known, as that name."""
+    said = " ".join(prompt.lower().replace("\u2019", "'").split())
+    return re.sub(r"[a-z]{5,}", lambda match: _as_spelled(match.group()), said)
+
+
+@cache
+def _as_spelled(word: str) -> str:
+    if word in _words():
+        return word
+    near = get_close_matches(word, [noun for noun in known_nouns() if " " not in noun], 1, _SPELLING)
+    return near[0] if near else word
+
+
+@cache
+def _words() -> frozenset[str]:
+    """Every word of the lexicon and of the lists of unknown words: none of them is a misspelling."""
+    from mmada.worlds.emoji.lexicon import lexicon
+
+    known = lexicon()
+    lists = (unknown_words(kind, split) for kind in KINDS_OF_WORDS for split in SPLITS)
+    singular = {word for entry in (*known.things, *known.words) for word in entry.split()} | {word for words in lists for word in words}
+    return frozenset(singular | {plural_of(word) for word in singular})
 
 
 def _in_colours(said: str) -> str:

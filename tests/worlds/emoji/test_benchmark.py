@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmada.errors import InputError
 from mmada.generation.requests import Drawing
+from mmada.pipeline import MMaDA
 from mmada.worlds.emoji import BACKGROUNDS, BOXES, KINDS, Scene, jittered_item, objects, render
 from mmada.worlds.emoji.measure.benchmark import Settings, check_judge, contact_sheet, diversity, run
 from mmada.worlds.emoji.measure.judge import (
@@ -109,7 +110,8 @@ def test_judge_reads_boxes_and_survives_saving(judge, tmp_path):
     assert [f.layout for f in again.look(pictures)] == [f.layout for f in findings]
 
 
-def test_benchmark_runs_on_any_model(debug, judge):
+def test_benchmark_runs_on_any_model(judge):
+    debug = MMaDA.debug().use(max_new_tokens=16, max_thinking_tokens=16)
     kinds = ("arithmetic1", "count", "draw_two", "reason_more")
     settings = Settings(num=3, kinds=kinds, seed=1, batch=2, image_steps=4)
     steps = []

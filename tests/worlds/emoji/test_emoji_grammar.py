@@ -30,6 +30,8 @@ from mmada.worlds.emoji import (
 from mmada.worlds.emoji.grammar import CAPTION_FRAMES, DRAW_FRAMES
 from mmada.worlds.emoji.spec import holds
 
+many = settings(max_examples=5 * settings().max_examples, deadline=None)
+
 NAMES = tuple(objects())
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -63,14 +65,14 @@ def specs(draw: st.DrawFn) -> tuple[SceneSpec, Scene]:
     return SceneSpec.of(counts, relation=relation, background=background, style=style), scene
 
 
-@settings(max_examples=200, deadline=None)
+@many
 @given(scenes())
 def test_a_caption_is_understood_as_its_scene(scene: Scene) -> None:
     assert parse(caption(scene)) == spec_of(scene)
     assert satisfies(spec_of(scene), scene.cells, background=scene.background)
 
 
-@settings(max_examples=200, deadline=None)
+@many
 @given(specs(), SEEDS)
 def test_every_way_to_say_it_means_the_same(demand: tuple[SceneSpec, Scene], seed: int) -> None:
     spec, scene = demand
@@ -137,7 +139,7 @@ def test_table_of_sentences(sentence: str, expected: SceneSpec | None) -> None:
     assert parse(sentence) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@many
 @given(
     st.lists(
         st.sampled_from(("a", "two", "dog", "cats", "above", "at the top", "and", ",", "on a pink background", "draw", "7", "large")),
@@ -187,7 +189,7 @@ def test_a_stated_style_is_judged_where_it_is_seen() -> None:
     assert [satisfies(spec, {"center": "dog"}, style=style) for style in ("twemoji", "noto", None)] == [True, False, True]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(scenes(), SEEDS)
 def test_one_changed_cell_breaks_a_full_demand(scene: Scene, seed: int) -> None:
     rng = np.random.default_rng(seed)

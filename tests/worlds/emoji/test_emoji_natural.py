@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import DrawRequest, NotDrawnError
+from mmada.hub import checkpoint
 from mmada.pipeline import MMaDA
 from mmada.worlds.emoji.grammar import parse
 from mmada.worlds.emoji.lexicon import lexicon
@@ -13,7 +15,7 @@ from mmada.worlds.emoji.natural.drawing import NOTHING
 from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
 from mmada.worlds.emoji.natural.lists import unknown_words
 from mmada.worlds.emoji.plans import problem_of
-from mmada.worlds.emoji.reading import restated
+from mmada.worlds.emoji.reading import restated, spelled
 from mmada.worlds.emoji.tasks import KINDS, held_out_in, sample
 from mmada.worlds.emoji.verify import is_correct
 
@@ -106,3 +108,18 @@ def test_what_cannot_be_drawn_is_said(drawn):
 
 def test_a_prompt_in_capitals_is_read(drawn):
     assert drawn("AN OWL").prompt == drawn("An owl").prompt == "a large owl"
+
+
+def test_checkpoints_ship_the_words_of_the_world():
+    for name in ("mmada-emoji-max", "mmada-emoji-mixcot"):
+        shipped = Lexicon.load(checkpoint.find(name))
+        assert (shipped.things, shipped.words) == (lexicon().things, lexicon().words), "run scripts/emoji/build_lexicon.py"
+        assert shipped.nearest(("boat",)) == ("ship",)
+
+
+def test_words_that_are_unknown_are_no_words_of_the_lexicon():
+    known = lexicon()
+    for kind in ("nouns", "adjectives", "verbs"):
+        for word in (*unknown_words(kind, "train"), *unknown_words(kind, "test")):
+            assert known.unknown(word) == (word,)
+            assert spelled(word) == word

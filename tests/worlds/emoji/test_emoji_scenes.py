@@ -17,7 +17,7 @@ from mmada.worlds.emoji import BACKGROUNDS, BOXES, LAYOUTS, STYLES, Item, Scene,
 NAMES = tuple(objects())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.sampled_from(NAMES), st.sampled_from(STYLES), st.sampled_from(sorted(BOXES)), st.integers(0, 2**32 - 1))
 def test_jitter_stays_in_the_cell(name: str, style: str, cell: str, seed: int) -> None:
     item = jittered_item(name, style, cell, np.random.default_rng(seed))  # Item checks that it lies inside

@@ -155,7 +155,7 @@ def combinations_in(example: Example) -> Iterator[Combination]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_examples_hold_nothing_back(kind: str) -> None:
     rng = np.random.default_rng(7)
-    for _ in range(550):
+    for _ in range(250):
         example = sample(kind, rng)
         assert [combination for combination in combinations_in(example) if is_held_out(combination)] == []
         assert not any(text in TEMPLATES[table].held_out for _, table, text in example.meta.templates)
@@ -178,7 +178,7 @@ def test_templates_are_noted_truly() -> None:
 def test_test_examples_are_held_out(kind: str) -> None:
     rng = np.random.default_rng(9)
     for hold_out in KINDS[kind].hold_outs:
-        for _ in range(40):
+        for _ in range(20):
             example = sample(kind, rng, "test", hold_out=hold_out)
             assert {combination[0] for combination in example.meta.held_out} == {hold_out}
             assert example.meta.held_out == held_out_in(example)

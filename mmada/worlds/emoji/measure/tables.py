@@ -27,6 +27,7 @@ from mmada.errors import InputError
 from mmada.eval.metrics import Share
 
 __all__ = [
+    "NATURAL",
     "PARTS",
     "SKILLS",
     "SUMMARY",
@@ -38,6 +39,7 @@ __all__ = [
     "cost",
     "courses",
     "gains",
+    "natural",
     "objectives",
     "share_of",
     "skills",
@@ -126,6 +128,28 @@ def summary(results: Mapping[str, Any]) -> str:
         shares = [share_of(outcomes, kinds, mode) for mode in ("direct", "think")]
         lines.append(f"| {title} | " + " | ".join(map(_cell, [*shares, share_of(outcomes, kinds, "think", unseen_style=True)])) + " |")
     return "\n".join(lines)
+
+
+NATURAL: Mapping[str, str] = {
+    "natural_draw": "requests for what the world has: the right picture",
+    "false_refusal": "the same: neither refused nor called unknown",
+    "natural_unknown": "requests with what it lacks: said so, and the rest drawn",
+    "unknown_words": "nouns that no list of training has: said so",
+    "perturbed_lower": "in small letters",
+    "perturbed_title": "In Title Case",
+    "perturbed_no_punctuation": "without punctuation",
+    "perturbed_more_punctuation": "with more punctuation!!!",
+    "perturbed_space": "with a second space",
+    "perturbed_typo": "with a typo in a longer word",
+}
+"""Row of the suite `natural` -> what it asks."""
+
+
+def natural(results: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """A row for each part of the suite `natural`, beside the same weights without lexicon, checks and reading."""
+    now, then = ({row["kind"]: Share(row["correct"], row["total"]) for row in found["outcomes"]} for found in (results, before))
+    lines = ["| | without them | with them |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {title} | {_cell(then.get(kind))} | {_cell(now[kind])} |" for kind, title in NATURAL.items())])
 
 
 def against(results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from mmada.worlds.emoji.split import Split, stable_hash
 
-__all__ = ["DEEDS", "MANY", "NUMBERS", "SOFT", "SYNONYMS", "plural_of", "unknown_words"]
+__all__ = ["DEEDS", "KINDS_OF_WORDS", "MANY", "NUMBERS", "SOFT", "SYNONYMS", "ordinary_words", "plural_of", "unknown_words"]
 
 SOFT = ("cute", "nice", "little", "lovely", "pretty", "beautiful", "sweet", "simple", "good", "small")
 """Adjectives that ask for nothing that a picture could lack."""
@@ -85,6 +85,7 @@ DEEDS = (
 """What a chat may be asked to do and this world cannot."""
 
 Kind = Literal["nouns", "adjectives", "verbs"]
+KINDS_OF_WORDS: tuple[Kind, ...] = ("nouns", "adjectives", "verbs")
 
 
 @cache
@@ -103,6 +104,11 @@ def _words() -> Mapping[str, tuple[str, ...]]:
 def unknown_words(kind: Kind, split: Split) -> tuple[str, ...]:
     """Words that the world has nothing for; half of them, by hash, are never trained."""
     return tuple(word for word in _words()[kind] if (stable_hash("unknown", word) < 0.5) == (split == "test"))
+
+
+def ordinary_words() -> tuple[str, ...]:
+    """Function words, and what people say around a request: they ask for nothing to be seen."""
+    return _words()["ordinary"]
 
 
 _IRREGULAR = {
