@@ -168,7 +168,7 @@ def test_own_records_finetune_a_model(finished, tmp_path):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     data = {"path": str(path)}
     settings = config(tmp_path, model={"start": str(finished / "model")}, data=data, stage="finetune", debug=False)
-    settings = replace(settings, stage=replace(settings.stage, steps=40), loop=replace(settings.loop, eval_every=0, sample_every=0))
+    settings = replace(settings, stage=replace(settings.stage, steps=100), loop=replace(settings.loop, eval_every=0, sample_every=0))
     reports = []
     assert run(settings, on_step=reports.append).reason == "done"
     losses = [report.values["loss"] for report in reports if "loss" in report.values]

@@ -119,7 +119,7 @@ def test_the_config_of_reinforcement_learning_rewards_what_the_world_brings():
 
 
 def test_the_base_model_can_be_trained_on(tmp_path):
-    settings = [f"out={tmp_path}", "model.start=mmada-emoji-base", "loop.prefetch=0", "stage.batch=26"]
+    settings = [f"out={tmp_path}", "model.start=mmada-emoji-base", "loop.prefetch=0"]
     task = build_task(load(CONFIGS / "mixcot.yaml", settings))
     (batch,) = task.batches(0, rank=0, world=1, accumulate=1)
     with torch.no_grad():
