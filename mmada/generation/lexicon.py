@@ -49,6 +49,7 @@ class Lexicon:
             raise CheckpointError(f"{file} is no lexicon ({error!r}); write things, words and near, or delete it") from error
 
     def save(self, directory: Path) -> None:
+        """Write lexicon.json into a directory that exists. Raises OSError if it cannot be written."""
         record = {"things": self.things, "words": self.words, "near": self.near}
         (directory / LEXICON_NAME).write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
@@ -81,7 +82,12 @@ class Lexicon:
 
     def nearest(self, phrases: Sequence[str], *, most: int = 4) -> tuple[str, ...]:
         """Things that are like what is not known: by meaning, or by spelling."""
-        return tuple(dict.fromkeys(thing for phrase in phrases for thing in self._like(phrase)))[:most]
+        found: dict[str, None] = {}
+        for phrase in phrases:
+            found |= dict.fromkeys(self._like(phrase))
+            if len(found) >= most:  # spelling is compared with every thing, which a long list of words should not cost
+                break
+        return tuple(found)[:most]
 
     def _like(self, phrase: str) -> Iterator[str]:
         for word in (phrase, *reversed(phrase.split())):

@@ -5,6 +5,7 @@ import torch
 
 from mmada.canvas import VocabLayout
 from mmada.model import preset
+from mmada.pipeline import MMaDA
 
 from ..lazy import later
 
@@ -34,6 +35,14 @@ def build_model():
 def shared_model():
     """Grouped heads and normalized queries and keys. Do not change its weights."""
     return build(n_kv_heads=2, attention_layer_norm=True)
+
+
+@pytest.fixture(scope="session")
+def saved_debug(tmp_path_factory):
+    """A directory with the debug model. Do not change it."""
+    path = tmp_path_factory.mktemp("debug")
+    MMaDA.debug().save_pretrained(path)
+    return path
 
 
 @pytest.fixture

@@ -21,10 +21,8 @@ IDS = torch.tensor([[256, 72, 73, 74, 75]])
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    path = tmp_path_factory.mktemp("base")
-    MMaDA.debug().save_pretrained(path)
-    return path
+def base(saved_debug):
+    return saved_debug
 
 
 @pytest.fixture(scope="module")

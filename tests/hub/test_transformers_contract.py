@@ -40,10 +40,8 @@ QUESTION = TURNS[-1:]
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    path = tmp_path_factory.mktemp("contract")
-    MMaDA.debug().save_pretrained(path)
-    return path
+def directory(saved_debug):
+    return saved_debug
 
 
 @pytest.fixture(scope="module")
