@@ -217,7 +217,7 @@ class Engine:
         active_request.state = self._engine.add(
             program_of(active_request.engine_request.request, self._planner),
             scheduled=active_request.scheduled,
-            record=active_request.engine_request.drafts,
+            record=active_request.engine_request.drafts or active_request.engine_request.traces,
         )
 
     def _round(self) -> None:

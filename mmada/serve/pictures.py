@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from mmada.errors import ImageError
 from mmada.serve.config import ServeConfig
 
-__all__ = ["Pictures", "remote_addresses", "transparent_part"]
+__all__ = ["Pictures", "data_url", "remote_addresses", "transparent_part"]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
@@ -69,6 +69,13 @@ class Pictures:
             return ImageOps.exif_transpose(image)
         except Exception as error:  # as above
             raise ImageError(f"the image of {len(data)} bytes is truncated or corrupt; save or download it again") from error
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as an address that holds all of it, as a PNG."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def transparent_part(image: Image.Image) -> Image.Image | None:
