@@ -77,14 +77,14 @@ def test_nothing_that_the_grammar_says_is_refused_or_unknown():
 def test_natural_requests_hold_nothing_that_is_held_out():
     test_words = {word for kind in ("nouns", "adjectives", "verbs") for word in unknown_words(kind, "test")}
     for seed in range(150):
-        example = natural_example(np.random.default_rng(seed))
+        example = natural_example("natural_draw", np.random.default_rng(seed))
         assert not held_out_in(example)
         assert not test_words & set((example.think or "").replace(",", " ").replace(";", " ").split())
         assert example.answer == NOTHING or (example.spec is not None and is_correct(example, example.answer))
 
 
 def test_the_suites_are_not_trained():
-    trained = {natural_example(np.random.default_rng(seed)).prompt.lower() for seed in range(300)}
+    trained = {natural_example("natural_draw", np.random.default_rng(seed)).prompt.lower() for seed in range(300)}
     bare = {"elephant", "a horse", "hello", "six dogs", "a purple cat", "no dogs", "a bicycle", "a helicopter", "a rabbit"}
     asked = {wish.prompt.lower() for wish in (*wishes(), *strange(50, 0))}
     assert not (trained & asked) - bare  # a request of two words has no other words
