@@ -198,6 +198,10 @@ class World(ABC):
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
         return None
 
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        """What a plan says that the world lacks, of a model that was taught to say so."""
+        return ()
+
     def rewards(self) -> Mapping[str, WorldReward]:
         """Name -> reward. A name of a general reward takes its place."""
         return {}

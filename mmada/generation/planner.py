@@ -42,6 +42,7 @@ class Reader(Protocol):
 
     def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
     def restated(self, prompt: str) -> str | None: ...
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]: ...
 
 
 class Planner:
@@ -127,6 +128,16 @@ class Planner:
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def confirmed(self, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
+        """Of the phrases that are not known, those that the plan names too, if the checkpoint was taught to name them.
+
+        A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can.
+        """
+        if not self.defaults.plans_name_unknown or self.reader is None or thinking is None:
+            return unknown
+        named = {word for phrase in self.reader().unknown_in_plan(thinking) for word in phrase.split()}
+        return tuple(phrase for phrase in unknown if named & set(phrase.split()))
 
     def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
         """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""

@@ -105,6 +105,8 @@ def draw(
             said = planner.thought(thought)
             problem = planner.objection(request, said.answer)
             if problem is None:
+                if attempt == 0:  # a plan of a restated prompt has not seen what was left out
+                    unknown = planner.confirmed(unknown, said.thinking)
                 break
         if problem is not None:
             return planner.refused(request, init, problem, thinking=said.thinking, num_forwards=num_forwards)

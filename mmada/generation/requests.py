@@ -76,6 +76,8 @@ class GenerationConfig:
     """directory, hub name or built-in name, for a checkpoint that holds none"""
     lowers_capitals: bool = False
     """a prompt of nothing but capitals is read as a sentence, which is all that the checkpoint was taught"""
+    plans_name_unknown: bool = False
+    """plans begin with what of the prompt cannot be drawn; words that the lexicon lacks are named only where a plan agrees"""
     thinks_before_answering: bool = False
     """what ChatRequest.think=None means"""
     thinks_before_drawing: bool = False

@@ -107,6 +107,11 @@ class EmojiWorld(World):
 
         return restated(prompt)
 
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        from mmada.worlds.emoji.plans import unknown_in
+
+        return unknown_in(thinking)
+
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards
 

@@ -115,6 +115,8 @@ def test_checkpoints_ship_the_words_of_the_world():
         shipped = Lexicon.load(checkpoint.find(name))
         assert (shipped.things, shipped.words) == (lexicon().things, lexicon().words), "run scripts/emoji/build_lexicon.py"
         assert shipped.nearest(("boat",)) == ("ship",)
+        assert shipped.nearest(("tiger",))[0] == "lion"
+        assert shipped.nearest(("midget", "nerd")) == ()  # people are like no thing
 
 
 def test_words_that_are_unknown_are_no_words_of_the_lexicon():
