@@ -21,7 +21,8 @@ from mmada.worlds.emoji.objects import SHAPES, objects
 HEADS = {
     "bunch of grapes": "grape", "piece of cheese": "cheese", "cup of coffee": "coffee", "mug of beer": "beer", "t-shirt": "shirt",
     "pair of jeans": "jean", "maple leaf": "leaf", "snowman": "figure", "laptop": "laptop", "chick": "chicken", "soccer_ball": "ball",
-    "whale": "dolphin", "bee": "bee", "orange": "lemon", "mouse": "mouse", "bell": "bell", "chili pepper": "pepper", "hamburger": "hamburger", "football": "ball",
+    "whale": "dolphin", "bee": "bee", "orange": "lemon", "mouse": "mouse", "bell": "bell", "chili pepper": "pepper", "hamburger": "hamburger",
+    "football": "ball",
 }  # fmt: skip
 """Object -> the noun that WordNet knows its kind by."""
 LEAST = 0.75
