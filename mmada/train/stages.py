@@ -38,7 +38,7 @@ from mmada.train.optim import OptimizerConfig
 
 __all__ = ["STAGES", "UNSCORED", "ImageStage", "MixtureComponent", "PromptLayout", "Stage", "TaskName", "draw_mask", "exact_mask"]
 
-PromptLayout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+PromptLayout: TypeAlias = Literal["chat", "plan", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
 TaskName: TypeAlias = str
 """Name of a task that a source of samples declares: text, understand, draw and reason_draw of records, and any of a world."""
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
@@ -79,8 +79,8 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
-    be learned, the others as published (canvas/prompts.py)"""
+    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, plan as a chat that is asked to think about a drawing,
+    interview with every answer of a conversation to be learned, the others as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float

@@ -68,7 +68,8 @@ class EmojiWorld(World):
         if key.task in ("natural_look", "natural_text"):
             turns = around(Chooser(key.rng("around")), natural_example("natural_text", key.rng("earlier"), key.split))
         first = (*before, example)[0]
-        shown = None if first.scene is None else self._picture(key, first.scene)
+        # Of a request in ordinary English the plan is learned, not the picture.
+        shown = None if first.scene is None or key.task == "natural_draw" else self._picture(key, first.scene)
         is_seen = example.task == "understand"
         return WorldSample(
             (*turns, Message("user", example.prompt)),
