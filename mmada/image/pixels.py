@@ -71,8 +71,8 @@ def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.
 
     Rounding follows the published preprocessing: the longer side is truncated, a crop's offset is rounded half to even, a
     pad's offset is rounded down. Source: reference model, docs/parity.md.
-    Raises InputError on an unknown mode, an empty target or an image that is not RGB, ImageError if the shapes are so far
-    apart that the intermediate picture would have more than MAX_PIXELS pixels.
+    Raises InputError on an unknown mode, an empty target or an image that is not RGB.
+    Raises ImageError if the intermediate picture would have more than MAX_PIXELS pixels, as between shapes that are far apart.
     """
     if mode not in get_args(FitMode):
         raise InputError(f"mode={mode!r} is unknown; {suggest(mode, get_args(FitMode))}")

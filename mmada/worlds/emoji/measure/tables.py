@@ -12,7 +12,7 @@ gains(results)            Markdown: what such runs, of several seeds, gained in 
 courses(results, part)    Markdown: a part of their rewards over the rounds
 cases(results)            Markdown: seconds of each case of scripts/gpu/bench_8b.py
 
-Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
+Combinations of one type, an object in an art style in which it was never seen, are counted apart. They ask for another thing: to know
 a picture by a likeness instead of parts that are known.
 """
 
