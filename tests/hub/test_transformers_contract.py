@@ -671,6 +671,12 @@ def test_the_package_takes_options_of_transformers(directory, debug, tmp_path):
         ({"quantization_config": "int4"}, "transformers cannot load it with quantization_config"),
         ({"load_in_4bit": True}, "load_in_4bit=True is no option of from_pretrained: known names are .*quantization_config"),
         ({"device_mapp": "cpu"}, "device_mapp='cpu' is no option of from_pretrained: did you mean 'device_map'"),
+        (
+            {"quantize": "int4", "device_map": "cpu"},
+            "quantize='int4' is our own loading, and device_map that of transformers; leave one of them out",
+        ),
+        ({"quantize": "int3"}, "quantize='int3' is unknown: did you mean 'int"),
+        ({"quantise": "int4"}, "did you mean 'quantize'"),
         ({"device": "cpu", "device_map": "cpu"}, "device='cpu' and device_map='cpu' both say where the model goes"),
     ):
         with pytest.raises(InputError, match=message):
