@@ -79,8 +79,8 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, plan as a chat that is asked to think about a drawing,
-    interview with every answer of a conversation to be learned, the others as published (canvas/prompts.py)"""
+    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, plan as a chat that is asked to think about a drawing.
+    In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float
