@@ -28,7 +28,7 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
-from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image
+from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image, psnr
 from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
@@ -320,6 +320,20 @@ class Planner:
         d = self.defaults
         size = (d.image_height, d.image_width)
         return [self._shaped(self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode)[0].cpu()) for image in images]
+
+    def doubts(self, images: Sequence[ImageSource]) -> str | None:
+        """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
+        d = self.defaults
+        if not d.least_picture_psnr:
+            return None
+        size = (d.image_height, d.image_width)
+        fitted = [fit(load_image(image), height=size[0], width=size[1], mode=d.image_mode) for image in images]
+        restored = self.image_tokenizer.decode_images(self.image_tokenizer.encode_images(fitted))
+        unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < d.least_picture_psnr]
+        if not unlike:
+            return None
+        which = "this picture is" if len(images) == 1 else f"picture {unlike[0] + 1} is"
+        return f"{which} unlike those that I was taught, so the answer may be wrong"
 
     def init_codes(self, request: DrawRequest) -> InitCodes:
         """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""

@@ -74,6 +74,8 @@ class GenerationConfig:
     """of the keys, values and logits of a drawing: none or max-logit (sampling/logit_cache.py); an approximation"""
     image_tokenizer: str = "showlab/magvitv2"
     """directory, hub name or built-in name, for a checkpoint that holds none"""
+    least_picture_psnr: float = 0.0
+    """dB; a picture that the image tokenizer restores worse is unlike what the checkpoint was taught, and its answer says so; 0: not checked"""
     lowers_capitals: bool = False
     """a prompt of nothing but capitals is read as a sentence, which is all that the checkpoint was taught"""
     plans_name_unknown: bool = False
@@ -270,6 +272,8 @@ class Answer:
     token_ids: tuple[int, ...]
     num_forwards: int
     trace: tuple[DenoisingStep, ...] = ()
+    warning: str | None = None
+    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught"""
 
     def __str__(self) -> str:
         return self.text
