@@ -112,7 +112,9 @@ class Planner:
         num_codes = (
             (d.image_height // self.image_tokenizer.factor) * (d.image_width // self.image_tokenizer.factor) if request.images else 0
         )
-        self._check_length("request", len(request.images) * num_codes + num_new, num_new)
+        # A prompt that cannot fit is not worth looking at the pictures for.
+        num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
+        self._check_length("request", len(request.images) * num_codes + num_words + num_new, num_new)
         return num_new
 
     def check_draw(self, request: DrawRequest) -> None:
@@ -122,6 +124,9 @@ class Planner:
             raise InputError("prompt='' is empty; say what to draw")
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
+        if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
+            for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
+                self._check_length(what, len(self.prompts.encode(text)), 0)
         if request.strict and self.lexicon is not None and (unknown := self.unknown_in(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 

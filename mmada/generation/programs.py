@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import get_args
+from typing import TypeVar, get_args
 
 from torch import Tensor
 
@@ -32,12 +32,14 @@ from mmada.generation.requests import (
     Request,
     Result,
 )
-from mmada.generation.steps import Fill, InitCodes, Program, Rank, SequenceState, Work
+from mmada.generation.steps import BegunProgram, Fill, InitCodes, Program, Rank, SequenceState, Work
 from mmada.image import ImageSource
 from mmada.sampling import Ranking, SamplingParams
 
-__all__ = ["chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
+__all__ = ["begin", "chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
 
+
+_T = TypeVar("_T")
 
 _PLANS = 2
 """How often a plan is made that cannot be drawn, before that is said; the second one is of the prompt as the world reads it."""
@@ -56,6 +58,14 @@ def program_of(request: Request, planner: Planner) -> Program[Result]:
     if isinstance(request, ParallelRequest):
         return parallel(request, planner)
     raise InputError(f"request is of type {type(request).__name__}; give {', '.join(kind.__name__ for kind in get_args(Request))}")
+
+
+def begin(program: Program[_T]) -> BegunProgram[_T]:
+    """Run a program to the first thing that it asks for, in the caller's thread. Raises what it raises."""
+    try:
+        return BegunProgram(program, asked=next(program))
+    except StopIteration as stop:
+        return BegunProgram(program, result=stop.value)
 
 
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
@@ -96,10 +106,10 @@ def draw(
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
     request = planner.read(request)
+    drawing = _drawing(planner, request, request.prompt, init)  # first of all: what is too long is not read word for word
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(request, init, problem)
-    drawing = _drawing(planner, request, request.prompt, init)
     num_forwards, warning = 0, None
     if planner.thinks(request):
         if request.image is not None:

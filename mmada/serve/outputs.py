@@ -17,7 +17,7 @@ from PIL import Image
 from mmada.errors import MMaDAError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request
-from mmada.generation.steps import Fill, RequestState, SequenceState
+from mmada.generation.steps import BegunProgram, Fill, RequestState, SequenceState
 from mmada.serve.stream import TextStream
 
 __all__ = [
@@ -45,6 +45,7 @@ class EngineRequest:
     streams       send what is final as soon as it is
     drafts        send the whole text as it looks, each round
     num_previews  pictures to send on the way to a drawing
+    begun         the request's program, if it was begun where nobody waits for it
     """
 
     request: Request
@@ -53,6 +54,7 @@ class EngineRequest:
     streams: bool = False
     drafts: bool = False
     num_previews: int = 0
+    begun: BegunProgram[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:
