@@ -27,7 +27,7 @@ from mmada.data.answers import normalize_answer
 from mmada.data.find_world import find_world
 from mmada.data.world import SampleKey
 from mmada.eval import report
-from mmada.generation.requests import Answer, ChatRequest
+from mmada.generation.requests import Answer, ChatRequest, EmptyAnswerError, NotDrawnError, Request, Result
 from mmada.train.config import load
 from mmada.train.replay import export_replay, own_samples, world_samples
 from mmada.train.setup import run
@@ -71,7 +71,7 @@ def records() -> list[dict[str, Any]]:
 
 def measure(model: MMaDA, *, num: int) -> dict[str, Any]:
     asked = [record for i, record in enumerate(records()) if i % 4 == (i // 4) % 4][:45]
-    answers = model.run([ChatRequest(record["messages"]) for record in asked])
+    answers = results_of(model, [ChatRequest(record["messages"]) for record in asked])
     right = sum(
         isinstance(answer, Answer) and normalize_answer(answer.text) == normalize_answer(record["answer"]["text"])
         for answer, record in zip(answers, asked, strict=True)
@@ -82,10 +82,18 @@ def measure(model: MMaDA, *, num: int) -> dict[str, Any]:
     }
 
 
+def results_of(model: MMaDA, requests: Sequence[Request]) -> Sequence[Result]:
+    """What the model makes of requests; an answer that stayed empty is a wrong one, not the end."""
+    try:
+        return model.run(requests)
+    except (EmptyAnswerError, NotDrawnError) as error:
+        return error.results
+
+
 def kept(model: MMaDA, task: str, num: int) -> dict[str, int]:
     world = find_world("emoji")
     samples = [world.sample(SampleKey(task=task, split="test", seed=7, index=i, stream="finetune")) for i in range(num)]
-    results = model.run([request_of(sample, think=False, seed=i) for i, sample in enumerate(samples)])
+    results = results_of(model, [request_of(sample, think=False, seed=i) for i, sample in enumerate(samples)])
     verdicts = [
         world.verify(sample.origin, result.text if isinstance(result, Answer) else np.asarray(result.image.convert("RGB")))
         for sample, result in zip(samples, results, strict=True)

@@ -224,6 +224,10 @@ class World(ABC):
         """What visitors of a model may try."""
         return ()
 
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        """What a plan says that the world lacks, of a model that was taught to say so."""
+        return ()
+
     def rewards(self) -> Mapping[str, WorldReward]:
         """Name -> reward. A name of a general reward takes its place."""
         return {}

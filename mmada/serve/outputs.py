@@ -17,7 +17,7 @@ from PIL import Image
 from mmada.errors import MMaDAError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request
-from mmada.generation.steps import Fill, InitCodes, RequestState, SequenceState
+from mmada.generation.steps import BegunProgram, Fill, InitCodes, RequestState, SequenceState
 from mmada.sampling.loop import DenoisingStep
 from mmada.serve.stream import TextStream
 
@@ -47,6 +47,7 @@ class EngineRequest:
     drafts        send the whole text as it looks, each round
     num_previews  pictures to send on the way to a drawing
     traces        tell of a drawing when each of its codes was committed, and how surely
+    begun         the request's program, if it was begun where nobody waits for it
     """
 
     request: Request
@@ -56,6 +57,7 @@ class EngineRequest:
     drafts: bool = False
     num_previews: int = 0
     traces: bool = False
+    begun: BegunProgram[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from PIL import Image
@@ -18,13 +18,14 @@ from PIL import Image
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.generation.planner import Planner
+from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
-from mmada.serve.pictures import Pictures, data_url, transparent_part
+from mmada.serve.pictures import data_url, transparent_part
 from mmada.serve.refusals import about
 from mmada.serve.schema import (
     ChatBody,
@@ -70,12 +71,11 @@ class RequestParser:
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
         self._planner, self._config, self._factor = planner, config, factor
 
-    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> ParsedRequest:
-        """fetched  what the remote addresses of the body hold (pictures.remote_addresses)"""
-        pictures = Pictures(self._config, fetched)
+    def chat(self, body: ChatBody, pictures: Mapping[str, Image.Image] | None = None) -> ParsedRequest:
+        """pictures  what the addresses of the body hold (ChatBody.addresses)"""
         messages, images = [], []
         for i, message in enumerate(body.messages):
-            content, seen = self._content(i, message, pictures)
+            content, seen = self._content(i, message, pictures or {})
             images += seen
             if seen and not content.strip():
                 content = DESCRIBE
@@ -144,6 +144,11 @@ class RequestParser:
         requests = [self._draw(form, prompt, image=picture, mask=mask, seed=seed) for mask, seed in zip(masks, seeds, strict=True)]
         return self._drawings(form, requests, seeds[0])
 
+    def begun(self, parsed: ParsedRequest) -> ParsedRequest:
+        """The same, with programs that have tokenized and checked their prompts, so that the engine's thread need not. Raises what they raise."""
+        requests = [replace(one, begun=begin(program_of(one.request, self._planner))) for one in parsed.engine_requests]
+        return replace(parsed, engine_requests=tuple(requests))
+
     def facts(self) -> ModelFacts:
         """What a client may want to know before it asks."""
         d, c = self._planner.defaults, self._config
@@ -209,7 +214,7 @@ class RequestParser:
 
     # Parts.
 
-    def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
+    def _content(self, i: int, message: ChatMessage, pictures: Mapping[str, Image.Image]) -> tuple[str, list[Image.Image]]:
         if message.content is None or isinstance(message.content, str):
             return message.content or "", []
         images = []
@@ -220,7 +225,7 @@ class RequestParser:
                 if message.role != "user":
                     raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
             with about(f"messages.{i}.content.{j}.image_url.url"):
-                images.append(self._looked_at(load_image(pictures.from_address(part.image_url.url))))
+                images.append(self._looked_at(load_image(pictures[part.image_url.url])))
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
     def _looked_at(self, image: Image.Image) -> Image.Image:

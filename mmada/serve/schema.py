@@ -7,6 +7,7 @@ Fields marked "extension" are ours: clients send them in `extra_body`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
+from mmada.serve.refusals import cut
 
 __all__ = [
     "IGNORED",
@@ -122,15 +124,18 @@ def _neutral(name: str, value: object) -> bool:
 
 def _refused(name: str, value: object, reason: str) -> ValidationError:
     """The error of one field; `reason` goes on from "name=value"."""
-    shown = repr(value)
+    shown = repr(cut(value))
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
     error = PydanticCustomError("refused", "{message}", {"message": f"{name}={shown} {reason}"})
     return ValidationError.from_exception_data("body", [InitErrorDetails(type=error, loc=(name,), input=value)])
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
 def _has_half_characters(text: str) -> bool:
     r"""Whether a text has lone surrogates, which JSON can write (\ud800) but no encoding can."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _HALVES.search(text) is not None
 
 
 class _Body(BaseModel):
@@ -273,10 +278,15 @@ class ChatBody(TextOptions):
     reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
 
     @property
-    def addresses(self) -> list[str]:
-        """Of the images, in order."""
-        parts = [part for message in self.messages if isinstance(message.content, list) for part in message.content]
-        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Of the images that the model is shown, in order, each with its place in the body."""
+        return [
+            (f"messages.{i}.content.{j}.image_url.url", part.image_url.url)
+            for i, message in enumerate(self.messages)
+            if message.role == "user" and isinstance(message.content, list)
+            for j, part in enumerate(message.content)
+            if isinstance(part, ImagePart)
+        ]
 
 
 class CompletionBody(TextOptions):
@@ -345,9 +355,10 @@ class EditBody(EditForm):
     mask: FileReference | None = None
 
     @property
-    def addresses(self) -> list[str]:
-        """Of the images, and of the mask."""
-        return [reference.image_url for reference in [*self.images, self.mask] if reference is not None]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Of the images, and last of the mask, if there is one, each with its place in the body."""
+        images = [(f"images.{i}.image_url", reference.image_url) for i, reference in enumerate(self.images)]
+        return images if self.mask is None else [*images, ("mask.image_url", self.mask.image_url)]
 
 
 class VariationForm(ImageOptions):

@@ -20,6 +20,7 @@ from mmada.canvas import Prompts
 from mmada.data.find_world import find_world
 from mmada.data.world import World
 from mmada.errors import CheckpointError, InputError
+from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
 from mmada.hub import networks as saved
@@ -47,6 +48,8 @@ class Parts:
     images: BaseImageTokenizer
     prompts: Prompts
     defaults: GenerationConfig
+    lexicon: Lexicon | None = None
+    """the words that the start was taught to draw from; they go with the model"""
 
     @property
     def num_image_tokens(self) -> int:
@@ -65,7 +68,8 @@ def load_parts(config: TrainConfig, world: World | None) -> Parts:
     text = text_tokenizer(config, start, world=world)
     model = backbone(config, start, text, codebook_size=images.codebook_size)
     defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
-    return Parts(model, images, Prompts(model.config.layout, text, defaults.style), defaults)
+    lexicon = None if start is None else Lexicon.load(start)
+    return Parts(model, images, Prompts(model.config.layout, text, defaults.style), defaults, lexicon)
 
 
 def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_adapter: bool) -> None:
@@ -90,6 +94,8 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
         )
         saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
         defaults.save(path)
+        if parts.lexicon is not None:
+            parts.lexicon.save(path)
 
     state.write(directory, write)
 
