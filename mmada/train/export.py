@@ -79,6 +79,7 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
     def write(path: Path) -> None:
         if has_adapter:
             lora.save_adapter(model, weights, path / "adapter")
+            defaults.save(path / "adapter")
         saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
         assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
         save_processor(

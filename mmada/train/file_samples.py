@@ -31,6 +31,7 @@ from mmada.data import (
 )
 from mmada.data.readers import held_out
 from mmada.errors import InputError
+from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
 from mmada.train.records import Learner
@@ -53,6 +54,21 @@ class FileSamples:
     testing: Mapping[str, ExampleSource]
     replay: Mapping[str, ExampleSource] = field(default_factory=dict)
     replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
+    direct: frozenset[str] = frozenset()
+    """tasks of the new records none of which has a thought; a recipe does not say"""
+
+    def new_defaults(self, defaults: GenerationConfig) -> dict[str, bool]:
+        """What changes in how the model is used: it does not think where the new records never do.
+
+        Rows of replay keep thinking alive, but of what it was taught before: before an answer of the new task the model would think nonsense.
+        """
+        new, changes = frozenset(self.training), dict[str, bool]()
+        questions = new & {"text", "understand"}
+        if defaults.thinks_before_answering and questions and questions <= self.direct:
+            changes["thinks_before_answering"] = False
+        if defaults.thinks_before_drawing and "draw" in new and "reason_draw" not in new:
+            changes["thinks_before_drawing"] = False
+        return changes
 
 
 def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples:
@@ -64,10 +80,12 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     size = (parts.defaults.image_height, parts.defaults.image_width)
     encode = ImageCodes(parts.images, size=size, mode=parts.defaults.image_mode, num_kept=data.num_kept_codes)
     reader = _Reader(config, stage, parts, ShardSettings.of(parts.images, parts.prompts, size=size, mode=parts.defaults.image_mode), encode)
+    direct = frozenset[str]()
     if data.path.endswith(RECIPES):
         training = reader.recipe(data.path)
     else:
         chosen = reader.file(data.source(data.path))
+        direct = frozenset(chosen) - reader.thought
         training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
     testing: Mapping[str, ExampleSource] = {}
     if data.eval_path.endswith(RECIPES):
@@ -77,25 +95,29 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     elif data.eval_share:
         testing = apart
     if not data.replay:
-        return FileSamples(training=training, testing=testing)
+        return FileSamples(training=training, testing=testing, direct=direct)
     kept = reader.file(DataSource(path=data.replay))
     if not kept:
         raise InputError(
             f"data.replay={data.replay!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
         )
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing)
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Files as samples of a stage's tasks."""
+    """Files as samples of a stage's tasks.
+
+    thought  tasks of which a record with a thought was read
+    """
 
     config: TrainConfig
     stage: Stage
     parts: Parts
     settings: ShardSettings
     encode: Callable[[Picture], Tensor]
+    thought: set[str] = field(default_factory=set)
 
     @property
     def tasks(self) -> list[str]:
@@ -118,6 +140,7 @@ class _Reader:
         )
 
         def reason(record: Record) -> str | None:
+            self.thought.update([record.task] if record.thinking is not None else [])
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 
