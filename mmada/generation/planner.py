@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -38,10 +38,13 @@ _AS_SAVED = TextSettings()
 
 
 class Reader(Protocol):
-    """Who checks prompts and plans: what a planner asks of a world (data/world.py)."""
+    """Who checks prompts and plans, and knows examples of what can be done: what a planner asks of a world (data/world.py)."""
 
     def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
     def restated(self, prompt: str) -> str | None: ...
+    def showcase(self) -> Sequence[Any]: ...
+    @property
+    def limits(self) -> str: ...
     def unknown_in_plan(self, thinking: str) -> tuple[str, ...]: ...
 
 
