@@ -407,7 +407,7 @@ def test_stop_strings_end_an_answer_with_the_token_that_completes_one(model, ask
     stopped = len(steps) // 2
     model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings="never there", tokenizer=tokenizer)
     assert len(steps) - 2 * stopped >= 2 * stopped  # of three blocks the last ones were not begun
-    streamer = Watched(tokenizer)
+    streamer = watched(tokenizer)
     model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings=wanted, tokenizer=tokenizer, streamer=streamer)
     assert streamer.text == text[:end]
     criteria = StopStringCriteria(tokenizer, [wanted])
