@@ -64,3 +64,5 @@ def show(answer: Answer) -> None:
     if answer.thinking:
         remarks.print(printable(answer.thinking), style="dim")
     typer.echo(printable(answer.text))
+    if answer.warning:
+        remarks.print(f"warning: {answer.warning}", style="yellow")

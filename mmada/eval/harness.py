@@ -3,8 +3,8 @@
     python -m mmada.eval.harness run --model mmada --model_args pretrained=Gen-Verse/MMaDA-8B-MixCoT,think=True --tasks gsm8k --apply_chat_template
 
     generate_until         `batch_size` requests together, by the checkpoint's own sampling parameters
-    loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
-                           every request draws from the same seed, so that continuations of equal length are compared on equal masks.
+    loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py).
+                           Every request draws from the same seed, so that continuations of equal length are compared on equal masks.
                            A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each
     loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
 
