@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -12,11 +11,10 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from PIL import Image
 
 from mmada.canvas import Message
 from mmada.errors import InputError
-from mmada.families import FAMILIES, named
+from mmada.families import FAMILIES
 from mmada.pipeline import MMaDA
 from mmada.rl import config as rl_config
 from mmada.rl import setup as rl
@@ -24,10 +22,9 @@ from mmada.train.config import load
 from mmada.train.setup import build_task, run
 from mmada.train.stages import PromptLayout
 
-from .tiny import TEMPLATE, tiny
+from .conftest import COLORS
 
 QUIET = {"prefetch": 0, "log_every": 1, "eval_every": 0, "sample_every": 0, "save_every": 0}
-COLORS = ("red", "blue", "green", "white")
 OF_MMADA = ("mmada", "mmada-parallel-m")
 DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abilities]
 
@@ -36,46 +33,6 @@ DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abiliti
 def _accelerate():
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """Family -> a directory with a tiny checkpoint of it, made when it is first asked for."""
-    root, made = tmp_path_factory.mktemp("families"), {}
-
-    def directory(name: str) -> Path:
-        if name not in made:
-            family = named(name)
-            model = (
-                tiny(replace(family, tags=(*family.tags, "<|im_start|>", "<|im_end|>")), n_kv_heads=2) if name == "illada" else tiny(family)
-            )
-            if name == "illada":
-                model.prompts.tokenizer.template = TEMPLATE
-            made[name] = root / name
-            model.save_pretrained(made[name])
-        return made[name]
-
-    return directory
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """words.jsonl: four questions; pictures.jsonl: four pictures to draw and four to look at, of 12 x 8 pixels."""
-    root = tmp_path_factory.mktemp("data")
-    words, pictures = [], []
-    for color in COLORS:
-        Image.new("RGB", (8, 12), color).save(root / f"{color}.png")
-        image = {"type": "image", "image": f"{color}.png"}
-        words.append(record(f"Which one? {color}", {"text": color}))
-        pictures.append(record(f"paint it {color}", {"image": f"{color}.png"}, task="draw"))
-        pictures.append(record([image, {"type": "text", "text": "Color?"}], {"text": color}, task="understand"))
-    for name, records in (("words", words), ("pictures", pictures)):
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(value) + "\n" for value in records))
-    return root
-
-
-def record(content: object, answer: object, *, task: str = "text") -> dict[str, object]:
-    return {"task": task, "messages": [{"role": "user", "content": content}], "answer": answer}
 
 
 def written(path: Path, values: dict) -> Path:
