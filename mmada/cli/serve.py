@@ -78,6 +78,7 @@ def serve(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Serve a model to OpenAI clients: chat, completions, images, edits and variations.
 
@@ -106,7 +107,7 @@ def serve(
         "allow_remote_images": allow_remote_images,
         "allow_origins": tuple(allow_origin or ()),
     }
-    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
+    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
     start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log)
 
 

@@ -21,8 +21,16 @@ from mmada.sampling.joint import JointParams
 __all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
-"""chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
-edit: an image from images and text; parallel: text and image in the same passes."""
+"""What a family can do.
+
+chat      text from text
+look      text from images
+draw      an image from text
+fill      holes in a text
+inpaint   a part of an image
+edit      an image from images and text
+parallel  text and image in the same passes
+"""
 
 _DEEDS: Mapping[str, str] = {
     "chat": "answer a message",
@@ -109,6 +117,9 @@ class Family:
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
                      repository which `defaults` name
     has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
+    layouts          of training rows (train/stages.py) that `prompts` can lay out
+    text_noise       how an answer is noised that is learned as it is sampled: "block", where a block does not see the room behind it; "count",
+                     where everything is seen. It takes the place of "block" in stages, unless the checkpoint is sampled without looking ahead
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
     text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
@@ -132,6 +143,8 @@ class Family:
     image_tokenizer_dir: str = "image_tokenizer"
     image_tokenizer_folder: str = ""
     has_known_chat: bool = False
+    layouts: frozenset[str]
+    text_noise: Literal["block", "count"] = "count"
     padding: Literal["hidden", "visible", "soft"] = "hidden"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     text_params: Callable[..., SamplingParams] = fast_text
@@ -155,8 +168,12 @@ class Family:
         found += [f"{tag} is no token" for tag in self.tags if tag not in facts.token_ids]
         return found
 
+    def lacks(self, ability: Ability) -> str | None:
+        """What a family without an ability cannot do, in words; None if it can."""
+        return None if ability in self.abilities else f"{self.title} cannot {_DEEDS[ability]}"
+
     def require(self, ability: Ability, families: Sequence[Family]) -> None:
         """Raises InputError, which names those of `families` that can, if this family lacks an ability."""
-        if ability not in self.abilities:
+        if (problem := self.lacks(ability)) is not None:
             able = ", ".join(other.title for other in families if ability in other.abilities)
-            raise InputError(f"{self.title} cannot {_DEEDS[ability]}; {able} can")
+            raise InputError(f"{problem}; {able} can")

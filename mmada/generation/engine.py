@@ -77,7 +77,7 @@ class Engine:
     device      where the denoiser wants its queries
     max_tokens, max_logits  budgets of a step; a single longer request still runs, alone, and its rows one after the other
     scheduler   one that also limits the queue and what caches keep; its budgets count instead
-    isolate     a request that fails has an `error`, and nobody else's step is spoiled; otherwise errors are raised, and requests of equal
+    isolate     a request that fails has an `error`, and nobody else's step is spoiled. Otherwise errors are raised, and requests of equal
                 settings that begin together are rows of one denoising, which is faster
     executor    where `Work` is done; None: at once, in the engine's thread
     on_ready    called, in any thread, when an executor has finished something

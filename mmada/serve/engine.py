@@ -218,7 +218,7 @@ class Engine:
         active_request.state = self._engine.add(
             program_of(active_request.engine_request.request, self._planner) if begun is None else begun,
             scheduled=active_request.scheduled,
-            record=active_request.engine_request.drafts,
+            record=active_request.engine_request.drafts or active_request.engine_request.traces,
         )
 
     def _round(self) -> None:

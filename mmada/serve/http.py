@@ -15,7 +15,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,7 +55,6 @@ from mmada.serve.schema import (
     GenerationBody,
     ImagesResponse,
     ModelCard,
-    ModelFacts,
     ModelList,
     VariationForm,
 )
@@ -90,7 +89,7 @@ def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> Fa
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, parser.facts())
+    _add_status(app, engine, config, parser)
     generations.add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
@@ -201,7 +200,7 @@ class _Generations:
         is_json = content_type(request).endswith("json")
 
         def read() -> _M:
-            return _validated(model, parsed_json(data, self._config) if is_json else None, strict=True)
+            return _validated(model, parsed_json(data, self._config) if is_json and data else None, strict=True)
 
         body = await self._reading(read)
         self._check(request, body)
@@ -408,20 +407,25 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelFacts) -> None:
-    card = ModelCard(id=config.name, created=int(time.time()), mmada=facts)
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser) -> None:
+    created = int(time.time())
+
+    @cache
+    def card() -> ModelCard:
+        """Made when it is first asked for: the start does not wait for the world that knows the examples."""
+        return ModelCard(id=config.name, created=created, mmada=parser.facts())
 
     @app.get("/v1/models", tags=["status"], response_model=ModelList, responses=ERRORS)
     async def models() -> ModelList:
         """The one model that is served."""
-        return ModelList(data=[card])
+        return ModelList(data=[await asyncio.to_thread(card)])
 
     @app.get("/v1/models/{name:path}", tags=["status"], response_model=ModelCard, responses=ERRORS)
     async def model(name: str) -> ModelCard:
         """The model, by its id."""
         if name != config.name:
             raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
-        return card
+        return await asyncio.to_thread(card)
 
     @app.get("/health", tags=["status"], responses=ERRORS)
     async def health() -> JSONResponse:

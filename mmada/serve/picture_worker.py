@@ -6,7 +6,7 @@
     reply   a line of JSON and the pixels: {"mode", "size", "num_bytes"}, or {"error": sentence}, or {"num_pixels": more than are allowed}
 
 It imports PIL alone and nothing of this package, so that it starts in a tenth of a second. A header says how large a picture is, and not how
-much work it is: a JPEG may paint itself over a thousand times, a PNG may come in a million pieces. So the parts are counted before PIL sees them.
+much work it is. A JPEG may paint itself over a thousand times; a PNG may come in a million pieces. So the parts are counted before PIL sees them.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 
 from PIL import Image
 
@@ -10,7 +12,7 @@ from mmada.errors import ImageError
 from mmada.serve.config import ServeConfig
 from mmada.serve.picture_decoder import PictureDecoder, TooManyPixelsError
 
-__all__ = ["Pictures", "remote_addresses", "transparent_part"]
+__all__ = ["Pictures", "data_url", "remote_addresses", "transparent_part"]
 
 
 def remote_addresses(urls: Sequence[str], config: ServeConfig) -> list[str]:
@@ -61,6 +63,13 @@ class Pictures:
             ) from error
         self._num_pixels += image.width * image.height
         return image
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as an address that holds all of it, as a PNG."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def transparent_part(image: Image.Image) -> Image.Image | None:

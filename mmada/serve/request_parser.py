@@ -27,13 +27,14 @@ from mmada.pipeline import DESCRIBE
 from mmada.sampling import SamplingParams
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
-from mmada.serve.pictures import transparent_part
+from mmada.serve.pictures import data_url, transparent_part
 from mmada.serve.refusals import about
 from mmada.serve.schema import (
     ChatBody,
     ChatMessage,
     CompletionBody,
     EditForm,
+    ExampleFacts,
     GenerationBody,
     ImageOptions,
     ImagePart,
@@ -177,6 +178,8 @@ class RequestParser:
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
+            examples=self._examples(),
+            limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
             max_steps=c.max_steps,
             max_partial_images=c.max_partial_images,
@@ -185,6 +188,21 @@ class RequestParser:
             ),
             image_settings=self._described(ImageSettings, {"best_of": c.max_n}),
         )
+
+    def _examples(self) -> list[ExampleFacts]:
+        """Of the world that the checkpoint names."""
+        return [
+            ExampleFacts(
+                ability=piece.ability,
+                text=piece.text,
+                kind=piece.kind,
+                think=piece.think,
+                picture=None if piece.picture is None else data_url(Image.fromarray(piece.picture)),
+                prompt=piece.prompt,
+                at=piece.at,
+            )
+            for piece in (() if self._planner.reader is None else self._planner.reader().showcase())
+        ]
 
     def _described(self, kind: type[TextSettings | ImageSettings], limits: Mapping[str, int]) -> list[SettingFacts]:
         """Settings with this checkpoint's defaults and this server's limits."""
@@ -254,7 +272,10 @@ class RequestParser:
             raise InputError(
                 f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
             )
-        engine_requests = [EngineRequest(request=request, num_previews=num_previews if body.stream else 0) for request in requests]
+        engine_requests = [
+            EngineRequest(request=request, num_previews=num_previews if body.stream else 0, traces=bool(body.include_trace))
+            for request in requests
+        ]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
     def _draw(

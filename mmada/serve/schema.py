@@ -28,6 +28,7 @@ __all__ = [
     "EditBody",
     "EditForm",
     "ErrorResponse",
+    "ExampleFacts",
     "GenerationBody",
     "ImagesResponse",
     "ModelCard",
@@ -360,11 +361,16 @@ class ImageOptions(_ImageFields):  # type: ignore[misc, valid-type]
         None, description="Pictures on the way, if streamed; more than 3 is an extension."
     )
     num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same as steps.")
+    include_trace: bool | None = Field(
+        None, description="Extension, of streams: the last event has the step and the confidence of each image token, in `trace`."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.partial_images and not self.stream:
             raise _refused("partial_images", self.partial_images, "is for streams; give stream=true, or leave it out")
+        if self.include_trace and not self.stream:
+            raise _refused("include_trace", True, "is for streams; give stream=true, or leave it out")
         if self.response_format == "url" and self.stream:
             raise _refused("response_format", self.response_format, "is not for streams, whose events have b64_json; leave it out")
         if self.output_compression not in (None, 100) and self.output_format in (None, "png"):
@@ -452,6 +458,18 @@ class SettingFacts(_Response):
     slider: tuple[float, float, float] | None = Field(description="Least, most and step; null: a value to type.")
 
 
+class ExampleFacts(_Response):
+    """Something that the model can do. kind edit: `prompt` is the whole picture, and what stands at pixel `at` is drawn anew."""
+
+    ability: str
+    text: str
+    kind: Literal["draw", "chat", "edit"]
+    think: bool
+    picture: str | None = Field(description="A data: URL.")
+    prompt: str
+    at: tuple[int, int] | None
+
+
 class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
@@ -466,6 +484,8 @@ class ModelFacts(_Response):
     guidance_scale: float
     thinks_before_answering: bool
     thinks_before_drawing: bool
+    examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
+    limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int
     max_steps: int
     max_partial_images: int

@@ -40,11 +40,11 @@ class TrainingExample:
 
     messages: tuple[Message, ...] = ()
     seen: tuple[Tensor, ...] = ()
-    """(N,) int64 codes of each image that is given"""
+    """int64 codes of each image that is given, (N,), or (h, w) where rows end with a newline"""
     think: str | None = None
     answer: str = ""
     drawn: Tensor | None = None
-    """(N,) int64 codes of the target image"""
+    """codes of the target image, likewise"""
     pieces: tuple[str, ...] = ()
     """of a text with gaps, what is given and what is learned in turn"""
 
@@ -112,15 +112,15 @@ class ComponentRows:
     def _canvas(self, sample: TrainingExample, answer: str, thinks: bool, is_dropped: bool, spare: bool, which: float) -> Canvas:
         prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
-            return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
+            return prompts.lm(answer, length=len(prompts.begin) + len(prompts.encode(answer)) + 1)
         if layout == "infill":
             return prompts.pieces(sample.pieces)
         if layout == "interview":
             return prompts.interview([*sample.messages, Message("assistant", sample.answer)], images=sample.seen)
+        if layout == "plan" or (layout == "chat" and self.component.task == "reason_draw" and thinks):
+            ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
+            return prompts.chat([*sample.messages[:-1], ask], self._answer_length(answer, spare, which), answer=answer)
         if layout == "chat":
-            if self.component.task == "reason_draw" and thinks:
-                ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
-                return prompts.chat([*sample.messages[:-1], ask], self._answer_length(answer, spare, which), answer=answer)
             return prompts.chat(
                 sample.messages, self._answer_length(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer
             )

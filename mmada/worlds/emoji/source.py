@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ import numpy as np
 
 from mmada.canvas import Message, join_thinking
 from mmada.data.seeds import generator
-from mmada.data.world import Pixels, SampleKey, Split, Suite, World, WorldReward, WorldSample
+from mmada.data.world import Pixels, SampleKey, Showpiece, Split, Suite, World, WorldReward, WorldSample
 from mmada.errors import InputError
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.drills import DRILLS, drill
 from mmada.worlds.emoji.example import Example
-from mmada.worlds.emoji.natural import NATURAL, natural
+from mmada.worlds.emoji.natural import NATURAL, around, natural_example
 from mmada.worlds.emoji.scenes import SCENE_SIZE, Scene, render
+from mmada.worlds.emoji.showcase import LIMITS, showcase
 from mmada.worlds.emoji.spec import satisfies
 from mmada.worlds.emoji.tasks import KINDS, description, interview, lookup, picture, sample
 from mmada.worlds.emoji.verify import is_correct
@@ -40,6 +41,7 @@ class EmojiWorld(World):
     interview    several questions about one scene
     described    the same, of a scene that is told instead of seen
     natural_draw requests in ordinary English, and what of them cannot be drawn (natural/)
+    natural_look, natural_text   questions about pictures, and word problems, facts and talk, in ordinary English
     lookup       everything that can be looked up in a list
     find, ...    one skill at a time: texts with gaps (drills.py)
     """
@@ -54,6 +56,7 @@ class EmojiWorld(World):
     tasks: ClassVar[tuple[str, ...]] = ("text", "understand", "draw", "reason_draw", "interview", "described", "lookup", *NATURAL, *DRILLS)
     gap_tasks: ClassVar[tuple[str, ...]] = tuple(DRILLS)
     image_size: ClassVar[int] = SCENE_SIZE
+    limits: ClassVar[str] = LIMITS
 
     def __post_init__(self) -> None:
         if not 0 <= self.varied <= 1:
@@ -62,12 +65,13 @@ class EmojiWorld(World):
     def sample(self, key: SampleKey) -> WorldSample:
         if key.task in DRILLS:
             return WorldSample(pieces=drill(key.task, key.rng(), key.split))
-        if key.task in NATURAL:
-            return natural(key.task, key.rng(), key.split)
         *before, example = _examples(key)
         turns = [Message(role, text) for e in before for role, text in (("user", e.prompt), ("assistant", e.answer))]
+        if key.task in ("natural_look", "natural_text"):
+            turns = around(Chooser(key.rng("around")), natural_example("natural_text", key.rng("earlier"), key.split))
         first = (*before, example)[0]
-        shown = None if first.scene is None else self._picture(key, first.scene)
+        # Of a request in ordinary English the plan is learned, not the picture.
+        shown = None if first.scene is None or key.task == "natural_draw" else self._picture(key, first.scene)
         is_seen = example.task == "understand"
         return WorldSample(
             (*turns, Message("user", example.prompt)),
@@ -79,7 +83,7 @@ class EmojiWorld(World):
         )
 
     def _picture(self, key: SampleKey, scene: Scene) -> Pixels:
-        may_vary = key.split == "train" and key.task in ("understand", "interview")
+        may_vary = key.split == "train" and key.task in ("understand", "interview", "natural_look")
         return render(scene, key.rng("variation") if may_vary and key.uniform("is varied") < self.varied else None)
 
     def picture(self, rng: np.random.Generator, split: Split) -> Pixels:
@@ -105,6 +109,14 @@ class EmojiWorld(World):
         from mmada.worlds.emoji.reading import restated
 
         return restated(prompt)
+
+    def showcase(self) -> Sequence[Showpiece]:
+        return showcase()
+
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        from mmada.worlds.emoji.plans import unknown_in
+
+        return unknown_in(thinking)
 
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards
@@ -151,6 +163,8 @@ class EmojiWorld(World):
 def _examples(key: SampleKey) -> tuple[Example, ...]:
     """One example, or several about one scene."""
     rng = key.rng()
+    if key.task in NATURAL:
+        return (natural_example(key.task, rng, key.split),)
     if key.task == "interview":
         return _interview(rng, key.split)
     if key.task == "described":

@@ -27,7 +27,7 @@ from mmada.worlds.emoji.natural.noise import NOISES, apply
 from mmada.worlds.emoji.objects import article
 from mmada.worlds.emoji.spec import SceneSpec, satisfies
 
-__all__ = ["Natural", "Wish", "wishes"]
+__all__ = ["Natural", "Wish", "drawn", "is_honest", "wishes"]
 
 STRANGE = (
     "any chance of {a}?", "{a}", "my nephew asks for {a}", "one {word}, quickly", "a portrait of {a}", "I fancy {a}", "{a} would be great",
@@ -78,14 +78,14 @@ class Natural:
 
         def add(kind: str, asked: Sequence[Wish], judged: Callable[[Wish, Drawing, bool], bool]) -> None:
             on_step(len(rows) / (3 + len(NOISES)), kind)
-            right = [judged(*found) for found in self._drawn(model, asked, settings)]
+            right = [judged(*found) for found in drawn(model, asked, settings)]
             misses[kind] = [wish.prompt for wish, is_right in zip(asked, right, strict=True) if not is_right]
             rows.append({"kind": kind, "mode": "think", **Share(sum(right), len(right)).to_dict()})
 
         known = [wish for wish in wishes() if wish.spec is not None and wish.unknown is None]
         add("natural_draw", known, lambda wish, drawing, shows: shows)
-        add("natural_unknown", [wish for wish in wishes() if wish not in known], _is_honest)
-        add("unknown_words", strange(settings.num, settings.seed), _is_honest)
+        add("natural_unknown", [wish for wish in wishes() if wish not in known], is_honest)
+        add("unknown_words", strange(settings.num, settings.seed), is_honest)
         add("false_refusal", known, lambda wish, drawing, shows: not drawing.problem and not drawing.unknown)
         for noise in NOISES:
             c = Chooser(np.random.default_rng([settings.seed, NOISES.index(noise)]))
@@ -95,21 +95,22 @@ class Natural:
             values={"model": settings.model, "num": settings.num, "seed": settings.seed, "outcomes": rows, "misses": misses}, lines=lines
         )
 
-    def _drawn(self, model: Any, asked: Sequence[Wish], settings: SuiteSettings) -> list[tuple[Wish, Drawing, bool]]:
-        """Each request with its drawing, and whether the picture shows what must be drawn."""
-        found: list[tuple[Wish, Drawing, bool]] = []
-        for start in range(0, len(asked), settings.batch):
-            chunk = asked[start : start + settings.batch]
-            drawn = run_requests(model, [DrawRequest(wish.prompt, seed=settings.seed + start + i) for i, wish in enumerate(chunk)])
-            drawings = [result for result in drawn if isinstance(result, Drawing)]
-            seen = the_judge().look(np.stack([np.asarray(drawing.image) for drawing in drawings]))
-            for wish, drawing, look in zip(chunk, drawings, seen, strict=True):
-                shows = wish.spec is not None and not drawing.problem and satisfies(wish.spec, look.cells, background=look.background)
-                found.append((wish, drawing, shows))
-        return found
+
+def drawn(model: Any, asked: Sequence[Wish], settings: SuiteSettings) -> list[tuple[Wish, Drawing, bool]]:
+    """Each request with its drawing, and whether the picture shows what must be drawn."""
+    found: list[tuple[Wish, Drawing, bool]] = []
+    for start in range(0, len(asked), settings.batch):
+        chunk = asked[start : start + settings.batch]
+        results = run_requests(model, [DrawRequest(wish.prompt, seed=settings.seed + start + i) for i, wish in enumerate(chunk)])
+        drawings = [result for result in results if isinstance(result, Drawing)]
+        seen = the_judge().look(np.stack([np.asarray(drawing.image) for drawing in drawings]))
+        for wish, drawing, look in zip(chunk, drawings, seen, strict=True):
+            shows = wish.spec is not None and not drawing.problem and satisfies(wish.spec, look.cells, background=look.background)
+            found.append((wish, drawing, shows))
+    return found
 
 
-def _is_honest(wish: Wish, drawing: Drawing, shows: bool) -> bool:
+def is_honest(wish: Wish, drawing: Drawing, shows: bool) -> bool:
     """Nothing is drawn where nothing can be; and what is unknown of the rest is named. A word beside others may be drawn around."""
     if wish.spec is None:
         return drawing.problem is not None or bool(drawing.unknown)

@@ -2,6 +2,7 @@
 
 emoji    held-out examples of every kind, drawings judged by measure/judge.py
 natural  drawing requests in ordinary English, what is unknown, and surface noise (measure/natural.py)
+strangers  whatever a stranger types, who saw neither training nor rules (measure/strangers.py)
 judge    the judge itself; no model
 speed    seconds of a whole command and of a call
 """
@@ -21,6 +22,7 @@ from mmada.eval.exact import lines_of
 from mmada.worlds.emoji.measure.benchmark import Settings, check_judge, contact_sheet, distance_of_drawings, run
 from mmada.worlds.emoji.measure.judge import the_judge
 from mmada.worlds.emoji.measure.natural import Natural
+from mmada.worlds.emoji.measure.strangers import Strangers
 from mmada.worlds.emoji.scenes import render
 from mmada.worlds.emoji.tasks import sample
 
@@ -100,4 +102,4 @@ SPEED_CASES = speed.Asked(
     problem="Tom has 3 apples and buys 4. How many has he?",
     picture=_picture,
 )
-SUITES: Mapping[str, Suite] = {"emoji": _Benchmark(), "natural": Natural(), "judge": _Judge(), "speed": _Speed()}
+SUITES: Mapping[str, Suite] = {"emoji": _Benchmark(), "natural": Natural(), "strangers": Strangers(), "judge": _Judge(), "speed": _Speed()}

@@ -1,41 +1,54 @@
-"""Ordinary English about the world of emoji: requests as visitors type them, and what the world cannot do.
+"""Ordinary English about the world of emoji: what visitors type, and what the world cannot do.
 
 natural_draw   drawing requests -> a plan that names what is unknown, and the plain prompt of what is known
+natural_look   questions about pictures
+natural_text   word problems and sums to a hundred, facts about the objects, small talk, and what the model does not know
+voice.py reads the sentences, which several writers wrote (voices/); noise.py spoils them as people in a hurry do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from mmada.canvas import Message
-from mmada.data.world import WorldSample
 from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 from mmada.worlds.emoji.example import Example
+from mmada.worlds.emoji.natural.around import around
 from mmada.worlds.emoji.natural.drawing import natural_drawing
+from mmada.worlds.emoji.natural.looking import natural_question
 from mmada.worlds.emoji.natural.noise import noisy
+from mmada.worlds.emoji.natural.problems import natural_expression, natural_problem, natural_story, natural_sum
+from mmada.worlds.emoji.natural.talk import natural_blind, natural_knowledge, natural_request, natural_stranger, natural_talk
 from mmada.worlds.emoji.split import Split
 from mmada.worlds.emoji.tasks import held_out_in
 
-__all__ = ["NATURAL", "natural", "natural_example"]
+__all__ = ["NATURAL", "around", "natural_example"]
 
-NATURAL = ("natural_draw",)
+_Maker = Callable[[Chooser, Split], Example]
+_TEXTS: Mapping[_Maker, float] = {
+    natural_problem: 6.0, natural_story: 2.0, natural_sum: 3.0, natural_expression: 1.5, natural_knowledge: 2.0, natural_talk: 2.5,
+    natural_stranger: 0.8, natural_blind: 0.4, natural_request: 0.7,
+}  # fmt: skip
+_TASKS: Mapping[str, Mapping[_Maker, float]] = {
+    "natural_draw": {natural_drawing: 1.0},
+    "natural_look": {natural_question: 1.0},
+    "natural_text": _TEXTS,
+}
+NATURAL = tuple(_TASKS)
 
 
-def natural_example(rng: np.random.Generator, split: Split = "train") -> Example:
-    """A request with its plan. It holds no combination that is held out; words that the world lacks are of their side of the split."""
+def natural_example(task: str, rng: np.random.Generator, split: Split = "train") -> Example:
+    """An example of a task. It holds no combination that is held out; words that the world lacks are of their side of the split."""
+    c = Chooser(rng)
+    makers = _TASKS[task]
     while True:
-        c = Chooser(rng)
-        try:
-            example = natural_drawing(c, split)
-        except DeadEndError:
-            continue
-        if not held_out_in(example):
-            return replace(example, prompt=noisy(c, example.prompt))
-
-
-def natural(task: str, rng: np.random.Generator, split: Split) -> WorldSample:
-    """A sample of a natural task: words alone, since its answer is drawn like any other prompt."""
-    example = natural_example(rng, split)
-    return WorldSample((Message("user", example.prompt),), think=example.think, answer=example.answer, origin=example)
+        make = c.weighted(makers)
+        while True:
+            try:
+                example = make(c, split)
+            except DeadEndError:
+                continue
+            if not held_out_in(example):
+                return replace(example, prompt=noisy(c, example.prompt))

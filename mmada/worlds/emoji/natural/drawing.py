@@ -18,6 +18,7 @@ from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.grammar import placed
 from mmada.worlds.emoji.natural.frames import DRAW_FRAMES, NOT_DRAWINGS
 from mmada.worlds.emoji.natural.lists import DEEDS, MANY, NUMBERS, SOFT, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import SHAPES, article, objects
 from mmada.worlds.emoji.questions import PARTITIONS
 from mmada.worlds.emoji.reasoning import plan_of
@@ -82,6 +83,7 @@ _NOT = (
     ", without any {0}", ". I don't want {0}", " (no {0})", ". leave out the {0}", ", not {0}", " instead of {0}", ", but please no {0}",
 )  # fmt: skip
 _ALONE_NOT = ("no {0}", "no {0} please", "don't draw {0}", "do not draw {0}", "no more {0}", "not {0}", "anything but {0}", "draw no {0}")
+_PLAIN, _REMARKS = 0.5, 0.2
 _DOING = (" that can {}", " who {}s", " trying to {}", " and let it {}", " ready to {}")
 _WHERE = (
     " in the {}",
@@ -172,7 +174,15 @@ def _dress(c: Chooser, text: str, demand: Demand) -> tuple[str, Demand]:
 
 
 def _framed(c: Chooser, body: str) -> str:
-    return c.pick(DRAW_FRAMES).format(body)
+    """A request around what is wanted: plain, or with what people tell beside it, of which nothing is to be drawn."""
+    if c.chance(_PLAIN):
+        return c.pick(DRAW_FRAMES).format(body)
+    said = c.pick(sections()["draw"]).format(body)
+    if c.chance(_REMARKS):
+        remark = c.pick(sections()["remark"])
+        ended = said if said[-1] in ".!?" else f"{said}."
+        said = f"{ended} {remark}" if c.chance(0.3) else f"{remark if remark[-1] in '.!?' else f'{remark}.'} {said}"
+    return said
 
 
 def _finish(c: Chooser, text: str, demand: Demand | None, unknown: Sequence[str] = (), order: Sequence[str] = ()) -> Example:

@@ -15,7 +15,7 @@ def noisy(c: Chooser, text: str) -> str:
     if not c.chance(_SHARE):
         return text
     noise = c.weighted({"lower": 5, "title": 1, "no_punctuation": 3, "more_punctuation": 1, "space": 1, "typo": 1.5})
-    return apply(c, noise, text)
+    return apply(c, noise, text).strip() or text  # of "???" nothing is left without punctuation
 
 
 def apply(c: Chooser, noise: str, text: str) -> str:

@@ -1,0 +1,81 @@
+"""Arithmetic to a hundred: how a step is worked out in a thought.
+
+worked("+", 8, 3)      "8 + 3: 9 1 10 2 11 3 = 11"                      counted, as everywhere in this world, up to twenty
+worked("+", 27, 38)    "27 + 38: 7 + 8 = 15, 2 + 3 + 1 = 6 = 65"        column by column above: units, then tens and what is carried
+worked("-", 65, 38)    "65 - 38: 15 - 8 = 7, 6 - 1 - 3 = 2 = 27"
+worked("*", 7, 3)      "7 * 3: 7 1 14 2 21 3 = 21"                      in steps of the first number
+worked("/", 12, 4)     "12 / 4: 4 1 8 2 12 3 = 3"                       in steps of the second until the first is reached
+worked("/", 46, 2)     "46 / 2: 23 + 23 = 46 = 23"                      halves of large numbers are known
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmada.worlds.emoji.arithmetic import MAX_VALUE, Step
+from mmada.worlds.emoji.chooser import Chooser, DeadEndError
+
+__all__ = ["LARGEST", "allowed", "is_step", "result_of", "worked"]
+
+LARGEST = 100
+"""No number of a problem is larger."""
+MOST_MULTIPLES = 12
+"""that a thought counts"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Digits:
+    tens: int
+    units: int
+
+    @classmethod
+    def of(cls, number: int) -> _Digits:
+        return cls(*divmod(number, 10))
+
+
+def result_of(operation: str, left: int, right: int) -> int:
+    if operation == "/":
+        return left // right
+    return Step(left, operation, right).result
+
+
+def is_step(operation: str, left: int, right: int) -> bool:
+    """Whether thoughts can work it out: whole numbers from 0 to 100, and not too many multiples."""
+    if operation == "/":
+        return right > 0 and left % right == 0 and left <= LARGEST and (right == 2 or left // right <= MOST_MULTIPLES)
+    if operation == "*" and right > MOST_MULTIPLES:
+        return False
+    return max(left, right) <= LARGEST and 0 <= result_of(operation, left, right) <= LARGEST
+
+
+def allowed(c: Chooser, operation: str, left: int, right: int) -> None:
+    """Raises DeadEndError for a step that thoughts cannot work out, or that is held out."""
+    if not is_step(operation, left, right):
+        raise DeadEndError
+    if operation != "/" and not c.allows(Step(left, operation, right).combination):
+        raise DeadEndError
+
+
+def worked(operation: str, left: int, right: int) -> str:
+    """A step with everything on the way to its result, which stands last."""
+    result = result_of(operation, left, right)
+    if operation == "/":
+        if right == 2 and result > MOST_MULTIPLES:
+            return f"{left} / 2: {result} + {result} = {left} = {result}"
+        way = "".join(f" {right * i} {i}" for i in range(1, result + 1))
+        return f"{left} / {right}:{way} = {result}"
+    if operation == "*" or max(left, right, result) <= MAX_VALUE:
+        return Step(left, operation, right).counted
+    return f"{left} {operation} {right}: {_columns(operation, left, right)} = {result}"
+
+
+def _columns(operation: str, left: int, right: int) -> str:
+    one, other = _Digits.of(left), _Digits.of(right)
+    if operation == "+":
+        units = one.units + other.units
+        carried = " + 1" if units > 9 else ""
+        return f"{one.units} + {other.units} = {units}, {one.tens} + {other.tens}{carried} = {one.tens + other.tens + (units > 9)}"
+    borrows = one.units < other.units
+    units = one.units + 10 * borrows
+    borrowed = " - 1" if borrows else ""
+    return f"{units} - {other.units} = {units - other.units}, {one.tens}{borrowed} - {other.tens} = {one.tens - borrows - other.tens}"
