@@ -112,7 +112,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """A finished text; counts in tokens, num_forwards in model evaluations."""
+    """A finished text; counts in tokens, num_forwards in model evaluations. warning: why the answer may be wrong."""
 
     answer: str
     thinking: str | None
@@ -122,6 +122,7 @@ class TextOutput:
     num_new_tokens: int
     num_thinking_tokens: int
     num_forwards: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +234,7 @@ class OutputStream:
             num_new_tokens=self._num_said(said.tolist()),
             num_thinking_tokens=len(prompts.encode(shown.thinking)) if shown.thinking else 0,
             num_forwards=row.num_forwards,
+            warning=state.result.warning,
         )
 
     def _draft(self, row: SequenceState) -> Draft:

@@ -66,10 +66,12 @@ class TextResponses:
                     index=i,
                     message=AnswerMessage(content=result.answer, reasoning_content=result.thinking),
                     finish_reason=result.finish_reason,
+                    warning=result.warning,
                 )
                 for i, result in enumerate(results)
             ]
-            return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump()
+            unsaid = {i: {"warning"} for i, result in enumerate(results) if result.warning is None}
+            return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump(exclude={"choices": unsaid})
         texts = [CompletionChoice(index=i, text=result.answer, finish_reason=result.finish_reason) for i, result in enumerate(results)]
         return CompletionResponse(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
 
@@ -89,7 +91,8 @@ class TextResponses:
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
-        return [self._chunk(index, {} if self.is_chat else "", result.finish_reason)]
+        chunk = self._chunk(index, {} if self.is_chat else "", result.finish_reason)
+        return [chunk if result.warning is None else {**chunk, "warning": result.warning}]
 
     def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
         if not self._shows_usage:

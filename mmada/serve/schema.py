@@ -533,6 +533,7 @@ class ChatChoice(_Response):
     message: AnswerMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
+    warning: str | None = Field(None, description="Extension, left out where there is none: why the answer may be wrong.")
 
 
 class ChatCompletionResponse(_Response):
