@@ -183,6 +183,19 @@ class Prompts:
         """What a row begins with: the begin token, if there is one."""
         return [] if self.layout.bos_id is None else [self.layout.bos_id]
 
+    def shaped(self, codes: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Codes of an image of (h, w) tokens as its rows take them: (h, w) where a newline stands after each, or else in one run, (N,).
+
+        Raises InputError if there are more or fewer codes than rows of them need.
+        """
+        if self.layout.newline_id is None:
+            return codes.flatten()
+        if codes.numel() != grid[0] * grid[1]:
+            raise InputError(
+                f"{codes.numel()} codes do not make an image of {grid[0]}x{grid[1]} tokens (height x width); encode it at the checkpoint's size"
+            )
+        return codes.reshape(grid)
+
     # Text to ids.
 
     def encode(self, text: str, *, trusted: bool = False) -> list[int]:

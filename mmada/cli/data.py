@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mmada.canvas import Prompts
     from mmada.data.check import DataReport
     from mmada.data.mixture import Reader
+    from mmada.families import Family
     from mmada.generation.requests import GenerationConfig
     from mmada.image import BaseImageTokenizer
     from mmada.rl.prompts import PromptLearner
@@ -107,7 +108,7 @@ def check(
         report = check_records(
             reader,
             tokenizers.prompts,
-            num_image_tokens=tokenizers.num_image_tokens,
+            grid=tokenizers.grid,
             learner=learner,
             open_images=open_images,
             num_previews=previews,
@@ -143,8 +144,9 @@ def _learner(name: str, tokenizers: Tokenizers, *, context: int | None, answer_l
         stage,
         tokenizers.prompts,
         tokenizers.defaults,
-        num_image_tokens=tokenizers.num_image_tokens,
+        grid=tokenizers.grid,
         context=tokenizers.context if context is None else context,
+        family=tokenizers.family,
     )
 
 
@@ -153,9 +155,10 @@ def _prompt_learner(tokenizers: Tokenizers, *, context: int | None) -> PromptLea
 
     return PromptLearner(
         prompts=tokenizers.prompts,
-        num_image_tokens=tokenizers.num_image_tokens,
+        grid=tokenizers.grid,
         context=tokenizers.context if context is None else context,
         max_new_tokens=tokenizers.defaults.max_new_tokens,
+        family=tokenizers.family,
     )
 
 
@@ -234,54 +237,56 @@ def export_replay(
 
 @dataclass(frozen=True, slots=True)
 class Tokenizers:
-    """A checkpoint without its network: prompts, defaults, context in tokens, and codes of an image."""
+    """A checkpoint without its network: prompts, defaults, context in tokens, and (h, w) codes of an image, (0, 0) if it has none."""
 
     prompts: Prompts
     defaults: GenerationConfig
     context: int
-    num_image_tokens: int
+    grid: tuple[int, int]
+    family: Family
 
 
 def load_tokenizers(name: str, *, image_tokenizer: str | None = None) -> Tokenizers:
     """What data needs to know of a model; the weights are neither loaded nor downloaded. Raises the package's errors."""
-    from mmada.canvas import Prompts
     from mmada.generation.requests import GenerationConfig, image_tokenizer_of
     from mmada.hub import checkpoint, networks, tokenizer
     from mmada.hub.adapters import base_of
-    from mmada.image import ImageTokenizerConfig
+    from mmada.hub.family import family_of
     from mmada.pipeline import MMaDA
 
     if name == "debug":
         model = MMaDA.debug()
-        prompts, defaults, context = model.prompts, model.defaults, model.model.config.max_sequence_length
-        factor = model.image_tokenizer.factor
-    else:
-        directory = base_of(checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model")))
-        config = networks.transformer_config(directory)
-        defaults = GenerationConfig.load(directory)
-        prompts = Prompts(config.layout, tokenizer.load(directory, config.layout), defaults.style)
-        context = config.max_sequence_length
-        own = image_tokenizer or image_tokenizer_of(directory)
-        # what would have to be downloaded is the published one
-        is_here = Path(own).is_dir() or own in checkpoint.built_in()
-        factor = (networks.image_tokenizer_config(checkpoint.find(own)) if is_here else ImageTokenizerConfig()).factor
-    return Tokenizers(prompts, defaults, context, (defaults.image_height // factor) * (defaults.image_width // factor))
+        return Tokenizers(model.prompts, model.defaults, model.planner.context, model.planner.grid, model.family)
+    directory = base_of(checkpoint.find(name, patterns=("*.json", "*.jinja", "*.txt", "*.model")))
+    family = family_of(directory, names=[name])
+    defaults, layout = GenerationConfig.load(directory, family), family.layout
+    prompts = family.prompts(layout, tokenizer.load(directory, layout, family), defaults.style)
+    context = networks.transformer_config(directory, family=family).max_sequence_length
+    if family.image_tokenizer is None:
+        return Tokenizers(prompts, defaults, context, (0, 0), family)
+    factor = networks.image_factor(image_tokenizer or image_tokenizer_of(directory, family), family)
+    return Tokenizers(prompts, defaults, context, (defaults.image_height // factor, defaults.image_width // factor), family)
 
 
-def load_image_tokenizer(name: str, *, image_tokenizer: str | None, device: str | None, codebook_size: int) -> BaseImageTokenizer:
+def load_image_tokenizer(name: str, tokenizers: Tokenizers, *, image_tokenizer: str | None, device: str | None) -> BaseImageTokenizer:
     """The image tokenizer of a model, without the model. Raises the package's errors."""
     import torch
 
     from mmada.errors import CheckpointError, InputError
+    from mmada.families import FAMILIES
     from mmada.generation.requests import IMAGE_TOKENIZER_DIR, image_tokenizer_of
     from mmada.hub import checkpoint, networks
     from mmada.pipeline import MMaDA
 
+    family, codebook_size = tokenizers.family, tokenizers.prompts.layout.codebook_size
+    family.require("look", list(FAMILIES.values()))
     if name == "debug" and image_tokenizer is None:
         found, loaded = name, MMaDA.debug().image_tokenizer
     else:
-        found = image_tokenizer or image_tokenizer_of(checkpoint.find(name, patterns=(f"{IMAGE_TOKENIZER_DIR}/*", "*.json")))
-        loaded = networks.load_image_tokenizer(found)
+        patterns = (f"{IMAGE_TOKENIZER_DIR}/*", f"{family.image_tokenizer_dir}/*", "*.json")
+        found = image_tokenizer or image_tokenizer_of(checkpoint.find(name, patterns=patterns), family)
+        folder = family.image_tokenizer_folder if checkpoint.local(found) is None else ""
+        loaded = networks.load_image_tokenizer(found, subfolder=folder)
     if loaded.codebook_size != codebook_size:
         raise CheckpointError(
             f"image_tokenizer={found!r} has {loaded.codebook_size} codes, the model {codebook_size}; use the one that the model was trained with"

@@ -49,7 +49,7 @@ def tokenize(
     reader = data.open_data(source, format_name, adapter, rename, images, split)
     tokenizers = data.load_tokenizers(model, image_tokenizer=image_tokenizer)
     prompts, defaults = tokenizers.prompts, tokenizers.defaults
-    encoder = data.load_image_tokenizer(model, image_tokenizer=image_tokenizer, device=device, codebook_size=prompts.layout.codebook_size)
+    encoder = data.load_image_tokenizer(model, tokenizers, image_tokenizer=image_tokenizer, device=device)
     width, height = options.parse_pixels("size", size, "x", 2) if size else (defaults.image_width, defaults.image_height)
     renamed = f", rename {' '.join(sorted(rename))}" if rename else ""
     with data.counting("encoding", len(reader)) as on_progress:

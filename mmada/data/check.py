@@ -137,7 +137,7 @@ def check_records(
     records: Indexed[Record],
     prompts: Prompts,
     *,
-    num_image_tokens: int,
+    grid: tuple[int, int],
     learner: Learner,
     open_images: bool = True,
     num_previews: int = 3,
@@ -147,13 +147,13 @@ def check_records(
 ) -> DataReport:
     """Read every record once.
 
-    num_image_tokens  codes of an image; images that are codes already keep theirs
+    grid  (h, w) codes of an image; images that are codes already keep theirs
     learner           which records take part, and the rows that they become
     open_images       decode every image: finds missing and corrupt ones, and takes the longest
     num_previews      records whose rows are shown
     limit             problems that are listed; all are counted
     """
-    check = _Check(records, prompts, num_image_tokens, learner, open_images, limit)
+    check = _Check(records, prompts, grid, learner, open_images, limit)
     report = on_progress or (lambda done: None)
     for index in range(len(records)):
         try:
@@ -190,12 +190,12 @@ class _Check:
         self,
         records: Indexed[Record],
         prompts: Prompts,
-        num_image_tokens: int,
+        grid: tuple[int, int],
         learner: Learner,
         open_images: bool,
         limit: int,
     ) -> None:
-        self.records, self.prompts, self.num_image_tokens = records, prompts, num_image_tokens
+        self.records, self.prompts, self.grid = records, prompts, grid
         self.learner, self.open_images, self.limit = learner, open_images, limit
         self.tasks: Counter[str] = Counter()
         self.counts: Counter[Kind] = Counter()
@@ -243,10 +243,15 @@ class _Check:
 
     def _lengths(self, record: Record, where: SourceLocation) -> bool:
         """Note the lengths of a record and of its longest row; whether it is learned at all."""
-        lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
+        reason = self.learner.left_out(record)
+        try:
+            lengths = lengths_of(record, self.prompts, grid=self.grid)
+        except InputError as error:  # what the vocabulary has no tokens for
+            self.problem(Problem(where, "", "", "not learned", f"{reason or error}; the record would be left out"))
+            return False
         for name, value in asdict(lengths).items():
             self.lengths[name].append(value)
-        longest, reason = lengths.row(), self.learner.left_out(record)
+        longest = lengths.row()
         if reason is not None:
             has = f"the text has {lengths.text} tokens, the row {longest}; context={self.learner.context}, answer_length={self.learner.answer_length}"
             kind: Kind = "too long" if self.learner.learns(record.task) else "not learned"

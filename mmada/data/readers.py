@@ -206,7 +206,7 @@ class Selection(Generic[T]):
 def select(records: Indexed[Record], reason: Callable[[Record], str | None]) -> Selection[Record]:
     """Read every record once and keep those that are records and for which `reason` says None; it says the same words for all of a sort.
 
-    select(reader, lambda r: lengths_of(r, prompts, num_image_tokens=1024).reason(context=1539))
+    select(reader, lambda r: lengths_of(r, prompts, grid=(32, 32)).reason(context=1539))
     """
     by_task, dropped = select_by_task(records, reason)
     return Selection(records, sorted(chain.from_iterable(chosen.indices.tolist() for chosen in by_task.values())), dropped)

@@ -18,7 +18,9 @@ from mmada.data.records import Picture, Record
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Lengths", "lengths_of", "split_text"]
+    from mmada.families import Ability, Family
+
+__all__ = ["Lengths", "lacking", "lengths_of", "split_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,19 @@ class Lengths:
         return None
 
 
-def lengths_of(record: Record, prompts: Prompts, *, num_image_tokens: int) -> Lengths:
-    """The lengths of a record whose pictures have num_image_tokens codes each, if they have none yet.
+def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Lengths:
+    """The lengths of a record whose pictures have (h, w) codes each, if they have none yet.
 
-    What is given is measured where the record's answer is asked for.
+    What is given is measured where the record's answer is asked for. Where thinking and drawing are two rows, they count as one.
     """
 
     def codes(picture: Picture | None) -> Tensor:
         has_codes = picture is not None and isinstance(picture.source, tuple)
-        return torch.zeros(len(picture.source) if has_codes else num_image_tokens, dtype=torch.long)  # type: ignore[union-attr, arg-type]
+        count = len(picture.source) if has_codes else grid[0] * grid[1]  # type: ignore[union-attr, arg-type]
+        return prompts.shaped(torch.zeros(count, dtype=torch.long), grid)
 
-    # Plain text has a begin token beside its end.
-    text = 0 if record.task == "draw" else len(prompts.encode(record.target_text)) + (1 if record.turns else 2)
+    # Plain text may have a begin token beside its end.
+    text = 0 if record.task == "draw" else len(prompts.encode(record.target_text)) + 1 + (0 if record.turns else len(prompts.begin))
     if not record.turns:
         return Lengths(0, text, 0)
     if record.task not in ("draw", "reason_draw"):
@@ -62,8 +65,16 @@ def lengths_of(record: Record, prompts: Prompts, *, num_image_tokens: int) -> Le
         asked = prompts.chat(turns, 1, images=images, thinking=record.thinking is not None)
         return Lengths(int((~asked.is_open).sum()), text, 0)
     drawn, prompt = codes(record.image), record.turns[0].text
-    asked = prompts.draw(prompt, drawn) if record.task == "draw" else prompts.reason_draw(prompt, 1, drawn)
-    return Lengths(int((~asked.is_open).sum()), text, len(drawn))
+    in_one_row = record.task == "reason_draw" and prompts.layout.r2i_id is not None
+    asked = prompts.reason_draw(prompt, 1, drawn) if in_one_row else prompts.draw(prompt, drawn)
+    return Lengths(int((~asked.is_open).sum()), text, drawn.numel())
+
+
+def lacking(record: Record, family: Family) -> str | None:
+    """What a record teaches that models of a family cannot do, in words; None if they can do all of it."""
+    looks = any(turn.pictures for turn in record.turns)
+    needed: list[Ability] = [*(["look"] if looks else []), "draw" if record.task in ("draw", "reason_draw") else "chat"]  # type: ignore[list-item]
+    return next((problem for ability in needed if (problem := family.lacks(ability)) is not None), None)
 
 
 _SEPARATORS = ("\n\n", "\n", ". ", " ", "")
@@ -78,7 +89,7 @@ def split_text(record: Record, prompts: Prompts, *, context: int) -> list[Record
         return [record]
 
     def fits(text: str) -> bool:
-        return len(prompts.encode(text)) + 2 <= context
+        return len(prompts.encode(text)) + 1 + len(prompts.begin) <= context
 
     pieces = _split(record.answer or "", fits, _SEPARATORS)
     if len(pieces) == 1:

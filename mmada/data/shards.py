@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from itertools import islice
+from math import isqrt
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeAlias
@@ -78,6 +79,12 @@ class ShardSettings:
     num_image_tokens: int
     text: str
     """sha256 of vocabulary layout, text tokenizer and style (`text_hash`): the lengths depend on it"""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) codes of an image."""
+        factor = isqrt(self.height * self.width // self.num_image_tokens)
+        return self.height // factor, self.width // factor
 
     @classmethod
     def of(cls, image_tokenizer: BaseImageTokenizer, prompts: Prompts, *, size: tuple[int, int], mode: FitMode) -> ShardSettings:
@@ -387,7 +394,7 @@ class _Draft:
             for picture in record.pictures:
                 rows.setdefault(_identity(picture), len(rows))
             line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[_identity(picture)]}")).encode() + b"\n"
-            lengths = lengths_of(record, self.prompts, num_image_tokens=self.settings.num_image_tokens)
+            lengths = lengths_of(record, self.prompts, grid=self.settings.grid)
             index.append((start, lengths.given, lengths.text, lengths.image))
             lines.append(line)
             start += len(line)

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmada.canvas import Canvas, Prompts, VocabLayout
+from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
-from mmada.sampling.joint import JointParams
+from mmada.sampling.joint import JointParams, Timeline, together
+from mmada.sampling.params import follow_schedule
 
-__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "text_and_image"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """What a family can do.
@@ -117,6 +119,9 @@ class Family:
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
                      repository which `defaults` name
     has_known_chat   whether `prompts` lays conversations out by what was read in published code; a chat template must then agree with it
+    layouts          of training rows (train/stages.py) that `prompts` can lay out
+    text_noise       how an answer is noised that is learned as it is sampled: "block", where a block does not see the room behind it; "count",
+                     where everything is seen. It takes the place of "block" in stages, unless the checkpoint is sampled without looking ahead
     padding          what the published code does with padding: attention does not see it, sees it, or sees it a little less (a soft mask)
     defaults         fields of `GenerationConfig` where a checkpoint has no mmada.json
     text_params, image_params  how text and images are sampled by default; edit_params: an image with source images; joint_params: text and
@@ -140,6 +145,8 @@ class Family:
     image_tokenizer_dir: str = "image_tokenizer"
     image_tokenizer_folder: str = ""
     has_known_chat: bool = False
+    layouts: frozenset[str]
+    text_noise: Literal["block", "count"] = "count"
     padding: Literal["hidden", "visible", "soft"] = "hidden"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     text_params: Callable[..., SamplingParams] = fast_text
@@ -163,8 +170,26 @@ class Family:
         found += [f"{tag} is no token" for tag in self.tags if tag not in facts.token_ids]
         return found
 
+    def lacks(self, ability: Ability) -> str | None:
+        """What a family without an ability cannot do, in words; None if it can."""
+        return None if ability in self.abilities else f"{self.title} cannot {_DEEDS[ability]}"
+
     def require(self, ability: Ability, families: Sequence[Family]) -> None:
         """Raises InputError, which names those of `families` that can, if this family lacks an ability."""
-        if ability not in self.abilities:
+        if (problem := self.lacks(ability)) is not None:
             able = ", ".join(other.title for other in families if ability in other.abilities)
-            raise InputError(f"{self.title} cannot {_DEEDS[ability]}; {able} can")
+            raise InputError(f"{problem}; {able} can")
+
+
+def text_and_image(
+    text: SamplingParams, image: SamplingParams, *, text_steps: int, image_steps: int, temperature: float, timeline: Timeline | None
+) -> JointParams:
+    """Both in the same passes, as MMaDA-Parallel does.
+
+    image        its guidance, and the steps of the text, which its schedule counts; the schedule and the choice are set here
+    temperature  of the choice of codes; at 0 the likeliest ones are proposed
+    timeline     None: the image takes `image_steps` of the steps of the text
+    """
+    proposed = 1.0 if temperature else 0.0
+    image = image.with_(transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
+    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)

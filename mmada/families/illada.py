@@ -56,4 +56,5 @@ ILLADA = Family(
     strings={},
     settle=_settle,
     prompts=IlladaPrompts,
+    layouts=frozenset({"chat", "infill"}),
 )

@@ -82,4 +82,5 @@ LLADA = Family(
     strings={name: SPECIAL_STRINGS[name] for name in _NAMED},
     prompts=LladaPrompts,
     has_known_chat=True,
+    layouts=frozenset({"chat", "interview", "infill"}),
 )

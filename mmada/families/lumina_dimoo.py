@@ -93,10 +93,10 @@ class LuminaPrompts(EditPrompts):
         row = [*head, *self._answer_length(num_new, answer), self.layout.special("answer_end")]
         return self._canvas(row, Field(positions, ids or self.layout.text_ids, num_new))
 
-    def draw(
-        self, text: str, codes: Tensor, *, is_open: Tensor | None = None, text_length: int | None = None, pads: Pads = "hidden"
+    def t2i(
+        self, codes: Tensor, text: str, *, text_length: int | None = None, pads: Pads = "hidden", is_open: Tensor | None = None
     ) -> Canvas:
-        """A prompt and an image to fill; "" is the unconditional row. There is no padding: text_length must be None."""
+        """A prompt and its image; "" is the unconditional row. There is no padding: text_length must be None."""
         if text_length is not None:
             raise InputError(f"text_length={text_length} is for prompts that are padded, which this family's are not; leave it out")
         return self._image_row(self.prompt(DRAW, text), codes, is_open)
@@ -113,7 +113,7 @@ class LuminaPrompts(EditPrompts):
     ) -> Canvas:
         """Source images, an instruction, and an image to fill. sentence: names the task; None: `EDIT`, or `STYLE` for a style."""
         sentence = sentence or (STYLE if restyle else EDIT)
-        return self._image_row(self._with_images(self.prompt(sentence, text), images), codes, is_open)
+        return self._image_row(self._with_images(self.prompt(sentence, text), images), codes, is_open).masked(self.layout.mask_id)
 
     def edit_negatives(
         self,
@@ -160,7 +160,7 @@ class LuminaPrompts(EditPrompts):
         is_open = torch.ones(codes.shape, dtype=torch.bool) if is_open is None else is_open.cpu()
         head = [*head, self.layout.special("answer_start")]
         row = [*head, *self._image(codes), self.layout.special("answer_end")]
-        return self._canvas(row, self._image_field(len(head) + 1, is_open)).masked(self.layout.mask_id)
+        return self._canvas(row, self._image_field(len(head) + 1, is_open))
 
     def _tag(self, tag: str) -> list[int]:
         return self.encode(tag, trusted=True)
@@ -246,6 +246,7 @@ LUMINA_DIMOO = Family(
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
     image_tokenizer_folder="vqvae",
+    layouts=frozenset({"chat", "draw"}),
     padding="visible",
     defaults={
         "image_height": 1024,

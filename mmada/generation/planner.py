@@ -80,6 +80,12 @@ class Planner:
     def image_tokenizer(self) -> BaseImageTokenizer:
         return self._image_tokenizer()
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) tokens of an image at the checkpoint's size."""
+        factor = self.image_tokenizer.factor
+        return self.defaults.image_height // factor, self.defaults.image_width // factor
+
     # What is checked.
 
     def require(self, ability: Ability) -> None:
@@ -108,13 +114,10 @@ class Planner:
     def check_chat(self, request: ChatRequest) -> int:
         """Length of the answer, in tokens. Raises InputError if that and the pictures are too long."""
         self.require("look" if request.images else "chat")
-        d = self.defaults
         num_new = request.max_new_tokens
         if num_new is None:
-            num_new = d.max_thinking_tokens if self.thinks_first(request) else d.max_new_tokens
-        num_codes = (
-            (d.image_height // self.image_tokenizer.factor) * (d.image_width // self.image_tokenizer.factor) if request.images else 0
-        )
+            num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
+        num_codes = self.grid[0] * self.grid[1] if request.images else 0
         # A prompt that cannot fit is not worth looking at the pictures for.
         num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
         self._check_length("request", len(request.images) * num_codes + num_words + num_new, num_new)

@@ -6,6 +6,8 @@ A file of its own, since transformers reads configurations long before its class
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +16,9 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from mmada import image
 from mmada.canvas import VocabLayout
+from mmada.errors import CheckpointError
 from mmada.hub import checkpoint, networks
+from mmada.hub.family import family_of, with_family
 from mmada.model import TransformerConfig
 from mmada.model.config import ALIASES
 
@@ -59,12 +63,30 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         return self.transformer.num_kept_values
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
-        """As in transformers, but a directory whose config.json is missing or damaged is a CheckpointError that says so."""
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, names: Sequence[str] = (), **kwargs: Any) -> Any:
+        """As in transformers, with the vocabulary layout of a directory's family.
+
+        names  what else the checkpoint goes by, such as its hub name
+        Raises CheckpointError for a directory whose config.json is missing or damaged.
+        """
         directory = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
         if directory.is_dir():
             checkpoint.read_config(directory)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        found = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if directory.is_dir():
+            (found[0] if isinstance(found, tuple) else found).settle(directory, names=names)
+        return found
+
+    def settle(self, directory: Path, *, names: Sequence[str] = ()) -> None:
+        """Take what a published config.json does not say from the checkpoint's family, as `MMaDA` does; stay as it is if none fits."""
+        if self.vocab_layout is not None:
+            return
+        with suppress(CheckpointError):
+            settled = with_family(self.transformer, family_of(directory, names=names))
+            for name in ("vocab_layout", "mask_token_id", "weight_tying"):
+                setattr(self, name, getattr(settled, name))
+            for name, value in settled.extra.items():
+                setattr(self, name, value)
 
 
 class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]

@@ -25,7 +25,17 @@ from mmada.errors import CheckpointError, InputError
 from mmada.families import Family, named
 from mmada.hub import checkpoint, weights
 from mmada.hub.family import FAMILY_KEY, family_of, with_family
-from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, find_vqvae, load_vqvae, save_vqvae
+from mmada.image import (
+    VQVAE,
+    BaseImageTokenizer,
+    ImageTokenizer,
+    ImageTokenizerConfig,
+    VQVAEConfig,
+    find_vqvae,
+    load_vqvae,
+    save_vqvae,
+    vqvae_config,
+)
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
 from mmada.model.quantized import QUANTIZATIONS, check_name, packed, quantization_of, quantize
@@ -33,6 +43,7 @@ from mmada.model.quantized import QUANTIZATIONS, check_name, packed, quantizatio
 __all__ = [
     "IMAGE_TOKENIZER_TYPE",
     "TRANSFORMER_TYPE",
+    "image_factor",
     "image_tokenizer_config",
     "load_image_tokenizer",
     "load_transformer",
@@ -192,6 +203,19 @@ def _lenient(directory: Path) -> dict[str, Any]:
     """config.json, where an absent or empty file says nothing."""
     file = directory / checkpoint.CONFIG_NAME
     return checkpoint.read_config(directory) if file.exists() and file.read_text(encoding="utf-8").strip() else {}
+
+
+def image_factor(name: str | PathLike[str], family: Family) -> int:
+    """Pixels along the side of the square that one code stands for, as the configuration of an image tokenizer says; no weights are loaded.
+
+    One that would have to be downloaded is of the published size of its family. Raises CheckpointError if a configuration is damaged.
+    """
+    directory = checkpoint.local(name)
+    if directory is None:
+        return (VQVAEConfig() if family.image_tokenizer == "vqvae" else ImageTokenizerConfig()).factor
+    if (folder := find_vqvae(directory)) is not None:
+        return vqvae_config(folder).factor
+    return image_tokenizer_config(directory).factor
 
 
 def load_image_tokenizer(

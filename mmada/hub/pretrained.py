@@ -220,7 +220,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
             )
         if "config" not in kwargs:
             own = {name: kwargs.pop(name) for name in list(kwargs) if name in TransformerConfig.names()}
-            kwargs["config"] = MMaDAConfig.from_pretrained(directory, **own)
+            kwargs["config"] = MMaDAConfig.from_pretrained(directory, names=[str(pretrained_model_name_or_path)], **own)
         config, generation_config = kwargs["config"], kwargs.pop("generation_config", None)
         # Packed weights, and those that are to be renamed or may differ, are transformers' matter.
         is_plain = getattr(config, "quantization_config", None) is None and not kwargs.get("key_mapping")

@@ -7,7 +7,7 @@ from mmada.image.painting import PaintedRegion
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, psnr, to_images, to_pixels
 from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig
 from mmada.image.vqvae import VQVAE, VQVAEConfig
-from mmada.image.vqvae_files import find_vqvae, load_vqvae, save_vqvae
+from mmada.image.vqvae_files import find_vqvae, load_vqvae, save_vqvae, vqvae_config
 
 __all__ = [
     "VQVAE",
@@ -33,4 +33,5 @@ __all__ = [
     "save_vqvae",
     "to_images",
     "to_pixels",
+    "vqvae_config",
 ]

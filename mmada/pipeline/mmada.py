@@ -34,6 +34,7 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import (
+    DEFAULTS_NAME,
     IMAGE_TOKENIZER_DIR,
     Answer,
     ChatRequest,
@@ -225,6 +226,10 @@ class MMaDA:
                 **options,
             )
             merge(made.model, directory)
+            if (directory / DEFAULTS_NAME).exists():  # of an adapter that was trained here
+                own = GenerationConfig.load(directory, made.family)
+                before = made.defaults
+                made.use(**{f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != getattr(before, f.name)})
             return made
         kind = family_of(directory, names=[str(name)], family=family)
         packed_by_others = networks.quantization(directory) is None and checkpoint.read_config(directory).get("quantization_config")

@@ -16,9 +16,12 @@ import torch
 from mmada.canvas import Canvas, Message, Prompts
 from mmada.data import Endless, Picture, Record
 from mmada.data.records import TASKS
+from mmada.data.rows import lacking
 from mmada.data.seeds import uniforms
 from mmada.data.world import SampleKey, Split, World
 from mmada.errors import InputError, suggest
+from mmada.families import Family
+from mmada.families.mmada import MMADA
 from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.image import ImageSource
 from mmada.rl.records import Prompt
@@ -90,14 +93,15 @@ class RecordPrompts:
 class PromptLearner:
     """What `mmada rl` makes of records, for `mmada data check`: each becomes a prompt with an open answer.
 
-    context           of the model, in tokens; num_image_tokens: codes of an image
-    max_new_tokens    positions of an answer
+    context           of the model, in tokens; grid: (h, w) codes of an image
+    max_new_tokens    positions of an answer; family: of the model
     """
 
     prompts: Prompts
-    num_image_tokens: int
+    grid: tuple[int, int]
     context: int
     max_new_tokens: int
+    family: Family = MMADA
 
     answer_length: ClassVar[None] = None
     """references are not learned, so their length does not matter"""
@@ -109,14 +113,17 @@ class PromptLearner:
         """Why a record is no prompt, in words that are the same for all of one sort."""
         if not record.turns:
             return "a text without a question"
+        if (problem := lacking(record, self.family)) is not None:
+            return problem
         longest = max(map(len, self.rows(record).values()))
         return "the prompt and its answer are longer than the context" if longest > self.context else None
 
     def rows(self, record: Record) -> dict[str, Canvas]:
+        codes = self.prompts.shaped(torch.zeros(self.grid[0] * self.grid[1], dtype=torch.long), self.grid)
         if record.task in ("draw", "reason_draw"):
-            return {"prompt": self.prompts.draw(record.turns[-1].text, torch.zeros(self.num_image_tokens, dtype=torch.long))}
+            return {"prompt": self.prompts.draw(record.turns[-1].text, codes)}
         turns = [Message(turn.role, turn.text) for turn in record.turns]
-        images = [torch.zeros(self.num_image_tokens, dtype=torch.long) for turn in record.turns for _ in turn.pictures]
+        images = [codes for turn in record.turns for _ in turn.pictures]
         return {"prompt": self.prompts.chat(turns, self.max_new_tokens, images=images)}
 
 

@@ -21,7 +21,7 @@ from mmada.generation.programs import chat, draw
 from mmada.generation.requests import ChatRequest, Drawing, Result
 from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Completion, Prompt, Rollout, Segment
-from mmada.sampling import Denoiser, SamplingParams, fast_image
+from mmada.sampling import Denoiser, SamplingParams
 
 __all__ = ["Decoding", "generate_rollouts"]
 
@@ -62,7 +62,8 @@ class Decoding:
         d = planner.defaults
         steps = d.image_steps if self.image_steps is None else self.image_steps
         scale = d.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        return fast_image(steps=steps, guidance_scale=scale, temperature=self.image_temperature).with_(top_p=self.top_p)
+        params = planner.family.image_params(steps=steps, guidance_scale=scale, temperature=self.image_temperature)
+        return params.with_(top_p=self.top_p)
 
 
 def generate_rollouts(

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from mmada.canvas import Prompts as Speech
-from mmada.data import Epochs, Record, ShardSettings, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import Epochs, Record, TableStream, lengths_of, open_source, select_by_task
 from mmada.data.find_world import find_world
+from mmada.data.rows import lacking
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
-from mmada.generation.requests import GenerationConfig
-from mmada.image import BaseImageTokenizer
+from mmada.families import Ability
 from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
@@ -30,8 +29,8 @@ from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import TrainConfig
-from mmada.train.export import export, load_parts
-from mmada.train.file_samples import report_dropped
+from mmada.train.export import Parts, export, load_parts
+from mmada.train.file_samples import encoding, report_dropped
 from mmada.train.loop import train
 from mmada.train.protocols import StepReport, TrainResult
 from mmada.train.setup import plain
@@ -39,6 +38,8 @@ from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "run"]
 
+_ABILITIES: Mapping[str, Ability] = {"text": "chat", "understand": "look", "draw": "draw", "reason_draw": "draw"}
+"""What each task asks of a model's family."""
 _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
@@ -75,8 +76,9 @@ def build_task(config: RLConfig) -> RLTask:
         debug=config.debug,
     )
     parts = load_parts(base, world)
-    model, images, speech, defaults, planner = parts.model, parts.images, parts.prompts, parts.defaults, parts.planner
+    model, planner = parts.model, parts.planner
     for plan in config.active:
+        parts.require(_ABILITIES.get(plan.name, "chat"))
         params = plan.decoding.text(planner)
         if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
             raise InputError(
@@ -93,13 +95,13 @@ def build_task(config: RLConfig) -> RLTask:
         config=config,
         module=policy,
         planner=planner,
-        sources=_prompts(config, world, images, speech, defaults, "train", context=planner.context),
+        sources=_prompts(config, world, parts, "train"),
         rewards={
             plan.name: {name: (float(weight), _reward(name, config, world)) for name, weight in plan.rewards.items()}
             for plan in config.active
         },
         reference=reference,
-        held_out=_prompts(config, world, images, speech, defaults, "test", context=planner.context),
+        held_out=_prompts(config, world, parts, "test"),
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
 
@@ -147,16 +149,7 @@ def _correct(world: World | None) -> Reward:
     return correct(world)
 
 
-def _prompts(
-    config: RLConfig,
-    world: World | None,
-    images: BaseImageTokenizer,
-    speech: Speech,
-    defaults: GenerationConfig,
-    split: Split,
-    *,
-    context: int,
-) -> dict[str, PromptSource]:
+def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) -> dict[str, PromptSource]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if world is not None:
         return {
@@ -166,11 +159,11 @@ def _prompts(
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}
-    size = (defaults.image_height, defaults.image_width)
+    speech, defaults, context = parts.prompts, parts.defaults, parts.planner.context
     source = config.data.source(path, is_eval=split == "test", prompts_only=True)
-    reader = open_source(source, settings=ShardSettings.of(images, speech, size=size, mode=defaults.image_mode))
+    reader = open_source(source, settings=encoding(parts)[0])
     assert not isinstance(reader, TableStream)  # only where streaming is asked for
-    num_codes = size[0] * size[1] // images.factor**2
+    num_codes = parts.grid[0] * parts.grid[1]
     style = len(speech.encode(defaults.style.thinking))
     compared = {plan.name: [name for name in NEEDS_REFERENCE if plan.rewards.get(name)] for plan in config.active}
     answer_lengths = {plan.name: (plan.decoding.max_new_tokens or defaults.max_thinking_tokens) + style for plan in config.active}
@@ -180,9 +173,11 @@ def _prompts(
             return f"task {record.task} has no prompts in this run"
         if not record.turns:
             return "a text without a question"
+        if (problem := lacking(record, parts.family)) is not None:
+            return problem
         if record.answer is None and compared[record.task] and record.task in ("text", "understand"):
             return f"no answer, which reward {compared[record.task][0]} compares with"
-        given, answer_length = lengths_of(record, speech, num_image_tokens=num_codes).given, answer_lengths[record.task]
+        given, answer_length = lengths_of(record, speech, grid=parts.grid).given, answer_lengths[record.task]
         row = given + (num_codes if record.task == "draw" else answer_length)
         if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
             row = max(row, (given if defaults.reasons_in_one_row else 0) + answer_length + num_codes)

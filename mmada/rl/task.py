@@ -152,7 +152,8 @@ class RLTask:
 
     def prepared(self, accelerator: Accelerator, model: nn.Module) -> None:
         self._accelerator, self._model = accelerator, model
-        self.planner.image_tokenizer.to(accelerator.device)
+        if self.planner.layout.codebook_size:
+            self.planner.image_tokenizer.to(accelerator.device)
         if self.reference is not None:
             self.reference.to(accelerator.device)
         accelerator.register_save_state_pre_hook(self._save)

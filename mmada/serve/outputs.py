@@ -174,7 +174,7 @@ class OutputStream:
         request = self.order.request
         if not isinstance(request, DrawRequest):
             # A stream is not held up for a rare fault.
-            waits = isinstance(request, ChatRequest) and bool(request.think) and not self.order.streams
+            waits = isinstance(request, ChatRequest) and self.planner.thinks_first(request) and not self.order.streams
             self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
         else:
             self.text = None

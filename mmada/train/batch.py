@@ -223,7 +223,7 @@ def collate(
     packed = pack(rows)
     component = torch.tensor([names.index(row.component) for row in rows])[packed.row]  # (S,)
     is_full = torch.tensor([f.head == "full" for f in components])[component]
-    slices = (None, IdRange(0, layout.image_offset), IdRange(layout.image_ids.start, layout.image_ids.stop))
+    slices = [None, IdRange(0, layout.image_offset), *([layout.image_ids] if layout.codebook_size else [])]
     member = torch.where(is_full, 0, 1 + (packed.targets >= layout.image_offset).long())
     mask: Packing | Tensor = packed.packing
     tokens = packed.tokens[None]

@@ -20,12 +20,15 @@ from mmada.canvas import Prompts
 from mmada.data.find_world import find_world
 from mmada.data.world import World
 from mmada.errors import CheckpointError, InputError
+from mmada.families import FAMILIES, Ability, Family
+from mmada.families.mmada import MMADA
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
 from mmada.hub import networks as saved
 from mmada.hub.chat_template import chat_template
 from mmada.hub.checkpoint import find
+from mmada.hub.family import family_of
 from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import BaseImageTokenizer
@@ -45,31 +48,46 @@ class Parts:
     """What a run of the transformer begins with, and what its export consists of."""
 
     model: Transformer
-    images: BaseImageTokenizer
+    images: BaseImageTokenizer | None
+    """None: the family has none"""
     prompts: Prompts
     defaults: GenerationConfig
+    family: Family = MMADA
     lexicon: Lexicon | None = None
     """the words that the start was taught to draw from; they go with the model"""
 
     @property
-    def num_image_tokens(self) -> int:
-        """Codes of an image of the usual size."""
-        return (self.defaults.image_height // self.images.factor) * (self.defaults.image_width // self.images.factor)
+    def grid(self) -> tuple[int, int]:
+        """(h, w) codes of an image of the usual size; (0, 0) without images."""
+        if self.images is None:
+            return 0, 0
+        return self.defaults.image_height // self.images.factor, self.defaults.image_width // self.images.factor
 
     @property
     def planner(self) -> Planner:
-        return Planner(self.prompts, self.defaults, context=self.model.config.max_sequence_length, image_tokenizer=lambda: self.images)
+        context = self.model.config.max_sequence_length
+        return Planner(self.prompts, self.defaults, context=context, image_tokenizer=self._encoder, family=self.family)
+
+    def _encoder(self) -> BaseImageTokenizer:
+        self.require("look")
+        assert self.images is not None
+        return self.images
+
+    def require(self, ability: Ability) -> None:
+        """Raises InputError, which says who can, if the checkpoint's family lacks an ability."""
+        self.family.require(ability, list(FAMILIES.values()))
 
 
 def load_parts(config: TrainConfig, world: World | None) -> Parts:
     """Networks and tokenizers of a run's start, or new ones. Raises the package's errors for what is missing or does not fit."""
     start = find(config.model.start) if config.model.start else None
-    images = image_tokenizer(config, start, size=world.image_size if world else 0)
-    text = text_tokenizer(config, start, world=world)
-    model = backbone(config, start, text, codebook_size=images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start), config.defaults, "defaults.")
+    family = MMADA if start is None else family_of(start, names=[config.model.start])
+    images = image_tokenizer(config, start, family, size=world.image_size if world else 0)
+    text = text_tokenizer(config, start, family, world=world)
+    model = backbone(config, start, family, text, codebook_size=0 if images is None else images.codebook_size)
+    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start, family), config.defaults, "defaults.")
     lexicon = None if start is None else Lexicon.load(start)
-    return Parts(model, images, Prompts(model.config.layout, text, defaults.style), defaults, lexicon)
+    return Parts(model, images, family.prompts(model.config.layout, text, defaults.style), defaults, family, lexicon)
 
 
 def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_adapter: bool) -> None:
@@ -79,23 +97,28 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
     def write(path: Path) -> None:
         if has_adapter:
             lora.save_adapter(model, weights, path / "adapter")
+            defaults.save(path / "adapter")
         saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
-        assert isinstance(prompts.tokenizer, TextTokenizer)  # networks.text_tokenizer made it
+        defaults.save(path)
+        if parts.lexicon is not None:
+            parts.lexicon.save(path)
+        text, template, context = prompts.tokenizer, chat_template(prompts), model.config.max_sequence_length
+        assert isinstance(text, TextTokenizer)  # networks.text_tokenizer made it
+        if images is None:
+            text.for_model(template, context=context).save_pretrained(path)
+            return
         save_processor(
             path,
-            prompts.tokenizer,
+            text,
             size=(defaults.image_height, defaults.image_width),
             mode=defaults.image_mode,
             factor=images.factor,
             layout=prompts.layout,
             style=asdict(defaults.style),
-            template=chat_template(prompts),
-            context=model.config.max_sequence_length,
+            template=template,
+            context=context,
         )
         saved.save_image_tokenizer(images, path / IMAGE_TOKENIZER_DIR)
-        defaults.save(path)
-        if parts.lexicon is not None:
-            parts.lexicon.save(path)
 
     state.write(directory, write)
 

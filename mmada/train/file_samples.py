@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from torch import Tensor
@@ -31,13 +32,14 @@ from mmada.data import (
 )
 from mmada.data.readers import held_out
 from mmada.errors import InputError
+from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
 from mmada.train.records import Learner
 from mmada.train.source import ExampleSource, RecordExamples
 from mmada.train.stages import MixtureComponent, Stage
 
-__all__ = ["STAY", "FileSamples", "read_samples", "report_dropped", "with_replay"]
+__all__ = ["STAY", "FileSamples", "encoding", "read_samples", "report_dropped", "with_replay"]
 
 STAY = "stay_"
 """Begins the names of components that are replay."""
@@ -53,6 +55,21 @@ class FileSamples:
     testing: Mapping[str, ExampleSource]
     replay: Mapping[str, ExampleSource] = field(default_factory=dict)
     replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
+    direct: frozenset[str] = frozenset()
+    """tasks of the new records none of which has a thought; a recipe does not say"""
+
+    def new_defaults(self, defaults: GenerationConfig) -> dict[str, Any]:
+        """What changes in how the model is used: it does not think where the new records never do.
+
+        Rows of replay keep thinking alive, but of what it was taught before: before an answer of the new task the model would think nonsense.
+        """
+        new, changes = frozenset(self.training), dict[str, Any]()
+        questions = new & {"text", "understand"}
+        if defaults.thinks_before_answering and questions and questions <= self.direct:
+            changes["thinks_before_answering"] = False
+        if defaults.thinks_before_drawing and "draw" in new and "reason_draw" not in new:
+            changes["thinks_before_drawing"] = False
+        return changes
 
 
 def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples:
@@ -61,13 +78,13 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     Raises InputError for files that cannot be read, and for tasks with too few records to hold any out.
     """
     data = config.data
-    size = (parts.defaults.image_height, parts.defaults.image_width)
-    encode = ImageCodes(parts.images, size=size, mode=parts.defaults.image_mode, num_kept=data.num_kept_codes)
-    reader = _Reader(config, stage, parts, ShardSettings.of(parts.images, parts.prompts, size=size, mode=parts.defaults.image_mode), encode)
+    reader = _Reader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
+    direct = frozenset[str]()
     if data.path.endswith(RECIPES):
         training = reader.recipe(data.path)
     else:
-        chosen = reader.file(data.source(data.path))
+        chosen = reader.file(data.source(data.path), setting="data.path")
+        direct = frozenset(chosen) - reader.thought
         training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
     testing: Mapping[str, ExampleSource] = {}
     if data.eval_path.endswith(RECIPES):
@@ -77,25 +94,36 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     elif data.eval_share:
         testing = apart
     if not data.replay:
-        return FileSamples(training=training, testing=testing)
-    kept = reader.file(DataSource(path=data.replay))
-    if not kept:
-        raise InputError(
-            f"data.replay={data.replay!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
-        )
+        return FileSamples(training=training, testing=testing, direct=direct)
+    kept = reader.file(DataSource(path=data.replay), setting="data.replay")
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing)
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct)
+
+
+def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, Callable[[Picture], Tensor]]:
+    """What tokenized shards must have been made with, and a picture's codes, shaped as the checkpoint's rows take them."""
+    images, d = parts.images, parts.defaults
+    if images is None:  # records with pictures are left out
+        return None, lambda _: parts.planner.image_tokenizer.encode_images([])
+    size = (d.image_height, d.image_width)
+    encode = ImageCodes(images, size=size, mode=d.image_mode, num_kept=num_kept)
+    settings = ShardSettings.of(images, parts.prompts, size=size, mode=d.image_mode)
+    return settings, lambda picture: parts.prompts.shaped(encode(picture), parts.grid)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Files as samples of a stage's tasks."""
+    """Files as samples of a stage's tasks.
+
+    thought  tasks of which a record with a thought was read
+    """
 
     config: TrainConfig
     stage: Stage
     parts: Parts
-    settings: ShardSettings
+    settings: ShardSettings | None
     encode: Callable[[Picture], Tensor]
+    thought: set[str] = field(default_factory=set)
 
     @property
     def tasks(self) -> list[str]:
@@ -108,22 +136,33 @@ class _Reader:
             task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode) for task in self.tasks
         }
 
-    def file(self, source: DataSource) -> dict[str, Selection[Record]]:
-        """Task -> the records of a file that fit answer lengths and context and have their pictures."""
+    def file(self, source: DataSource, *, setting: str = "") -> dict[str, Selection[Record]]:
+        """Task -> the records of a file that fit family, answer lengths and context and have their pictures.
+
+        setting  that names a file which must hold some
+        Raises InputError if it does not.
+        """
         reader = open_source(source, settings=self.settings)
         assert not isinstance(reader, TableStream)  # only where streaming is asked for
         context, tasks = self.parts.model.config.max_sequence_length, self.tasks
         learner = Learner.of(
-            self.stage, self.parts.prompts, self.parts.defaults, num_image_tokens=self.parts.num_image_tokens, context=context
+            self.stage, self.parts.prompts, self.parts.defaults, grid=self.parts.grid, context=context, family=self.parts.family
         )
 
         def reason(record: Record) -> str | None:
+            self.thought.update([record.task] if record.thinking is not None else [])
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 
         chosen, dropped = select_by_task(reader, reason)
         report_dropped(source.path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
-        return {task: chosen[task] for task in tasks if task in chosen}
+        found = {task: chosen[task] for task in tasks if task in chosen}
+        if setting and not found:
+            reasons = f" ({_counted(dropped)})" if dropped else ""
+            raise InputError(
+                f"{setting}={source.path!r} holds no record that fits a component of stage {self.stage.name!r}{reasons}; see `mmada data check`"
+            )
+        return found
 
     def samples(self, chosen: Mapping[str, Selection[Record]]) -> dict[str, ExampleSource]:
         return {task: RecordExamples(Epochs(records, seed=self.config.seed), self.encode) for task, records in chosen.items()}
@@ -144,8 +183,11 @@ class _Reader:
 def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:
     """Warn that records take no part, how many and why."""
     if dropped and PartialState().is_main_process:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
-        _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, reasons, limits)
+        _log.warning("data %r: %d of %d records are left out (%s; %s)", path, sum(dropped.values()), total, _counted(dropped), limits)
+
+
+def _counted(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(dropped.items()))
 
 
 def with_replay(stage: Stage, new: Mapping[str, object], stay: Mapping[str, object], share: float) -> Stage:

@@ -14,8 +14,9 @@ from torch import nn
 from mmada.canvas import SPECIAL_STRINGS, VocabLayout
 from mmada.data.world import World
 from mmada.errors import InputError
+from mmada.families import Family
 from mmada.generation.requests import image_tokenizer_of
-from mmada.hub import networks, tokenizer
+from mmada.hub import checkpoint, networks, tokenizer
 from mmada.hub.adapters import portable_name
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig
@@ -46,14 +47,22 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
         return ImageTokenizer(ImageTokenizerConfig(resolution=size or _SIZE, **sizes))
 
 
-def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -> BaseImageTokenizer:
-    """size: pixels along a side of its pictures, which it must divide; 0: any. Raises InputError if it does not."""
-    name = config.model.image_tokenizer or ("" if start is None else image_tokenizer_of(start))
+def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, size: int = 0) -> BaseImageTokenizer | None:
+    """That of the start, or a new one; None for a family without images.
+
+    size  pixels along a side of its pictures, which it must divide; 0: any
+    Raises InputError if it does not.
+    """
+    if family.image_tokenizer is None:
+        return None
+    name = config.model.image_tokenizer or ("" if start is None else image_tokenizer_of(start, family))
     if not name and not config.debug:
         raise InputError(
             f"model.image_tokenizer is empty and model.start={config.model.start!r} holds none; train one with stage=tokenizer"
         )
-    images = networks.load_image_tokenizer(name) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
+    # A hub repository may hold it in a folder; a directory was named with it.
+    folder = family.image_tokenizer_folder if name and checkpoint.local(name) is None else ""
+    images = networks.load_image_tokenizer(name, subfolder=folder) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
     if size % images.factor:
         raise InputError(
             f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, the world's pictures have {size}; use another"
@@ -62,10 +71,10 @@ def image_tokenizer(config: TrainConfig, start: Path | None, *, size: int = 0) -
     return images
 
 
-def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | None = None) -> TextTokenizer:
+def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, world: World | None = None) -> TextTokenizer:
     """That of the start; or a new one, which is made once from the world's corpus and kept beside the state."""
     if start is not None:
-        return tokenizer.load(start, networks.transformer_config(start).layout)
+        return tokenizer.load(start, family.layout, family)
     kept = Path(config.out) / "tokenizer"
     with PartialState().main_process_first():
         if not kept.exists():
@@ -82,10 +91,10 @@ def text_tokenizer(config: TrainConfig, start: Path | None, *, world: World | No
         return TextTokenizer.read(kept)
 
 
-def backbone(config: TrainConfig, start: Path | None, text: TextTokenizer, *, codebook_size: int) -> Transformer:
+def backbone(config: TrainConfig, start: Path | None, family: Family, text: TextTokenizer, *, codebook_size: int) -> Transformer:
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
-        model = networks.load_transformer(start, dtype=dtype, quantize_as=config.model.quantize or None).train()
+        model = networks.load_transformer(start, dtype=dtype, family=family, quantize_as=config.model.quantize or None).train()
         if quantization_of(model) is not None and not config.lora.rank:
             raise InputError(f"model.start={str(start)!r} has quantized matrices, which are not trained; set lora.rank=8 for an adapter")
         if model.config.layout.codebook_size != codebook_size:
@@ -100,7 +109,7 @@ def backbone(config: TrainConfig, start: Path | None, text: TextTokenizer, *, co
             sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
             model = Transformer(sizes)
             model.to(dtype)
-    tokenizer.check(text, model.config.layout)
+    tokenizer.check(text, model.config.layout, family)
     if config.model.code_bits:
         code_bits.add_maps(model, num_bits=(codebook_size - 1).bit_length())
     if config.lora.rank:

@@ -1,6 +1,6 @@
 """Records as a stage learns them: which of them take part, and what rows they become.
 
-    learner = Learner.of(STAGES["finetune"], prompts, defaults, num_image_tokens=256, context=1024)
+    learner = Learner.of(STAGES["finetune"], prompts, defaults, grid=(16, 16), context=1024)
     learner.left_out(record)    why a record takes no part; None if it does
     learner.rows(record)        component -> clean canvas, made by the same ComponentRows that training reads
 
@@ -16,38 +16,69 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Prompts
 from mmada.data import Epochs, Picture, Record, lengths_of
+from mmada.data.rows import lacking
 from mmada.errors import InputError
+from mmada.families import FAMILIES, Family
+from mmada.families.mmada import MMADA
 from mmada.generation.requests import GenerationConfig
 from mmada.train.source import ComponentRows, RecordExamples
 from mmada.train.stages import ImageStage, MixtureComponent, Stage
 
-__all__ = ["Learner", "settled"]
+__all__ = ["Learner", "check_layout", "settled"]
+
+_DRAWS = ("draw", "reason_draw", "t2i", "r2i")
 
 
-def settled(stage: Stage, defaults: GenerationConfig) -> Stage:
-    """A stage whose blocks are as long as those that the checkpoint is sampled by, if it does not say."""
-    return replace(stage, block_length=stage.block_length or defaults.block_length)
+def settled(stage: Stage, defaults: GenerationConfig, family: Family = MMADA) -> Stage:
+    """A stage whose blocks are those that the checkpoint is sampled by: as long, if it does not say, and seeing as much."""
+    noise = family.text_noise if defaults.full_attention else "block"
+    components = tuple(
+        replace(component, noise=tuple(noise if name == "block" else name for name in component.noise)) for component in stage.components
+    )
+    return replace(stage, components=components, block_length=stage.block_length or defaults.block_length)
+
+
+def check_layout(component: MixtureComponent, family: Family) -> None:
+    """Raises InputError, which says what can, for a component whose rows models of a family do not have."""
+    if not component.mixture_weight or component.layout in family.layouts:
+        return
+    if component.layout in _DRAWS:
+        family.require("draw", list(FAMILIES.values()))
+    raise InputError(
+        f"component {component.name!r}: {family.title} has no rows of layout={component.layout}; it learns {', '.join(sorted(family.layouts))}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learner:
     """A stage, and what it needs to know to learn records.
 
-    num_image_tokens  codes of an image that has none yet
-    context           of the model, in tokens
+    grid     (h, w) codes of an image that has none yet
+    context  of the model, in tokens
+    family   of the checkpoint
     """
 
     stage: Stage
     prompts: Prompts
-    num_image_tokens: int
+    grid: tuple[int, int]
     context: int
+    family: Family = MMADA
 
     @classmethod
-    def of(cls, stage: Stage | ImageStage, prompts: Prompts, defaults: GenerationConfig, *, num_image_tokens: int, context: int) -> Learner:
+    def of(
+        cls,
+        stage: Stage | ImageStage,
+        prompts: Prompts,
+        defaults: GenerationConfig,
+        *,
+        grid: tuple[int, int],
+        context: int,
+        family: Family = MMADA,
+    ) -> Learner:
         """Raises InputError for a stage that learns no records."""
         if isinstance(stage, ImageStage):
             raise InputError(f"stage={stage.name!r} trains the image tokenizer, which learns no records; give a stage such as finetune")
-        return cls(stage=settled(stage, defaults), prompts=prompts, num_image_tokens=num_image_tokens, context=context)
+        return cls(stage=settled(stage, defaults, family), prompts=prompts, grid=grid, context=context, family=family)
 
     @property
     def answer_length(self) -> int | None:
@@ -62,7 +93,9 @@ class Learner:
         """Why a record takes no part, in words that are the same for all of one sort."""
         if not self.learns(record.task):
             return f"no component of stage {self.stage.name} learns task {record.task}"
-        lengths = lengths_of(record, self.prompts, num_image_tokens=self.num_image_tokens)
+        if (problem := lacking(record, self.family)) is not None:
+            return problem
+        lengths = lengths_of(record, self.prompts, grid=self.grid)
         if record.turns and self.answer_length is not None and lengths.text > self.answer_length:
             return lengths.reason(answer_length=self.answer_length)
         in_blocks = all("block" in component.noise for component in self._components(record))
@@ -78,7 +111,7 @@ class Learner:
         canvases: dict[str, Canvas] = {}
         for component in self._components(record):
             usual = replace(component, cond_dropout_prob=0.0, think=float(component.think > 0))
-            rows = ComponentRows(usual, stage, samples, self.prompts, seed=0, num_image_tokens=self.num_image_tokens)
+            rows = ComponentRows(usual, stage, samples, self.prompts, seed=0, num_image_tokens=self.grid[0] * self.grid[1])
             canvases[component.name] = rows.rows([0])[0].canvas
         return canvases
 
@@ -87,4 +120,5 @@ class Learner:
 
     def _codes(self, picture: Picture) -> Tensor:
         """As many codes as a picture has; which ones they are changes no layout."""
-        return torch.zeros(len(picture.source) if isinstance(picture.source, tuple) else self.num_image_tokens, dtype=torch.long)
+        count = len(picture.source) if isinstance(picture.source, tuple) else self.grid[0] * self.grid[1]
+        return self.prompts.shaped(torch.zeros(count, dtype=torch.long), self.grid)

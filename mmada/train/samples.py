@@ -30,8 +30,6 @@ def write_samples(
     thinks  let it think before it answers; drawings that need thinking always get it
     """
     directory.mkdir(parents=True, exist_ok=True)
-    factor = planner.image_tokenizer.factor
-    grid = planner.defaults.image_height // factor, planner.defaults.image_width // factor
     asked = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
     engine = Engine(TransformerDenoiser(model), planner.layout, device=model.device)
     chosen, states, refused = [], [], []
@@ -40,7 +38,7 @@ def write_samples(
         if task in ("draw", "reason_draw"):
             request = DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
         else:
-            seen = [planner.image_tokenizer.decode_images(codes.view(1, *grid))[0] for codes in sample.seen]
+            seen = [planner.image_tokenizer.decode_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
             request = ChatRequest(sample.messages, seen, think=thinks, seed=seed)
         try:
             states.append(engine.add(program_of(request, planner)))

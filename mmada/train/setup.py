@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from torch import Tensor
 
@@ -22,17 +23,16 @@ from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
-from mmada.image import BaseImageTokenizer
 from mmada.train import state
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
-from mmada.train.export import export, load_parts
+from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import STAY, FileSamples, read_samples, with_replay
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
-from mmada.train.records import settled
+from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
 from mmada.train.source import ComponentRows, ExampleSource
 from mmada.train.stages import ImageStage, Stage
@@ -104,20 +104,20 @@ def check_size(world: World, defaults: GenerationConfig) -> None:
 def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     world = _world(config)
     parts = load_parts(config, world)
-    model, images, prompts, defaults = parts.model, parts.images, parts.prompts, parts.defaults
-    stage = settled(stage, defaults)
+    model, prompts, defaults = parts.model, parts.prompts, parts.defaults
+    stage = settled(stage, defaults, parts.family)
     if world is not None:
-        check_size(world, defaults)
-        made = (_samples_of_world(world, config, stage, images, split) for split in ("train", "test"))
+        if parts.images is not None:
+            check_size(world, defaults)
+        made = (_samples_of_world(world, config, stage, parts, split) for split in ("train", "test"))
         found = FileSamples(training=next(made), testing=next(made))
     else:
         found = read_samples(config, stage, parts)
+        parts = _with_defaults(config, parts, found)
     training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
-    if not any(component.mixture_weight for component in present):
-        raise InputError(
-            f"data.path={config.data.path!r} holds no record that fits a component of stage {stage.name!r}; see `mmada data check`"
-        )
+    for component in present:
+        check_layout(component, parts.family)
     replayed = with_replay(stage, training, found.replay, config.data.replay_share) if found.replay else None
     stage = replayed or replace(stage, components=present)
 
@@ -130,7 +130,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
                 samples[component.task],
                 prompts,
                 seed=config.seed,
-                num_image_tokens=parts.num_image_tokens,
+                num_image_tokens=parts.grid[0] * parts.grid[1],
             )
             for component in stage.components
             if component.task in (samples := stay if component.name.startswith(STAY) else new)
@@ -164,15 +164,35 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     )
 
 
-def _samples_of_world(
-    world: World, config: TrainConfig, stage: Stage, images: BaseImageTokenizer, split: Split
-) -> dict[str, ExampleSource]:
+def _with_defaults(config: TrainConfig, parts: Parts, found: FileSamples) -> Parts:
+    """The parts with the defaults that suit the new records, unless the run sets them; the change is kept in the run's config.yaml, too."""
+    import yaml
+
+    changes: dict[str, Any] = {name: value for name, value in found.new_defaults(parts.defaults).items() if name not in config.defaults}
+    if not changes:
+        return parts
+    file = Path(config.out) / "config.yaml"
+    if PartialState().is_main_process:
+        named = ", ".join(f"defaults.{name}=false" for name in changes)
+        _log.warning("the new records have no thinking, so the trained model does not think unless it is asked to (%s)", named)
+        if file.exists():  # which a model of a save is made by
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            values["defaults"] = {**values.get("defaults", {}), **changes}
+            file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return replace(parts, defaults=replace(parts.defaults, **changes))
+
+
+def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Parts, split: Split) -> dict[str, ExampleSource]:
     """The world's samples, by task. Raises InputError if a component asks for a task that it has not, or lays one out as it cannot be."""
 
     def encode(pictures: Sequence[Pixels]) -> Tensor:
-        return images.encode(ImageBatch.of(pictures, factor=images.factor).pixels).flatten(1)
+        images = parts.planner.image_tokenizer
+        pixels = ImageBatch.of(pictures, factor=images.factor).pixels
+        codes = images.encode(pixels if images.pixel_range[0] < 0 else (pixels + 1) / 2)
+        return torch.stack([parts.prompts.shaped(grid, (grid.shape[0], grid.shape[1])) for grid in codes])
 
     for component in stage.components:
+        check_layout(component, parts.family)
         if component.mixture_weight and component.task not in world.tasks:
             hint = suggest(component.task, world.tasks)
             raise InputError(

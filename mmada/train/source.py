@@ -40,11 +40,11 @@ class TrainingExample:
 
     messages: tuple[Message, ...] = ()
     seen: tuple[Tensor, ...] = ()
-    """(N,) int64 codes of each image that is given"""
+    """int64 codes of each image that is given, (N,), or (h, w) where rows end with a newline"""
     think: str | None = None
     answer: str = ""
     drawn: Tensor | None = None
-    """(N,) int64 codes of the target image"""
+    """codes of the target image, likewise"""
     pieces: tuple[str, ...] = ()
     """of a text with gaps, what is given and what is learned in turn"""
 
@@ -112,7 +112,7 @@ class ComponentRows:
     def _canvas(self, sample: TrainingExample, answer: str, thinks: bool, is_dropped: bool, spare: bool, which: float) -> Canvas:
         prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
-            return prompts.lm(answer, length=len(prompts.encode(answer)) + 2)
+            return prompts.lm(answer, length=len(prompts.begin) + len(prompts.encode(answer)) + 1)
         if layout == "infill":
             return prompts.pieces(sample.pieces)
         if layout == "interview":

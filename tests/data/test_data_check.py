@@ -65,12 +65,12 @@ def write(file, values):
 
 def learner_of(debug, *, stage="finetune", context=1024, **changes):
     stage = replace(STAGES[stage], **changes)
-    return Learner.of(stage, debug.prompts, debug.defaults, num_image_tokens=64, context=context)
+    return Learner.of(stage, debug.prompts, debug.defaults, grid=(8, 8), context=context)
 
 
 def check(debug, file, *, context=1024, answer_lengths=(256,), **options):
     learner = learner_of(debug, context=context, answer_lengths=answer_lengths)
-    return check_records(JsonlReader(file), debug.prompts, num_image_tokens=64, learner=learner, name=file.name, **options)
+    return check_records(JsonlReader(file), debug.prompts, grid=(8, 8), learner=learner, name=file.name, **options)
 
 
 def test_good_data_have_no_problems(debug, folder):

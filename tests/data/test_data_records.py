@@ -313,7 +313,7 @@ def test_fitting_adapters():
 @pytest.mark.parametrize("value", GOOD.values(), ids=GOOD)
 def test_lengths_say_what_does_not_fit(debug, value):
     record, prompts = read(value), debug.prompts
-    lengths = lengths_of(record, prompts, num_image_tokens=64)
+    lengths = lengths_of(record, prompts, grid=(8, 8))
     assert lengths.image == (64 if record.image else 0)
     assert lengths.text == (len(prompts.encode(record.target_text)) + (1 if record.turns else 2) if record.task != "draw" else 0)
     assert lengths.row() == lengths.given + lengths.text + lengths.image
@@ -326,7 +326,7 @@ def test_lengths_say_what_does_not_fit(debug, value):
 
 def test_pictures_that_are_codes_need_no_encoder(debug):
     record = parse(GOOD["draw"], HERE, pictures=type("Codes", (), {"find": lambda self, name: (1, 2, 3, 4)})())
-    assert lengths_of(record, debug.prompts, num_image_tokens=64).image == 4
+    assert lengths_of(record, debug.prompts, grid=(8, 8)).image == 4
 
 
 @pytest.mark.parametrize("context", [16, 40, 1000])
@@ -335,7 +335,7 @@ def test_split_text_loses_nothing_and_fits(debug, context):
     record = read({"id": "t", "task": "text", "answer": {"text": text}})
     pieces = split_text(record, debug.prompts, context=context)
     assert "".join(piece.answer for piece in pieces) == text
-    assert all(lengths_of(piece, debug.prompts, num_image_tokens=64).row() <= context for piece in pieces)
+    assert all(lengths_of(piece, debug.prompts, grid=(8, 8)).row() <= context for piece in pieces)
     assert pieces == [record] if context == 1000 else pieces[1].id == "t#1"
     if context == 40:
         assert pieces[0].answer == "One. Two is a longer sentence.\n\n"

@@ -91,7 +91,7 @@ def test_records_come_back_with_their_codes(debug, source, tmp_path):
         assert [(turn.role, turn.text) for turn in read[i].turns] == [(turn.role, turn.text) for turn in plain[i].turns]
         for codes, picture in zip(read[i].pictures, plain[i].pictures, strict=True):
             assert torch.equal(encode(codes), encode(picture))
-        assert read.lengths(i) == lengths_of(plain[i], debug.prompts, num_image_tokens=64)
+        assert read.lengths(i) == lengths_of(plain[i], debug.prompts, grid=(8, 8))
     assert read[0].pictures[0].source == read[1].pictures[0].source
     assert str(read[5].where) == "codes/00001.jsonl:1"
     read.verify()

@@ -17,12 +17,7 @@ from mmada.hub.family import family_of
 from mmada.pipeline import MMaDA
 from mmada.sampling import Denoising, SamplingParams, denoise
 
-from .tiny import published, tiny
-
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+from .tiny import TEMPLATE, published, tiny
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,13 @@ from mmada.pipeline import MMaDA
 SMALL = {"max_new_tokens": 16, "max_thinking_tokens": 16, "block_length": 8, "image_height": 16, "image_width": 16, "image_steps": 4}
 
 
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""A chat template such as iLLaDA's files may hold."""
+
+
 def compact(family: Family) -> tuple[VocabLayout, list[str]]:
     """A layout with the family's special tokens behind 256 bytes, and their strings in order."""
     names = list(family.layout.special_ids)

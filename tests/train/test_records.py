@@ -44,7 +44,7 @@ def read(value: object):
 
 @pytest.fixture(scope="module")
 def learner(debug) -> Learner:
-    return Learner.of(FINETUNE, debug.prompts, debug.defaults, num_image_tokens=64, context=1024)
+    return Learner.of(FINETUNE, debug.prompts, debug.defaults, grid=(8, 8), context=1024)
 
 
 @pytest.mark.parametrize("value", RECORDS.values(), ids=RECORDS)
@@ -65,7 +65,7 @@ def test_what_is_learnt_is_what_is_open(debug, learner, value):
         assert prompts.decode(open_ids) == record.target_text
         thought = split_thinking(prompts.decode(open_ids))
         assert thought.thinking == (record.thinking.text if record.thinking else None)
-        needed = lengths_of(record, prompts, num_image_tokens=64).text
+        needed = lengths_of(record, prompts, grid=(8, 8)).text
         assert 0 <= len(open_ids) - needed < debug.defaults.block_length
 
 
@@ -102,10 +102,10 @@ def test_what_does_not_fit_is_left_out_for_a_reason(debug, learner):
     text_only = replace(
         FINETUNE, name="words", components=tuple(component for component in FINETUNE.components if component.task == "text")
     )
-    words = Learner.of(text_only, debug.prompts, debug.defaults, num_image_tokens=64, context=1024)
+    words = Learner.of(text_only, debug.prompts, debug.defaults, grid=(8, 8), context=1024)
     assert words.left_out(read(RECORDS["draw"])) == "no component of stage words learns task draw"
     assert words.rows(read(RECORDS["draw"])) == {}
-    published = Learner.of(STAGES["2.2"], debug.prompts, debug.defaults, num_image_tokens=64, context=1024)
+    published = Learner.of(STAGES["2.2"], debug.prompts, debug.defaults, grid=(8, 8), context=1024)
     assert published.left_out(read(long)) is None  # the published layouts cut
     with pytest.raises(InputError, match="layout mmu has room for one image, the sample shows 2"):
         published.rows(read(RECORDS["two images"]))

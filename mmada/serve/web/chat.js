@@ -142,6 +142,7 @@ export class Chat {
   request(message) {
     const body = { model: this.studio.model, messages: [...(find("chat-history").checked ? this.messages : []), message] };
     if (find("chat-think").checked) body.reasoning_effort = "low";
+    else if (this.studio.facts.thinks_before_answering) body.reasoning_effort = "none"; // or it would think all the same
     Object.assign(body, this.settings.values());
     const seed = numberOf(find("chat-seed"));
     return seed === undefined ? body : { ...body, seed };
