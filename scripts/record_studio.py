@@ -26,9 +26,10 @@ FILM = Path("docs/images/studio.gif")
 PROMPT, SEED = "two red hearts above a dog", 3
 SIZE, SHOWN = (1180, 740), (826, 518)
 """of the page, and of the film, in pixels"""
+PICTURES = (308, 60, 668, 380)
+"""where the film has pictures"""
 FRAME = 120
 """milliseconds"""
-COLORS = 192
 MOST_BYTES = 2_000_000
 OWN_TIME = """
 (() => {
@@ -89,13 +90,22 @@ class Film:
             shot = Image.open(BytesIO(self.page.screenshot())).convert("RGB")
             self.frames.append(shot.resize(SHOWN, Image.Resampling.LANCZOS))
 
+    def palette(self) -> Image.Image:
+        """Some colors of the whole page, and more of its pictures, which are a small part of it."""
+        colors: list[int] = []
+        for box, count in (((0, 0, *SHOWN), 64), (PICTURES, 176)):
+            parts = [frame.crop(box) for frame in self.frames[4::8]]
+            sheet = Image.new("RGB", (parts[0].width, parts[0].height * len(parts)))
+            for i, part in enumerate(parts):
+                sheet.paste(part, (0, part.height * i))
+            colors += (sheet.quantize(count).getpalette() or [])[: 3 * count]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(colors)
+        return palette
+
     def save(self, path: Path) -> None:
         """With one palette for all frames, so that what stands still costs nothing."""
-        sample = self.frames[4::8]
-        sheet = Image.new("RGB", (SHOWN[0], SHOWN[1] * len(sample)))
-        for i, frame in enumerate(sample):
-            sheet.paste(frame, (0, SHOWN[1] * i))
-        palette = sheet.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE)  # the yellow of a cat is a small part of a page
+        palette = self.palette()
         first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
         first.save(path, save_all=True, append_images=others, duration=FRAME, loop=0, optimize=True)
         seconds = len(self.frames) * FRAME / 1000

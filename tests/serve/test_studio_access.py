@@ -32,6 +32,7 @@ def faults(page: Any, axe: str) -> list[str]:
 
 def test_axe_finds_nothing_in_light_and_dark(browser, server, axe):
     with opened(browser, server) as page:
+        page.locator(".badge").wait_for()
         assert faults(page, axe) == []
         show_settings(page)
         page.locator("#draw-count").fill("2")
@@ -64,6 +65,7 @@ def test_axe_finds_faults(page_with_a_fault, axe):
 @pytest.fixture
 def page_with_a_fault(browser, server) -> Iterator[Any]:
     with opened(browser, server) as page:
+        page.locator(".badge").wait_for()
         page.evaluate(
             "document.querySelector('.badge').style.color = '#888'; document.querySelector('.player button').removeAttribute('aria-label')"
         )
@@ -73,6 +75,7 @@ def page_with_a_fault(browser, server) -> Iterator[Any]:
 def test_a_phone_shows_the_picture_under_the_prompt(browser, server, axe):
     with opened(browser, server, viewport=PHONE, has_touch=True, is_mobile=True) as page:
         prompt = page.get_by_label("Prompt", exact=True)
+        page.locator(".badge").wait_for()
         recorded = page.locator("#gallery .frame").bounding_box()
         assert recorded["y"] + recorded["height"] <= PHONE["height"], "the first picture is seen without scrolling"
         assert not page.locator("#draw-steps").is_visible(), "settings are folded"
@@ -153,6 +156,7 @@ def test_the_keyboard_is_enough(browser, server):
 def test_less_motion_shows_the_end_and_still_plays_when_asked(browser, server):
     with opened(browser, server, viewport={"width": 900, "height": 700}) as page:
         card = page.locator("#gallery .card")
+        card.wait_for()
         assert card.locator(".step").inner_text() == "24/24", "nothing moves by itself"
         card.get_by_label("Speed").select_option("4×")
         card.get_by_role("button", name="Play", exact=True).click()
