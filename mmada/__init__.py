@@ -12,11 +12,13 @@ code are drawn in docs/map.md.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from mmada.hub import auto
 
+TYPE_CHECKING = False  # as type checkers know it: to import `typing` takes longer than all that is below
 if TYPE_CHECKING:
+    from typing import Any
+
     from mmada.canvas import PUBLISHED, Canvas, Field, Hole, IdRange, Message, Prompts, Style, VocabLayout
     from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, MMaDAError, TokenizerError
     from mmada.families import FAMILIES, Family

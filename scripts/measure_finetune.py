@@ -27,7 +27,7 @@ from mmada.data.answers import normalize_answer
 from mmada.data.find_world import find_world
 from mmada.data.world import SampleKey
 from mmada.eval import report
-from mmada.generation.requests import Answer, ChatRequest
+from mmada.generation.requests import Answer, ChatRequest, EmptyAnswerError, NotDrawnError, Request, Result
 from mmada.train.config import load
 from mmada.train.replay import export_replay, own_samples, world_samples
 from mmada.train.setup import run
@@ -41,7 +41,7 @@ TRADES = (
     "miller", "miner", "musician", "nurse", "painter", "pilot", "plumber", "poet", "postman", "potter",
     "printer", "sailor", "shepherd", "singer", "tailor", "teacher", "thatcher", "vet", "watchman", "weaver",
 )  # fmt: skip
-NUM_REPLAY, NUM_OWN = 1000, 200
+NUM_REPLAY, NUM_MORE, NUM_OWN = 1000, 4000, 200
 ANIMALS = ("penguin", "turtle", "owl", "frog", "snail", "fox", "bear", "rabbit", "whale", "dog", "cat", "horse", "duck", "crab", "bee")
 FORMS = ("Who is the {}?", "Who works as the {}?", "Which animal is the {} of the town?", "Tell me who the {} is.")
 KEEP_BEST = ("data.eval_share=0.1", "loop.eval_every=25", "loop.keep_best=true")
@@ -49,9 +49,12 @@ RUNS: Mapping[str, Sequence[str]] = {
     "full": (),
     "lora": ("lora.rank=8",),
     "lora, rank 32": ("lora.rank=32",),
+    "lora beside int4": ("lora.rank=8", "model.quantize=int4"),
     "full, replay of the world, 8 rows of each": ("data.replay={world}", "stage.batch=8"),
     "full, replay of the world": ("data.replay={world}",),
     "lora, replay of the world": ("lora.rank=8", "data.replay={world}"),
+    "full, replay of the world, 4,000 records": ("data.replay={more}",),
+    "lora, replay of the world, 4,000 records": ("lora.rank=8", "data.replay={more}"),
     "full, replay of its own": ("data.replay={own}",),
     "lora, replay of its own": ("lora.rank=8", "data.replay={own}"),
     "full, replay of the world, best": ("data.replay={world}", *KEEP_BEST),
@@ -71,7 +74,7 @@ def records() -> list[dict[str, Any]]:
 
 def measure(model: MMaDA, *, num: int) -> dict[str, Any]:
     asked = [record for i, record in enumerate(records()) if i % 4 == (i // 4) % 4][:45]
-    answers = model.run([ChatRequest(record["messages"]) for record in asked])
+    answers = results_of(model, [ChatRequest(record["messages"]) for record in asked])
     right = sum(
         isinstance(answer, Answer) and normalize_answer(answer.text) == normalize_answer(record["answer"]["text"])
         for answer, record in zip(answers, asked, strict=True)
@@ -82,10 +85,18 @@ def measure(model: MMaDA, *, num: int) -> dict[str, Any]:
     }
 
 
+def results_of(model: MMaDA, requests: Sequence[Request]) -> Sequence[Result]:
+    """What the model makes of requests; an answer that stayed empty is a wrong one, not the end."""
+    try:
+        return model.run(requests)
+    except (EmptyAnswerError, NotDrawnError) as error:
+        return error.results
+
+
 def kept(model: MMaDA, task: str, num: int) -> dict[str, int]:
     world = find_world("emoji")
     samples = [world.sample(SampleKey(task=task, split="test", seed=7, index=i, stream="finetune")) for i in range(num)]
-    results = model.run([request_of(sample, think=False, seed=i) for i, sample in enumerate(samples)])
+    results = results_of(model, [request_of(sample, think=False, seed=i) for i, sample in enumerate(samples)])
     verdicts = [
         world.verify(sample.origin, result.text if isinstance(result, Answer) else np.asarray(result.image.convert("RGB")))
         for sample, result in zip(samples, results, strict=True)
@@ -107,6 +118,7 @@ def main() -> None:
     world, own = find_world("emoji"), arguments.work / "own.jsonl"
     if not own.exists():
         export_replay(world_samples(world, num=NUM_REPLAY), arguments.work / "world.jsonl")
+        export_replay(world_samples(world, num=NUM_MORE), arguments.work / "more.jsonl")
         questions = list(world_samples(world, num=NUM_OWN))
         export_replay(own_samples(MMaDA.from_pretrained(START).run, questions, source=START), own)
     found = json.loads(arguments.output.read_text()) if arguments.output.exists() else {"suite": "finetune", "environment": {}, "runs": {}}
@@ -117,7 +129,8 @@ def main() -> None:
         name, _, more = given.partition(":")
         settings = [*RUNS[name], *filter(None, more.split(","))]
         out = arguments.work / given.replace("/", "-").replace(", ", "-").replace(" ", "-")
-        filled = [setting.format(world=arguments.work / "world.jsonl", own=arguments.work / "own.jsonl") for setting in settings]
+        files = {kind: arguments.work / f"{kind}.jsonl" for kind in ("world", "more", "own")}
+        filled = [setting.format(**files) for setting in settings]
         outcome = run(load(CONFIG, [f"data.path={file}", f"out={out}", *filled]))
         measured = measure(MMaDA.from_pretrained(out / "model"), num=arguments.num)
         found["runs"][given] = {

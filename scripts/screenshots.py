@@ -8,13 +8,14 @@ Needs the extras `serve` and `browser` and a Chromium on the PATH. The server ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -32,84 +33,101 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESKTOP, PHONE = (1180, 800), (360, 740)
+DESKTOP, PHONE = (1240, 800), (390, 780)
+TIDY = r"""() => {
+  document.activeElement.blur();
+  for (const facts of document.querySelectorAll(".facts")) facts.textContent = facts.textContent.replace(/^[\d.]+ s · /, "");
+}"""
+"""No frame around what was used last, and no seconds of whatever machine took the pictures."""
 MOST_BYTES = 400 * 1000
 """of all images together"""
 
 
-def chat(page: Page) -> None:
-    """A sum with thinking."""
-    page.locator("#chat-examples button").first.click()
-    answered(page, 1)
+def first_seconds(page: Page) -> None:
+    """What a visitor sees at once: a recorded drawing that appears."""
+    page.get_by_label("Steps of the picture").fill("11")
 
 
-def unmasking(page: Page) -> None:
-    """The same, at one of its first steps."""
-    chat(page)
-    steps = page.get_by_label("Steps of the answer")
-    steps.fill(str(int(steps.get_attribute("max") or 0) // 3))
+def variations(page: Page) -> None:
+    """A picture that was planned, and its variations with plans of their own."""
+    example(page, "a picture with a rainbow and one more octopus than rainbows")
+    page.locator("#gallery").get_by_role("button", name="Variations").first.click()
+    finished(page, "Variations: a picture")
 
 
-def ask(page: Page) -> None:
-    page.locator("#chat-examples button").nth(2).click()
-    answered(page, 1)
-
-
-def draw(page: Page, count: int = 2) -> None:
-    page.get_by_role("tab", name="Draw").click()
-    page.locator("#draw-seed").fill("4")
-    page.locator("#draw-count").fill(str(count))
-    page.locator("#draw-examples button").first.click()
-    page.get_by_role("button", name="Download").nth(count - 1).wait_for()
-
-
-def draw_and_scrub(page: Page) -> None:
-    """Three images; the second shows one of its first steps."""
-    draw(page, 3)
-    scrub = page.get_by_label("Steps of the picture").nth(1)
-    scrub.fill(str(int(scrub.get_attribute("max") or 0) // 3))
-
-
-def draw_on_a_phone(page: Page) -> None:
-    draw(page, 1)
-    page.locator(".card").scroll_into_view_if_needed()
+def redrawn(page: Page) -> None:
+    """A thing that became another, half uncovered."""
+    example(page, "the dog becomes a cat")
+    page.get_by_label("Before and after").fill("22")
 
 
 def edit(page: Page) -> None:
-    draw(page, 1)
-    page.locator(".card").get_by_role("button", name="Edit").click()
-    canvas = page.locator("#editor-canvas")
-    box = canvas.bounding_box()
+    """One touch takes a whole thing."""
+    page.get_by_role("button", name="Edit").click()
+    box = page.locator("#editor-canvas").bounding_box()
     assert box is not None
-    page.locator("#editor-brush").fill("4")
-    page.mouse.click(box["x"] + 0.19 * box["width"], box["y"] + 0.19 * box["height"])
-    page.locator("#editor-prompt").fill("a yellow star to the left of a red heart")
+    page.locator("#editor-brush").fill("1")
+    page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 0.8 * box["height"])
 
 
-def answered(page: Page, count: int) -> None:
-    page.locator(".turn.assistant .facts", has_text="evaluations").nth(count - 1).wait_for()
+def cannot(page: Page) -> None:
+    example(page, "a zeppelin above a dog")
+
+
+def unmasking(page: Page) -> None:
+    """A sum at one of its first steps, with a token told."""
+    page.get_by_role("tab", name="Chat").click()
+    page.locator("#chat-examples").get_by_role("button", name="Tom has 8 coins").click()
+    page.locator(".turn.assistant .facts", has_text="evaluations").wait_for()
+    steps = page.get_by_label("Steps of the answer")
+    steps.fill(str(int(steps.get_attribute("max") or 0) // 2))
+    page.get_by_label("Message").fill("draw a cat and a dog")
+    page.keyboard.press("Enter")
+    page.locator("#dialogue .card").get_by_role("button", name="Save as a file").wait_for()
+
+
+def compare(page: Page) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("What both get").fill("a rainbow above a dog")
+    page.locator("#compare-seed").fill("4")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.locator("#comparisons").get_by_role("button", name="Save as a file").nth(1).wait_for()
+
+
+def example(page: Page, text: str) -> None:
+    page.locator("#draw-examples").get_by_role("button", name=text).click()
+    finished(page, text)
+
+
+def finished(page: Page, title: str) -> None:
+    page.locator("#gallery .card", has_text=title).first.get_by_role("button", name="Save as a file").wait_for()
 
 
 SHOTS: dict[str, tuple[Callable[[Page], None], tuple[int, int], str]] = {
-    "chat": (unmasking, DESKTOP, "light"),
-    "chat-phone": (chat, PHONE, "light"),
-    "ask": (ask, DESKTOP, "dark"),
-    "draw": (draw_and_scrub, DESKTOP, "light"),
-    "draw-phone": (draw_on_a_phone, PHONE, "dark"),
+    "draw": (first_seconds, DESKTOP, "light"),
+    "variations": (variations, DESKTOP, "dark"),
+    "redrawn": (redrawn, DESKTOP, "light"),
     "edit": (edit, DESKTOP, "light"),
+    "chat": (unmasking, DESKTOP, "light"),
+    "compare": (compare, (1180, 960), "light"),
+    "draw-phone": (first_seconds, PHONE, "light"),
+    "cannot-phone": (cannot, PHONE, "dark"),
+    "chat-phone": (unmasking, PHONE, "dark"),
 }
 
 
 def shoot(browser: Browser, url: str, name: str) -> bytes:
     """One image, on a page of its own. A palette keeps the file small."""
     act, (width, height), scheme = SHOTS[name]
-    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light")
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light", reduced_motion="reduce"
+    )
     page = context.new_page()
     page.set_default_timeout(120_000)
     page.goto(url)
     expect(page.locator("#model")).not_to_have_value("")
     act(page)
-    page.wait_for_timeout(700)  # what lights up fades
+    page.evaluate(TIDY)
     picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
     context.close()
     buffer = BytesIO()
@@ -124,29 +142,39 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--only", nargs="*", choices=list(SHOTS), default=list(SHOTS))
     options = parser.parse_args()
-    chromium = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    if chromium is None:
-        sys.exit("no Chromium on the PATH; install it (apt-get install chromium)")
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w+") as log:
-        code = "from mmada.cli import main; main()"
-        command = [sys.executable, "-c", code, "serve", "--model", options.model, "--name", options.name, "--port", "0", "--device", "cpu"]
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            url = address(server, Path(log.name))
-            with sync_playwright() as tools:
-                browser = tools.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-                for name in options.only:
-                    path = options.out / f"studio-{name}.png"
-                    path.write_bytes(shoot(browser, url, name))
-                    print(f"{path}: {path.stat().st_size} bytes")
-                browser.close()
-        finally:
-            server.terminate()
-            server.wait()
+    with serving(options.model, options.name) as url, sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        for name in options.only:
+            path = options.out / f"studio-{name}.png"
+            path.write_bytes(shoot(browser, url, name))
+            print(f"{path}: {path.stat().st_size} bytes")
+        browser.close()
     total = sum(path.stat().st_size for path in options.out.glob("studio-*.png"))
     if total > MOST_BYTES:
         sys.exit(f"the pictures have {total} bytes together, more than {MOST_BYTES}; use fewer colors")
+
+
+def chromium() -> str:
+    """The path of a Chromium."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    raise SystemExit("no Chromium on the PATH; install it (apt-get install chromium)")
+
+
+@contextlib.contextmanager
+def serving(model: str, name: str) -> Iterator[str]:
+    """A server of its own, while its address is used."""
+    with tempfile.NamedTemporaryFile("w+") as log:
+        code = "from mmada.cli import main; main()"
+        command = [sys.executable, "-c", code, "serve", "--model", model, "--name", name, "--port", "0", "--device", "cpu"]
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            yield address(server, Path(log.name))
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def address(server: subprocess.Popen[bytes], log: Path) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = [
     (["--help"], 0),
     (["draw", "--help"], 0),
@@ -99,6 +101,18 @@ def test_help_and_wrong_arguments_need_no_torch(commands, number):
     assert found == status
     assert "mmada.cli" in modules
     assert not modules & (NOT_FOR_HELP | NEVER_BUILT_IN) - allowed
+    assert ("mmada.cli.doctor" in modules) == (arguments == ["--help"])  # the files of other verbs, where one is named
+
+
+def test_import_mmada_needs_next_to_nothing():
+    """The library's larger modules take longer than all that the package does then."""
+    code = "import sys; before = set(sys.modules); import mmada; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path[:0] = {[str(ROOT)]}; {code}"], capture_output=True, text=True
+    )
+    modules = set(done.stdout.split())
+    assert {"mmada", "mmada.hub.auto"} <= modules, done.stderr
+    assert not modules & {"typing", "re", "dataclasses", "inspect", "tempfile", "importlib.abc", "importlib.metadata"}
 
 
 @pytest.fixture(scope="module")

@@ -65,8 +65,8 @@ class Query:
     spans      per row, [start, stop) of the attended run; the rest is padding and need not be evaluated
     positions  (R, Q) int64, inside the spans
     ids        the vocabulary slice; the answer is (R, Q, ids.stop - ids.start)
-    windows    per row, [start, stop) inside the span that holds the positions: what is evaluated, as large as the span or with the keys
-               and values of the rest taken from the KV cache; () evaluates spans
+    windows    per row, [start, stop) inside the span: what is evaluated, with the positions in it; () evaluates spans. A window is as large
+               as the span, or keys and values of the rest are taken from the KV cache
     selections  per row, the positions (n,) int64, ascending and on the CPU, that are evaluated in the place of its window; None or () for a window
     kv_caches  per row, where keys and values are put, and taken from; () keeps nothing
     block_masks  per row, block mask of its span, on the CPU; None or () for full attention

@@ -7,27 +7,33 @@ standard error.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
 
-from mmada.cli import ask, chat, convert, data, doctor, draw, evaluate, fill, info, rl, serve, studio, tokenize, train
 from mmada.errors import InputError, MMaDAError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "command_line", "main"]
 
-app = typer.Typer(
-    name="mmada",
-    help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill.",
-    no_args_is_help=True,
-    epilog=(
-        "Exit status: 0 done; 1 the model gave no answer, `doctor` found the core broken, or nobody read the output to its end; "
-        "2 something is wrong with what was asked, and one sentence says what; 130 stopped with Ctrl-C. NO_COLOR=1 turns colors off."
-    ),
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_VERBS = {
+    "chat": "chat",
+    "ask": "ask",
+    "draw": "draw",
+    "fill": "fill",
+    "serve": "serve",
+    "studio": "studio",
+    "eval": "evaluate",
+    "info": "info",
+    "doctor": "doctor",
+    "convert": "convert",
+    "train": "train",
+    "rl": "rl",
+    "tokenize": "tokenize",
+    "data": "data",
+}
+"""Verb, in the order of the help -> its file, which has a function of that name, or an `app` with verbs of its own."""
 
 
 def _version(is_asked: bool) -> None:
@@ -38,37 +44,48 @@ def _version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")] = False,
 ) -> None:
     pass
 
 
-_VERBS: dict[str, Callable[..., None]] = {
-    "chat": chat.chat,
-    "ask": ask.ask,
-    "draw": draw.draw,
-    "fill": fill.fill,
-    "serve": serve.serve,
-    "studio": studio.studio,
-    "eval": evaluate.evaluate,
-    "info": info.info,
-    "doctor": doctor.doctor,
-    "convert": convert.convert,
-    "train": train.train,
-    "rl": rl.rl,
-    "tokenize": tokenize.tokenize,
-}
-for verb, command in _VERBS.items():
-    app.command(verb)(command)
-app.add_typer(data.app, name="data")
+def command_line(verbs: Iterable[str] = tuple(_VERBS)) -> typer.Typer:
+    """The `mmada` command with some of its verbs: only their files are imported."""
+    made = typer.Typer(
+        name="mmada",
+        help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill.",
+        no_args_is_help=True,
+        epilog=(
+            "Exit status: 0 done; 1 the model gave no answer, `doctor` found the core broken, or nobody read the output to its end; "
+            "2 something is wrong with what was asked, and one sentence says what; 130 stopped with Ctrl-C. NO_COLOR=1 turns colors off."
+        ),
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_root)
+    for verb in verbs:
+        file = import_module(f"{__name__}.{_VERBS[verb]}")
+        if hasattr(file, "app"):
+            made.add_typer(file.app, name=verb)
+        else:
+            made.command(verb)(getattr(file, _VERBS[verb]))
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """`app` is the command with all of its verbs, made when somebody asks for it."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals().setdefault("app", command_line())
 
 
 def main() -> None:
     """Entry point of the `mmada` command."""
+    first = sys.argv[1:2]
     try:
-        app()
+        # The files of other verbs take as long to import as the library that reads the options.
+        command_line(first if first and first[0] in _VERBS else _VERBS)()
     except MMaDAError as error:
         from mmada.cli.session import report
 

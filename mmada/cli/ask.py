@@ -27,6 +27,7 @@ def ask(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Answer a question about an image.
 
@@ -42,7 +43,7 @@ def ask(
     from mmada.pipeline import DESCRIBE
 
     picture = load_image(image)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     params = pipeline.planner.text_params(settings)
     with watched("looking", trace, force=force) as on_step:
         answer = pipeline.ask(

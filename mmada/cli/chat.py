@@ -29,6 +29,7 @@ def chat(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Talk to the model. In a conversation, /help lists the commands.
 
@@ -41,7 +42,7 @@ def chat(
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
     if message is None and trace is not None:
         raise InputError("--trace shows how one answer appeared; give a message, too")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     params = pipeline.planner.text_params(settings)
     if message is None:
         from mmada.cli.terminal import Terminal
@@ -63,3 +64,5 @@ def show(answer: Answer) -> None:
     if answer.thinking:
         remarks.print(printable(answer.thinking), style="dim")
     typer.echo(printable(answer.text))
+    if answer.warning:
+        remarks.print(f"warning: {answer.warning}", style="yellow")

@@ -26,6 +26,7 @@ def convert(
     target: Annotated[Path, typer.Argument(help="Directory to write. It must be empty or not exist.")],
     image_tokenizer: options.ImageTokenizerName = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
     max_shard_size: Annotated[str, typer.Option(help="Largest size of a file, such as 5GB or 500MB.")] = "5GB",
     add_image_codes: Annotated[
         bool,
@@ -67,7 +68,7 @@ def convert(
         with _moved_at_the_end(target) as written:
             export_save(Path(source), written)
     else:
-        pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype)
+        pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype, quantize=quantize)
         with _moved_at_the_end(target) as written:
             pipeline.save_pretrained(written, max_shard_size=max_shard_size)
     remarks.print(f"wrote {target}")

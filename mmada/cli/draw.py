@@ -32,6 +32,7 @@ def draw(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Draw an image.
 
@@ -46,7 +47,7 @@ def draw(
 
     from mmada.generation.requests import Drawing, DrawRequest
 
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     if size and pixels:
         options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.factor)
     requests = [

@@ -43,6 +43,7 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Number of requests that share a forward pass.")] = 32,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Run a suite. Most report accuracy with 95 % intervals, forward passes and seconds.
 
@@ -63,7 +64,8 @@ def evaluate(
             typer.echo(f"{name:<16} world {brought_by}")
         return
     chosen = _find(suite, world)
-    options.refuse_others(context, ("suite", "world", "out", "force", *chosen.options), f"mmada eval {suite}")
+    loading = ("quantize",) if chosen.needs_model else ()
+    options.refuse_others(context, ("suite", "world", "out", "force", *loading, *chosen.options), f"mmada eval {suite}")
     environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
     settings = SuiteSettings(
         num=num,
@@ -83,7 +85,7 @@ def evaluate(
     )
     pipeline = None
     if chosen.needs_model:
-        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, cache=written.cache)
+        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize, cache=written.cache)
         if written.threshold is not None:
             pipeline.use(threshold=written.threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:

@@ -37,6 +37,7 @@ def fill(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Complete a text or an image.
 
@@ -68,7 +69,7 @@ def fill(
     marks = load_image(mask) if mask is not None else None
     if picture is not None and not prompt:
         raise InputError("prompt='' is empty; say with --prompt what the picture shows")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     with watched("filling", trace, force=force) as on_step:
         if picture is None:
             show(pipeline.fill(template or "", params=pipeline.planner.fill_params(written), seed=seed, on_step=on_step))

@@ -37,12 +37,13 @@ def info(
 
     if model == "debug":
         pipeline = MMaDA.debug()
-        config, defaults, family = pipeline.model.config, pipeline.defaults, pipeline.family
+        config, defaults, family, quantized = pipeline.model.config, pipeline.defaults, pipeline.family, None
     else:
         directory = base_of(checkpoint.find(model))
         family = family_of(directory, names=[model])
         config, defaults = networks.transformer_config(directory, family=family), GenerationConfig.load(directory, family)
-        checkpoint.check(directory, networks.shapes(config))
+        quantized = networks.quantization(directory)
+        checkpoint.check(directory, networks.shapes(config, quantization=quantized))
     shapes = networks.shapes(config)
     facts: dict[str, Any] = {
         "model": model,
@@ -50,6 +51,7 @@ def info(
         "can": ", ".join(sorted(family.abilities)),
         "parameters": sum(torch.Size(shape).numel() for shape in shapes.values()),
         "tensors": len(shapes),
+        **({} if quantized is None else {"quantized": quantized}),
         "width": config.d_model,
         "layers": config.n_layers,
         "heads": config.n_heads,

@@ -22,6 +22,7 @@ __all__ = [
     "ImageTokenizerName",
     "Model",
     "Output",
+    "Quantize",
     "Seed",
     "Size",
     "Strict",
@@ -40,6 +41,12 @@ ImageTokenizerName = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps. Default: a GPU if there is one.", rich_help_panel="Model")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16, float16, or auto: as saved.", rich_help_panel="Model")]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="int8|int4", help="Store the matrices in 8 or 4 bits: less memory, slower. Default: as saved.", rich_help_panel="Model"
+    ),
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist. Without it, a number is appended to the name.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]

@@ -32,6 +32,14 @@ def serve(
         list[str] | None,
         typer.Option(help="Another site whose pages may call the server, such as https://example.com.", rich_help_panel=_ACCESS),
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name that the server answers to, such as example.com or *.example.com; * is any. "
+            "Default: this machine's own names, and any name if there is a key. Addresses are always answered.",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Generations that may wait. More are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
@@ -44,17 +52,33 @@ def serve(
     cache_gib: Annotated[float, typer.Option(min=0.001, help="Memory for KV caches, in GiB.", rich_help_panel=_LIMITS)] = 4,
     max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
     max_image_pixels: Annotated[int, typer.Option(min=1, help="Pixels of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
+    decode_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds from arrival until a request's images must be decoded.", rich_help_panel=_LIMITS)
+    ] = 10,
+    num_decoders: Annotated[
+        int, typer.Option(min=0, help="Images decoded at a time, each by a process. 0: one for each core.", rich_help_panel=_LIMITS)
+    ] = 0,
+    max_messages: Annotated[int, typer.Option(min=1, help="Messages of one conversation.", rich_help_panel=_LIMITS)] = 1024,
+    max_prompt_chars: Annotated[int, typer.Option(min=1, help="Characters of all texts of a request.", rich_help_panel=_LIMITS)] = 65536,
+    max_stop_chars: Annotated[
+        int, typer.Option(min=1, help="Characters of all stop strings of a request.", rich_help_panel=_LIMITS)
+    ] = 4096,
     max_n: Annotated[int, typer.Option(min=1, help="Generations of one request.", rich_help_panel=_LIMITS)] = 10,
     max_steps: Annotated[int, typer.Option(min=1, help="Steps of one generation.", rich_help_panel=_LIMITS)] = 1024,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds until a generation is canceled, waiting included.", rich_help_panel=_LIMITS)
     ] = 600,
+    header_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a connection must have sent its headers.", rich_help_panel=_LIMITS)
+    ] = 20,
+    body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a body must have arrived.", rich_help_panel=_LIMITS)] = 60,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish running requests after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
     cache: options.Cache = None,
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Serve a model to OpenAI clients: chat, completions, images, edits and variations.
 
@@ -70,12 +94,20 @@ def serve(
         "request_timeout": timeout,
         "max_body_bytes": int(max_body_mib * 2**20),
         "max_image_pixels": max_image_pixels,
+        "decode_timeout": decode_timeout,
+        "num_decoders": num_decoders,
+        "max_messages": max_messages,
+        "max_prompt_chars": max_prompt_chars,
+        "max_stop_chars": max_stop_chars,
+        "header_timeout": header_timeout,
+        "body_timeout": body_timeout,
+        "allowed_hosts": tuple(name.lower() for name in allowed_host or ()),
         "max_n": max_n,
         "max_steps": max_steps,
         "allow_remote_images": allow_remote_images,
         "allow_origins": tuple(allow_origin or ()),
     }
-    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
+    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
     start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log)
 
 
@@ -101,7 +133,6 @@ def start(
     loading   how the model is loaded: arguments of session.load
     ready     called with the server's address as soon as it answers
     """
-    import ipaddress
     import logging
     from importlib.util import find_spec
 
@@ -114,18 +145,17 @@ def start(
 
     from mmada.serve.config import ServeConfig
     from mmada.serve.engine import Engine
-    from mmada.serve.http import create_app, run
+    from mmada.serve.hosts import is_loopback, usual_hosts
+    from mmada.serve.http import create_app
+    from mmada.serve.listen import run
     from mmada.serve.request_parser import RequestParser
 
-    config = ServeConfig(**settings)
+    keys = settings.get("api_keys")
+    config = ServeConfig(**{**settings, "allowed_hosts": settings.get("allowed_hosts") or usual_hosts(host, has_keys=bool(keys))})
     pipeline = load(model, **loading)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mmada.serve").setLevel(logging.INFO)
-    try:
-        everywhere = not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        everywhere = host != "localhost"
-    if everywhere and not config.api_keys:
+    if not is_loopback(host) and not config.api_keys:
         remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.factor
@@ -133,4 +163,4 @@ def start(
     bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token)
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config)
-    run(app, engine, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)
+    run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)

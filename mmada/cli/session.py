@@ -41,12 +41,20 @@ remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_
 
 
 def load(
-    name: str, *, image_tokenizer: str | None = None, device: str | None = None, dtype: str = "auto", cache: str | None = None
+    name: str,
+    *,
+    image_tokenizer: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    quantize: str | None = None,
+    cache: str | None = None,
 ) -> MMaDA:
     """The model of a command. Raises the package's errors."""
     from mmada.errors import InputError
 
     check_model(name, dtype)
+    if quantize is not None and quantize not in ("int8", "int4"):
+        raise InputError(f"quantize={quantize!r} is unknown; use int8 or int4, or leave it out")
 
     import torch
 
@@ -59,7 +67,7 @@ def load(
             raise InputError(f"device={device!r} cannot be used here; try cpu") from error
     if name == "debug":
         remarks.print("model debug: random weights, its answers and drawings make no sense", style="dim")
-    model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype)
+    model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     return model if cache is None else model.use(cache=cache)
 
 

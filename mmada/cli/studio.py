@@ -28,6 +28,7 @@ def studio(
     image_tokenizer: options.ImageTokenizerName = None,
     device: options.Device = None,
     dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None,
 ) -> None:
     """Chat, draw and edit in a browser, and watch the model denoise.
 
@@ -40,5 +41,5 @@ def studio(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     settings = {"name": name or default_name(model), "api_keys": tuple(api_key or ())}
-    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype}
+    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
     start(model, settings, loading, host=host, port=port, ready=ready)

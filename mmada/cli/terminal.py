@@ -126,6 +126,8 @@ class Terminal:
         if answer.thinking and self.is_shown:
             self._say(answer.thinking, "dim")
         self._say(answer.text)
+        if answer.warning:
+            self._remark(answer.warning)
         self.messages = [*turns, Message("assistant", answer.text)]
 
     def _look(self, progress: Progress) -> Text:

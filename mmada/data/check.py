@@ -1,7 +1,7 @@
 """Check training data: read every record, measure its row, open its images, and report.
 
-problems   what cannot be used (not a record, missing or corrupt image, too long), and what should be looked at (duplicates, questions with
-           two short answers, thoughts that failed their verifier or go round in circles)
+problems   what cannot be used: not a record, missing or corrupt image, too long. What should be looked at: duplicates, questions with
+           two short answers, thoughts that failed their verifier or go round in circles
 lengths    quantiles of the tokens that are given, learned as text, learned as image, and of whole rows
 contexts   how many rows are longer than 128, 256, … tokens
 previews   what will be masked: the canvas of a few records as text, as training and sampling see it

@@ -13,6 +13,7 @@
     kinds                   kinds of a task, which a run may narrow down to
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
+    showcase, limits        what visitors of the studio may try with one click, and what a model of the world cannot do
     rewards, suites         rewards and measurements of its own
     recipes                 stages of training, as YAML files
     corpus                  texts that a new text tokenizer learns its merges from
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from mmada.canvas import Message
 
-__all__ = ["Measured", "Pixels", "SampleKey", "Split", "Suite", "SuiteSettings", "World", "WorldReward", "WorldSample"]
+__all__ = ["Measured", "Pixels", "SampleKey", "Showpiece", "Split", "Suite", "SuiteSettings", "World", "WorldReward", "WorldSample"]
 
 Split: TypeAlias = Literal["train", "test"]
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -98,6 +99,24 @@ class WorldSample:
     """of a text with gaps: given and learned pieces in turn (layout infill)"""
     origin: Any = None
     """what `verify` and rewards know of the sample; the engine only passes it on"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Showpiece:
+    """Something that a model of a world can do, as an example to click on."""
+
+    ability: str
+    """in a few words, such as "Draw\""""
+    text: str
+    """what is typed; of an edit: its title"""
+    kind: Literal["draw", "chat", "edit"]
+    think: bool = False
+    picture: Pixels | None = None
+    """that is asked about, or edited"""
+    prompt: str = ""
+    """of an edit: what the picture shows in the end"""
+    at: tuple[int, int] | None = None
+    """of an edit: x and y of a pixel of the thing that is drawn anew"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +184,9 @@ class World(ABC):
     image_size: ClassVar[int] = 0
     """pixels along a side of its pictures; 0: it has none"""
 
+    limits: ClassVar[str] = ""
+    """what a model of the world cannot do, in sentences for visitors"""
+
     @abstractmethod
     def sample(self, key: SampleKey) -> WorldSample:
         """The sample of a key. The same key gives the same sample; no test sample may be a training sample."""
@@ -197,6 +219,14 @@ class World(ABC):
     def restated(self, prompt: str) -> str | None:
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
         return None
+
+    def showcase(self) -> Sequence[Showpiece]:
+        """What visitors of a model may try."""
+        return ()
+
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        """What a plan says that the world lacks, of a model that was taught to say so."""
+        return ()
 
     def rewards(self) -> Mapping[str, WorldReward]:
         """Name -> reward. A name of a general reward takes its place."""

@@ -3,8 +3,8 @@
     python -m mmada.eval.harness run --model mmada --model_args pretrained=Gen-Verse/MMaDA-8B-MixCoT,think=True --tasks gsm8k --apply_chat_template
 
     generate_until         `batch_size` requests together, by the checkpoint's own sampling parameters
-    loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py);
-                           every request draws from the same seed, so that continuations of equal length are compared on equal masks.
+    loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py).
+                           Every request draws from the same seed, so that continuations of equal length are compared on equal masks.
                            A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each
     loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
 
@@ -62,6 +62,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     mc_num        draws of a likelihood; a continuation of one token needs one and takes one
     check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
     max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
+    quantize      int8 or int4: matrices in few bits; default: as saved
     seed          of draws, and of sampling with a temperature; a request that a task repeats has another one each time
     ...           any of the checkpoint's defaults: threshold, block_length, cache, ... (generation.requests.GenerationConfig)
     Raises InputError for a name that is none of these.
@@ -73,6 +74,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         *,
         device: str | None = None,
         dtype: str = "auto",
+        quantize: str | None = None,
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
         think: bool = False,
@@ -88,7 +90,7 @@ class HarnessModel(LM):  # type: ignore[misc]
             device = None  # what the harness asks for where nobody said anything
         size = str(batch_size)
         self.batch_size = int(size) if size.isdecimal() else max_batch_size or 16  # "auto" has no meaning without padding
-        self.model = MMaDA.from_pretrained(pretrained, device=device, dtype=dtype).use(**defaults)
+        self.model = MMaDA.from_pretrained(pretrained, device=device, dtype=dtype, quantize=quantize).use(**defaults)
         self._device = self.model.model.device
         self._num_new = max_gen_toks or (self.model.defaults.max_thinking_tokens if think else self.model.defaults.max_new_tokens)
         self.num_forwards = self.num_tokens = 0

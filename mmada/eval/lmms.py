@@ -54,6 +54,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
     mode              understanding: answer questions about images; generation: draw what the text says
     think             let the model think first, and leave that out of the answer
     output_image_dir  where drawings are written; an answer of mode=generation is JSON with their paths
+    quantize          int8 or int4: matrices in few bits; default: as saved
     seed              of sampling with a temperature and of drawings; a request that a task repeats has another one each time
     ...               any of the checkpoint's defaults: max_new_tokens, threshold, guidance_scale, ... (generation.requests.GenerationConfig)
     Raises InputError for a name that is none of these.
@@ -66,6 +67,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
         mode: Mode = "understanding",
         device: str | None = None,
         dtype: str = "auto",
+        quantize: str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | None = None,
         think: bool = False,
@@ -81,7 +83,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
         size = str(batch_size)
         self.batch_size = int(size) if size.isdecimal() else max_batch_size or 16  # "auto" has no meaning without padding
         self.mode, self.think, self.seed, self.output_image_dir = mode, think, seed, Path(output_image_dir)
-        self.model = MMaDA.from_pretrained(pretrained, device=device, dtype=dtype).use(**defaults)
+        self.model = MMaDA.from_pretrained(pretrained, device=device, dtype=dtype, quantize=quantize).use(**defaults)
         self.device = self.model.model.device
         self._left_out: set[str] = set()
 

@@ -21,8 +21,16 @@ from mmada.sampling.joint import JointParams
 __all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
-"""chat: text from text; look: text from images; draw: an image from text; fill: holes in a text; inpaint: a part of an image;
-edit: an image from images and text; parallel: text and image in the same passes."""
+"""What a family can do.
+
+chat      text from text
+look      text from images
+draw      an image from text
+fill      holes in a text
+inpaint   a part of an image
+edit      an image from images and text
+parallel  text and image in the same passes
+"""
 
 _DEEDS: Mapping[str, str] = {
     "chat": "answer a message",

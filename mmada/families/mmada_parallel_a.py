@@ -3,8 +3,8 @@
     P + image [answer] [boi] | codes |, newlines [eoi] | text | [end of answer]
     unconditional: U + image, and P, before the same answer
 
-Published in `published_parallel_a`; `parallel_a` mends what is a mistake there: one code is still masked after the last step and becomes a random one; the
-unconditional rows are written over the beginning of the conditional one, whose rest shows through; the text may contain any row of the vocabulary.
+Published in `published_parallel_a`; `parallel_a` mends three mistakes of it. One code is still masked after the last step, and becomes a random one. The
+unconditional rows are written over the beginning of the conditional one, whose rest shows through. The text may contain any row of the vocabulary.
 Source: tyfeld/MMaDA-Parallel, MMaDA-Parallel-A/generators/parallel_generator.py.
 """
 

@@ -1,7 +1,7 @@
 """MMaDA-Parallel-M: MMaDA, taught to edit an image and to write about it in the same passes.
 
     [interleave] [soi] source [eoi] [bos] TEXT [eos] [soi] | codes | [eoi] [bos] | text |
-    unconditional: the codes of the source are id 0, the text is empty and filled with end tokens to the same length
+    unconditional  the codes of the source are id 0, the text is empty and filled with end tokens to the same length
 
 Published in `published_parallel_m`; `parallel_m` mends what is a mistake: its text guidance has the wrong sign, and its text may contain any row of the
 vocabulary, image codes included. Source: tyfeld/MMaDA-Parallel, MMaDA-Parallel-M/models/modeling_mmada.py.

@@ -29,7 +29,7 @@ from torch import Tensor
 from mmada.canvas import Query, VocabLayout
 from mmada.errors import MMaDAError
 from mmada.generation.scheduler import ScheduledSequence, Scheduler
-from mmada.generation.steps import Fill, Program, Rank, RequestState, SequenceState, Work
+from mmada.generation.steps import BegunProgram, Fill, Program, Rank, RequestState, SequenceState, Work
 from mmada.sampling import Denoiser, Denoising, JointDenoising, JointParams, Ranking
 
 __all__ = ["MAX_LOGITS", "Engine", "EngineError", "ExpiredError", "Report"]
@@ -77,7 +77,7 @@ class Engine:
     device      where the denoiser wants its queries
     max_tokens, max_logits  budgets of a step; a single longer request still runs, alone, and its rows one after the other
     scheduler   one that also limits the queue and what caches keep; its budgets count instead
-    isolate     a request that fails has an `error`, and nobody else's step is spoiled; otherwise errors are raised, and requests of equal
+    isolate     a request that fails has an `error`, and nobody else's step is spoiled. Otherwise errors are raised, and requests of equal
                 settings that begin together are rows of one denoising, which is faster
     executor    where `Work` is done; None: at once, in the engine's thread
     on_ready    called, in any thread, when an executor has finished something
@@ -144,17 +144,23 @@ class Engine:
             else:
                 self.idle()
 
-    def add(self, program: Program[_T], *, scheduled: ScheduledSequence | None = None, record: bool = False) -> RequestState[_T]:
-        """Take a program and run it to the first thing that it asks for.
+    def add(
+        self, program: Program[_T] | BegunProgram[_T], *, scheduled: ScheduledSequence | None = None, record: bool = False
+    ) -> RequestState[_T]:
+        """Take a program and run it to the first thing that it asks for, unless it was begun already.
 
         scheduled  from `scheduler.submit`: its place and deadline; None: a new one
         record  keep what every step commits
         """
         if scheduled is None:
             (scheduled,) = self.scheduler.submit(1, now=self._clock())
-        state: RequestState[_T] = RequestState(program, scheduled, record)
+        begun = program if isinstance(program, BegunProgram) else BegunProgram(program)
+        state: RequestState[_T] = RequestState(begun.program, scheduled, record)
         self._states[scheduled.number] = state
-        self._go_on(state, lambda: next(program))
+        if begun.result is not None:
+            self._end(state, result=begun.result)
+        else:
+            self._go_on(state, lambda: next(state.program) if begun.asked is None else begun.asked)
         return state
 
     def step(self) -> Report:

@@ -24,6 +24,10 @@ _SPELLING = 0.8
 """How alike two words must be for one to be taken for the other, misspelled (difflib's ratio)."""
 
 
+_COMPARED = 8
+"""Phrases, and words of a phrase, that are compared with every thing: a prompt of a thousand words is not worth more."""
+
+
 @dataclass(frozen=True)
 class Lexicon:
     """Words and phrases in lower case. Phrases match before their words, so a word may be known in a phrase alone."""
@@ -83,14 +87,14 @@ class Lexicon:
     def nearest(self, phrases: Sequence[str], *, most: int = 4) -> tuple[str, ...]:
         """Things that are like what is not known: by meaning, or by spelling."""
         found: dict[str, None] = {}
-        for phrase in phrases:
+        for phrase in phrases[:_COMPARED]:
             found |= dict.fromkeys(self._like(phrase))
             if len(found) >= most:  # spelling is compared with every thing, which a long list of words should not cost
                 break
         return tuple(found)[:most]
 
     def _like(self, phrase: str) -> Iterator[str]:
-        for word in (phrase, *reversed(phrase.split())):
+        for word in (phrase, *reversed(phrase.split()[-_COMPARED:])):
             own = next((form for form in (word, word.removesuffix("s")) if form in self.near), None)
             like = get_close_matches(word, self.things, 1, _SPELLING) if own is None else self.near[own]
             yield from like

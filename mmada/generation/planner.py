@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
-from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image
+from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image, psnr
 from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
@@ -38,10 +38,14 @@ _AS_SAVED = TextSettings()
 
 
 class Reader(Protocol):
-    """Who checks prompts and plans: what a planner asks of a world (data/world.py)."""
+    """Who checks prompts and plans, and knows examples of what can be done: what a planner asks of a world (data/world.py)."""
 
     def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
     def restated(self, prompt: str) -> str | None: ...
+    def showcase(self) -> Sequence[Any]: ...
+    @property
+    def limits(self) -> str: ...
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]: ...
 
 
 class Planner:
@@ -114,7 +118,9 @@ class Planner:
         if num_new is None:
             num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
         num_codes = self.grid[0] * self.grid[1] if request.images else 0
-        self._check_length("request", len(request.images) * num_codes + num_new, num_new)
+        # A prompt that cannot fit is not worth looking at the pictures for.
+        num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
+        self._check_length("request", len(request.images) * num_codes + num_words + num_new, num_new)
         return num_new
 
     def check_draw(self, request: DrawRequest) -> None:
@@ -124,12 +130,25 @@ class Planner:
             raise InputError("prompt='' is empty; say what to draw")
         if request.best_of < 1:
             raise InputError(f"best_of={request.best_of} must be at least 1: how many drawings to choose from")
+        if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
+            for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
+                self._check_length(what, len(self.prompts.encode(text)), 0)
         if request.strict and self.lexicon is not None and (unknown := self.unknown_in(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def confirmed(self, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
+        """Of the phrases that are not known, those that the plan names too, if the checkpoint was taught to name them.
+
+        A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can.
+        """
+        if not self.defaults.plans_name_unknown or self.reader is None or thinking is None:
+            return unknown
+        named = {word for phrase in self.reader().unknown_in_plan(thinking) for word in phrase.split()}
+        return tuple(phrase for phrase in unknown if named & set(phrase.split()))
 
     def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
         """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""
@@ -312,6 +331,20 @@ class Planner:
         d = self.defaults
         size = (d.image_height, d.image_width)
         return [self._shaped(self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode)[0].cpu()) for image in images]
+
+    def doubts(self, images: Sequence[ImageSource]) -> str | None:
+        """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
+        d = self.defaults
+        if not d.least_picture_psnr:
+            return None
+        size = (d.image_height, d.image_width)
+        fitted = [fit(load_image(image), height=size[0], width=size[1], mode=d.image_mode) for image in images]
+        restored = self.image_tokenizer.decode_images(self.image_tokenizer.encode_images(fitted))
+        unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < d.least_picture_psnr]
+        if not unlike:
+            return None
+        which = "this picture is" if len(images) == 1 else f"picture {unlike[0] + 1} is"
+        return f"{which} unlike those that I was taught, so the answer may be wrong"
 
     def init_codes(self, request: DrawRequest) -> InitCodes:
         """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""

@@ -11,9 +11,12 @@ A program is a generator. Its local variables are the request's state; it never 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import get_args
+from typing import TypeVar, get_args
+
+from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
@@ -29,11 +32,14 @@ from mmada.generation.requests import (
     Request,
     Result,
 )
-from mmada.generation.steps import Fill, InitCodes, Program, Rank, SequenceState, Work
+from mmada.generation.steps import BegunProgram, Fill, InitCodes, Program, Rank, SequenceState, Work
+from mmada.image import ImageSource
 from mmada.sampling import Ranking, SamplingParams
 
-__all__ = ["chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
+__all__ = ["begin", "chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
 
+
+_T = TypeVar("_T")
 
 _PLANS = 2
 """How often a plan is made that cannot be drawn, before that is said; the second one is of the prompt as the world reads it."""
@@ -54,13 +60,26 @@ def program_of(request: Request, planner: Planner) -> Program[Result]:
     raise InputError(f"request is of type {type(request).__name__}; give {', '.join(kind.__name__ for kind in get_args(Request))}")
 
 
+def begin(program: Program[_T]) -> BegunProgram[_T]:
+    """Run a program to the first thing that it asks for, in the caller's thread. Raises what it raises."""
+    try:
+        return BegunProgram(program, asked=next(program))
+    except StopIteration as stop:
+        return BegunProgram(program, result=stop.value)
+
+
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
-    codes = (yield Work(partial(planner.codes_of, request.images))) if request.images else []
+    codes, warning = (yield Work(partial(_seen, planner, request.images))) if request.images else ([], None)
     params = request.params or planner.text_params()
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
-    return planner.answer(row)
+    return replace(planner.answer(row), warning=warning)
+
+
+def _seen(planner: Planner, images: Sequence[ImageSource]) -> tuple[list[Tensor], str | None]:
+    """The codes of pictures, and what is to be said of them."""
+    return planner.codes_of(images), planner.doubts(images)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
@@ -87,10 +106,10 @@ def draw(
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
     request = planner.read(request)
+    drawing = _drawing(planner, request, request.prompt, init)  # first of all: what is too long is not read word for word
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(request, init, problem)
-    drawing = _drawing(planner, request, request.prompt, init)
     num_forwards, warning = 0, None
     if planner.thinks(request):
         if request.image is not None:
@@ -105,6 +124,8 @@ def draw(
             said = planner.thought(thought)
             problem = planner.objection(request, said.answer)
             if problem is None:
+                if attempt == 0:  # a plan of a restated prompt has not seen what was left out
+                    unknown = planner.confirmed(unknown, said.thinking)
                 break
         if problem is not None:
             return planner.refused(request, init, problem, thinking=said.thinking, num_forwards=num_forwards)

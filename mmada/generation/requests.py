@@ -74,8 +74,12 @@ class GenerationConfig:
     """of the keys, values and logits of a drawing: none or max-logit (sampling/logit_cache.py); an approximation"""
     image_tokenizer: str = "showlab/magvitv2"
     """directory, hub name or built-in name, for a checkpoint that holds none"""
+    least_picture_psnr: float = 0.0
+    """dB; a picture that the image tokenizer restores worse is unlike what the checkpoint was taught, and its answer says so; 0: not checked"""
     lowers_capitals: bool = False
     """a prompt of nothing but capitals is read as a sentence, which is all that the checkpoint was taught"""
+    plans_name_unknown: bool = False
+    """plans begin with what of the prompt cannot be drawn; words that the lexicon lacks are named only where a plan agrees"""
     thinks_before_answering: bool = False
     """what ChatRequest.think=None means"""
     thinks_before_drawing: bool = False
@@ -268,6 +272,8 @@ class Answer:
     token_ids: tuple[int, ...]
     num_forwards: int
     trace: tuple[DenoisingStep, ...] = ()
+    warning: str | None = None
+    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught"""
 
     def __str__(self) -> str:
         return self.text

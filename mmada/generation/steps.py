@@ -20,7 +20,7 @@ from mmada.canvas import Canvas
 from mmada.generation.scheduler import ScheduledSequence
 from mmada.sampling import Denoising, DenoisingStep, JointDenoising, JointParams, MaxLogitCacheConfig, Ranking, SamplingParams
 
-__all__ = ["Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
+__all__ = ["BegunProgram", "Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
 
 _T = TypeVar("_T")
 
@@ -114,6 +114,18 @@ class Work(Generic[_T]):
 
 Program = Generator[Fill | Rank | Work[Any], Any, _T]
 """Yields what it needs to know next and returns a result."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BegunProgram(Generic[_T]):
+    """A program that has run to the first thing that it asks for, or to its end: `result` is what it returned then.
+
+    What a program does before that, such as tokenizing, needs no engine and may be done in any thread (programs.begin).
+    """
+
+    program: Program[_T]
+    asked: Fill | Rank | Work[Any] | None = None
+    result: _T | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

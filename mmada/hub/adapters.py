@@ -1,13 +1,17 @@
 """Adapters as PEFT writes them: a directory with adapter_config.json and no model. It names its base, which is loaded first.
 
 adapter_of(directory)        what a directory says about its base, or None if it holds a model
-merge(model, directory)      W + scale B A in the place of W, and whatever else PEFT knows to merge
+merge(model, directory)      W + scale B A in the place of W, and whatever else PEFT knows to merge; beside W where that is quantized
+beside_quantized(settings)   teach PEFT's LoraConfig the quantized matrices
 portable_name(start)         how an adapter names the checkpoint that its training started from
 """
 
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +22,7 @@ from mmada.hub import checkpoint
 if TYPE_CHECKING:
     from mmada.model import Transformer
 
-__all__ = ["ADAPTER_CONFIG", "Adapter", "adapter_of", "base_of", "merge", "portable_name"]
+__all__ = ["ADAPTER_CONFIG", "Adapter", "adapter_of", "base_of", "beside_quantized", "merge", "portable_name"]
 
 ADAPTER_CONFIG = "adapter_config.json"
 _SHOWN = 12
@@ -78,11 +82,31 @@ def portable_name(start: str) -> str | None:
     return start if found is None else str(found.resolve())
 
 
+@contextmanager
+def beside_quantized(settings: Any) -> Iterator[None]:
+    """Inside, PEFT puts LoRA beside quantized matrices, too, as a LoraConfig then says. Nothing is merged into them: they hold few values."""
+    from peft.tuners.lora import Linear
+
+    from mmada.model.quantized import QuantizedLinear
+
+    class BesideQuantized(Linear):  # type: ignore[misc]
+        def merge(self, *_: Any, **__: Any) -> None:
+            raise NotImplementedError("quantized matrices take no changes")
+
+    if hasattr(settings, "_register_custom_module"):
+        settings._register_custom_module({QuantizedLinear: BesideQuantized})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unsupported layer type")  # of what it has just been taught
+        yield
+
+
 def merge(model: Transformer, directory: Path) -> Transformer:
-    """The model with an adapter's changes in its weights.
+    """The model with an adapter's changes in its weights. Beside quantized matrices LoRA stays as it is, and computes with them.
 
     Raises CheckpointError for an adapter of another model or one that cannot be merged, MissingDependencyError without peft.
     """
+    from mmada.model.quantized import quantization_of
+
     try:
         from peft import PeftConfig, PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
     except ImportError as error:
@@ -94,7 +118,8 @@ def merge(model: Transformer, directory: Path) -> Transformer:
             raise ValueError(
                 f"{config.peft_type.value} puts tokens before a prompt and changes no weights; use peft.PeftModel with MMadaModelLM"
             )
-        adapted: Any = PeftModel(model, config)  # the plain one: those of a task want a model of transformers
+        with beside_quantized(config):
+            adapted: Any = PeftModel(model, config)  # the plain one: those of a task want a model of transformers
     except (RuntimeError, ValueError, KeyError, TypeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{directory} is an adapter that cannot be merged into its base: {reason}") from error
@@ -106,6 +131,9 @@ def merge(model: Transformer, directory: Path) -> Transformer:
             + "\n  ".join(differences[:_SHOWN])
         )
     set_peft_model_state_dict(adapted, found)
+    if quantization_of(model) is not None:
+        _merge_floats(model)
+        return model.requires_grad_(False).eval()
     try:
         merged: Transformer = adapted.merge_and_unload()
     except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:  # packed weights, and kinds that cannot be added up
@@ -113,3 +141,14 @@ def merge(model: Transformer, directory: Path) -> Transformer:
             f"{directory} is an adapter that cannot be merged into its base: {error}; load the base unquantized"
         ) from error
     return merged.eval()
+
+
+def _merge_floats(model: Transformer) -> None:
+    """Of an adapted model with quantized matrices, merge what lies beside others, such as the head: those are asked for in part."""
+    from peft.tuners.lora import LoraLayer
+    from torch import nn
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer) and isinstance(base := layer.get_base_layer(), nn.Linear):
+            layer.merge()
+            model.set_submodule(name, base)

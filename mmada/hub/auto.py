@@ -15,10 +15,15 @@ nothing else. What is loaded already when mmada comes is registered at once.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+
+TYPE_CHECKING = False  # as type checkers know it: `typing` and `importlib.abc` take longer to import than all that is below
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from types import ModuleType
+else:
+    Loader = object
 
 __all__ = ["register"]
 
@@ -76,7 +81,7 @@ _REGISTRIES: dict[str, Callable[[ModuleType], None]] = {
 }
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
     """Finds these modules as usual, with a loader that registers when one has been executed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:

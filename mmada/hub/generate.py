@@ -5,6 +5,7 @@
 Settings come from the model's generation_config, then from the one that is given, then from keywords:
 
     max_new_tokens or max_length, do_sample, temperature, top_k, top_p, num_return_sequences     as in transformers
+    stop_strings, with tokenizer                                                                 as in transformers (hub/stop_strings.py)
     block_length, threshold, steps, full_attention, cache                                        of the sampler (sampling/params.py)
 
 What asks for something that a masked-diffusion model does not do (beams, processors of next-token logits, ...) is refused by name.
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field, VocabLayout
 from mmada.errors import InputError, suggest
+from mmada.hub.stop_strings import StopStrings
 from mmada.model import Transformer, TransformerDenoiser
 from mmada.sampling import Denoising, SamplingParams, denoise, fast_text, named_cache
 
@@ -58,13 +60,13 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 _REFUSED = (
     "min_p", "top_h", "bad_words_ids", "force_words_ids", "constraints", "sequence_bias", "suppress_tokens", "begin_suppress_tokens",
     "forced_bos_token_id", "forced_eos_token_id", "forced_decoder_ids", "exponential_decay_length_penalty", "watermarking_config", "low_memory",
-    "stop_strings", "max_time", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "assistant_tokenizer",
+    "max_time", "logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "assistant_model", "assistant_tokenizer",
     "negative_prompt_ids", "negative_prompt_attention_mask", "custom_generate", "prompt_lookup_num_tokens", "dola_layers", "past_key_values",
     "cache_implementation", "cache_config", "inputs_embeds", "pixel_values", "prefill_chunk_size", "compile_config", "num_assistant_tokens",
     "assistant_early_exit", "decoder_start_token_id",
 )  # fmt: skip
 _WITHOUT_EFFECT = (
-    "use_cache", "pad_token_id", "bos_token_id", "transformers_version", "use_model_defaults", "token_type_ids", "position_ids", "tokenizer",
+    "use_cache", "pad_token_id", "bos_token_id", "transformers_version", "use_model_defaults", "token_type_ids", "position_ids",
     "return_legacy_cache", "disable_compile", "continuous_batching_config", "trust_remote_code", "generation_kwargs", "num_assistant_tokens_schedule",
     "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind", "max_matching_ngram_size",
 )  # fmt: skip
@@ -77,12 +79,14 @@ class GenerateSettings:
 
     num_new  open positions behind each prompt
     num_each  answers to each prompt
+    stops    what ends an answer early; None: nothing but end tokens
     """
 
     num_new: int
     params: SamplingParams
     num_each: int = 1
     returns_dict: bool = False
+    stops: StopStrings | None = None
 
 
 _NUM_NEW = 256
@@ -91,7 +95,7 @@ _NUM_NEW = 256
 _OWN = ("block_length", "threshold", "steps", "full_attention", "top_k", "top_p")
 _KNOWN = (
     *_OWN, "cache", "do_sample", "temperature", "max_new_tokens", "max_length", "num_return_sequences", "return_dict_in_generate",
-    "eos_token_id", *_NEUTRAL, *_REFUSED, *_WITHOUT_EFFECT,
+    "eos_token_id", "stop_strings", "tokenizer", *_NEUTRAL, *_REFUSED, *_WITHOUT_EFFECT,
 )  # fmt: skip
 
 
@@ -129,9 +133,9 @@ def settings_of(values: Mapping[str, Any], layout: VocabLayout, *, num_given: in
     num_each = int(values.get("num_return_sequences", 1))
     if num_each < 1 or (num_each > 1 and not params.draws):
         raise InputError(f"num_return_sequences={num_each} needs a temperature above 0: without one all answers are the same")
-    return GenerateSettings(
-        num_new=num_new, params=params, num_each=num_each, returns_dict=bool(values.get("return_dict_in_generate", False))
-    )
+    returns_dict = bool(values.get("return_dict_in_generate", False))
+    stops = StopStrings.of(values.get("stop_strings", ()), values.get("tokenizer"))
+    return GenerateSettings(num_new=num_new, params=params, num_each=num_each, returns_dict=returns_dict, stops=stops)
 
 
 def _check(name: str, value: Any) -> None:
@@ -145,7 +149,6 @@ def _check(name: str, value: Any) -> None:
             "guidance_scale": "text is guided by MMaDA.chat(params=SamplingParams(guidance_scale=...))",
             "past_key_values": "name a cache of the sampler: cache='prefix' or 'dual'",
             "cache_implementation": "name a cache of the sampler: cache='prefix' or 'dual'",
-            "stop_strings": "cut the text behind, or ask `mmada serve`, which knows stop",
         }.get(name, "tokens are filled in any order, not one after the other; leave it out")
         raise InputError(f"{name}={shown} has no meaning for masked diffusion: {hint}")
 
@@ -155,6 +158,8 @@ def generate(
     model: Transformer, input_ids: Tensor, attention_mask: Tensor | None, settings: GenerateSettings, *, streamer: Any = None
 ) -> Tensor:
     """(B num_each, L + N) int64: each prompt as it was given, and behind it what was filled, cut where all answers have ended.
+
+    A row that a stop string ended takes no further step, and is filled with end tokens.
 
     input_ids       (B, L) int64; padding on either side, hidden by attention_mask (B, L)
     streamer        gets the prompt, then what is final of the answer with `put`, and the whole draft behind it with `put_draft` if it has that
@@ -177,15 +182,18 @@ def generate(
     )
     if streamer is not None:
         streamer.put(input_ids.cpu())
-    num_put = 0
+    num_put, kept, ends = 0, [settings.num_new] * len(canvases), torch.tensor(layout.end_ids, device=device)
     for _ in denoise([denoising], TransformerDenoiser(model)):
+        if settings.stops is not None:
+            kept = [_stopped(denoising, row, kept[row], settings.stops, ends) for row in range(len(canvases))]
         if streamer is not None:
-            num_put = _stream(streamer, denoising, num_put, layout)
+            num_put = _stream(streamer, denoising, num_put, kept[0], layout)
     filled = torch.stack([denoising.token_ids(row) for row in range(len(canvases))])
     if streamer is not None:
         streamer.end()
-    ends = torch.isin(filled, torch.tensor(layout.end_ids, device=filled.device))
-    length = int(torch.where(ends.any(1), ends.int().argmax(1) + 1, settings.num_new).max())
+    stopped = torch.tensor(kept, device=device)[:, None]
+    filled = filled.masked_fill(torch.arange(settings.num_new, device=device) >= stopped, layout.eos_id)
+    length = int(torch.minimum(_num_to_end(filled, ends), stopped[:, 0]).max())
     return torch.cat([given, filled[:, :length].to(given.device)], dim=1)
 
 
@@ -197,9 +205,28 @@ def _canvas(ids: Tensor, num_new: int, layout: VocabLayout) -> Canvas:
     return Canvas(tokens, torch.ones_like(tokens, dtype=torch.bool), (Field(positions, layout.text_ids, num_new),))
 
 
-def _stream(streamer: Any, denoising: Denoising, num_put: int, layout: VocabLayout) -> int:
-    """Hand on what is new, up to the end of the answer; returns how many tokens are final."""
-    draft = denoising.preview(0).cpu()
+def _num_to_end(filled: Tensor, ends: Tensor) -> Tensor:
+    """(B, N) ids -> (B,) how many there are up to the first end token, or all."""
+    is_end = torch.isin(filled, ends)
+    return torch.where(is_end.any(1), is_end.int().argmax(1) + 1, filled.shape[1])
+
+
+def _stopped(denoising: Denoising, row: int, kept: int, stops: StopStrings, ends: Tensor) -> int:
+    """How many tokens of a row stay. A row with a stop string in what is final takes no further step."""
+    canvas, count = denoising.canvases[row], denoising.counts[row]
+    final = denoising.token_ids(row)[: denoising.num_final(row)]
+    if kept < count or not len(final):
+        return kept
+    answer = final[: int(_num_to_end(final[None], ends))].tolist()
+    length = stops.length(canvas.tokens[:-count].tolist(), answer)
+    if length is not None:
+        denoising.drop(row)
+    return kept if length is None else length
+
+
+def _stream(streamer: Any, denoising: Denoising, num_put: int, kept: int, layout: VocabLayout) -> int:
+    """Hand on what is new, up to the end of the answer or its first `kept` tokens; returns how many tokens are final."""
+    draft = denoising.preview(0)[:kept].cpu()
     ends = torch.isin(draft, torch.tensor(layout.end_ids)).nonzero()[:, 0]
     draft = draft[: int(ends[0]) + 1] if len(ends) else draft
     num_final = min(denoising.num_final(0), len(draft))

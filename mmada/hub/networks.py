@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ from mmada.image import (
 )
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
+from mmada.model.quantized import QUANTIZATIONS, check_name, packed, quantization_of, quantize
 
 __all__ = [
     "IMAGE_TOKENIZER_TYPE",
@@ -45,6 +47,7 @@ __all__ = [
     "image_tokenizer_config",
     "load_image_tokenizer",
     "load_transformer",
+    "quantization",
     "save_image_tokenizer",
     "save_transformer",
     "save_transformer_config",
@@ -59,6 +62,8 @@ IMAGE_TOKENIZER_TYPE = "mmada-image-tokenizer"
 _ABOUT_FILES = ("architectures", "dtype", "model_type", "torch_dtype", "transformers_version", "quantization_config")
 """Fields of a config.json that say how it was saved, not what a network is."""
 
+_QUANTIZED_BY = "mmada"
+
 _N = TypeVar("_N", bound=nn.Module)
 
 
@@ -68,9 +73,15 @@ def skeleton(make: Callable[[], _N]) -> _N:
         return make()
 
 
-def shapes(config: TransformerConfig | ImageTokenizerConfig) -> dict[str, tuple[int, ...]]:
-    """Tensor name -> shape of a checkpoint with this configuration; nothing is allocated."""
+def shapes(config: TransformerConfig | ImageTokenizerConfig, *, quantization: str | None = None) -> dict[str, tuple[int, ...]]:
+    """Tensor name -> shape of a checkpoint with this configuration; nothing is allocated.
+
+    quantization  of a checkpoint with quantized matrices
+    """
     made = skeleton(lambda: Transformer(config) if isinstance(config, TransformerConfig) else ImageTokenizer(config))
+    if quantization is not None:
+        assert isinstance(made, Transformer)
+        quantize(made, quantization)
     return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
 
 
@@ -91,20 +102,51 @@ def transformer_config(directory: Path, *, family: Family | None = None) -> Tran
     return config if family is None else with_family(config, family)
 
 
+def quantization(directory: Path) -> str | None:
+    """How the matrices of a directory are quantized (model/quantized.py); None if they are not, or by another package.
+
+    Raises CheckpointError for a quantization of ours that this version does not know.
+    """
+    said = checkpoint.read_config(directory).get("quantization_config")
+    if not isinstance(said, dict) or said.get("quant_method") != _QUANTIZED_BY:
+        return None
+    name = said.get("weights")
+    if name not in QUANTIZATIONS:
+        file = directory / checkpoint.CONFIG_NAME
+        raise CheckpointError(f"{file} has quantized weights={name!r}, and this version reads {', '.join(QUANTIZATIONS)}; use a newer one")
+    return str(name)
+
+
 def load_transformer(
-    directory: Path, *, dtype: str | torch.dtype = "auto", device: str | torch.device | None = None, family: Family | None = None
+    directory: Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device | None = None,
+    family: Family | None = None,
+    quantize_as: str | None = None,
 ) -> Transformer:
     """The transformer of a directory, in evaluation mode.
 
-    dtype   "auto": as saved
-    device  where the weights go, one after another; None: the CPU
-    family  of the checkpoint; None: found by its files
-    Raises CheckpointError for anything that is missing, left over, misshapen or cut short.
+    dtype        "auto": as saved
+    device       where the weights go, one after another; None: the CPU
+    family       of the checkpoint; None: found by its files
+    quantize_as  a name of QUANTIZATIONS: each matrix is packed as it comes, so that the floats are never all in memory; None: as saved
+    Raises CheckpointError for anything that is missing, left over, misshapen or cut short, InputError for a quantization that cannot be had.
     """
-    config = transformer_config(directory, family=family)
+    config, saved = transformer_config(directory, family=family), quantization(directory)
+    if quantize_as is not None:
+        check_name(quantize_as)
+    if saved is not None and quantize_as not in (None, saved):
+        raise InputError(
+            f"quantize={quantize_as!r}: {directory} is quantized as {saved} already; leave quantize out, or give the checkpoint that it was made of"
+        )
+    checkpoint.check(directory, shapes(config, quantization=saved))
     model = skeleton(lambda: Transformer(config))
-    checkpoint.check(directory, {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
-    weights.load(model, directory, dtype=_dtype(dtype, directory), device=device)
+    if name := saved or quantize_as:
+        quantize(model, name)
+    exact = [name for name in model.state_dict() if name.endswith(".scales")]
+    change = partial(packed, model) if quantize_as and not saved else None
+    weights.load(model, directory, dtype=_dtype(dtype, directory), device=device, change=change, exact=exact)
     return model.eval()
 
 
@@ -120,16 +162,23 @@ def save_transformer(
         own(directory, state_dict=state, max_shard_size=max_shard_size)
         return
     tensors = model.state_dict() if state is None else state
+    name = quantization_of(model) if any(name.endswith(".codes") for name in tensors) else None
+    if left := tensors.keys() - shapes(model.config, quantization=name).keys():
+        raise InputError(
+            f"the model carries {len(left)} tensors beside its own, such as {min(left)}; an adapter beside quantized weights stays in its own "
+            "directory: save the base, and load the adapter"
+        )
     with _written(Path(directory)) as path:
-        save_transformer_config(model.config, path, dtype=_float_of(tensors))
+        save_transformer_config(model.config, path, dtype=_float_of(tensors), quantized_as=name)
         weights.write(path, tensors, max_shard_size=max_shard_size)
 
 
-def save_transformer_config(config: TransformerConfig, directory: Path, *, dtype: str) -> None:
-    """Write config.json alone. dtype: name of the weights' precision."""
+def save_transformer_config(config: TransformerConfig, directory: Path, *, dtype: str, quantized_as: str | None = None) -> None:
+    """Write config.json alone. dtype: name of the weights' precision; quantized_as: name of their quantization."""
     family = named(config.extra.get(FAMILY_KEY, "mmada"))
     about = {"architectures": [family.classes[0]], "model_type": family.model_type, "dtype": dtype}
-    _write_config(directory, {**config.to_dict(), **about})
+    packing = {} if quantized_as is None else {"quantization_config": {"quant_method": _QUANTIZED_BY, "weights": quantized_as}}
+    _write_config(directory, {**config.to_dict(), **about, **packing})
 
 
 # The image tokenizer.
@@ -237,5 +286,6 @@ def _write_config(directory: Path, values: Mapping[str, Any]) -> None:
 
 
 def _float_of(tensors: Mapping[str, Tensor]) -> str:
-    """The name of the first floating-point precision."""
-    return next(str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()).removeprefix("torch.")
+    """The name of the first floating-point precision; scales of quantized matrices have their own."""
+    floats = (tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not name.endswith(".scales"))
+    return next(str(tensor.dtype) for tensor in floats).removeprefix("torch.")

@@ -213,6 +213,11 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
             model = cls.from_pretrained(adapter.base, *args, **kwargs)
             model.load_adapter(str(directory))  # type: ignore[operator]
             return model
+        if (name := networks.quantization(directory)) is not None:
+            raise InputError(
+                f"{directory} has matrices that are quantized as {name}, which MMaDA.from_pretrained loads; for transformers, load the checkpoint "
+                "that it was made of, with a quantization_config"
+            )
         if "config" not in kwargs:
             own = {name: kwargs.pop(name) for name in list(kwargs) if name in TransformerConfig.names()}
             kwargs["config"] = MMaDAConfig.from_pretrained(directory, names=[str(pretrained_model_name_or_path)], **own)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -49,16 +49,21 @@ def load(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     keep: Mapping[str, Tensor] | None = None,
+    change: Callable[[str, Tensor], Mapping[str, Tensor]] | None = None,
+    exact: Collection[str] = (),
 ) -> None:
     """Give a network without weights (on the meta device) those of a directory, which `checkpoint.check` has accepted.
 
-    dtype  of the floating-point tensors; None: as saved
-    keep   tensors for names that the directory lacks
+    dtype   of the floating-point tensors; None: as saved
+    keep    tensors for names that the directory lacks
+    change  what a tensor becomes, under which names, before it is converted
+    exact   names of tensors that keep their precision
     """
     place = torch.device(device or "cpu")
     found = {name: _converted(tensor, dtype, place) for name, tensor in {**(keep or {})}.items()}
-    for name, tensor in _read(directory):
-        found[name] = _converted(tensor, dtype, place)
+    for saved, tensor in _read(directory):
+        for name, part in ({saved: tensor} if change is None else change(saved, tensor.to(place))).items():
+            found[name] = _converted(part, None if name in exact else dtype, place)
     module.load_state_dict(found, assign=True)
 
 

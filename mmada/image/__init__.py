@@ -4,7 +4,7 @@ from mmada.image.base import BaseImageTokenizer, Reconstruction
 from mmada.image.crops import best_crop_size, crop_sizes, crop_window, floor_to_multiple
 from mmada.image.magvit2 import NetworkShape
 from mmada.image.painting import PaintedRegion
-from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, to_images, to_pixels
+from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, psnr, to_images, to_pixels
 from mmada.image.tokenizer import ImageTokenizer, ImageTokenizerConfig
 from mmada.image.vqvae import VQVAE, VQVAEConfig
 from mmada.image.vqvae_files import find_vqvae, load_vqvae, save_vqvae, vqvae_config
@@ -29,6 +29,7 @@ __all__ = [
     "floor_to_multiple",
     "load_image",
     "load_vqvae",
+    "psnr",
     "save_vqvae",
     "to_images",
     "to_pixels",

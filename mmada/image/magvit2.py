@@ -5,7 +5,7 @@
 
 Read the second line from right to left. Level i works at 1/2^i of the image size with ch * ch_mult[i] channels; all levels
 but the last one halve (or, backwards, double) the sides, so f = 2^n. With a patch of p > 1, p x p pixels become the channels of
-one position first, level 0 works at 1/p of the image size, and f = p 2^n. Only the attention of `mid` sees the whole image.
+one position first. Level 0 then works at 1/p of the image size, and f = p 2^n. Only the attention of `mid` sees the whole image.
 Attribute names are those of the published state dict (showlab/magvitv2). Source: Yu et al. 2023; Esser et al. 2021 for the blocks.
 """
 

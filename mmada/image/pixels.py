@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmada.errors import ImageError, InputError, suggest
 
-__all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "fit_mask", "load_image", "to_images", "to_pixels"]
+__all__ = ["MAX_PIXELS", "FitMode", "ImageSource", "check_pixels", "fit", "fit_mask", "load_image", "psnr", "to_images", "to_pixels"]
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image
 
@@ -71,8 +71,8 @@ def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.
 
     Rounding follows the published preprocessing: the longer side is truncated, a crop's offset is rounded half to even, a
     pad's offset is rounded down. Source: reference model, docs/parity.md.
-    Raises InputError on an unknown mode, an empty target or an image that is not RGB, ImageError if the shapes are so far
-    apart that the intermediate picture would have more than MAX_PIXELS pixels.
+    Raises InputError on an unknown mode, an empty target or an image that is not RGB.
+    Raises ImageError if the intermediate picture would have more than MAX_PIXELS pixels, as between shapes that are far apart.
     """
     if mode not in get_args(FitMode):
         raise InputError(f"mode={mode!r} is unknown; {suggest(mode, get_args(FitMode))}")
@@ -94,6 +94,14 @@ def fit_mask(mask: Image.Image, *, height: int, width: int) -> Tensor:
     light = np.asarray(mask.convert("L")) > 127
     scaled = _crop(Image.fromarray(light.astype(np.float32)), height, width, Image.Resampling.BOX)
     return torch.from_numpy(np.asarray(scaled) > 0)
+
+
+def psnr(image: Image.Image, other: Image.Image) -> float:
+    """Peak signal-to-noise ratio of two RGB images of one size, in dB; equal images have 100. Raises InputError if their sizes differ."""
+    if image.size != other.size:
+        raise InputError(f"images of {image.size} and {other.size} cannot be compared; fit them to one size")
+    error = np.square(np.asarray(image, dtype=np.float64) - np.asarray(other, dtype=np.float64)).mean()
+    return float(min(100.0, 10 * np.log10(255**2 / max(error, 1e-12))))
 
 
 def to_pixels(images: Sequence[Image.Image], *, value_range: tuple[float, float] = (-1.0, 1.0)) -> Tensor:

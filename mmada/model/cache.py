@@ -6,7 +6,7 @@
 
 An approximation where what is remembered depends on tokens that have changed since, as in a bidirectional row. Exact where no token sees a block
 behind its own (canvas.BlockMask), and all that has changed lies in the window. A window as large as its row is the exact pass, bit for bit, and fills
-the row's KV cache; one that ends with its row may begin where the KV cache ends, so a KV cache grows with its row.
+the row's KV cache. One that ends with its row may begin where the KV cache ends, so a KV cache grows with its row.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Three fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
 it, and then the published layout is meant. `image_positions` is the number of image tokens whose place in the image is embedded
-(model/image_positions.py), and `short_conv` the number of neighboring tokens that an embedding carries along (layers.ShortConv); 0, the default of
+(model/image_positions.py). `short_conv` is the number of neighboring tokens that an embedding carries along (layers.ShortConv). 0, the default of
 both, is the published model. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
 dropout) must keep their values: anything else is an error that names the field.
 """

@@ -1,7 +1,8 @@
 """Answers the sampler's queries with the transformer: any mixture of requests in one forward pass.
 
-    queries -> rows cut to what they attend to, sorted by length, laid end to end -> trunk, on their windows where they have any
-    -> hidden states at the asked positions -> head, each query with its own vocabulary slice
+    queries -> rows cut to what they attend to, sorted by length, laid end to end
+            -> trunk, on their windows where they have any -> hidden states at the asked positions
+            -> head, each query with its own vocabulary slice
 
 No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU in
 float32 they do not to the last bit, elsewhere but for rounding, since

@@ -34,6 +34,7 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import (
+    DEFAULTS_NAME,
     IMAGE_TOKENIZER_DIR,
     Answer,
     ChatRequest,
@@ -60,6 +61,7 @@ from mmada.hub.processor_config import save_processor
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import BaseImageTokenizer, ImageSource, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, TransformerDenoiser, preset
+from mmada.model.quantized import quantize as quantize_matrices
 from mmada.sampling import Denoiser, JointParams, SamplingParams
 
 if TYPE_CHECKING:
@@ -170,6 +172,7 @@ class MMaDA:
         dtype: str | torch.dtype = "auto",
         revision: str | None = None,
         family: str | None = None,
+        quantize: str | None = None,
         **options: Any,
     ) -> MMaDA:
         """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
@@ -178,9 +181,10 @@ class MMaDA:
         device           default: the GPU if there is one, else the CPU
         dtype            default: as saved
         family           name of the model's family (families/); default: told by the class and vocabulary of its files, and its name
+        quantize         int8 or int4: matrices of the blocks take a half or a quarter of bfloat16 (model/quantized.py); default: as saved
         options          of transformers, which then loads the model: quantization_config, device_map (one device), variant, ...; and of the
                          hub's client: token, cache_dir, local_files_only, force_download, subfolder
-        An adapter's directory is loaded with the base that it names, its changes merged into the weights.
+        An adapter's directory is loaded with the base that it names, its changes merged into the weights, or beside them if they are quantized.
         Raises CheckpointError, TokenizerError, InputError for an unknown option or family.
         """
         hub = {name: options.pop(name) for name in checkpoint.HUB_KEYWORDS if name in options}
@@ -188,8 +192,12 @@ class MMaDA:
             dtype = options.pop("torch_dtype")
         options = {name: value for name, value in options.items() if value is not None}
         for option in sorted(options.keys() - set(_OPTIONS)):
-            known = [*_OPTIONS, *checkpoint.HUB_KEYWORDS, "image_tokenizer", "device", "dtype"]
+            known = [*_OPTIONS, *checkpoint.HUB_KEYWORDS, "image_tokenizer", "device", "dtype", "quantize"]
             raise InputError(f"{option}={options[option]!r} is no option of from_pretrained: {suggest(option, known)}")
+        if quantize is not None and options:
+            raise InputError(
+                f"quantize={quantize!r} is our own loading, and {', '.join(sorted(options))} that of transformers; leave one of them out"
+            )
         if device is not None and "device_map" in options:
             raise InputError(
                 f"device={str(device)!r} and device_map={options['device_map']!r} both say where the model goes; give one of them"
@@ -201,6 +209,8 @@ class MMaDA:
             made = cls.debug() if image_tokenizer is None else cls.debug().use(image_tokenizer=str(image_tokenizer))
             if dtype != "auto":
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+            if quantize is not None:
+                quantize_matrices(made.model, quantize)
             return made.to(device)
         directory = checkpoint.find(name, revision=revision, **hub)
         if (adapter := adapter_of(directory)) is not None:
@@ -212,15 +222,25 @@ class MMaDA:
                 dtype=dtype,
                 revision=adapter.revision,
                 family=family,
+                quantize=quantize,
                 **options,
             )
             merge(made.model, directory)
+            if (directory / DEFAULTS_NAME).exists():  # of an adapter that was trained here
+                own = GenerationConfig.load(directory, made.family)
+                before = made.defaults
+                made.use(**{f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != getattr(before, f.name)})
             return made
         kind = family_of(directory, names=[str(name)], family=family)
-        if options or checkpoint.read_config(directory).get("quantization_config"):
+        packed_by_others = networks.quantization(directory) is None and checkpoint.read_config(directory).get("quantization_config")
+        if packed_by_others and quantize is not None:
+            raise InputError(
+                f"quantize={quantize!r}: {directory} is quantized already; leave quantize out, or give the checkpoint that it was made of"
+            )
+        if options or packed_by_others:
             model: Transformer = _through_transformers(directory, dtype, device, options)
         else:
-            model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind)
+            model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind, quantize_as=quantize)
         defaults = GenerationConfig.load(directory, kind)
         prompts = kind.prompts(kind.layout, tokenizer.load(directory, kind.layout, kind), defaults.style)
         made = cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)

@@ -5,7 +5,7 @@
                LogitTargets(image codes: ...)
 
     a view     question  t t t t | M t M t                                a row of its own, or, if no block sees those after it,
-    all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: what stands before, once, and each mask sample's block noised
+    all views  question  t t t t | t t t t | M M t t | M t M t | t M t M  one row: the beginning once, each block noised
 
 A batch carries everything that its loss needs, the old and reference log-probabilities included, so that it can be saved and used later.
 """

@@ -20,7 +20,7 @@ from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import ObjectiveConfig
 from mmada.rl.rollout import Decoding
-from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource
+from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource, check_quantized
 from mmada.train.loop import LoopConfig
 from mmada.train.lora import Lora, for_adapters
 from mmada.train.optim import OptimizerConfig
@@ -150,6 +150,7 @@ class RLConfig:
             raise InputError(f"reward_timeout={self.reward_timeout} must not be negative; 0 sets no limit")
         if self.loop.prefetch:
             raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
+        check_quantized(self.model, self.lora)
         fill(GenerationConfig(), self.defaults, "defaults.")
 
     @property

@@ -86,7 +86,7 @@ def spg_loss(e: LogprobBatch, s: ObjectiveConfig) -> LossTerms:
     """Maximize A * bound, from below where A >= 0, and a mixture with the bound from above where A < 0. No ratio, no clipping.
 
     lower = sum_i w_i log p_i
-    upper = 1 / (power L) sum over tokens of log(L sum over its views of w p^power), over tokens that were masked at least once
+    upper = 1 / (power L) sum over tokens of log(L sum over its views of w p^power), over tokens that were masked at least once.
     Source: Wang et al. 2025 (SPG), section 3; both are per token here.
     """
     lower = e.sum(e.weight * e.new)

@@ -1,6 +1,13 @@
-"""Filling a canvas: token_sampling.py (which token), confidence.py (where first), params.py (settings), loop.py (the one loop),
-joint.py (several fields in the same passes), guidance.py (conditions), draws.py (random numbers), rank.py (which of several),
-logit_cache.py (what is not evaluated anew)."""
+"""Filling a canvas.
+
+params.py          settings of a sampler
+loop.py            the one loop; joint.py: several fields in the same passes
+token_sampling.py  which token; confidence.py: where first
+guidance.py        what conditions add
+draws.py           random numbers
+rank.py            which of several is the likeliest
+logit_cache.py     what is not evaluated anew
+"""
 
 from mmada.sampling.joint import JointDenoising, JointParams
 from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, denoise

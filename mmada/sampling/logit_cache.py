@@ -3,8 +3,8 @@
     step        0 1 2 3 | 4    5    6 | 7    8    9      warmup_ratio 0.3 of 10 steps, refresh_interval 3
     evaluated   all     | some some all some some all
 
-"Some" are the positions of a row, given ones included, whose largest logit is among the lowest 1 - cache_ratio: what the model is least sure of
-is what changes most. They attend to keys and values of all others as the last pass left them; logits elsewhere stay what they were.
+"Some" are the positions of a row, given ones included, whose largest logit is among the lowest 1 - cache_ratio. What the model is least sure of
+changes most. They attend to keys and values of all others as the last pass left them; logits elsewhere stay what they were.
 An approximation, as every cache of a bidirectional model is. Source: Lumina-DiMOO (Xin et al. 2025), "Max Logit-based Cache".
 """
 

@@ -3,7 +3,7 @@
     while not d.done:
         d.advance(denoiser([d.inputs()])[0])        # or: for _ in denoise([d, e, f], denoiser)
 
-`inputs()` names the rows, the positions and the vocabulary slice whose logits are needed; `advance(logits)` proposes a token
+`inputs()` names the rows, the positions and the vocabulary slice whose logits are needed. `advance(logits)` proposes a token
 at each of those positions, scores the proposals, and commits the best ones. It never calls a model, so that requests of any
 kind can share a forward pass, and tests can hand it logits. Rows step apart: `inputs(rows)` asks for some of them alone.
 
@@ -58,8 +58,8 @@ class Denoising:
     """Fills B canvases with one set of sampling parameters.
 
     canvases    B rows of one field each (`Canvas.only`), whose positions hold mask_id; all allow the same ids
-    negatives   the unconditional rows of guidance, with as many open positions each as their canvas: one a canvas for the first scale, then
-                one a canvas for the second; needed if and only if a scale is above 0
+    negatives   the unconditional rows of guidance, with as many open positions each as their canvas; needed if and only if a scale is
+                above 0. One a canvas for the first scale, then one a canvas for the second
     seeds       one int a row; row i draws from its own generator, so its result does not depend on its neighbors
     draws       where each row's random numbers come from instead of its seed
     beside      denoisings of the same canvases and negatives that fill other fields of them; each sees what any of them commits. None: it is

@@ -214,10 +214,11 @@ class Engine:
             self._engine.later(active_request.state, draw, lambda event: self._tell(active_request, event))
 
         active_request.output = OutputStream(active_request.engine_request, self._planner, later)
+        begun = active_request.engine_request.begun
         active_request.state = self._engine.add(
-            program_of(active_request.engine_request.request, self._planner),
+            program_of(active_request.engine_request.request, self._planner) if begun is None else begun,
             scheduled=active_request.scheduled,
-            record=active_request.engine_request.drafts,
+            record=active_request.engine_request.drafts or active_request.engine_request.traces,
         )
 
     def _round(self) -> None:

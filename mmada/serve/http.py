@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from socket import socket
-from types import FrameType
 from typing import Any, TypeVar
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from PIL import Image
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
@@ -35,12 +32,15 @@ from starlette.routing import Route
 from mmada import __version__
 from mmada.errors import InputError, MMaDAError
 from mmada.generation.scheduler import BusyError, ClosedError
+from mmada.serve.bodies import FormField, GoneError, content_type, parsed_form, parsed_json, request_body
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.image_fetcher import Fetcher
 from mmada.serve.middleware import RequestMiddleware
+from mmada.serve.openapi import ERRORS, answers, form_body, json_body
 from mmada.serve.output_stream import OutputStream
 from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
+from mmada.serve.picture_decoder import PictureDecoder
 from mmada.serve.pictures import Pictures, remote_addresses
 from mmada.serve.refusals import UnknownModelError, about, body_of, body_of_invalid, error_body, status_of
 from mmada.serve.request_parser import ParsedRequest, RequestParser
@@ -52,16 +52,14 @@ from mmada.serve.schema import (
     CompletionResponse,
     EditBody,
     EditForm,
-    ErrorResponse,
     GenerationBody,
     ImagesResponse,
     ModelCard,
-    ModelFacts,
     ModelList,
     VariationForm,
 )
 
-__all__ = ["create_app", "run"]
+__all__ = ["create_app"]
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
@@ -69,38 +67,30 @@ _M = TypeVar("_M", bound=BaseModel)
 WEB = Path(__file__).parent / "web"
 _HEARTBEAT = 15.0
 """Seconds without news after which a stream sends a comment, so that proxies keep it open."""
+_NUM_READERS = 2
+"""Threads that read texts. Their work holds the interpreter, so more of them would not be faster."""
 _FETCH_SECONDS = 10.0
 """For all images of a request that have to be fetched, together."""
-_MAX_FIELDS, _MAX_FILES = 64, 32
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorResponse, "description": "The request cannot be served as it is"},
-    "5XX": {"model": ErrorResponse, "description": "The server failed, is busy or shuts down"},
-}
-
-
-def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    text = {"type": "string"}
-    stream = {"type": "object", "description": "One event.", "properties": {"data": text, "event": text}, "required": ["data"]}
-    return {200: {"model": model, "content": {"text/event-stream": {"schema": stream}}}, **_ERRORS}
-
-
-class _GoneError(Exception):
-    """The client went away."""
 
 
 def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> FastAPI:
     """The application of one model. It starts the engine, and stops it in the end."""
 
+    generations = _Generations(engine, parser, config)
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.start()
+        warming = asyncio.ensure_future(generations.decoder.warm_up())
         yield
+        await asyncio.gather(warming, return_exceptions=True)
+        generations.decoder.close()
         await asyncio.to_thread(engine.stop)
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, parser.facts())
-    _Generations(engine, parser, config).add_to(app)
+    _add_status(app, engine, config, parser)
+    generations.add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
     app.router.routes.extend(Route(f"/{name}", files, include_in_schema=False) for name in ["", *sorted(p.name for p in WEB.iterdir())])
@@ -126,89 +116,110 @@ class _Generations:
 
     def __init__(self, engine: Engine, parser: RequestParser, config: ServeConfig) -> None:
         self._engine, self._parser, self._config = engine, parser, config
-        self._readers = ThreadPoolExecutor(4, thread_name_prefix="mmada-read")
+        self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="mmada-read")
+        self._fitters = ThreadPoolExecutor(config.num_decoders or os.cpu_count() or 1, thread_name_prefix="mmada-fit")
+        self.decoder = PictureDecoder(config)
         self._fetcher = Fetcher(max_bytes=config.max_body_bytes, timeout=min(_FETCH_SECONDS, config.request_timeout))
 
     def add_to(self, app: FastAPI) -> None:
         post = partial(app.post, tags=["generate"])
-        post("/v1/chat/completions", responses=_answers(ChatCompletionResponse))(self.chat)
-        post("/v1/completions", responses=_answers(CompletionResponse))(self.completions)
-        images = partial(post, responses=_answers(ImagesResponse))
-        images("/v1/images/generations")(self.generations)
-        images("/v1/images/edits", openapi_extra=_form_of(EditForm, ["image"], ["mask"], also=EditBody))(self.edits)
-        images("/v1/images/variations", openapi_extra=_form_of(VariationForm, ["image"], []))(self.variations)
+        post("/v1/chat/completions", responses=answers(ChatCompletionResponse), openapi_extra=json_body(ChatBody))(self.chat)
+        post("/v1/completions", responses=answers(CompletionResponse), openapi_extra=json_body(CompletionBody))(self.completions)
+        images = partial(post, responses=answers(ImagesResponse))
+        images("/v1/images/generations", openapi_extra=json_body(GenerationBody))(self.generations)
+        images("/v1/images/edits", openapi_extra=form_body(EditForm, ["image"], ["mask"], also=EditBody))(self.edits)
+        images("/v1/images/variations", openapi_extra=form_body(VariationForm, ["image"], []))(self.variations)
 
-    async def chat(self, request: Request, body: ChatBody) -> Response:
+    async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
-        arrived = time.monotonic()
-        self._check(request, body)
-        fetched = await self._fetched(request, body.addresses)
-        return await self._text(request, body, partial(self._parser.chat, fetched=fetched), arrived=arrived)
+        body, arrived = await self._json(request, ChatBody)
+        images = await self._pictures(request, body.addresses, arrived=arrived)
+        pictures = dict(zip((url for _, url in body.addresses), images, strict=True))
+        return await self._text(request, body, partial(self._parser.chat, pictures=pictures), arrived=arrived, has_pictures=bool(images))
 
-    async def completions(self, request: Request, body: CompletionBody) -> Response:
+    async def completions(self, request: Request) -> Response:
         """Go on with a text, or fill the gap between a text and its suffix."""
-        return await self._text(request, body, self._parser.completion)
+        body, arrived = await self._json(request, CompletionBody)
+        return await self._text(request, body, self._parser.completion, arrived=arrived)
 
-    async def generations(self, request: Request, body: GenerationBody) -> Response:
+    async def generations(self, request: Request) -> Response:
         """Draw."""
-        self._check(request, body)
-        parsed = await self._reading(self._parser.generation, body)
-        return await self._images(request, parsed, ImageResponses(body, parsed.seed, "image_generation"), stream=bool(body.stream))
+        body, arrived = await self._json(request, GenerationBody)
+        parsed = await self._reading(lambda: self._parser.begun(self._parser.generation(body)))
+        responses = ImageResponses(body, parsed.seed, "image_generation")
+        return await self._images(request, parsed, responses, stream=bool(body.stream), arrived=arrived)
 
     async def edits(self, request: Request) -> Response:
         """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
-        arrived = time.monotonic()
         form: EditForm
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
-            form = body = _validated(EditBody, await _json(request), strict=True)
-            self._check(request, form)
-            pictures = Pictures(self._config, await self._fetched(request, body.addresses))
-            images = []
-            for i, reference in enumerate(body.images):
-                with about(f"images.{i}.image_url"):
-                    images.append(await self._reading(pictures.from_address, reference.image_url))
-            with about("mask.image_url"):
-                mask = None if body.mask is None else await self._reading(pictures.from_address, body.mask.image_url)
+        if content_type(request) == "application/json":
+            form, arrived = body, arrived = await self._json(request, EditBody)
+            images = await self._pictures(request, body.addresses, arrived=arrived)
+            mask = None if body.mask is None else images.pop()
         else:
-            pictures = Pictures(self._config)
-            async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
-                form = _validated(EditForm, _texts_of(fields.multi_items(), files=("image", "image[]", "mask")), strict=False)
-                uploads = [value for name, value in fields.multi_items() if name in ("image", "image[]")]
-                images = [await self._uploaded(pictures, "image", upload) for upload in uploads]
-                mask = None if "mask" not in fields else await self._uploaded(pictures, "mask", fields["mask"])
-        self._check(request, form)
+            form, fields, arrived = await self._form(request, EditForm, files=("image", "image[]", "mask"))
+            uploads = [("image", field.value) for field in fields if field.name in ("image", "image[]")]
+            masks = [("mask", field.value) for field in fields if field.name == "mask"][-1:]
+            images = await self._pictures(request, [*uploads, *masks], arrived=arrived, uploaded=True)
+            mask = images.pop() if masks else None
         if len(images) != 1:
             raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
-        parsed = await self._reading(self._parser.edit, form, images[0], mask)
+        parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images[0], mask)))
         responses = ImageResponses(form, parsed.seed, "image_edit")
         return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
     async def variations(self, request: Request) -> Response:
         """Draw a random part of an image anew, led by what it shows."""
-        pictures = Pictures(self._config)
-        async with request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS) as fields:
-            form = _validated(VariationForm, _texts_of(fields.multi_items(), files=("image",)), strict=False)
-            image = await self._uploaded(pictures, "image", fields.get("image"))
-        self._check(request, form)
+        form, fields, arrived = await self._form(request, VariationForm, files=("image",))
+        upload = next((field.value for field in fields if field.name == "image"), "")
+        (image,) = await self._pictures(request, [("image", upload)], arrived=arrived, uploaded=True)
         prompt, made_up = form.prompt, None
         if prompt is None:
-            engine_request = await self._reading(self._parser.description, image)
-            output = OutputStream(self._engine, [engine_request])
+            engine_request = await self._fitting(lambda: self._parser.description(image))
+            output = OutputStream(self._engine, [engine_request], arrived=arrived)
             try:
                 (seen,) = await _unless_gone(request, output.results())
             finally:
                 output.cancel()
             assert isinstance(seen, TextOutput)
             prompt = made_up = seen.answer or "a picture"
-        parsed = await self._reading(self._parser.variation, form, image, prompt)
+        parsed = await self._fitting(lambda: self._parser.begun(self._parser.variation(form, image, prompt)))
         responses = ImageResponses(form, parsed.seed, "image_generation", prompt=made_up)
-        return await self._images(request, parsed, responses, stream=bool(form.stream))
+        return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
     # What they have in common.
 
-    async def _text(self, request: Request, body: Any, read: Callable[[Any], ParsedRequest], *, arrived: float | None = None) -> Response:
+    async def _json(self, request: Request, model: type[_M]) -> tuple[_M, float]:
+        """A body of JSON, and when it had arrived (time.monotonic). Raises what is wrong with it; nothing of that is the event loop's work."""
+        data = await request_body(request)
+        arrived = time.monotonic()
+        is_json = content_type(request).endswith("json")
+
+        def read() -> _M:
+            return _validated(model, parsed_json(data, self._config) if is_json else None, strict=True)
+
+        body = await self._reading(read)
         self._check(request, body)
-        parsed = await self._reading(read, body)
+        return body, arrived
+
+    async def _form(self, request: Request, model: type[_M], *, files: tuple[str, ...]) -> tuple[_M, list[FormField], float]:
+        """A form, its fields, and when it had arrived."""
+        data = await request_body(request)
+        arrived = time.monotonic()
+
+        def read() -> tuple[_M, list[FormField]]:
+            fields = parsed_form(data, request.headers.get("content-type", ""))
+            return _validated(model, _texts_of(fields, files=files), strict=False), fields
+
+        body, fields = await self._reading(read)
+        self._check(request, body)
+        return body, fields, arrived
+
+    async def _text(
+        self, request: Request, body: Any, read: Callable[[Any], ParsedRequest], *, arrived: float, has_pictures: bool = False
+    ) -> Response:
+        where = self._fitting if has_pictures else self._reading
+        parsed = await where(lambda: self._parser.begun(read(body)))
         responses = TextResponses(body, self._config.name, parsed.seed)
         output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
         if body.stream:
@@ -220,7 +231,7 @@ class _Generations:
         return JSONResponse(responses.whole([result for result in results if isinstance(result, TextOutput)]))
 
     async def _images(
-        self, request: Request, parsed: ParsedRequest, responses: ImageResponses, *, stream: bool, arrived: float | None = None
+        self, request: Request, parsed: ParsedRequest, responses: ImageResponses, *, stream: bool, arrived: float
     ) -> Response:
         output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
         if stream:
@@ -240,20 +251,34 @@ class _Generations:
             raise
         return _EventStream(events, output, limit=2 * self._config.request_timeout)
 
-    async def _fetched(self, request: Request, urls: Sequence[str]) -> dict[str, bytes]:
-        """What is behind the addresses that have to be fetched, in threads that nothing else waits for."""
-        urls = remote_addresses(urls, self._config)
-        return await _unless_gone(request, self._fetcher.bodies(urls)) if urls else {}
+    async def _pictures(
+        self, request: Request, sources: Sequence[tuple[str, str | bytes]], *, arrived: float, uploaded: bool = False
+    ) -> list[Image.Image]:
+        """Images by their addresses, or of uploaded files, each with its place in the body. A client that goes frees its decoder."""
+        return await _unless_gone(request, self._decoded(sources, arrived=arrived, uploaded=uploaded)) if sources else []
 
-    async def _reading(self, read: Callable[..., _T], *args: Any) -> _T:
-        """Decode pictures and check fields apart from the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(read, *args))
+    async def _decoded(self, sources: Sequence[tuple[str, str | bytes]], *, arrived: float, uploaded: bool) -> list[Image.Image]:
+        urls = [] if uploaded else remote_addresses([str(url) for _, url in sources], self._config)
+        fetched = await self._fetcher.bodies(urls) if urls else {}
+        pictures = Pictures(self._config, self.decoder, arrived=time.monotonic() if urls else arrived, fetched=fetched)
+        images: list[Image.Image] = []
+        for place, source in sources:
+            with about(place):
+                if isinstance(source, bytes):
+                    images.append(await pictures.from_bytes(source))
+                elif uploaded:
+                    raise InputError(f"{place} is missing, or no file; send it as a file of a form (multipart/form-data)")
+                else:
+                    images.append(await pictures.from_address(source))
+        return images
 
-    async def _uploaded(self, pictures: Pictures, name: str, upload: object) -> Any:
-        if not isinstance(upload, UploadFile):
-            raise InputError(f"{name} is missing, or no file; send it as a file of a form (multipart/form-data)")
-        with about(name):
-            return await self._reading(pictures.from_bytes, await upload.read())
+    async def _reading(self, read: Callable[[], _T]) -> _T:
+        """Read texts, check fields and begin programs in threads of their own."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, read)
+
+    async def _fitting(self, fit: Callable[[], _T]) -> _T:
+        """Bring pictures to size, in threads that no text waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._fitters, fit)
 
     def _check(self, request: Request, body: BaseModel) -> None:
         """Keep what was given, for errors; raise UnknownModelError for a model that is not served here."""
@@ -329,7 +354,7 @@ async def _image_events(output: OutputStream, responses: ImageResponses) -> Asyn
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of some work, unless the client goes away before: then _GoneError."""
+    """The result of some work, unless the client goes away before: then GoneError."""
 
     async def gone() -> None:
         while (await request.receive())["type"] != "http.disconnect":
@@ -340,34 +365,24 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[0].done():
             return tasks[0].result()  # type: ignore[return-value]
-        raise _GoneError
+        raise GoneError
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-# Bodies that FastAPI does not read for us.
-
-
-async def _json(request: Request) -> Any:
-    try:
-        return json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the body is no JSON ({error})") from error
-
-
-def _texts_of(items: list[tuple[str, UploadFile | str]], *, files: tuple[str, ...]) -> dict[str, str]:
+def _texts_of(fields: Sequence[FormField], *, files: tuple[str, ...]) -> dict[str, str]:
     """The fields of a form that are no files."""
     texts: dict[str, str] = {}
-    for name, value in items:
-        if name in files:
+    for field in fields:
+        if field.name in files:
             continue
-        if not isinstance(value, str):
-            raise InputError(f"{name[:64]} is a file; send it as text")
-        if name in texts:
-            raise InputError(f"{name[:64]} is given twice; give it once")
-        texts[name] = value
+        if not isinstance(field.value, str):
+            raise InputError(f"{field.name[:64]} is a file; send it as text")
+        if field.name in texts:
+            raise InputError(f"{field.name[:64]} is given twice; give it once")
+        texts[field.name] = field.value
     return texts
 
 
@@ -378,53 +393,30 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
         raise RequestValidationError(error.errors(include_url=False), body=values) from error
 
 
-def _form_of(model: type[BaseModel], required: list[str], optional: list[str], *, also: type[BaseModel] | None = None) -> dict[str, Any]:
-    """The description of a body that we read ourselves: a form with files, or JSON."""
-    schema = _inlined(model)
-    file = {"type": "string", "format": "binary"}
-    schema["properties"] = {**schema["properties"], **dict.fromkeys([*required, *optional], file)}
-    schema["required"] = [*schema.get("required", []), *required]
-    content: dict[str, Any] = {"multipart/form-data": {"schema": schema}}
-    if also is not None:
-        content["application/json"] = {"schema": _inlined(also)}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _inlined(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's schema without references, which would point into another document."""
-    schema = model.model_json_schema()
-    parts = schema.pop("$defs", {})
-
-    def resolve(node: Any) -> Any:
-        if isinstance(node, dict):
-            if "$ref" in node:
-                return resolve(parts[node["$ref"].rpartition("/")[2]])
-            return {key: resolve(value) for key, value in node.items()}
-        return [resolve(value) for value in node] if isinstance(node, list) else node
-
-    resolved: dict[str, Any] = resolve(schema)
-    return resolved
-
-
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelFacts) -> None:
-    card = ModelCard(id=config.name, created=int(time.time()), mmada=facts)
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser) -> None:
+    created = int(time.time())
 
-    @app.get("/v1/models", tags=["status"], response_model=ModelList, responses=_ERRORS)
+    @cache
+    def card() -> ModelCard:
+        """Made when it is first asked for: the start does not wait for the world that knows the examples."""
+        return ModelCard(id=config.name, created=created, mmada=parser.facts())
+
+    @app.get("/v1/models", tags=["status"], response_model=ModelList, responses=ERRORS)
     async def models() -> ModelList:
         """The one model that is served."""
-        return ModelList(data=[card])
+        return ModelList(data=[await asyncio.to_thread(card)])
 
-    @app.get("/v1/models/{name:path}", tags=["status"], response_model=ModelCard, responses=_ERRORS)
+    @app.get("/v1/models/{name:path}", tags=["status"], response_model=ModelCard, responses=ERRORS)
     async def model(name: str) -> ModelCard:
         """The model, by its id."""
         if name != config.name:
             raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
-        return card
+        return await asyncio.to_thread(card)
 
-    @app.get("/health", tags=["status"], responses=_ERRORS)
+    @app.get("/health", tags=["status"], responses=ERRORS)
     async def health() -> JSONResponse:
         """200 while requests are taken, 503 when the server shuts down."""
         if not engine.healthy:
@@ -433,7 +425,7 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, facts: ModelF
 
     app.head("/health", include_in_schema=False)(health)
 
-    @app.get("/metrics", tags=["status"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_ERRORS})
+    @app.get("/metrics", tags=["status"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **ERRORS})
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -463,7 +455,7 @@ def _add_errors(app: FastAPI) -> None:
         )
         return JSONResponse(body_of(error, _given(request)), status_of(error), headers=headers)
 
-    @app.exception_handler(_GoneError)
+    @app.exception_handler(GoneError)
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it; the log does
 
@@ -476,53 +468,3 @@ def _given(request: Request) -> set[str]:
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
     return None if headers is None else dict(headers)
-
-
-# The process.
-
-
-class _Server(uvicorn.Server):
-    """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
-
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None) -> None:
-        super().__init__(config)
-        self._engine, self._ready = engine, ready
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started and self._ready is not None:
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
-            port = self.servers[0].sockets[0].getsockname()[1]
-            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._engine.drain()
-        self.force_exit = self.should_exit
-        self.should_exit = True
-
-
-def run(
-    app: FastAPI,
-    engine: Engine,
-    *,
-    host: str,
-    port: int,
-    drain_seconds: float = 60.0,
-    access_log: bool = False,
-    ready: Callable[[str], None] | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish.
-
-    ready is told the server's address on this machine as soon as it answers.
-    """
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        log_level="info",
-        access_log=access_log,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(drain_seconds),
-    )
-    _Server(config, engine, ready).run()

@@ -3,6 +3,7 @@
 client ──► Guard ──► application          every answer carries an x-request-id
              401 no key, or a wrong one
              403 sent by another site's page
+             421 sent to a name that is not this server's
              408 a body that does not arrive
              413 a body that is too large: read to its end and thrown away, so that the client gets to read the answer
 """
@@ -22,6 +23,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from mmada.serve.config import ServeConfig
+from mmada.serve.hosts import is_allowed
 from mmada.serve.refusals import error_body
 
 __all__ = ["RequestMiddleware"]
@@ -79,6 +81,11 @@ class RequestMiddleware:
 
     def _problem(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
         path = scope["path"]
+        # A request without Host is no browser's.
+        if not is_allowed(headers.get(b"host", b"localhost").decode("latin-1"), self._config.allowed_hosts):
+            name = headers[b"host"].decode("latin-1")[:80]
+            message = f"this server does not answer to the name {name!r}; use its address, or start it with --allowed-host"
+            return 421, error_body(message, "invalid_request_error", code="unknown_host")
         if scope["method"] not in ("GET", "HEAD", "OPTIONS") and _is_of_another_site(headers) and not self._allows(headers):
             message = "the request comes from another site's page; call the server from its own, or start it with --allow-origin"
             return 403, error_body(message, "invalid_request_error")

@@ -7,7 +7,7 @@ or Failed, at any time
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -17,7 +17,8 @@ from PIL import Image
 from mmada.errors import MMaDAError
 from mmada.generation.planner import Planner
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request
-from mmada.generation.steps import Fill, RequestState, SequenceState
+from mmada.generation.steps import BegunProgram, Fill, InitCodes, RequestState, SequenceState
+from mmada.sampling.loop import DenoisingStep
 from mmada.serve.stream import TextStream
 
 __all__ = [
@@ -45,6 +46,8 @@ class EngineRequest:
     streams       send what is final as soon as it is
     drafts        send the whole text as it looks, each round
     num_previews  pictures to send on the way to a drawing
+    traces        tell of a drawing when each of its codes was committed, and how surely
+    begun         the request's program, if it was begun where nobody waits for it
     """
 
     request: Request
@@ -53,6 +56,8 @@ class EngineRequest:
     streams: bool = False
     drafts: bool = False
     num_previews: int = 0
+    traces: bool = False
+    begun: BegunProgram[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> str:
@@ -121,12 +126,16 @@ class TextOutput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageOutput:
-    """A finished drawing; num_new_tokens are those that were drawn."""
+    """A finished drawing; num_new_tokens are those that were drawn.
+
+    commits  if asked for, of each code in reading order: the step that committed it and its confidence; None where it was given
+    """
 
     drawing: Drawing
     num_prompt_tokens: int
     num_new_tokens: int
     num_thinking_tokens: int
+    commits: tuple[tuple[int, float] | None, ...] | None = None
 
     @property
     def num_forwards(self) -> int:
@@ -204,7 +213,9 @@ class OutputStream:
         assert state.num_prompt_tokens is not None
         if self.text is None:
             assert isinstance(state.result, Drawing)
-            yield ImageOutput(state.result, state.num_prompt_tokens, state.sequence.fill.num_open, self.num_thinking_tokens)
+            fill = state.sequence.fill
+            commits = _commits(fill.init, state.result.trace) if self.order.traces and fill.init is not None else None
+            yield ImageOutput(state.result, state.num_prompt_tokens, fill.num_open, self.num_thinking_tokens, commits)
             return
         assert isinstance(state.result, Answer)
         row, prompts = state.sequence, self.planner.prompts
@@ -248,3 +259,13 @@ class OutputStream:
         """Tokens up to the first end token, which counts."""
         ends = self.planner.layout.end_ids
         return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+
+
+def _commits(init: InitCodes, trace: Sequence[DenoisingStep]) -> tuple[tuple[int, float] | None, ...]:
+    """By code in reading order: slot j of a drawing is its j-th open code."""
+    places = init.is_open.flatten().nonzero().flatten().tolist()
+    commits: list[tuple[int, float] | None] = [None] * init.is_open.numel()
+    for step in trace:
+        for slot, confidence in zip(step.slots, step.confidences, strict=True):
+            commits[places[slot]] = (step.step, confidence)
+    return tuple(commits)

@@ -1,21 +1,18 @@
-"""Pictures that strangers send: addresses -> bytes -> images, within limits, before anything large is decoded."""
+"""Pictures of one request: addresses -> bytes -> images, within limits, before anything large is decoded."""
 
 from __future__ import annotations
 
 import base64
-import binascii
-import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mmada.errors import ImageError
 from mmada.serve.config import ServeConfig
+from mmada.serve.picture_decoder import PictureDecoder, TooManyPixelsError
 
-__all__ = ["Pictures", "remote_addresses", "transparent_part"]
-
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+__all__ = ["Pictures", "data_url", "remote_addresses", "transparent_part"]
 
 
 def remote_addresses(urls: Sequence[str], config: ServeConfig) -> list[str]:
@@ -26,49 +23,53 @@ def remote_addresses(urls: Sequence[str], config: ServeConfig) -> list[str]:
 
 
 class Pictures:
-    """The pictures of one request; together they keep to the server's limits.
+    """The pictures of one request; together they keep to the server's limits, and to one deadline.
 
+    arrived  when the request came (time.monotonic), from which its time to decode is counted
     fetched  what `remote_addresses` of the request hold
     """
 
-    def __init__(self, config: ServeConfig, fetched: Mapping[str, bytes] | None = None) -> None:
-        self._config, self._fetched = config, fetched or {}
+    def __init__(self, config: ServeConfig, decoder: PictureDecoder, *, arrived: float, fetched: Mapping[str, bytes] | None = None) -> None:
+        self._config, self._decoder, self._fetched = config, decoder, fetched or {}
+        self._deadline = arrived + config.decode_timeout
         self._num_pixels = self._num_images = 0
 
-    def from_address(self, url: str) -> Image.Image:
+    async def from_address(self, url: str) -> Image.Image:
         """A data: URL, or what an http(s) address holds if the server fetches those. Raises ImageError."""
         scheme = _scheme(url)
         if scheme == "data":
-            return self.from_bytes(_data(url.partition(":")[2]))
+            return await self._decoded(_data(url.partition(":")[2]), is_base64=True)
         if scheme in ("http", "https") and self._config.allow_remote_images:
-            return self.from_bytes(self._fetched[url])
+            return await self._decoded(self._fetched[url])
         if scheme in ("http", "https"):
             raise ImageError("this server does not fetch images; send the image as a data: URL (data:image/png;base64,...)")
         raise ImageError(f"the image address {url[:40]!r} is no data: URL; send data:image/png;base64,...")
 
-    def from_bytes(self, data: bytes) -> Image.Image:
-        """An upright image in its own mode. Raises ImageError for what is no image, is damaged, or is above a limit."""
+    async def from_bytes(self, data: bytes) -> Image.Image:
+        """An upright image. Raises ImageError for what is no image, is damaged, or is above a limit."""
+        return await self._decoded(data)
+
+    async def _decoded(self, data: bytes, *, is_base64: bool = False) -> Image.Image:
         self._num_images += 1
         if self._num_images > self._config.max_images:
             raise _too_many(self._config)
+        left = self._config.max_image_pixels - self._num_pixels
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # we have a limit of our own, which is lower
-                image = Image.open(BytesIO(data), formats=_FORMATS)
-        except Exception as error:  # decoders fail with whatever type a corrupt file happens to provoke
+            image = await self._decoder.decode(data, deadline=self._deadline, max_pixels=left, is_base64=is_base64)
+        except TooManyPixelsError as error:
             raise ImageError(
-                f"the image of {len(data)} bytes is empty, corrupt or not one of {', '.join(_FORMATS)}; send another"
+                f"the images of the request have {self._num_pixels + error.num_pixels} pixels or more, "
+                f"{self._config.max_image_pixels} are allowed; send smaller ones"
             ) from error
         self._num_pixels += image.width * image.height
-        if self._num_pixels > self._config.max_image_pixels:
-            raise ImageError(
-                f"the images of the request have {self._num_pixels} pixels or more, {self._config.max_image_pixels} are allowed; send smaller ones"
-            )
-        try:
-            image.load()
-            return ImageOps.exif_transpose(image)
-        except Exception as error:  # as above
-            raise ImageError(f"the image of {len(data)} bytes is truncated or corrupt; save or download it again") from error
+        return image
+
+
+def data_url(image: Image.Image) -> str:
+    """An image as an address that holds all of it, as a PNG."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def transparent_part(image: Image.Image) -> Image.Image | None:
@@ -79,7 +80,7 @@ def transparent_part(image: Image.Image) -> Image.Image | None:
 
 
 def _scheme(url: str) -> str:
-    return url.partition(":")[0].lower()
+    return url[:8].partition(":")[0].lower()
 
 
 def _too_many(config: ServeConfig) -> ImageError:
@@ -87,11 +88,8 @@ def _too_many(config: ServeConfig) -> ImageError:
 
 
 def _data(rest: str) -> bytes:
-    """What follows "data:" in a base64 URL."""
+    """What follows "data:" in a base64 URL, still encoded."""
     header, comma, body = rest.partition(",")
     if not comma or not header.lower().endswith(";base64"):
         raise ImageError("the data: URL of an image must read data:image/png;base64,...")
-    try:
-        return base64.b64decode(body, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError(f"the data: URL of an image is not valid base64 ({error}); encode it again") from error
+    return body.encode("utf-8", "replace")

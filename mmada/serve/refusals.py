@@ -9,13 +9,14 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.generation.engine import EngineError, ExpiredError
 from mmada.generation.scheduler import BusyError, ClosedError
 
-__all__ = ["UnknownModelError", "about", "body_of", "body_of_invalid", "error_body", "status_of"]
+__all__ = ["UnknownModelError", "about", "body_of", "body_of_invalid", "cut", "error_body", "shown", "status_of"]
 
 _MAX_SHOWN = 60
 
@@ -95,7 +96,7 @@ def body_of_invalid(errors: Any, body: object) -> dict[str, Any]:
     if first["type"] == "missing":
         missing = ".".join([*map(str, where), str(first["loc"][-1])])
         return error_body(f"{missing} is missing; give it", "invalid_request_error", param=name)
-    return error_body(f"{name}={_shown(value)} {expected}", "invalid_request_error", param=name)
+    return error_body(f"{name}={shown(value)} {expected}", "invalid_request_error", param=name)
 
 
 def _of_ours(message: str, where: Sequence[str | int]) -> dict[str, Any]:
@@ -155,13 +156,25 @@ def _expected(errors: Sequence[Any]) -> str | None:
     return "" if kind == "missing" else None
 
 
-def _shown(value: object) -> str:
-    """A value as the client wrote it, cut where it is long."""
+def shown(value: object) -> str:
+    """A value as the client wrote it, cut where it is long. Costs no more for a large value than for a small one."""
+    value = cut(value)
     try:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):  # a form's values and numbers beyond JSON
         text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def cut(value: object, depth: int = 3) -> object:
+    """The beginning of a value, which is all that is shown."""
+    if isinstance(value, (str, bytes)):
+        return value[: _MAX_SHOWN + 1]
+    if isinstance(value, dict):
+        return {str(key)[:_MAX_SHOWN]: cut(one, depth - 1) for key, one in islice(value.items(), _MAX_SHOWN)} if depth else {}
+    if isinstance(value, list):
+        return [cut(one, depth - 1) for one in value[:_MAX_SHOWN]] if depth else []
+    return value
 
 
 def _in_body(location: Sequence[str | int], body: object, *, is_missing: bool) -> tuple[list[str | int], object]:

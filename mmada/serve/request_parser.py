@@ -10,7 +10,7 @@ import random
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from PIL import Image
@@ -18,19 +18,21 @@ from PIL import Image
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.generation.planner import Planner
+from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
-from mmada.serve.pictures import Pictures, transparent_part
+from mmada.serve.pictures import data_url, transparent_part
 from mmada.serve.refusals import about
 from mmada.serve.schema import (
     ChatBody,
     ChatMessage,
     CompletionBody,
     EditForm,
+    ExampleFacts,
     GenerationBody,
     ImageOptions,
     ImagePart,
@@ -69,12 +71,11 @@ class RequestParser:
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
         self._planner, self._config, self._factor = planner, config, factor
 
-    def chat(self, body: ChatBody, fetched: Mapping[str, bytes] | None = None) -> ParsedRequest:
-        """fetched  what the remote addresses of the body hold (pictures.remote_addresses)"""
-        pictures = Pictures(self._config, fetched)
+    def chat(self, body: ChatBody, pictures: Mapping[str, Image.Image] | None = None) -> ParsedRequest:
+        """pictures  what the addresses of the body hold (ChatBody.addresses)"""
         messages, images = [], []
         for i, message in enumerate(body.messages):
-            content, seen = self._content(i, message, pictures)
+            content, seen = self._content(i, message, pictures or {})
             images += seen
             if seen and not content.strip():
                 content = DESCRIBE
@@ -143,6 +144,11 @@ class RequestParser:
         requests = [self._draw(form, prompt, image=picture, mask=mask, seed=seed) for mask, seed in zip(masks, seeds, strict=True)]
         return self._drawings(form, requests, seeds[0])
 
+    def begun(self, parsed: ParsedRequest) -> ParsedRequest:
+        """The same, with programs that have tokenized and checked their prompts, so that the engine's thread need not. Raises what they raise."""
+        requests = [replace(one, begun=begin(program_of(one.request, self._planner))) for one in parsed.engine_requests]
+        return replace(parsed, engine_requests=tuple(requests))
+
     def facts(self) -> ModelFacts:
         """What a client may want to know before it asks."""
         d, c = self._planner.defaults, self._config
@@ -157,6 +163,9 @@ class RequestParser:
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
             thinks_before_drawing=d.thinks_before_drawing,
+            thinks_before_answering=d.thinks_before_answering,
+            examples=self._examples(),
+            limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
             max_steps=c.max_steps,
             max_partial_images=c.max_partial_images,
@@ -165,6 +174,21 @@ class RequestParser:
             ),
             image_settings=self._described(ImageSettings, {"best_of": c.max_n}),
         )
+
+    def _examples(self) -> list[ExampleFacts]:
+        """Of the world that the checkpoint names."""
+        return [
+            ExampleFacts(
+                ability=piece.ability,
+                text=piece.text,
+                kind=piece.kind,
+                think=piece.think,
+                picture=None if piece.picture is None else data_url(Image.fromarray(piece.picture)),
+                prompt=piece.prompt,
+                at=piece.at,
+            )
+            for piece in (() if self._planner.reader is None else self._planner.reader().showcase())
+        ]
 
     def _described(self, kind: type[TextSettings | ImageSettings], limits: Mapping[str, int]) -> list[SettingFacts]:
         """Settings with this checkpoint's defaults and this server's limits."""
@@ -190,7 +214,7 @@ class RequestParser:
 
     # Parts.
 
-    def _content(self, i: int, message: ChatMessage, pictures: Pictures) -> tuple[str, list[Image.Image]]:
+    def _content(self, i: int, message: ChatMessage, pictures: Mapping[str, Image.Image]) -> tuple[str, list[Image.Image]]:
         if message.content is None or isinstance(message.content, str):
             return message.content or "", []
         images = []
@@ -201,7 +225,7 @@ class RequestParser:
                 if message.role != "user":
                     raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
             with about(f"messages.{i}.content.{j}.image_url.url"):
-                images.append(self._looked_at(load_image(pictures.from_address(part.image_url.url))))
+                images.append(self._looked_at(load_image(pictures[part.image_url.url])))
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
     def _looked_at(self, image: Image.Image) -> Image.Image:
@@ -234,7 +258,10 @@ class RequestParser:
             raise InputError(
                 f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
             )
-        engine_requests = [EngineRequest(request=request, num_previews=num_previews if body.stream else 0) for request in requests]
+        engine_requests = [
+            EngineRequest(request=request, num_previews=num_previews if body.stream else 0, traces=bool(body.include_trace))
+            for request in requests
+        ]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
     def _draw(

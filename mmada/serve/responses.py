@@ -171,7 +171,9 @@ class ImageResponses:
     def completed(self, index: int, result: ImageOutput) -> bytes:
         data = self._event("completed", result.drawing.image)
         item = self._item(result, with_image=False).model_dump(exclude_none=True)
-        return event({**data, **item, "index": index, "seed": self.seed, "usage": _image_usage([result]).model_dump()}, str(data["type"]))
+        trace = {} if result.commits is None else {"trace": _trace(result.commits)}
+        usage = _image_usage([result]).model_dump()
+        return event({**data, **item, **trace, "index": index, "seed": self.seed, "usage": usage}, str(data["type"]))
 
     @property
     def _format(self) -> Format:
@@ -207,6 +209,14 @@ class ImageResponses:
             "background": "opaque",
             "output_format": self._format,
         }
+
+
+def _trace(commits: Sequence[tuple[int, float] | None]) -> dict[str, list[Any]]:
+    """Step and confidence of each image token in reading order; null where it was given."""
+    return {
+        "steps": [None if commit is None else commit[0] for commit in commits],
+        "confidences": [None if commit is None else round(commit[1], 4) for commit in commits],
+    }
 
 
 def _size(image: Image.Image) -> str:

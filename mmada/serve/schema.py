@@ -7,6 +7,7 @@ Fields marked "extension" are ours: clients send them in `extra_body`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
+from mmada.serve.refusals import cut
 
 __all__ = [
     "IGNORED",
@@ -26,6 +28,7 @@ __all__ = [
     "EditBody",
     "EditForm",
     "ErrorResponse",
+    "ExampleFacts",
     "GenerationBody",
     "ImagesResponse",
     "ModelCard",
@@ -121,15 +124,18 @@ def _neutral(name: str, value: object) -> bool:
 
 def _refused(name: str, value: object, reason: str) -> ValidationError:
     """The error of one field; `reason` goes on from "name=value"."""
-    shown = repr(value)
+    shown = repr(cut(value))
     shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
     error = PydanticCustomError("refused", "{message}", {"message": f"{name}={shown} {reason}"})
     return ValidationError.from_exception_data("body", [InitErrorDetails(type=error, loc=(name,), input=value)])
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
 def _has_half_characters(text: str) -> bool:
     r"""Whether a text has lone surrogates, which JSON can write (\ud800) but no encoding can."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _HALVES.search(text) is not None
 
 
 class _Body(BaseModel):
@@ -272,10 +278,15 @@ class ChatBody(TextOptions):
     reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
 
     @property
-    def addresses(self) -> list[str]:
-        """Of the images, in order."""
-        parts = [part for message in self.messages if isinstance(message.content, list) for part in message.content]
-        return [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Of the images that the model is shown, in order, each with its place in the body."""
+        return [
+            (f"messages.{i}.content.{j}.image_url.url", part.image_url.url)
+            for i, message in enumerate(self.messages)
+            if message.role == "user" and isinstance(message.content, list)
+            for j, part in enumerate(message.content)
+            if isinstance(part, ImagePart)
+        ]
 
 
 class CompletionBody(TextOptions):
@@ -299,11 +310,16 @@ class ImageOptions(_ImageFields):  # type: ignore[misc, valid-type]
         None, description="Pictures on the way, if streamed; more than 3 is an extension."
     )
     num_inference_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="Extension: the same as steps.")
+    include_trace: bool | None = Field(
+        None, description="Extension, of streams: the last event has the step and the confidence of each image token, in `trace`."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.partial_images and not self.stream:
             raise _refused("partial_images", self.partial_images, "is for streams; give stream=true, or leave it out")
+        if self.include_trace and not self.stream:
+            raise _refused("include_trace", True, "is for streams; give stream=true, or leave it out")
         if self.response_format == "url" and self.stream:
             raise _refused("response_format", self.response_format, "is not for streams, whose events have b64_json; leave it out")
         if self.output_compression not in (None, 100) and self.output_format in (None, "png"):
@@ -339,9 +355,10 @@ class EditBody(EditForm):
     mask: FileReference | None = None
 
     @property
-    def addresses(self) -> list[str]:
-        """Of the images, and of the mask."""
-        return [reference.image_url for reference in [*self.images, self.mask] if reference is not None]
+    def addresses(self) -> list[tuple[str, str]]:
+        """Of the images, and last of the mask, if there is one, each with its place in the body."""
+        images = [(f"images.{i}.image_url", reference.image_url) for i, reference in enumerate(self.images)]
+        return images if self.mask is None else [*images, ("mask.image_url", self.mask.image_url)]
 
 
 class VariationForm(ImageOptions):
@@ -387,6 +404,18 @@ class SettingFacts(_Response):
     slider: tuple[float, float, float] | None = Field(description="Least, most and step; null: a value to type.")
 
 
+class ExampleFacts(_Response):
+    """Something that the model can do. kind edit: `prompt` is the whole picture, and what stands at pixel `at` is drawn anew."""
+
+    ability: str
+    text: str
+    kind: Literal["draw", "chat", "edit"]
+    think: bool
+    picture: str | None = Field(description="A data: URL.")
+    prompt: str
+    at: tuple[int, int] | None
+
+
 class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
@@ -400,6 +429,9 @@ class ModelFacts(_Response):
     image_steps: int
     guidance_scale: float
     thinks_before_drawing: bool
+    thinks_before_answering: bool
+    examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
+    limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int
     max_steps: int
     max_partial_images: int

@@ -113,5 +113,33 @@ def _until_stop(text: str, stop: Sequence[str], *, whole: bool, plain: bool = Fa
 
 def _without_beginning_of(text: str, strings: Iterable[str]) -> str:
     """Without the longest end that is the beginning of one of the strings."""
-    longest = max((n for s in strings for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+    longest = max((_overlap(text, string) for string in strings), default=0)
     return text[: len(text) - longest]
+
+
+def _overlap(text: str, string: str) -> int:
+    """Length of the longest end of the text that is a beginning of the string, and not all of it. Linear in the shorter of the two.
+
+    It is the last value of the prefix function of Knuth, Morris and Pratt over string + text.
+    """
+    end = text[max(0, len(text) - len(string) + 1) :]
+    beginning = string[: len(end)]
+    if not set(end).intersection(beginning[:1]):
+        return 0
+    borders = [0] * len(beginning)
+    """of beginning[: i + 1], the longest end that is a beginning as well"""
+    length = 0
+    for i, letter in enumerate(beginning[1:], 1):
+        length = _longer(beginning, borders, length, letter)
+        borders[i] = length
+    length = 0
+    for letter in end:
+        length = _longer(beginning, borders, length, letter)
+    return length
+
+
+def _longer(beginning: str, borders: list[int], length: int, letter: str) -> int:
+    """How much of the beginning ends with a letter, where `length` of it ended before."""
+    while length and (length == len(beginning) or beginning[length] != letter):
+        length = borders[length - 1]
+    return length + (beginning[length] == letter)

@@ -20,13 +20,24 @@ from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
+from mmada.model.quantized import check_name
 from mmada.train.loop import LoopConfig
 from mmada.train.lora import Lora, for_adapters
 from mmada.train.recipes import named_stage
 from mmada.train.stages import ImageStage, Stage
 from mmada.train.values import fill, mappings
 
-__all__ = ["RECIPES", "DataConfig", "ImageTokenizerSettings", "ModelConfig", "SampleSource", "TrainConfig", "load", "load_all"]
+__all__ = [
+    "RECIPES",
+    "DataConfig",
+    "ImageTokenizerSettings",
+    "ModelConfig",
+    "SampleSource",
+    "TrainConfig",
+    "check_quantized",
+    "load",
+    "load_all",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,10 +56,14 @@ class ModelConfig:
     """image codes share a map of their bits while they are trained (train/code_bits.py); look-up-free codes only"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """of the weights; the published runs had bfloat16, which loses small updates"""
+    quantize: str = ""
+    """int8 or int4: the matrices of `start` are stored in few bits (model/quantized.py) and stay as they are, so lora.rank must be set"""
     image_tokenizer: str = ""
     """directory or hub name; empty: the one beside `start`"""
 
     def __post_init__(self) -> None:
+        if self.quantize:
+            check_name(self.quantize)
         if self.preset not in PRESETS:
             raise InputError(f"model.preset={self.preset!r} is unknown: {suggest(self.preset, PRESETS)}")
         if self.num_merges < 0 or self.max_sequence_length < 1:
@@ -124,6 +139,14 @@ class SampleSource:
         )
 
 
+def check_quantized(model: ModelConfig, lora: Lora) -> None:
+    """Raises InputError if quantized weights would be trained, or there are none to quantize."""
+    if model.quantize and not lora.rank:
+        raise InputError(f"model.quantize={model.quantize!r} freezes the matrices; train an adapter beside them: set lora.rank=8")
+    if model.quantize and not model.start:
+        raise InputError(f"model.quantize={model.quantize!r} is about weights that a run starts from; name them with model.start")
+
+
 RECIPES = (".yaml", ".yml")
 """Endings of recipes, mixtures of several sources (mmada.data.load_recipe)."""
 
@@ -191,6 +214,7 @@ class TrainConfig:
         fill(GenerationConfig(), self.defaults, "defaults.")
         if self.loop.keep_best and not (self.data.eval_path or self.data.eval_share):
             raise InputError("loop.keep_best=true needs held-out records to choose by; set data.eval_share=0.1 or data.eval_path")
+        check_quantized(self.model, self.lora)
         if self.model.code_bits and self.lora.rank:
             raise InputError("model.code_bits trains rows that lora freezes; set one of them to its default")
         if isinstance(self.stage, ImageStage) and self.lora.rank:

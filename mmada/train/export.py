@@ -22,6 +22,7 @@ from mmada.data.world import World
 from mmada.errors import CheckpointError, InputError
 from mmada.families import FAMILIES, Ability, Family
 from mmada.families.mmada import MMADA
+from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
 from mmada.generation.requests import IMAGE_TOKENIZER_DIR, GenerationConfig
 from mmada.hub import networks as saved
@@ -52,6 +53,8 @@ class Parts:
     prompts: Prompts
     defaults: GenerationConfig
     family: Family = MMADA
+    lexicon: Lexicon | None = None
+    """the words that the start was taught to draw from; they go with the model"""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -83,7 +86,8 @@ def load_parts(config: TrainConfig, world: World | None) -> Parts:
     text = text_tokenizer(config, start, family, world=world)
     model = backbone(config, start, family, text, codebook_size=0 if images is None else images.codebook_size)
     defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start, family), config.defaults, "defaults.")
-    return Parts(model, images, family.prompts(model.config.layout, text, defaults.style), defaults, family)
+    lexicon = None if start is None else Lexicon.load(start)
+    return Parts(model, images, family.prompts(model.config.layout, text, defaults.style), defaults, family, lexicon)
 
 
 def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_adapter: bool) -> None:
@@ -93,8 +97,11 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
     def write(path: Path) -> None:
         if has_adapter:
             lora.save_adapter(model, weights, path / "adapter")
+            defaults.save(path / "adapter")
         saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
         defaults.save(path)
+        if parts.lexicon is not None:
+            parts.lexicon.save(path)
         text, template, context = prompts.tokenizer, chat_template(prompts), model.config.max_sequence_length
         assert isinstance(text, TextTokenizer)  # networks.text_tokenizer made it
         if images is None:

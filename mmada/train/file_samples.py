@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from torch import Tensor
@@ -31,6 +32,7 @@ from mmada.data import (
 )
 from mmada.data.readers import held_out
 from mmada.errors import InputError
+from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
 from mmada.train.records import Learner
@@ -53,6 +55,21 @@ class FileSamples:
     testing: Mapping[str, ExampleSource]
     replay: Mapping[str, ExampleSource] = field(default_factory=dict)
     replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
+    direct: frozenset[str] = frozenset()
+    """tasks of the new records none of which has a thought; a recipe does not say"""
+
+    def new_defaults(self, defaults: GenerationConfig) -> dict[str, Any]:
+        """What changes in how the model is used: it does not think where the new records never do.
+
+        Rows of replay keep thinking alive, but of what it was taught before: before an answer of the new task the model would think nonsense.
+        """
+        new, changes = frozenset(self.training), dict[str, Any]()
+        questions = new & {"text", "understand"}
+        if defaults.thinks_before_answering and questions and questions <= self.direct:
+            changes["thinks_before_answering"] = False
+        if defaults.thinks_before_drawing and "draw" in new and "reason_draw" not in new:
+            changes["thinks_before_drawing"] = False
+        return changes
 
 
 def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples:
@@ -62,10 +79,12 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     """
     data = config.data
     reader = _Reader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
+    direct = frozenset[str]()
     if data.path.endswith(RECIPES):
         training = reader.recipe(data.path)
     else:
         chosen = reader.file(data.source(data.path), setting="data.path")
+        direct = frozenset(chosen) - reader.thought
         training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
     testing: Mapping[str, ExampleSource] = {}
     if data.eval_path.endswith(RECIPES):
@@ -75,10 +94,10 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     elif data.eval_share:
         testing = apart
     if not data.replay:
-        return FileSamples(training=training, testing=testing)
+        return FileSamples(training=training, testing=testing, direct=direct)
     kept = reader.file(DataSource(path=data.replay), setting="data.replay")
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing)
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct)
 
 
 def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, Callable[[Picture], Tensor]]:
@@ -94,13 +113,17 @@ def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Files as samples of a stage's tasks."""
+    """Files as samples of a stage's tasks.
+
+    thought  tasks of which a record with a thought was read
+    """
 
     config: TrainConfig
     stage: Stage
     parts: Parts
     settings: ShardSettings | None
     encode: Callable[[Picture], Tensor]
+    thought: set[str] = field(default_factory=set)
 
     @property
     def tasks(self) -> list[str]:
@@ -127,6 +150,7 @@ class _Reader:
         )
 
         def reason(record: Record) -> str | None:
+            self.thought.update([record.task] if record.thinking is not None else [])
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from mmada.errors import InputError
@@ -102,6 +103,8 @@ def train(
         mixed_precision=_PRECISIONS[settings.precision],
         gradient_accumulation_steps=settings.accumulate,
         step_scheduler_with_optimizer=False,
+        # Buffers are tables and quantized matrices, which no step changes.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
     deepspeed = accelerator.state.deepspeed_plugin

@@ -1,4 +1,4 @@
-"""Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x.
+"""Low-rank adaptation through PEFT: the model's matrices stay, and W x becomes W x + (alpha / rank) B A x. W may be quantized.
 
 The layers are put into the model in place, so it stays the class that the rest of the package knows. An adapter is written as
 PEFT writes it (adapter_config.json, adapter_model.safetensors), and names the checkpoint
@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from mmada.errors import InputError, MissingDependencyError
+from mmada.hub.adapters import beside_quantized
 from mmada.model import Transformer
+from mmada.model.quantized import unpacked
 from mmada.train.optim import OptimizerConfig
 
 __all__ = ["RATE", "Lora", "for_adapters", "inject", "merged", "save_adapter"]
@@ -69,19 +71,24 @@ def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None
     settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
-        inject_adapter_in_model(settings, model, adapter_name=_NAME)
+        with beside_quantized(settings):
+            inject_adapter_in_model(settings, model, adapter_name=_NAME)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()  # in bfloat16 an adapter would lose small updates
 
 
 def merged(model: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of the adapted model as one of the plain model: W + (alpha / rank) B A under the name of W."""
+    """A state dict of the adapted model as one of the plain model: W + (alpha / rank) B A under the name of W.
+
+    Quantized matrices become floats of the model's precision, on the CPU. Their sum with the adapter is what was trained.
+    """
+    weights = unpacked(model, weights, model.dtype)
     plain = {name: tensor for name, tensor in weights.items() if ".lora_" not in name and ".base_layer." not in name}
     for name, layer in model.named_modules():
         if f"{name}.base_layer.weight" in weights:
-            a, b = (weights[f"{name}.lora_{x}.{_NAME}.weight"] for x in "AB")
             base = weights[f"{name}.base_layer.weight"]
+            a, b = (weights[f"{name}.lora_{x}.{_NAME}.weight"].to(base.device) for x in "AB")
             plain[f"{name}.weight"] = (base + layer.scaling[_NAME] * (b @ a)).to(base.dtype)
     return plain
 

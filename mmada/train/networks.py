@@ -21,6 +21,7 @@ from mmada.hub.adapters import portable_name
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig
 from mmada.model import Transformer, preset
+from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import ImageTokenizerSettings, TrainConfig
 
@@ -93,7 +94,9 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
 def backbone(config: TrainConfig, start: Path | None, family: Family, text: TextTokenizer, *, codebook_size: int) -> Transformer:
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
-        model = networks.load_transformer(start, dtype=dtype, family=family).train()
+        model = networks.load_transformer(start, dtype=dtype, family=family, quantize_as=config.model.quantize or None).train()
+        if quantization_of(model) is not None and not config.lora.rank:
+            raise InputError(f"model.start={str(start)!r} has quantized matrices, which are not trained; set lora.rank=8 for an adapter")
         if model.config.layout.codebook_size != codebook_size:
             raise InputError(
                 f"model.start={str(start)!r} has {model.config.layout.codebook_size} image codes, model.image_tokenizer {codebook_size}; "

@@ -105,8 +105,8 @@ def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: 
 class Packed:
     """Rows laid end to end, and the S positions that are scored, in the order of the tokens.
 
-    tokens (T,) int64; packing says where rows begin and which tokens attend to which
-    positions (S,) int64 into the tokens; row (S,) int64, whose it is; targets (S,) int64 clean ids; weight (S,)
+    tokens     (T,) int64; packing says where rows begin and which tokens attend to which
+    positions  (S,) int64 into the tokens; row (S,) int64, whose it is; targets (S,) int64 clean ids; weight (S,)
     """
 
     tokens: Tensor

@@ -113,6 +113,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         found = FileSamples(training=next(made), testing=next(made))
     else:
         found = read_samples(config, stage, parts)
+        parts = _with_defaults(config, parts, found)
     training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
     for component in present:
@@ -161,6 +162,24 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         on_sample=sample,
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
+
+
+def _with_defaults(config: TrainConfig, parts: Parts, found: FileSamples) -> Parts:
+    """The parts with the defaults that suit the new records, unless the run sets them; the change is kept in the run's config.yaml, too."""
+    import yaml
+
+    changes = {name: value for name, value in found.new_defaults(parts.defaults).items() if name not in config.defaults}
+    if not changes:
+        return parts
+    file = Path(config.out) / "config.yaml"
+    if PartialState().is_main_process:
+        named = ", ".join(f"defaults.{name}=false" for name in changes)
+        _log.warning("the new records have no thinking, so the trained model does not think unless it is asked to (%s)", named)
+        if file.exists():  # which a model of a save is made by
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            values["defaults"] = {**values.get("defaults", {}), **changes}
+            file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return replace(parts, defaults=replace(parts.defaults, **changes))
 
 
 def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Parts, split: Split) -> dict[str, ExampleSource]:

@@ -117,10 +117,10 @@ class ComponentRows:
             return prompts.pieces(sample.pieces)
         if layout == "interview":
             return prompts.interview([*sample.messages, Message("assistant", sample.answer)], images=sample.seen)
+        if layout == "plan" or (layout == "chat" and self.component.task == "reason_draw" and thinks):
+            ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
+            return prompts.chat([*sample.messages[:-1], ask], self._answer_length(answer, spare, which), answer=answer)
         if layout == "chat":
-            if self.component.task == "reason_draw" and thinks:
-                ask = replace(sample.messages[-1], content=prompts.style.draw_thinking + sample.prompt)
-                return prompts.chat([*sample.messages[:-1], ask], self._answer_length(answer, spare, which), answer=answer)
             return prompts.chat(
                 sample.messages, self._answer_length(answer, spare, which), images=sample.seen, thinking=thinks, answer=answer
             )

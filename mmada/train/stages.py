@@ -6,8 +6,8 @@
     noise         what happens to a field of the canvas, drawn for each row
     independent   each position with probability p = (1 - eps) t + eps                       LLaDA, algorithm 1
     count         exactly k of n positions, k uniform in 1..n, p = k / n                     LLaDA, appendix A.2
-    block         count in each block of block_length: the row holds the answer as it is and, behind it, its blocks noised, each of which
-                  sees what comes before it and itself: what the sampler sees that fills block after block without looking ahead.
+    block         count in each block of block_length: the row holds the answer as it is and, behind it, its blocks noised. Each
+                  sees what comes before it and itself, as in a sampler that fills block after block without looking ahead.
                   What lies behind the answer is filled later. Source: BD3-LM (Arriola et al. 2025)
     cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
     all           everything
@@ -38,7 +38,7 @@ from mmada.train.optim import OptimizerConfig
 
 __all__ = ["STAGES", "UNSCORED", "ImageStage", "MixtureComponent", "PromptLayout", "Stage", "TaskName", "draw_mask", "exact_mask"]
 
-PromptLayout: TypeAlias = Literal["chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+PromptLayout: TypeAlias = Literal["chat", "plan", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
 TaskName: TypeAlias = str
 """Name of a task that a source of samples declares: text, understand, draw and reason_draw of records, and any of a world."""
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
@@ -79,16 +79,16 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, interview with every answer of a conversation to
-    be learned, the others as published (canvas/prompts.py)"""
+    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, plan as a chat that is asked to think about a drawing.
+    In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float
     """rows of the batch, relative to the other components"""
     weight: Weight = "1"
     normalizer: Normalizer = "scored"
-    """what the sum of weight * nll is divided by, counted over the global batch: `scored` positions, a plain mean; their `weight`, a weighted
-    mean; the `maskable` positions with their factors, an unbiased mean over the answer if the weight is 1/p; `rows`; `positions` of the rows.
+    """what the sum of weight * nll is divided by, counted over the global batch. `scored` positions: a plain mean. Their `weight`: a weighted
+    mean. The `maskable` positions with their factors: an unbiased mean over the answer if the weight is 1/p. Or `rows`, or `positions` of the rows.
     Restored codes and markers count as scored and with their weight. They are not maskable"""
     coefficient: float = 1.0
     """of this component's loss in the sum"""

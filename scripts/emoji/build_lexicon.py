@@ -21,7 +21,8 @@ from mmada.worlds.emoji.objects import SHAPES, objects
 HEADS = {
     "bunch of grapes": "grape", "piece of cheese": "cheese", "cup of coffee": "coffee", "mug of beer": "beer", "t-shirt": "shirt",
     "pair of jeans": "jean", "maple leaf": "leaf", "snowman": "figure", "laptop": "laptop", "chick": "chicken", "soccer_ball": "ball",
-    "bee": "bee", "orange": "lemon", "mouse": "mouse", "bell": "bell", "chili pepper": "pepper", "hamburger": "hamburger", "football": "ball",
+    "whale": "dolphin", "bee": "bee", "orange": "lemon", "mouse": "mouse", "bell": "bell", "chili pepper": "pepper", "hamburger": "hamburger",
+    "football": "ball",
 }  # fmt: skip
 """Object -> the noun that WordNet knows its kind by."""
 LEAST = 0.75
@@ -32,13 +33,16 @@ class WordNet:
     """Nouns of a WordNet database: synsets by word, and their hypernyms."""
 
     def __init__(self, folder: Path) -> None:
-        self.first = {fields[0]: fields[6 + int(fields[3])] for fields in map(str.split, _lines(folder / "index.noun"))}
+        senses = {fields[0]: fields[6 + int(fields[3]) :] for fields in map(str.split, _lines(folder / "index.noun"))}
+        self.person = senses["person"][0]
         self.above = {}
         for line in _lines(folder / "data.noun"):
             fields = line.split(" | ")[0].split()
             pointers = fields[5 + 2 * int(fields[3], 16) :]
             self.above[fields[0]] = [pointers[i + 1] for i, mark in enumerate(pointers) if mark in ("@", "@i")]
         self.path = cache(self._path)
+        # A tiger is an audacious person first.
+        self.first = {word: next((s for s in known if self.person not in self.path(s)), known[0]) for word, known in senses.items()}
 
     def _path(self, synset: str) -> tuple[str, ...]:
         """The synset and what lies above it, up to the root."""
@@ -49,6 +53,10 @@ class WordNet:
         one, two = self.path(self.first[word]), self.path(self.first[other])
         common = next((synset for synset in one if synset in two), None)
         return 0.0 if common is None else 2 * len(self.path(common)) / (len(one) + len(two))
+
+    def is_person(self, word: str) -> bool:
+        """Whether a word means nothing but somebody: nobody is like an animal or a thing."""
+        return self.person in self.path(self.first[word])
 
 
 def _lines(file: Path) -> list[str]:
@@ -65,6 +73,7 @@ def main(wordnet: Annotated[Path, typer.Argument(help="Folder with index.noun an
         if word in known.first:
             scored = sorted(((known.likeness(word, head), name) for name, head in heads.items()), reverse=True)
             near[word] = tuple(name for value, name in scored[:MOST] if value >= max(LEAST, scored[0][0] - 0.1))
+            near[word] = () if known.is_person(word) else near[word]
     made = lexicon(near)
     for checkpoint in checkpoints:
         made.save(checkpoint)

@@ -113,6 +113,7 @@ def test_convert_and_info(mmada, tmp_path):
     assert "parameters      143,680" in reported
     assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}
     assert "  full_attention            True" in reported
+
     mmada("draw", *DEBUG, "x", "-o", "a.png")
     mmada("draw", "x", "-o", "b.png", "-m", "copy")
     assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
@@ -124,6 +125,17 @@ def test_convert_and_info(mmada, tmp_path):
     for verb in (["draw", "x"], ["chat", "x"], ["info"]):
         status, _, err = mmada(*verb, "-m", "copy")
         assert (status, "only in part" in err) == (2, True)
+
+
+def test_quantized_copies_answer_and_say_what_they_are(mmada, tmp_path):
+    assert mmada("convert", "debug", "small", "--quantize", "int4")[0] == 0
+    assert "quantized       int4" in mmada("info", "-m", "small")[1]
+    direct = mmada("chat", "hi", *DEBUG, "--quantize", "int4", "--max-new-tokens", "8")
+    assert direct[0] == 0
+    assert mmada("chat", "hi", "-m", "small", "--max-new-tokens", "8")[:2] == direct[:2]
+    status, _, said = mmada("chat", "hi", "-m", "small", "--quantize", "int8")
+    assert status == 2
+    assert "is quantized as int4 already" in said
 
 
 def text_model(directory):
@@ -184,6 +196,7 @@ BAD = [
     (["draw", "x", "-m", "no/such/model"], "is no directory"),
     (["draw", "x", "-m", "owner/model"], "hub cannot be reached"),
     (["draw", "x", "--dtype", "int3"], "use auto, float32"),
+    (["draw", "x", "--quantize", "int3"], "use int8 or int4, or leave it out"),
     (["draw", "x", "--device", "warp"], "try cpu"),
     (["draw", "x", "-o", "out.psd"], "no picture format"),
     (["chat", "--trace", "x.gif"], "give a message, too"),

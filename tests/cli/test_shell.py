@@ -100,7 +100,7 @@ def test_a_file_that_the_system_refuses_is_one_sentence(mmada, monkeypatch):
     def full(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied", f"{MARKUP}.txt")
 
-    monkeypatch.setattr("mmada.cli.app", full)
+    monkeypatch.setattr("mmada.cli.command_line", full)
     assert mmada()[0::2] == (2, f"error: '{MARKUP}.txt' cannot be used: Permission denied; check the path and the rights\n")
 
 

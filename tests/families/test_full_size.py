@@ -1,8 +1,9 @@
-"""The 8B shape of every family, without weights: names and shapes as published, and what it takes in memory."""
+"""The 8B shape of every family, without weights: names and shapes as published, and what it takes in memory, as docs/families.md says."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mmada.hub import networks
 from .tiny import published
 
 MANIFEST = Path(__file__).parents[1] / "golden_data" / "manifest_mmada_8b.json"
+PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
 SIZES = {
     "illada": {"n_kv_heads": 8, "mlp_hidden_size": 14336, "weight_tying": True, "max_sequence_length": 8192},
 }
@@ -32,5 +34,10 @@ def test_full_size(tmp_path, family):
     assert {shapes[name] for name in rows} == {(family.layout.vocab_size, 4096)}
     if not family.name.startswith("illada"):
         assert {name: shape for name, shape in shapes.items() if name not in rows} == {n: s for n, s in manifest.items() if n not in rows}
-    total = sum(shape[0] * (shape[1] if len(shape) > 1 else 1) for shape in shapes.values())
-    assert round(total / 1e9, 2) == PARAMETERS[family.name]
+    assert round(sum(map(math.prod, shapes.values())) / 1e9, 2) == PARAMETERS[family.name]
+    sizes = [2 * sum(map(math.prod, shapes.values()))]
+    for quantization in ("int8", "int4"):
+        packed = networks.shapes(config, quantization=quantization)
+        sizes.append(sum(math.prod(shape) * (1 if name.endswith(".codes") else 2) for name, shape in packed.items()))
+    row = next(line for line in PAGE.splitlines() if f"`{family.name}`" in line and "GB" in line)
+    assert row.endswith(" B | " + " | ".join(f"{size / 1e9:.1f} GB" for size in sizes) + " |")

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmada.errors import CheckpointError, InputError
 from mmada.hub import checkpoint, networks, weights
-from mmada.model import Transformer, preset
+from mmada.model import Transformer, preset, quantized
 
 from ..lazy import later
 
@@ -156,3 +156,38 @@ def test_shapes_allocate_nothing_and_draw_nothing():
     found = networks.shapes(preset("8b"))
     assert found["model.transformer.wte.weight"] == (134656, 4096)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_packing_while_loading_is_packing_afterwards_and_can_be_saved(shared_model, tmp_path):
+    model = plain(shared_model.config.layout).bfloat16()
+    networks.save_transformer(model, tmp_path / "floats")
+    loaded = networks.load_transformer(tmp_path / "floats", quantize_as="int4")
+    quantized.quantize(model, "int4")
+    assert same(loaded, model)
+    assert loaded.dtype == torch.bfloat16
+    networks.save_transformer(loaded, tmp_path / "packed", max_shard_size="20KB")
+    assert networks.quantization(tmp_path / "packed") == "int4"
+    assert json.loads((tmp_path / "packed" / "config.json").read_text())["dtype"] == "bfloat16"
+    for again in (networks.load_transformer(tmp_path / "packed"), networks.load_transformer(tmp_path / "packed", quantize_as="int4")):
+        assert same(again, model)
+    wide = networks.load_transformer(tmp_path / "packed", dtype="float32")
+    assert wide.dtype == torch.float32
+    assert torch.equal(wide.model.transformer["blocks"][0].q_proj.scales, model.model.transformer["blocks"][0].q_proj.scales)
+    sizes = [sum(file.stat().st_size for file in (tmp_path / name).glob("*.safetensors")) for name in ("packed", "floats")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_a_directory_of_packed_weights_says_what_it_is(shared_model, tmp_path):
+    model = plain(shared_model.config.layout)
+    quantized.quantize(model, "int8")
+    networks.save_transformer(model, tmp_path)
+    with pytest.raises(InputError, match=r"quantize='int4': .* is quantized as int8 already; leave quantize out, or give the checkpoint"):
+        networks.load_transformer(tmp_path, quantize_as="int4")
+    with pytest.raises(InputError, match="quantize='int2' is unknown"):
+        networks.load_transformer(tmp_path, quantize_as="int2")
+    with pytest.raises(InputError, match=r"quantized as int8, which MMaDA\.from_pretrained loads; for transformers"):
+        pretrained.MMadaModelLM.from_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(file.read_text().replace('"int8"', '"int1"'))
+    with pytest.raises(CheckpointError, match="quantized weights='int1', and this version reads int8, int4; use a newer one"):
+        networks.load_transformer(tmp_path)

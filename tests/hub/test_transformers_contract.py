@@ -22,6 +22,7 @@ from transformers import (
     AutoTokenizer,
     DataCollatorForLanguageModeling,
     GenerationConfig,
+    StopStringCriteria,
     TextStreamer,
     Trainer,
     TrainingArguments,
@@ -363,7 +364,9 @@ def test_an_answer_ends_with_its_end_token(model, asked, tokenizer):
         ({"repetition_penalty": 1.2}, "repetition_penalty=1.2 has no meaning"),
         ({"past_key_values": ()}, None),
         ({"num_beams": 1, "repetition_penalty": 1.0, "stopping_criteria": [], "pad_token_id": 0}, None),
-        ({"stop_strings": ["a"]}, "stop_strings=list has no meaning for masked diffusion: cut the text behind"),
+        ({"stop_strings": ["a"]}, r"stop_strings=\['a'\] are found in the text of an answer; give the tokenizer, too"),
+        ({"stop_strings": [""]}, r"stop_strings=\[''\] must be a text or a list of texts, none of them empty"),
+        ({"stop_strings": []}, None),
         ({"pixel_values": torch.zeros(1)}, "pixel_values=Tensor has no meaning .* pictures become codes first"),
         ({"max_new_token": 4}, "max_new_token=4 is no setting of generate: did you mean 'max_new_tokens'"),
         ({"max_new_tokens": 0}, "max_new_tokens=0 leaves no token to fill"),
@@ -380,6 +383,54 @@ def test_settings_of_generate_are_kept_or_refused(model, asked, settings, messag
         return
     with pytest.raises(InputError, match=message):
         model.generate(**asked, **settings)
+
+
+def whole(ids, tokenizer):
+    return tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def test_stop_strings_end_an_answer_with_the_token_that_completes_one(model, asked, tokenizer, monkeypatch):
+    given = asked["input_ids"].shape[1]
+    free = model.generate(**asked, max_new_tokens=24, block_length=8)[0, given:]
+    text = whole(free, tokenizer)
+    assert len(text) == 24  # bytes: a token is a character
+    wanted = text[5:7]
+    end = text.index(wanted) + 2
+    steps = []
+    trunk = type(model).trunk
+    monkeypatch.setattr(type(model), "trunk", lambda self, *args, **kwargs: steps.append(1) or trunk(self, *args, **kwargs))
+    for named in (wanted, ["never there", wanted]):
+        found = model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings=named, tokenizer=tokenizer)[0, given:]
+        assert torch.equal(found, free[:end])
+    stopped = len(steps) // 2
+    model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings="never there", tokenizer=tokenizer)
+    assert len(steps) - 2 * stopped >= 2 * stopped  # of three blocks the last ones were not begun
+    streamer = Watched(tokenizer)
+    model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings=wanted, tokenizer=tokenizer, streamer=streamer)
+    assert streamer.text == text[:end]
+    criteria = StopStringCriteria(tokenizer, [wanted])
+    grown = [torch.cat([asked["input_ids"], free[None, :n]], 1) for n in range(1, 25)]
+    assert next(n for n, ids in enumerate(grown, 1) if bool(criteria(ids, None))) == end
+
+
+def test_stop_strings_of_a_batch_and_over_the_edge_of_a_prompt(model, asked, tokenizer):
+    given = asked["input_ids"].shape[1]
+    config = GenerationConfig(stop_strings=["no such text"], max_new_tokens=8)
+    both = asked["input_ids"].repeat(2, 1)
+    both[1, 4:] = both[1, 4:].flip(0)
+    free = model.generate(both, max_new_tokens=8)[:, given:]
+    assert torch.equal(model.generate(both, generation_config=config, tokenizer=tokenizer)[:, given:], free)
+    text, other = (whole(row, tokenizer) for row in free)
+    alone = next(text[i : i + 2] for i in range(7) if text[i : i + 2] not in other)
+    found = model.generate(both, max_new_tokens=8, stop_strings=alone, tokenizer=tokenizer)[:, given:]
+    length = text.index(alone) + 2
+    assert torch.equal(found[1], free[1])
+    assert found[0].tolist() == [*free[0, :length].tolist(), *[tokenizer.eos_token_id] * (8 - length)]
+    edge = whole(both[0, -1:], tokenizer) + whole(free[0, :1], tokenizer)
+    assert model.generate(both[:1], max_new_tokens=8, stop_strings=edge, tokenizer=tokenizer).shape[1] == given + 1
+    within = whole(both[0, -3:], tokenizer)
+    assert within not in whole(free[0], tokenizer)
+    assert model.generate(both[:1], max_new_tokens=8, stop_strings=within, tokenizer=tokenizer).shape[1] == given + 8
 
 
 def test_prompts_of_another_kind_are_refused(model, asked, tokenizer):
@@ -671,6 +722,12 @@ def test_the_package_takes_options_of_transformers(directory, debug, tmp_path):
         ({"quantization_config": "int4"}, "transformers cannot load it with quantization_config"),
         ({"load_in_4bit": True}, "load_in_4bit=True is no option of from_pretrained: known names are .*quantization_config"),
         ({"device_mapp": "cpu"}, "device_mapp='cpu' is no option of from_pretrained: did you mean 'device_map'"),
+        (
+            {"quantize": "int4", "device_map": "cpu"},
+            "quantize='int4' is our own loading, and device_map that of transformers; leave one of them out",
+        ),
+        ({"quantize": "int3"}, "quantize='int3' is unknown: did you mean 'int"),
+        ({"quantise": "int4"}, "did you mean 'quantize'"),
         ({"device": "cpu", "device_map": "cpu"}, "device='cpu' and device_map='cpu' both say where the model goes"),
     ):
         with pytest.raises(InputError, match=message):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from mmada.errors import ImageError, InputError
-from mmada.image import fit, load_image, to_images, to_pixels
+from mmada.image import fit, load_image, psnr, to_images, to_pixels
 from mmada.image import pixels as module
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -277,3 +277,11 @@ def test_tensor_boundaries_are_checked():
     for wrong in (torch.zeros(3, 2, 2), torch.zeros(1, 1, 2, 2), torch.zeros(1, 3, 2, 2, dtype=torch.uint8)):
         with pytest.raises(InputError, match="floating point"):
             to_images(wrong)
+
+
+def test_psnr():
+    black, gray = (Image.new("RGB", (4, 3), (level,) * 3) for level in (0, 51))
+    assert psnr(black, black) == 100
+    assert psnr(black, gray) == pytest.approx(20 * np.log10(255 / 51))
+    with pytest.raises(InputError, match="one size"):
+        psnr(black, Image.new("RGB", (3, 4)))

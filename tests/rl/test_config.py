@@ -72,6 +72,7 @@ def test_settings_reach_their_place(tmp_path):
         ("optim.lr=0", "optim.lr=0.0 must be"),
         ("group=1", "group=1"),
         ("loop.prefetch=2", "loop.prefetch=2"),
+        ("model.quantize=int8", "set lora.rank=8"),
         ("defaults.colour=1", "unknown setting defaults.colour"),
         ("data={world: shapes, path: x.jsonl}", "two sources"),
     ],

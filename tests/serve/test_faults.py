@@ -290,7 +290,7 @@ def test_an_error_that_nobody_foresaw(caplog):
 def ask_and_keep(server: Server, body: dict) -> socket.socket:
     """A connection on which a request for an answer was sent."""
     data = json.dumps(body).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
     connection = socket.create_connection(server.address, timeout=180)
     connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
     return connection

@@ -57,6 +57,7 @@ IMAGES: dict[str, object] = {
     "size": "24x24",
     "quality": "low",
     "partial_images": 2,
+    "include_trace": True,
     "negative_prompt": "a dog",
     "guidance_scale": 1.5,
     "num_inference_steps": 5,
@@ -159,7 +160,7 @@ def test_the_tables_have_every_field():
 
 @pytest.mark.parametrize(("body", "name"), [(body, name) for body, values in HONOURED.items() for name in values])
 def test_a_field_is_honoured(read, body, name):
-    also = STREAMED if name == "partial_images" else {}
+    also = STREAMED if name in ("partial_images", "include_trace") else {}
     plain = body.model_validate({**PLAIN[body], "guidance_scale": 1.0, **also})
     changed = body.model_validate({**PLAIN[body], "guidance_scale": 1.0, **also, name: HONOURED[body][name]})
     assert facts(read(plain)) == facts(read(plain))

@@ -82,6 +82,9 @@ def test_settings_can_exchange_the_stage(tmp_path):
         ("stage.optim=3", "stage.optim=3 is a section; set its parts"),
         ("model.preset=3n", "model.preset='3n' is unknown"),
         ("defaults.image_hight=64", "unknown setting defaults.image_hight: did you mean 'image_height'"),
+        ("model.quantize=int3", "quantize='int3' is unknown: did you mean 'int"),
+        ("model.quantize=int4", "model.quantize='int4' freezes the matrices; train an adapter beside them: set lora.rank=8"),
+        ("model={quantize: int4}\tlora.rank=2", "name them with model.start"),
         ("loop.accumulate=0", "loop.accumulate=0 must be at least 1"),
         ("seed", "is not of the form key=value"),
         ("out=''", "out='' is empty"),
@@ -90,7 +93,7 @@ def test_settings_can_exchange_the_stage(tmp_path):
 )
 def test_what_does_not_fit_is_an_error(tmp_path, setting, message):
     with pytest.raises(InputError) as caught:
-        load(write(tmp_path, SHAPES + "stage: base"), [setting])
+        load(write(tmp_path, SHAPES + "stage: base"), setting.split("\t"))
     assert message in str(caught.value)
 
 

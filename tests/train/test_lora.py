@@ -5,6 +5,7 @@ import torch
 
 from mmada.errors import InputError
 from mmada.hub.networks import load_transformer, save_transformer
+from mmada.model.quantized import QUANTIZATIONS, quantize
 from mmada.pipeline import MMaDA
 from mmada.train.lora import Lora, inject, merged, save_adapter
 from mmada.train.optim import OptimizerConfig
@@ -103,3 +104,53 @@ def test_a_head_that_peft_adapts_computes_with_its_adapter():
     assert torch.equal(model.head(hidden, (5, 9)), model.head(hidden)[..., 5:9])
     model.head(hidden).sum().backward()
     assert any("ff_out.lora_B" in name and "blocks" not in name and p.grad is not None for name, p in model.named_parameters())
+
+
+def packed_and_adapted(name="int4"):
+    network = tiny.model()
+    quantize(network, name)
+    inject(network, Lora(rank=4), seed=0)
+    return network
+
+
+@pytest.mark.parametrize("name", QUANTIZATIONS)
+def test_an_adapter_learns_beside_quantized_weights(tmp_path, name):
+    network = packed_and_adapted(name)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    factors = {key for key, p in network.named_parameters() if p.requires_grad}
+    assert any(".blocks.0.q_proj.lora_A" in key for key in factors)
+    assert all("lora_" in key for key in factors)
+    tiny.fit(tiny.stage("text"), tmp_path / "run", steps=4, network=network)
+    after, expected = network.state_dict(), logits(network)
+    assert {key for key in after if not torch.equal(after[key], before[key])} == factors  # the head's and the blocks', and nothing else
+    plain = tiny.model()
+    plain.load_state_dict(merged(network, after))
+    torch.testing.assert_close(logits(plain), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="an adapter beside quantized weights stays in its own directory"):
+        save_transformer(network, tmp_path / "saved")
+
+
+def test_an_adapter_is_loaded_beside_quantized_weights_and_the_head_is_merged(tmp_path):
+    base = tmp_path / "base"
+    MMaDA.debug().save_pretrained(base)
+    network = load_transformer(base, quantize_as="int4")
+    inject(network, Lora(rank=4), seed=0, base=str(base))
+    for key, p in network.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(len(key)))
+    save_adapter(network, network.state_dict(), tmp_path / "adapter")
+    loaded = MMaDA.from_pretrained(tmp_path / "adapter", quantize="int4").model
+    torch.testing.assert_close(logits(loaded), logits(network), rtol=1e-4, atol=1e-4)
+    assert loaded.num_logits((5, 9)) == 4
+    assert not any(p.requires_grad for p in loaded.parameters())
+    merged_into_floats = MMaDA.from_pretrained(tmp_path / "adapter").model
+    assert not torch.allclose(logits(merged_into_floats), logits(loaded), rtol=1e-3)
+
+
+def test_peft_alone_does_not_merge_into_quantized_weights_in_silence():
+    network = tiny.model()
+    quantize(network, "int8")
+    with pytest.raises(ValueError, match=r"QuantizedLinear.* is not supported"):
+        peft.get_peft_model(network, peft.LoraConfig(target_modules=["q_proj"]))
+    with pytest.raises(NotImplementedError, match="take no changes"):
+        packed_and_adapted().model.transformer["blocks"][0].q_proj.merge()

@@ -17,6 +17,7 @@ from mmada.errors import CheckpointError, InputError
 from mmada.generation.requests import Answer, DrawRequest, EmptyAnswerError
 from mmada.pipeline import MMaDA
 from mmada.train.config import load
+from mmada.train.export import export_save
 from mmada.train.file_samples import STAY
 from mmada.train.replay import ReplaySample, own_samples, world_samples
 from mmada.train.setup import build_task, run
@@ -123,6 +124,27 @@ def test_replay_has_rows_and_losses_of_its_own(folder, tmp_path):
     assert sum(parts) / len(parts) == pytest.approx(outcome.compared["stay"][0])
     few = build_task(config(folder, tmp_path, f"data.replay={folder / 'keep.jsonl'}", "stage.batch=3", "data.replay_share=0.1"))
     assert {component.mixture_weight for component in few.plan.components if component.name.startswith(STAY)} == {1.0}
+
+
+def test_the_model_does_not_think_where_the_new_records_never_do(folder, tmp_path, caplog):
+    thinking = tmp_path / "thinking"
+    MMaDA.from_pretrained(folder / "start").use(thinks_before_answering=True, thinks_before_drawing=True).save_pretrained(thinking)
+    start = f"model.start={thinking}"
+    settings = config(folder, tmp_path, start, "lora.rank=2", f"data.replay={folder / 'keep.jsonl'}", "stage.steps=1")
+    run(settings)
+    assert "so the trained model does not think unless it is asked to (defaults.thinks_before_answering=false)" in caplog.text
+    export_save(latest(tmp_path / "run" / "state"), tmp_path / "of-a-save")
+    for place in (tmp_path / "run" / "model", tmp_path / "run" / "model" / "adapter", tmp_path / "of-a-save"):
+        made = MMaDA.from_pretrained(place).defaults
+        assert (made.thinks_before_answering, made.thinks_before_drawing) == (False, True), place
+
+    caplog.clear()
+    build_task(config(folder, tmp_path, start, "defaults.thinks_before_answering=true"))
+    records = [json.loads(line) for line in (folder / "my.jsonl").read_text().splitlines()]
+    records[3]["think"] = {"text": "a pause", "source": "me"}
+    (tmp_path / "thought.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    build_task(config(folder, tmp_path, start, f"data.path={tmp_path / 'thought.jsonl'}"))
+    assert "does not think" not in caplog.text
 
 
 def test_held_out_records_are_not_trained_on(folder, tmp_path):

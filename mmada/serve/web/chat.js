@@ -1,65 +1,78 @@
-// The chat: a conversation whose answers unmask before one's eyes.
+// The chat: a conversation whose answers unmask before one's eyes. "draw …" goes to the drawer, and the picture is the answer.
 
 import { stream } from "./api.js";
-import { element, find, numberOf, pictureOf, problem, scrubber, takePictures, tell } from "./page.js";
+import { Card } from "./card.js";
+import { draw, drawingOf } from "./drawing.js";
+import { button, element, find, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { blobOf, download, pictureOf, takeFiles } from "./pictures.js";
+import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
-import { spansOf, splitDraft, textOf } from "./tokens.js";
+import { fromFile, toFile } from "./share.js";
+import * as store from "./store.js";
 
-const EXAMPLES = [
-  { text: "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?", think: true },
-  { text: "how many cats?", picture: "cats.png", think: true },
-  { text: "What colour is the background?", picture: "cats.png", think: false },
-  { text: "What is 4 * 3?", think: true },
-];
+const ASKS_FOR_PICTURE = /^(?:please\s+)?(?:draw|paint|sketch|(?:show|make|give)\s+me\s+a\s+(?:picture|drawing)\s+of)\s+(?:me\s+)?(.+?)(?:,?\s+please)?[.!]?$/is;
 
 export class Chat {
   constructor(studio) {
-    this.studio = studio;
-    this.messages = [];
-    this.picture = null;
-    this.abort = null;
-    this.last = null;
+    Object.assign(this, { studio, messages: [], picture: null, abort: null, last: null });
     this.settings = new Settings(find("chat-settings"), "chat");
-    takePictures(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file));
+    takeFiles(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file), /^image\/|json$/);
     find("attachment-remove").addEventListener("click", () => this.attach(null));
     find("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.ask();
     });
-    find("chat-text").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      this.ask();
-    });
+    keep(find("chat-text"));
+    sendsWithEnter(find("chat-text"));
+    find("chat-text").addEventListener("input", () => (find("chat-hint").textContent = ""));
     find("chat-stop").addEventListener("click", () => this.abort?.abort());
     find("chat-new").addEventListener("click", () => this.clear());
-    find("chat-colors").addEventListener("change", () => this.colour());
-    for (const example of EXAMPLES) find("chat-examples").append(this.exampleButton(example));
+    find("chat-colors").addEventListener("change", () => find("dialogue").classList.toggle("plain", !find("chat-colors").checked));
+    this.restore();
   }
 
   /** Begin with what suits a checkpoint. */
   setDefaults(facts) {
     this.settings.show(facts.text_settings);
+    find("chat-think").checked = facts.thinks_before_answering;
     find("chat-history").checked = facts.context >= 2048; // a small context belongs to a model of single turns
   }
 
-  exampleButton(example) {
-    const button = element("button", { type: "button" }, example.text + (example.think ? " (thinking)" : ""));
-    if (example.picture) button.prepend(element("img", { src: example.picture, alt: "with a picture: ", className: "pixels" }));
-    button.addEventListener("click", async () => {
-      if (this.abort) return;
-      this.clear();
-      find("chat-think").checked = example.think;
-      find("chat-text").value = example.text;
-      if (example.picture) await this.attachFile(await (await fetch(example.picture)).blob());
-      this.ask();
-    });
-    return button;
+  /** The conversation of this tab, or else the last one. */
+  async restore() {
+    const exchanges = await store.all("exchanges");
+    this.conversation = kept.get("conversation") ?? exchanges.at(-1)?.conversation ?? store.newId();
+    kept.set("conversation", this.conversation);
+    const earlier = exchanges.filter((exchange) => exchange.conversation === this.conversation);
+    if (this.abort || this.messages.length) return;
+    for (const exchange of earlier) this.showExchange(exchange);
+    this.latest();
+  }
+
+  showExchange({ message, answer, drawing }) {
+    this.turn(message);
+    if (drawing) {
+      find("dialogue").append(Card.of(drawing, this.cardOptions()).box);
+      return;
+    }
+    const reply = Reply.of(answer, answer);
+    find("dialogue").append(reply.box);
+    this.settled(reply, message);
+  }
+
+  cardOptions() {
+    const { edit, vary, ask, use } = this.studio.parts?.draw.acts ?? {};
+    const inDraw = (act) => (...parts) => {
+      this.studio.show("draw");
+      act(...parts);
+    };
+    return { facts: this.studio.card ? this.studio.facts : { image_size: "64x64", image_factor: 8 }, acts: edit ? { edit: inDraw(edit), vary: inDraw(vary), ask, use: inDraw(use) } : {} };
   }
 
   async attachFile(file) {
     try {
-      this.attach(await pictureOf(file));
+      if (file.type.startsWith("image/")) this.attach(await pictureOf(file));
+      else this.studio.showResult(await fromFile(file));
     } catch (error) {
       find("dialogue").append(problem(error));
     }
@@ -76,28 +89,48 @@ export class Chat {
   clear() {
     this.abort?.abort();
     this.messages = [];
+    this.conversation = store.newId();
+    kept.set("conversation", this.conversation);
     find("dialogue").replaceChildren();
     this.attach(null);
   }
 
-  colour() {
-    find("dialogue").classList.toggle("plain", !find("chat-colors").checked);
+  /** One click on an example: a conversation of its own. */
+  async example({ text, picture, think }) {
+    if (this.abort || !this.studio.isReady) return;
+    this.clear();
+    find("chat-think").checked = think ?? find("chat-think").checked;
+    setValue(find("chat-text"), text);
+    if (picture) await this.attachFile(picture.startsWith("data:") ? blobOf(picture) : await (await fetch(picture)).blob());
+    this.ask();
   }
 
   ask() {
     const text = find("chat-text").value.trim();
-    if (this.abort || !this.studio.isReady || (!text && !this.picture)) return;
-    const parts = [];
-    if (text) parts.push({ type: "text", text });
-    if (this.picture) parts.push({ type: "image_url", image_url: { url: this.picture } });
-    const message = { role: "user", content: this.picture ? parts : text };
-    const turn = element("div", { className: "turn user" });
-    if (this.picture) turn.append(element("img", { src: this.picture, alt: "Your picture", className: "pixels" }));
-    turn.append(text);
-    find("dialogue").append(turn);
-    find("chat-text").value = "";
+    if (this.abort || !this.studio.isReady) return;
+    if (!text && !this.picture) {
+      find("chat-hint").textContent = "Ask something, add a picture, or say “draw a cat”.";
+      find("chat-text").focus();
+      return;
+    }
+    if (!find("chat-form").reportValidity()) return;
+    const message = { role: "user", content: this.picture ? [{ type: "text", text }, { type: "image_url", image_url: { url: this.picture } }].slice(text ? 0 : 1) : text };
+    const wanted = this.picture ? null : ASKS_FOR_PICTURE.exec(text)?.[1];
+    this.turn(message);
+    setValue(find("chat-text"), "");
     this.attach(null);
-    this.answer(message);
+    if (wanted) this.draw(message, wanted);
+    else this.answer(message);
+  }
+
+  /** What the user said, on the page. */
+  turn({ content }) {
+    const turn = element("div", { className: "turn user" });
+    for (const part of typeof content === "string" ? [{ type: "text", text: content }] : content) {
+      if (part.type === "text") turn.append(part.text);
+      else turn.prepend(element("img", { src: part.image_url.url, alt: "Your picture", className: "pixels" }));
+    }
+    find("dialogue").append(turn);
   }
 
   request(message) {
@@ -105,26 +138,22 @@ export class Chat {
     if (find("chat-think").checked) body.reasoning_effort = "low";
     Object.assign(body, this.settings.values());
     const seed = numberOf(find("chat-seed"));
-    if (seed !== undefined) body.seed = seed;
-    return body;
+    return seed === undefined ? body : { ...body, seed };
   }
 
   async answer(message) {
     if (this.abort) return;
-    const reply = new Reply();
-    find("dialogue").append(reply.box);
-    reply.box.scrollIntoView({ block: "nearest" });
     const body = this.request(message);
+    const reply = new Reply(isCertain(body));
+    find("dialogue").append(reply.box);
+    this.latest();
     this.last = { path: "/v1/chat/completions", body };
     this.working(true);
     try {
-      const options = { stream: true, stream_options: { include_usage: true, include_drafts: true } };
-      for await (const chunk of stream(this.last.path, { ...body, ...options }, this.abort.signal)) {
-        this.last.seed = chunk.seed;
-        reply.take(chunk);
-      }
-      reply.finish();
-      if (reply.answer.trim()) this.messages.push(message, { role: "assistant", content: reply.answer });
+      await fill(reply, this.last, this.abort.signal);
+      this.latest();
+      this.save({ message, answer: { ...reply.record, ...isCertain(body), request: this.last, model: body.model } });
+      this.settled(reply, message);
       tell("Answered.");
     } catch (error) {
       if (error.name === "AbortError") {
@@ -136,87 +165,96 @@ export class Chat {
           reply.box.remove();
           this.answer(message);
         }));
+        tell("Not answered.");
       }
     } finally {
       this.working(false);
     }
   }
 
+  /** An answer that is all there is part of what the model is told next. */
+  settled(reply, message) {
+    if (reply.record.answer.trim()) this.messages.push(message, { role: "assistant", content: reply.record.answer });
+    addFile(reply, this.last, message);
+  }
+
+  async draw(message, prompt) {
+    const body = { model: this.studio.model, prompt, ...this.studio.parts.draw.thinking(this.studio.facts.thinks_before_drawing) };
+    const seed = numberOf(find("chat-seed"));
+    if (seed !== undefined) body.seed = seed;
+    const card = new Card(drawingOf(prompt, { path: "/v1/images/generations", body }), this.cardOptions());
+    card.begin(1);
+    find("dialogue").append(card.box);
+    this.latest();
+    this.last = card.result.request;
+    this.working(true);
+    try {
+      const isWhole = await draw(card, { prompt, facts: this.studio.facts, signal: this.abort.signal });
+      if (isWhole) this.save({ message, drawing: store.lighter(card.result) });
+    } catch (error) {
+      card.fail(error, () => {
+        if (this.abort) return;
+        card.box.remove();
+        this.draw(message, prompt);
+      });
+      tell("Not drawn.");
+    } finally {
+      this.working(false);
+      this.latest();
+    }
+  }
+
+  /** An answer from a file. */
+  open(result) {
+    const message = result.request?.body.messages?.at(-1);
+    const isSaid = typeof message?.content === "string";
+    this.turn({ content: isSaid ? message.content : result.title });
+    const reply = Reply.of(result, { certain: true });
+    reply.facts.prepend("From a file · ");
+    find("dialogue").append(reply.box);
+    this.latest();
+  }
+
+  save(exchange) {
+    store.put("exchanges", { id: store.newId(), at: Date.now(), conversation: this.conversation, ...exchange });
+  }
+
+  /** The end of the conversation is in view. */
+  latest() {
+    find("dialogue").lastElementChild?.scrollIntoView({ block: "nearest" });
+  }
+
   working(isWorking) {
     this.abort = isWorking ? new AbortController() : null;
-    find("chat-stop").hidden = !isWorking;
-    find("chat-send").disabled = isWorking;
+    swap(find("chat-send"), find("chat-stop"), isWorking);
     find("dialogue").setAttribute("aria-busy", isWorking);
     if (isWorking) tell("Answering …");
   }
 }
 
-/** One answer on the page. */
-class Reply {
-  constructor() {
-    this.began = performance.now();
-    this.drafts = [];
-    this.answer = "";
-    this.thoughts = "";
-    this.thinkingText = element("div", { className: "thinking-text" });
-    this.thinking = element("details", { className: "thinking", open: true, hidden: true }, element("summary", {}, "Thinking"), this.thinkingText);
-    this.answerText = element("div", { className: "answer" });
-    this.steps = scrubber("Steps of the answer", (index) => this.show(index));
-    this.facts = element("div", { className: "facts" });
-    this.box = element("div", { className: "turn assistant", "aria-live": "off" }, this.thinking, this.answerText, this.steps.box, this.facts);
-  }
+/** Confidence is a probability of the model only where the likeliest token is always taken. */
+function isCertain(body) {
+  return { certain: !body.temperature && !body.guidance_scale };
+}
 
-  take(chunk) {
-    const delta = chunk.choices[0]?.delta;
-    this.answer += delta?.content ?? "";
-    this.thoughts += delta?.reasoning_content ?? "";
-    this.seed = chunk.seed;
-    this.usage = chunk.usage ?? this.usage;
-    this.reason = chunk.choices[0]?.finish_reason ?? this.reason;
-    if (!chunk.mmada) return;
-    this.drafts.push(chunk.mmada.draft);
-    this.steps.grow(this.drafts.length);
-    this.show(this.drafts.length - 1);
+/** Stream an answer into a reply. */
+export async function fill(reply, request, signal) {
+  const options = { stream: true, stream_options: { include_usage: true, include_drafts: true } };
+  for await (const chunk of stream(request.path, { ...request.body, ...options }, signal)) {
+    request.seed = chunk.seed;
+    reply.take(chunk);
   }
+  reply.finish();
+}
 
-  show(index) {
-    const now = splitDraft(this.drafts[index]);
-    const before = index ? splitDraft(this.drafts[index - 1]) : { thinking: null, answer: [] };
-    this.thinking.hidden = now.thinking === null;
-    if (now.thinking) this.thinkingText.replaceChildren(...spansOf(now.thinking, before.thinking ?? []));
-    this.answerText.replaceChildren(...spansOf(now.answer, before.answer));
-    if (index === this.drafts.length - 1 && this.isFinished) this.settle();
-  }
-
-  /** What the server says is the answer counts, should the tokens show another one (a stop string, bytes of half a character). */
-  settle() {
-    const now = splitDraft((this.drafts.at(-1) ?? []).filter((piece) => piece.confidence !== null)); // an answer may end before its room
-    this.answerText.replaceChildren(...spansOf(now.answer));
-    this.thinkingText.replaceChildren(...spansOf(now.thinking ?? []));
-    if (textOf(now.answer) !== this.answer.trim()) this.answerText.textContent = this.answer;
-    if (this.thoughts && textOf(now.thinking ?? []) !== this.thoughts.trim()) this.thinkingText.textContent = this.thoughts;
-    this.thinking.hidden = !this.thoughts;
-  }
-
-  finish(note) {
-    this.isFinished = !note;
-    if (this.isFinished) {
-      this.settle();
-      if (!this.answer.trim()) this.answerText.replaceChildren(element("em", {}, "(no answer)"));
-    }
-    const facts = [`${((performance.now() - this.began) / 1000).toFixed(1)} s`];
-    if (this.usage) {
-      facts.push(`${this.usage.completion_tokens} tokens in ${this.usage.nfe} evaluations`, `${this.usage.tokens_per_forward.toFixed(1)} tokens each`);
-    }
-    if (this.seed !== undefined) facts.push(`seed ${this.seed}`);
-    if (note) facts.push(note);
-    if (this.reason === "length") facts.push("cut at its length");
-    this.facts.textContent = facts.join(" · ");
-    this.box.scrollIntoView({ block: "nearest" });
-  }
-
-  fail(box) {
-    this.box.append(box);
-    box.scrollIntoView({ block: "nearest" });
-  }
+/** A button that saves an answer as a file. */
+export function addFile(reply, request, message) {
+  const { record } = reply;
+  const said = typeof message.content === "string" ? message.content : message.content.find((part) => part.type === "text")?.text ?? "A picture";
+  const result = { at: Date.now(), kind: "answer", title: said, model: record.model ?? request.body.model, ...record, request: record.request ?? request };
+  reply.actions.replaceChildren(button("Save as a file", () => {
+    const url = URL.createObjectURL(new Blob([toFile(result)], { type: "application/json" }));
+    download(url, `mmada-${record.seed ?? "answer"}.json`);
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
+  }, { title: "Message, seed, settings and steps in one JSON file, which any studio opens" }));
 }

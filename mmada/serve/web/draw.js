@@ -1,46 +1,72 @@
-// Drawings that appear step by step, their variations and edits.
+// The tab that draws: prompts, their pictures in a gallery that is kept, variations and edits.
 
-import { stream } from "./api.js";
-import { Editor } from "./editor.js";
-import { blobOf, croppedPictureOf, download, element, find, numberOf, problem, scrubber, setValue, takePictures, tell } from "./page.js";
+import { Card } from "./card.js";
+import { draw, drawingOf, drawUnlike } from "./drawing.js";
+import { Editor, maskOfObject } from "./editor.js";
+import { find, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { croppedPictureOf, takeFiles } from "./pictures.js";
 import { Settings } from "./settings.js";
+import { fromData, fromFile } from "./share.js";
+import * as store from "./store.js";
 
-const EXAMPLES = [
-  { text: "two red hearts above a dog" },
-  { text: "a cat to the left of a yellow star" },
-  { text: "a picture with a rainbow and one more octopus than rainbows", think: true },
-];
 const MOST_CARDS = 30;
 const NUM_VARIATIONS = 3;
+const MOST_PLANS = 9; // that are given up, of a prompt that leaves little to plan
+const RECORDED = { image_size: "64x64", image_factor: 8 };
 
 export class Draw {
   constructor(studio) {
-    this.studio = studio;
-    this.abort = null;
-    this.last = null;
+    Object.assign(this, { studio, abort: null, last: null, recorded: null, cards: new Map() });
     this.settings = new Settings(find("draw-settings"), "draw");
     this.editor = new Editor();
+    this.acts = {
+      edit: (view) => this.edit(view),
+      vary: (view, card) => this.vary(view, card),
+      ask: (url) => studio.askAbout(url),
+      use: (result) => this.use(result),
+      draw: (prompt) => this.drawThis(prompt),
+      forget: (card) => this.forget(card),
+    };
     find("draw-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.draw();
     });
-    find("draw-prompt").addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-      event.preventDefault();
-      find("draw-form").requestSubmit();
-    });
-    find("draw-dice").addEventListener("click", () => (find("draw-seed").value = Math.floor(Math.random() * 2 ** 31)));
+    keep(find("draw-prompt"));
+    sendsWithEnter(find("draw-prompt"));
+    find("draw-prompt").addEventListener("input", () => this.hint(""));
+    find("draw-dice").addEventListener("click", () => (find("draw-seed").value = newSeed()));
     find("draw-stop").addEventListener("click", () => this.abort?.abort());
-    takePictures(find("panel-draw"), find("draw-file"), (file) => this.open(file));
-    for (const example of EXAMPLES) {
-      const button = element("button", { type: "button" }, example.text + (example.think ? " (thinking)" : ""));
-      button.addEventListener("click", () => {
-        find("draw-prompt").value = example.text;
-        if (example.think) find("draw-think").checked = true;
-        this.draw();
-      });
-      find("draw-examples").append(button);
-    }
+    takeFiles(find("panel-draw"), find("draw-file"), (file) => this.open(file), /^image\/|json$/);
+    this.channel = new BroadcastChannel("mmada-drawings");
+    this.channel.addEventListener("message", ({ data }) => this.hear(data));
+    this.restore();
+  }
+
+  /** What was drawn before; for a first visit, a recording. */
+  async restore() {
+    const earlier = (await store.all("drawings")).slice(-MOST_CARDS);
+    for (const result of earlier) if (!this.cards.has(result.id)) this.add(Card.of(result, this.options(result)));
+    if (!this.cards.size) await this.showRecording();
+  }
+
+  async showRecording() {
+    const result = fromData(await (await fetch("recorded.json")).json(), "The recording");
+    if (this.cards.size || this.abort) return;
+    const { edit, vary, ask, draw: again } = this.acts;
+    const badge = "Recorded – yours is drawn live";
+    this.recorded = Card.of(result, { facts: RECORDED, acts: { edit, vary, ask, draw: again }, badge }, { plays: true });
+    find("gallery").append(this.recorded.box);
+  }
+
+  /** What another tab drew or removed. */
+  async hear({ added, removed }) {
+    if (removed) this.cards.get(removed)?.box.remove();
+    const result = added && (await store.get("drawings", added));
+    if (result && !this.cards.has(added)) this.add(Card.of(result, this.options(result)));
+  }
+
+  options() {
+    return { facts: this.studio.card ? this.studio.facts : RECORDED, acts: this.acts };
   }
 
   setDefaults(facts) {
@@ -50,215 +76,172 @@ export class Draw {
     find("draw-think").checked = facts.thinks_before_drawing;
   }
 
+  hint(text) {
+    find("draw-hint").textContent = text;
+  }
+
   /** What every request for pictures has. */
-  options() {
-    const options = { model: this.studio.model, ...this.settings.values() };
+  common() {
+    const body = { model: this.studio.model, ...this.settings.values() };
     const seed = numberOf(find("draw-seed"));
-    if (seed !== undefined) options.seed = seed;
-    return options;
+    return seed === undefined ? body : { ...body, seed };
   }
 
   draw() {
     const prompt = find("draw-prompt").value.trim();
     if (this.abort || !this.studio.isReady) return;
-    const body = { ...this.options(), prompt };
+    if (!prompt) {
+      this.hint("Say what to draw, or take an example.");
+      find("draw-prompt").focus();
+      return;
+    }
+    if (!find("draw-form").reportValidity()) return;
+    if (matchMedia("(pointer: coarse)").matches) find("draw-prompt").blur(); // the keyboard would cover the picture
+    const body = { ...this.common(), prompt, ...this.thinking(find("draw-think").checked) };
     const count = Number(find("draw-count").value);
     if (count > 1) body.n = count;
-    const thinks = find("draw-think").checked;
-    if (thinks || this.studio.facts.thinks_before_drawing) body.thinking = thinks;
-    this.run(prompt, prompt, { path: "/v1/images/generations", body });
+    this.run(prompt, { path: "/v1/images/generations", body });
   }
 
-  vary(picture) {
-    const body = { ...this.options(), n: Math.min(NUM_VARIATIONS, this.studio.facts.max_n), strength: Number(find("draw-strength").value) };
-    if (picture.prompt) body.prompt = picture.prompt;
-    const title = picture.prompt ? `Variations: ${picture.prompt}` : "Variations of a picture";
-    this.run(title, picture.prompt, { path: "/v1/images/variations", body, files: { image: picture.url } });
+  drawThis(prompt, think) {
+    setValue(find("draw-prompt"), prompt);
+    if (think) find("draw-think").checked = true;
+    this.studio.show("draw");
+    this.draw();
   }
 
-  async edit(picture) {
-    const wanted = await this.editor.open(picture, this.studio.facts.image_factor);
-    if (!wanted) return;
-    const body = { ...this.options(), prompt: wanted.prompt };
-    const files = { image: picture.url, mask: wanted.mask };
-    this.run(`Redone: ${wanted.prompt}`, wanted.prompt, { path: "/v1/images/edits", body, files });
+  thinking(thinks) {
+    return thinks || this.studio.facts.thinks_before_drawing ? { thinking: thinks } : {};
   }
 
-  /** A picture from a file, to edit or vary. */
+  /** The same words planned anew with new seeds; a picture without words has a random part of it drawn anew. */
+  vary(view, card) {
+    if (this.abort || !this.studio.isReady) return;
+    const { request } = card.result;
+    const prompt = request?.path === "/v1/images/generations" ? request.body.prompt : view.record.prompt;
+    const most = this.studio.facts.max_n;
+    const count = Math.min(NUM_VARIATIONS, most);
+    if (!prompt) {
+      const body = { ...this.common(), n: count, strength: Number(find("draw-strength").value) };
+      this.run("Variations of a picture", { path: "/v1/images/variations", body, files: { image: view.url } }, { count });
+      return;
+    }
+    const body = { ...this.common(), prompt, ...this.thinking(this.studio.facts.thinks_before_drawing), seed: newSeed() };
+    const plan = body.thinking ? card.result.thoughts[card.views.indexOf(view)] ?? null : undefined;
+    if (plan === undefined) body.n = count;
+    this.run(`Variations: ${prompt}`, { path: "/v1/images/generations", body }, { count, plan, prompt });
+  }
+
+  async edit(view) {
+    if (this.abort || !this.studio.isReady) return;
+    const wanted = await this.editor.open(view, this.studio.facts.image_factor);
+    if (wanted) this.redo(view.url, wanted);
+  }
+
+  redo(image, { prompt, mask, title = `Redrawn: ${prompt}` }) {
+    const body = { ...this.common(), prompt };
+    this.run(title, { path: "/v1/images/edits", body, files: { image, mask } }, { prompt });
+  }
+
+  /** Redraw one thing of an example's picture. */
+  async redoExample({ text, prompt, picture, at }) {
+    if (this.abort || !this.studio.isReady) return;
+    const mask = await maskOfObject(picture, this.studio.facts.image_factor, at);
+    this.redo(picture, { title: text, prompt, mask });
+  }
+
+  /** A picture to edit or vary, or a result that a studio saved. */
   async open(file) {
     if (!this.studio.isReady) return;
-    const [width, height] = this.studio.facts.image_size.split("x").map(Number);
-    const card = new Card(file.name || "A picture");
-    this.add(card);
     try {
-      const picture = card.picture(0, this);
-      picture.show(await croppedPictureOf(file, width, height));
-      picture.finish();
+      if (!file.type.startsWith("image/")) {
+        this.studio.showResult(await fromFile(file));
+        return;
+      }
+      const [width, height] = this.studio.facts.image_size.split("x").map(Number);
+      const frame = await croppedPictureOf(file, width, height);
+      this.keep({ id: store.newId(), at: Date.now(), kind: "drawing", title: file.name || "A picture", pictures: [{ frames: [frame] }], thoughts: [] });
     } catch (error) {
-      card.box.append(problem(error));
+      find("gallery").prepend(problem(error));
     }
   }
 
-  add(card) {
-    find("gallery").prepend(card.box);
-    while (find("gallery").children.length > MOST_CARDS) find("gallery").lastElementChild.remove();
-    if (card.box.getBoundingClientRect().top > innerHeight - 80) card.box.scrollIntoView({ block: "start" });
+  /** Show a finished result, and keep it. */
+  keep(result, badge) {
+    this.add(Card.of(result, { ...this.options(), badge }, { plays: true }));
+    this.save(result);
   }
 
-  async run(title, prompt, request) {
+  save(result) {
+    store.put("drawings", store.lighter(result)).then(() => this.channel.postMessage({ added: result.id }));
+  }
+
+  forget(card) {
+    card.box.remove();
+    this.cards.delete(card.result.id);
+    store.remove("drawings", card.result.id).then(() => this.channel.postMessage({ removed: card.result.id }));
+    find("draw-prompt").focus({ preventScroll: true });
+  }
+
+  add(card) {
+    this.recorded?.box.remove();
+    this.cards.set(card.result.id, card);
+    find("gallery").prepend(card.box);
+    while (find("gallery").children.length > MOST_CARDS) find("gallery").lastElementChild.remove();
+  }
+
+  /** Take over prompt, seed and settings of a result. */
+  use(result) {
+    const { prompt, model, n, thinking, ...settings } = result.request.body;
+    setValue(find("draw-prompt"), prompt);
+    this.settings.set(settings);
+    setValue(find("draw-count"), n ?? 1);
+    if (thinking !== undefined) find("draw-think").checked = thinking;
+    find("draw-seed").value = result.seed ?? "";
+    find("draw-prompt").focus();
+    tell("Prompt, seed and settings are those of this result.");
+  }
+
+  /** plan: of pictures that are to be planned otherwise than this, and otherwise than each other. */
+  async run(title, request, { count = request.body.n ?? 1, plan, prompt = request.body.prompt } = {}) {
     if (this.abort) return;
-    const card = new Card(title);
+    const card = new Card(drawingOf(title, request), this.options());
+    card.begin(count);
     this.add(card);
-    const count = request.body.n ?? 1;
-    for (let i = 0; i < count; i++) card.picture(i, this);
-    card.shape(count);
+    reveal(card.box);
     this.last = request;
     this.working(true);
-    const began = performance.now();
     try {
-      for await (const told of stream(request.path, this.bodyOf(request), this.abort.signal)) {
-        const picture = card.picture(told.index ?? 0, this);
-        if (told.type.endsWith(".thinking")) {
-          card.think(told.index ?? 0, told.thinking, told.revised_prompt);
-          continue;
-        }
-        picture.show(`data:image/png;base64,${told.b64_json}`);
-        if (!told.type.endsWith(".completed")) continue;
-        card.think(told.index ?? 0, told.thinking, told.revised_prompt);
-        request.seed = told.seed;
-        picture.finish(told.revised_prompt || prompt, told.seed + (told.index ?? 0));
-        card.facts(`${((performance.now() - began) / 1000).toFixed(1)} s · ${told.usage.nfe} evaluations · first seed ${told.seed}`);
-      }
-      tell("Drawn.");
+      const how = { prompt, facts: this.studio.facts, signal: this.abort.signal };
+      const isWhole = await (plan === undefined ? draw(card, how) : drawUnlike(card, { ...how, plan, tries: MOST_PLANS }));
+      if (isWhole) this.save(card.result);
     } catch (error) {
-      card.end();
-      if (error.name === "AbortError") {
-        card.facts("stopped");
-        tell("Stopped.");
-      } else {
-        const again = () => {
-          card.box.remove();
-          this.run(title, prompt, request);
-        };
-        card.box.append(problem(error, again));
-      }
+      const again = () => {
+        card.box.remove();
+        this.run(title, request, { count, plan, prompt });
+      };
+      card.fail(error, again);
+      tell("Not drawn.");
     } finally {
       this.working(false);
     }
   }
 
-  bodyOf({ body, files }) {
-    const [width, height] = this.studio.facts.image_size.split("x").map(Number);
-    const most = Math.min(this.studio.facts.max_partial_images, width * height <= 128 * 128 ? 64 : 16); // large pictures are large in memory
-    const steps = body.steps ?? this.studio.facts.image_steps;
-    // What is chosen at the end has no steps to show.
-    const previews = body.best_of ? 0 : Math.max(0, Math.min(most, steps - 1));
-    const full = { ...body, stream: true, partial_images: previews };
-    if (!files) return full;
-    const form = new FormData();
-    for (const [name, value] of Object.entries(full)) form.append(name, String(value));
-    for (const [name, url] of Object.entries(files)) form.append(name, blobOf(url), `${name}.png`);
-    return form;
-  }
-
   working(isWorking) {
     this.abort = isWorking ? new AbortController() : null;
-    find("draw-stop").hidden = !isWorking;
-    for (const button of document.querySelectorAll("#draw-send, #draw-examples button, #gallery .asks")) button.disabled = isWorking;
+    swap(find("draw-send"), find("draw-stop"), isWorking);
     find("gallery").setAttribute("aria-busy", isWorking);
+    for (const asks of document.querySelectorAll("#gallery .asks")) asks.disabled = isWorking;
     if (isWorking) tell("Drawing …");
   }
 }
 
-/** The pictures of one request. */
-class Card {
-  constructor(title) {
-    this.pictures = [];
-    this.thoughts = [];
-    this.list = element("div", { className: "pictures" });
-    this.note = element("div", { className: "facts" });
-    this.box = element("article", { className: "card" }, element("h3", {}, title), this.list, this.note);
-    this.shape(1);
-  }
-
-  shape(count) {
-    this.list.classList.toggle("single", count === 1);
-  }
-
-  picture(index, draw) {
-    if (!this.pictures[index]) {
-      this.pictures[index] = new Picture(draw);
-      this.list.append(this.pictures[index].box);
-    }
-    return this.pictures[index];
-  }
-
-  /** What was thought before a picture. Pictures that are arranged alike share it; others are numbered. */
-  think(index, thinking, prompt) {
-    if (!thinking) return;
-    this.thoughts[index] = prompt ? `${thinking}\n→ ${prompt}` : thinking;
-    const told = this.thoughts.filter(Boolean);
-    const isShared = new Set(told).size === 1;
-    const text = isShared ? told[0] : this.thoughts.map((thought, i) => `${i + 1}: ${thought}`).filter(Boolean).join("\n");
-    this.thinking?.remove();
-    const written = element("div", { className: "thinking-text" }, text);
-    this.thinking = element("details", { className: "thinking", open: true }, element("summary", {}, "Thinking"), written);
-    this.box.insertBefore(this.thinking, this.list);
-  }
-
-  facts(text) {
-    this.note.textContent = text;
-  }
-
-  /** Nothing more comes: leave out what never began. */
-  end() {
-    for (const picture of this.pictures) if (!picture.url) picture.box.remove();
-  }
+/** Scroll no more than is needed to see where a picture begins. */
+function reveal(box) {
+  const { top, bottom } = box.getBoundingClientRect();
+  if (top < 0 || Math.min(bottom, top + 300) > innerHeight) box.scrollIntoView({ block: top < 0 ? "start" : "nearest" });
 }
 
-/** One picture, with the steps that it came by. */
-class Picture {
-  constructor(draw) {
-    this.frames = [];
-    this.isBusy = () => draw.abort !== null;
-    this.image = element("img", { className: "pixels", alt: "", hidden: true });
-    this.frame = element("div", { className: "frame" }, this.image);
-    this.frame.style.setProperty("--shape", draw.studio.facts.image_size.replace("x", " / "));
-    this.steps = scrubber("Steps of the picture", (index) => (this.image.src = this.frames[index]));
-    const button = (name, act, className = "") => {
-      const made = element("button", { type: "button", textContent: name, className });
-      made.addEventListener("click", act);
-      return made;
-    };
-    this.actions = element(
-      "div",
-      { className: "row", hidden: true },
-      button("Edit", () => draw.edit(this), "asks"),
-      button("Variations", () => draw.vary(this), "asks"),
-      button("Ask about it", () => draw.studio.askAbout(this.url)),
-      button("Download", () => download(this.url, `mmada-${this.seed ?? "picture"}.png`)),
-    );
-    this.box = element("figure", {}, this.frame, this.steps.box, this.actions);
-  }
-
-  show(url) {
-    this.url = url;
-    this.frames.push(url);
-    this.image.src = url;
-    this.image.hidden = false;
-    this.image.alt = "On the way";
-    this.steps.grow(this.frames.length);
-  }
-
-  finish(prompt, seed) {
-    this.prompt = prompt;
-    this.seed = seed;
-    this.image.alt = prompt || "A picture";
-    if (seed !== undefined) this.image.title = `seed ${seed}`;
-    this.actions.hidden = false;
-    for (const button of this.actions.querySelectorAll(".asks")) button.disabled = this.isBusy();
-    this.image.addEventListener("load", () => {
-      this.frame.style.setProperty("--shape", `${this.image.naturalWidth} / ${this.image.naturalHeight}`);
-    }, { once: true });
-  }
+function newSeed() {
+  return Math.floor(Math.random() * 2 ** 31);
 }

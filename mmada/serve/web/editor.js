@@ -1,6 +1,9 @@
-// Paint what of a picture is to be drawn anew. The model redraws whole image tokens, so the brush paints whole tokens.
+// Paint what of a picture is to be drawn anew. The model redraws whole image tokens, so the brush paints whole tokens,
+// and whole things if that is wanted.
 
-import { download, element, find, setValue } from "./page.js";
+import { objectsOf } from "./objects.js";
+import { element, find, setValue } from "./page.js";
+import { download, loaded } from "./pictures.js";
 
 export class Editor {
   constructor() {
@@ -47,6 +50,7 @@ export class Editor {
     image.src = picture.url;
     await image.decode();
     [this.width, this.height, this.factor] = [image.naturalWidth, image.naturalHeight, factor];
+    this.objects = objectsOf(image, factor);
     this.columns = Math.max(1, Math.floor(this.width / factor));
     this.rows = Math.max(1, Math.floor(this.height / factor));
     this.cells = new Set();
@@ -58,7 +62,8 @@ export class Editor {
     find("editor-brush").max = Math.max(2, Math.ceil(this.columns / 2));
     setValue(find("editor-brush"), Math.max(1, Math.round(this.columns / 4)));
     find("editor-erase").checked = false;
-    find("editor-prompt").value = picture.prompt ?? "";
+    find("editor-whole").checked = this.objects.some(Boolean);
+    find("editor-prompt").value = picture.record.prompt ?? "";
     find("editor-problem").textContent = "";
     this.show();
     this.dialog.showModal();
@@ -99,8 +104,13 @@ export class Editor {
     return cells;
   }
 
+  /** Squares, and with them the things that stand there. */
+  grown(cells) {
+    return find("editor-whole").checked ? new Set(cells.flatMap((cell) => [cell, ...(this.objects[cell] ?? [])])) : cells;
+  }
+
   paint(erases) {
-    for (const cell of this.brush()) {
+    for (const cell of this.grown(this.brush())) {
       if (erases) this.cells.delete(cell);
       else this.cells.add(cell);
     }
@@ -131,7 +141,7 @@ export class Editor {
       context.fillRect(...place(cell));
     }
     context.lineWidth = 3;
-    for (const cell of this.brush()) {
+    for (const cell of this.grown(this.brush())) {
       context.strokeStyle = "rgb(255 255 255 / .9)";
       context.strokeRect(...place(cell));
       context.strokeStyle = "rgb(66 80 216)";
@@ -144,14 +154,25 @@ export class Editor {
     this.canvas.setAttribute("aria-label", label);
   }
 
-  /** A PNG that is transparent where to draw. */
   mask() {
-    const canvas = element("canvas", { width: this.width, height: this.height });
-    const context = canvas.getContext("2d");
-    context.fillRect(0, 0, this.width, this.height);
-    for (const cell of this.cells) {
-      context.clearRect((cell % this.columns) * this.factor, Math.floor(cell / this.columns) * this.factor, this.factor, this.factor);
-    }
-    return canvas.toDataURL("image/png");
+    return maskOf(this.cells, this);
   }
+}
+
+/** A PNG that is transparent in some squares. */
+function maskOf(cells, { width, height, columns, factor }) {
+  const canvas = element("canvas", { width, height });
+  const context = canvas.getContext("2d");
+  context.fillRect(0, 0, width, height);
+  for (const cell of cells) context.clearRect((cell % columns) * factor, Math.floor(cell / columns) * factor, factor, factor);
+  return canvas.toDataURL("image/png");
+}
+
+/** The mask of the thing that stands at a pixel of a picture, for who does not want to paint. */
+export async function maskOfObject(url, factor, [x, y]) {
+  const image = await loaded(url);
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const columns = Math.floor(width / factor);
+  const cell = Math.floor(y / factor) * columns + Math.floor(x / factor);
+  return maskOf(objectsOf(image, factor)[cell] ?? [cell], { width, height, columns, factor });
 }

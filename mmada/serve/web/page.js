@@ -1,4 +1,4 @@
-// Small things that both tabs need: elements, the status line, problems in place, pictures from files.
+// Small things that all tabs need: elements, icons, the status line, hints and problems in place.
 
 /** An element with properties and children; a property that begins with "data-", "aria-" or is "role" becomes an attribute. */
 export function element(tag, properties = {}, ...children) {
@@ -8,6 +8,32 @@ export function element(tag, properties = {}, ...children) {
     else made[name] = value;
   }
   made.append(...children);
+  return made;
+}
+
+const ICONS = {
+  play: "M7 4.5v11l9-5.5z",
+  pause: "M6 4.5h3v11H6zM11 4.5h3v11h-3z",
+  back: "M12.5 4.5 7 10l5.5 5.5 1.2-1.2L9.4 10l4.3-4.3z",
+  forward: "M7.5 4.5 13 10l-5.5 5.5-1.2-1.2L10.6 10 6.3 5.7z",
+};
+
+/** A picture for a button whose name is in its label. */
+export function icon(name) {
+  const space = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(space, "svg");
+  for (const [key, value] of Object.entries({ viewBox: "0 0 20 20", width: 18, height: 18, "aria-hidden": true, fill: "currentColor" })) {
+    svg.setAttribute(key, value);
+  }
+  const path = document.createElementNS(space, "path");
+  path.setAttribute("d", ICONS[name]);
+  svg.append(path);
+  return svg;
+}
+
+export function button(name, act, properties = {}) {
+  const made = element("button", { type: "button", ...properties }, name);
+  made.addEventListener("click", act);
   return made;
 }
 
@@ -21,20 +47,24 @@ export function tell(text) {
 
 /** Say in place what went wrong, with a button that tries again. */
 export function problem(error, again) {
-  const box = element("p", { className: "problem", role: "alert" }, error.message);
+  const box = element("p", { className: "problem", role: "alert" }, sentence(error.message));
   if (again) {
-    const button = element("button", { type: "button", textContent: "Try again" });
-    button.addEventListener("click", () => {
+    box.append(" ", button("Try again", () => {
       box.remove();
       again();
-    });
-    box.append(button);
+    }));
   }
   if (error.status === 401) {
     find("access").open = true;
     find("key").focus();
   }
   return box;
+}
+
+/** With a capital and a full stop, unless it begins with the name of a field. */
+function sentence(text) {
+  const begun = /^\w+[=.:]/.test(text) ? text : text[0].toUpperCase() + text.slice(1);
+  return /[.?!)]$/.test(begun) ? begun : `${begun}.`;
 }
 
 /** Sliders show their value in the <output for=...> beside them. */
@@ -49,7 +79,7 @@ export function showValues(root = document) {
 
 export function setValue(input, value) {
   input.value = value;
-  input.dispatchEvent(new Event("input"));
+  input.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 /** A number field's value, or undefined where it is empty. */
@@ -57,105 +87,51 @@ export function numberOf(input) {
   return input.value === "" ? undefined : Number(input.value);
 }
 
-/** A slider through what is kept of a request; show(index) draws one. */
-export function scrubber(name, show) {
-  const range = element("input", { type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": name });
-  const output = element("output");
-  const box = element("div", { className: "scrub", hidden: true }, range, output);
-  const update = () => {
-    output.textContent = `step ${Number(range.value) + 1} of ${Number(range.max) + 1}`;
-    range.setAttribute("aria-valuetext", output.textContent);
-  };
-  range.addEventListener("input", () => {
-    update();
-    show(Number(range.value));
-  });
-  return {
-    box,
-    /** There are `count` now; go to the last. */
-    grow(count) {
-      range.max = count - 1;
-      range.value = count - 1;
-      box.hidden = count < 2;
-      update();
-    },
-  };
-}
-
-function loaded(url) {
-  return new Promise((resolve, reject) => {
-    const image = new Image();
-    image.onload = () => resolve(image);
-    image.onerror = () => reject(new Error("This file is no picture that the browser can read."));
-    image.src = url;
-  });
-}
-
-/** A picture file as a data: URL, at most `most` pixels a side. */
-export async function pictureOf(file, most = 1024) {
-  const url = URL.createObjectURL(file);
-  try {
-    const image = await loaded(url);
-    const scale = Math.min(1, most / Math.max(image.naturalWidth, image.naturalHeight));
-    return drawn(image, Math.round(image.naturalWidth * scale), Math.round(image.naturalHeight * scale));
-  } finally {
-    URL.revokeObjectURL(url);
-  }
-}
-
-/** A picture file as a data: URL of exactly this size, cut at the longer sides. */
-export async function croppedPictureOf(file, width, height) {
-  const url = URL.createObjectURL(file);
-  try {
-    return drawn(await loaded(url), width, height);
-  } finally {
-    URL.revokeObjectURL(url);
-  }
-}
-
-function drawn(image, width, height) {
-  const canvas = element("canvas", { width: Math.max(1, width), height: Math.max(1, height) });
-  const context = canvas.getContext("2d");
-  context.fillStyle = "white"; // what is transparent
-  context.fillRect(0, 0, canvas.width, canvas.height);
-  const scale = Math.max(canvas.width / image.naturalWidth, canvas.height / image.naturalHeight);
-  const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
-  context.imageSmoothingQuality = "high";
-  context.drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
-  return canvas.toDataURL("image/png");
-}
-
-export function blobOf(dataUrl) {
-  const bytes = Uint8Array.from(atob(dataUrl.slice(dataUrl.indexOf(",") + 1)), (character) => character.charCodeAt(0));
-  return new Blob([bytes], { type: "image/png" });
-}
-
-export function download(dataUrl, name) {
-  element("a", { href: dataUrl, download: name }).click();
-}
-
-/** Call use(file) for a picture that is chosen, pasted or dropped. */
-export function takePictures(area, input, use) {
-  const first = (files) => [...files].find((file) => file.type.startsWith("image/"));
-  input.addEventListener("change", () => {
-    if (input.files[0]) use(input.files[0]);
-    input.value = "";
-  });
-  area.addEventListener("paste", (event) => {
-    const file = first(event.clipboardData.files);
-    if (!file) return;
+/** Send a form with Enter; a new line is Shift and Enter. */
+export function sendsWithEnter(area) {
+  area.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    use(file);
+    area.form.requestSubmit();
   });
-  area.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    area.classList.add("dropping");
-  });
-  area.addEventListener("dragleave", () => area.classList.remove("dropping"));
-  area.addEventListener("drop", (event) => {
-    event.preventDefault();
-    area.classList.remove("dropping");
-    const file = first(event.dataTransfer.files);
-    if (file) use(file);
-  });
+}
+
+/** A few words on a button, for a moment. */
+export function flash(target, text) {
+  target.dataset.name ??= target.textContent;
+  target.textContent = text;
+  setTimeout(() => (target.textContent = target.dataset.name), 1500);
+}
+
+/** What of the page is to come back after a reload, in this tab: texts that were typed, and the conversation. */
+export const kept = {
+  get(name) {
+    try {
+      return sessionStorage.getItem(`mmada-${name}`);
+    } catch {
+      return null; // a page inside another one may not be allowed to store anything
+    }
+  },
+  set(name, value) {
+    try {
+      sessionStorage.setItem(`mmada-${name}`, value);
+    } catch {
+      // not kept
+    }
+  },
+};
+
+/** A text field whose words come back after a reload. */
+export function keep(input) {
+  input.value = kept.get(input.id) ?? "";
+  input.addEventListener("input", () => kept.set(input.id, input.value));
+}
+
+/** Show the button that stops in place of the one that begins, or the other way round; the focus stays. */
+export function swap(begin, stop, isWorking) {
+  const [old, next] = isWorking ? [begin, stop] : [stop, begin];
+  const hadFocus = document.activeElement === old;
+  next.hidden = false;
+  old.hidden = true;
+  if (hadFocus) next.focus();
 }

@@ -1,6 +1,6 @@
 // Controls for a request's settings, made of what the server says of them: a new setting there is a new control here.
 
-import { element, find } from "./page.js";
+import { element, find, setValue } from "./page.js";
 
 /** The controls of one tab. `values()` has what differs from the server's defaults, under the names of a request's fields. */
 export class Settings {
@@ -35,6 +35,14 @@ export class Settings {
       if (value !== undefined && value !== setting.default) found[setting.name] = value;
     }
     return found;
+  }
+
+  /** Take over values by name; what is not named has its default again. */
+  set(values) {
+    for (const setting of this.list) {
+      const input = find(this.id(setting.name));
+      setValue(input, values[setting.name] ?? setting.default ?? (setting.slider ? rest(setting) : ""));
+    }
   }
 
   /** What a setting is now: its own value, or else the server's default. */

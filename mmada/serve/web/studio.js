@@ -1,19 +1,22 @@
-// The page: tabs, the checkpoint and the key. chat.js and draw.js do the rest.
+// The page: tabs, the checkpoint, the key and the examples. chat.js, draw.js and compare.js do the rest.
 
 import { getKey, getModels, setKey } from "./api.js";
 import { Chat } from "./chat.js";
+import { Compare } from "./compare.js";
 import { Draw } from "./draw.js";
-import { find, problem, showValues, tell } from "./page.js";
+import { showExamples } from "./examples.js";
+import { find, flash, problem, showValues, tell } from "./page.js";
 import { asCurl, asPython, copy } from "./snippets.js";
 
-const TABS = ["chat", "draw"];
+const TABS = ["draw", "chat", "compare"];
 
 class Studio {
   constructor() {
     this.cards = [];
-    this.parts = { chat: new Chat(this), draw: new Draw(this) };
-    showValues();
     this.addTabs();
+    this.parts = {};
+    for (const [name, Part] of Object.entries({ draw: Draw, chat: Chat, compare: Compare })) this.parts[name] = new Part(this);
+    showValues();
     find("key").value = getKey();
     find("key").addEventListener("change", () => {
       setKey(find("key").value);
@@ -42,7 +45,7 @@ class Studio {
 
   /** Ask for the checkpoints; nothing can be sent before they are known. */
   async load() {
-    const sends = [find("chat-send"), find("draw-send"), find("draw-file"), ...document.querySelectorAll(".examples button")];
+    const sends = [...document.querySelectorAll("#draw-send, #chat-send, #compare-send, #draw-file, .example")];
     for (const button of sends) button.disabled = true;
     find("server-problem").replaceChildren();
     try {
@@ -58,7 +61,18 @@ class Studio {
 
   choose() {
     this.card = this.cards.find((card) => card.id === find("model").value);
+    find("model-name").textContent = this.model;
+    find("model-name").hidden = this.cards.length > 1;
+    find("model-choice").hidden = this.cards.length < 2;
     for (const part of Object.values(this.parts)) part.setDefaults(this.facts);
+    showExamples(this.facts, (example) => this.runExample(example));
+  }
+
+  runExample(example) {
+    this.show(example.kind === "chat" ? "chat" : "draw");
+    if (example.kind === "chat") this.parts.chat.example(example);
+    else if (example.kind === "edit") this.parts.draw.redoExample(example);
+    else this.parts.draw.drawThis(example.text, example.think);
   }
 
   addTabs() {
@@ -72,21 +86,38 @@ class Studio {
         find(`tab-${next}`).focus();
       });
     }
-    if (TABS.includes(location.hash.slice(1))) this.show(location.hash.slice(1));
+    addEventListener("hashchange", () => this.open());
+    this.open();
   }
 
+  /** Go to a tab; the back button returns. */
   show(name) {
+    location.hash = name;
+    this.open();
+  }
+
+  /** Open the tab that the address names. */
+  open() {
+    const wanted = location.hash.slice(1);
+    const name = TABS.includes(wanted) ? wanted : TABS[0];
     for (const other of TABS) {
       find(`tab-${other}`).setAttribute("aria-selected", other === name);
       find(`tab-${other}`).tabIndex = other === name ? 0 : -1;
       find(`panel-${other}`).hidden = other !== name;
     }
-    history.replaceState(null, "", `#${name}`);
   }
 
   askAbout(url) {
     this.show("chat");
     this.parts.chat.attach(url);
+  }
+
+  /** A result from a file, where it belongs. */
+  showResult(result) {
+    this.show(result.kind === "drawing" ? "draw" : "chat");
+    if (result.kind === "drawing") this.parts.draw.keep(result, "From a file");
+    else this.parts.chat.open(result);
+    tell("Opened.");
   }
 
   /** Copy the last request of a tab, and say so on the button for a moment. */
@@ -108,12 +139,6 @@ class Studio {
       flash(button, "Not allowed");
     }
   }
-}
-
-function flash(button, text) {
-  button.dataset.name ??= button.textContent;
-  button.textContent = text;
-  setTimeout(() => (button.textContent = button.dataset.name), 1500);
 }
 
 new Studio();

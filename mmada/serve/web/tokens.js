@@ -1,6 +1,19 @@
-// A draft of a text, token by token: what is committed, colored by confidence; what is open, dim; what is hidden, a block.
+// A draft of a text, token by token: what is committed, what is open and what is hidden. A piece is {text, confidence, slot}.
+//
+// Colors say what was measured: of answers whose least sure token had less than 60 %, few are right; from 90 % on, most are, and those have
+// no color (docs/results/confidence.json). Other thresholds would be decoration.
 
 import { element } from "./page.js";
+
+export const LEVELS = [
+  { below: 0.6, name: "doubtful" },
+  { below: 0.9, name: "unsure" },
+];
+
+/** Pieces that know their place. */
+export function numbered(draft) {
+  return draft.map((piece, slot) => ({ ...piece, slot }));
+}
 
 /** Split a draft at its think tags, of which the first may be missing. Returns {thinking, answer}: lists of pieces; thinking is null if there is none. */
 export function splitDraft(pieces) {
@@ -29,7 +42,7 @@ function cut(pieces, begin, end, withEnd) {
     if (piece.text === "") {
       if (at > begin && (at < end || (withEnd && at === end))) kept.push(piece);
     } else if (next > begin && at < end) {
-      kept.push({ text: piece.text.slice(Math.max(0, begin - at), end - at), confidence: piece.confidence });
+      kept.push({ ...piece, text: piece.text.slice(Math.max(0, begin - at), end - at) });
     }
     at = next;
   }
@@ -40,18 +53,19 @@ export function textOf(pieces) {
   return pieces.map((piece) => piece.text).join("").trim();
 }
 
-/** Elements for pieces. before: the pieces of the draft before, so that what is new can light up. */
-export function spansOf(pieces, before = []) {
+/** Elements for pieces; isNew(piece) says which light up. */
+export function spansOf(pieces, isNew = () => false) {
   const spans = [];
-  for (const [i, piece] of trimmed(pieces).entries()) {
+  for (const piece of trimmed(pieces)) {
     if (piece.confidence === null) {
       const isMask = piece.text.trim() === "";
-      spans.push(element("span", { className: isMask ? "token mask" : "token open", textContent: isMask ? "\u2007" : piece.text }));
+      const span = element("span", { className: isMask ? "token mask" : "token open", textContent: isMask ? "\u2007" : piece.text });
+      if (isMask) span.setAttribute("aria-hidden", "true");
+      spans.push(span);
     } else if (piece.text !== "") {
-      const percent = Math.round(100 * piece.confidence);
-      const span = element("span", { className: "token", textContent: piece.text, title: `confidence ${percent} %` });
-      span.style.setProperty("--hue", Math.round(130 * piece.confidence));
-      if (before.length && before[i]?.confidence === null) span.classList.add("fresh");
+      const level = LEVELS.find(({ below }) => piece.confidence < below)?.name ?? "";
+      const span = element("span", { className: `token ${level}`, textContent: piece.text, "data-slot": piece.slot });
+      if (isNew(piece)) span.classList.add("fresh");
       spans.push(span);
     }
   }

@@ -4,13 +4,13 @@
     think    14, Tom: Tom - 9, + 6; 14 - 9: 13 1 12 2 11 3 10 4 9 5 8 6 7 7 6 8 5 9 = 5; 5 + 6: 6 1 7 2 8 3 9 4 10 5 11 6 = 11
     answer   11
 
-To understand a story and to compute are two things: thoughts first write the story as an expression, which is worked out from left to right,
+To understand a story and to compute are two things. Thoughts first write the story as an expression. It is worked out from left to right,
 "6 * 2" too, as a story goes on with what there is. Where two people take part, the one who gives (or has more) is named beside the one whose
 things are counted: if they are the same, it gets less. Without the names a sign depends on a verb and a name at once, neither of which says
-anything alone, and a network stays at chance, a hundred thousand stories long (docs/decisions.md).
+anything alone. A network then stays at chance, a hundred thousand stories long (docs/decisions.md).
 
-Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met: a network that
-learns results alone gives held-out sums any result but their own, which none of their numbers was ever seen with (docs/decisions.md).
+Each step is counted out, one number after the other. A sum that is known by heart says nothing about one that was never met. A network that
+learns results alone gives held-out sums any result but their own: none of their numbers was ever seen with it (docs/decisions.md).
 
 A story is an opening, some events and a question; a comparison brings in a second person. Each clause is a template with its
 operation, so a story and its steps grow together. Nouns of stories are no objects of the world: "three apples" in a story must not meet
@@ -70,7 +70,7 @@ class Step:
     def counted(self) -> str:
         """The step with each number on the way, and how many there were: "8 + 3: 9 1 10 2 11 3 = 11".
 
-        Counted from the left number up or down, the right number times; a product in steps of the left one ("3 * 4: 3 1 6 2 9 3 12 4 = 12").
+        Counted from the left number up or down, the right number times. A product is counted in steps of the left one ("3 * 4: 3 1 6 2 9 3 12 4 = 12").
         The shorter way round would have to be chosen by comparing numbers, which a network gets wrong where they are close.
         """
         start, by = {"+": (self.left, 1), "-": (self.left, -1), "*": (0, self.left)}[self.operation]

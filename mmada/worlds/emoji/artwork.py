@@ -8,7 +8,7 @@ It knows every object, style and place alike, and nothing of the train/test spli
 worlds/emoji/measure, so that what is learnt to please the one is still measured by the other.
 
 match      what a picture shows, for the rewards that ask whether it is right (emoji.py)
-likeness   the share of objects that picture and request have in common, each counting as far as its artwork explains it: where `objects` says
+likeness   the share of objects that picture and request have in common, each counting as far as its artwork explains it. Where `objects` says
            that a dog falls apart, this says how much
 """
 

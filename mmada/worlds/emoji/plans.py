@@ -13,12 +13,13 @@ import re
 
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.grammar import parse
+from mmada.worlds.emoji.natural.drawing import UNKNOWN
 from mmada.worlds.emoji.objects import SHAPES, objects
 from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spelled
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
-__all__ = ["problem_of"]
+__all__ = ["problem_of", "unknown_in"]
 
 _REASONED = re.compile(
     r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|not|no|guess|colou?r\w*|then|comes?|leaves?|appears?|"
@@ -40,6 +41,12 @@ def problem_of(prompt: str, plan: str | None) -> str | None:
     if named <= unwanted:
         return "it names only what is not wanted"
     return None if plan is None else _problem_of_plan(prompt, plan, named, unwanted)
+
+
+def unknown_in(thinking: str) -> tuple[str, ...]:
+    """What a plan names as unknown: of "unknown: yak, red cart; dog 1; dog 1 center" the first part."""
+    first = thinking.strip().partition(";")[0]
+    return tuple(first.removeprefix(UNKNOWN).split(", ")) if first.startswith(UNKNOWN) else ()
 
 
 def _problem_of_plan(prompt: str, plan: str, named: set[str], unwanted: set[str]) -> str | None:

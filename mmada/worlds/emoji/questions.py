@@ -5,7 +5,7 @@
     answer     2
 
 Thoughts list the occupied cells in reading order. What is asked for is named again beside each of them and counted along, so that each
-number follows from the one before and the two names beside it: to find a name somewhere in a question, in the plural perhaps, and to
+number follows from the one before and the two names beside it. To find a name somewhere in a question, in the plural perhaps, and to
 compare it with what is seen are two steps (docs/decisions.md). What else the answer needs comes behind a semicolon.
 
 Each function makes one kind. Called without a scene it makes one that suits (so that answers are balanced), otherwise it asks about the

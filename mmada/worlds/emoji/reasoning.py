@@ -5,7 +5,7 @@
     answer   a dog at the top right, a cat at the top left and a cat at the bottom left       -> picture
 
 Thoughts say what is meant, then where each thing goes. The answer is itself a plain drawing prompt, in which nothing is left to be decided
-by codes that are drawn at the same time (docs/decisions.md, 2026-11-26), and `parse` reads the demand back off it, so thoughts, answer and
+by codes that are drawn at the same time (docs/decisions.md, 2026-11-26). `parse` reads the demand back off it, so thoughts, answer and
 picture can each be judged.
 """
 

@@ -2,7 +2,7 @@
 
     {n} the person whose things are counted, {m} another; {a} and {b} numbers; {i} what is counted
 
-What two persons give each other or differ by is written once and filled in both directions, so that no word but the order of the names says
+What two persons give each other or differ by is written once and filled in both directions. So no word but the order of the names says
 whether it adds or takes away.
 """
 

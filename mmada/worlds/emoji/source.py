@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ import numpy as np
 
 from mmada.canvas import Message, join_thinking
 from mmada.data.seeds import generator
-from mmada.data.world import Pixels, SampleKey, Split, Suite, World, WorldReward, WorldSample
+from mmada.data.world import Pixels, SampleKey, Showpiece, Split, Suite, World, WorldReward, WorldSample
 from mmada.errors import InputError
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.drills import DRILLS, drill
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.natural import NATURAL, around, natural_example
 from mmada.worlds.emoji.scenes import SCENE_SIZE, Scene, render
+from mmada.worlds.emoji.showcase import LIMITS, showcase
 from mmada.worlds.emoji.spec import satisfies
 from mmada.worlds.emoji.tasks import KINDS, description, interview, lookup, picture, sample
 from mmada.worlds.emoji.verify import is_correct
@@ -55,6 +56,7 @@ class EmojiWorld(World):
     tasks: ClassVar[tuple[str, ...]] = ("text", "understand", "draw", "reason_draw", "interview", "described", "lookup", *NATURAL, *DRILLS)
     gap_tasks: ClassVar[tuple[str, ...]] = tuple(DRILLS)
     image_size: ClassVar[int] = SCENE_SIZE
+    limits: ClassVar[str] = LIMITS
 
     def __post_init__(self) -> None:
         if not 0 <= self.varied <= 1:
@@ -68,7 +70,8 @@ class EmojiWorld(World):
         if key.task in ("natural_look", "natural_text"):
             turns = around(Chooser(key.rng("around")), natural_example("natural_text", key.rng("earlier"), key.split))
         first = (*before, example)[0]
-        shown = None if first.scene is None else self._picture(key, first.scene)
+        # Of a request in ordinary English the plan is learned, not the picture.
+        shown = None if first.scene is None or key.task == "natural_draw" else self._picture(key, first.scene)
         is_seen = example.task == "understand"
         return WorldSample(
             (*turns, Message("user", example.prompt)),
@@ -106,6 +109,14 @@ class EmojiWorld(World):
         from mmada.worlds.emoji.reading import restated
 
         return restated(prompt)
+
+    def showcase(self) -> Sequence[Showpiece]:
+        return showcase()
+
+    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
+        from mmada.worlds.emoji.plans import unknown_in
+
+        return unknown_in(thinking)
 
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards

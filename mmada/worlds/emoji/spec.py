@@ -1,7 +1,7 @@
 """What a sentence demands of a picture, and whether a picture fulfils it.
 
-A `SceneSpec` is the meaning of a caption or of a drawing prompt: which objects and how many, nothing else, and, where stated,
-which cell each one fills, how two kinds lie to each other, the background and the style. `grammar.parse` reads one off a sentence,
+A `SceneSpec` is the meaning of a caption or of a drawing prompt: which objects and how many, and nothing else. Where stated, it also
+has the cell that each one fills, how two kinds lie to each other, the background and the style. `grammar.parse` reads one off a sentence,
 `satisfies` judges what a classifier found in the cells of a picture.
 """
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import DrawRequest, NotDrawnError
@@ -16,7 +17,8 @@ from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
 from mmada.worlds.emoji.natural.lists import unknown_words
 from mmada.worlds.emoji.plans import problem_of
 from mmada.worlds.emoji.reading import restated, spelled
-from mmada.worlds.emoji.tasks import KINDS, held_out_in, sample
+from mmada.worlds.emoji.scenes import render
+from mmada.worlds.emoji.tasks import KINDS, held_out_in, picture, sample
 from mmada.worlds.emoji.verify import is_correct
 
 
@@ -115,6 +117,8 @@ def test_checkpoints_ship_the_words_of_the_world():
         shipped = Lexicon.load(checkpoint.find(name))
         assert (shipped.things, shipped.words) == (lexicon().things, lexicon().words), "run scripts/emoji/build_lexicon.py"
         assert shipped.nearest(("boat",)) == ("ship",)
+        assert shipped.nearest(("tiger",))[0] == "lion"
+        assert shipped.nearest(("midget", "nerd")) == ()  # people are like no thing
 
 
 def test_words_that_are_unknown_are_no_words_of_the_lexicon():
@@ -123,3 +127,15 @@ def test_words_that_are_unknown_are_no_words_of_the_lexicon():
         for word in (*unknown_words(kind, "train"), *unknown_words(kind, "test")):
             assert known.unknown(word) == (word,)
             assert spelled(word) == word
+
+
+def test_pictures_of_another_kind_are_doubted():
+    model = MMaDA.from_pretrained("mmada-emoji-max")
+    scenes = [Image.fromarray(render(picture(np.random.default_rng(seed)))) for seed in range(12)]
+    assert all(model.planner.doubts([scene]) is None for scene in scenes)
+    assert model.planner.doubts([scenes[0].resize((512, 512), Image.Resampling.BICUBIC)]) is None  # only larger
+    y, x = np.mgrid[:96, :96]
+    waves = np.stack([127 + 127 * np.sin(x / 5 + y / 9 + phase) for phase in (0, 2, 4)], axis=-1)
+    answer = model.chat("What is that?", images=[Image.fromarray(waves.astype(np.uint8))])
+    assert answer.warning == "this picture is unlike those that I was taught, so the answer may be wrong"
+    assert model.planner.doubts([scenes[0], Image.fromarray(waves.astype(np.uint8))]).startswith("picture 2 is unlike")

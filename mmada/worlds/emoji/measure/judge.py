@@ -3,8 +3,8 @@
     picture 64 x 64 -> nine boxes (one of 64, eight of 32 pixels) -> network -> an object, "empty", or "reject" for each box
                     -> the layout whose boxes are all accepted, most surely, with nothing beside them -> Finding
 
-The network is trained on artwork only, never on a generated picture: on every object in both styles at its usual sizes (accepted, also
-slightly blurred, noisy and off-colour), and on boxes that cut through objects, hold pieces, or were spoilt (rejected; spoil.py). It knows
+The network is trained on artwork only, never on a generated picture. Accepted is every object in both styles at its usual sizes, also
+slightly blurred, noisy and off-colour. Rejected are boxes that cut through objects, hold pieces, or were spoilt (spoil.py). It knows
 nothing of the train/test split: all combinations are alike to it.
 """
 
@@ -32,7 +32,7 @@ EMPTY, REJECT = "empty", "reject"
 
 REJECT_BIAS = -3.0
 """Added to the logit of "reject" when judging: a third of what it was trained on was spoilt, and pictures are not. With this
-it reads all of 1,000 real scenes exactly, and takes 84 % or more of every kind of spoilt art for no object, of large objects 77 %
+it reads all of 1,000 real scenes exactly, and takes 84 % or more of every kind of spoilt art for no object. Of large objects it is 77 %
 (half erased ones, of which much is left) and 88 % or more of all other kinds (docs/results/judge.json)."""
 
 
@@ -181,7 +181,7 @@ squares, for a small one may be a larger one that was cut."""
 def random_scene(rng: np.random.Generator) -> Scene:
     """Any objects in any cells, regardless of the split: in half of the scenes at the world's own places and size, else at any.
 
-    Single objects often, for they have most detail; and squares, for they look like larger ones that were cut: with any places and sizes
+    Single objects often, for they have most detail; and squares, for they look like larger ones that were cut. With any places and sizes
     alone, small yellow, orange and red ones that stood as a cut one would were refused (docs/decisions.md).
     """
     names = [name for name, thing in objects().items() for _ in range(3 if thing.category == "square" else 1)]

@@ -12,7 +12,7 @@ gains(results)            Markdown: what such runs, of several seeds, gained in 
 courses(results, part)    Markdown: a part of their rewards over the rounds
 cases(results)            Markdown: seconds of each case of scripts/gpu/bench_8b.py
 
-Combinations of one type, an object in an art style in which it was never seen, are counted apart: they ask for another thing, to know
+Combinations of one type, an object in an art style in which it was never seen, are counted apart. They ask for another thing: to know
 a picture by a likeness instead of parts that are known.
 """
 
@@ -150,6 +150,47 @@ def natural(results: Mapping[str, Any], before: Mapping[str, Any]) -> str:
     now, then = ({row["kind"]: Share(row["correct"], row["total"]) for row in found["outcomes"]} for found in (results, before))
     lines = ["| | without them | with them |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {title} | {_cell(then.get(kind))} | {_cell(now[kind])} |" for kind, title in NATURAL.items())])
+
+
+STRANGERS: Mapping[str, tuple[str, ...]] = {
+    "drawing requests: the right picture": ("draw",),
+    "the same: neither refused nor called unknown": ("draw_refused",),
+    "drawing requests with what it lacks: said so, and the rest drawn": ("draw_unknown",),
+    "questions about pictures": ("look_",),
+    "questions about its objects": ("facts_",),
+    "word problems": ("problems",),
+    "sums to a hundred, in words and signs": ("sums",),
+    "small talk, and what it cannot do": ("talk",),
+}
+"""Row of the table -> kinds of the suite, or what their names begin with."""
+NOISE: Mapping[str, str] = {
+    "none": "as typed", "lower": "in small letters", "title": "In Title Case", "no_punctuation": "without punctuation",
+    "more_punctuation": "with more punctuation!!!", "space": "with a second space", "typo": "with a typo in a longer word",
+    "no_break_spaces": "with no-break spaces", "system": "behind a system turn", "earlier": "behind an earlier exchange",
+}  # fmt: skip
+
+
+def strangers(results: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """A row for each part of the suite `strangers`, beside the model that this one was trained from."""
+    lines = ["| | before | now |", "|---|---|---|"]
+    for title, kinds in STRANGERS.items():
+        lines.append(f"| {title} | {_cell(_pooled(before, kinds))} | {_cell(_pooled(results, kinds))} |")
+    return "\n".join(lines)
+
+
+def noise(results: Mapping[str, Any]) -> str:
+    """A row for each surface noise: word problems and sums, and drawings."""
+    lines = ["| | word problems and sums | drawings |", "|---|---|---|"]
+    for name, title in NOISE.items():
+        text, drawn = (_pooled(results, (f"noise_{name}_{what}",)) for what in ("text", "draw"))
+        lines.append(f"| {title} | {_cell(text)} | {_cell(drawn)} |")
+    return "\n".join(lines)
+
+
+def _pooled(results: Mapping[str, Any], kinds: tuple[str, ...]) -> Share | None:
+    """Of kinds by name, or of all that begin with a name that ends in _."""
+    found = [row for row in _outcomes(results) if row["kind"] in kinds or (kinds[0].endswith("_") and row["kind"].startswith(kinds))]
+    return Share(sum(row["correct"] for row in found), sum(row["total"] for row in found)) if found else None
 
 
 def against(results: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from mmada.worlds.emoji.natural.drawing import natural_drawing
 from mmada.worlds.emoji.natural.looking import natural_question
 from mmada.worlds.emoji.natural.noise import noisy
 from mmada.worlds.emoji.natural.problems import natural_expression, natural_problem, natural_story, natural_sum
-from mmada.worlds.emoji.natural.talk import natural_blind, natural_knowledge, natural_stranger, natural_talk
+from mmada.worlds.emoji.natural.talk import natural_blind, natural_knowledge, natural_request, natural_stranger, natural_talk
 from mmada.worlds.emoji.split import Split
 from mmada.worlds.emoji.tasks import held_out_in
 
@@ -29,7 +29,7 @@ __all__ = ["NATURAL", "around", "natural_example"]
 _Maker = Callable[[Chooser, Split], Example]
 _TEXTS: Mapping[_Maker, float] = {
     natural_problem: 6.0, natural_story: 2.0, natural_sum: 3.0, natural_expression: 1.5, natural_knowledge: 2.0, natural_talk: 2.5,
-    natural_stranger: 0.8, natural_blind: 0.4,
+    natural_stranger: 0.8, natural_blind: 0.4, natural_request: 0.7,
 }  # fmt: skip
 _TASKS: Mapping[str, Mapping[_Maker, float]] = {
     "natural_draw": {natural_drawing: 1.0},

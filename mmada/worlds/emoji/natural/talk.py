@@ -7,18 +7,20 @@ prompt   what is a yak?  think   yak is not known            answer  I do not kn
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from mmada.worlds.emoji.chooser import Chooser
+from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.knowledge import KNOWLEDGE
+from mmada.worlds.emoji.natural.drawing import natural_drawing
 from mmada.worlds.emoji.natural.lists import DEEDS, unknown_words
 from mmada.worlds.emoji.natural.voice import Voice, sections, sentences
 from mmada.worlds.emoji.objects import CATEGORY_PLURALS, SHAPES, article
 from mmada.worlds.emoji.questions import QUESTIONS
 from mmada.worlds.emoji.split import Split
 
-__all__ = ["ANSWERS", "UNKNOWN_ANSWER", "natural_blind", "natural_knowledge", "natural_stranger", "natural_talk"]
+__all__ = ["ANSWERS", "UNKNOWN_ANSWER", "natural_blind", "natural_knowledge", "natural_request", "natural_stranger", "natural_talk"]
 
 _CAN = "I draw emoji, answer questions about such pictures, and solve small sums and word problems."
 
@@ -43,6 +45,8 @@ ANSWERS: Mapping[str, tuple[str, str]] = {
 }
 """Intention -> what is thought, and what is answered."""
 _NO_PICTURE = ("no picture", "I see no picture. Please send one, or tell me what to draw.")
+_TO_DRAW = ("a picture is wanted", "I cannot draw here, only write. Ask for it where pictures are drawn.")
+_DRAWS = re.compile(r"\b(?:draw\w*|paint\w*|sketch|picture|image|illustrate|render)\b", re.IGNORECASE)
 UNKNOWN_ANSWER = "I do not know: "
 _OUT = 4.0
 
@@ -81,6 +85,14 @@ def natural_stranger(c: Chooser, split: Split) -> Example:
     table = c.pick(("category", "is a"))
     prompt = c.pick(sections()[table]).format(a_thing=f"{article(noun)} {noun}", a_category=f"{article(category)} {category}")
     return _talk(prompt[0].upper() + prompt[1:], f"{noun} is not known", f"{UNKNOWN_ANSWER}{noun}")
+
+
+def natural_request(c: Chooser, split: Split) -> Example:
+    """A picture that is asked for where only words can come back."""
+    prompt = natural_drawing(c, split).prompt
+    if not _DRAWS.search(prompt):
+        raise DeadEndError
+    return _talk(prompt, *_TO_DRAW)
 
 
 def natural_blind(c: Chooser, split: Split) -> Example:

@@ -1,7 +1,12 @@
 """Sentences of several writers (voices/*.txt), and a chooser that speaks with their voices instead of the grammar's.
 
-A file has sections: [count] holds ways to ask how many there are, [problem a - b] word problems with what is to be computed, [sum a + b]
-sums in words, and [talk greeting] what people say who ask for nothing. One sentence a line; {fields} are filled in.
+A file has sections, with one sentence a line. {Fields} are filled in.
+
+    [count]           ways to ask how many there are: the tables of the grammar, by name
+    [problem a - b]   word problems, with what is to be computed
+    [sum a + b]       sums in words
+    [talk greeting]   what people say who ask for nothing
+    [draw], [remark]  ways to ask for a picture, and what is told beside it
 """
 
 from __future__ import annotations

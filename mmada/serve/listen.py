@@ -1,0 +1,127 @@
+"""The process: it listens, closes connections that keep it waiting, and ends when a signal comes.
+
+    run(create_app(engine, parser, config), engine, config, host="127.0.0.1", port=8000)
+
+uvicorn has a time limit between requests, and none for a first request that never comes or comes a letter at a time. Here a connection that
+has no request under way has `header_timeout` seconds to send one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from socket import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from mmada.serve.config import ServeConfig
+from mmada.serve.engine import Engine
+
+__all__ = ["run"]
+
+_KEEP_ALIVE = 30
+"""Seconds from an answer to the next request of the same connection."""
+_MAX_HEADERS = 32768
+"""Bytes of a request's line and headers."""
+
+
+class _Server(uvicorn.Server):
+    """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None) -> None:
+        super().__init__(config)
+        self._engine, self._ready = engine, ready
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started and self._ready is not None:
+            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
+            port = self.servers[0].sockets[0].getsockname()[1]
+            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._engine.drain()
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def _timed(header_timeout: float) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, with a time limit for what stands before a body."""
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _alarm: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._relax()
+            super().connection_lost(exc)
+
+        def on_response_complete(self) -> None:
+            self._relax()  # the next request has its own time, and the one between requests is uvicorn's
+            super().on_response_complete()
+
+        def _watch(self) -> None:
+            """The alarm runs while nothing is asked: from the first moment, or from the first byte of a further request."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._relax()
+            elif self._alarm is None and not self.transport.is_closing():
+                self._alarm = self.loop.call_later(header_timeout, self.transport.close)
+
+        def _relax(self) -> None:
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
+
+    return Protocol
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Cut the query off an access log's line: clients put keys there, and no path of this server has one."""
+    if isinstance(record.args, tuple) and len(record.args) == 5 and isinstance(record.args[2], str):
+        client, method, path, *rest = record.args
+        record.args = (client, method, str(path).partition("?")[0], *rest)
+    return True
+
+
+def run(
+    app: FastAPI,
+    engine: Engine,
+    config: ServeConfig,
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float = 60.0,
+    access_log: bool = False,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish.
+
+    ready is told the server's address on this machine as soon as it answers.
+    """
+    settings = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_timed(config.header_timeout),
+        ws="none",
+        log_level="info",
+        access_log=access_log,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        h11_max_incomplete_event_size=_MAX_HEADERS,
+        timeout_graceful_shutdown=int(drain_seconds),
+    )
+    logging.getLogger("uvicorn.access").addFilter(_without_query)
+    _Server(settings, engine, ready).run()

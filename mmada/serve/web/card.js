@@ -1,0 +1,134 @@
+// The pictures of one request, what was thought before them, what could not be done, and what can be done next.
+
+import { button, element, problem } from "./page.js";
+import { download } from "./pictures.js";
+import { Picture } from "./picture.js";
+import { toFile } from "./share.js";
+
+/** acts: {edit(view, card), vary(view, card), ask(url), use(result), draw(prompt), forget(card)}, of which some may be missing. */
+export class Card {
+  constructor(result, { facts, acts, badge }) {
+    Object.assign(this, { result, studioFacts: facts, acts });
+    this.views = [];
+    this.list = element("div", { className: "pictures" });
+    this.said = element("div", { className: "said" });
+    this.note = element("p", { className: "facts" });
+    this.more = element("div", { className: "row small actions" });
+    this.title = element("h3", {}, result.title);
+    this.side = element("div", { className: "side" }, this.title, this.said, this.note);
+    if (badge) this.side.prepend(element("p", { className: "badge" }, badge));
+    this.box = element("article", { className: "card" }, this.list, this.side, this.more);
+    if (this.acts.forget) this.more.append(button("Remove", () => this.acts.forget(this)));
+  }
+
+  /** A result of earlier, or of somebody else. plays: from its first step. */
+  static of(result, options, { plays = false } = {}) {
+    const card = new Card(result, options);
+    card.begin(result.pictures.length);
+    card.views.forEach((_, index) => card.complete(index, !plays));
+    card.end();
+    return card;
+  }
+
+  /** Places for `count` pictures. */
+  begin(count) {
+    this.box.classList.toggle("single", count === 1);
+    const { image_size: shape, image_factor: factor } = this.studioFacts;
+    const before = this.result.request?.path === "/v1/images/edits" ? this.result.request.files.image : undefined;
+    for (let i = 0; i < count; i++) {
+      this.result.pictures[i] ??= { frames: [] };
+      this.views[i] = new Picture(this.result.pictures[i], { shape, before, factor });
+      this.list.append(this.views[i].box);
+    }
+  }
+
+  think(index, thought) {
+    if (!thought) return;
+    this.result.thoughts[index] = thought;
+    this.say();
+  }
+
+  /** What was thought and what could not be done. Pictures that are arranged alike share it; others are numbered. */
+  say() {
+    const { thoughts, pictures } = this.result;
+    const warnings = [...new Set(pictures.map((picture) => picture.warning).filter(Boolean))];
+    const parts = warnings.map((warning) => this.lack(warning));
+    const told = thoughts.filter(Boolean);
+    if (told.length) {
+      const isShared = new Set(told).size === 1;
+      const text = isShared ? told[0] : thoughts.map((thought, i) => thought && `${i + 1}: ${thought}`).filter(Boolean).join("\n");
+      parts.push(element("details", { className: "thinking", open: true }, element("summary", {}, "Plan"), element("div", { className: "thinking-text" }, text)));
+    }
+    this.said.replaceChildren(...parts);
+  }
+
+  /** The server's sentence on what it cannot draw, with what is nearest as buttons. */
+  lack(sentence) {
+    const box = element("div", { className: "lack" }, element("p", {}, sentence));
+    const near = /Nearest that I know: ([^.]+)\./.exec(sentence)?.[1].split(", ") ?? [];
+    if (near.length && this.acts.draw) box.append(element("div", { className: "row small" }, ...near.map((name) => button(`Draw ${article(name)}`, () => this.acts.draw(article(name))))));
+    return box;
+  }
+
+  /** A picture is there. hurry: it needs no playing. */
+  complete(index, hurry = false) {
+    const view = this.views[index];
+    view.finish(hurry);
+    const { acts } = this;
+    const { prompt, seed } = view.record;
+    const row = element("div", { className: "row actions" });
+    if (acts.edit) row.append(button("Edit", () => acts.edit(view, this), { className: "asks" }));
+    if (acts.vary) row.append(button("Variations", () => acts.vary(view, this), { className: "asks" }));
+    if (acts.ask) row.append(button("Ask about it", () => acts.ask(view.url)));
+    row.append(button("Download", () => download(view.url, `mmada-${seed ?? "picture"}.${/^data:image\/(\w+)/.exec(view.url)[1]}`)));
+    for (const one of row.children) if (prompt && this.views.length > 1) one.setAttribute("aria-label", `${one.textContent}: picture ${index + 1}`);
+    if (this.views.length === 1) this.side.append(row);
+    else view.box.append(row);
+    this.say();
+  }
+
+  /** Nothing more comes: leave out what never began. */
+  end(note) {
+    const { result } = this;
+    this.views.filter((view) => !view.record.frames.length).forEach((view) => view.box.remove());
+    const facts = [];
+    if (note) facts.push(note);
+    if (result.ms !== undefined) facts.push(`${(result.ms / 1000).toFixed(1)} s`);
+    if (result.nfe !== undefined) facts.push(`${result.nfe} evaluations`);
+    if (result.seed !== undefined) facts.push(`${result.pictures.length > 1 ? "first seed" : "seed"} ${result.seed}`);
+    this.note.textContent = facts.join(" · ");
+    if (!result.request || note) return;
+    this.more.prepend(button("Save as a file", () => save(result), { title: "Prompt, seed, settings and steps in one JSON file, which any studio opens" }));
+    if (this.acts.use && result.request.path === "/v1/images/generations") this.more.prepend(button("Use its settings", () => this.acts.use(result)));
+  }
+
+  /** No picture: the model knows that it cannot, or something went wrong. */
+  fail(error, again) {
+    for (const view of this.views) {
+      view.player.pause();
+      if (!view.record.frames.length) view.box.remove();
+    }
+    const refused = /^prompt=.+ cannot be drawn: (.+)$/s.exec(error.message);
+    this.box.classList.toggle("refused", Boolean(refused));
+    if (!refused) this.side.append(problem(error, again));
+    else {
+      const why = firstSentence(refused[1]);
+      const rest = refused[1].slice(why.length).trim();
+      this.said.replaceChildren(element("p", {}, `This cannot be drawn: ${why}`), ...(rest ? [this.lack(rest)] : []));
+    }
+  }
+}
+
+function firstSentence(text) {
+  return /^.*?\.(?=\s|$)/s.exec(text)?.[0] ?? text;
+}
+
+function article(name) {
+  return /^(a|an|the|some|two|three) /.test(name) ? name : `${/^[aeiou]/.test(name) ? "an" : "a"} ${name}`;
+}
+
+function save(result) {
+  const url = URL.createObjectURL(new Blob([toFile(result)], { type: "application/json" }));
+  download(url, `mmada-${result.seed ?? "result"}.json`);
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

@@ -1,0 +1,31 @@
+// What a model can do, as examples with one click each. The world that a model was trained on knows them; others are asked for what any can.
+
+import { element, find } from "./page.js";
+
+const GENERAL = [
+  { ability: "Draw", text: "a red lighthouse by the sea", kind: "draw" },
+  { ability: "Look at a picture", text: "What is in this picture?", kind: "chat", picture: "cats.png" },
+  { ability: "Think, then answer", text: "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?", kind: "chat", think: true },
+  { ability: "Answer", text: "Name three animals that live in the sea.", kind: "chat" },
+];
+
+/** Fill the lists of both tabs. run(example) is what a click does. */
+export function showExamples(facts, run) {
+  const list = facts.examples.length ? facts.examples : GENERAL;
+  const drawn = list.find((example) => example.kind === "draw");
+  const asked = [...list.filter((example) => example.kind === "chat"), ...(drawn ? [{ ...drawn, kind: "chat", text: `draw ${drawn.text}` }] : [])];
+  for (const [tab, mine] of Object.entries({ draw: list, chat: asked })) {
+    find(`${tab}-examples`).replaceChildren(...mine.map((example) => exampleButton(example, run)));
+  }
+  for (const box of document.querySelectorAll(".limits")) {
+    box.hidden = !facts.limits;
+    box.textContent = facts.limits;
+  }
+}
+
+function exampleButton(example, run) {
+  const shown = element("button", { type: "button", className: "example" }, element("small", {}, example.ability), " ", element("span", {}, example.text));
+  if (example.picture) shown.prepend(element("img", { src: example.picture, alt: "", className: "pixels", width: 36, height: 36 }));
+  shown.addEventListener("click", () => run(example));
+  return element("li", {}, shown);
+}

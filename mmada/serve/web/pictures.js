@@ -1,0 +1,85 @@
+// Pictures: from files, as data: URLs of some size, and back to files.
+
+import { element } from "./page.js";
+
+export async function loaded(url) {
+  const image = new Image();
+  image.src = url;
+  try {
+    await image.decode();
+  } catch {
+    throw new Error("This file is no picture that the browser can read.");
+  }
+  return image;
+}
+
+async function fromFile(file, use) {
+  const url = URL.createObjectURL(file);
+  try {
+    return use(await loaded(url));
+  } finally {
+    URL.revokeObjectURL(url);
+  }
+}
+
+/** A picture file as a data: URL, at most `most` pixels a side. */
+export function pictureOf(file, most = 1024) {
+  return fromFile(file, (image) => {
+    const scale = Math.min(1, most / Math.max(image.naturalWidth, image.naturalHeight));
+    return drawn(image, Math.round(image.naturalWidth * scale), Math.round(image.naturalHeight * scale));
+  });
+}
+
+/** A picture file as a data: URL of exactly this size, cut at the longer sides. */
+export function croppedPictureOf(file, width, height) {
+  return fromFile(file, (image) => drawn(image, width, height));
+}
+
+function drawn(image, width, height) {
+  const canvas = element("canvas", { width: Math.max(1, width), height: Math.max(1, height) });
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white"; // what is transparent
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  const scale = Math.max(canvas.width / image.naturalWidth, canvas.height / image.naturalHeight);
+  const [w, h] = [image.naturalWidth * scale, image.naturalHeight * scale];
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
+  return canvas.toDataURL("image/png");
+}
+
+export function blobOf(dataUrl) {
+  const comma = dataUrl.indexOf(",");
+  const bytes = Uint8Array.from(atob(dataUrl.slice(comma + 1)), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: dataUrl.slice(5, comma).split(";")[0] });
+}
+
+/** Offer something to be saved; address: a data: or blob: URL. */
+export function download(address, name) {
+  element("a", { href: address, download: name }).click();
+}
+
+/** Call use(file) for a picture, or another file of `kinds`, that is chosen, pasted or dropped. */
+export function takeFiles(area, input, use, kinds = /^image\//) {
+  const first = (files) => [...files].find((file) => kinds.test(file.type));
+  input.addEventListener("change", () => {
+    if (input.files[0]) use(input.files[0]);
+    input.value = "";
+  });
+  area.addEventListener("paste", (event) => {
+    const file = first(event.clipboardData.files);
+    if (!file) return;
+    event.preventDefault();
+    use(file);
+  });
+  area.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    area.classList.add("dropping");
+  });
+  area.addEventListener("dragleave", () => area.classList.remove("dropping"));
+  area.addEventListener("drop", (event) => {
+    event.preventDefault();
+    area.classList.remove("dropping");
+    const file = first(event.dataTransfer.files);
+    if (file) use(file);
+  });
+}

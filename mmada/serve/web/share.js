@@ -1,0 +1,103 @@
+// A result as one file: prompt, seed, settings and every step, which any studio opens and plays again.
+//
+//   {"format": "mmada-result", "version": 1, "kind": "drawing", "model", "prompt", "seed", "settings", "path", "files", "made", "result"}
+//
+// What is opened comes from somebody else. It is taken apart field by field, pictures are data: URLs of pictures, and nothing of it is sent.
+
+import { newId } from "./store.js";
+
+const FORMAT = "mmada-result";
+const PATHS = ["/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/images/variations"];
+const PICTURE = /^data:image\/(png|jpeg|webp);base64,[A-Za-z0-9+/]+=*$/;
+const MOST_BYTES = 64_000_000;
+
+/** The text of a file. */
+export function toFile({ id, at, kind, model, title, seed, request, ...result }) {
+  const { prompt, model: _, seed: __, ...settings } = request?.body ?? {};
+  const file = { format: FORMAT, version: 1, kind, model, title, prompt: prompt ?? null, seed: seed ?? null, settings };
+  return JSON.stringify({ ...file, path: request?.path ?? null, files: request?.files ?? {}, made: new Date(at).toISOString(), result });
+}
+
+/** A result from a file. Throws an Error with a sentence for the reader. */
+export async function fromFile(file) {
+  if (file.size > MOST_BYTES) throw new Error(`${file.name} is larger than ${MOST_BYTES / 1e6} MB, more than any result of this page.`);
+  let data;
+  try {
+    data = JSON.parse(await file.text());
+  } catch {
+    throw new Error(`${file.name} is no JSON; open a file that this page saved.`);
+  }
+  return fromData(data, file.name);
+}
+
+export function fromData(data, name) {
+  const wrong = (what) => new Error(`${name} cannot be opened: ${what}.`);
+  if (data?.format !== FORMAT) throw wrong("it is no result that a studio saved");
+  if (data.version !== 1) throw wrong(`its version is ${data.version}, and this page reads 1`);
+  const read = { drawing: drawingOf, answer: answerOf }[data.kind];
+  if (!read) throw wrong("it holds neither a drawing nor an answer");
+  try {
+    const body = { ...plain(data.settings), model: text(data.model) };
+    if (data.prompt !== null) body.prompt = text(data.prompt);
+    const files = Object.fromEntries(Object.entries(plain(data.files)).map(([key, url]) => [key, picture(url)]));
+    const request = PATHS.includes(data.path) ? { path: data.path, body, ...(Object.keys(files).length && { files }) } : undefined;
+    const at = Date.parse(text(data.made));
+    const head = { id: newId(), at: Number.isFinite(at) ? at : Date.now(), kind: data.kind, model: body.model, title: text(data.title) };
+    return { ...head, seed: maybe(number, data.seed), request, ...read(plain(data.result)) };
+  } catch (error) {
+    throw wrong(error.message);
+  }
+}
+
+function drawingOf(result) {
+  const pictures = list(result.pictures).map((one) => ({
+    frames: list(one.frames).map(picture),
+    prompt: maybe(text, one.prompt),
+    seed: maybe(number, one.seed),
+    warning: maybe(text, one.warning),
+    trace: maybe((trace) => ({ steps: list(trace.steps).map(orNull), confidences: list(trace.confidences).map(orNull) }), one.trace),
+  }));
+  if (!pictures.length || pictures.some((one) => !one.frames.length)) throw new Error("it has no picture");
+  return { pictures, thoughts: list(result.thoughts ?? []).map((thought) => maybe(text, thought)), ms: maybe(number, result.ms), nfe: maybe(number, result.nfe) };
+}
+
+function answerOf(result) {
+  const drafts = list(result.drafts).map((draft) => list(draft).map((piece) => ({ text: text(piece.text), confidence: orNull(piece.confidence) })));
+  const usage = maybe(({ completion_tokens, nfe, tokens_per_forward }) => ({
+    completion_tokens: number(completion_tokens), nfe: number(nfe), tokens_per_forward: number(tokens_per_forward),
+  }), result.usage);
+  return { drafts, answer: text(result.answer), thoughts: text(result.thoughts), usage, reason: maybe(text, result.reason), ms: maybe(number, result.ms) };
+}
+
+function maybe(read, value) {
+  return value === null || value === undefined ? undefined : read(value);
+}
+
+function text(value) {
+  if (typeof value !== "string") throw new Error("a text is missing in it");
+  return value;
+}
+
+function number(value) {
+  if (typeof value !== "number") throw new Error("a number is missing in it");
+  return value;
+}
+
+function orNull(value) {
+  return typeof value === "number" ? value : null;
+}
+
+function list(value) {
+  if (!Array.isArray(value)) throw new Error("a list is missing in it");
+  return value;
+}
+
+function plain(value) {
+  if (!value || typeof value !== "object" || Array.isArray(value)) throw new Error("a part is missing in it");
+  return value;
+}
+
+function picture(value) {
+  if (typeof value !== "string" || !PICTURE.test(value)) throw new Error("a picture in it is none");
+  return value;
+}

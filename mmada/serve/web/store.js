@@ -1,0 +1,67 @@
+// What survives a reload: drawings and conversations, in the browser's own database. Nothing of it is sent anywhere.
+//
+//   drawings   {id, at, ...}                one for each result
+//   exchanges  {id, at, conversation, ...}  a message and its answer
+//
+// Each record has an id of its own, so that two tabs never overwrite each other. Where the browser has no database, nothing is kept.
+
+const NAME = "mmada-studio";
+const STORES = ["drawings", "exchanges"];
+const MOST = 60; // records of each store
+const MOST_CHARACTERS = 4_000_000; // of a drawing's steps; of larger ones only the end is kept
+
+let opening;
+
+function open() {
+  opening ??= new Promise((resolve, reject) => {
+    const request = indexedDB.open(NAME, 1);
+    request.onupgradeneeded = () => STORES.forEach((name) => request.result.createObjectStore(name, { keyPath: "id" }));
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  return opening;
+}
+
+async function using(store, mode, act) {
+  try {
+    const database = await open();
+    return await new Promise((resolve, reject) => {
+      const transaction = database.transaction(store, mode);
+      const request = act(transaction.objectStore(store));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+    });
+  } catch {
+    return undefined; // private windows, full disks: the page goes on without
+  }
+}
+
+export function newId() {
+  return `${Date.now()}-${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
+}
+
+/** All records of a store, oldest first. */
+export async function all(store) {
+  return ((await using(store, "readonly", (records) => records.getAll())) ?? []).sort((a, b) => a.at - b.at);
+}
+
+export function get(store, id) {
+  return using(store, "readonly", (records) => records.get(id));
+}
+
+export async function put(store, record) {
+  await using(store, "readwrite", (records) => records.put(record));
+  const ids = (await using(store, "readonly", (records) => records.getAllKeys())) ?? []; // in the order of their time
+  for (const old of ids.slice(0, -MOST)) await remove(store, old);
+}
+
+export function remove(store, id) {
+  return using(store, "readwrite", (records) => records.delete(id));
+}
+
+/** A drawing without its steps, where they are large. */
+export function lighter(drawing) {
+  const size = drawing.pictures.reduce((sum, picture) => sum + picture.frames.reduce((own, frame) => own + frame.length, 0), 0);
+  if (size <= MOST_CHARACTERS) return drawing;
+  return { ...drawing, pictures: drawing.pictures.map((picture) => ({ ...picture, frames: picture.frames.slice(-1) })) };
+}
