@@ -7,4 +7,4 @@ COPY . /src
 RUN pip install --no-cache-dir '/src[serve]' && useradd --create-home --uid 1000 user
 USER user
 EXPOSE 7860
-CMD ["mmada", "serve", "--host", "0.0.0.0", "--port", "7860", "--max-queue", "32", "--max-n", "4", "--max-steps", "64", "--timeout", "60"]
+CMD ["mmada", "serve", "--host", "0.0.0.0", "--port", "7860", "--allowed-host", "*", "--max-queue", "32", "--max-n", "4", "--max-steps", "64", "--timeout", "60"]

@@ -28,7 +28,7 @@ SIZE, SHOWN = (1180, 740), (826, 518)
 """of the page, and of the film, in pixels"""
 FRAME = 120
 """milliseconds"""
-COLORS = 128
+COLORS = 192
 MOST_BYTES = 2_000_000
 OWN_TIME = """
 (() => {
@@ -91,10 +91,11 @@ class Film:
 
     def save(self, path: Path) -> None:
         """With one palette for all frames, so that what stands still costs nothing."""
-        sheet = Image.new("RGB", (SHOWN[0], SHOWN[1] * 8))
-        for i in range(8):
-            sheet.paste(self.frames[i * (len(self.frames) - 1) // 7], (0, SHOWN[1] * i))
-        palette = sheet.quantize(COLORS, dither=Image.Dither.NONE)
+        sample = self.frames[4::8]
+        sheet = Image.new("RGB", (SHOWN[0], SHOWN[1] * len(sample)))
+        for i, frame in enumerate(sample):
+            sheet.paste(frame, (0, SHOWN[1] * i))
+        palette = sheet.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE)  # the yellow of a cat is a small part of a page
         first, *others = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in self.frames]
         first.save(path, save_all=True, append_images=others, duration=FRAME, loop=0, optimize=True)
         seconds = len(self.frames) * FRAME / 1000

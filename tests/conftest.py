@@ -23,11 +23,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Assertions are rewritten once and kept: that takes several seconds, in every process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# What tests import stays; to look for garbage among it takes a tenth of the time.
+gc.set_threshold(100_000, 20, 20)
 
 TOGETHER = {
     "serve": ("serve/test_deploy", "serve/test_faults", "serve/test_http", "serve/test_mixture", "serve/test_openapi", "serve/test_s"),
     "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
-    "transformers": ("eval/test_harness", "hub", "model/test_graphs", "rl/test_config", "train/test_lora"),
+    "transformers": (
+        "eval/test_harness",
+        "eval/test_lmms",
+        "hub",
+        "integrations",
+        "model/test_graphs",
+        "rl/test_config",
+        "train/test_lora",
+    ),
 }
 """Tests that share what is slow to build, first those that take longest: a server, processes that were forked, transformers."""
 

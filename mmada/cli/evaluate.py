@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-_OTHERS = ("negative_prompt", "image_cache", "max_new_tokens", "temperature", "top_p", "top_k", "block_length")
+_OTHERS = (
+    *("negative_prompt", "image_cache", "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "block_length"),
+    *("repetition_penalty", "frequency_penalty", "presence_penalty"),
+)
 """settings that a suite chooses itself"""
 
 

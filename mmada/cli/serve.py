@@ -35,8 +35,8 @@ def serve(
     allowed_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name that the server answers to, such as example.com or *.example.com; * is any. "
-            "Default: this machine's own names, and any name if there is a key. Addresses are always answered.",
+            help="A name that the server answers to, such as example.com or *.example.com, besides its own; * is any. "
+            "Without this option, a server with a key answers to any name.",
             rich_help_panel=_ACCESS,
         ),
     ] = None,
@@ -150,8 +150,9 @@ def start(
     from mmada.serve.listen import run
     from mmada.serve.request_parser import RequestParser
 
-    keys = settings.get("api_keys")
-    config = ServeConfig(**{**settings, "allowed_hosts": settings.get("allowed_hosts") or usual_hosts(host, has_keys=bool(keys))})
+    named = settings.get("allowed_hosts") or ()
+    hosts = (*named, *usual_hosts(host, has_keys=bool(settings.get("api_keys")) and not named))
+    config = ServeConfig(**{**settings, "allowed_hosts": hosts})
     pipeline = load(model, **loading)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("mmada.serve").setLevel(logging.INFO)

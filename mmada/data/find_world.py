@@ -33,10 +33,13 @@ GROUP = "mmada.worlds"
 
 def installed_worlds() -> tuple[str, ...]:
     """Names of all worlds that can be found, in order."""
+    return tuple(sorted(_built_in() | {entry.name for entry in entry_points(group=GROUP)}))
+
+
+def _built_in() -> set[str]:
     package = find_spec(GROUP)
     places = package.submodule_search_locations if package else None
-    built_in = {module.name for module in iter_modules(places)} if places else set()
-    return tuple(sorted(built_in | {entry.name for entry in entry_points(group=GROUP)}))
+    return {module.name for module in iter_modules(places)} if places else set()
 
 
 def find_world(name: str, options: Mapping[str, Any] | None = None) -> World:
@@ -51,15 +54,15 @@ def _maker(name: str) -> Any:
     if ":" in name:
         module, _, path = name.partition(":")
         return _imported(name, module, path)
+    if name in _built_in():  # without a look at all distributions that are installed: every drawing of a built-in model begins here
+        return _imported(name, f"{GROUP}.{name}", "world")
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return _imported(name, entry.module, entry.attr)
-    if name not in installed_worlds():
-        raise InputError(
-            f"world {name!r} is not installed; there are {', '.join(installed_worlds())}. Install the package that brings it, write "
-            f"package.module:object, or register your own as an entry point of the group {GROUP} (docs/worlds.md)"
-        )
-    return _imported(name, f"{GROUP}.{name}", "world")
+    raise InputError(
+        f"world {name!r} is not installed; there are {', '.join(installed_worlds())}. Install the package that brings it, write "
+        f"package.module:object, or register your own as an entry point of the group {GROUP} (docs/worlds.md)"
+    )
 
 
 def _imported(name: str, module: str, path: str) -> Any:

@@ -14,11 +14,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mmada.canvas import Canvas, Prompts, VocabLayout
+from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
-from mmada.sampling.joint import JointParams
+from mmada.sampling.joint import JointParams, Timeline, together
+from mmada.sampling.params import follow_schedule
 
-__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts"]
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "text_and_image"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """What a family can do.
@@ -177,3 +179,17 @@ class Family:
         if (problem := self.lacks(ability)) is not None:
             able = ", ".join(other.title for other in families if ability in other.abilities)
             raise InputError(f"{problem}; {able} can")
+
+
+def text_and_image(
+    text: SamplingParams, image: SamplingParams, *, text_steps: int, image_steps: int, temperature: float, timeline: Timeline | None
+) -> JointParams:
+    """Both in the same passes, as MMaDA-Parallel does.
+
+    image        its guidance, and the steps of the text, which its schedule counts; the schedule and the choice are set here
+    temperature  of the choice of codes; at 0 the likeliest ones are proposed
+    timeline     None: the image takes `image_steps` of the steps of the text
+    """
+    proposed = 1.0 if temperature else 0.0
+    image = image.with_(transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
+    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field
 from mmada.diffusion.schedule import cosine
-from mmada.families.family import ParallelPrompts
+from mmada.families.family import ParallelPrompts, text_and_image
 from mmada.families.lumina_dimoo import EDIT, LUMINA_DIMOO, LuminaPrompts
 from mmada.sampling import SamplingParams
 from mmada.sampling.draws import gumbel_added, normal
 from mmada.sampling.guidance import two_scales
-from mmada.sampling.joint import JointParams, Timeline, together
-from mmada.sampling.params import follow_schedule, keep_one, linear_target
+from mmada.sampling.joint import JointParams, Timeline
+from mmada.sampling.params import keep_one, linear_target
 
 __all__ = ["MMADA_PARALLEL_A", "ParallelAPrompts", "parallel_a", "published_parallel_a"]
 
@@ -72,15 +72,9 @@ def parallel_a(
     """Text and image in the same passes; both scales are the image's: of the words, of the source. The text is not guided."""
     text = SamplingParams(steps=text_steps, transfer_schedule=linear_target, temperature=text_temperature, stop_at_eos=False)
     image = SamplingParams(
-        steps=text_steps,
-        transfer_schedule=follow_schedule(cosine),
-        temperature=1.0 if image_temperature else 0.0,
-        choice_temperature=image_temperature,
-        guidance_scale=text_guidance_scale,
-        image_guidance_scale=image_guidance_scale,
-        guidance=two_scales,
+        steps=text_steps, guidance_scale=text_guidance_scale, image_guidance_scale=image_guidance_scale, guidance=two_scales
     )
-    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)
+    return text_and_image(text, image, text_steps=text_steps, image_steps=image_steps, temperature=image_temperature, timeline=timeline)
 
 
 def published_parallel_a(**settings: float) -> JointParams:

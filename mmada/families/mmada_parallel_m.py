@@ -16,16 +16,14 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import Canvas, Field
-from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.families.family import ParallelPrompts
+from mmada.families.family import ParallelPrompts, text_and_image
 from mmada.families.mmada import MMADA
 from mmada.sampling import SamplingParams
 from mmada.sampling.confidence import narrow_probability
 from mmada.sampling.draws import gumbel_power
 from mmada.sampling.guidance import classifier_free, extrapolated, inverted
-from mmada.sampling.joint import JointParams, Timeline, together
-from mmada.sampling.params import follow_schedule
+from mmada.sampling.joint import JointParams, Timeline
 
 __all__ = ["MMADA_PARALLEL_M", "ParallelMPrompts", "parallel_m", "published_parallel_m"]
 
@@ -75,15 +73,8 @@ def parallel_m(
         guidance=classifier_free,
         stop_at_eos=False,
     )
-    image = SamplingParams(
-        steps=text_steps,
-        transfer_schedule=follow_schedule(cosine),
-        temperature=1.0 if image_temperature else 0.0,
-        choice_temperature=image_temperature,
-        guidance_scale=image_guidance_scale,
-        guidance=extrapolated,
-    )
-    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)
+    image = SamplingParams(steps=text_steps, guidance_scale=image_guidance_scale, guidance=extrapolated)
+    return text_and_image(text, image, text_steps=text_steps, image_steps=image_steps, temperature=image_temperature, timeline=timeline)
 
 
 def published_parallel_m(**settings: float) -> JointParams:

@@ -65,6 +65,21 @@ class TextSettings(_Checked):
         "Draw from the likeliest tokens that have this probability together.", above=0, at_most=1, slider=(0.05, 1, 0.05)
     )
     top_k: int | None = _setting("Draw from this many of the likeliest tokens.", at_least=1)
+    min_p: float | None = _setting(
+        "Draw no token that is less likely than this share of the likeliest.", at_least=0, at_most=1, slider=(0, 0.5, 0.05)
+    )
+    repetition_penalty: float | None = _setting(
+        "Divide the logits of tokens that stand in prompt or text by this. 1, the default, is off.",
+        above=0,
+        at_most=10,
+        slider=(0.5, 2, 0.05),
+    )
+    frequency_penalty: float | None = _setting(
+        "Take this from a token's logit for each time that it is written.", at_least=-2, at_most=2, slider=(-2, 2, 0.1)
+    )
+    presence_penalty: float | None = _setting(
+        "Take this from a token's logit once it is written.", at_least=-2, at_most=2, slider=(-2, 2, 0.1)
+    )
     block_length: int | None = _setting("Tokens of a block. Blocks are finished from left to right.", at_least=1, checkpoint="block_length")
     threshold: float | None = _setting(
         "Confidence at which a token is committed. Lower is faster.", above=0, at_most=1, checkpoint="threshold", slider=(0.1, 1, 0.05)

@@ -34,6 +34,7 @@ QUANTIZATIONS: Mapping[str, int] = {"int8": 8, "int4": 4}
 _GROUP = 64
 """Weights that share a scale, at most: 16 bits for 64 weights are a quarter of a bit for each."""
 _SMALLEST_GROUP = 8
+_PACKED_AT_ONCE = 2**20
 
 
 def check_name(name: str) -> int:
@@ -45,6 +46,12 @@ def check_name(name: str) -> int:
 
 def pack(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """(O, I) floats of any precision -> codes, int8 (O, I) or two in a byte, uint8 (O, I / 2), and scales (O, I / group) float16."""
+    rows = weight.split(max(1, _PACKED_AT_ONCE // weight.shape[1]))  # the floats on the way are several times the weights
+    codes, scales = zip(*(_pack(part, bits) for part in rows), strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def _pack(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     lowest = -(2 ** (bits - 1))
     groups = weight.float().unflatten(1, (-1, _group_size(weight.shape[1])))  # (O, G, group)
     farthest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))

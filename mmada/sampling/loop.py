@@ -32,6 +32,7 @@ from mmada.errors import InputError
 from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
 from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
+from mmada.sampling.penalties import biased, counted, penalized
 from mmada.sampling.token_sampling import sample_tokens
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
@@ -230,7 +231,7 @@ class Denoising:
             self._logit_cache.update(evaluated, logits)
             index = torch.tensor(evaluated, device=rows.device)
             logits = self._logit_cache.at(index, window.slot.repeat(len(evaluated) // len(rows), 1))
-        logits = self._combine(logits)
+        logits = self._adjusted(self._combine(logits), rows)
         uniform, uniform_order = self._uniform(window)  # (A, Q), or (A, Q, V) with token_noise
         proposal = self._propose(logits, uniform)
         seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
@@ -339,6 +340,25 @@ class Denoising:
             logits = self.params.guidance(conditional, negatives, self.params.scales)
         return logits.index_fill(-1, self._suppress_tokens, -torch.inf) if len(self._suppress_tokens) else logits
 
+    def _adjusted(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """Bias and penalties of single ids."""
+        params, num_ids = self.params, logits.shape[-1]
+        if params.logit_bias:
+            logits = biased(logits, params.logit_bias, first=self.ids.start)
+        if not params.has_penalties:
+            return logits
+        written = counted(self._filled[rows], num_ids, first=self.ids.start, ends=self._ends)
+        # Open positions hold [MASK] in both, which is never proposed.
+        present = counted(self._tokens[rows], num_ids, first=self.ids.start, ends=self._ends) if params.repetition_penalty != 1 else written
+        return penalized(
+            logits,
+            written,
+            present,
+            frequency=params.frequency_penalty,
+            presence=params.presence_penalty,
+            repetition=params.repetition_penalty,
+        )
+
     def _indices(self, token_ids: Sequence[int]) -> Tensor:
         """Indices into the allowed slice of those ids that lie in it."""
         inside = [i - self.ids.start for i in token_ids if self.ids.start <= i < self.ids.stop]
@@ -350,7 +370,7 @@ class Denoising:
         if self._has_token_noise:
             assert params.token_noise is not None
             return params.token_noise(logits, uniform, params.temperature).argmax(-1)
-        return sample_tokens(logits, uniform, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
+        return sample_tokens(logits, uniform, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
 
     @property
     def _has_token_noise(self) -> bool:

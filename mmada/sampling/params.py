@@ -231,6 +231,16 @@ class SamplingParams:
     """of the proposals; 0 is the arg max"""
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
+    """propose no id that is less likely than this share of the likeliest"""
+    frequency_penalty: float = 0.0
+    """taken from an id's logit for each time that it is committed (sampling/penalties.py)"""
+    presence_penalty: float = 0.0
+    """taken from it once it is committed"""
+    repetition_penalty: float = 1.0
+    """by which it is divided once it is committed, or if it stands in the prompt"""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """ids, each with what is added to its logit"""
     choice_temperature: float = 0.0
     """Gumbel noise on the logarithm of the score, annealed; 0 is none"""
     anneal: Anneal = linear_anneal
@@ -284,6 +294,12 @@ class SamplingParams:
                 f"cache={self.cache} counts the steps of one block with full attention; give steps=N, block_length=None and "
                 "full_attention=True, or another cache"
             )
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p={self.min_p} must lie in [0, 1]; try 0.05")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise InputError(f"repetition_penalty={self.repetition_penalty} must be above 0, and finite; 1 is none")
+        if not all(math.isfinite(value) for value in (self.frequency_penalty, self.presence_penalty, *(v for _, v in self.logit_bias))):
+            raise InputError("frequency_penalty, presence_penalty and the values of logit_bias must be finite")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p} must lie in (0, 1]; try 0.9")
         if self.threshold is not None and self.confidence is random_order:
@@ -327,6 +343,11 @@ class SamplingParams:
     def draws(self) -> bool:
         """Whether the result depends on the seed."""
         return bool(self.temperature or self.choice_temperature or self.confidence is random_order)
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether logits depend on what is written already."""
+        return (self.frequency_penalty, self.presence_penalty, self.repetition_penalty) != (0, 0, 1)
 
     def num_blocks(self, num_open: int) -> int:
         return 1 if self.block_length is None else -(-num_open // self.block_length)

@@ -1,7 +1,7 @@
 """Which token each open position would take now.
 
     temperature 0   the arg max
-    temperature T   a draw from softmax(logits / T), after top-k and top-p
+    temperature T   a draw from softmax(logits / T), after min-p, top-k and top-p
 
 Draws use one uniform number a position (the inverse of the cumulative distribution), taken from the request's own generator
 on the CPU. The same logits and seed give the same tokens on any device, alone or in a batch. The distribution is that of
@@ -9,6 +9,8 @@ arg max(logits + T * Gumbel), the published form.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +21,21 @@ from mmada.diffusion.loss import widest
 __all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "sample_tokens"]
 
 
-def sample_tokens(logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None) -> Tensor:
+def sample_tokens(
+    logits: Tensor,
+    uniform: Tensor,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+) -> Tensor:
     """logits (..., V), -inf where an id is not allowed; uniform (...) in [0, 1) -> (...) int64 indices into V."""
     if temperature == 0:
         return logits.argmax(-1)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature  # in this order, so that no temperature is too low for it
+    if min_p:
+        scaled = scaled.masked_fill(scaled < math.log(min_p), -torch.inf)  # the likeliest has 0
     if top_k is not None:
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None:

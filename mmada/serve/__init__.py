@@ -2,13 +2,16 @@
 
 config.py     limits and secrets of one server
 schema.py     the bodies that come and go, as pydantic models
-pictures.py   bytes, data: URLs and, if allowed, remote addresses -> images; image_fetcher.py fetches them
+bodies.py     bytes -> JSON or a form, counted before they are parsed
+pictures.py   bytes, data: URLs and, if allowed, remote addresses -> images; image_fetcher.py fetches them,
+              picture_decoder.py decodes them, in processes that run picture_worker.py
 request_parser.py     a body -> engine requests: requests of the package, and how they are to be followed
 scheduler.py  whose turn it is: plain records, no tensors
 engine.py     one thread that runs rounds: one denoising step of every request whose turn it is, in one forward pass
 stream.py     what of a growing text may be sent, append-only
 responses.py    outcomes -> bodies and events
-http.py       the application: routes, errors, and the process; middleware.py  keys, origins, sizes of bodies; output_stream.py  a request and who waits for it
+http.py       the application: routes and errors; openapi.py  how they are described; listen.py  the process and its connections
+middleware.py  names (hosts.py), keys, origins, sizes of bodies; output_stream.py  a request and who waits for it
 metrics.py    Prometheus
 web/          the studio: static files, at /
 """

@@ -97,7 +97,11 @@ def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> Fa
     app.add_middleware(RequestMiddleware, config=config)
     if config.allow_origins:  # around the guard: a browser asks first, without a key, and must be able to read refusals, too
         app.add_middleware(
-            CORSMiddleware, allow_origins=config.allow_origins, allow_methods=["*"], allow_headers=["*"], expose_headers=["x-request-id"]
+            CORSMiddleware,
+            allow_origins=config.allow_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-mmada-note"],
         )
     return app
 
@@ -146,7 +150,7 @@ class _Generations:
         """Draw."""
         body, arrived = await self._json(request, GenerationBody)
         parsed = await self._reading(lambda: self._parser.begun(self._parser.generation(body)))
-        responses = ImageResponses(body, parsed.seed, "image_generation")
+        responses = ImageResponses(body, parsed.seed, "image_generation", note=parsed.note)
         return await self._images(request, parsed, responses, stream=bool(body.stream), arrived=arrived)
 
     async def edits(self, request: Request) -> Response:
@@ -165,7 +169,7 @@ class _Generations:
         if len(images) != 1:
             raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
         parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images[0], mask)))
-        responses = ImageResponses(form, parsed.seed, "image_edit")
+        responses = ImageResponses(form, parsed.seed, "image_edit", note=parsed.note)
         return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
     async def variations(self, request: Request) -> Response:
@@ -184,7 +188,7 @@ class _Generations:
             assert isinstance(seen, TextOutput)
             prompt = made_up = seen.answer or "a picture"
         parsed = await self._fitting(lambda: self._parser.begun(self._parser.variation(form, image, prompt)))
-        responses = ImageResponses(form, parsed.seed, "image_generation", prompt=made_up)
+        responses = ImageResponses(form, parsed.seed, "image_generation", prompt=made_up, note=parsed.note)
         return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
     # What they have in common.
@@ -196,7 +200,7 @@ class _Generations:
         is_json = content_type(request).endswith("json")
 
         def read() -> _M:
-            return _validated(model, parsed_json(data, self._config) if is_json else None, strict=True)
+            return _validated(model, parsed_json(data, self._config) if is_json and data else None, strict=True)
 
         body = await self._reading(read)
         self._check(request, body)
@@ -235,21 +239,22 @@ class _Generations:
     ) -> Response:
         output = OutputStream(self._engine, parsed.engine_requests, priority=parsed.priority, arrived=arrived)
         if stream:
-            return await self._stream(request, output, _image_events(output, responses))
+            return await self._stream(request, output, _image_events(output, responses), note=responses.note)
         try:
             results = await _unless_gone(request, output.results())
         finally:
             output.cancel()
-        return JSONResponse(await asyncio.to_thread(responses.whole, [result for result in results if isinstance(result, ImageOutput)]))
+        whole = await asyncio.to_thread(responses.whole, [result for result in results if isinstance(result, ImageOutput)])
+        return JSONResponse(whole, headers=_noted(responses.note))
 
-    async def _stream(self, request: Request, output: OutputStream, events: AsyncIterator[bytes]) -> Response:
+    async def _stream(self, request: Request, output: OutputStream, events: AsyncIterator[bytes], *, note: str | None = None) -> Response:
         """Begins only when the engine requests were found to be good ones, so that a bad request has its own status."""
         try:
             await _unless_gone(request, output.begun())
         except BaseException:
             output.cancel()
             raise
-        return _EventStream(events, output, limit=2 * self._config.request_timeout)
+        return _EventStream(events, output, limit=2 * self._config.request_timeout, note=note)
 
     async def _pictures(
         self, request: Request, sources: Sequence[tuple[str, str | bytes]], *, arrived: float, uploaded: bool = False
@@ -291,8 +296,9 @@ class _Generations:
 class _EventStream(StreamingResponse):
     """Server-sent events that end when the client goes, or does not read for `limit` seconds."""
 
-    def __init__(self, events: AsyncIterator[bytes], output: OutputStream, *, limit: float) -> None:
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    def __init__(self, events: AsyncIterator[bytes], output: OutputStream, *, limit: float, note: str | None) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_noted(note)}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
         self._output, self._limit = output, limit
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -370,6 +376,11 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _noted(note: str | None) -> dict[str, str]:
+    """The header that says what was done otherwise than it was asked."""
+    return {} if note is None else {"x-mmada-note": note}
 
 
 def _texts_of(fields: Sequence[FormField], *, files: tuple[str, ...]) -> dict[str, str]:

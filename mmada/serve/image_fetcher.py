@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from urllib.parse import SplitResult, urlsplit
 
@@ -26,6 +26,8 @@ from mmada.errors import ImageError
 __all__ = ["Fetcher", "fetch", "is_public"]
 
 _CHUNK = 65536
+_MAX_LOOKUPS = 64
+_lookups = threading.BoundedSemaphore(_MAX_LOOKUPS)
 # Addresses that carry an IPv4 address inside: NAT64 (RFC 6052).
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -90,7 +92,7 @@ def fetch(url: str, *, max_bytes: int, timeout: float = 10.0) -> bytes:
         raise ImageError(f"the image address {url[:200]!r} must be http:// or https://, without a user name")
     deadline = time.monotonic() + timeout
     try:
-        address = _public_address(host, port or (443 if parts.scheme == "https" else 80))
+        address = _public_address(host, port or (443 if parts.scheme == "https" else 80), deadline)
         return _get(parts, host, address, max_bytes=max_bytes, deadline=deadline)
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise ImageError(f"the image at {host} cannot be fetched ({type(error).__name__}); send it as a data: URL") from error
@@ -109,11 +111,33 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved and not ip.is_unspecified
 
 
-def _public_address(host: str, port: int) -> tuple[str, int]:
-    found = [(str(info[4][0]), port) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+def _public_address(host: str, port: int, deadline: float) -> tuple[str, int]:
+    found = [(ip, port) for ip in _looked_up(host, port, deadline)]
     if not found or not all(is_public(ip.partition("%")[0]) for ip, _ in found):
         raise ImageError(f"the image address names {host!r}, which is not on the public internet; send the image as a data: URL")
     return found[0]
+
+
+def _looked_up(host: str, port: int, deadline: float) -> list[str]:
+    """The addresses of a name. Raises OSError if there are none, TimeoutError if they are not known in time.
+
+    The system's own look-up has no time limit and cannot be stopped. So it has a thread of its own, which is left behind; the caller's thread
+    is free at the deadline, and no more than `_MAX_LOOKUPS` are left at a time.
+    """
+    if not _lookups.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        raise TimeoutError
+    found: Future[list[str]] = Future()
+
+    def look_up() -> None:
+        try:
+            found.set_result([str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except Exception as error:
+            found.set_exception(error)
+        finally:
+            _lookups.release()
+
+    threading.Thread(target=look_up, name="mmada-lookup", daemon=True).start()
+    return found.result(max(0.0, deadline - time.monotonic()))
 
 
 def _get(parts: SplitResult, host: str, address: tuple[str, int], *, max_bytes: int, deadline: float) -> bytes:

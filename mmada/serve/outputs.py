@@ -112,7 +112,7 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """A finished text; counts in tokens, num_forwards in model evaluations."""
+    """A finished text; counts in tokens, num_forwards in model evaluations. warning: why the answer may be wrong."""
 
     answer: str
     thinking: str | None
@@ -122,6 +122,7 @@ class TextOutput:
     num_new_tokens: int
     num_thinking_tokens: int
     num_forwards: int
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +174,7 @@ class OutputStream:
         request = self.order.request
         if not isinstance(request, DrawRequest):
             # A stream is not held up for a rare fault.
-            waits = isinstance(request, ChatRequest) and bool(request.think) and not self.order.streams
+            waits = isinstance(request, ChatRequest) and self.planner.thinks_first(request) and not self.order.streams
             self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
         else:
             self.text = None
@@ -233,6 +234,7 @@ class OutputStream:
             num_new_tokens=self._num_said(said.tolist()),
             num_thinking_tokens=len(prompts.encode(shown.thinking)) if shown.thinking else 0,
             num_forwards=row.num_forwards,
+            warning=state.result.warning,
         )
 
     def _draft(self, row: SequenceState) -> Draft:

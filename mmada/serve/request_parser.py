@@ -6,6 +6,7 @@ the model looks at or starts from at once, so that a waiting request holds no la
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import secrets
@@ -23,6 +24,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
+from mmada.sampling import SamplingParams
 from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
 from mmada.serve.pictures import data_url, transparent_part
@@ -46,6 +48,8 @@ from mmada.serve.schema import (
 __all__ = ["ParsedRequest", "RequestParser"]
 
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+_CLIENTS_SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792")
+"""Sizes that OpenAI's models have, which clients send unasked."""
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
 _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer", float: "number", str: "string"}
 _FINE = ("high", "xhigh", "max", "hd")
@@ -55,11 +59,15 @@ _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """The engine requests of a body, one for each choice, the seed of the first, and the priority of all."""
+    """The engine requests of a body, one for each choice, the seed of the first, and the priority of all.
+
+    note  what is done otherwise than it was asked
+    """
 
     engine_requests: tuple[EngineRequest, ...]
     seed: int
     priority: int
+    note: str | None = None
 
 
 class RequestParser:
@@ -87,18 +95,17 @@ class RequestParser:
             raise InputError(
                 f"max_tokens={body.max_tokens} and max_completion_tokens={body.max_completion_tokens} disagree; give max_completion_tokens"
             )
-        think = body.reasoning_effort not in (None, "none", "minimal")
         room = body.max_completion_tokens or body.max_tokens
         self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
-        params = self._planner.text_params(self._text_settings(body))
+        params = self._adjusted(self._planner.text_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._texts(body, [ChatRequest(messages, images, think, room, params, seed) for seed in seeds], seeds[0])
+        return self._texts(body, [ChatRequest(messages, images, body.thinks, room, params, seed) for seed in seeds], seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         self._check_chars(*prompts, body.suffix or "")
         hole = Hole(body.max_tokens or _DEFAULT_COMPLETION)
-        params = self._planner.fill_params(self._text_settings(body))
+        params = self._adjusted(self._planner.fill_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, len(prompts) * (body.n or 1))
         asked = [prompt for prompt in prompts for _ in range(body.n or 1)]
         self._check_length("max_tokens", hole.num_tokens)
@@ -109,9 +116,11 @@ class RequestParser:
         return self._texts(body, requests, seeds[0])
 
     def generation(self, body: GenerationBody) -> ParsedRequest:
-        size = self._size(body)
+        size, note = self._size(body)
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._drawings(body, [self._draw(body, body.prompt, size=size, think=body.thinking, seed=seed) for seed in seeds], seeds[0])
+        strict = bool(body.strict)
+        requests = [self._draw(body, body.prompt, size=size, think=body.thinking, strict=strict, seed=seed) for seed in seeds]
+        return replace(self._drawings(body, requests, seeds[0]), note=note)
 
     def edit(self, form: EditForm, image: Image.Image, mask: Image.Image | None) -> ParsedRequest:
         """An image, of which the part where `mask` is transparent is drawn anew; without a mask, where the image itself is."""
@@ -123,26 +132,31 @@ class RequestParser:
         if marks.size != image.size:
             raise ImageError(f"mask is {marks.width}x{marks.height} pixels, image {image.width}x{image.height}; make them the same size")
         picture = load_image(image)
-        height, width = self._size(form) or self._own_size(picture)
+        size, note = self._size(form)
+        height, width = size or self._own_size(picture)
         picture = fit(picture, height=height, width=width, mode="crop")
         marks = fit(marks.convert("RGB"), height=height, width=width, mode="crop")
         seeds = self._seeds(form.seed, form.n or 1)
-        return self._drawings(form, [self._draw(form, form.prompt, image=picture, mask=marks, seed=seed) for seed in seeds], seeds[0])
+        requests = [self._draw(form, form.prompt, image=picture, mask=marks, seed=seed) for seed in seeds]
+        return replace(self._drawings(form, requests, seeds[0]), note=note)
 
     def description(self, image: Image.Image) -> EngineRequest:
         """What a variation draws if nothing is said: what the model sees."""
-        return EngineRequest(request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], params=self._planner.text_params()))
+        return EngineRequest(
+            request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], think=False, params=self._planner.text_params())
+        )
 
     def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> ParsedRequest:
         """An image of which a random part of the tokens is drawn anew."""
         picture = load_image(image)
-        height, width = self._size(form) or self._own_size(picture)
+        size, note = self._size(form)
+        height, width = size or self._own_size(picture)
         picture = fit(picture, height=height, width=width, mode="crop")
         strength = _DEFAULT_STRENGTH if form.strength is None else form.strength
         seeds = self._seeds(form.seed, form.n or 1)
         masks = [_random_part(height, width, self._factor, strength, seed) for seed in seeds]
         requests = [self._draw(form, prompt, image=picture, mask=mask, seed=seed) for mask, seed in zip(masks, seeds, strict=True)]
-        return self._drawings(form, requests, seeds[0])
+        return replace(self._drawings(form, requests, seeds[0]), note=note)
 
     def begun(self, parsed: ParsedRequest) -> ParsedRequest:
         """The same, with programs that have tokenized and checked their prompts, so that the engine's thread need not. Raises what they raise."""
@@ -162,8 +176,8 @@ class RequestParser:
             image_factor=self._factor,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
-            thinks_before_drawing=d.thinks_before_drawing,
             thinks_before_answering=d.thinks_before_answering,
+            thinks_before_drawing=d.thinks_before_drawing,
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
@@ -274,6 +288,7 @@ class RequestParser:
         image: Image.Image | None = None,
         mask: Image.Image | None = None,
         think: bool | None = None,
+        strict: bool = False,
     ) -> DrawRequest:
         self._check_chars(prompt, body.negative_prompt or "")
         if body.steps is not None and body.num_inference_steps not in (None, body.steps):
@@ -284,11 +299,26 @@ class RequestParser:
             steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
         self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
         settings = ImageSettings(**{**_given(body, ImageSettings), "steps": steps})
-        return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, seed=seed, **changed(settings))
+        return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, strict=strict, seed=seed, **changed(settings))
 
     def _text_settings(self, body: TextOptions) -> TextSettings:
         self._check_steps("steps", body.steps)
         return TextSettings(**_given(body, TextSettings))
+
+    def _adjusted(self, params: SamplingParams, body: TextOptions) -> SamplingParams:
+        """With what a body says of single tokens."""
+        layout = self._planner.layout
+        bias = {}
+        for name, value in (body.logit_bias or {}).items():
+            if not name.isdecimal() or len(name) > 9 or int(name) not in layout.text_ids:
+                raise InputError(f"logit_bias={name[:40]!r} is no id of a text token; give numbers from 0 to {layout.text_ids.stop - 1}")
+            if value:
+                bias[int(name)] = value
+        if bias:
+            params = params.with_(logit_bias=tuple(sorted(bias.items())))
+        if body.ignore_eos and params.stop_at_eos:
+            params = params.with_(stop_at_eos=False, suppress_tokens=tuple(sorted({*params.suppress_tokens, *layout.end_ids})))
+        return params
 
     def _seeds(self, seed: int | None, count: int) -> list[int]:
         if count > self._config.max_n:
@@ -296,8 +326,27 @@ class RequestParser:
         first = secrets.randbelow(2**31) if seed is None else seed
         return [(first + i) % 2**63 for i in range(count)]
 
-    def _size(self, body: ImageOptions) -> tuple[int, int] | None:
-        """(height, width), or None for "auto"."""
+    def _size(self, body: ImageOptions) -> tuple[tuple[int, int] | None, str | None]:
+        """(height, width), or None for "auto"; and a note if a client's default became the nearest that the model draws."""
+        try:
+            return self._exact_size(body), None
+        except InputError:
+            if body.size not in _CLIENTS_SIZES:
+                raise
+        width, height = map(int, body.size.split("x"))
+        height, width = self._nearest(height, width)
+        return (height, width), f"size={body.size!r} is not one that this model draws; the image has {width}x{height}"
+
+    def _nearest(self, height: int, width: int) -> tuple[int, int]:
+        """As many tokens as the checkpoint's own size has, in the shape that was asked for."""
+        d = self._planner.defaults
+        if height * d.image_width == width * d.image_height:
+            return d.image_height, d.image_width
+        num_tokens = (d.image_height // self._factor) * (d.image_width // self._factor)
+        rows = max(2, math.floor(math.sqrt(num_tokens * height / width)))
+        return rows * self._factor, max(2, num_tokens // rows) * self._factor
+
+    def _exact_size(self, body: ImageOptions) -> tuple[int, int] | None:
         if body.size in (None, "auto"):
             return None
         match = _SIZE.fullmatch(body.size or "")

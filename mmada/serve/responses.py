@@ -66,10 +66,12 @@ class TextResponses:
                     index=i,
                     message=AnswerMessage(content=result.answer, reasoning_content=result.thinking),
                     finish_reason=result.finish_reason,
+                    warning=result.warning,
                 )
                 for i, result in enumerate(results)
             ]
-            return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump()
+            unsaid = {i: {"warning"} for i, result in enumerate(results) if result.warning is None}
+            return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump(exclude={"choices": unsaid})
         texts = [CompletionChoice(index=i, text=result.answer, finish_reason=result.finish_reason) for i, result in enumerate(results)]
         return CompletionResponse(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
 
@@ -89,7 +91,8 @@ class TextResponses:
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
-        return [self._chunk(index, {} if self.is_chat else "", result.finish_reason)]
+        chunk = self._chunk(index, {} if self.is_chat else "", result.finish_reason)
+        return [chunk if result.warning is None else {**chunk, "warning": result.warning}]
 
     def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
         if not self._shows_usage:
@@ -130,6 +133,8 @@ class ImageResponses:
     prefix: str
     prompt: str | None = None
     """a prompt that the server made up"""
+    note: str | None = None
+    """what was done otherwise than it was asked, of every image"""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, results: Sequence[ImageOutput]) -> dict[str, Any]:
@@ -143,7 +148,7 @@ class ImageResponses:
             usage=_image_usage(results),
             seed=self.seed,
         )
-        unsaid = {i: {"warning"} for i, result in enumerate(results) if result.drawing.warning is None}
+        unsaid = {i: {name for name in ("warning", "unknown") if getattr(item, name) is None} for i, item in enumerate(reply.data)}
         return reply.model_dump(exclude={"data": unsaid})
 
     def preview(self, index: int, preview: Preview) -> bytes:
@@ -192,7 +197,8 @@ class ImageResponses:
     def _item(self, result: ImageOutput, *, with_image: bool = True) -> ImageItem:
         drawing = result.drawing
         revised = drawing.prompt if drawing.thinking is not None else self.prompt
-        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, warning=drawing.warning)
+        warning, unknown = " ".join(filter(None, (self.note, drawing.warning))) or None, list(drawing.unknown) or None
+        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, warning=warning, unknown=unknown)
         if with_image and self.body.response_format == "url":
             item.url = f"data:image/{self._format};base64,{self._encoded(drawing.image)}"
         elif with_image:

@@ -65,6 +65,11 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
     "logit_bias": ({},),
     "frequency_penalty": (0, 0.0),
     "presence_penalty": (0, 0.0),
+    "continuous_usage_stats": (False,),
+    "ignore_eos": (False,),
+    "chat_template_kwargs": ({},),
+    "chat_template": (),
+    "include_reasoning": (True,),
     "verbosity": ("medium",),
     "store": (False,),
     "modalities": (["text"],),
@@ -93,9 +98,9 @@ _REMEDIES = {
     "response_format": "ask for the format in a message",
     "logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
     "top_logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
-    "logit_bias": "say in the prompt which words to use, or which not",
-    "frequency_penalty": "raise temperature for more variety",
-    "presence_penalty": "raise temperature for more variety",
+    "continuous_usage_stats": "stream_options.include_usage sends the usage once, at the end",
+    "chat_template": "a checkpoint has one form of dialogue, which it was taught",
+    "include_reasoning": "the thinking stands apart, in reasoning_content",
     "verbosity": "ask for a short or a long answer in a message",
     "name": "write it into the content",
     "refusal": "send it as the content",
@@ -111,6 +116,7 @@ _MAX_SHOWN = 60
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
 ]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Format = Literal["png", "jpeg", "webp"]
 Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
@@ -189,7 +195,7 @@ def _field_of(name: str, known: Setting, written: type) -> Any:
     return bounded | None, Field(None, description=own + known.help + ("" if known.checkpoint is None else " Default: the checkpoint's."))
 
 
-_OPENAI = ("temperature", "top_p")
+_OPENAI = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 """settings that OpenAI's clients know, by the names that they have here"""
 
 
@@ -216,6 +222,10 @@ class TextOptions(_TextFields):  # type: ignore[misc, valid-type]
     """How a text is written and sent."""
 
     stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=300)] | None = Field(
+        None, description="Ids of text tokens, each with what is added to its logit."
+    )
+    ignore_eos: bool | None = Field(None, description="Extension: write on, to the whole length, where the model would end.")
     stream_options: StreamOptions | None = None
     max_nfe: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Extension: model evaluations after which the text ends with what is final."
@@ -259,12 +269,26 @@ class ChatMessage(_Body):
     reasoning_content: str | None = Field(
         None, description="Extension, of replies that are sent back: earlier thinking is not shown to the model."
     )
+    reasoning: str | None = Field(None, description="Extension: another name of reasoning_content.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise _refused("content", None, f"says nothing in a message of role {self.role!r}; give a text, or a list of parts")
         return self
+
+
+class TemplateOptions(_Body):
+    """What clients of other servers tell a template."""
+
+    enable_thinking: bool | None = Field(None, description="Extension: think first, or not.")
+
+
+class Reasoning(_Body):
+    """How much to think, as an object."""
+
+    effort: Effort | None = None
+    enabled: bool | None = Field(None, description="Extension: think first, or not.")
 
 
 class ChatBody(TextOptions):
@@ -275,7 +299,34 @@ class ChatBody(TextOptions):
         None, description=f"{settings_of(TextSettings)['max_new_tokens'].help} Default: the checkpoint's."
     )
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(None, description="The old name of max_completion_tokens.")
-    reasoning_effort: Effort | None = Field(None, description="none (default) and minimal: no thinking; low and above: thinking.")
+    reasoning_effort: Effort | None = Field(
+        None, description="none and minimal: no thinking; low and above: thinking. Default: as the checkpoint was taught."
+    )
+    reasoning: Reasoning | None = Field(None, description="Extension: the effort as an object.")
+    chat_template_kwargs: TemplateOptions | None = Field(None, description="Extension: thinking on or off, as other servers are told.")
+
+    @property
+    def thinks(self) -> bool | None:
+        """Whether to think first; None: as the checkpoint is best used."""
+        return next(iter(self._wishes().values()), None)
+
+    @model_validator(mode="after")
+    def _is_of_one_mind(self) -> Self:
+        wishes = self._wishes()
+        if len(set(wishes.values())) > 1:
+            first, second = list(wishes)[:2]
+            raise _refused(first, wishes[first], f"and {second} disagree about thinking; give one of them")
+        return self
+
+    def _wishes(self) -> dict[str, bool]:
+        """Whether to think, by each field that says so."""
+        effort = self.reasoning_effort or (self.reasoning.effort if self.reasoning else None)
+        found = {
+            "reasoning_effort": None if effort is None else effort not in ("none", "minimal"),
+            "reasoning": self.reasoning.enabled if self.reasoning else None,
+            "chat_template_kwargs": self.chat_template_kwargs.enable_thinking if self.chat_template_kwargs else None,
+        }
+        return {name: wish for name, wish in found.items() if wish is not None}
 
     @property
     def addresses(self) -> list[tuple[str, str]]:
@@ -334,6 +385,9 @@ class GenerationBody(ImageOptions):
 
     prompt: str
     thinking: bool | None = Field(None, description="Extension: think about the prompt first, or not. Default: the checkpoint's.")
+    strict: bool | None = Field(
+        None, description="Extension: refuse a prompt with words that the checkpoint does not know, instead of drawing the rest."
+    )
 
 
 class EditForm(ImageOptions):
@@ -428,8 +482,8 @@ class ModelFacts(_Response):
     image_factor: int
     image_steps: int
     guidance_scale: float
-    thinks_before_drawing: bool
     thinks_before_answering: bool
+    thinks_before_drawing: bool
     examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
     limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int
@@ -479,6 +533,7 @@ class ChatChoice(_Response):
     message: AnswerMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
+    warning: str | None = Field(None, description="Extension, left out where there is none: why the answer may be wrong.")
 
 
 class ChatCompletionResponse(_Response):
@@ -515,6 +570,9 @@ class ImageItem(_Response):
     thinking: str | None = None
     seed: int | None = None
     warning: str | None = Field(None, description="Extension, left out where there is none: what could not be done as it was asked.")
+    unknown: list[str] | None = Field(
+        None, description="Extension, left out where there are none: words that the checkpoint does not know."
+    )
 
 
 class InputDetails(_Response):

@@ -168,7 +168,7 @@ def _with_defaults(config: TrainConfig, parts: Parts, found: FileSamples) -> Par
     """The parts with the defaults that suit the new records, unless the run sets them; the change is kept in the run's config.yaml, too."""
     import yaml
 
-    changes = {name: value for name, value in found.new_defaults(parts.defaults).items() if name not in config.defaults}
+    changes: dict[str, Any] = {name: value for name, value in found.new_defaults(parts.defaults).items() if name not in config.defaults}
     if not changes:
         return parts
     file = Path(config.out) / "config.yaml"

@@ -1,18 +1,23 @@
 """The adapter for lmms-eval: found by its registry, on requests as its tasks make them, and through the harness with a task of ours."""
 
+from __future__ import annotations
+
 import json
+from importlib.util import find_spec
 
 import pytest
 from PIL import Image
 
-pytest.importorskip("lmms_eval", reason="lmms-eval is installed without its dependencies by `make setup`")
-
-from lmms_eval.api.instance import Instance
-from lmms_eval.models.registry_v2 import ModelManifest, ModelRegistryV2
-
 from mmada.errors import InputError
-from mmada.eval.lmms import LmmsModel
-from mmada.eval.lmms_plugin import manifest
+
+from ..lazy import later
+
+lmms = later("mmada.eval.lmms")
+LmmsModel = later("mmada.eval.lmms", "LmmsModel")
+Instance = later("lmms_eval.api.instance", "Instance")
+registry_v2 = later("lmms_eval.models.registry_v2")
+manifest = later("mmada.eval.lmms_plugin", "manifest")
+pytestmark = pytest.mark.skipif(find_spec("lmms_eval") is None, reason="lmms-eval is installed without its dependencies by `make setup`")
 
 COLORS = ("red", "blue", "green")
 DOCS = [{"question": f"Is it {color}?", "image": Image.new("RGB", (40, 40), color)} for color in COLORS]
@@ -32,10 +37,10 @@ def ask(i: int, settings=None, *, visuals=lambda doc: [doc["image"]]) -> Instanc
 
 
 def test_it_comes_before_the_one_that_needs_a_clone():
-    registry = ModelRegistryV2()
-    registry.register_manifest(ModelManifest("mmada", simple_class_path="lmms_eval.models.simple.mmada.MMaDA"))
+    registry = registry_v2.ModelRegistryV2()
+    registry.register_manifest(registry_v2.ModelManifest("mmada", simple_class_path="lmms_eval.models.simple.mmada.MMaDA"))
     registry.register_manifest(manifest(), overwrite=True)
-    assert registry.get_model_class("mmada") is LmmsModel
+    assert registry.get_model_class("mmada") is lmms.LmmsModel
 
 
 def test_answers_are_those_of_the_pipeline(model, debug):

@@ -7,14 +7,16 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModel
 
 from mmada import MMaDA
 from mmada.errors import CheckpointError, MissingDependencyError
 from mmada.hub import adapters, checkpoint
-from mmada.hub.pretrained import MMadaModelLM
 
-peft = pytest.importorskip("peft")
+from ..lazy import later
+
+AutoModel = later("transformers", "AutoModel")
+MMadaModelLM = later("mmada.hub.pretrained", "MMadaModelLM")
+peft = later("peft")
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 IDS = torch.tensor([[256, 72, 73, 74, 75]])

@@ -12,28 +12,30 @@ import pickle
 import pytest
 import torch
 from PIL import Image
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoProcessor,
-    AutoTokenizer,
-    DataCollatorForLanguageModeling,
-    GenerationConfig,
-    StopStringCriteria,
-    TextStreamer,
-    Trainer,
-    TrainingArguments,
-    pipeline,
-)
 
-from mmada import MaskedDiffusionCollator, MMaDA
+from mmada import MMaDA
 from mmada.canvas import Message, Style, messages_of
 from mmada.errors import CheckpointError, InputError
 from mmada.hub import labels as labels_of
-from mmada.hub.pretrained import MMadaModelLM
+
+from ..lazy import later
+
+AutoConfig = later("transformers", "AutoConfig")
+AutoImageProcessor = later("transformers", "AutoImageProcessor")
+AutoModel = later("transformers", "AutoModel")
+AutoModelForCausalLM = later("transformers", "AutoModelForCausalLM")
+AutoModelForMaskedLM = later("transformers", "AutoModelForMaskedLM")
+AutoProcessor = later("transformers", "AutoProcessor")
+AutoTokenizer = later("transformers", "AutoTokenizer")
+DataCollatorForLanguageModeling = later("transformers", "DataCollatorForLanguageModeling")
+GenerationConfig = later("transformers", "GenerationConfig")
+StopStringCriteria = later("transformers", "StopStringCriteria")
+TextStreamer = later("transformers", "TextStreamer")
+Trainer = later("transformers", "Trainer")
+TrainingArguments = later("transformers", "TrainingArguments")
+pipeline = later("transformers", "pipeline")
+MMadaModelLM = later("mmada.hub.pretrained", "MMadaModelLM")
+MaskedDiffusionCollator = later("mmada", "MaskedDiffusionCollator")
 
 TURNS = [{"role": "system", "content": " be  brief\n"}, {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
 TURNS += [{"role": "user", "content": " What is 3 + 4?\n"}]
@@ -405,7 +407,7 @@ def test_stop_strings_end_an_answer_with_the_token_that_completes_one(model, ask
     stopped = len(steps) // 2
     model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings="never there", tokenizer=tokenizer)
     assert len(steps) - 2 * stopped >= 2 * stopped  # of three blocks the last ones were not begun
-    streamer = Watched(tokenizer)
+    streamer = watched(tokenizer)
     model.generate(**asked, max_new_tokens=24, block_length=8, stop_strings=wanted, tokenizer=tokenizer, streamer=streamer)
     assert streamer.text == text[:end]
     criteria = StopStringCriteria(tokenizer, [wanted])
@@ -442,27 +444,32 @@ def test_prompts_of_another_kind_are_refused(model, asked, tokenizer):
         model.generate(torch.tensor([[tokenizer.mask_token_id, 5]]), max_new_tokens=4)
 
 
-class Watched(TextStreamer):
-    """What a streamer of text diffusion sees."""
+def watched(tokenizer):
+    from transformers import TextStreamer
 
-    def __init__(self, tokenizer):
-        super().__init__(tokenizer, skip_prompt=True)
-        self.put_ids, self.drafts, self.text, self.ended = [], [], "", False
+    class Watched(TextStreamer):
+        """What a streamer of text diffusion sees."""
 
-    def put(self, value):
-        self.put_ids.append(value.flatten().tolist())
-        super().put(value)
+        def __init__(self, tokenizer):
+            super().__init__(tokenizer, skip_prompt=True)
+            self.put_ids, self.drafts, self.text, self.ended = [], [], "", False
 
-    def put_draft(self, value, **_):
-        self.drafts.append(value.tolist())
+        def put(self, value):
+            self.put_ids.append(value.flatten().tolist())
+            super().put(value)
 
-    def on_finalized_text(self, text, stream_end=False):
-        self.text += text
-        self.ended |= stream_end
+        def put_draft(self, value, **_):
+            self.drafts.append(value.tolist())
+
+        def on_finalized_text(self, text, stream_end=False):
+            self.text += text
+            self.ended |= stream_end
+
+    return Watched(tokenizer)
 
 
 def test_streamers(model, asked, tokenizer):
-    streamer = Watched(tokenizer)
+    streamer = watched(tokenizer)
     found = model.generate(**asked, max_new_tokens=24, streamer=streamer)
     given = asked["input_ids"].shape[1]
     assert streamer.put_ids[0] == asked["input_ids"][0].tolist()
@@ -590,13 +597,15 @@ def equal(one, other, batch):
         ({}, {"device_map": "auto"}),
         ({}, {"device_map": {"": "cpu"}}),
         ({}, {"ignore_mismatched_sizes": True}),
-        ({}, {"generation_config": GenerationConfig(max_new_tokens=3)}),
+        ({}, {"generation_config": {"max_new_tokens": 3}}),
     ],
     ids=str,
 )
 def test_every_keyword_of_saving_and_loading(directory, batch, tmp_path, saved, loaded):
     model = AutoModel.from_pretrained(directory)
     model.save_pretrained(tmp_path, **saved)
+    if "generation_config" in loaded:
+        loaded = {"generation_config": GenerationConfig(**loaded["generation_config"])}
     again = AutoModel.from_pretrained(tmp_path, **loaded)
     assert equal(again, model, batch)
     assert again.generation_config.max_new_tokens == (3 if "generation_config" in loaded else 32)

@@ -1,16 +1,20 @@
 """The pipeline for diffusers: its contract, and that it draws what MMaDA.draw draws."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("diffusers", reason="the extra diffusers")
-
-from diffusers import DiffusionPipeline
 from PIL import Image
 
 from mmada.errors import InputError
-from mmada.integrations.diffusers import MMaDAPipeline, MMaDAScheduler
+
+from ..lazy import later
+
+diffusers = later("diffusers")
+MMaDAPipeline = later("mmada.integrations.diffusers", "MMaDAPipeline")
+MMaDAScheduler = later("mmada.integrations.diffusers", "MMaDAScheduler")
+pytestmark = pytest.mark.skipif(find_spec("diffusers") is None, reason="the extra diffusers")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def seeded(seed=3):
 
 
 def test_the_image_is_that_of_draw(pipe, debug):
-    assert isinstance(pipe, DiffusionPipeline)
+    assert isinstance(pipe, diffusers.DiffusionPipeline)
     expected = debug.draw("a cat", seed=3, steps=4, negative_prompt="a dog", guidance_scale=2.0).image
     found = pipe("a cat", num_inference_steps=4, negative_prompt="a dog", guidance_scale=3.0, generator=seeded()).images[0]
     assert found.tobytes() == expected.tobytes(), "w = 1 + g"

@@ -161,3 +161,9 @@ def test_what_cannot_be_quantized_says_what_to_do():
         quantize(made, "int4")
     with pytest.raises(InputError, match="a matrix is 36 wide, and quantized ones are multiples of 8; leave quantize out"):
         quantize(model(d_model=36, n_heads=2), "int4")
+
+
+def test_large_matrices_are_packed_in_parts():
+    weight = random(1100, 1024)
+    parts = [pack(part, 4) for part in weight.split(400)]
+    assert all(torch.equal(whole, torch.cat(pieces)) for whole, pieces in zip(pack(weight, 4), zip(*parts, strict=True), strict=True))

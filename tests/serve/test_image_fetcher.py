@@ -172,6 +172,28 @@ def test_a_name_with_one_private_address_is_refused(monkeypatch):
         fetch("http://example.com/", max_bytes=100)
 
 
+def test_a_name_that_is_never_found_holds_nothing(site, monkeypatch):
+    """The system's look-up has no time limit; its thread is left behind, and the next request is served."""
+    answered, real = threading.Event(), socket.getaddrinfo
+
+    def look_up(host: str, *args: object, **kwargs: object) -> object:
+        if host == "slow.example":
+            answered.wait(60)
+        return real(host if host != "slow.example" else "127.0.0.1", *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    fetcher = Fetcher(max_bytes=100, timeout=0.3, num_threads=1)
+
+    async def check() -> None:
+        with pytest.raises(ImageError, match=r"did not arrive within 0\.3 seconds|cannot be fetched \(TimeoutError"):
+            await fetcher.bodies(["http://slow.example/40"])
+        fetcher._timeout = 30.0
+        assert await fetcher.bodies([f"{site}/40"]) == {f"{site}/40": b"x" * 40}
+
+    asyncio.run(check())
+    answered.set()
+
+
 def test_the_addresses_of_a_request_have_one_deadline(site):
     """Sixteen slow addresses once took sixteen times as long as one."""
     began = time.monotonic()

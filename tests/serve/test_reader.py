@@ -45,7 +45,7 @@ def test_defaults_are_the_checkpoints(parser, debug):
     (engine_request,) = parsed.engine_requests
     request = engine_request.request
     assert request.params == debug.planner.text_params()
-    assert (request.think, request.max_new_tokens, request.seed) == (False, None, parsed.seed)
+    assert (request.think, request.max_new_tokens, request.seed) == (None, None, parsed.seed)
     assert (engine_request.stop, engine_request.max_forwards, engine_request.streams, engine_request.drafts) == ((), None, False, False)
 
 
@@ -86,10 +86,66 @@ def test_recipes_keep_what_the_checkpoint_was_taught(debug):
 
 
 @pytest.mark.parametrize(
-    ("effort", "think"), [(None, False), ("none", False), ("minimal", False), ("low", True), ("medium", True), ("high", True)]
+    ("effort", "think"), [(None, None), ("none", False), ("minimal", False), ("low", True), ("medium", True), ("high", True)]
 )
 def test_reasoning_effort_switches_thinking(parser, effort, think):
     assert parser.chat(chat(reasoning_effort=effort)).engine_requests[0].request.think is think
+
+
+@pytest.mark.parametrize(
+    ("fields", "think"),
+    [
+        ({"chat_template_kwargs": {"enable_thinking": True}}, True),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, False),
+        ({"reasoning": {"effort": "high"}}, True),
+        ({"reasoning": {"enabled": False}, "reasoning_effort": "none"}, False),
+        ({"chat_template_kwargs": {}}, None),
+    ],
+)
+def test_other_ways_to_ask_for_thinking(parser, fields, think):
+    assert parser.chat(chat(**fields)).engine_requests[0].request.think is think
+
+
+def test_wishes_that_disagree_are_refused():
+    with pytest.raises(ValidationError, match="reasoning_effort=True and chat_template_kwargs disagree about thinking"):
+        chat(reasoning_effort="high", chat_template_kwargs={"enable_thinking": False})
+
+
+def test_a_checkpoint_that_was_taught_to_thinks_by_default(debug):
+    """As `mmada chat` does."""
+    from mmada.generation.planner import Planner
+    from mmada.serve.outputs import OutputStream
+
+    thoughtful = replace(debug.defaults, thinks_before_answering=True)
+    planner = Planner(debug.prompts, thoughtful, context=1024, image_tokenizer=lambda: debug.image_tokenizer)
+    parser = RequestParser(planner, ServeConfig(), factor=4)
+    for fields, thinks in (({}, True), ({"reasoning_effort": "none"}, False)):
+        (engine_request,) = parser.chat(chat(**fields)).engine_requests
+        assert planner.thinks_first(engine_request.request) is thinks
+        assert OutputStream(engine_request, planner, lambda _: None).text._waits is thinks
+    assert parser.facts().thinks_before_answering
+
+
+def test_a_clients_default_size_becomes_the_nearest(parser):
+    """OpenAI's clients send 1024x1024 unasked."""
+    square = parser.generation(GenerationBody(prompt="x", size="1024x1024"))
+    assert square.engine_requests[0].request.size == (32, 32)
+    assert square.note == "size='1024x1024' is not one that this model draws; the image has 32x32"
+    wide = parser.generation(GenerationBody(prompt="x", size="1792x1024")).engine_requests[0].request.size
+    assert wide == (24, 40)
+    assert parser.generation(GenerationBody(prompt="x", size="32x32")).note is None
+    with pytest.raises(InputError, match="1008x1008 pixels has"):
+        parser.generation(GenerationBody(prompt="x", size="1008x1008"))
+
+
+def test_what_is_said_of_single_tokens(parser, debug):
+    params = parser.chat(chat(logit_bias={"70": -100, "71": 0}, ignore_eos=True)).engine_requests[0].request.params
+    assert params.logit_bias == ((70, -100),)
+    assert not params.stop_at_eos
+    assert set(debug.layout.end_ids) <= set(params.suppress_tokens)
+    for name in ("x", "-1", "99999999", str(debug.layout.mask_id)):
+        with pytest.raises(InputError, match=r"is no id of a text token; give numbers from 0 to"):
+            parser.chat(chat(logit_bias={name: 1}))
 
 
 def test_choices_have_seeds_that_count_up(parser):
@@ -271,3 +327,6 @@ def test_a_reply_has_a_warning_where_there_is_something_to_warn_of():
     assert warned["warning"] == "too long"
     assert b'"warning":"too long"' in replies.completed(0, items[1])
     assert b"warning" not in replies.completed(0, items[0])
+    (item,) = replies.whole([ImageOutput(replace(drawing, unknown=("zeppelin",)), 5, 4, 2)])["data"]
+    assert set(item) - set(plain) == {"unknown"}
+    assert item["unknown"] == ["zeppelin"]

@@ -234,7 +234,11 @@ def test_what_is_drawn_said_and_typed_survives_a_reload(page):
     assert page.get_by_label("Prompt", exact=True).input_value() == "half a prom"
     assert page.locator("#gallery .card figure img").first.get_attribute("src") == source
     page.get_by_role("button", name="Remove").click()
+    page.get_by_role("tab", name="Chat").click()
+    page.get_by_role("button", name="New chat").click()
     page.reload()
+    page.get_by_text("It unmasks all over").wait_for()
+    page.get_by_role("tab", name="Draw").click()
     page.locator("#gallery .badge", has_text="Recorded").wait_for()
 
 

@@ -66,7 +66,12 @@ export class Chat {
       this.studio.show("draw");
       act(...parts);
     };
-    return { facts: this.studio.card ? this.studio.facts : { image_size: "64x64", image_factor: 8 }, acts: edit ? { edit: inDraw(edit), vary: inDraw(vary), ask, use: inDraw(use) } : {} };
+    const again = (prompt) => {
+      setValue(find("chat-text"), `draw ${prompt}`);
+      this.ask();
+    };
+    const facts = this.studio.card ? this.studio.facts : { image_size: "64x64", image_factor: 8 };
+    return { facts, acts: edit ? { edit: inDraw(edit), vary: inDraw(vary), ask, use: inDraw(use), draw: again } : {} };
   }
 
   async attachFile(file) {
@@ -86,8 +91,10 @@ export class Chat {
     find("chat-text").focus();
   }
 
+  /** Begin anew; what was said is forgotten. */
   clear() {
     this.abort?.abort();
+    store.removeConversation(this.conversation);
     this.messages = [];
     this.conversation = store.newId();
     kept.set("conversation", this.conversation);
@@ -95,10 +102,9 @@ export class Chat {
     this.attach(null);
   }
 
-  /** One click on an example: a conversation of its own. */
+  /** One click on an example. */
   async example({ text, picture, think }) {
     if (this.abort || !this.studio.isReady) return;
-    this.clear();
     find("chat-think").checked = think ?? find("chat-think").checked;
     setValue(find("chat-text"), text);
     if (picture) await this.attachFile(picture.startsWith("data:") ? blobOf(picture) : await (await fetch(picture)).blob());
@@ -136,6 +142,7 @@ export class Chat {
   request(message) {
     const body = { model: this.studio.model, messages: [...(find("chat-history").checked ? this.messages : []), message] };
     if (find("chat-think").checked) body.reasoning_effort = "low";
+    else if (this.studio.facts.thinks_before_answering) body.reasoning_effort = "none"; // or it would think all the same
     Object.assign(body, this.settings.values());
     const seed = numberOf(find("chat-seed"));
     return seed === undefined ? body : { ...body, seed };

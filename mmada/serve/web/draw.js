@@ -61,6 +61,7 @@ export class Draw {
   /** What another tab drew or removed. */
   async hear({ added, removed }) {
     if (removed) this.cards.get(removed)?.box.remove();
+    this.cards.delete(removed);
     const result = added && (await store.get("drawings", added));
     if (result && !this.cards.has(added)) this.add(Card.of(result, this.options(result)));
   }

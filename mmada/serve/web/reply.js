@@ -18,10 +18,11 @@ export class Reply {
     this.player = new Player("Steps of the answer", PACE, (index, isEnd) => this.show(index, isEnd));
     this.legend = element("p", { className: "legend", hidden: true },
       "How sure: ", element("span", { className: "token unsure" }, "60–90 %"), " ", element("span", { className: "token doubtful" }, "below 60 %"));
+    this.warning = element("p", { className: "lack", hidden: true });
     this.facts = element("p", { className: "facts" });
     this.actions = element("div", { className: "row actions" });
     this.box = element("div", { className: `turn assistant${certain ? "" : " plain"}` },
-      this.thinking, this.answerText, this.player.box, this.legend, element("div", { className: "foot" }, this.facts, this.actions));
+      this.thinking, this.answerText, this.warning, this.player.box, this.legend, element("div", { className: "foot" }, this.facts, this.actions));
     for (const box of [this.thinkingText, this.answerText]) inspects(box, (slot) => aboutToken(this.record.drafts, slot));
   }
 
@@ -42,6 +43,7 @@ export class Reply {
     record.seed = chunk.seed;
     record.usage = chunk.usage ?? record.usage;
     record.reason = chunk.choices[0]?.finish_reason ?? record.reason;
+    record.warning = chunk.warning ?? record.warning;
     if (!chunk.mmada) return;
     record.drafts.push(chunk.mmada.draft);
     this.player.grow(record.drafts.length);
@@ -90,6 +92,8 @@ export class Reply {
     if (record.note) this.player.pause();
     else if (record.drafts.length) this.player.finish(hurry);
     else this.settle();
+    this.warning.textContent = record.warning ?? "";
+    this.warning.hidden = !record.warning;
     const facts = record.ms === undefined ? [] : [`${(record.ms / 1000).toFixed(1)} s`];
     if (record.usage) {
       facts.push(`${record.usage.completion_tokens} tokens in ${record.usage.nfe} evaluations`, `${record.usage.tokens_per_forward.toFixed(1)} tokens each`);

@@ -66,7 +66,7 @@ function answerOf(result) {
   const usage = maybe(({ completion_tokens, nfe, tokens_per_forward }) => ({
     completion_tokens: number(completion_tokens), nfe: number(nfe), tokens_per_forward: number(tokens_per_forward),
   }), result.usage);
-  return { drafts, answer: text(result.answer), thoughts: text(result.thoughts), usage, reason: maybe(text, result.reason), ms: maybe(number, result.ms) };
+  return { drafts, answer: text(result.answer), thoughts: text(result.thoughts), usage, reason: maybe(text, result.reason), warning: maybe(text, result.warning), ms: maybe(number, result.ms) };
 }
 
 function maybe(read, value) {

@@ -59,6 +59,10 @@ export function remove(store, id) {
   return using(store, "readwrite", (records) => records.delete(id));
 }
 
+export async function removeConversation(conversation) {
+  for (const exchange of await all("exchanges")) if (exchange.conversation === conversation) await remove("exchanges", exchange.id);
+}
+
 /** A drawing without its steps, where they are large. */
 export function lighter(drawing) {
   const size = drawing.pictures.reduce((sum, picture) => sum + picture.frames.reduce((own, frame) => own + frame.length, 0), 0);

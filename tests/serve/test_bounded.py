@@ -1,0 +1,221 @@
+"""Hostile bytes cost whoever sends them: an innocent client beside each attack, on a real server process.
+
+The innocent's delay is compared with its time alone, on the same server a moment before: this machine may be busy with other things.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mmada.serve.hosts import is_allowed, usual_hosts
+
+from .hostile import many_scans
+from .process import Server, serving
+
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 4, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> Iterator[Server]:
+    """A server that waits for headers and bodies for a second, logs every request and decodes one picture at a time."""
+    options = ["--header-timeout", "1", "--body-timeout", "1.5", "--access-log", "--num-decoders", "1"]
+    with serving(tmp_path_factory.mktemp("short") / "log", *options) as server:
+        yield server
+
+
+def head(path: str, length: int, **more: str) -> bytes:
+    fields = {"Host": "localhost", "Content-Type": "application/json", "Content-Length": str(length), "Connection": "close", **more}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def opened(server: Server) -> socket.socket:
+    return socket.create_connection(server.address, timeout=120)
+
+
+def sent(server: Server, path: str, body: object) -> socket.socket:
+    """A connection on which a request was sent."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection = opened(server)
+    connection.sendall(head(path, len(data)))
+    with contextlib.suppress(OSError):  # it may be refused before its end
+        connection.sendall(data)
+    return connection
+
+
+def answer(connection: socket.socket) -> tuple[int, dict]:
+    """Status and body."""
+    data = b""
+    with contextlib.closing(connection), contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(65536):
+            data += piece
+    top, _, body = data.partition(b"\r\n\r\n")
+    return int(top.split()[1]), json.loads(body) if body.startswith(b"{") else {}
+
+
+def chat(server: Server) -> float:
+    """Seconds that an innocent client waits."""
+    begun = time.monotonic()
+    assert answer(sent(server, CHAT, HELLO))[0] == 200
+    return time.monotonic() - begun
+
+
+def looking(data: bytes) -> dict:
+    url = "data:image/jpeg;base64," + base64.b64encode(data).decode()
+    return {**HELLO, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+
+
+def messages(count: int) -> bytes:
+    return b'{"messages":[' + b",".join([b'{"role":"user","content":"a"}'] * count) + b"]}"
+
+
+ATTACKS: dict[str, tuple[str, Callable[[], object], int, str]] = {
+    "messages": (CHAT, lambda: messages(590_000), 400, "more values"),
+    "a few too many messages": (CHAT, lambda: messages(1500), 400, "messages has 1500 messages, 1024 are allowed"),
+    "parts": (
+        CHAT,
+        lambda: {**HELLO, "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 1500}]},
+        400,
+        "messages has 1500 parts",
+    ),
+    "stop strings": (CHAT, lambda: {**HELLO, "stop": ["a" * 400_000 + str(i) for i in range(16)]}, 400, "stop has 64000"),
+    "escapes": (CHAT, lambda: b'{"messages":[{"role":"user","content":"' + b"\\n" * 5_000_000 + b'"}]}', 400, "longer texts"),
+    "a value that is shown": (CHAT, lambda: {**HELLO, "model": ["b" * 5_000_000]}, 400, "must be a text"),
+    "names": (CHAT, lambda: {**HELLO, **{f"x{i}": i for i in range(20_000)}}, 400, "x0=0 is unknown"),
+    "a prompt to draw": ("/v1/images/generations", lambda: {"prompt": "two hearts and " * 4300}, 400, "tokens"),
+    "scans": (CHAT, lambda: looking(many_scans(5000, side=4000)), 400, "more than 32 scans"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_innocent_client_beside_an_attack(server, name):
+    path, body, status, message = ATTACKS[name]
+    body = body()
+    alone = max(chat(server) for _ in range(3))
+    attackers = [sent(server, path, body) for _ in range(2)]
+    beside = [chat(server) for _ in range(2)]
+    for attacker in attackers:
+        code, refusal = answer(attacker)
+        assert (code, set(refusal["error"])) == (status, {"message", "type", "param", "code"})
+        assert message in refusal["error"]["message"]
+    # The work of an attack is below a tenth of a second. Before, the chat took hundreds of times as long as alone.
+    assert min(beside) < 5 * alone + 1
+
+
+def test_pictures_of_clients_that_hang_up(short):
+    """Their decoder is freed; a picture within the limits was still enough to hold it for as long as it took."""
+    alone = max(chat(short) for _ in range(3))
+    body = looking(many_scans(20, side=4000))
+    for connection in [sent(short, CHAT, body) for _ in range(4)]:
+        connection.close()
+    assert chat(short) < 5 * alone + 1
+    assert answer(sent(short, CHAT, looking(many_scans(1, side=16))))[0] == 200  # by the one decoder, without a wait for the four
+
+
+# Connections.
+
+
+def closed_after(connection: socket.socket) -> float:
+    begun = time.monotonic()
+    with contextlib.suppress(ConnectionResetError):
+        assert connection.recv(1) == b""
+    return time.monotonic() - begun
+
+
+def test_connections_that_send_nothing_or_send_slowly_are_closed(short):
+    idle = opened(short)
+    begun = time.monotonic()
+    slow = opened(short)
+    with contextlib.suppress(OSError):
+        for letter in b"GET /health HTTP/1.1\r\nX: " + b"x" * 200:
+            slow.send(bytes([letter]))
+            time.sleep(0.1)
+            if time.monotonic() - begun > 30:
+                break
+    assert time.monotonic() - begun < 20  # of the 23 that it would have taken
+    assert closed_after(idle) < 5
+    again = opened(short)  # the second request of a connection has a time of its own
+    for _ in range(2):
+        again.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        data = b""
+        while not data.endswith(b"}"):
+            data += again.recv(4096)
+        assert data.startswith(b"HTTP/1.1 200")
+        time.sleep(1.2)
+    again.sendall(b"GET /health HTTP/1.1\r\n")
+    assert closed_after(again) < 20
+
+
+def test_a_body_that_stops_is_answered_with_408(short):
+    connection = opened(short)
+    connection.sendall(head(CHAT, 100) + b'{"messages"')
+    status, body = answer(connection)
+    assert (status, body["error"]["type"]) == (408, "invalid_request_error")
+
+
+def test_an_upload_that_is_given_up_is_no_error(short):
+    for path, kind in ((CHAT, "application/json"), ("/v1/images/edits", "multipart/form-data; boundary=x")):
+        connection = opened(short)
+        connection.sendall(head(path, 1000, **{"Content-Type": kind}) + b"--x\r\n")
+        time.sleep(0.2)
+        connection.close()
+    time.sleep(0.5)
+    chat(short)
+    log = short.log.read_text()
+    assert "Traceback" not in log
+    assert "ERROR" not in log
+
+
+def test_keys_in_query_strings_are_not_logged(short):
+    connection = opened(short)
+    connection.sendall(b"GET /v1/models?api_key=swordfish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer(connection)[0] == 200
+    log = short.log.read_text()
+    assert '"GET /v1/models HTTP/1.1" 200' in log
+    assert "swordfish" not in log
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("127.0.0.1:80", 200),
+        ("[::1]:8000", 200),
+        ("a.localhost", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+    ],
+)
+def test_a_name_that_was_bound_to_this_machine_by_others_is_refused(short, host, status):
+    """DNS rebinding: a browser takes the server for the site of the page."""
+    connection = opened(short)
+    connection.sendall(f"GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+    code, body = answer(connection)
+    assert code == status
+    assert status == 200 or re.search("does not answer to the name '.*evil", body["error"]["message"])
+
+
+def test_which_names_are_answered():
+    assert usual_hosts("0.0.0.0", has_keys=True) == ("*",)
+    everywhere, here = usual_hosts("0.0.0.0", has_keys=False), usual_hosts("127.0.0.1", has_keys=False)
+    own = socket.gethostname()
+    assert is_allowed(own, everywhere)
+    assert not is_allowed("evil.example", everywhere)
+    assert is_allowed("LOCALHOST.:80", here)
+    assert is_allowed("10.0.0.1", here)  # an address cannot be bound to another machine
+    assert is_allowed("gpu.lan:8000", usual_hosts("gpu.lan", has_keys=False))
+    assert is_allowed("a.example.com", ("*.example.com",))
+    assert not is_allowed("example.com", ("*.example.com",))
+    assert not is_allowed("", here)
