@@ -25,7 +25,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 TOGETHER = {
-    "serve": ("serve/test_deploy", "serve/test_faults", "serve/test_http", "serve/test_mixture", "serve/test_openapi", "serve/test_s"),
+    "serve": (
+        "serve/test_bounded",
+        "serve/test_deploy",
+        "serve/test_faults",
+        "serve/test_http",
+        "serve/test_mixture",
+        "serve/test_openapi",
+        "serve/test_s",
+    ),
     "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
     "transformers": ("eval/test_harness", "hub", "model/test_graphs", "rl/test_config", "train/test_lora"),
 }
