@@ -47,6 +47,7 @@ def test_what_it_cannot_draw_is_said_with_what_is_nearest(page):
     assert "dog 1" in card.locator(".thinking-text").inner_text()
 
 
+@pytest.mark.slow
 def test_variations_have_plans_of_their_own(page):
     show_settings(page)
     page.locator("#draw-steps").fill("2")
@@ -81,6 +82,7 @@ def test_an_example_redraws_a_whole_object_and_nothing_else(page):
     assert label.startswith("Mask: 9 of 64"), "one touch takes the three squares by three of a thing"
 
 
+@pytest.mark.slow
 def test_chat_examples_and_a_drawing_asked_for_in_the_chat(page):
     page.get_by_role("button", name="Tom has 8 coins").click()
     reply = page.locator(".turn.assistant")
