@@ -27,7 +27,15 @@ sys.dont_write_bytecode = False
 gc.set_threshold(100_000, 20, 20)
 
 TOGETHER = {
-    "serve": ("serve/test_deploy", "serve/test_faults", "serve/test_http", "serve/test_mixture", "serve/test_openapi", "serve/test_s"),
+    "serve": (
+        "serve/test_bounded",
+        "serve/test_deploy",
+        "serve/test_faults",
+        "serve/test_http",
+        "serve/test_mixture",
+        "serve/test_openapi",
+        "serve/test_s",
+    ),
     "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
     "transformers": (
         "eval/test_harness",

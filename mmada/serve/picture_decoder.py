@@ -49,6 +49,7 @@ class PictureDecoder:
         self._places = asyncio.Semaphore(self._count)
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="mmada-decode")
         self._idle: list[_Worker] = []
+        self._busy: set[_Worker] = set()
         self._reclaims: set[asyncio.Task[None]] = set()
 
     async def warm_up(self) -> None:
@@ -77,6 +78,7 @@ class PictureDecoder:
             "num_bytes": len(data),
         }
         worker = self._idle.pop() if self._idle else _Worker()
+        self._busy.add(worker)
         work = asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, task, data)
         try:
             await asyncio.wait([work], timeout=_until(deadline))
@@ -92,7 +94,7 @@ class PictureDecoder:
 
     def close(self) -> None:
         """End all processes."""
-        for worker in self._idle:
+        for worker in (*self._idle, *self._busy):
             worker.kill()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -110,6 +112,7 @@ class PictureDecoder:
         task.add_done_callback(self._reclaims.discard)
 
     def _free(self, worker: _Worker) -> None:
+        self._busy.discard(worker)
         if worker.is_usable:
             self._idle.append(worker)
         self._places.release()

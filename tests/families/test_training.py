@@ -42,7 +42,7 @@ def written(path: Path, values: dict) -> Path:
 
 def config(tmp_path: Path, start: Path, path: Path, **values: object):
     """Two steps of finetuning; images are 12 x 8 pixels, which is no square."""
-    base = {"model": {"start": str(start)}, "data": {"path": str(path)}, "out": str(tmp_path / "run"), "loop": QUIET}
+    base = {"model": {"start": str(start)}, "data": {"path": str(path), "held_out": 1}, "out": str(tmp_path / "run"), "loop": QUIET}
     base["stage"] = {"name": "finetune", "batch": 4, "steps": 2}
     base["defaults"] = {"image_height": 12, "image_width": 8}
     return load(written(tmp_path / "run.yaml", {**base, **values}))

@@ -184,7 +184,7 @@ def test_the_costliest_body(meter, path):
     phases = [Phase.generate, Phase.target]
     health = list(HealthCheck)
 
-    @settings(max_examples=10, deadline=None, derandomize=True, database=None, suppress_health_check=health, phases=phases)
+    @settings(max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=health, phases=phases)
     @given(BODIES[path].map(_Body))
     def check(body: _Body) -> None:
         status, cost = meter.cost(path, body.data)
