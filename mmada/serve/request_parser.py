@@ -335,7 +335,7 @@ class RequestParser:
                 raise
         width, height = map(int, body.size.split("x"))
         height, width = self._nearest(height, width)
-        return (height, width), f"size={body.size!r} is not one that this model draws; the image has {width}x{height}"
+        return (height, width), f"size={body.size!r} is not one that this model draws; the image has {width}x{height}."
 
     def _nearest(self, height: int, width: int) -> tuple[int, int]:
         """As many tokens as the checkpoint's own size has, in the shape that was asked for."""

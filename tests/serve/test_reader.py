@@ -130,7 +130,7 @@ def test_a_clients_default_size_becomes_the_nearest(parser):
     """OpenAI's clients send 1024x1024 unasked."""
     square = parser.generation(GenerationBody(prompt="x", size="1024x1024"))
     assert square.engine_requests[0].request.size == (32, 32)
-    assert square.note == "size='1024x1024' is not one that this model draws; the image has 32x32"
+    assert square.note == "size='1024x1024' is not one that this model draws; the image has 32x32."
     wide = parser.generation(GenerationBody(prompt="x", size="1792x1024")).engine_requests[0].request.size
     assert wide == (24, 40)
     assert parser.generation(GenerationBody(prompt="x", size="32x32")).note is None
