@@ -19,6 +19,6 @@ MMADA = Family(
     abilities=frozenset({"chat", "look", "draw", "fill", "inpaint"}),
     strings={name: SPECIAL_STRINGS[name] for name in _NAMED},
     image_tokenizer="magvit-v2",
-    layouts=frozenset({"chat", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"}),
+    layouts=frozenset({"chat", "plan", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"}),
     text_noise="block",
 )

@@ -198,8 +198,10 @@ def test_bad_settings_are_refused(harness):
 
 def test_settings_that_mean_nothing_here_are_named(harness, caplog):
     (plain,) = harness.generate_until([ask("x", {})], disable_tqdm=True)
-    assert harness.generate_until([ask("x", {"repetition_penalty": 1.1})], disable_tqdm=True) == [plain]
-    assert "repetition_penalty=1.1 has no meaning here" in caplog.text
+    assert harness.generate_until([ask("x", {"length_penalty": 1.1})], disable_tqdm=True) == [plain]
+    assert "length_penalty=1.1 has no meaning here" in caplog.text
+    assert harness.generate_until([ask("x", {"repetition_penalty": 1.1})], disable_tqdm=True) != [plain]
+    assert "repetition_penalty" not in caplog.text
 
 
 def test_a_request_that_is_repeated_is_sampled_anew(harness):
