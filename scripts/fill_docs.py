@@ -62,8 +62,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
     "finetune": _finetune,
-    "strangers": lambda: tables.strangers(report.load(RESULTS / "strangers.json"), report.load(RESULTS / "strangers-before.json")),
-    "noise": lambda: tables.noise(report.load(RESULTS / "strangers.json")),
+    "strangers": lambda: tables.strangers(report.load(RESULTS / "strangers.json")),
     "natural": lambda: tables.natural(report.load(RESULTS / "natural.json"), report.load(RESULTS / "natural-before.json")),
 }
 

@@ -224,6 +224,10 @@ class World(ABC):
         """What visitors of a model may try."""
         return ()
 
+    def is_plain(self, prompt: str) -> bool:
+        """Whether `restated` says all that a prompt asks for of what is known, so that its words serve better than those of a stranger."""
+        return False
+
     def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
         """What a plan says that the world lacks, of a model that was taught to say so."""
         return ()

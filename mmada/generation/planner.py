@@ -45,6 +45,7 @@ class Reader(Protocol):
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
+    def is_plain(self, prompt: str) -> bool: ...
     def unknown_in_plan(self, thinking: str) -> tuple[str, ...]: ...
 
 
@@ -160,6 +161,12 @@ class Planner:
         """A request in the words that the checkpoint was taught, where its world can tell them."""
         plain = None if self.reader is None else self.reader().restated(request.prompt)
         return request if plain is None else replace(request, prompt=plain)
+
+    def wordings(self, request: DrawRequest) -> tuple[DrawRequest, DrawRequest]:
+        """A request in the words by which a plan is made first, and in those for a second plan if that one cannot be drawn."""
+        plain = self.restated(request)
+        first = self.reader is not None and self.reader().is_plain(request.prompt)
+        return (plain, request) if first else (request, plain)
 
     def refused(
         self, request: DrawRequest, init: InitCodes, problem: str, *, thinking: str | None = None, num_forwards: int = 0

@@ -41,9 +41,6 @@ __all__ = ["begin", "chat", "complete", "draw", "edit", "fill", "parallel", "pro
 
 _T = TypeVar("_T")
 
-_PLANS = 2
-"""How often a plan is made that cannot be drawn, before that is said; the second one is of the prompt as the world reads it."""
-
 
 def program_of(request: Request, planner: Planner) -> Program[Result]:
     """The program of a request, as the checkpoint is best used. Raises InputError for anything else than a request."""
@@ -115,8 +112,7 @@ def draw(
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         params = thinking_params or planner.thinking_params()
-        for attempt in range(_PLANS):
-            asked = request if attempt == 0 else planner.restated(request)
+        for attempt, asked in enumerate(planner.wordings(request)):
             canvas, later = planner.thinking_canvas(asked, init, max_thinking_tokens)
             fill = _text(planner, canvas, params, request.seed if attempt == 0 else seed_of(request.seed, -attempt))
             (thought,) = yield replace(fill, num_later=drawing.num_open)
@@ -124,7 +120,7 @@ def draw(
             said = planner.thought(thought)
             problem = planner.objection(request, said.answer)
             if problem is None:
-                if attempt == 0:  # a plan of a restated prompt has not seen what was left out
+                if asked is request:  # a plan of a restated prompt has not seen what was left out
                     unknown = planner.confirmed(unknown, said.thinking)
                 break
         if problem is not None:

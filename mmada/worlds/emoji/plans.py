@@ -19,7 +19,7 @@ from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spel
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
-__all__ = ["problem_of", "unknown_in"]
+__all__ = ["is_plain", "problem_of", "unknown_in"]
 
 _REASONED = re.compile(
     r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|not|no|guess|colou?r\w*|then|comes?|leaves?|appears?|"
@@ -41,6 +41,11 @@ def problem_of(prompt: str, plan: str | None) -> str | None:
     if named <= unwanted:
         return "it names only what is not wanted"
     return None if plan is None else _problem_of_plan(prompt, plan, named, unwanted)
+
+
+def is_plain(prompt: str) -> bool:
+    """Whether a prompt in ordinary English asks for nothing that takes thought, and can be said in the grammar's words."""
+    return parse(prompt) is None and not _needs_thought(spelled(prompt)) and restated(prompt) is not None
 
 
 def unknown_in(thinking: str) -> tuple[str, ...]:

@@ -113,6 +113,11 @@ class EmojiWorld(World):
     def showcase(self) -> Sequence[Showpiece]:
         return showcase()
 
+    def is_plain(self, prompt: str) -> bool:
+        from mmada.worlds.emoji.plans import is_plain
+
+        return is_plain(prompt)
+
     def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
         from mmada.worlds.emoji.plans import unknown_in
 

@@ -15,7 +15,7 @@ from mmada.worlds.emoji.natural import natural_example
 from mmada.worlds.emoji.natural.drawing import NOTHING
 from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
 from mmada.worlds.emoji.natural.lists import unknown_words
-from mmada.worlds.emoji.plans import problem_of
+from mmada.worlds.emoji.plans import is_plain, problem_of, unknown_in
 from mmada.worlds.emoji.reading import restated, spelled
 from mmada.worlds.emoji.scenes import render
 from mmada.worlds.emoji.tasks import KINDS, held_out_in, picture, sample
@@ -67,6 +67,28 @@ def test_plans(prompt, plan, problem):
     assert found is None if problem is None else problem in (found or "")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "is_so"),
+    [
+        ("hey, can u draw a puppy pls", True),
+        ("Draw a dog.", False),  # the grammar's own words serve as they are
+        ("a dog, and one more cat than dogs", False),
+        ("a zeppelin", False),
+    ],
+)
+def test_plain_prompts_are_planned_in_the_words_of_the_grammar(prompt, is_so):
+    assert is_plain(prompt) == is_so
+
+
+def test_a_plan_is_made_of_the_plain_wording_first():
+    planner = MMaDA.from_pretrained("mmada-emoji-max").planner
+    request = DrawRequest("hey, can u draw a puppy pls")
+    first, second = planner.wordings(request)
+    assert parse(first.prompt) == parse("a dog")
+    assert second is request
+    assert planner.wordings(DrawRequest("Draw a dog."))[0].prompt == "Draw a dog."
+
+
 def test_nothing_that_the_grammar_says_is_refused_or_unknown():
     known = lexicon()
     for kind, entry in KINDS.items():
@@ -106,6 +128,16 @@ def test_what_cannot_be_drawn_is_said(drawn):
     assert blank.image.getextrema() == ((255, 255),) * 3
     with pytest.raises(ValueError, match="do not be strict"):
         MMaDA.from_pretrained("mmada-emoji-max").run([DrawRequest("a dog and a boat", strict=True)])
+
+
+def test_a_plan_confirms_what_is_unknown():
+    planner = MMaDA.from_pretrained("mmada-emoji-max").use(plans_name_unknown=True).planner
+    assert unknown_in("unknown: yak, red cart; dog 1; dog 1 center") == ("yak", "red cart")
+    assert unknown_in("dog 1; dog 1 center") == ()
+    assert planner.confirmed(("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
+    assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ()
+    planner = MMaDA.from_pretrained("mmada-emoji-max").planner
+    assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
 
 
 def test_a_prompt_in_capitals_is_read(drawn):

@@ -163,28 +163,12 @@ STRANGERS: Mapping[str, tuple[str, ...]] = {
     "small talk, and what it cannot do": ("talk",),
 }
 """Row of the table -> kinds of the suite, or what their names begin with."""
-NOISE: Mapping[str, str] = {
-    "none": "as typed", "lower": "in small letters", "title": "In Title Case", "no_punctuation": "without punctuation",
-    "more_punctuation": "with more punctuation!!!", "space": "with a second space", "typo": "with a typo in a longer word",
-    "no_break_spaces": "with no-break spaces", "system": "behind a system turn", "earlier": "behind an earlier exchange",
-}  # fmt: skip
 
 
-def strangers(results: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """A row for each part of the suite `strangers`, beside the model that this one was trained from."""
-    lines = ["| | before | now |", "|---|---|---|"]
-    for title, kinds in STRANGERS.items():
-        lines.append(f"| {title} | {_cell(_pooled(before, kinds))} | {_cell(_pooled(results, kinds))} |")
-    return "\n".join(lines)
-
-
-def noise(results: Mapping[str, Any]) -> str:
-    """A row for each surface noise: word problems and sums, and drawings."""
-    lines = ["| | word problems and sums | drawings |", "|---|---|---|"]
-    for name, title in NOISE.items():
-        text, drawn = (_pooled(results, (f"noise_{name}_{what}",)) for what in ("text", "draw"))
-        lines.append(f"| {title} | {_cell(text)} | {_cell(drawn)} |")
-    return "\n".join(lines)
+def strangers(results: Mapping[str, Any]) -> str:
+    """A row for each part of the suite `strangers`."""
+    lines = ["| asked by a stranger | right |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {title} | {_cell(_pooled(results, kinds))} |" for title, kinds in STRANGERS.items())])
 
 
 def _pooled(results: Mapping[str, Any], kinds: tuple[str, ...]) -> Share | None:
