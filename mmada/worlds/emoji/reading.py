@@ -144,7 +144,7 @@ def _group(said: str, match: re.Match[str]) -> _Group | None:
             number = _NUMBERS.get(word) or int(word)
             break
     if number is None or (number == 1 and is_several and name != "fish"):
-        number = 2 if is_several and match.group() not in objects() else 1
+        number = 2 if is_several and match.group() not in (*objects(), "jeans") else 1
     return _Group(name, number, match.start(), match.end())
 
 
@@ -153,7 +153,11 @@ def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
     counts = Counter({group.name: group.number for group in groups})
     if all(group.number == 1 for group in groups):
         ends = [*(group.start for group in groups[1:]), len(said)]
-        cells = [_place(said[group.end : end]) for group, end in zip(groups, ends, strict=True)]
+        # A prompt that begins with a place has each before its thing: "on the left a tree, on the right a car".
+        parts = [(0 if i == 0 else groups[i - 1].end, group.start) for i, group in enumerate(groups)]
+        if _place(said[: groups[0].start]) is None:
+            parts = [(group.end, end) for group, end in zip(groups, ends, strict=True)]
+        cells = [_place(said[start:end]) for start, end in parts]
         if all(cells) and len(set(cells)) == len(cells):
             try:
                 return SceneSpec.placed({cell or "": group.name for cell, group in zip(cells, groups, strict=True)}, background=background)
