@@ -333,24 +333,22 @@ class Planner:
 
     # Pictures to codes.
 
-    def codes_of(self, images: Sequence[ImageSource]) -> list[Tensor]:
-        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline."""
+    def seen(self, images: Sequence[ImageSource]) -> tuple[list[Tensor], str | None]:
+        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline; and what is to be said of the images."""
         d = self.defaults
-        size = (d.image_height, d.image_width)
-        return [self._shaped(self.image_tokenizer.encode_images([image], size=size, mode=d.image_mode)[0].cpu()) for image in images]
+        fitted = [fit(load_image(image), height=d.image_height, width=d.image_width, mode=d.image_mode) for image in images]
+        codes = [self.image_tokenizer.encode_images([picture])[0] for picture in fitted]
+        return [self._shaped(one.cpu()) for one in codes], self._doubts(fitted, codes)
 
-    def doubts(self, images: Sequence[ImageSource]) -> str | None:
+    def _doubts(self, fitted: Sequence[Image.Image], codes: Sequence[Tensor]) -> str | None:
         """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
-        d = self.defaults
-        if not d.least_picture_psnr:
+        if not self.defaults.least_picture_psnr:
             return None
-        size = (d.image_height, d.image_width)
-        fitted = [fit(load_image(image), height=size[0], width=size[1], mode=d.image_mode) for image in images]
-        restored = self.image_tokenizer.decode_images(self.image_tokenizer.encode_images(fitted))
-        unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < d.least_picture_psnr]
+        restored = self.image_tokenizer.decode_images(torch.stack(list(codes)))
+        unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < self.defaults.least_picture_psnr]
         if not unlike:
             return None
-        which = "this picture is" if len(images) == 1 else f"picture {unlike[0] + 1} is"
+        which = "this picture is" if len(fitted) == 1 else f"picture {unlike[0] + 1} is"
         return f"{which} unlike those that I was taught, so the answer may be wrong"
 
     def init_codes(self, request: DrawRequest) -> InitCodes:

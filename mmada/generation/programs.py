@@ -11,12 +11,9 @@ A program is a generator. Its local variables are the request's state; it never 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar, get_args
-
-from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.errors import InputError
@@ -33,7 +30,6 @@ from mmada.generation.requests import (
     Result,
 )
 from mmada.generation.steps import BegunProgram, Fill, InitCodes, Program, Rank, SequenceState, Work
-from mmada.image import ImageSource
 from mmada.sampling import Ranking, SamplingParams
 
 __all__ = ["begin", "chat", "complete", "draw", "edit", "fill", "parallel", "program_of"]
@@ -68,15 +64,10 @@ def begin(program: Program[_T]) -> BegunProgram[_T]:
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
-    codes, warning = (yield Work(partial(_seen, planner, request.images))) if request.images else ([], None)
+    codes, warning = (yield Work(partial(planner.seen, request.images))) if request.images else ([], None)
     params = request.params or planner.text_params()
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     return replace(planner.answer(row), warning=warning)
-
-
-def _seen(planner: Planner, images: Sequence[ImageSource]) -> tuple[list[Tensor], str | None]:
-    """The codes of pictures, and what is to be said of them."""
-    return planner.codes_of(images), planner.doubts(images)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:

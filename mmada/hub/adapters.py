@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmada.errors import CheckpointError, MissingDependencyError
+from mmada.errors import CheckpointError, InputError, MissingDependencyError
 from mmada.hub import checkpoint
 
 if TYPE_CHECKING:
@@ -91,7 +91,9 @@ def beside_quantized(settings: Any) -> Iterator[None]:
 
     class BesideQuantized(Linear):  # type: ignore[misc]
         def merge(self, *_: Any, **__: Any) -> None:
-            raise NotImplementedError("quantized matrices take no changes")
+            raise InputError(
+                "an adapter cannot be merged into quantized matrices, which hold few values; load the base without quantize to merge it"
+            )
 
     if hasattr(settings, "_register_custom_module"):
         settings._register_custom_module({QuantizedLinear: BesideQuantized})

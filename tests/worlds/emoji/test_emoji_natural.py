@@ -167,10 +167,10 @@ def test_words_that_are_unknown_are_no_words_of_the_lexicon():
 def test_pictures_of_another_kind_are_doubted():
     model = MMaDA.from_pretrained("mmada-emoji-max")
     scenes = [Image.fromarray(render(picture(np.random.default_rng(seed)))) for seed in range(12)]
-    assert all(model.planner.doubts([scene]) is None for scene in scenes)
-    assert model.planner.doubts([scenes[0].resize((512, 512), Image.Resampling.BICUBIC)]) is None  # only larger
+    assert all(model.planner.seen([scene])[1] is None for scene in scenes)
+    assert model.planner.seen([scenes[0].resize((512, 512), Image.Resampling.BICUBIC)])[1] is None  # only larger
     y, x = np.mgrid[:96, :96]
     waves = np.stack([127 + 127 * np.sin(x / 5 + y / 9 + phase) for phase in (0, 2, 4)], axis=-1)
     answer = model.chat("What is that?", images=[Image.fromarray(waves.astype(np.uint8))])
     assert answer.warning == "this picture is unlike those that I was taught, so the answer may be wrong"
-    assert model.planner.doubts([scenes[0], Image.fromarray(waves.astype(np.uint8))]).startswith("picture 2 is unlike")
+    assert model.planner.seen([scenes[0], Image.fromarray(waves.astype(np.uint8))])[1].startswith("picture 2 is unlike")

@@ -10,8 +10,6 @@ worked("/", 46, 2)     "46 / 2: 23 + 23 = 46 = 23"                      halves o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mmada.worlds.emoji.arithmetic import MAX_VALUE, Step
 from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 
@@ -21,16 +19,6 @@ LARGEST = 100
 """No number of a problem is larger."""
 MOST_MULTIPLES = 12
 """that a thought counts"""
-
-
-@dataclass(frozen=True, slots=True)
-class _Digits:
-    tens: int
-    units: int
-
-    @classmethod
-    def of(cls, number: int) -> _Digits:
-        return cls(*divmod(number, 10))
 
 
 def result_of(operation: str, left: int, right: int) -> int:
@@ -70,12 +58,12 @@ def worked(operation: str, left: int, right: int) -> str:
 
 
 def _columns(operation: str, left: int, right: int) -> str:
-    one, other = _Digits.of(left), _Digits.of(right)
+    (tens, units), (other_tens, other_units) = divmod(left, 10), divmod(right, 10)
     if operation == "+":
-        units = one.units + other.units
-        carried = " + 1" if units > 9 else ""
-        return f"{one.units} + {other.units} = {units}, {one.tens} + {other.tens}{carried} = {one.tens + other.tens + (units > 9)}"
-    borrows = one.units < other.units
-    units = one.units + 10 * borrows
+        both = units + other_units
+        carried = " + 1" if both > 9 else ""
+        return f"{units} + {other_units} = {both}, {tens} + {other_tens}{carried} = {tens + other_tens + (both > 9)}"
+    borrows = units < other_units
+    units += 10 * borrows
     borrowed = " - 1" if borrows else ""
-    return f"{units} - {other.units} = {units - other.units}, {one.tens}{borrowed} - {other.tens} = {one.tens - borrows - other.tens}"
+    return f"{units} - {other_units} = {units - other_units}, {tens}{borrowed} - {other_tens} = {tens - borrows - other_tens}"
