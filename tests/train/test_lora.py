@@ -152,5 +152,5 @@ def test_peft_alone_does_not_merge_into_quantized_weights_in_silence():
     quantize(network, "int8")
     with pytest.raises(ValueError, match=r"QuantizedLinear.* is not supported"):
         peft.get_peft_model(network, peft.LoraConfig(target_modules=["q_proj"]))
-    with pytest.raises(NotImplementedError, match="take no changes"):
+    with pytest.raises(InputError, match="load the base without quantize to merge it"):
         packed_and_adapted().model.transformer["blocks"][0].q_proj.merge()
