@@ -25,6 +25,7 @@ _VERBS = {
     "fill": "fill",
     "serve": "serve",
     "studio": "studio",
+    "batch": "batch",
     "eval": "evaluate",
     "info": "info",
     "doctor": "doctor",
