@@ -32,6 +32,7 @@ _VERBS = {
     "convert": "convert",
     "train": "train",
     "rl": "rl",
+    "plan": "plan",
     "tokenize": "tokenize",
     "data": "data",
 }
