@@ -95,7 +95,8 @@ def test_texts_hold_what_is_true_and_nothing_that_is_held_out():
         if example.kind == "natural_problem" and (value := _value_of_plan(example.think)) is not None:
             assert example.answer == str(value)
         if example.kind == "natural_talk":
-            assert example.answer[0].isupper() and example.answer[-1] in ".!?"
+            assert example.answer[0].isupper()
+            assert example.answer[-1] in ".!?"
         assert is_correct(example, example.answer)
     assert {"natural_problem", "natural_sum", "natural_talk"} <= kinds
 
