@@ -154,7 +154,7 @@ class _Generations:
         return await self._images(request, parsed, responses, stream=bool(body.stream), arrived=arrived)
 
     async def edits(self, request: Request) -> Response:
-        """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
+        """Draw the transparent part of an image anew, or images by an instruction. A form with files, or JSON with addresses."""
         form: EditForm
         if content_type(request) == "application/json":
             form, arrived = body, arrived = await self._json(request, EditBody)
@@ -166,9 +166,7 @@ class _Generations:
             masks = [("mask", field.value) for field in fields if field.name == "mask"][-1:]
             images = await self._pictures(request, [*uploads, *masks], arrived=arrived, uploaded=True)
             mask = images.pop() if masks else None
-        if len(images) != 1:
-            raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
-        parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images[0], mask)))
+        parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images, mask)))
         responses = ImageResponses(form, parsed.seed, "image_edit", note=parsed.note)
         return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
