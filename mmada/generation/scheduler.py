@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import RLock
 
@@ -86,6 +87,7 @@ class Scheduler:
     max_num_batched_tokens  budget of a round
     max_num_batched_logits  budget of a round; None: any number
     max_kept_tokens   budget of what generations keep between rounds; None: any number
+    waiting_elsewhere  how many wait in other processes that share the queue's limit
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class Scheduler:
         max_num_batched_logits: int | None = None,
         max_queue: int | None = None,
         max_kept_tokens: int | None = None,
+        waiting_elsewhere: Callable[[], int] = int,
     ) -> None:
+        self._waiting_elsewhere = waiting_elsewhere
         self.max_queue, self.max_num_batched_tokens = max_queue, max_num_batched_tokens
         self.max_num_batched_logits, self.max_kept_tokens = max_num_batched_logits, max_kept_tokens
         self._lock = RLock()
@@ -136,9 +140,10 @@ class Scheduler:
         with self._lock:
             if self.closed:
                 raise ClosedError("the server is shutting down; send the request again later")
-            if self.max_queue is not None and self.num_waiting + count > self.max_queue:
+            num_waiting = self.num_waiting + self._waiting_elsewhere()
+            if self.max_queue is not None and num_waiting + count > self.max_queue:
                 raise BusyError(
-                    f"{self.num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
+                    f"{num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
                     self.retry_after(now),
                 )
             scheduled_sequences = [ScheduledSequence(self._number + i, self._clock, deadline, priority) for i in range(count)]
