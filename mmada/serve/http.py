@@ -73,8 +73,11 @@ _FETCH_SECONDS = 10.0
 """For all images of a request that have to be fetched, together."""
 
 
-def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> FastAPI:
-    """The application of one model. It starts the engine, and stops it in the end."""
+def create_app(engine: Engine, parser: RequestParser, config: ServeConfig, *, created: int | None = None) -> FastAPI:
+    """The application of one model. It starts the engine, and stops it in the end.
+
+    created  seconds since 1970 that the model's card tells; None: now
+    """
 
     generations = _Generations(engine, parser, config)
 
@@ -89,7 +92,7 @@ def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> Fa
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, parser)
+    _add_status(app, engine, config, parser, created=int(time.time()) if created is None else created)
     generations.add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
@@ -405,9 +408,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser) -> None:
-    created = int(time.time())
-
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser, *, created: int) -> None:
     @cache
     def card() -> ModelCard:
         """Made when it is first asked for: the start does not wait for the world that knows the examples."""
