@@ -47,16 +47,16 @@ class Unread(nn.Parameter):
     """A parameter whose numbers are still in a safetensors file. It has a shape and a precision, and takes no memory."""
 
     file: Path
-    name: str
+    stored_name: str
 
     def __new__(cls, file: Path, name: str, *, shape: tuple[int, ...], dtype: torch.dtype, requires_grad: bool = True) -> Unread:
         made = super().__new__(cls, torch.empty((), dtype=dtype).expand(shape), requires_grad)  # one number, seen everywhere
         assert isinstance(made, Unread)
-        made.file, made.name = file, name
+        made.file, made.stored_name = file, name
         return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Unread:
-        copied = Unread(self.file, self.name, shape=tuple(self.shape), dtype=self.dtype, requires_grad=self.requires_grad)
+        copied = Unread(self.file, self.stored_name, shape=tuple(self.shape), dtype=self.dtype, requires_grad=self.requires_grad)
         memo[id(self)] = copied
         return copied
 
@@ -65,7 +65,7 @@ class Unread(nn.Parameter):
         from safetensors import safe_open
 
         with safe_open(self.file, framework="pt") as stream:
-            part = stream.get_slice(self.name)[start:stop]
+            part = stream.get_slice(self.stored_name)[start:stop]
             return _converted(part, dtype, torch.device(device))
 
 

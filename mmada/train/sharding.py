@@ -59,7 +59,7 @@ def _keep_masters(module: nn.Module) -> None:
                 continue
             if isinstance(parameter, Unread):
                 shape = tuple(parameter.shape)
-                part.register_parameter(name, Unread(parameter.file, parameter.name, shape=shape, dtype=torch.float32))
+                part.register_parameter(name, Unread(parameter.file, parameter.stored_name, shape=shape, dtype=torch.float32))
             else:
                 parameter.data = parameter.data.float()
 

@@ -99,6 +99,19 @@ def test_another_number_of_processes_goes_on_with_shards(two, tmp_path):
     assert metrics(tmp_path / "three")[-1]["loss"] == pytest.approx(metrics(tmp_path)[-1]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_the_steps_since_the_last_save_alone(tmp_path):
+    codes = ranks(tiny.main, "long", tmp_path / "two", env={"DIES": "1"}, error=tmp_path / "error.txt")
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, None)
+    assert latest(tmp_path / "two" / "state").name == "step-00000004"
+    assert [line["step"] for line in metrics(tmp_path / "two")][:4] == [1, 2, 3, 4]
+    assert ranks(tiny.main, "long", tmp_path / "two") == [0, 0]
+    tiny.exported(tiny.small(), tmp_path, steps=8, settings=tiny.QUIET)
+    assert relative(torch.load(tmp_path / "two" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
+    assert [line["step"] for line in metrics(tmp_path / "two")] == list(range(1, 9))
+
+
 def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_whole_weights(two, tmp_path):
     save = latest(two / "sharded" / "state")
     averaged, after = state.averaged_weights(save), torch.load(two / "sharded" / "exported.pt")

@@ -103,7 +103,7 @@ def weights(job):
 
 def main(mode, out):
     """Another process: `rank` is one of several, with copies of the weights and then with shards; `more` goes on with shards;
-    `kill` dies in its second save."""
+    `long` trains with shards from the start, and the second process may die; `kill` dies in its second save."""
     if mode == "kill":
         whole = state.publish
 
@@ -119,6 +119,10 @@ def main(mode, out):
     if mode == "more":  # another number of processes goes on
         begin_sharded()
         exported(small(), out, steps=4, settings=replace(QUIET, accumulate=2))
+        return
+    if mode == "long":
+        begin_sharded()
+        exported(small(), out, steps=8, settings=replace(QUIET, save_every=2), on_step=die_at_5 if os.environ.get("DIES") else None)
         return
     job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2))
     rank = os.environ["RANK"]
@@ -141,7 +145,12 @@ def exported(stage, out, **options):
     """Train; what would be exported goes to a file."""
     job = task(stage)
     job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "exported.pt")
-    train(job, stage.optim, options["settings"], steps=options["steps"], out=Path(out))
+    return train(job, stage.optim, options["settings"], steps=options["steps"], out=Path(out), on_step=options.get("on_step"))
+
+
+def die_at_5(report):
+    if report.step == 5 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def muon_in_parts():
