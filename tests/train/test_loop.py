@@ -75,6 +75,14 @@ def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
         assert one["tokens"] == other["tokens"]
 
 
+def test_one_process_goes_on_with_what_two_saved(two, tmp_path):
+    shutil.copytree(two / "state", tmp_path / "resumed" / "state")
+    resumed, _ = tiny.fit(tiny.small(), tmp_path / "resumed", steps=4)
+    alone, _ = tiny.fit(tiny.small(), tmp_path / "alone", steps=4)
+    assert metrics(tmp_path / "resumed")[-1]["step"] == 4
+    assert relative(tiny.weights(resumed), tiny.weights(alone)) < 1e-6
+
+
 def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_path):
     tiny.exported(tiny.small(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
     assert relative(torch.load(two / "sharded" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
