@@ -32,6 +32,7 @@ from mmada.train.config import TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped
 from mmada.train.loop import train
+from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
 from mmada.train.setup import plain
 from mmada.train.stages import STAGES
@@ -44,13 +45,16 @@ _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", 
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
-def run(config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None) -> TrainResult:
+def run(
+    config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None, on_plan: Callable[[Plan], None] | None = None
+) -> TrainResult:
     """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors."""
+    begin()
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config)
     _record(config, out)
-    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, optim_key="optim")
+    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
 
 
 def build_task(config: RLConfig) -> RLTask:

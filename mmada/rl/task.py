@@ -38,6 +38,8 @@ from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
 from mmada.rl.rollout import Decoding, generate_rollouts
 from mmada.rl.step import Policy, frozen_adapters, loss_terms
+from mmada.train.sharding import is_sharded, shard
+from mmada.train.state import steps_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -88,6 +90,13 @@ class Measures:
     def restore(self, pending: Mapping[str, tuple[float, float]]) -> None:
         """Go on from what was pending when a run was stopped; names that are not measured any more are left out."""
         self._values |= {name: list(values) for name, values in pending.items() if name in self._values}
+
+    def add_pending(self, pending: Mapping[str, tuple[float, float]]) -> None:
+        """Also count what was pending in another process."""
+        for name, (total, count) in pending.items():
+            if name in self._values:
+                self._values[name][0] += total
+                self._values[name][1] += count
 
 
 _MEASURES = (
@@ -154,10 +163,11 @@ class RLTask:
         self._accelerator, self._model = accelerator, model
         if self.planner.layout.codebook_size:
             self.planner.image_tokenizer.to(accelerator.device)
-        if self.reference is not None:
-            self.reference.to(accelerator.device)
-        accelerator.register_save_state_pre_hook(self._save)
-        accelerator.register_load_state_pre_hook(self._load)
+        if self.reference is not None and self.reference is not self.module:
+            if any(map(is_sharded, model.parameters())):
+                shard(self.reference, device=accelerator.device, precision=self.config.loop.precision)
+            else:
+                self.reference.to(accelerator.device)
 
     def measures(self) -> dict[str, tuple[float, float]]:
         return self._measures.take()
@@ -214,18 +224,23 @@ class RLTask:
                 values[f"eval/{task.name}/{name}"] = (sum(part), len(part))
         return values
 
-    def sample(self, directory: Path) -> None:
+    def sample(self, directory: Path | None) -> None:
         """held_out.jsonl and rollouts.jsonl: prompt, text and rewards of each sample; pictures beside them."""
-        directory.mkdir(parents=True, exist_ok=True)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
         lines = []
         for task in self.config.active:
             if task.name not in self.held_out or not self.config.data.num_samples:
                 continue
             rollouts, scores = self._answered(task, range(self.config.data.num_samples), next(self.module.parameters()).device)
+            if directory is None:  # the passes were shared with the process that writes
+                continue
             for i, rollout in enumerate(rollouts):
                 parts = {name: _json(values[i]) for name, values in scores.parts.items()}
                 reward = _json(self._total(rollout, scores.total[i]))
                 lines.append(_line(rollout, directory / f"held-out-{task.name}-{i}.png", reward=reward, parts=parts))
+        if directory is None:
+            return
         _write(directory / "held_out.jsonl", lines)
         shown: dict[str, int] = {}
         lines = []
@@ -311,7 +326,8 @@ class RLTask:
             with frozen_adapters(self.module):
                 ref = self._model(on_device)[0].cpu()
         elif self.reference is not None:
-            with self._accelerator.autocast() if self._accelerator is not None else nullcontext():
+            # With shards the precision of the pass is that of the gathered weights (train/sharding.py).
+            with self._accelerator.autocast() if self._accelerator is not None and not self._is_sharded else nullcontext():
                 ref = self.reference(on_device)[0].cpu()
         return replace(batch, old=old, ref=ref)
 
@@ -360,7 +376,9 @@ class RLTask:
 
     @property
     def _is_sharded(self) -> bool:
-        return self._accelerator is not None and self._accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
+        if self._accelerator is None:
+            return False
+        return self._accelerator.distributed_type.value == "DEEPSPEED" or any(map(is_sharded, self._model.parameters()))
 
     def _agree(self, has_work: bool) -> bool:
         """Whether any process has work, where a forward pass of one needs all of them."""
@@ -376,7 +394,7 @@ class RLTask:
 
     # Saves.
 
-    def _save(self, models: object, weights: object, directory: str) -> None:
+    def save(self, directory: Path) -> None:
         assert self._accelerator is not None
         values = {
             "world": self._accelerator.num_processes,
@@ -385,20 +403,35 @@ class RLTask:
         }
         torch.save(values, _file(directory, self._accelerator.process_index))
 
-    def _load(self, models: object, directory: str) -> None:
+    def load(self, directory: Path) -> None:
+        """A round that is not over belongs to the processes that sampled it; between rounds any number may go on."""
         assert self._accelerator is not None
-        file = _file(directory, self._accelerator.process_index)
-        values: dict[str, Any] = torch.load(file, weights_only=True) if file.exists() else {"world": 0}
-        if values["world"] != self._accelerator.num_processes:
+        world, rank = self._accelerator.num_processes, self._accelerator.process_index
+        first = self._stored(_file(directory, 0))
+        experience = first["experience"] and Experience.from_state_dict(first["experience"])
+        is_over = experience is None or not 0 <= steps_of(directory) - experience.first_step < len(experience.batches)
+        if first["world"] == world:
+            own = first if rank == 0 else self._stored(_file(directory, rank))
+            self.experience = Experience.from_state_dict(own["experience"]) if own["experience"] and not is_over else None
+            self._measures.restore(own.get("measures", {}))
+        elif is_over:
+            for other in range(first["world"]) if rank == 0 else ():  # what was measured since the last report
+                self._measures.add_pending(self._stored(_file(directory, other)).get("measures", {}))
+        else:
             raise CheckpointError(
-                f"{directory} was saved by another number of processes than {self._accelerator.num_processes}; go on with as many"
+                f"{directory} was saved by {first['world']} processes within a round of objective.updates={len(experience.batches)}, whose rollouts "
+                f"they share; go on with as many, not {world}, or from a save whose step is a multiple of {len(experience.batches)}"
             )
-        self.experience = Experience.from_state_dict(values["experience"]) if values["experience"] else None
-        self._measures.restore(values.get("measures", {}))
+
+    def _stored(self, file: Path) -> dict[str, Any]:
+        if not file.exists():
+            raise CheckpointError(f"{file} is missing, which holds a process's part of a round; copy the whole save")
+        values: dict[str, Any] = torch.load(file, weights_only=True)
+        return values
 
 
-def _file(directory: str, rank: int) -> Path:
-    return Path(directory) / f"experience-{rank}.pt"
+def _file(directory: Path, rank: int) -> Path:
+    return directory / f"experience-{rank}.pt"
 
 
 def _json(value: float | None) -> float | None:

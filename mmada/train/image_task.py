@@ -115,8 +115,10 @@ class ImageTask:
             seen |= set(codes.flatten().tolist())
         return {"eval/psnr": (total, len(indices)), "eval/codes": (len(seen), 1)}
 
-    def sample(self, directory: Path) -> None:
+    def sample(self, directory: Path | None) -> None:
         """A sheet of held-out pictures, originals above reconstructions."""
+        if directory is None:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer = self.module.tokenizer
         batch = ImageBatch.of([self.held_out[i] for i in range(12)], factor=tokenizer.factor)
