@@ -73,6 +73,8 @@ class LoopConfig:
     what should stay. Needs eval_every and held-out records (data.eval_path or data.eval_share)"""
     max_minutes: float = 0.0
     """stop after that long, saved, to be continued; 0: no limit"""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """services that get the numbers of the run, too; each finds account and address in the environment, by its own variables"""
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "keep", "log_every", "round_to"):
@@ -139,7 +141,7 @@ def train(
     with settings_kept(optimizers):
         progress = state.restore(saved, live) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
-    log = Log(out, start=progress.step) if accelerator.is_main_process else None
+    log = Log(out, start=progress.step, trackers=settings.trackers) if accelerator.is_main_process else None
     runner = _Runner(task, optim, settings, steps, out, on_step, live, plan, progress, log, optim_key)
     with signals_noted() as is_stopped, _denormals_flushed():
         return runner.run(is_stopped)

@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 import torch
+from accelerate import PartialState
 
-from mmada.errors import CheckpointError, InputError
+from mmada.errors import CheckpointError, InputError, MissingDependencyError
 from mmada.train import loop, state
-from mmada.train.log import Log
+from mmada.train.log import TRACKERS, Log
 from mmada.train.loop import LoopConfig
 from mmada.train.optim import OptimizerConfig
 from mmada.train.prefetch import prefetched
@@ -275,6 +276,37 @@ def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
         stream.write('{"step": 6, "lo')  # cut short by a crash
     Log(tmp_path, start=3).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACKERS)
+def test_services_get_the_numbers_too(tmp_path, monkeypatch, name):
+    service = pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    for variable, value in {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    PartialState(cpu=True)  # as `train` has it, which opens the log
+    log = Log(tmp_path / "run", start=0, trackers=[name, name])
+    for step in (1, 2):
+        log.write(step, {"loss": 1.0 / step})
+    run = service.run if name == "wandb" else None
+    log.close()
+    if run is not None:
+        assert run.summary["loss"] == 0.5
+    else:
+        (run,) = service.search_runs(experiment_names=["run"], output_format="list")
+        assert run.data.metrics["loss"] == 0.5
+
+
+def test_a_service_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmada.train.log.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"loop.trackers='wandb' .* pip install wandb"):
+        Log(tmp_path / "run", start=0, trackers=["wandb"])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 0}, {"keep": 0}, {"prefetch": -1}, {"max_minutes": -1.0}])
