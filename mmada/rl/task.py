@@ -36,7 +36,7 @@ from mmada.rl.mask_samples import draw_mask_samples
 from mmada.rl.prompts import PromptSource
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
-from mmada.rl.rollout import Decoding, generate_rollouts
+from mmada.rl.rollout import Decoding, RemoteRollouts, generate_rollouts
 from mmada.rl.step import Policy, frozen_adapters, loss_terms
 from mmada.train.sharding import is_sharded, shard
 from mmada.train.state import steps_of
@@ -126,6 +126,7 @@ class RLTask:
     rewards    task -> name -> (weight, reward)
     reference  what the policy stays near: a frozen copy, or `module` itself, which then is meant without its adapters; None: nothing
     on_export  write the model for users: (directory, state dict of the model) -> files
+    remote     who samples the rollouts of a round; None: `module`
     """
 
     config: RLConfig
@@ -136,6 +137,7 @@ class RLTask:
     reference: Policy | None = None
     held_out: Mapping[str, PromptSource] = field(default_factory=dict)
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
+    remote: RemoteRollouts | None = None
     experience: Experience | None = None
     latest: list[tuple[Rollout, float, float]] = field(default_factory=list)
     """rollouts of the last round in this process, with reward and advantage"""
@@ -147,7 +149,7 @@ class RLTask:
         self._model = self.module
         names = [f"{name}/{task.name}" for task in self.config.active for name in _MEASURES]
         names += [f"reward/{task.name}/{reward}" for task in self.config.active for reward in self.rewards[task.name]]
-        self._measures = Measures([*names, "rollout_seconds"])
+        self._measures = Measures([*names, "rollout_seconds", *(["resampled"] if self.remote is not None else [])])
 
     # What the loop asks for.
 
@@ -281,7 +283,14 @@ class RLTask:
         c = self.config
         number = step // c.objective.updates
         indices = range(number * task.prompts + rank, (number + 1) * task.prompts, world)
-        rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
+        prompts, seed = self.sources[task.name].take(indices), integer("round", c.seed, number)
+        if self.remote is None:
+            rollouts = self._rollouts(prompts, task.decoding, c.group, seed, device)
+        else:
+            changed = {name: p.detach().cpu() for name, p in self.module.named_parameters() if p.requires_grad}
+            record = c.objective.needs_steps
+            rollouts, num_again = self.remote(changed, prompts, task.decoding, num=c.group, seed=seed, record=record)
+            self._measures.add("resampled", [float(num_again)])
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
         found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_zero_variance=c.drop_zero_variance, total=self._added)
