@@ -45,10 +45,10 @@ def rl(
 
 @contextmanager
 def _workers(config: RLConfig) -> Iterator[RemoteRollouts | None]:
-    """Those of rollouts=ray, for one process that trains; the run refuses others."""
+    """Those of rollouts=ray, which the main process asks for all."""
     from accelerate import PartialState
 
-    if config.rollouts == "here" or PartialState().num_processes > 1:
+    if config.rollouts == "here" or not PartialState().is_main_process:
         yield None
         return
     from mmada.scale.rollouts import ray_rollouts

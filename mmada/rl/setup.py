@@ -55,7 +55,7 @@ def run(
 ) -> TrainResult:
     """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
 
-    remote  who samples, of rollouts=ray: mmada.scale.rollouts.ray_rollouts(config)
+    remote  who samples, of rollouts=ray, on the main process: mmada.scale.rollouts.ray_rollouts(config)
     """
     begin()
     out = Path(config.out)
@@ -75,7 +75,7 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     data = config.data
     if not data.world and not data.path:
         raise InputError("data.world='' and data.path='' are both empty; name a world, such as shapes, or a file of records")
-    check_remote(config, PartialState().num_processes, remote)
+    check_remote(config, is_main=PartialState().is_main_process, remote=remote)
     world = find_world(data.world, data.options) if data.world else None
     parts, policy = load_policy(config, world)
     planner = parts.planner
@@ -136,18 +136,17 @@ def check_processes(config: RLConfig, num_processes: int) -> None:
         )
 
 
-def check_remote(config: RLConfig, num_processes: int, remote: RemoteRollouts | None) -> None:
-    """Raises InputError if who samples is not whom the settings name."""
-    if config.rollouts == "ray" and num_processes > 1:
-        raise InputError(
-            f"rollouts=ray has one process that trains, and there are {num_processes}; start one, or set rollouts=here, where each samples its part"
-        )
-    if config.rollouts == "ray" and remote is None:
+def check_remote(config: RLConfig, *, is_main: bool, remote: RemoteRollouts | None) -> None:
+    """Raises InputError if who samples is not whom the settings name. Of several processes the main one asks the workers, for all."""
+    if config.rollouts == "ray" and is_main and remote is None:
         raise InputError(
             "rollouts=ray needs workers: start the run by `mmada rl`, or give remote= of mmada.scale.rollouts.ray_rollouts(config)"
         )
-    if config.rollouts == "here" and remote is not None:
-        raise InputError("rollouts=here samples in this process, and remote= gives workers; set rollouts=ray")
+    if remote is not None and (config.rollouts == "here" or not is_main):
+        where = "this process" if config.rollouts == "here" else "workers that the main process asks"
+        raise InputError(
+            f"rollouts={config.rollouts} samples in {where}, and remote= gives this one workers; leave it out, or set rollouts=ray"
+        )
 
 
 def _reward(name: str, config: RLConfig, world: World | None) -> Reward:

@@ -111,15 +111,20 @@ def test_processes_without_a_prompt_are_refused():
 
 def test_who_samples_must_be_whom_the_settings_name():
     here, there = RLConfig(out="unused"), RLConfig(out="unused", rollouts="ray")
-    check_remote(here, 4, None)
-    check_remote(there, 1, lambda *_, **__: ([], 0))
-    for config, number, remote, message in (
-        (there, 2, None, "one process that trains, and there are 2"),
-        (there, 1, None, "start the run by `mmada rl`"),
-        (here, 1, lambda *_, **__: ([], 0), "set rollouts=ray"),
+
+    def workers(*_, **__):
+        return [], 0
+
+    check_remote(here, is_main=True, remote=None)
+    check_remote(there, is_main=True, remote=workers)
+    check_remote(there, is_main=False, remote=None)
+    for config, is_main, remote, message in (
+        (there, True, None, "start the run by `mmada rl`"),
+        (here, True, workers, "rollouts=here samples in this process"),
+        (there, False, workers, "workers that the main process asks"),
     ):
         with pytest.raises(InputError, match=message):
-            check_remote(config, number, remote)
+            check_remote(config, is_main=is_main, remote=remote)
 
 
 def test_a_save_becomes_a_model(tmp_path):

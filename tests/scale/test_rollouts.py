@@ -13,6 +13,7 @@ from mmada.rl.config import load
 from mmada.rl.setup import build_task, run
 from mmada.scale.rollouts import ray_rollouts
 
+from ..processes import ranks
 from ..train import starts
 
 pytestmark = pytest.mark.slow
@@ -73,3 +74,15 @@ def test_a_run_with_workers_ends_where_one_process_does(ray, config, tmp_path, r
     assert all(torch.equal(here[name], there[name]) for name in here)
     assert sent
     assert not rank or all(".lora_" in name for name in sent)
+
+
+def test_workers_sample_for_processes_that_share_the_weights(ray, tmp_path):
+    """Workers hold whole models, where each of the two processes that train holds half."""
+    start, log = starts.start(tmp_path / "start"), tmp_path / "log.txt"
+    starts.main(start, tmp_path / "one", ("rl",))
+    environ = {"ACCELERATE_USE_FSDP": "true", "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    changes = {"rollouts": "ray", "rollout_workers": 2}
+    assert ranks(starts.main, start, tmp_path / "two", ("rl",), changes, env=environ, out=log) == [0, 0], log.read_text()
+    one, two = (load_file(tmp_path / number / "rl" / "model" / "model.safetensors") for number in ("one", "two"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    assert "FSDP2" in log.read_text()
