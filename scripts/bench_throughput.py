@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -35,6 +36,8 @@ from mmada.eval import report
 from mmada.hub.checkpoint import DEFAULT_MODEL
 
 DRAWERS, CHATTERS = 16, 64
+LONGEST = 40.0
+"""Seconds in which no further chat beside the drawings begins."""
 PROMPTS = ("two red hearts above a dog", "a blue star beside a cat", "three green apples", "a sun above a house")
 QUESTIONS = ("Tom has 3 apples and buys 4. How many has he?", "What is 7 plus 5?", "What colour is the sky?", "What is 9 minus 4?")
 
@@ -113,7 +116,8 @@ async def beside(address: tuple[str, int], count: int) -> list[float]:
     drawing = asyncio.ensure_future(load(address, DRAWERS, forever()))
     try:
         await asyncio.sleep(2)
-        return await load(address, 1, map(chat, range(count)))
+        end = time.monotonic() + LONGEST
+        return await load(address, 1, map(chat, itertools.takewhile(lambda _: time.monotonic() < end, range(count))))
     finally:
         drawing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -195,18 +199,24 @@ def main() -> None:
             with server(tree, arguments.model, options[name]) as address:
                 turns[name].append(measured(address, scale=arguments.scale))
             print(name, {key: round(value, 3) for key, value in turns[name][-1].items()}, flush=True)
+        report.save(arguments.output, summary(turns, arguments, {name: commit_of(tree) for name, tree in trees.items()}))
+
+
+def summary(turns: dict[str, list[dict[str, float]]], arguments: argparse.Namespace, commits: dict[str, str]) -> dict[str, Any]:
+    """Medians over the turns so far, and what they are to each other."""
     medians = {name: {key: round(statistics.median(turn[key] for turn in found), 4) for key in found[0]} for name, found in turns.items()}
     before, after = medians["before"], medians["after"]
-    results = {
+    return {
         "suite": "serve throughput",
         "environment": report.environment(" ".join(["python", "scripts/bench_throughput.py", *sys.argv[1:]])),
         "settings": {
             "model": arguments.model,
-            "turns": arguments.turns,
+            "turns": len(turns["before"]),
             "drawing_clients": DRAWERS,
             "chatting_clients": CHATTERS,
-            **{f"{name}_commit": commit_of(tree) for name, tree in trees.items()},
-            **{f"{name}_options": " ".join(options[name]) for name in trees},
+            **{f"{name}_commit": commit for name, commit in commits.items()},
+            "before_options": arguments.before_options,
+            "after_options": arguments.after_options,
         },
         **medians,
         "images_ratio": round(after["images_per_second"] / before["images_per_second"], 2),
@@ -214,7 +224,6 @@ def main() -> None:
         "chat_p95_loaded_over_alone": after["chat_p95_loaded_over_alone"],
         "turns": {name: [{key: round(value, 4) for key, value in turn.items()} for turn in found] for name, found in turns.items()},
     }
-    report.save(arguments.output, results)
 
 
 if __name__ == "__main__":

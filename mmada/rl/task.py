@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from mmada.canvas import Query
@@ -33,18 +34,19 @@ from mmada.rl.advantage import Advantages, advantages
 from mmada.rl.batch import PolicyBatch, TrainSegment, collate
 from mmada.rl.config import RLConfig, RLTaskConfig
 from mmada.rl.mask_samples import draw_mask_samples
+from mmada.rl.measures import MEASURES, Measures
 from mmada.rl.prompts import PromptSource
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
-from mmada.rl.rollout import Decoding, generate_rollouts
+from mmada.rl.rollout import Decoding, RemoteRollouts, generate_rollouts
 from mmada.rl.step import Policy, frozen_adapters, loss_terms
-from mmada.train.sharding import is_sharded, shard
+from mmada.train.sharding import is_sharded, shard, whole
 from mmada.train.state import steps_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Experience", "Measures", "RLTask"]
+__all__ = ["Experience", "RLTask"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,62 +64,6 @@ class Experience:
         return cls(values["first_step"], tuple(tuple(map(PolicyBatch.from_state_dict, part)) for part in values["batches"]))
 
 
-class Measures:
-    """Sums and counts for the log, by name; names without a value are there all the same, for every process must report the same."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-        self._values = {name: [0.0, 0.0] for name in self._names}
-
-    def add(self, name: str, values: Tensor | Sequence[float]) -> None:
-        """Each of the values counts as one."""
-        found = torch.as_tensor(values, dtype=torch.float64).detach().flatten()
-        entry = self._values[name]
-        entry[0] += float(found.sum())
-        entry[1] += len(found)
-
-    def take(self) -> dict[str, tuple[float, float]]:
-        """Everything since the last call."""
-        taken = self.pending
-        self._values = {name: [0.0, 0.0] for name in self._names}
-        return taken
-
-    @property
-    def pending(self) -> dict[str, tuple[float, float]]:
-        """What the next call of `take` would return."""
-        return {name: (values[0], values[1]) for name, values in self._values.items()}
-
-    def restore(self, pending: Mapping[str, tuple[float, float]]) -> None:
-        """Go on from what was pending when a run was stopped; names that are not measured any more are left out."""
-        self._values |= {name: list(values) for name, values in pending.items() if name in self._values}
-
-    def add_pending(self, pending: Mapping[str, tuple[float, float]]) -> None:
-        """Also count what was pending in another process."""
-        for name, (total, count) in pending.items():
-            if name in self._values:
-                self._values[name][0] += total
-                self._values[name][1] += count
-
-
-_MEASURES = (
-    "reward",
-    "advantage",
-    "signal",
-    "empty",
-    "failed",
-    "unfinished",
-    "distinct",
-    "length",
-    "kl",
-    "ratio",
-    "ratio_change",
-    "clipped",
-    "entropy",
-    "logp",
-)
-"""Of each task; docs/rl.md says what they mean."""
-
-
 @dataclass(slots=True)
 class RLTask:
     """Train a policy on rewarded rollouts.
@@ -126,6 +72,7 @@ class RLTask:
     rewards    task -> name -> (weight, reward)
     reference  what the policy stays near: a frozen copy, or `module` itself, which then is meant without its adapters; None: nothing
     on_export  write the model for users: (directory, state dict of the model) -> files
+    remote     who samples of rollouts=ray, on the main process
     """
 
     config: RLConfig
@@ -136,6 +83,7 @@ class RLTask:
     reference: Policy | None = None
     held_out: Mapping[str, PromptSource] = field(default_factory=dict)
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
+    remote: RemoteRollouts | None = None
     experience: Experience | None = None
     latest: list[tuple[Rollout, float, float]] = field(default_factory=list)
     """rollouts of the last round in this process, with reward and advantage"""
@@ -145,9 +93,9 @@ class RLTask:
 
     def __post_init__(self) -> None:
         self._model = self.module
-        names = [f"{name}/{task.name}" for task in self.config.active for name in _MEASURES]
+        names = [f"{name}/{task.name}" for task in self.config.active for name in MEASURES]
         names += [f"reward/{task.name}/{reward}" for task in self.config.active for reward in self.rewards[task.name]]
-        self._measures = Measures([*names, "rollout_seconds"])
+        self._measures = Measures([*names, "rollout_seconds", *(["resampled"] if self.config.rollouts != "here" else [])])
 
     # What the loop asks for.
 
@@ -281,7 +229,11 @@ class RLTask:
         c = self.config
         number = step // c.objective.updates
         indices = range(number * task.prompts + rank, (number + 1) * task.prompts, world)
-        rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
+        prompts, seed = self.sources[task.name].take(indices), integer("round", c.seed, number)
+        if c.rollouts == "here":
+            rollouts = self._rollouts(prompts, task.decoding, c.group, seed, device)
+        else:
+            rollouts = self._remote_rollouts(prompts, task.decoding, seed, rank, world)
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
         found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_zero_variance=c.drop_zero_variance, total=self._added)
@@ -343,6 +295,33 @@ class RLTask:
             record=self.config.objective.needs_steps,
             agree=self._agree,
         )
+
+    def _remote_rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, seed: int, rank: int, world: int) -> list[Rollout]:
+        """The main process asks the workers for all processes, which get back what they asked for."""
+        changed: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                full = whole(parameter.detach())  # every process takes part
+                changed |= {name: full.cpu()} if rank == 0 else {}
+        asked = [list(prompts)]
+        if world > 1:
+            asked = [[] for _ in range(world)]
+            dist.gather_object(list(prompts), asked if rank == 0 else None)
+        parts: list[list[Rollout]] = []
+        if rank == 0:
+            assert self.remote is not None  # setup.check_remote
+            num, everything = self.config.group, [prompt for part in asked for prompt in part]
+            record = self.config.objective.needs_steps
+            found, num_again = self.remote(changed, everything, decoding, num=num, seed=seed, record=record)
+            self._measures.add("resampled", [float(num_again)])
+            for part in asked:
+                parts, found = [*parts, found[: num * len(part)]], found[num * len(part) :]
+        if world == 1:
+            return parts[0]
+        own: list[Any] = [None]
+        dist.scatter_object_list(own, parts if rank == 0 else None)
+        rollouts: list[Rollout] = own[0]
+        return rollouts
 
     def _answered(self, task: RLTaskConfig, indices: Sequence[int], device: torch.device) -> tuple[list[Rollout], Scores]:
         """Answers to held-out prompts as users get them, the likeliest ones if they are texts, and their rewards."""

@@ -45,7 +45,14 @@ def _train(values, out):
 
 
 def _reward(values, out):
-    rl_setup.run(rl_config.load(_file(values, out)), on_plan=print)
+    config = rl_config.load(_file(values, out))
+    if config.rollouts == "here" or os.environ.get("RANK", "0") != "0":
+        rl_setup.run(config, on_plan=print)
+        return
+    from mmada.scale.rollouts import ray_rollouts
+
+    with ray_rollouts(config) as remote:
+        rl_setup.run(config, on_plan=print, remote=remote)
 
 
 def _file(values, out):

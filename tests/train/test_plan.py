@@ -15,7 +15,7 @@ from mmada.errors import InputError, MissingDependencyError
 from mmada.train import plan
 from mmada.train.plan import Plan
 
-from ..processes import ROOT, command_line, ranks
+from ..processes import ROOT, command_line, mmada, ranks
 
 CONFIGS = ROOT / "configs" / "accelerate"
 LAUNCHED = ("ACCELERATE_", "FSDP_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "GROUP_", "OMP_", "KMP_")
@@ -141,6 +141,9 @@ def test_two_processes_train_by_the_command_line_with_shards(tmp_path):
     assert out.read_text().count("2 processes on 1 node, FSDP2, cpu;") == 1
     found = files(tmp_path / "run")
     assert {"state/step-00000004/shards/.metadata", "samples/step-00000004/answers.jsonl", "model/model.safetensors"} <= set(found)
+    done = mmada(["convert", "run/state/step-00000004", "made"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "made" / "model.safetensors").read_bytes() == (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
@@ -157,9 +160,9 @@ def test_two_processes_train_by_the_command_line_with_shards(tmp_path):
 def test_each_file_of_accelerate_runs_as_a_user_types_it(tmp_path, name, number, line):
     """DeepSpeed needs a GPU: here it is refused, by accelerate if it is not installed, else by us."""
     (tmp_path / "run.yaml").write_text(RUN)
-    accelerate, mmada = (Path(sys.executable).with_name(tool) for tool in ("accelerate", "mmada"))
+    accelerate, program = (Path(sys.executable).with_name(tool) for tool in ("accelerate", "mmada"))
     command = [accelerate, "launch", "--config_file", CONFIGS / f"{name}.yaml", "--num_processes", number, "--main_process_port", 0]
-    command += [mmada, "train", "run.yaml", "out=run"]
+    command += [program, "train", "run.yaml", "out=run"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert line in done.stdout + done.stderr
