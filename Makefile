@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := outputs/demo
-MODEL ?= mmada-emoji-max
+MODEL ?= mmada-emoji-chat
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint docs docs-serve clean

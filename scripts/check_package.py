@@ -32,6 +32,7 @@ LIMIT = 100 * 10**6
 """bytes that PyPI takes for one file, unless a project asks for more"""
 NEEDED = (
     "mmada/py.typed",
+    "mmada/checkpoints/mmada-emoji-chat/model.safetensors",
     "mmada/checkpoints/mmada-emoji-max/model.safetensors",
     "mmada/serve/web/index.html",
     "mmada/worlds/emoji/sprites.png",

@@ -46,7 +46,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "base": _emoji("emoji-base", tables.skills),
     "mixcot": _emoji("emoji-mixcot", tables.skills),
     "max": _emoji("emoji-max", tables.skills),
-    "summary": _emoji("emoji-max", tables.summary),
+    "summary": _emoji("emoji-chat", tables.summary),
     "drawings": _emoji("emoji-max", tables.about_drawings),
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),
     "steps": _against({"6": "emoji-steps-6", "12": "emoji-steps-12", "24, the default": "emoji-max"}, "Drawing"),
@@ -62,7 +62,10 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
     "finetune": _finetune,
-    "strangers": lambda: tables.strangers(report.load(RESULTS / "strangers.json")),
+    "strangers": lambda: tables.strangers({"right": report.load(RESULTS / "strangers.json")}),
+    "strangers-before": lambda: tables.strangers(
+        {"max": report.load(RESULTS / "strangers-max.json"), "chat": report.load(RESULTS / "strangers.json")}
+    ),
     "natural": lambda: tables.natural(report.load(RESULTS / "natural.json"), report.load(RESULTS / "natural-before.json")),
 }
 

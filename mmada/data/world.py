@@ -228,10 +228,6 @@ class World(ABC):
         """Whether `restated` says all that a prompt asks for of what is known, so that its words serve better than those of a stranger."""
         return False
 
-    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
-        """What a plan says that the world lacks, of a model that was taught to say so."""
-        return ()
-
     def rewards(self) -> Mapping[str, WorldReward]:
         """Name -> reward. A name of a general reward takes its place."""
         return {}

@@ -9,6 +9,7 @@ No model is needed here; the engine brings the forward passes (engine.py).
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -46,7 +47,6 @@ class Reader(Protocol):
     @property
     def limits(self) -> str: ...
     def is_plain(self, prompt: str) -> bool: ...
-    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]: ...
 
 
 class Planner:
@@ -144,11 +144,12 @@ class Planner:
     def confirmed(self, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
         """Of the phrases that are not known, those that the plan names too, if the checkpoint was taught to name them.
 
-        A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can.
+        A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can. A plan that
+        wants to draw such a word, as in "car 1", does not make it known.
         """
-        if not self.defaults.plans_name_unknown or self.reader is None or thinking is None:
+        if not self.defaults.plans_name_unknown or thinking is None:
             return unknown
-        named = {word for phrase in self.reader().unknown_in_plan(thinking) for word in phrase.split()}
+        named = set(re.findall(r"\w+", thinking.lower()))
         return tuple(phrase for phrase in unknown if named & set(phrase.split()))
 
     def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:

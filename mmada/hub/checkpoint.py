@@ -36,7 +36,7 @@ __all__ = [
     "weight_files",
 ]
 
-DEFAULT_MODEL = "mmada-emoji-max"
+DEFAULT_MODEL = "mmada-emoji-chat"
 """What every command uses unless it is told otherwise."""
 
 

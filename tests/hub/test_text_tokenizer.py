@@ -17,7 +17,7 @@ from ..lazy import later
 
 transformers = later("transformers")
 
-NAMES = ["bytes", "merges", "mmada-emoji-base", "mmada-emoji-max", "mmada-emoji-mixcot"]
+NAMES = ["bytes", "merges", "mmada-emoji-base", "mmada-emoji-chat", "mmada-emoji-max", "mmada-emoji-mixcot"]
 CORPUS = ["<think> the cat sat</think> on 12 mats, didn't it ? \n"] * 20
 PIECES = st.sampled_from([*SPECIAL_STRINGS.values(), "<think>", "</think>", "<eot_id>", " .", " n't", "  ", "\n", "\u200d", "12", " the"])
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=12)), max_size=8).map("".join)

@@ -533,7 +533,7 @@ def test_the_chat_template_gives_the_ids_of_our_own_prompts(tmp_path, style, thi
     assert (again / "chat_template.jinja").read_text() == (tmp_path / "chat_template.jinja").read_text()
 
 
-@pytest.mark.parametrize("name", ["mmada-emoji-base", "mmada-emoji-mixcot", "mmada-emoji-max"])
+@pytest.mark.parametrize("name", ["mmada-emoji-base", "mmada-emoji-mixcot", "mmada-emoji-max", "mmada-emoji-chat"])
 def test_the_built_in_checkpoints_have_their_template(name):
     from mmada.canvas import Prompts
     from mmada.generation.requests import GenerationConfig as OwnConfig

@@ -13,13 +13,12 @@ import re
 
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.grammar import parse
-from mmada.worlds.emoji.natural.drawing import UNKNOWN
 from mmada.worlds.emoji.objects import SHAPES, objects
 from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spelled
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
-__all__ = ["is_plain", "problem_of", "unknown_in"]
+__all__ = ["is_plain", "problem_of"]
 
 _REASONED = re.compile(
     r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|not|no|guess|colou?r\w*|then|comes?|leaves?|appears?|"
@@ -46,12 +45,6 @@ def problem_of(prompt: str, plan: str | None) -> str | None:
 def is_plain(prompt: str) -> bool:
     """Whether a prompt in ordinary English asks for nothing that takes thought, and can be said in the grammar's words."""
     return parse(prompt) is None and not _needs_thought(spelled(prompt)) and restated(prompt) is not None
-
-
-def unknown_in(thinking: str) -> tuple[str, ...]:
-    """What a plan names as unknown: of "unknown: yak, red cart; dog 1; dog 1 center" the first part."""
-    first = thinking.strip().partition(";")[0]
-    return tuple(first.removeprefix(UNKNOWN).split(", ")) if first.startswith(UNKNOWN) else ()
 
 
 def _problem_of_plan(prompt: str, plan: str, named: set[str], unwanted: set[str]) -> str | None:

@@ -11,8 +11,8 @@ from mmada.worlds.emoji.scenes import Scene, jittered_item, render
 __all__ = ["LIMITS", "showcase"]
 
 LIMITS = (
-    "A small world: 120 emoji, nine colors, up to four things in a picture, sums up to 20. It says what it cannot draw. "
-    "In chat it does not notice: to small talk and other questions it answers wrongly."
+    "A small world: 120 emoji, nine colors, up to four things in a picture, sums to a hundred, a little talk. "
+    "It says what it cannot draw or do. Word problems in free words often go wrong, and it does not notice."
 )
 
 

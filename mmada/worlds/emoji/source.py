@@ -118,11 +118,6 @@ class EmojiWorld(World):
 
         return is_plain(prompt)
 
-    def unknown_in_plan(self, thinking: str) -> tuple[str, ...]:
-        from mmada.worlds.emoji.plans import unknown_in
-
-        return unknown_in(thinking)
-
     def rewards(self) -> Mapping[str, WorldReward]:
         from mmada.worlds.emoji import artwork, rewards
 

@@ -15,7 +15,7 @@ from mmada.worlds.emoji.natural import natural_example
 from mmada.worlds.emoji.natural.drawing import NOTHING
 from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
 from mmada.worlds.emoji.natural.lists import unknown_words
-from mmada.worlds.emoji.plans import is_plain, problem_of, unknown_in
+from mmada.worlds.emoji.plans import is_plain, problem_of
 from mmada.worlds.emoji.reading import restated, spelled
 from mmada.worlds.emoji.scenes import render
 from mmada.worlds.emoji.tasks import KINDS, held_out_in, picture, sample
@@ -135,10 +135,9 @@ def test_what_cannot_be_drawn_is_said(drawn):
 
 def test_a_plan_confirms_what_is_unknown():
     planner = MMaDA.from_pretrained("mmada-emoji-max").use(plans_name_unknown=True).planner
-    assert unknown_in("unknown: yak, red cart; dog 1; dog 1 center") == ("yak", "red cart")
-    assert unknown_in("dog 1; dog 1 center") == ()
     assert planner.confirmed(("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
     assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ()
+    assert planner.confirmed(("car", "girlfriend"), "car 1; car 1 center") == ("car",)
     planner = MMaDA.from_pretrained("mmada-emoji-max").planner
     assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
 

@@ -165,10 +165,12 @@ STRANGERS: Mapping[str, tuple[str, ...]] = {
 """Row of the table -> kinds of the suite, or what their names begin with."""
 
 
-def strangers(results: Mapping[str, Any]) -> str:
-    """A row for each part of the suite `strangers`."""
-    lines = ["| asked by a stranger | right |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {title} | {_cell(_pooled(results, kinds))} |" for title, kinds in STRANGERS.items())])
+def strangers(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row for each part of the suite `strangers`, a column for each model, by its title."""
+    lines = ["| asked by a stranger | " + " | ".join(results) + " |", "|---" * (1 + len(results)) + "|"]
+    for title, kinds in STRANGERS.items():
+        lines.append(f"| {title} | " + " | ".join(_cell(_pooled(result, kinds)) for result in results.values()) + " |")
+    return "\n".join(lines)
 
 
 def _pooled(results: Mapping[str, Any], kinds: tuple[str, ...]) -> Share | None:
