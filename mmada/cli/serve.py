@@ -159,7 +159,7 @@ def start(
     if not is_loopback(host) and not config.api_keys:
         remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
     # Loaded now, not by the first request: a server whose images cannot work should not start.
-    factor = pipeline.image_tokenizer.factor
+    factor = pipeline.image_tokenizer.decode_factor
     backbone = pipeline.model
     bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token)

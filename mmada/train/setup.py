@@ -73,12 +73,16 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
     if world is None:
         raise InputError(f"stage {stage.name!r} trains on pictures of a world; name one with data.world")
     network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
+    pictures = partial(WorldPictures, world, seed=config.seed)
+    is_large = network.upscale > 1
     return ImageTask(
         stage,
-        PixelObjective(network),
-        WorldPictures(world, seed=config.seed),
-        WorldPictures(world, seed=config.seed, split="test"),
+        PixelObjective(network, has_gradient=stage.gradient > 0),
+        pictures(),
+        pictures(split="test"),
         num_held_out=config.data.held_out,
+        large=pictures(scale=network.upscale) if is_large else None,
+        large_held_out=pictures(split="test", scale=network.upscale) if is_large else None,
         on_export=lambda directory, weights: state.write(directory, partial(saved.save_image_tokenizer, network, state=dict(weights))),
     )
 
