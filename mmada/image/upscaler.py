@@ -69,4 +69,5 @@ def enlarged(pixels: Tensor, scale: int) -> Tensor:
 def squares(x: Tensor, side: int) -> Tensor:
     """(B, C, h side, w side) -> (B h w, C, side, side), in raster order."""
     blocks = x.unflatten(2, (-1, side)).unflatten(4, (-1, side))  # (B, C, h, side, w, side)
-    return blocks.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    rows: Tensor = blocks.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return rows

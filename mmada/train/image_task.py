@@ -162,19 +162,24 @@ class ImageTask:
         for i in indices:
             batch = self._batch([i], is_held_out=True)
             codes = tokenizer.encode(batch.pixels.to(device))
-            wanted = (batch.pixels if batch.large is None else _pixels(batch.large)).to(device)
-            error = (tokenizer.decode(codes).float().clamp(-1, 1) - wanted).square().mean()
+            made, wanted = self._compared(codes, batch)
+            error = (made.float().clamp(-1, 1) - wanted.to(device)).square().mean()
             total += float(10 * torch.log10(4 / error.clamp_min(1e-10)))
             seen |= set(codes.flatten().tolist())
         return {"eval/psnr": (total, len(indices)), "eval/codes": (len(seen), 1)}
+
+    def _compared(self, codes: Tensor, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """What codes are decoded to, and what they should be, at the size that is trained (B, 3, H, W)."""
+        tokenizer = self.module.tokenizer
+        return (tokenizer.restore(codes), batch.pixels) if batch.large is None else (tokenizer.decode(codes), _pixels(batch.large))
 
     def sample(self, directory: Path) -> None:
         """A sheet of held-out pictures, originals above reconstructions."""
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer = self.module.tokenizer
         batch = self._batch(range(12), is_held_out=True)
-        wanted = batch.pixels if batch.large is None else _pixels(batch.large)
-        rows = [to_images(x) for x in (wanted, tokenizer.decode(tokenizer.encode(batch.pixels.to(tokenizer.device))))]
+        made, wanted = self._compared(tokenizer.encode(batch.pixels.to(tokenizer.device)), batch)
+        rows = [to_images(x) for x in (wanted, made)]
         width, height = rows[0][0].size
         sheet = Image.new("RGB", (width * len(rows[0]), height * 2))
         for y, row in enumerate(rows):

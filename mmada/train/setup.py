@@ -74,7 +74,7 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
         raise InputError(f"stage {stage.name!r} trains on pictures of a world; name one with data.world")
     network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
     pictures = partial(WorldPictures, world, seed=config.seed)
-    is_large = network.upscale > 1
+    is_large = config.net.upscale > 1  # else what is trained lies before the upscaler, if there is one
     return ImageTask(
         stage,
         PixelObjective(network, has_gradient=stage.gradient > 0),

@@ -184,4 +184,5 @@ def as_encoded(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if scale == 1:
         return pictures
     blocks = pictures.reshape(-1, SCENE_SIZE, scale, SCENE_SIZE, scale, 3)
-    return np.rint(blocks.mean((2, 4))).astype(np.uint8)
+    means: NDArray[np.uint8] = np.rint(blocks.mean((2, 4))).astype(np.uint8)
+    return means

@@ -116,7 +116,10 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
     outcome = Outcome(kind, mode)
     for start in range(0, len(examples), settings.batch):
         chunk = examples[start : start + settings.batch]
-        requests = [_request(example, mode == "think", settings, settings.seed + start + i) for i, example in enumerate(chunk)]
+        requests = [
+            _request(example, mode == "think", settings, settings.seed + start + i, model.image_tokenizer.upscale)
+            for i, example in enumerate(chunk)
+        ]
         begin = time.perf_counter()
         results = run_requests(model, requests)
         outcome.seconds += time.perf_counter() - begin
@@ -128,10 +131,11 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
     return outcome
 
 
-def _request(example: Example, think: bool, settings: Settings, seed: int) -> Request:
+def _request(example: Example, think: bool, settings: Settings, seed: int, upscale: int) -> Request:
     if example.task in DRAWN:
         return DrawRequest(
             example.prompt,
+            size=(upscale * SCENE_SIZE, upscale * SCENE_SIZE),
             think=think,
             steps=settings.image_steps,
             guidance_scale=settings.guidance_scale,
@@ -212,7 +216,8 @@ def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int
     scenes, distances = [], []
     for i in range(num):
         example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")
-        drawn = model.run([DrawRequest(example.prompt, think=think, seed=s) for s in range(seeds)])
+        side = model.image_tokenizer.upscale * SCENE_SIZE
+        drawn = model.run([DrawRequest(example.prompt, size=(side, side), think=think, seed=s) for s in range(seeds)])
         pictures = as_encoded(np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)]))
         read = [tuple(sorted(f.cells.items())) for f in judge.look(pictures) if REJECT not in f.cells.values()]
         scenes.append(len(set(read)))
