@@ -216,8 +216,7 @@ def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int
     scenes, distances = [], []
     for i in range(num):
         example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")
-        side = model.image_tokenizer.upscale * SCENE_SIZE
-        drawn = model.run([DrawRequest(example.prompt, size=(side, side), think=think, seed=s) for s in range(seeds)])
+        drawn = model.run([DrawRequest(example.prompt, think=think, seed=s) for s in range(seeds)])
         pictures = as_encoded(np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)]))
         read = [tuple(sorted(f.cells.items())) for f in judge.look(pictures) if REJECT not in f.cells.values()]
         scenes.append(len(set(read)))
