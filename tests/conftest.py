@@ -30,6 +30,7 @@ gc.set_threshold(100_000, 20, 20)
 
 TOGETHER = {
     "serve": (
+        "scale/test_batch",
         "serve/test_bounded",
         "serve/test_deploy",
         "serve/test_faults",

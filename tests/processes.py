@@ -92,10 +92,12 @@ def free_ports(number: int) -> list[str]:
         return [str(free.getsockname()[1]) for free in sockets]
 
 
-def start_ranks(function: Callable[..., object], *arguments: object, size: int = 2, **options) -> list[BaseProcess]:
-    """Call a function in processes that are the ranks of one run on the CPU."""
+def start_ranks(
+    function: Callable[..., object], *arguments: object, size: int = 2, env: Mapping[str, str] | None = None, **options
+) -> list[BaseProcess]:
+    """Call a function in processes that are the ranks of one run on the CPU. env: of a launcher, or added to that of the test."""
     port, next_port = free_ports(2)
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NEXT_PORT": next_port, "ACCELERATE_USE_CPU": "true"}
+    shared = {**(env or {}), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NEXT_PORT": next_port, "ACCELERATE_USE_CPU": "true"}
     shared |= {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     return [start(function, *arguments, env={**shared, "RANK": str(i), "LOCAL_RANK": str(i)}, **options) for i in range(size)]
 

@@ -30,6 +30,7 @@ LAYER = {
     "serve": 6,
     "integrations": 6,
     "worlds": 7,
+    "scale": 7,
     "cli": 8,
     "__main__": 8,
 }

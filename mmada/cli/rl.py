@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmada.cli import options
+
+if TYPE_CHECKING:
+    from mmada.rl.config import RLConfig
+    from mmada.rl.rollout import RemoteRollouts
 
 __all__ = ["rl"]
 
@@ -23,7 +29,7 @@ def rl(
 
     mmada rl configs/rl/debug.yaml
     """
-    from mmada.cli.train import begin, finish, is_main_process, progress
+    from mmada.cli.train import begin, finish, is_main_process, progress, show_plan
 
     is_main = is_main_process("reinforcement learning", extra="rl")
     from mmada.rl.config import load
@@ -32,9 +38,23 @@ def rl(
     one = load(config, settings or [])
     tasks = " ".join(task.name for task in one.active)
     begin(Path(one.out), f"{one.objective.name} on {tasks or 'no task'}", fresh=fresh)
-    with progress(is_main, is_shown=_is_shown) as on_step:
-        outcome = run(one, on_step=on_step)
+    with _workers(one) as remote, progress(is_main, is_shown=_is_shown) as on_step:
+        outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, remote=remote)
     finish(Path(one.out), outcome)
+
+
+@contextmanager
+def _workers(config: RLConfig) -> Iterator[RemoteRollouts | None]:
+    """Those of rollouts=ray, which the main process asks for all."""
+    from accelerate import PartialState
+
+    if config.rollouts == "here" or not PartialState().is_main_process:
+        yield None
+        return
+    from mmada.scale.rollouts import ray_rollouts
+
+    with ray_rollouts(config) as remote:
+        yield remote
 
 
 def _is_shown(name: str) -> bool:

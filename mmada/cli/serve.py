@@ -40,6 +40,8 @@ def serve(
             rich_help_panel=_ACCESS,
         ),
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes behind the port, each with the model: one for each core at most.")] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of a process on CPUs. 0: measured at the start.")] = 0,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Generations that may wait. More are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
@@ -108,7 +110,7 @@ def serve(
         "allow_origins": tuple(allow_origin or ()),
     }
     loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
-    start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log)
+    start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log, workers=workers, threads=threads)
 
 
 def default_name(model: str) -> str:
@@ -125,15 +127,21 @@ def start(
     port: int,
     drain: float = 60,
     access_log: bool = False,
+    workers: int = 1,
+    threads: int = 0,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Load a model and serve it until a signal comes.
 
     settings  fields of ServeConfig
     loading   how the model is loaded: arguments of session.load
+    workers   processes that serve it
+    threads   of each on CPUs; 0: measured
     ready     called with the server's address as soon as it answers
     """
     import logging
+    import time
+    from dataclasses import replace
     from importlib.util import find_spec
 
     from mmada.cli.session import load, remarks
@@ -147,21 +155,40 @@ def start(
     from mmada.serve.engine import Engine
     from mmada.serve.hosts import is_loopback, usual_hosts
     from mmada.serve.http import create_app
-    from mmada.serve.listen import run
+    from mmada.serve.listen import address_of, run
     from mmada.serve.request_parser import RequestParser
+    from mmada.serve.threads import available, set_threads
+    from mmada.serve.workers import listen, supervise
 
     named = settings.get("allowed_hosts") or ()
     hosts = (*named, *usual_hosts(host, has_keys=bool(settings.get("api_keys")) and not named))
     config = ServeConfig(**{**settings, "allowed_hosts": hosts})
-    pipeline = load(model, **loading)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("mmada.serve").setLevel(logging.INFO)
+    log = logging.getLogger("mmada.serve")
+    log.setLevel(logging.INFO)
     if not is_loopback(host) and not config.api_keys:
         remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
+    created, worker = int(time.time()), None
+    if workers > 1:
+        sockets = listen(host, port)
+        url = address_of(host, sockets[0].getsockname()[1])
+
+        def announce() -> None:
+            log.info("%d workers running on %s (Press CTRL+C to quit)", workers, url)
+            if ready is not None:
+                ready(url)
+
+        worker = supervise(workers, sockets, drain_seconds=drain, ready=announce)
+        if worker is None:
+            return
+        config = replace(config, num_decoders=max(1, (config.num_decoders or available()) // workers))
+    pipeline = load(model, **loading)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.decode_factor
     backbone = pipeline.model
+    if backbone.device.type == "cpu":
+        log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
     bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
-    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token)
-    app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config)
-    run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready)
+    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token, worker=worker)
+    app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
+    run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)

@@ -12,9 +12,10 @@ import typer
 from mmada.cli import options
 
 if TYPE_CHECKING:
+    from mmada.train.plan import Plan
     from mmada.train.protocols import StepReport, TrainResult
 
-__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "train"]
+__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "show_plan", "train"]
 
 
 def train(
@@ -35,7 +36,7 @@ def train(
         number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
         begin(Path(one.out), f"{number}stage {one.stage.name}", fresh=fresh)
         with progress(is_main) as on_step:
-            outcome = run(one, on_step=on_step)
+            outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None)
         finish(Path(one.out), outcome)
         if outcome.reason != "done":
             return
@@ -44,18 +45,26 @@ def train(
 def is_main_process(what: str, *, extra: str) -> bool:
     """Whether this process leads, of those that a launcher started. Called first: it also decides that there are several.
 
-    Raises MissingDependencyError if `what` cannot be done without the extra.
+    Raises MissingDependencyError if `what` cannot be done without the extra, InputError for a plan that cannot be carried out.
     """
     from mmada.errors import MissingDependencyError
+    from mmada.train import plan
 
     try:
-        from accelerate import PartialState
-        from accelerate.utils import parse_flag_from_env
+        import accelerate  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f"{what} needs accelerate; install the extra: pip install 'mmada[{extra}]'") from error
-    # Not told about CPUs, accelerate would take two processes on one machine for two runs of their own.
-    is_main: bool = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU")).is_main_process
+    is_main: bool = plan.begin().is_main_process
     return is_main
+
+
+def show_plan(plan: Plan) -> None:
+    """Say who holds what, and what is lost by it."""
+    from mmada.cli.session import remarks
+
+    remarks.print(str(plan))
+    if plan.lost_updates is not None:
+        remarks.print(f"warning: {plan.lost_updates}")
 
 
 def begin(out: Path, what: str, *, fresh: bool) -> None:

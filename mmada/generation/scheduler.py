@@ -8,6 +8,10 @@ Generations of usual length are served first come, first served. A long one fall
 does not starve short ones. It does not starve either: its key stays, while the keys of newcomers grow with time.
 What is left of the budgets goes to the next sequence that fits. The first one runs even if it alone exceeds them.
 
+Where a step takes as long as it has tokens (`small_round`), somebody reads urgent sequences along: texts, of which a step evaluates few
+tokens. Beside them the others get as much of the time as they do, by a credit of tokens. A while after them rounds stay small, so that the next
+urgent one does not wait for a large round to end.
+
 Putting a generation aside is free if its tokens are all that it has between two steps. One with a cache also keeps keys and values, from
 its first step to its last. So it begins only when a second budget, of kept tokens, has space for it, and none that keeps any begins before it.
 """
@@ -16,18 +20,34 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import RLock
 
 from mmada.errors import InputError, MMaDAError
 
-__all__ = ["BOOST", "QUANTUM", "SLOWDOWN", "BusyError", "ClosedError", "ScheduledSequence", "Scheduler", "SchedulerOutput"]
+__all__ = [
+    "A_WHILE",
+    "BOOST",
+    "OVERHEAD",
+    "QUANTUM",
+    "SLOWDOWN",
+    "BusyError",
+    "ClosedError",
+    "ScheduledSequence",
+    "Scheduler",
+    "SchedulerOutput",
+]
 
 QUANTUM = 64
 """Rounds after which a generation falls behind; above the steps of a usual drawing or answer, so that those are not cut up."""
 SLOWDOWN = 2 * QUANTUM
 BOOST = 8 * QUANTUM
 """Rounds of arrival that a priority is worth."""
+OVERHEAD = 48
+"""Tokens that take as long as what a step costs besides its tokens."""
+A_WHILE = 128
+"""Rounds that stay small after an urgent one."""
 
 
 class BusyError(MMaDAError):
@@ -51,6 +71,7 @@ class ScheduledSequence:
     num_kept    tokens whose keys and values it keeps from its first round on
     deadline    when it is given up, in the caller's seconds
     num_steps   how many it has had
+    urgent      whether somebody reads it along
     begun       whether it has had one since it was resized
     """
 
@@ -62,6 +83,7 @@ class ScheduledSequence:
     num_logits: int = 0
     num_kept: int = 0
     num_steps: int = 0
+    urgent: bool = False
     begun: bool = False
     gone: bool = False
 
@@ -86,6 +108,8 @@ class Scheduler:
     max_num_batched_tokens  budget of a round
     max_num_batched_logits  budget of a round; None: any number
     max_kept_tokens   budget of what generations keep between rounds; None: any number
+    small_round       tokens of a round while urgent sequences come; None: they are like the others
+    waiting_elsewhere  how many wait in other processes that share the queue's limit
     """
 
     def __init__(
@@ -95,7 +119,11 @@ class Scheduler:
         max_num_batched_logits: int | None = None,
         max_queue: int | None = None,
         max_kept_tokens: int | None = None,
+        small_round: int | None = None,
+        waiting_elsewhere: Callable[[], int] = int,
     ) -> None:
+        self._small_round, self._credit, self._small_until = small_round, 0, 0
+        self._waiting_elsewhere = waiting_elsewhere
         self.max_queue, self.max_num_batched_tokens = max_queue, max_num_batched_tokens
         self.max_num_batched_logits, self.max_kept_tokens = max_num_batched_logits, max_kept_tokens
         self._lock = RLock()
@@ -131,17 +159,22 @@ class Scheduler:
         with self._lock:
             return sum(scheduled.num_tokens > 0 for scheduled in self._scheduled_sequences.values())
 
-    def submit(self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0) -> list[ScheduledSequence]:
+    def submit(
+        self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0, urgent: bool = False
+    ) -> list[ScheduledSequence]:
         """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
         with self._lock:
             if self.closed:
                 raise ClosedError("the server is shutting down; send the request again later")
-            if self.max_queue is not None and self.num_waiting + count > self.max_queue:
+            num_waiting = self.num_waiting + self._waiting_elsewhere()
+            if self.max_queue is not None and num_waiting + count > self.max_queue:
                 raise BusyError(
-                    f"{self.num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
+                    f"{num_waiting} generations wait and the queue holds {self.max_queue}; send the request again later",
                     self.retry_after(now),
                 )
-            scheduled_sequences = [ScheduledSequence(self._number + i, self._clock, deadline, priority) for i in range(count)]
+            scheduled_sequences = [
+                ScheduledSequence(self._number + i, self._clock, deadline, priority, urgent=urgent) for i in range(count)
+            ]
             self._number += count
             self._scheduled_sequences.update((scheduled.number, scheduled) for scheduled in scheduled_sequences)
             return scheduled_sequences
@@ -171,26 +204,54 @@ class Scheduler:
             )
             for scheduled in expired:
                 self.remove(scheduled)
-            chosen: list[ScheduledSequence] = []
-            answer_length, kept, full = self.max_num_batched_tokens, self.num_kept, False
-            logits = math.inf if self.max_num_batched_logits is None else self.max_num_batched_logits
-            most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
-            for scheduled in sorted((t for t in self._scheduled_sequences.values() if t.num_tokens), key=lambda t: t.priority_key):
-                more = 0 if scheduled.begun else scheduled.num_kept
-                full = full or bool(more and kept and kept + more > most_kept)
-                if more and full:
-                    continue
-                if (scheduled.num_tokens <= answer_length and scheduled.num_logits <= logits) or not chosen:
-                    chosen.append(scheduled)
-                    answer_length -= scheduled.num_tokens
-                    logits -= scheduled.num_logits
-                    kept += more
+            ready = sorted((t for t in self._scheduled_sequences.values() if t.num_tokens), key=lambda t: t.priority_key)
+            chosen = self._affordable(self._in_turn(ready)) or self._affordable(ready)
             for scheduled in chosen:
                 scheduled.num_steps += 1
                 scheduled.begun = True
             self._clock += bool(chosen)
             self._running = tuple(chosen)
             return SchedulerOutput(self._running, expired)
+
+    def _affordable(self, ready: Sequence[ScheduledSequence]) -> list[ScheduledSequence]:
+        """Those that the budgets hold, in this order."""
+        chosen: list[ScheduledSequence] = []
+        tokens, kept, full = self.max_num_batched_tokens, self.num_kept, False
+        logits = math.inf if self.max_num_batched_logits is None else self.max_num_batched_logits
+        most_kept = math.inf if self.max_kept_tokens is None else self.max_kept_tokens
+        for scheduled in ready:
+            more = 0 if scheduled.begun else scheduled.num_kept
+            full = full or bool(more and kept and kept + more > most_kept)
+            if more and full:
+                continue
+            if (scheduled.num_tokens <= tokens and scheduled.num_logits <= logits) or not chosen:
+                chosen.append(scheduled)
+                tokens -= scheduled.num_tokens
+                logits -= scheduled.num_logits
+                kept += more
+        return chosen
+
+    def _in_turn(self, ready: Sequence[ScheduledSequence]) -> list[ScheduledSequence]:
+        """All, unless some are urgent: then these, and as many others as they have paid for. For a while after them a small round."""
+        if self._small_round is None:
+            return list(ready)
+        num_urgent = sum(scheduled.num_tokens for scheduled in ready if scheduled.urgent)
+        if num_urgent:
+            self._small_until = self._clock + A_WHILE
+        elif self._clock >= self._small_until:
+            return list(ready)
+        turn, space = [], self._small_round
+        for scheduled in ready:
+            if not scheduled.urgent:
+                if scheduled.num_tokens > space and space < self._small_round:
+                    continue
+                if num_urgent and scheduled.num_tokens > self._credit:
+                    continue
+                space -= scheduled.num_tokens
+                self._credit -= scheduled.num_tokens if num_urgent else 0
+            turn.append(scheduled)
+        self._credit = self._credit + OVERHEAD + num_urgent if num_urgent and any(not scheduled.urgent for scheduled in ready) else 0
+        return turn
 
     def finish(self, scheduled: ScheduledSequence, now: float) -> bool:
         """The sequence has all that it wanted; False if it was gone already."""

@@ -124,6 +124,7 @@ def load_transformer(
     device: str | torch.device | None = None,
     family: Family | None = None,
     quantize_as: str | None = None,
+    deferred: bool = False,
 ) -> Transformer:
     """The transformer of a directory, in evaluation mode.
 
@@ -131,6 +132,7 @@ def load_transformer(
     device       where the weights go, one after another; None: the CPU
     family       of the checkpoint; None: found by its files
     quantize_as  a name of QUANTIZATIONS: each matrix is packed as it comes, so that the floats are never all in memory; None: as saved
+    deferred     read no weights yet, where that can be (weights.Unread): each process will read the rows that it holds
     Raises CheckpointError for anything that is missing, left over, misshapen or cut short, InputError for a quantization that cannot be had.
     """
     config, saved = transformer_config(directory, family=family), quantization(directory)
@@ -144,6 +146,8 @@ def load_transformer(
     model = skeleton(lambda: Transformer(config))
     if name := saved or quantize_as:
         quantize(model, name)
+    elif deferred and weights.defer(model, directory, dtype=_dtype(dtype, directory)):
+        return model.eval()
     exact = [name for name in model.state_dict() if name.endswith(".scales")]
     change = partial(packed, model) if quantize_as and not saved else None
     weights.load(model, directory, dtype=_dtype(dtype, directory), device=device, change=change, exact=exact)

@@ -1,6 +1,7 @@
 """The tensors of a checkpoint directory, read and written one by one.
 
     load(module, directory)      fill a network: the peak is the network and one tensor
+    defer(module, directory)     give it parameters that are read later, by rows: processes that share a network read their part only
     write(directory, tensors)    model.safetensors, or model-00001-of-0000N.safetensors with an index
 
 Reading converts each tensor as it comes and closes the file behind it, so that a mapped file never stays in memory beside the result.
@@ -23,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from mmada.errors import CheckpointError, InputError
 from mmada.hub import checkpoint
 
-__all__ = ["Unfilled", "load", "own_dtype", "size_in_bytes", "write"]
+__all__ = ["Unfilled", "Unread", "defer", "load", "own_dtype", "size_in_bytes", "write"]
 
 _FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -40,6 +41,56 @@ class Unfilled(TorchFunctionMode):
         if getattr(func, "__name__", "") in _FILLS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
+
+
+class Unread(nn.Parameter):
+    """A parameter whose numbers are still in a safetensors file. It has a shape and a precision, and takes no memory."""
+
+    file: Path
+    stored_name: str
+
+    def __new__(cls, file: Path, name: str, *, shape: tuple[int, ...], dtype: torch.dtype, requires_grad: bool = True) -> Unread:
+        made = super().__new__(cls, torch.empty((), dtype=dtype).expand(shape), requires_grad)  # one number, seen everywhere
+        assert isinstance(made, Unread)
+        made.file, made.stored_name = file, name
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Unread:
+        copied = Unread(self.file, self.stored_name, shape=tuple(self.shape), dtype=self.dtype, requires_grad=self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+    def rows(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """Rows [start, stop) as a tensor of their own; no others are read."""
+        from safetensors import safe_open
+
+        with safe_open(self.file, framework="pt") as stream:
+            part = stream.get_slice(self.stored_name)[start:stop]
+            return _converted(part, dtype, torch.device(device))
+
+
+def defer(module: nn.Module, directory: Path, *, dtype: torch.dtype | None = None) -> bool:
+    """Give a network on the meta device `Unread` parameters, for a directory which `checkpoint.check` has accepted.
+
+    dtype  that they will have; None: as saved
+    Returns False, and changes nothing, if the weights are not in safetensors, or are more than parameters.
+    """
+    from safetensors import safe_open
+
+    parameters = dict(module.named_parameters())
+    files = sorted(directory.glob("*.safetensors")) and checkpoint.weight_files(directory)
+    places: dict[str, Path] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as stream:
+            places |= dict.fromkeys(stream.keys(), file)
+    if not places or set(module.state_dict()) != set(parameters) or set(parameters) - set(places):
+        return False
+    for name, parameter in parameters.items():
+        owner, _, last = name.rpartition(".")
+        kept = own_dtype(directory, {}) if dtype is None else dtype
+        made = Unread(places[name], name, shape=tuple(parameter.shape), dtype=kept, requires_grad=parameter.requires_grad)
+        module.get_submodule(owner).register_parameter(last, made)
+    return True
 
 
 def load(

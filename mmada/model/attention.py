@@ -314,18 +314,18 @@ def leave_packing_uncompiled() -> None:
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """cos and sin, each (L, head_dim) float32, of the angles positions * theta^(-2j/head_dim), the two halves alike."""
+    """cos and sin, each (L, head_dim) float32, of the angles positions * theta^(-2j/head_dim) for both halves; sin is negative in the first."""
     frequency = theta ** (-torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim)
     angle = positions.float()[:, None] * frequency[None]
-    angle = torch.cat([angle, angle], dim=-1)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate (B, L, H, hd) in float32 by the half-split convention: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    """Rotate (B, L, H, hd) in float32 by the half-split convention: (a, b) -> (a cos - b sin, b cos + a sin). cos and sin are of `rotary`."""
     wide = x.float()
     a, b = wide.chunk(2, dim=-1)
-    turned = wide * cos[:, None] + torch.cat([-b, a], dim=-1) * sin[:, None]
+    turned = torch.cat([b, a], dim=-1).mul_(sin[:, None]).add_(wide * cos[:, None])
     return turned.to(x.dtype)
 
 

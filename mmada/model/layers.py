@@ -29,8 +29,19 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
-        return out
+        if torch.is_grad_enabled():
+            out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            return out
+        wide = x.float()
+        normed = wide * _scale(wide, self.eps)
+        if x.dtype == self.weight.dtype == normed.dtype:
+            return normed.mul_(self.weight)
+        return normed.to(x.dtype) * self.weight
+
+
+def _scale(wide: Tensor, eps: float) -> Tensor:
+    """1 / rms(x), (..., 1) float32."""
+    return wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -39,7 +50,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        scale = _scale(wide, eps)
         normed = wide * scale
         ctx.save_for_backward(normed, scale, weight)
         return normed.to(x.dtype) * weight
@@ -124,12 +135,22 @@ class Block(nn.Module):
             return self._gradient_checkpointing_func(super().__call__, *args)
         return super().__call__(*args)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, index: Tensor | None = None) -> Tensor:
+        """index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone"""
         h = self.attn_norm(x)
         q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
         q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))  # (B, L, heads, hd)
         mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias)
-        x = x + self.attn_out(mixed.flatten(-2))
+        mixed = mixed.flatten(-2)
+        if index is not None:
+            x, mixed = x[:, index], mixed[:, index]
+        x = _added(self.attn_out(mixed), x)
         h = self.ff_norm(x)
-        out: Tensor = x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
-        return out
+        gate, up = self.ff_proj(h), self.up_proj(h)
+        gated = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+        return _added(self.ff_out(gated), x)
+
+
+def _added(update: Tensor, x: Tensor) -> Tensor:
+    """update + x: where no gradient is wanted in the place of the update, which nobody else holds."""
+    return update + x if torch.is_grad_enabled() or update.dtype != x.dtype else update.add_(x)

@@ -123,11 +123,13 @@ class Transformer(nn.Module):
         collect: list[Tensor] | None = None,
         kv_cache: PackedKVCache | None = None,
         layers: Layers | None = None,
+        index: Tensor | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
 
         kv_cache  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
         layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
+        index   (n,) int64 of evaluated tokens whose hidden states are wanted: (1, n, D), and the last block computes less
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
@@ -144,10 +146,13 @@ class Transformer(nn.Module):
             x = x + self._image_positions(input_ids)
         position_ids = torch.arange(length, device=x.device) if attn_bias.packing is None else attn_bias.packing.position_ids.to(x.device)
         if kv_cache is not None:
-            index = kv_cache.index(x.device)
-            x, position_ids = x[:, index], position_ids[index]
+            evaluated = kv_cache.index(x.device)
+            x, position_ids = x[:, evaluated], position_ids[evaluated]
         cos, sin = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
-        return self.layers(x, cos, sin, attn_bias, collect=collect) if layers is None else layers(x, cos, sin, attn_bias)
+        if layers is None:
+            return self.layers(x, cos, sin, attn_bias, collect=collect, index=index)
+        hidden = layers(x, cos, sin, attn_bias)
+        return hidden if index is None else hidden[:, index]
 
     def _check_length(self, num_positions: int) -> None:
         """Raises InputError for a row with more positions than the model was made for, whoever asks: its numbers would mean nothing."""
@@ -157,14 +162,23 @@ class Transformer(nn.Module):
                 f"a row has {num_positions} positions, and the model's context max_sequence_length={context}; shorten the row or cut it into pieces"
             )
 
-    def layers(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, *, collect: list[Tensor] | None = None) -> Tensor:
-        """All blocks and the final norm: (B, L, D) -> (B, L, D)."""
+    def layers(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attn_bias: AttentionBias,
+        *,
+        collect: list[Tensor] | None = None,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         parts = self.model.transformer
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
         for layer, block in enumerate(blocks):
             if collect is not None:
                 collect.append(x)
-            x = block(x, cos, sin, attn_bias.at(layer))
+            x = block(x, cos, sin, attn_bias.at(layer), index if layer == len(blocks) - 1 else None)
         x = parts["ln_f"](x)
         if collect is not None:
             collect.append(x)

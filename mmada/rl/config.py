@@ -136,6 +136,12 @@ class RLConfig:
     """seconds that a reward of your own may take for the answers of a round; after that they count as failed. 0: no limit"""
     max_tokens: int = 65536
     """that share a forward pass of the sampler"""
+    rollouts: Literal["here", "ray"] = "here"
+    """who samples: this process, or workers over Ray, each with a whole model (docs/rl.md). The rollouts are the same"""
+    rollout_workers: int = 2
+    """of rollouts=ray"""
+    rollout_gpus: float = 0.0
+    """of each worker; below 1, several share one. 0: they sample on CPUs"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """how the trained model is best used (mmada.generation.requests.GenerationConfig), on top of what it starts from"""
     debug: bool = False
@@ -146,6 +152,10 @@ class RLConfig:
             raise InputError("out='' is empty; name a directory, such as runs/max")
         if self.steps < 1 or self.group < 2:
             raise InputError(f"steps={self.steps} must be at least 1, and group={self.group} at least 2, for rollouts are compared")
+        if self.rollout_workers < 1 or not self.rollout_gpus >= 0:
+            raise InputError(
+                f"rollout_workers={self.rollout_workers} must be at least 1, and rollout_gpus={self.rollout_gpus} must not be negative"
+            )
         if not self.reward_timeout >= 0:
             raise InputError(f"reward_timeout={self.reward_timeout} must not be negative; 0 sets no limit")
         if self.loop.prefetch:

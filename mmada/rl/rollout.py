@@ -7,10 +7,12 @@ A rollout depends on the weights, its prompt and its seed alone: it is the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from mmada.canvas import split_thinking
 from mmada.data.seeds import integer
@@ -23,7 +25,7 @@ from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Completion, Prompt, Rollout, Segment
 from mmada.sampling import Denoiser, SamplingParams
 
-__all__ = ["Decoding", "generate_rollouts"]
+__all__ = ["Decoding", "RemoteRollouts", "generate_rollouts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +66,19 @@ class Decoding:
         scale = d.guidance_scale if self.guidance_scale is None else self.guidance_scale
         params = planner.family.image_params(steps=steps, guidance_scale=scale, temperature=self.image_temperature)
         return params.with_(top_p=self.top_p)
+
+
+class RemoteRollouts(Protocol):
+    """Who samples elsewhere, with models of its own.
+
+    weights  all that has changed since the run began: name of the module -> tensor on the CPU
+    num, seed, record  as in generate_rollouts, which the rollouts equal
+    Returns the rollouts of each prompt in turn, and how many prompts were sampled again because a worker died.
+    """
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], prompts: Sequence[Prompt], decoding: Decoding, *, num: int, seed: int, record: bool
+    ) -> tuple[list[Rollout], int]: ...
 
 
 def generate_rollouts(

@@ -25,6 +25,7 @@ from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
 from mmada.rl.rewards.own import own_reward
 from mmada.rl.rewards.world import correct
+from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
@@ -32,11 +33,12 @@ from mmada.train.config import TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped
 from mmada.train.loop import train
+from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
 from mmada.train.setup import plain
 from mmada.train.stages import STAGES
 
-__all__ = ["build_task", "check_processes", "run"]
+__all__ = ["build_task", "check_processes", "check_remote", "load_policy", "run"]
 
 _ABILITIES: Mapping[str, Ability] = {"text": "chat", "understand": "look", "draw": "draw", "reason_draw": "draw"}
 """What each task asks of a model's family."""
@@ -44,16 +46,26 @@ _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", 
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
-def run(config: RLConfig, *, on_step: Callable[[StepReport], None] | None = None) -> TrainResult:
-    """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors."""
+def run(
+    config: RLConfig,
+    *,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    remote: RemoteRollouts | None = None,
+) -> TrainResult:
+    """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
+
+    remote  who samples, of rollouts=ray, on the main process: mmada.scale.rollouts.ray_rollouts(config)
+    """
+    begin()
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    task = build_task(config)
+    task = build_task(config, remote=remote)
     _record(config, out)
-    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, optim_key="optim")
+    return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
 
 
-def build_task(config: RLConfig) -> RLTask:
+def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLTask:
     """Networks with the weights that a run begins with, its prompts and rewards. Raises InputError for parts that do not fit together."""
     if not config.active:
         raise InputError("no task has prompts; set tasks.text.prompts=8, for example, with rewards")
@@ -63,20 +75,10 @@ def build_task(config: RLConfig) -> RLTask:
     data = config.data
     if not data.world and not data.path:
         raise InputError("data.world='' and data.path='' are both empty; name a world, such as shapes, or a file of records")
+    check_remote(config, is_main=PartialState().is_main_process, remote=remote)
     world = find_world(data.world, data.options) if data.world else None
-    base = TrainConfig(
-        stage=STAGES["finetune"],
-        out=config.out,
-        seed=config.seed,
-        model=config.model,
-        net=config.net,
-        loop=config.loop,
-        lora=config.lora,
-        defaults=config.defaults,
-        debug=config.debug,
-    )
-    parts = load_parts(base, world)
-    model, planner = parts.model, parts.planner
+    parts, policy = load_policy(config, world)
+    planner = parts.planner
     for plan in config.active:
         parts.require(_ABILITIES.get(plan.name, "chat"))
         params = plan.decoding.text(planner)
@@ -84,7 +86,6 @@ def build_task(config: RLConfig) -> RLTask:
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
             )
-    policy = Policy(model, max_tokens=config.max_tokens)
     reference = None
     if config.objective.kl_weight:
         # Adapters begin at 0: without them the model is its own reference. Everything else needs a copy.
@@ -103,7 +104,25 @@ def build_task(config: RLConfig) -> RLTask:
         reference=reference,
         held_out=_prompts(config, world, parts, "test"),
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
+        remote=remote,
     )
+
+
+def load_policy(config: RLConfig, world: World | None) -> tuple[Parts, Policy]:
+    """The network with the weights that a run begins with, and what belongs to it. Raises the package's errors."""
+    base = TrainConfig(
+        stage=STAGES["finetune"],
+        out=config.out,
+        seed=config.seed,
+        model=config.model,
+        net=config.net,
+        loop=config.loop,
+        lora=config.lora,
+        defaults=config.defaults,
+        debug=config.debug,
+    )
+    parts = load_parts(base, world)
+    return parts, Policy(parts.model, max_tokens=config.max_tokens)
 
 
 def check_processes(config: RLConfig, num_processes: int) -> None:
@@ -114,6 +133,19 @@ def check_processes(config: RLConfig, num_processes: int) -> None:
         raise InputError(
             f"tasks.{most.name}.prompts={most.prompts} leaves {idle} of {num_processes} processes without a prompt in each round; "
             f"set tasks.{most.name}.prompts={num_processes} or a multiple of it, or start {most.prompts} processes"
+        )
+
+
+def check_remote(config: RLConfig, *, is_main: bool, remote: RemoteRollouts | None) -> None:
+    """Raises InputError if who samples is not whom the settings name. Of several processes the main one asks the workers, for all."""
+    if config.rollouts == "ray" and is_main and remote is None:
+        raise InputError(
+            "rollouts=ray needs workers: start the run by `mmada rl`, or give remote= of mmada.scale.rollouts.ray_rollouts(config)"
+        )
+    if remote is not None and (config.rollouts == "here" or not is_main):
+        where = "this process" if config.rollouts == "here" else "workers that the main process asks"
+        raise InputError(
+            f"rollouts={config.rollouts} samples in {where}, and remote= gives this one workers; leave it out, or set rollouts=ray"
         )
 
 

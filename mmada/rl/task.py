@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from mmada.canvas import Query
@@ -33,16 +34,19 @@ from mmada.rl.advantage import Advantages, advantages
 from mmada.rl.batch import PolicyBatch, TrainSegment, collate
 from mmada.rl.config import RLConfig, RLTaskConfig
 from mmada.rl.mask_samples import draw_mask_samples
+from mmada.rl.measures import MEASURES, Measures
 from mmada.rl.prompts import PromptSource
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
-from mmada.rl.rollout import Decoding, generate_rollouts
+from mmada.rl.rollout import Decoding, RemoteRollouts, generate_rollouts
 from mmada.rl.step import Policy, frozen_adapters, loss_terms
+from mmada.train.sharding import is_sharded, shard, whole
+from mmada.train.state import steps_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Experience", "Measures", "RLTask"]
+__all__ = ["Experience", "RLTask"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,55 +64,6 @@ class Experience:
         return cls(values["first_step"], tuple(tuple(map(PolicyBatch.from_state_dict, part)) for part in values["batches"]))
 
 
-class Measures:
-    """Sums and counts for the log, by name; names without a value are there all the same, for every process must report the same."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-        self._values = {name: [0.0, 0.0] for name in self._names}
-
-    def add(self, name: str, values: Tensor | Sequence[float]) -> None:
-        """Each of the values counts as one."""
-        found = torch.as_tensor(values, dtype=torch.float64).detach().flatten()
-        entry = self._values[name]
-        entry[0] += float(found.sum())
-        entry[1] += len(found)
-
-    def take(self) -> dict[str, tuple[float, float]]:
-        """Everything since the last call."""
-        taken = self.pending
-        self._values = {name: [0.0, 0.0] for name in self._names}
-        return taken
-
-    @property
-    def pending(self) -> dict[str, tuple[float, float]]:
-        """What the next call of `take` would return."""
-        return {name: (values[0], values[1]) for name, values in self._values.items()}
-
-    def restore(self, pending: Mapping[str, tuple[float, float]]) -> None:
-        """Go on from what was pending when a run was stopped; names that are not measured any more are left out."""
-        self._values |= {name: list(values) for name, values in pending.items() if name in self._values}
-
-
-_MEASURES = (
-    "reward",
-    "advantage",
-    "signal",
-    "empty",
-    "failed",
-    "unfinished",
-    "distinct",
-    "length",
-    "kl",
-    "ratio",
-    "ratio_change",
-    "clipped",
-    "entropy",
-    "logp",
-)
-"""Of each task; docs/rl.md says what they mean."""
-
-
 @dataclass(slots=True)
 class RLTask:
     """Train a policy on rewarded rollouts.
@@ -117,6 +72,7 @@ class RLTask:
     rewards    task -> name -> (weight, reward)
     reference  what the policy stays near: a frozen copy, or `module` itself, which then is meant without its adapters; None: nothing
     on_export  write the model for users: (directory, state dict of the model) -> files
+    remote     who samples of rollouts=ray, on the main process
     """
 
     config: RLConfig
@@ -127,6 +83,7 @@ class RLTask:
     reference: Policy | None = None
     held_out: Mapping[str, PromptSource] = field(default_factory=dict)
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
+    remote: RemoteRollouts | None = None
     experience: Experience | None = None
     latest: list[tuple[Rollout, float, float]] = field(default_factory=list)
     """rollouts of the last round in this process, with reward and advantage"""
@@ -136,9 +93,9 @@ class RLTask:
 
     def __post_init__(self) -> None:
         self._model = self.module
-        names = [f"{name}/{task.name}" for task in self.config.active for name in _MEASURES]
+        names = [f"{name}/{task.name}" for task in self.config.active for name in MEASURES]
         names += [f"reward/{task.name}/{reward}" for task in self.config.active for reward in self.rewards[task.name]]
-        self._measures = Measures([*names, "rollout_seconds"])
+        self._measures = Measures([*names, "rollout_seconds", *(["resampled"] if self.config.rollouts != "here" else [])])
 
     # What the loop asks for.
 
@@ -154,10 +111,11 @@ class RLTask:
         self._accelerator, self._model = accelerator, model
         if self.planner.layout.codebook_size:
             self.planner.image_tokenizer.to(accelerator.device)
-        if self.reference is not None:
-            self.reference.to(accelerator.device)
-        accelerator.register_save_state_pre_hook(self._save)
-        accelerator.register_load_state_pre_hook(self._load)
+        if self.reference is not None and self.reference is not self.module:
+            if any(map(is_sharded, model.parameters())):
+                shard(self.reference, device=accelerator.device, precision=self.config.loop.precision)
+            else:
+                self.reference.to(accelerator.device)
 
     def measures(self) -> dict[str, tuple[float, float]]:
         return self._measures.take()
@@ -214,18 +172,23 @@ class RLTask:
                 values[f"eval/{task.name}/{name}"] = (sum(part), len(part))
         return values
 
-    def sample(self, directory: Path) -> None:
+    def sample(self, directory: Path | None) -> None:
         """held_out.jsonl and rollouts.jsonl: prompt, text and rewards of each sample; pictures beside them."""
-        directory.mkdir(parents=True, exist_ok=True)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
         lines = []
         for task in self.config.active:
             if task.name not in self.held_out or not self.config.data.num_samples:
                 continue
             rollouts, scores = self._answered(task, range(self.config.data.num_samples), next(self.module.parameters()).device)
+            if directory is None:  # the passes were shared with the process that writes
+                continue
             for i, rollout in enumerate(rollouts):
                 parts = {name: _json(values[i]) for name, values in scores.parts.items()}
                 reward = _json(self._total(rollout, scores.total[i]))
                 lines.append(_line(rollout, directory / f"held-out-{task.name}-{i}.png", reward=reward, parts=parts))
+        if directory is None:
+            return
         _write(directory / "held_out.jsonl", lines)
         shown: dict[str, int] = {}
         lines = []
@@ -266,7 +229,11 @@ class RLTask:
         c = self.config
         number = step // c.objective.updates
         indices = range(number * task.prompts + rank, (number + 1) * task.prompts, world)
-        rollouts = self._rollouts(self.sources[task.name].take(indices), task.decoding, c.group, integer("round", c.seed, number), device)
+        prompts, seed = self.sources[task.name].take(indices), integer("round", c.seed, number)
+        if c.rollouts == "here":
+            rollouts = self._rollouts(prompts, task.decoding, c.group, seed, device)
+        else:
+            rollouts = self._remote_rollouts(prompts, task.decoding, seed, rank, world)
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
         found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_zero_variance=c.drop_zero_variance, total=self._added)
@@ -311,7 +278,8 @@ class RLTask:
             with frozen_adapters(self.module):
                 ref = self._model(on_device)[0].cpu()
         elif self.reference is not None:
-            with self._accelerator.autocast() if self._accelerator is not None else nullcontext():
+            # With shards the precision of the pass is that of the gathered weights (train/sharding.py).
+            with self._accelerator.autocast() if self._accelerator is not None and not self._is_sharded else nullcontext():
                 ref = self.reference(on_device)[0].cpu()
         return replace(batch, old=old, ref=ref)
 
@@ -327,6 +295,33 @@ class RLTask:
             record=self.config.objective.needs_steps,
             agree=self._agree,
         )
+
+    def _remote_rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, seed: int, rank: int, world: int) -> list[Rollout]:
+        """The main process asks the workers for all processes, which get back what they asked for."""
+        changed: dict[str, Tensor] = {}
+        for name, parameter in self.module.named_parameters():
+            if parameter.requires_grad:
+                full = whole(parameter.detach())  # every process takes part
+                changed |= {name: full.cpu()} if rank == 0 else {}
+        asked = [list(prompts)]
+        if world > 1:
+            asked = [[] for _ in range(world)]
+            dist.gather_object(list(prompts), asked if rank == 0 else None)
+        parts: list[list[Rollout]] = []
+        if rank == 0:
+            assert self.remote is not None  # setup.check_remote
+            num, everything = self.config.group, [prompt for part in asked for prompt in part]
+            record = self.config.objective.needs_steps
+            found, num_again = self.remote(changed, everything, decoding, num=num, seed=seed, record=record)
+            self._measures.add("resampled", [float(num_again)])
+            for part in asked:
+                parts, found = [*parts, found[: num * len(part)]], found[num * len(part) :]
+        if world == 1:
+            return parts[0]
+        own: list[Any] = [None]
+        dist.scatter_object_list(own, parts if rank == 0 else None)
+        rollouts: list[Rollout] = own[0]
+        return rollouts
 
     def _answered(self, task: RLTaskConfig, indices: Sequence[int], device: torch.device) -> tuple[list[Rollout], Scores]:
         """Answers to held-out prompts as users get them, the likeliest ones if they are texts, and their rewards."""
@@ -360,7 +355,9 @@ class RLTask:
 
     @property
     def _is_sharded(self) -> bool:
-        return self._accelerator is not None and self._accelerator.distributed_type.value in ("FSDP", "DEEPSPEED")
+        if self._accelerator is None:
+            return False
+        return self._accelerator.distributed_type.value == "DEEPSPEED" or any(map(is_sharded, self._model.parameters()))
 
     def _agree(self, has_work: bool) -> bool:
         """Whether any process has work, where a forward pass of one needs all of them."""
@@ -376,7 +373,7 @@ class RLTask:
 
     # Saves.
 
-    def _save(self, models: object, weights: object, directory: str) -> None:
+    def save(self, directory: Path) -> None:
         assert self._accelerator is not None
         values = {
             "world": self._accelerator.num_processes,
@@ -385,20 +382,35 @@ class RLTask:
         }
         torch.save(values, _file(directory, self._accelerator.process_index))
 
-    def _load(self, models: object, directory: str) -> None:
+    def load(self, directory: Path) -> None:
+        """A round that is not over belongs to the processes that sampled it; between rounds any number may go on."""
         assert self._accelerator is not None
-        file = _file(directory, self._accelerator.process_index)
-        values: dict[str, Any] = torch.load(file, weights_only=True) if file.exists() else {"world": 0}
-        if values["world"] != self._accelerator.num_processes:
+        world, rank = self._accelerator.num_processes, self._accelerator.process_index
+        first = self._stored(_file(directory, 0))
+        experience = first["experience"] and Experience.from_state_dict(first["experience"])
+        is_over = experience is None or not 0 <= steps_of(directory) - experience.first_step < len(experience.batches)
+        if first["world"] == world:
+            own = first if rank == 0 else self._stored(_file(directory, rank))
+            self.experience = Experience.from_state_dict(own["experience"]) if own["experience"] and not is_over else None
+            self._measures.restore(own.get("measures", {}))
+        elif is_over:
+            for other in range(first["world"]) if rank == 0 else ():  # what was measured since the last report
+                self._measures.add_pending(self._stored(_file(directory, other)).get("measures", {}))
+        else:
             raise CheckpointError(
-                f"{directory} was saved by another number of processes than {self._accelerator.num_processes}; go on with as many"
+                f"{directory} was saved by {first['world']} processes within a round of objective.updates={len(experience.batches)}, whose rollouts "
+                f"they share; go on with as many, not {world}, or from a save whose step is a multiple of {len(experience.batches)}"
             )
-        self.experience = Experience.from_state_dict(values["experience"]) if values["experience"] else None
-        self._measures.restore(values.get("measures", {}))
+
+    def _stored(self, file: Path) -> dict[str, Any]:
+        if not file.exists():
+            raise CheckpointError(f"{file} is missing, which holds a process's part of a round; copy the whole save")
+        values: dict[str, Any] = torch.load(file, weights_only=True)
+        return values
 
 
-def _file(directory: str, rank: int) -> Path:
-    return Path(directory) / f"experience-{rank}.pt"
+def _file(directory: Path, rank: int) -> Path:
+    return directory / f"experience-{rank}.pt"
 
 
 def _json(value: float | None) -> float | None:

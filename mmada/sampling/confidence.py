@@ -23,7 +23,7 @@ def probability(logits: Tensor, proposal: Tensor, uniform: Tensor) -> Tensor:
 
     The sum is float64 where there is that, as published: in float32 everything above 1 - 1e-6 is alike, and a trained model is that sure of many tokens.
     """
-    weight = (logits - logits.amax(-1, keepdim=True)).exp()
+    weight = (logits - logits.amax(-1, keepdim=True)).exp_()
     return weight.gather(-1, proposal[..., None])[..., 0] / weight.sum(-1, dtype=widest(weight.device))
 
 

@@ -38,6 +38,10 @@ from mmada.sampling.token_sampling import sample_tokens
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
 
+LOGITS_AT_ONCE = 2**24
+"""Numbers of logits that a step works on together, 64 MiB of float32: sampling needs about five copies of them. More are taken in pieces."""
+
+
 class Denoiser(Protocol):
     """Whatever can answer queries: query (R, Q) -> logits (R, Q, ids.stop - ids.start)."""
 
@@ -224,18 +228,14 @@ class Denoising:
         expected = (len(evaluated), num_asked, self.ids.stop - self.ids.start)
         if tuple(logits.shape) != expected:
             raise InputError(f"logits have the shape {tuple(logits.shape)}, inputs() asked for {expected}")
-        params, rows = self.params, torch.tensor(self._asked, device=self._slots.device)
+        rows = torch.tensor(self._asked, device=self._slots.device)
 
-        logits = logits.float()
         if self._logit_cache is not None:
-            self._logit_cache.update(evaluated, logits)
+            self._logit_cache.update(evaluated, logits.float())
             index = torch.tensor(evaluated, device=rows.device)
             logits = self._logit_cache.at(index, window.slot.repeat(len(evaluated) // len(rows), 1))
-        logits = self._adjusted(self._combine(logits), rows)
         uniform, uniform_order = self._uniform(window)  # (A, Q), or (A, Q, V) with token_noise
-        proposal = self._propose(logits, uniform)
-        seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
-        confidence = params.confidence(seen, proposal, uniform_order)
+        proposal, confidence = self._proposals(logits, rows, uniform, uniform_order)
         commit = self._choose(confidence, uniform_order, window.inside)
 
         self._write(rows, window.slot, proposal + self.ids.start, commit)
@@ -333,11 +333,25 @@ class Denoising:
         inside = place[:, :most] < num_open[:, None]
         return _Window(slot.where(inside, self._slots.shape[1] - 1), inside, ranges)
 
+    def _proposals(self, logits: Tensor, rows: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (R, Q, V) -> what each open slot would take (A, Q), and how sure it is (A, Q); taken in pieces that bound the memory."""
+        copies = logits.unflatten(0, (-1, len(rows)))  # (copies, A, Q, V)
+        _, num_rows, num_slots, num_ids = copies.shape
+        proposal = torch.empty(num_rows, num_slots, dtype=torch.long, device=logits.device)
+        confidence = proposal.float()  # its dtype is the confidence's own, known with the first piece
+        for at in _pieces(num_rows, num_slots, most=max(1, LOGITS_AT_ONCE // num_ids)):
+            piece = self._adjusted(self._combine(copies[(slice(None), *at)].float()), rows[at[0]])
+            proposal[at] = self._propose(piece, uniform[at])
+            seen = piece.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else piece
+            sure = self.params.confidence(seen, proposal[at], uniform_order[at])
+            confidence = confidence.to(sure.dtype)
+            confidence[at] = sure
+        return proposal, confidence
+
     def _combine(self, logits: Tensor) -> Tensor:
-        """Guidance, and -inf where an id is not allowed."""
-        if self._num_evaluated > 1:
-            conditional, *negatives = logits.chunk(self._num_evaluated)
-            logits = self.params.guidance(conditional, negatives, self.params.scales)
+        """Guidance of (copies, A, Q, V), and -inf where an id is not allowed: (A, Q, V)."""
+        conditional, *negatives = logits.unbind(0)
+        logits = self.params.guidance(conditional, negatives, self.params.scales) if negatives else conditional
         return logits.index_fill(-1, self._suppress_tokens, -torch.inf) if len(self._suppress_tokens) else logits
 
     def _adjusted(self, logits: Tensor, rows: Tensor) -> Tensor:
@@ -496,6 +510,15 @@ class Denoising:
         self._open[row] = False
         self._to_sequences(torch.tensor([row], device=self._open.device))
         self.finish_reasons[row] = "stop"
+
+
+def _pieces(num_rows: int, num_slots: int, *, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a table (A, Q) into whole rows, or into parts of one row, of at most `most` entries each."""
+    slots = max(1, min(num_slots, most))
+    at_once = most // slots
+    for row in range(0, num_rows, at_once):
+        for slot in range(0, num_slots, slots):
+            yield slice(row, row + at_once), slice(slot, slot + slots)
 
 
 def _is_run(field: Field) -> bool:

@@ -33,14 +33,16 @@ def sample_tokens(
     """logits (..., V), -inf where an id is not allowed; uniform (...) in [0, 1) -> (...) int64 indices into V."""
     if temperature == 0:
         return logits.argmax(-1)
-    scaled = (logits - logits.amax(-1, keepdim=True)) / temperature  # in this order, so that no temperature is too low for it
+    scaled = logits - logits.amax(-1, keepdim=True)
+    if temperature != 1:
+        scaled = scaled / temperature  # after the subtraction, so that no temperature is too low for it
     if min_p:
         scaled = scaled.masked_fill(scaled < math.log(min_p), -torch.inf)  # the likeliest has 0
     if top_k is not None:
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None:
         scaled = keep_top_p(scaled, top_p)
-    return inverse_cumulative(scaled.exp(), uniform)
+    return inverse_cumulative(scaled.exp_(), uniform)
 
 
 _RUN = 128
@@ -54,7 +56,8 @@ def inverse_cumulative(weight: Tensor, uniform: Tensor) -> Tensor:
     summed up one by one.
     """
     wide = widest(weight.device)
-    padded = F.pad(weight, (0, -weight.shape[-1] % _RUN)).unflatten(-1, (-1, _RUN))  # (..., runs, 128)
+    lacking = -weight.shape[-1] % _RUN
+    padded = (F.pad(weight, (0, lacking)) if lacking else weight).unflatten(-1, (-1, _RUN))  # (..., runs, 128)
     total = padded.sum(-1, dtype=wide).cumsum(-1)  # (..., runs)
     target = uniform.to(wide)[..., None] * total[..., -1:]
     run = torch.searchsorted(total, target, right=True).clamp_max(total.shape[-1] - 1)  # (..., 1)

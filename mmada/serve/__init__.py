@@ -12,6 +12,7 @@ stream.py     what of a growing text may be sent, append-only
 responses.py    outcomes -> bodies and events
 http.py       the application: routes and errors; openapi.py  how they are described; listen.py  the process and its connections
 middleware.py  names (hosts.py), keys, origins, sizes of bodies; output_stream.py  a request and who waits for it
+workers.py    several processes behind one port; board.py  the counts that they share; threads.py  how many threads a pass takes
 metrics.py    Prometheus
 web/          the studio: static files, at /
 """

@@ -29,13 +29,18 @@ from mmada.generation.requests import Drawing
 from mmada.generation.scheduler import BusyError, ClosedError, ScheduledSequence, Scheduler
 from mmada.generation.steps import RequestState
 from mmada.sampling import Denoiser
+from mmada.serve.board import Place
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
 from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, OutputStream, TextDelta
+from mmada.serve.workers import Worker
 
 __all__ = ["Engine"]
 
 _log = logging.getLogger("mmada.serve")
+
+_SMALL_ROUND = 320
+"""Tokens of a round on a CPU while texts are asked for. Matrix products of so many rows are as fast as they get; a round of four drawings."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +65,7 @@ class Engine:
     denoiser  evaluates queries; called by the engine's thread only
     device    where it wants its queries
     bytes_per_token  of a cache, keys and values of all layers: config.num_kept_values times the size of a number
+    worker  which of several processes of one server this is; they share limits and counters. None: the only one
     """
 
     def __init__(
@@ -70,13 +76,18 @@ class Engine:
         *,
         device: torch.device | str = "cpu",
         bytes_per_token: int = 1,
+        worker: Worker | None = None,
     ) -> None:
         self._planner, self._config = planner, config
+        self._place = place = Place() if worker is None else worker.place
+        self._bytes_per_token = bytes_per_token
         self._scheduler = Scheduler(
             max_queue=config.max_queue,
             max_num_batched_tokens=config.max_num_batched_tokens,
             max_num_batched_logits=config.max_num_batched_logits,
-            max_kept_tokens=config.max_cache_bytes // bytes_per_token,
+            max_kept_tokens=config.max_cache_bytes // bytes_per_token // place.board.num_workers,
+            small_round=_SMALL_ROUND if torch.device(device).type == "cpu" else None,
+            waiting_elsewhere=lambda: place.elsewhere("waiting"),
         )
         self._changed = threading.Condition()  # guards the inbox, _cancelled and _stopping
         self._inbox: list[_ActiveRequest] = []
@@ -96,15 +107,17 @@ class Engine:
         )
         self._thread = threading.Thread(target=self._run, name="mmada-engine", daemon=True)
         self.metrics = Metrics(
-            num_running=lambda: self._scheduler.num_running,
-            num_waiting=lambda: self._scheduler.num_waiting,
-            cache_bytes=lambda: self._scheduler.num_kept * bytes_per_token,
+            num_running=lambda: self._scheduler.num_running + place.elsewhere("running"),
+            num_waiting=lambda: self._scheduler.num_waiting + place.elsewhere("waiting"),
+            cache_bytes=lambda: self._scheduler.num_kept * bytes_per_token + place.elsewhere("cache_bytes"),
+            folder=None if worker is None else worker.folder,
         )
 
     # For other threads.
 
     def start(self) -> None:
         self._thread.start()
+        self._place.write("takes", 1)
 
     @property
     def healthy(self) -> bool:
@@ -113,8 +126,8 @@ class Engine:
 
     @property
     def num_live(self) -> int:
-        """Generations that are not finished."""
-        return len(self._scheduler)
+        """Generations that are not finished, of all workers."""
+        return len(self._scheduler) + self._place.elsewhere("live")
 
     def submit(
         self,
@@ -133,7 +146,11 @@ class Engine:
         with self._changed:
             try:
                 scheduled_sequences = self._scheduler.submit(
-                    len(engine_requests), now=now, deadline=now + self._config.request_timeout, priority=priority
+                    len(engine_requests),
+                    now=now,
+                    deadline=now + self._config.request_timeout,
+                    priority=priority,
+                    urgent=any(engine_request.kind != "draw" for engine_request in engine_requests),
                 )
             except (BusyError, ClosedError):
                 for engine_request in engine_requests:
@@ -141,6 +158,7 @@ class Engine:
                 raise
             for i, (scheduled, engine_request) in enumerate(zip(scheduled_sequences, engine_requests, strict=True)):
                 self._inbox.append(_ActiveRequest(scheduled, engine_request, lambda event, i=i: on_event(i, event), now))  # type: ignore[misc]
+            self._publish()
             self._changed.notify()
         return scheduled_sequences
 
@@ -153,6 +171,7 @@ class Engine:
     def drain(self) -> None:
         """Take nothing new, finish what is there. May be called from a signal handler."""
         self._scheduler.closed = True
+        self._place.write("takes", 0)
 
     def stop(self) -> None:
         """Give up everything and end the thread."""
@@ -166,6 +185,13 @@ class Engine:
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify()
+
+    def _publish(self) -> None:
+        """Tell other workers how much there is to do."""
+        self._place.write("live", len(self._scheduler))
+        self._place.write("running", self._scheduler.num_running)
+        self._place.write("waiting", self._scheduler.num_waiting)
+        self._place.write("cache_bytes", self._scheduler.num_kept * self._bytes_per_token)
 
     # The engine's thread.
 
@@ -206,6 +232,7 @@ class Engine:
             if not active_request.scheduled.gone:
                 self._begin(active_request)
         self._round()
+        self._publish()
         return True
 
     def _begin(self, active_request: _ActiveRequest) -> None:

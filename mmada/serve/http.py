@@ -73,8 +73,11 @@ _FETCH_SECONDS = 10.0
 """For all images of a request that have to be fetched, together."""
 
 
-def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> FastAPI:
-    """The application of one model. It starts the engine, and stops it in the end."""
+def create_app(engine: Engine, parser: RequestParser, config: ServeConfig, *, created: int | None = None) -> FastAPI:
+    """The application of one model. It starts the engine, and stops it in the end.
+
+    created  seconds since 1970 that the model's card tells; None: now
+    """
 
     generations = _Generations(engine, parser, config)
 
@@ -89,7 +92,7 @@ def create_app(engine: Engine, parser: RequestParser, config: ServeConfig) -> Fa
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, parser)
+    _add_status(app, engine, config, parser, created=int(time.time()) if created is None else created)
     generations.add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
@@ -154,7 +157,7 @@ class _Generations:
         return await self._images(request, parsed, responses, stream=bool(body.stream), arrived=arrived)
 
     async def edits(self, request: Request) -> Response:
-        """Draw the transparent part of an image anew. A form with files, or JSON with data: URLs."""
+        """Draw the transparent part of an image anew, or images by an instruction. A form with files, or JSON with addresses."""
         form: EditForm
         if content_type(request) == "application/json":
             form, arrived = body, arrived = await self._json(request, EditBody)
@@ -166,9 +169,7 @@ class _Generations:
             masks = [("mask", field.value) for field in fields if field.name == "mask"][-1:]
             images = await self._pictures(request, [*uploads, *masks], arrived=arrived, uploaded=True)
             mask = images.pop() if masks else None
-        if len(images) != 1:
-            raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
-        parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images[0], mask)))
+        parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images, mask)))
         responses = ImageResponses(form, parsed.seed, "image_edit", note=parsed.note)
         return await self._images(request, parsed, responses, stream=bool(form.stream), arrived=arrived)
 
@@ -407,9 +408,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser) -> None:
-    created = int(time.time())
-
+def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser, *, created: int) -> None:
     @cache
     def card() -> ModelCard:
         """Made when it is first asked for: the start does not wait for the world that knows the examples."""

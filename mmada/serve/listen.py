@@ -3,15 +3,16 @@
     run(create_app(engine, parser, config), engine, config, host="127.0.0.1", port=8000)
 
 uvicorn has a time limit between requests, and none for a first request that never comes or comes a letter at a time. Here a connection that
-has no request under way has `header_timeout` seconds to send one.
+has no request under way has `header_timeout` seconds to send one. A worker (workers.py) does not listen: its connections are handed to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import socket
 from collections.abc import Callable
-from socket import socket
 from types import FrameType
 from typing import Any
 
@@ -21,8 +22,9 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
+from mmada.serve.workers import Worker
 
-__all__ = ["run"]
+__all__ = ["address_of", "run"]
 
 _KEEP_ALIVE = 30
 """Seconds from an answer to the next request of the same connection."""
@@ -33,25 +35,72 @@ _MAX_HEADERS = 32768
 class _Server(uvicorn.Server):
     """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None, worker: Worker | None) -> None:
         super().__init__(config)
-        self._engine, self._ready = engine, ready
+        self._engine, self._ready, self._worker = engine, ready, worker
+        self._opening: set[asyncio.Task[None]] = set()
 
-    async def startup(self, sockets: list[socket] | None = None) -> None:
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        if self.started and self._ready is not None:
-            host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.config.host, self.config.host)
-            port = self.servers[0].sockets[0].getsockname()[1]
-            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        if not self.started:
+            return
+        if self._worker is not None:
+            self._worker.channel.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._worker.channel, self._take, self._worker)
+            self._worker.channel.send(b"r")
+        elif self._ready is not None:
+            self._ready(address_of(self.config.host, self.servers[0].sockets[0].getsockname()[1]))
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._worker is not None and not self._engine.healthy:
+            self.should_exit = True  # and the supervisor starts another
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._engine.drain()
         self.force_exit = self.should_exit
         self.should_exit = True
 
+    def _take(self, worker: Worker) -> None:
+        """A connection from the supervisor, or its end."""
+        try:
+            said, descriptors, *_ = socket.recv_fds(worker.channel, 1, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            said, descriptors = b"", []
+        if not said:
+            asyncio.get_running_loop().remove_reader(worker.channel)
+            self.handle_exit(signal.SIGTERM, None)
+        for descriptor in descriptors:
+            task = asyncio.ensure_future(self._open(socket.socket(fileno=descriptor), worker))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
-def _timed(header_timeout: float) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, with a time limit for what stands before a body."""
+    async def _open(self, connection: socket.socket, worker: Worker) -> None:
+        connection.setblocking(False)
+
+        def protocol() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return made
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, connection)
+        except OSError:
+            connection.close()
+            worker.place.add("closed", 1)
+
+
+def address_of(host: str, port: int) -> str:
+    """Where a server is reached from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _timed(header_timeout: float, closed: Callable[[], None]) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, with a time limit for what stands before a body. closed: told of each connection that ends."""
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         _alarm: asyncio.TimerHandle | None = None
@@ -66,6 +115,7 @@ def _timed(header_timeout: float) -> type[asyncio.Protocol]:
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
+            closed()
             super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
@@ -105,16 +155,18 @@ def run(
     drain_seconds: float = 60.0,
     access_log: bool = False,
     ready: Callable[[str], None] | None = None,
+    worker: Worker | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; what is under way then has `drain_seconds` to finish.
 
     ready is told the server's address on this machine as soon as it answers.
+    worker  serve the connections that come from its supervisor, and listen to none
     """
     settings = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=_timed(config.header_timeout),
+        http=_timed(config.header_timeout, lambda: None if worker is None else worker.place.add("closed", 1)),
         ws="none",
         log_level="info",
         access_log=access_log,
@@ -124,4 +176,4 @@ def run(
         timeout_graceful_shutdown=int(drain_seconds),
     )
     logging.getLogger("uvicorn.access").addFilter(_without_query)
-    _Server(settings, engine, ready).run()
+    _Server(settings, engine, ready, worker).run(sockets=None if worker is None else [])

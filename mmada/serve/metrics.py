@@ -1,10 +1,19 @@
-"""What the server tells Prometheus. Every server has a registry of its own, so that several may live in one process."""
+"""What the server tells Prometheus. Every server has a registry of its own, so that several may live in one process.
+
+Workers of one server keep their counters in files of one folder (prometheus_client's multiprocess mode). So any of them tells the sums, and
+those of a worker that died stay in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest, values
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 __all__ = ["Metrics"]
 
@@ -16,12 +25,28 @@ _SHARES = (0.25, 0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 class Metrics:
     """Counters, gauges and histograms; `kind` is chat, fill or draw, `outcome` finished, cancelled, failed, expired or refused."""
 
-    def __init__(self, *, num_running: Callable[[], float], num_waiting: Callable[[], float], cache_bytes: Callable[[], float]) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(
+        self,
+        *,
+        num_running: Callable[[], float],
+        num_waiting: Callable[[], float],
+        cache_bytes: Callable[[], float],
+        folder: Path | None = None,
+    ) -> None:
+        """folder  where the workers of a server keep their counters; None: this process is the server"""
+        self.registry, self._folder = CollectorRegistry(), folder
         r = self.registry
-        Gauge("mmada_generations_running", "Generations in the last round", registry=r).set_function(num_running)
-        Gauge("mmada_generations_waiting", "Generations that wait for their turn", registry=r).set_function(num_waiting)
-        Gauge("mmada_cache_bytes", "Keys and values that generations keep, or will fill", registry=r).set_function(cache_bytes)
+        self._gauges = _Gauges(
+            {
+                ("mmada_generations_running", "Generations in the last round"): num_running,
+                ("mmada_generations_waiting", "Generations that wait for their turn"): num_waiting,
+                ("mmada_cache_bytes", "Keys and values that generations keep, or will fill"): cache_bytes,
+            }
+        )
+        r.register(self._gauges)
+        if folder is not None:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+            values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self.generations = Counter("mmada_generations", "Generations by how they ended", ["kind", "outcome"], registry=r)
         self.rounds = Counter("mmada_rounds", "Denoising rounds", registry=r)
         self.blocks = Counter("mmada_blocks", "Blocks of tokens that were finished; the rate is blocks per second", registry=r)
@@ -42,4 +67,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """In the exposition format, version 0.0.4."""
-        return generate_latest(self.registry)
+        if self._folder is None:
+            return generate_latest(self.registry)
+        summed = CollectorRegistry()
+        summed.register(self._gauges)
+        MultiProcessCollector(summed, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(summed)
+
+
+class _Gauges(Collector):
+    """Numbers that are asked for when somebody looks: (name, help) -> function."""
+
+    def __init__(self, gauges: Mapping[tuple[str, str], Callable[[], float]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        for (name, text), number in self._gauges.items():
+            yield GaugeMetricFamily(name, text, value=number())

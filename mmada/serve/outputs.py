@@ -16,7 +16,7 @@ from PIL import Image
 
 from mmada.errors import MMaDAError
 from mmada.generation.planner import Planner
-from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, FillRequest, Request
+from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, ParallelRequest, Request
 from mmada.generation.steps import BegunProgram, Fill, InitCodes, RequestState, SequenceState
 from mmada.sampling.loop import DenoisingStep
 from mmada.serve.stream import TextStream
@@ -61,7 +61,14 @@ class EngineRequest:
 
     @property
     def kind(self) -> str:
-        return {ChatRequest: "chat", FillRequest: "fill", DrawRequest: "draw"}[type(self.request)]
+        return _KINDS[type(self.request)]
+
+    @property
+    def is_text(self) -> bool:
+        return isinstance(self.request, ChatRequest | FillRequest)
+
+
+_KINDS = {ChatRequest: "chat", FillRequest: "fill", DrawRequest: "draw", EditRequest: "edit", ParallelRequest: "edit"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ class OutputStream:
 
     def __post_init__(self) -> None:
         request = self.order.request
-        if not isinstance(request, DrawRequest):
+        if self.order.is_text:
             # A stream is not held up for a rare fault.
             waits = isinstance(request, ChatRequest) and self.planner.thinks_first(request) and not self.order.streams
             self.text = TextStream(self.order.stop, plain=isinstance(request, FillRequest), waits=waits)
@@ -215,7 +222,7 @@ class OutputStream:
         if self.text is None:
             assert isinstance(state.result, Drawing)
             fill = state.sequence.fill
-            commits = _commits(fill.init, state.result.trace) if self.order.traces and fill.init is not None else None
+            commits = _commits(fill.init, state.result.trace, fill.num_text) if self.order.traces and fill.init is not None else None
             yield ImageOutput(state.result, state.num_prompt_tokens, fill.num_open, self.num_thinking_tokens, commits)
             return
         assert isinstance(state.result, Answer)
@@ -263,11 +270,12 @@ class OutputStream:
         return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
 
 
-def _commits(init: InitCodes, trace: Sequence[DenoisingStep]) -> tuple[tuple[int, float] | None, ...]:
-    """By code in reading order: slot j of a drawing is its j-th open code."""
+def _commits(init: InitCodes, trace: Sequence[DenoisingStep], num_text: int) -> tuple[tuple[int, float] | None, ...]:
+    """By code in reading order: behind the slots of a text, slot j of a drawing is its j-th open code."""
     places = init.is_open.flatten().nonzero().flatten().tolist()
     commits: list[tuple[int, float] | None] = [None] * init.is_open.numel()
     for step in trace:
         for slot, confidence in zip(step.slots, step.confidences, strict=True):
-            commits[places[slot]] = (step.step, confidence)
+            if slot >= num_text:
+                commits[places[slot - num_text]] = (step.step, confidence)
     return tuple(commits)

@@ -3,8 +3,8 @@
     decoder = PictureDecoder(config)
     image = await decoder.decode(data, deadline=arrived + config.decode_timeout, max_pixels=2**24)
 
-At most `num_decoders` pictures are decoded at a time, in order of arrival, by processes with low priority (picture_worker.py). One that is not
-done at its deadline is killed, and so is one whose client is gone: its place is free at once.
+At most `num_decoders` pictures are decoded at a time, in order of arrival, by processes with low priority and limited memory
+(picture_worker.py). One that is not done at its deadline is killed, and so is one whose client is gone: its place is free at once.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _GRACE = 0.1
 """Seconds in which a picture that nobody wants any more may still be finished: cheaper than a new process."""
 
 
+_BASE_BYTES, _BYTES_A_PIXEL, _COPIES = 96 * 2**20, 32, 4
+"""Memory of a decoder: Python and PIL, a few copies of four channels and what a progressive JPEG keeps, and copies of the file."""
+
+
 class TooManyPixelsError(ImageError):
     """A picture has more pixels than are left to its request."""
 
@@ -46,6 +50,7 @@ class PictureDecoder:
     def __init__(self, config: ServeConfig) -> None:
         self._config = config
         self._count = config.num_decoders or os.cpu_count() or 1
+        self._max_bytes = _BASE_BYTES + _BYTES_A_PIXEL * config.max_image_pixels + _COPIES * config.max_body_bytes
         self._places = asyncio.Semaphore(self._count)
         self._threads = ThreadPoolExecutor(self._count, thread_name_prefix="mmada-decode")
         self._idle: list[_Worker] = []
@@ -54,7 +59,7 @@ class PictureDecoder:
 
     async def warm_up(self) -> None:
         """Start one process, so that the first picture does not wait for it."""
-        worker = _Worker()
+        worker = _Worker(self._max_bytes)
         await asyncio.get_running_loop().run_in_executor(self._threads, worker.start)
         self._idle.append(worker)
 
@@ -77,7 +82,7 @@ class PictureDecoder:
             "seconds": _until(deadline) + 1,
             "num_bytes": len(data),
         }
-        worker = self._idle.pop() if self._idle else _Worker()
+        worker = self._idle.pop() if self._idle else _Worker(self._max_bytes)
         self._busy.add(worker)
         work = asyncio.get_running_loop().run_in_executor(self._threads, worker.ask, task, data)
         try:
@@ -125,8 +130,8 @@ def _until(deadline: float) -> float:
 class _Worker:
     """A decoding process, which is started when it is first asked. `kill` may be called in any thread, and ends an `ask` in another."""
 
-    def __init__(self) -> None:
-        self.is_usable = True
+    def __init__(self, max_bytes: int) -> None:
+        self.is_usable, self._max_bytes = True, max_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -137,7 +142,7 @@ class _Worker:
                 raise ImageError("the image was given up")
             if self._process is None:
                 # -P: names of files beside the program are not those of modules. No signal of a terminal reaches a session of its own.
-                command = [sys.executable, "-P", picture_worker.__file__]
+                command = [sys.executable, "-P", picture_worker.__file__, str(self._max_bytes)]
                 pipe, null = subprocess.PIPE, subprocess.DEVNULL
                 self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, start_new_session=True)
             return self._process

@@ -1,6 +1,6 @@
 """A process that decodes pictures of strangers, one after the other. `picture_decoder.py` starts it and kills it.
 
-    python -P picture_worker.py     reads tasks from its standard input, writes replies to its standard output
+    python -P picture_worker.py BYTES   with so much memory at most, reads tasks from its standard input, writes replies to its standard output
 
     task    a line of JSON (`Task`) and the bytes of a file
     reply   a line of JSON and the pixels: {"mode", "size", "num_bytes"}, or {"error": sentence}, or {"num_pixels": more than are allowed}
@@ -55,6 +55,8 @@ def decoded(data: bytes, *, max_pixels: int, max_scans: int, max_parts: int) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the limit here is lower than PIL's
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders fail with whatever type a corrupt file happens to provoke
         raise RefusedError(f"the image of {len(data)} bytes is empty, corrupt or not one of {', '.join(FORMATS)}; send another") from error
     if image.width * image.height > max_pixels:
@@ -65,6 +67,8 @@ def decoded(data: bytes, *, max_pixels: int, max_scans: int, max_parts: int) -> 
         if upright.has_transparency_data:
             return upright.convert("RGBA")
         return upright if upright.mode in _KEPT or upright.mode.startswith("I;16") else upright.convert("RGB")
+    except MemoryError:
+        raise
     except Exception as error:  # as above
         raise RefusedError(f"the image of {len(data)} bytes is truncated or corrupt; save or download it again") from error
 
@@ -141,7 +145,7 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
 
 def main() -> None:
     """Serve tasks until the other side closes."""
-    _modest()
+    _modest(int(sys.argv[1]))
     tasks, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     while line := tasks.readline():
@@ -173,8 +177,12 @@ def _reply(replies: BinaryIO, head: dict[str, Any], pixels: bytes) -> None:
     replies.flush()
 
 
-def _modest() -> None:
-    """Let everybody else go first, and end with the parent, not with the terminal's Ctrl-C."""
+def _modest(max_bytes: int) -> None:
+    """Let everybody else go first, take no more memory than that, and end with the parent, not with the terminal's Ctrl-C."""
+    with contextlib.suppress(ImportError, ValueError, OSError):  # not on Windows
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, max_bytes))
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):

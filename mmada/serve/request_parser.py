@@ -10,7 +10,7 @@ import math
 import random
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from PIL import Image
 
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
+from mmada.families import Ability
 from mmada.generation.planner import Planner
 from mmada.generation.programs import begin, program_of
-from mmada.generation.requests import ChatRequest, DrawRequest, FillRequest
+from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
@@ -53,6 +54,9 @@ _CLIENTS_SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
 _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer", float: "number", str: "string"}
 _FINE = ("high", "xhigh", "max", "hd")
+_OF_INSTRUCTIONS = ("thinking", "restyle", "image_guidance_scale")
+"""Fields of an edit that only edits by instruction have."""
+_NOT_OF_INSTRUCTIONS = ("negative_prompt", "image_cache", "best_of", "quality")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
@@ -122,8 +126,16 @@ class RequestParser:
         requests = [self._draw(body, body.prompt, size=size, think=body.thinking, strict=strict, seed=seed) for seed in seeds]
         return replace(self._drawings(body, requests, seeds[0]), note=note)
 
-    def edit(self, form: EditForm, image: Image.Image, mask: Image.Image | None) -> ParsedRequest:
-        """An image, of which the part where `mask` is transparent is drawn anew; without a mask, where the image itself is."""
+    def edit(self, form: EditForm, images: Sequence[Image.Image], mask: Image.Image | None) -> ParsedRequest:
+        """An image, of which the part where `mask` is transparent is drawn anew; without a mask, where the image itself is.
+
+        A model that edits by instruction needs neither, and takes several source images.
+        """
+        if self._is_instruction(form, images, mask):
+            return self._instruction(form, images)
+        if len(images) != 1:
+            raise InputError(f"image: {len(images)} images are given; give one, which is what the drawing starts from")
+        (image,) = images
         marks = transparent_part(image if mask is None else mask)
         if marks is None:
             raise ImageError(
@@ -138,6 +150,53 @@ class RequestParser:
         marks = fit(marks.convert("RGB"), height=height, width=width, mode="crop")
         seeds = self._seeds(form.seed, form.n or 1)
         requests = [self._draw(form, form.prompt, image=picture, mask=marks, seed=seed) for seed in seeds]
+        return replace(self._drawings(form, requests, seeds[0]), note=note)
+
+    def _is_instruction(self, form: EditForm, images: Sequence[Image.Image], mask: Image.Image | None) -> bool:
+        """Raises InputError where both ways are asked for, or a way that the model has not."""
+        abilities = self._planner.family.abilities
+        asked = {name: value for name in _OF_INSTRUCTIONS if (value := getattr(form, name)) is not None and value is not False}
+        if asked:
+            name, value = next(iter(asked.items()))
+            with about(name):
+                self._planner.require("parallel" if name == "thinking" else "edit" if name == "restyle" else _by_instruction(abilities))
+                if mask is not None:
+                    raise InputError(f"{name}={value} is for edits by instruction, which take no mask; leave one of them out")
+            return True
+        return bool(images) and mask is None and bool(abilities & {"edit", "parallel"}) and transparent_part(images[0]) is None
+
+    def _instruction(self, form: EditForm, images: Sequence[Image.Image]) -> ParsedRequest:
+        """What the prompt says, done to the images."""
+        for name in _NOT_OF_INSTRUCTIONS:
+            if (value := getattr(form, name)) not in (None, "", 1):
+                with about(name):
+                    raise InputError(f"{name}={value!r} is not for edits by instruction; leave it out, or send a mask")
+        self._check_chars(form.prompt)
+        steps = form.steps or form.num_inference_steps
+        self._check_steps("steps" if form.num_inference_steps is None else "num_inference_steps", steps)
+        pictures = [load_image(image) for image in images]
+        size, note = self._size(form)
+        if size is None and pictures:
+            size = self._own_size(pictures[0])
+        abilities = self._planner.family.abilities
+        writes = form.thinking or (form.thinking is None and "edit" not in abilities)
+        seeds = self._seeds(form.seed, form.n or 1)
+        requests: list[EditRequest | ParallelRequest] = [
+            ParallelRequest(
+                form.prompt,
+                pictures,
+                size,
+                image_steps=steps,
+                guidance_scale=form.guidance_scale,
+                image_guidance_scale=form.image_guidance_scale,
+                seed=seed,
+            )
+            if writes
+            else EditRequest(
+                form.prompt, pictures, bool(form.restyle), size, steps, form.guidance_scale, form.image_guidance_scale, seed=seed
+            )
+            for seed in seeds
+        ]
         return replace(self._drawings(form, requests, seeds[0]), note=note)
 
     def description(self, image: Image.Image) -> EngineRequest:
@@ -264,7 +323,7 @@ class RequestParser:
         ]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
-    def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest], seed: int) -> ParsedRequest:
+    def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest | EditRequest | ParallelRequest], seed: int) -> ParsedRequest:
         num_previews = body.partial_images or 0
         if num_previews > self._config.max_partial_images:
             raise InputError(f"partial_images={num_previews} is above {self._config.max_partial_images}; ask for fewer")
@@ -397,6 +456,10 @@ class RequestParser:
     def _check_steps(self, name: str, value: int | None) -> None:
         if value is not None and value > self._config.max_steps:
             raise InputError(f"{name}={value} is above {self._config.max_steps}; ask for fewer")
+
+
+def _by_instruction(abilities: Set[Ability]) -> Ability:
+    return "parallel" if "parallel" in abilities else "edit"
 
 
 def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class ImageResponses:
             usage=_image_usage(results),
             seed=self.seed,
         )
-        unsaid = {i: {name for name in ("warning", "unknown") if getattr(item, name) is None} for i, item in enumerate(reply.data)}
+        unsaid = {i: {name for name in ("text", "warning", "unknown") if getattr(item, name) is None} for i, item in enumerate(reply.data)}
         return reply.model_dump(exclude={"data": unsaid})
 
     def preview(self, index: int, preview: Preview) -> bytes:
@@ -198,7 +198,8 @@ class ImageResponses:
         drawing = result.drawing
         revised = drawing.prompt if drawing.thinking is not None else self.prompt
         warning, unknown = " ".join(filter(None, (self.note, drawing.warning))) or None, list(drawing.unknown) or None
-        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, warning=warning, unknown=unknown)
+        text = None if drawing.answer is None else drawing.answer.text
+        item = ImageItem(revised_prompt=revised, thinking=drawing.thinking, seed=drawing.seed, text=text, warning=warning, unknown=unknown)
         if with_image and self.body.response_format == "url":
             item.url = f"data:image/{self._format};base64,{self._encoded(drawing.image)}"
         elif with_image:

@@ -391,9 +391,18 @@ class GenerationBody(ImageOptions):
 
 
 class EditForm(ImageOptions):
-    """POST /v1/images/edits as a form; `image` and `mask` are files."""
+    """POST /v1/images/edits as a form; `image` and `mask` are files. Without a mask, models that edit by instruction do that."""
 
     prompt: str
+    image_guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        None, description="Extension, for models that edit by instruction: how closely to keep to the source images; 0 is off."
+    )
+    restyle: bool | None = Field(
+        None, description="Extension, for models that edit by instruction: give the first of two images the style of the second."
+    )
+    thinking: bool | None = Field(
+        None, description="Extension, for models that write and draw in the same passes: answer with a text, too, in `text` of the image."
+    )
 
 
 class FileReference(_Body):
@@ -569,6 +578,7 @@ class ImageItem(_Response):
     revised_prompt: str | None = None
     thinking: str | None = None
     seed: int | None = None
+    text: str | None = Field(None, description="Extension, left out where there is none: what was written in the same passes.")
     warning: str | None = Field(None, description="Extension, left out where there is none: what could not be done as it was asked.")
     unknown: list[str] | None = Field(
         None, description="Extension, left out where there are none: words that the checkpoint does not know."

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mmada.canvas import Prompts
@@ -160,9 +159,7 @@ def _weights(save: Path, module: nn.Module) -> dict[str, Tensor]:
     if not (save / state.PROGRESS).exists():
         raise CheckpointError(f"{save} is not a complete save; give a folder step-N of RUN/state")
     expected = module.state_dict()
-    found = state.whole_weights(save)
-    if (save / state.EMA).exists():
-        found |= load_file(save / state.EMA)
+    found = state.whole_weights(save) | state.averaged_weights(save)
     prefixed = {
         name.partition(".")[2]: tensor for name, tensor in found.items()
     }  # DiffusionLoss, Policy and PixelObjective hold it as a part

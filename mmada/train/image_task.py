@@ -173,8 +173,10 @@ class ImageTask:
         tokenizer = self.module.tokenizer
         return (tokenizer.restore(codes), batch.pixels) if batch.large is None else (tokenizer.decode(codes), _pixels(batch.large))
 
-    def sample(self, directory: Path) -> None:
+    def sample(self, directory: Path | None) -> None:
         """A sheet of held-out pictures, originals above reconstructions."""
+        if directory is None:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer = self.module.tokenizer
         batch = self._batch(range(12), is_held_out=True)

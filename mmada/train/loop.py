@@ -11,12 +11,13 @@ SIGTERM and Ctrl-C finish the step, save, and return.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,12 +25,15 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from mmada.errors import InputError
+from mmada.train import plan as plans
 from mmada.train import state
 from mmada.train.interrupt import signals_noted
 from mmada.train.log import Log
 from mmada.train.optim import Ema, OptimizerConfig, build, lr_scale, set_lr, settings_kept
+from mmada.train.plan import Plan
 from mmada.train.prefetch import prefetched
 from mmada.train.protocols import Compares, MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
+from mmada.train.sharding import shard, whole, whole_state
 
 __all__ = ["LoopConfig", "train"]
 
@@ -69,6 +73,8 @@ class LoopConfig:
     what should stay. Needs eval_every and held-out records (data.eval_path or data.eval_share)"""
     max_minutes: float = 0.0
     """stop after that long, saved, to be continued; 0: no limit"""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """services that get the numbers of the run, too; each finds account and address in the environment, by its own variables"""
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "keep", "log_every", "round_to"):
@@ -91,46 +97,72 @@ def train(
     steps: int,
     out: Path,
     on_step: Callable[[StepReport], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     optim_key: str = "stage.optim",
 ) -> TrainResult:
     """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
 
+    on_plan    is told, on every process, who holds what, before the first step
     optim_key  what the user calls the optimizer's settings, for messages
 
-    Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit.
+    Raises NonFiniteLossError, before any weight takes harm; CheckpointError if the save does not fit; InputError if the processes do not
+    work as a launcher was asked to make them.
     """
-    accelerator = Accelerator(
-        mixed_precision=_PRECISIONS[settings.precision],
-        gradient_accumulation_steps=settings.accumulate,
-        step_scheduler_with_optimizer=False,
-        # Buffers are tables and quantized matrices, which no step changes.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
+    plans.begin()
+    accelerator = _accelerator(settings)
+    if plans.asked() == "FSDP2":
+        shard(task.module, device=accelerator.device, precision=settings.precision)
+    plan = plans.in_force(accelerator, task.module, settings.precision)
+    if on_plan is not None:
+        on_plan(plan)
     deepspeed = accelerator.state.deepspeed_plugin
     if deepspeed is not None:  # it wants a number; ours are not of one size, and it only reports speed by it
         deepspeed.deepspeed_config |= {"train_micro_batch_size_per_gpu": 1, "gradient_clipping": optim.clip}
         deepspeed.deepspeed_config["gradient_accumulation_steps"] = settings.accumulate
-    if accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") and (optim.ema or optim.name == "muon" or settings.sample_every):
+    if deepspeed is not None and (optim.ema or optim.name == "muon" or settings.sample_every):
         raise InputError(
-            f"{optim_key}.name={optim.name}, {optim_key}.ema={optim.ema} and loop.sample_every={settings.sample_every} need whole weights; "
-            f"with FSDP and DeepSpeed set {optim_key}.name=adamw {optim_key}.ema=0 loop.sample_every=0"
+            f"{optim_key}.name={optim.name}, {optim_key}.ema={optim.ema} and loop.sample_every={settings.sample_every} are not done with "
+            f"DeepSpeed, which keeps weights to itself; set {optim_key}.name=adamw {optim_key}.ema=0 loop.sample_every=0, or use FSDP2"
         )
-    if settings.keep_best and (accelerator.distributed_type.value in ("FSDP", "DEEPSPEED") or not isinstance(task, Compares)):
-        raise InputError("loop.keep_best=true needs whole weights and held-out records; it does not go with FSDP, DeepSpeed or `mmada rl`")
-    model, *optimizers = accelerator.prepare(task.module, *build(task.module.named_parameters(), optim))
+    if settings.keep_best and (plan.is_sharded or not isinstance(task, Compares)):
+        raise InputError(
+            "loop.keep_best=true keeps a whole copy of the weights and needs held-out records; it does not go with FSDP2, DeepSpeed or `mmada rl`"
+        )
+    built = build(task.module.named_parameters(), optim)
+    # accelerate has no part in shards: nothing is wrapped, and no optimizer is told of other parameters.
+    prepared: Any = (task.module, *built) if plan.strategy == "FSDP2" else accelerator.prepare(task.module, *built)
+    model, *optimizers = prepared
     unwrapped = accelerator.unwrap_model(model)
     ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
     if isinstance(task, TrainHooks):
         task.prepared(accelerator, model)
+    live = state.Live(accelerator, model, optimizers, ema, task if isinstance(task, TrainHooks) else None)
     saved = state.latest(out / "state")
     with settings_kept(optimizers):
-        progress = state.restore(saved, accelerator, ema) if saved is not None else state.TrainState()
+        progress = state.restore(saved, live) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
-    log = Log(out, start=progress.step) if accelerator.is_main_process else None
-    runner = _Runner(task, optim, settings, steps, out, on_step, accelerator, model, optimizers, ema, progress, log, optim_key)
+    log = Log(out, start=progress.step, trackers=settings.trackers) if accelerator.is_main_process else None
+    runner = _Runner(task, optim, settings, steps, out, on_step, live, plan, progress, log, optim_key)
     with signals_noted() as is_stopped, _denormals_flushed():
         return runner.run(is_stopped)
+
+
+def _accelerator(settings: LoopConfig) -> Accelerator:
+    # Shards are ours (sharding.py). accelerate would load the whole network in each process first, and shard on GPUs only.
+    asked = os.environ.pop("ACCELERATE_USE_FSDP", None)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=_PRECISIONS[settings.precision],
+            gradient_accumulation_steps=settings.accumulate,
+            step_scheduler_with_optimizer=False,
+            # Buffers are tables and quantized matrices, which no step changes.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+    finally:
+        if asked is not None:
+            os.environ["ACCELERATE_USE_FSDP"] = asked
+    accelerator.gradient_accumulation_steps = settings.accumulate  # a launcher's environment would override it
+    return accelerator
 
 
 @contextmanager
@@ -153,15 +185,29 @@ class _Runner:
     steps: int
     out: Path
     on_step: Callable[[StepReport], None] | None
-    accelerator: Accelerator
-    model: nn.Module
-    optimizers: Sequence[torch.optim.Optimizer]
-    ema: Ema | None
+    live: state.Live
+    plan: Plan
     progress: state.TrainState
     log: Log | None
     optim_key: str
     window: Tensor = field(init=False)
     """(2, F) sums and normalizers since the last report; their quotient is the mean over those steps"""
+
+    @property
+    def accelerator(self) -> Accelerator:
+        return self.live.accelerator
+
+    @property
+    def model(self) -> nn.Module:
+        return self.live.model
+
+    @property
+    def optimizers(self) -> Sequence[torch.optim.Optimizer]:
+        return self.live.optimizers
+
+    @property
+    def ema(self) -> Ema | None:
+        return self.live.ema
 
     def __post_init__(self) -> None:
         self.window = torch.zeros(2, len(self.task.names), device=self.accelerator.device)
@@ -282,9 +328,9 @@ class _Runner:
                 a.backward((losses * share).sum() * (a.num_processes * self.settings.accumulate))
                 sums += losses.detach()
                 if a.sync_gradients:
-                    norm = torch.as_tensor(a.clip_grad_norm_(self.model.parameters(), self.optim.clip or math.inf) or 0.0)
+                    norm = whole(torch.as_tensor(a.clip_grad_norm_(self.model.parameters(), self.optim.clip or math.inf) or 0.0))
                     self._check(norm, sums, normalizers)
-                for optimizer in self.optimizers:
+                for optimizer in self.optimizers if a.sync_gradients else ():
                     optimizer.step()
                     optimizer.zero_grad()
         if self.ema is not None:
@@ -330,11 +376,17 @@ class _Runner:
             if settings.keep_best and isinstance(self.task, Compares):
                 task = self.task
                 self._as_averaged(lambda: self._note_best(task))
-        if settings.sample_every and step % settings.sample_every == 0 and self.accelerator.is_main_process:
-            self._as_averaged(lambda: self.task.sample(self.out / "samples" / f"step-{step:08d}"))
+        if settings.sample_every and step % settings.sample_every == 0:
+            self._sample(self.out / "samples" / f"step-{step:08d}")
         if settings.save_every and step % settings.save_every == 0 and step < self.steps:
             self._save()
         return values
+
+    def _sample(self, directory: Path) -> None:
+        """On the main process; with shards the others go along, and write nothing."""
+        target = directory if self.accelerator.is_main_process else None
+        if target is not None or self.plan.is_sharded:
+            self._as_averaged(lambda: self.task.sample(target))
 
     def _evaluate(self) -> dict[str, float]:
         a = self.accelerator
@@ -354,12 +406,15 @@ class _Runner:
         self.model.train()
 
     def _export(self) -> None:
-        weights = self.accelerator.get_state_dict(self.model)
+        if self.plan.strategy == "FSDP2":
+            weights = whole_state(self.model, is_kept=self.accelerator.is_main_process)
+        else:
+            weights = self.accelerator.get_state_dict(self.model)
         if self.accelerator.is_main_process:
             self.task.export(self.out / "model", weights)
 
     def _save(self) -> None:
-        state.save(self.out / "state", self.progress, self.accelerator, self.ema, keep=self.settings.keep)
+        state.save(self.out / "state", self.progress, self.live, keep=self.settings.keep)
 
 
 def _by_group(values: Mapping[str, float]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from mmada.model import Transformer, preset
 from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import ImageTokenizerSettings, TrainConfig
+from mmada.train.plan import asked
 
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
 
@@ -108,7 +109,10 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
 def backbone(config: TrainConfig, start: Path | None, family: Family, text: TextTokenizer, *, codebook_size: int) -> Transformer:
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
-        model = networks.load_transformer(start, dtype=dtype, family=family, quantize_as=config.model.quantize or None).train()
+        deferred = asked() == "FSDP2" and not config.model.code_bits  # whose maps are added to rows that must be there
+        model = networks.load_transformer(
+            start, dtype=dtype, family=family, quantize_as=config.model.quantize or None, deferred=deferred
+        ).train()
         if quantization_of(model) is not None and not config.lora.rank:
             raise InputError(f"model.start={str(start)!r} has quantized matrices, which are not trained; set lora.rank=8 for an adapter")
         if model.config.layout.codebook_size != codebook_size:

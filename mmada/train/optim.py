@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mmada.errors import InputError
+from mmada.train.sharding import is_sharded, like, local, whole
 
 __all__ = ["Ema", "Muon", "OptimizerConfig", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
 
@@ -109,14 +110,12 @@ def settings_kept(optimizers: Sequence[Optimizer]) -> Iterator[None]:
 def build(parameters: Iterable[tuple[str, nn.Parameter]], optim: OptimizerConfig) -> list[Optimizer]:
     """The optimizers of the named parameters that require a gradient, each of them in exactly one group.
 
-    Raises InputError if there is nothing to train, or if Muon is asked for and weights are sharded: it needs whole matrices.
+    Raises InputError if there is nothing to train.
     """
     named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
     if not named:
         raise InputError("no parameter is trainable; check stage.trainable and lora")
     by_muon = {name for name, parameter in named if optim.name == "muon" and _is_for_muon(name, parameter)}
-    if by_muon and any(hasattr(parameter, "full_tensor") for _, parameter in named):
-        raise InputError("optim.name=muon needs whole matrices, and these are sharded; use optim.name=adamw with FSDP or ZeRO-3")
     rest = [(name, parameter) for name, parameter in named if name not in by_muon]
     decayed = [parameter for name, parameter in rest if optim.decay_everything or _decays(name, parameter)]
     kept = [parameter for name, parameter in rest if not (optim.decay_everything or _decays(name, parameter))]
@@ -165,12 +164,30 @@ class Muon(Optimizer):
             directions = []
             for weight in weights:
                 average = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
-                average.lerp_(weight.grad, 1 - group["momentum"])
-                directions.append(weight.grad.lerp(average, group["momentum"]).flatten(1))
-            for weight, update in zip(weights, _all_orthogonal(directions), strict=True):
-                scale = max(1.0, update.shape[0] / update.shape[1]) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(update.view_as(weight).to(weight.dtype), alpha=-group["lr"] * scale)
+                local(average).lerp_(local(weight.grad), 1 - group["momentum"])
+                directions.append(weight.grad.lerp(average, group["momentum"]))
+            is_in_parts = bool(weights) and is_sharded(weights[0])
+            updates = _in_turns(directions) if is_in_parts else _all_orthogonal([direction.flatten(1) for direction in directions])
+            for weight, update in zip(weights, updates, strict=True):
+                rows, columns = weight.flatten(1).shape
+                scale = max(1.0, rows / columns) ** 0.5
+                own = local(weight)
+                own.mul_(1 - group["lr"] * group["weight_decay"])
+                own.add_(update.view_as(own).to(own.dtype), alpha=-group["lr"] * scale)
+
+
+def _in_turns(matrices: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Sharded matrices -> this process's rows of each, made orthogonal. Each process makes one of as many as there are processes: so many
+    are whole at once, and no more."""
+    world, rank = dist.get_world_size(), dist.get_rank()
+    for first in range(0, len(matrices), world):
+        turn = [whole(matrix).flatten(1) for matrix in matrices[first : first + world]]
+        if rank < len(turn):
+            turn[rank] = orthogonal(turn[rank]).to(turn[rank].dtype)
+        for owner, matrix in enumerate(turn):
+            made = matrix.contiguous()
+            dist.broadcast(made, owner)
+            yield like(made, matrices[first + owner])
 
 
 def _all_orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
@@ -233,14 +250,12 @@ def _has_bfloat16() -> bool:
 
 
 class Ema:
-    """Averaged weights in float32: average = d average + (1 - d) weights, with d rising from 0.1 toward `decay`.
+    """Averaged weights in float32: average = d average + (1 - d) weights, with d rising from 0.1 toward `decay`. Sharded as the weights are.
 
     The rise, min(decay, (1 + n) / (10 + n)) after n updates, lets the average forget the first random weights.
     """
 
     def __init__(self, named: Mapping[str, Tensor], decay: float) -> None:
-        if any(hasattr(tensor, "full_tensor") for tensor in named.values()):
-            raise InputError("optim.ema needs whole weights, and these are sharded; set optim.ema=0 with FSDP or ZeRO-3")
         self.decay, self.num_updates = decay, 0
         self.weights = {name: tensor.detach().float().clone() for name, tensor in named.items()}
         self._live = dict(named)
@@ -248,8 +263,8 @@ class Ema:
     @torch.no_grad()
     def update(self) -> None:
         share = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        live = [self._live[name].detach().float() for name in self.weights]
-        torch._foreach_lerp_(list(self.weights.values()), live, share)
+        live = [local(self._live[name].detach()).float() for name in self.weights]
+        torch._foreach_lerp_([local(average) for average in self.weights.values()], live, share)
         self.num_updates += 1
 
     @contextmanager
@@ -265,4 +280,4 @@ class Ema:
     @torch.no_grad()
     def _copy(self, source: Mapping[str, Tensor]) -> None:
         for name, tensor in self._live.items():
-            tensor.copy_(source[name])
+            local(tensor).copy_(local(source[name]))

@@ -36,7 +36,7 @@ class TrainTask(Protocol):
     batches       micro-batches of a step on one process: pure, may run ahead in another thread
     losses        (F,) differentiable sums of a micro-batch
     evaluate      name -> (sum, count) over this process's part; the loop adds them up
-    sample        files to look at, on the main process only
+    sample        files to look at. On the main process only, or, where weights are sharded, on all, and None on those that write nothing
     export        the trained model for users; weights: the state dict of `module`, whole. On the main process only
     """
 
@@ -50,7 +50,7 @@ class TrainTask(Protocol):
     def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> Sequence[MicroBatch]: ...
     def losses(self, model: nn.Module, batch: Any, device: torch.device) -> Tensor: ...
     def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> Mapping[str, tuple[float, float]]: ...
-    def sample(self, directory: Path) -> None: ...
+    def sample(self, directory: Path | None) -> None: ...
     def export(self, directory: Path, weights: Mapping[str, Tensor]) -> None: ...
 
 
@@ -58,11 +58,14 @@ class TrainTask(Protocol):
 class TrainHooks(Protocol):
     """A task that looks at the model while it is trained, such as one whose batches are made by it (loop.prefetch=0).
 
-    prepared   called once, before a save is restored: with the accelerator, whose hooks may add to a save, and the prepared model
+    prepared   called once, before a save is restored: with the accelerator and the prepared model
+    save, load  what belongs to a save beside the weights, to and from its directory; every process calls them
     measures   name -> (sum, count) since the last call, for a report; the same names on each process, and the loop adds them up
     """
 
     def prepared(self, accelerator: Accelerator, model: nn.Module) -> None: ...
+    def save(self, directory: Path) -> None: ...
+    def load(self, directory: Path) -> None: ...
     def measures(self) -> Mapping[str, tuple[float, float]]: ...
 
 

@@ -10,12 +10,14 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from mmada.errors import InputError
 from mmada.generation.engine import Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import Answer, ChatRequest, DrawRequest
-from mmada.model import Transformer, TransformerDenoiser
+from mmada.sampling import Denoiser
 from mmada.train.source import ExampleSource
 from mmada.train.stages import TaskName
 
@@ -23,15 +25,22 @@ __all__ = ["write_samples"]
 
 
 def write_samples(
-    directory: Path, model: Transformer, planner: Planner, samples: Mapping[TaskName, ExampleSource], *, num_samples: int, thinks: bool
+    directory: Path | None,
+    denoiser: Denoiser,
+    planner: Planner,
+    samples: Mapping[TaskName, ExampleSource],
+    *,
+    num_samples: int,
+    thinks: bool,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Answer and draw the first held-out samples of each task, by the recipes that the finished model will use.
 
-    thinks  let it think before it answers; drawings that need thinking always get it
+    directory  None: nothing is written, by a process that only shares the forward passes of another one
+    thinks     let it think before it answers; drawings that need thinking always get it
     """
-    directory.mkdir(parents=True, exist_ok=True)
     asked = [(task, sample) for task, source in samples.items() for sample in source.take(range(num_samples)) if sample.messages]
-    engine = Engine(TransformerDenoiser(model), planner.layout, device=model.device)
+    engine = Engine(denoiser, planner.layout, device=device)
     chosen, states, refused = [], [], []
     for seed, (task, sample) in enumerate(asked):
         request: ChatRequest | DrawRequest
@@ -47,6 +56,9 @@ def write_samples(
         else:
             chosen.append((task, sample))
     engine.drive()
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
     with (directory / "answers.jsonl").open("w", encoding="utf-8") as stream:
         for i, ((task, sample), state) in enumerate(zip(chosen, states, strict=True)):
             result = state.result

@@ -23,6 +23,7 @@ from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
+from mmada.sampling import Denoiser
 from mmada.train import state
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
@@ -31,6 +32,7 @@ from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
+from mmada.train.plan import Plan, asked, begin
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
@@ -45,14 +47,17 @@ __all__ = ["build_task", "check_size", "plain", "run"]
 _log = logging.getLogger("mmada.train")
 
 
-def run(config: TrainConfig, *, on_step: Callable[[StepReport], None] | None = None) -> TrainResult:
+def run(
+    config: TrainConfig, *, on_step: Callable[[StepReport], None] | None = None, on_plan: Callable[[Plan], None] | None = None
+) -> TrainResult:
     """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors."""
+    begin()
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     _record(config, out)
     task = build_task(config)
     stage = config.stage
-    return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step)
+    return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step, on_plan=on_plan)
 
 
 def build_task(config: TrainConfig) -> TrainTask:
@@ -72,6 +77,10 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
     world = _world(config)
     if world is None:
         raise InputError(f"stage {stage.name!r} trains on pictures of a world; name one with data.world")
+    if asked() == "FSDP2":
+        raise InputError(
+            f"stage {stage.name!r} trains an image tokenizer, which is small and used whole; start it with configs/accelerate/ddp.yaml"
+        )
     network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
     pictures = partial(WorldPictures, world, seed=config.seed)
     is_large = config.net.upscale > 1  # else what is trained lies before the upscaler, if there is one
@@ -147,9 +156,10 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     elif not config.data.path.endswith(RECIPES):
         compared["trained"] = rows(training, {}, plain=True)
 
-    def sample(directory: Path) -> None:
+    def sample(directory: Path | None, denoiser: Denoiser) -> None:
         thinks = any(component.think for component in stage.components)
-        write_samples(directory, model, parts.planner, testing, num_samples=config.data.num_samples, thinks=thinks)
+        number = config.data.num_samples
+        write_samples(directory, denoiser, parts.planner, testing, num_samples=number, thinks=thinks, device=model.device)
 
     return DiffusionTask(
         plan=BatchPlan(

@@ -1,8 +1,10 @@
 """Everything that a run needs to go on, in one directory a save: `out/state/step-00000012`. Beside the saves lies `best.safetensors`
 (loop.keep_best): the trainable weights of the step with the lowest held-out loss.
 
-    model.safetensors, optimizer*.bin, random_states_*    written by accelerate, sharded where the weights are
+    model.safetensors, optimizer*.bin, random_states_*    written by accelerate
     ema.safetensors                                       averaged weights, float32
+    shards/                                               with FSDP2, in place of all these: torch's distributed checkpoint, which any
+                                                          number of processes reads
     experience-RANK.pt                                    of reinforcement learning: an unfinished round
     progress.json                                         steps done and other counters; written last
 
@@ -16,31 +18,49 @@ import json
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import CheckpointError
+from mmada.train import sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-    from torch import Tensor
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from mmada.train.optim import Ema
+    from mmada.train.protocols import TrainHooks
 
-__all__ = ["EMA", "PROGRESS", "TrainState", "latest", "publish", "restore", "save", "steps_of", "strategy_of", "whole_weights", "write"]
+__all__ = [
+    "PROGRESS",
+    "TrainState",
+    "averaged_weights",
+    "latest",
+    "publish",
+    "restore",
+    "save",
+    "steps_of",
+    "strategy_of",
+    "whole_weights",
+    "write",
+]
 
 _COMPLETE = re.compile(r"step-(\d{8})")
 _PARTIAL = ".partial-"
 PROGRESS, EMA, BEST = "progress.json", "ema.safetensors", "best.safetensors"
+SHARDS, MODEL, AVERAGE = "shards", "model.", "average."
+"""Directory of a sharded save, and how names begin in it."""
+_MOMENT = "moment."
 _NEWER = ("before", "best_loss", "best_step")
 """Counters that saves of earlier versions lack."""
-_SHARDS = {"pytorch_model_fsdp_0": "FSDP", "pytorch_model_fsdp.bin": "FSDP", "pytorch_model": "DEEPSPEED"}
-"""What accelerate writes in place of model.safetensors -> the strategy that writes it, as accelerate calls it."""
+_SHARDED = {SHARDS: "FSDP", "pytorch_model_fsdp_0": "FSDP", "pytorch_model_fsdp.bin": "FSDP", "pytorch_model": "DEEPSPEED"}
+"""What stands in place of model.safetensors, in earlier versions too -> the strategy that wrote it."""
 _CONFIGS = {"FSDP": "configs/accelerate/fsdp2.yaml", "DEEPSPEED": "the same file of configs/accelerate"}
 
 
@@ -73,8 +93,61 @@ def steps_of(save: Path) -> int:
     return int(save.name.removeprefix("step-"))
 
 
-def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: Ema | None, *, keep: int) -> Path:
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a run holds in memory, of which a save is the copy.
+
+    hooks  the task, if it has something of its own to save
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimizers: Sequence[Optimizer]
+    ema: Ema | None = None
+    hooks: TrainHooks | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        return any(map(sharding.is_sharded, self.model.parameters()))
+
+    @property
+    def strategy(self) -> str | None:
+        """FSDP or DEEPSPEED; None: weights are whole."""
+        return "FSDP" if self.is_sharded else "DEEPSPEED" if self.accelerator.distributed_type.value == "DEEPSPEED" else None
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of FSDP: everything under the names of a sharded save, but for the optimizers' state."""
+        found = {f"{MODEL}{name}": tensor for name, tensor in self.model.state_dict().items()}
+        averages = {} if self.ema is None else self.ema.weights
+        return found | {f"{AVERAGE}{name}": tensor for name, tensor in averages.items()}
+
+    def moments(self) -> dict[str, Tensor]:
+        """Of FSDP: the optimizers' state."""
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        return {
+            f"{_MOMENT}{names[id(parameter)]}.{key}": value
+            for optimizer in self.optimizers
+            for parameter, values in optimizer.state.items()
+            for key, value in values.items()
+        }
+
+    def make_moments(self, directory: Path) -> None:
+        """Room for the state that a save holds: an optimizer makes it in its first step."""
+        stored = sharding.sizes(directory)
+        for optimizer in self.optimizers:
+            own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            for name, parameter in self.model.named_parameters():
+                begin = f"{_MOMENT}{name}."
+                keys = [key for key in stored if key.startswith(begin) and "." not in key[len(begin) :]] if id(parameter) in own else []
+                for key in keys:
+                    size, dtype = stored[key]
+                    made = torch.zeros_like(parameter) if size == parameter.shape else torch.zeros(size, dtype=dtype)
+                    optimizer.state[parameter][key[len(begin) :]] = made
+
+
+def save(directory: Path, progress: TrainState, live: Live, *, keep: int) -> Path:
     """Write a save and remove all but the last `keep`. Every process calls it; they share the directory."""
+    accelerator, ema = live.accelerator, live.ema
     target = directory / f"step-{progress.step:08d}"
     scratch = directory / f"{_PARTIAL}{target.name}"
     if accelerator.is_main_process:
@@ -82,12 +155,18 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         scratch.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(scratch))
+    if live.is_sharded:
+        sharding.write(scratch / SHARDS, live.weights() | live.moments())
+    else:
+        accelerator.save_state(str(scratch))
+    if live.hooks is not None:
+        live.hooks.save(scratch)
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if ema is not None:
             progress.ema_updates = ema.num_updates
-            save_file({name: tensor.contiguous() for name, tensor in ema.weights.items()}, scratch / EMA)
+            if not live.is_sharded:
+                save_file({name: tensor.contiguous() for name, tensor in ema.weights.items()}, scratch / EMA)
         (scratch / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
         publish(scratch, target)
         saves = sorted(path for path in directory.glob("step-*") if _COMPLETE.fullmatch(path.name))
@@ -97,19 +176,27 @@ def save(directory: Path, progress: TrainState, accelerator: Accelerator, ema: E
     return target
 
 
-def restore(path: Path, accelerator: Accelerator, ema: Ema | None) -> TrainState:
+def restore(path: Path, live: Live) -> TrainState:
     """Put a save into the prepared model, optimizers and averages. Raises CheckpointError if it does not fit."""
-    _check_strategy(path, accelerator)
+    _check_strategy(path, live)
     try:
         values = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
         progress = TrainState(**{f.name: values[f.name] for f in fields(TrainState) if f.name in values or f.name not in _NEWER})
-        accelerator.load_state(str(path))
-        if ema is not None:
-            stored = load_file(path / EMA)
-            for name, tensor in ema.weights.items():
+        if live.hooks is not None:
+            live.hooks.load(path)
+        if live.is_sharded:
+            live.make_moments(path / SHARDS)
+            sharding.read(path / SHARDS, live.weights() | live.moments())
+        else:
+            live.accelerator.load_state(str(path))
+            stored = load_file(path / EMA) if live.ema is not None else {}
+            for name, tensor in live.ema.weights.items() if live.ema is not None else ():
                 tensor.copy_(stored[name])
-            ema.num_updates = progress.ema_updates
+        if live.ema is not None:
+            live.ema.num_updates = progress.ema_updates
     except (OSError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{path} does not fit this run ({reason}); go on with the settings that it was saved with, or start afresh"
@@ -139,18 +226,18 @@ def put_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
 
 def strategy_of(save: Path) -> str | None:
     """Which strategy sharded the weights of a save, FSDP or DEEPSPEED; None: they are whole."""
-    return next((strategy for name, strategy in _SHARDS.items() if (save / name).exists()), None)
+    return next((strategy for name, strategy in _SHARDED.items() if (save / name).exists()), None)
 
 
-def _check_strategy(path: Path, accelerator: Accelerator) -> None:
+def _check_strategy(path: Path, live: Live) -> None:
     """Raises CheckpointError if whole weights meet shards, with what can be done about it."""
-    there, here = strategy_of(path), accelerator.distributed_type.value
-    if there == (here if here in _CONFIGS else None):
+    there, here = strategy_of(path), live.strategy
+    if there == here:
         return
     model = f"make a model of it (mmada convert {path} OUT) and begin a new run from that (model.start=OUT)"
     if there is None:
         raise CheckpointError(f"{path} holds whole weights, and this run shards them ({here}); go on without sharding, or {model}")
-    run = "whole weights" if here not in _CONFIGS else f"{here} shards"
+    run = "whole weights" if here is None else f"{here} shards"
     remedy = "" if there == "DEEPSPEED" else f", or {model}"
     raise CheckpointError(
         f"{path} holds weights that were sharded by {there}, and this run wants {run}; start it as it was started "
@@ -163,8 +250,6 @@ def whole_weights(save: Path) -> dict[str, Tensor]:
 
     Raises CheckpointError for a save that is incomplete, or whose shards only DeepSpeed can put together.
     """
-    import torch
-
     strategy = strategy_of(save)
     if strategy == "DEEPSPEED":
         raise CheckpointError(
@@ -176,30 +261,18 @@ def whole_weights(save: Path) -> dict[str, Tensor]:
             whole: dict[str, Tensor] = torch.load(save / "pytorch_model_fsdp.bin", map_location="cpu", weights_only=True)
             return whole
         if strategy is not None:
-            return _joined(save / "pytorch_model_fsdp_0")
+            return sharding.gathered(save / (SHARDS if (save / SHARDS).exists() else "pytorch_model_fsdp_0"), MODEL)
         return dict(load_file(save / "model.safetensors"))
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{save} cannot be read ({reason}); give a complete save, such as the one before it") from error
 
 
-def _joined(shards: Path) -> dict[str, Tensor]:
-    """The tensors of torch's distributed checkpoint, each whole."""
-    import torch
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-    from torch.distributed.checkpoint.state_dict_loader import load
-
-    reader, prefix = FileSystemReader(shards), "model."
-    wanted = {
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in reader.read_metadata().state_dict_metadata.items()
-        if name.startswith(prefix) and isinstance(entry, TensorStorageMetadata)
-    }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*assuming the intent is to load in a single process")  # it is
-        load(wanted, storage_reader=reader, no_dist=True)
-    return {name.removeprefix(prefix): tensor for name, tensor in wanted.items()}
+def averaged_weights(save: Path) -> dict[str, Tensor]:
+    """Name -> averaged weight of a save, whole; empty where there are none."""
+    if (save / SHARDS).exists():
+        return sharding.gathered(save / SHARDS, AVERAGE)
+    return dict(load_file(save / EMA)) if (save / EMA).exists() else {}
 
 
 def publish(scratch: Path, target: Path) -> None:

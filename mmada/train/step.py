@@ -11,11 +11,14 @@ dividing in each micro-batch would not. On one batch it is diffusion.loss.masked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmada.model import Transformer
+from mmada.canvas import Query
+from mmada.model import Transformer, TransformerDenoiser
 from mmada.train.batch import Batch
 from mmada.train.scoring import is_correct, masked_logprobs
 
@@ -27,13 +30,19 @@ class DiffusionLoss(nn.Module):
 
     objective(batch)               (F,) float32: S_f of this batch, in nats times weight
     objective(batch, counts=True)  (2, F): the sums, and how many scored tokens had the largest logit
+    objective(queries=[...])       logits for the sampler, through the same door: FSDP gathers weights there
     """
 
     def __init__(self, model: Transformer) -> None:
         super().__init__()
         self.model = model
+        self._denoiser = TransformerDenoiser(model)
 
-    def forward(self, batch: Batch, *, counts: bool = False) -> Tensor:
+    def forward(self, batch: Batch | None = None, *, counts: bool = False, queries: Sequence[Query] | None = None) -> Tensor | list[Tensor]:
+        if queries is not None:
+            with torch.no_grad():
+                return self._denoiser.logits(queries)
+        assert batch is not None
         hidden = self.model.trunk(batch.tokens, batch.mask, mask_value=batch.mask_value).flatten(0, 1)  # (B L, D)
         sums = hidden.new_zeros(2, len(batch.components), dtype=torch.float32)
         member = F.one_hot(batch.component, len(batch.components)).float()  # (S, F)

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmada.canvas import VocabLayout
+from mmada.canvas import Query, VocabLayout
 from mmada.errors import InputError
+from mmada.sampling import Denoiser
 from mmada.train.batch import Batch, ComponentRow, Row, collate, noise_row
 from mmada.train.source import BatchMixture, RowSource
 from mmada.train.stages import MixtureComponent, Stage
@@ -88,7 +89,7 @@ class DiffusionTask:
     held_out    component name -> rows that are never trained on; empty: no evaluation
     num_held_out  rows of each component that are evaluated
     compared    group -> component name -> rows whose loss is compared before and after training (protocols.Compares)
-    on_sample, on_export  write samples, or the model for users: directory (, state dict of the model) -> files
+    on_sample, on_export  write samples, or the model for users: (directory, model that answers the sampler) or (directory, state dict) -> files
     """
 
     plan: BatchPlan
@@ -96,7 +97,7 @@ class DiffusionTask:
     held_out: Mapping[str, RowSource]
     num_held_out: int = 32
     compared: Mapping[str, Mapping[str, RowSource]] = field(default_factory=dict)
-    on_sample: Callable[[Path], None] | None = None
+    on_sample: Callable[[Path | None, Denoiser], None] | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 
     @property
@@ -167,9 +168,13 @@ class DiffusionTask:
             )
         ]
 
-    def sample(self, directory: Path) -> None:
+    def sample(self, directory: Path | None) -> None:
         if self.on_sample is not None:
-            self.on_sample(directory)
+            self.on_sample(directory, self._denoise)
+
+    def _denoise(self, queries: Sequence[Query]) -> list[Tensor]:
+        logits: list[Tensor] = self.module(queries=queries)
+        return logits
 
     def export(self, directory: Path, weights: Mapping[str, Tensor]) -> None:
         if self.on_export is not None:

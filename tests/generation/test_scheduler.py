@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmada.errors import InputError
 from mmada.generation import scheduler
-from mmada.generation.scheduler import QUANTUM, SLOWDOWN, BusyError, ClosedError, ScheduledSequence, Scheduler
+from mmada.generation.scheduler import A_WHILE, OVERHEAD, QUANTUM, SLOWDOWN, BusyError, ClosedError, ScheduledSequence, Scheduler
 
 
 def make(*, max_queue: int = 100, max_num_batched_tokens: int = 100, max_kept_tokens: int = 100) -> Scheduler:
@@ -217,3 +217,58 @@ def test_everything_is_finished_within_the_work_there_is(requests):
         rounds += 1
         assert rounds <= 31 + sum(need for _, _, need, _ in requests)
     assert (s.num_running, s.num_waiting) == (0, 0)
+
+
+# Urgent sequences.
+
+
+def steps_of(scheduler, sequences, rounds):
+    """How often each is scheduled in some rounds."""
+    before = [sequence.num_steps for sequence in sequences]
+    for now in range(rounds):
+        scheduler.schedule(now)
+    return [sequence.num_steps - had for sequence, had in zip(sequences, before, strict=True)]
+
+
+def test_beside_an_urgent_sequence_the_others_have_as_much_of_the_time():
+    scheduler = Scheduler(max_num_batched_tokens=10_000, small_round=300)
+    drawings = scheduler.submit(8, now=0)
+    for drawing in drawings:
+        scheduler.resize(drawing, 75)
+    assert steps_of(scheduler, drawings, 1) == [1] * 8  # alone, all share a round
+    (text,) = scheduler.submit(1, now=0, urgent=True)
+    scheduler.resize(text, 4)
+    (steps_of_text, *others) = steps_of(scheduler, [text, *drawings], 60)
+    assert steps_of_text == 60
+    assert 60 * (OVERHEAD + 4) - 2 * 75 <= 75 * sum(others) <= 60 * (OVERHEAD + 4)
+
+
+def test_after_an_urgent_sequence_rounds_stay_small_for_a_while():
+    scheduler = Scheduler(max_num_batched_tokens=10_000, small_round=300)
+    (text,) = scheduler.submit(1, now=0, urgent=True)
+    scheduler.resize(text, 4)
+    scheduler.schedule(0)
+    scheduler.finish(text, 0)
+    drawings = scheduler.submit(8, now=0)
+    for drawing in drawings:
+        scheduler.resize(drawing, 75)
+    assert sum(steps_of(scheduler, drawings, A_WHILE - 1)) == 4 * (A_WHILE - 1)
+    assert len(scheduler.schedule(0).scheduled_sequences) == 8
+
+
+def test_a_sequence_above_every_limit_still_runs_beside_urgent_ones():
+    scheduler = Scheduler(max_num_batched_tokens=10_000, small_round=300)
+    (large,) = scheduler.submit(1, now=0)
+    scheduler.resize(large, 2_000)
+    (text,) = scheduler.submit(1, now=0, urgent=True)
+    scheduler.resize(text, 4)
+    steps_of_large, steps_of_text = steps_of(scheduler, [large, text], 100)
+    assert steps_of_text == 100
+    assert steps_of_large == 100 * (OVERHEAD + 4) // 2_000
+
+
+def test_the_limit_of_the_queue_counts_who_waits_elsewhere():
+    scheduler = Scheduler(max_num_batched_tokens=10, max_queue=3, waiting_elsewhere=lambda: 2)
+    scheduler.submit(1, now=0)
+    with pytest.raises(BusyError, match="3 generations wait"):
+        scheduler.submit(1, now=0)

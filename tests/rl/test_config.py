@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from mmada.cli import app
 from mmada.errors import InputError
-from mmada.rl.config import load
-from mmada.rl.setup import build_task, check_processes, run
+from mmada.rl.config import RLConfig, load
+from mmada.rl.setup import build_task, check_processes, check_remote, run
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "rl").glob("*.yaml"))
@@ -107,6 +107,24 @@ def test_processes_without_a_prompt_are_refused():
     check_processes(config, 4)
     with pytest.raises(InputError, match=r"tasks.text.prompts=4 leaves 4 of 8 processes without a prompt.*set tasks.text.prompts=8"):
         check_processes(config, 8)
+
+
+def test_who_samples_must_be_whom_the_settings_name():
+    here, there = RLConfig(out="unused"), RLConfig(out="unused", rollouts="ray")
+
+    def workers(*_, **__):
+        return [], 0
+
+    check_remote(here, is_main=True, remote=None)
+    check_remote(there, is_main=True, remote=workers)
+    check_remote(there, is_main=False, remote=None)
+    for config, is_main, remote, message in (
+        (there, True, None, "start the run by `mmada rl`"),
+        (here, True, workers, "rollouts=here samples in this process"),
+        (there, False, workers, "workers that the main process asks"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_remote(config, is_main=is_main, remote=remote)
 
 
 def test_a_save_becomes_a_model(tmp_path):

@@ -90,9 +90,27 @@ def test_a_round_in_a_save_wants_the_settings_that_it_was_made_with(tmp_path):
     other = tiny.task(tiny.config("text", "draw", prompts=1, objective=ObjectiveConfig(updates=4, kl_weight=0.1)))
     with pytest.raises(InputError, match=r"objective.updates=3 and loop.accumulate=1, not 4 and 1"):
         tiny.fit(other, tmp_path)
-    (latest(tmp_path / "state") / "experience-0.pt").unlink()
-    with pytest.raises(CheckpointError, match="another number of processes"):
+    file = latest(tmp_path / "state") / "experience-0.pt"
+    torch.save({**torch.load(file), "world": 2}, file)
+    with pytest.raises(CheckpointError, match=r"by 2 processes within a round of objective.updates=3.*not 1, or from a save whose step"):
         tiny.fit(tiny.resumable(), tmp_path)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"experience-0\.pt is missing"):
+        tiny.fit(tiny.resumable(), tmp_path)
+
+
+def test_between_rounds_another_number_of_processes_goes_on(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        tiny.fit(tiny.spread(tmp_path / name), tmp_path / name / "run")
+    tiny.fit(tiny.spread(tmp_path / "one"), tmp_path / "one" / "run", steps=4)
+    assert ranks(tiny.main, "more", tmp_path / "two") == [0, 0]
+    one, two = (torch.load(tmp_path / name / "weights.pt") for name in ("one", "two"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
+    assert sorted(path.name for path in latest(tmp_path / "two" / "run" / "state").glob("experience-*")) == [
+        "experience-0.pt",
+        "experience-1.pt",
+    ]
 
 
 def test_constant_rewards_change_nothing(tmp_path):

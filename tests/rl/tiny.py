@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.state import PartialState
-from accelerate.utils import DistributedType
 
 from mmada.canvas import Canvas, Field, Message
 from mmada.generation.requests import ChatRequest, DrawRequest
@@ -131,13 +129,14 @@ def picture(model, codes, *, steps=None):
 
 
 def main(mode, out):
-    """Another process: `kill` dies in the middle of writing its third save, within a round; `shard` holds a part of the weights (FSDP2)."""
+    """Another process: `kill` dies in the middle of writing its third save, within a round; `shard` holds a part of the weights (FSDP2);
+    `more` goes on with two further steps."""
     if mode == "shard":
-        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-        os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
-        PartialState(cpu=True)
-        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU  # accelerate offers FSDP2 on GPUs only
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
         fit(spread(Path(out)), Path(out) / "run")
+        return
+    if mode == "more":
+        fit(spread(Path(out)), Path(out) / "run", steps=4)
         return
     whole = state.publish
 

@@ -9,7 +9,7 @@ from mmada.canvas import Canvas
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise, published_image, published_text
-from mmada.sampling.confidence import random_order
+from mmada.sampling.confidence import probability, random_order
 from mmada.sampling.params import even, follow_schedule
 
 from .toy_denoiser import ANY, CODES, EOS, MASK, NEVER, TEXT, VOCAB, Toy, canvas, canvases, contextual, problems, run, stateless
@@ -31,6 +31,36 @@ def windows_of(params, rows, **settings):
 
 
 # Properties of any canvases and any recipe.
+
+
+@few
+@given(problems(), st.integers(1, 400))
+def test_a_step_that_is_taken_in_pieces_is_the_same_step(problem, most):
+    def whole():
+        denoising = problem.start()
+        for _ in denoise([denoising], Toy()):
+            pass
+        return denoising.trace
+
+    expected = whole()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmada.sampling.loop.LOGITS_AT_ONCE", most)
+        assert whole() == expected
+
+
+def test_a_step_works_on_few_logits_at_once(monkeypatch):
+    seen = []
+
+    def noticed(logits, proposal, uniform):
+        seen.append(logits.numel())
+        return probability(logits, proposal, uniform)
+
+    monkeypatch.setattr("mmada.sampling.loop.LOGITS_AT_ONCE", 60)
+    rows = [canvas([0, 1] + [MASK] * num) for num in (4, 3, 6)]
+    num_steps = len(list(denoise([Denoising(rows, SamplingParams(steps=2, confidence=noticed), mask_id=MASK)], Toy())))
+    num_ids = TEXT.stop - TEXT.start
+    assert max(seen) <= 60 < 3 * 6 * num_ids
+    assert len(seen) > num_steps
 
 
 @few

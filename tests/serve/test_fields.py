@@ -167,8 +167,9 @@ def test_the_tables_have_every_field():
     for body, values in HONOURED.items():
         assert set(values) | OF_REPLIES | NEUTRAL.get(body, set()) >= set(body.model_fields), body
         assert set(values) - {"stream"} <= set(body.model_fields), body
-    assert set(EditForm.model_fields) <= {*IMAGES, *OF_REPLIES}
-    assert set(EditBody.model_fields) <= {*IMAGES, *OF_REPLIES, *FILES}
+    instructed = {"thinking", "restyle", "image_guidance_scale"}  # test_instructions
+    assert set(EditForm.model_fields) <= {*IMAGES, *OF_REPLIES, *instructed}
+    assert set(EditBody.model_fields) <= {*IMAGES, *OF_REPLIES, *FILES, *instructed}
     assert set(ASKED) == set(UNSUPPORTED)
     assert not IGNORED & set(UNSUPPORTED)
 

@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
@@ -247,3 +248,25 @@ def test_a_decoder_that_dies_is_replaced(run):
         assert image.size == (4, 4)
 
     run(check)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not count a process's private memory")
+def test_a_decoder_has_limited_memory_and_lives_on():
+    """144 million pixels of a bit each are 18 MB of zeros in a file of 18 kB, and 144 MB in PIL."""
+    side = 12_000
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(side * (1 + side // 8)), 1)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+    async def tried() -> Image.Image:
+        decoder = PictureDecoder(ServeConfig(num_decoders=1, max_image_pixels=2**16, max_body_bytes=2**16))
+        try:
+            with pytest.raises(ImageError, match="too much memory"):
+                await decoder.decode(data, deadline=time.monotonic() + 30, max_pixels=2**28)
+            return await decoder.decode(png(Image.new("RGB", (8, 8), "red")), deadline=time.monotonic() + 30, max_pixels=64)
+        finally:
+            decoder.close()
+
+    assert asyncio.run(tried()).getpixel((0, 0)) == (255, 0, 0)

@@ -210,7 +210,7 @@ def test_the_best_of_several_drawings(parser):
 
 
 def test_edits_take_the_transparent_part(parser, picture, mask, debug, first_fill):
-    request = parser.edit(EditForm(prompt="x"), picture, mask).engine_requests[0].request
+    request = parser.edit(EditForm(prompt="x"), [picture], mask).engine_requests[0].request
     marked = np.asarray(request.mask.convert("L")) > 127
     assert marked[8:24, 8:24].all()
     assert marked.sum() == 16 * 16
@@ -218,12 +218,12 @@ def test_edits_take_the_transparent_part(parser, picture, mask, debug, first_fil
     cut_out = picture.copy()
     cut_out.putalpha(mask.getchannel("A"))
     assert np.array_equal(
-        np.asarray(parser.edit(EditForm(prompt="x"), cut_out, None).engine_requests[0].request.mask), np.asarray(request.mask)
+        np.asarray(parser.edit(EditForm(prompt="x"), [cut_out], None).engine_requests[0].request.mask), np.asarray(request.mask)
     )
     with pytest.raises(ImageError, match="neither mask nor image has a transparent part"):
-        parser.edit(EditForm(prompt="x"), picture, picture)
+        parser.edit(EditForm(prompt="x"), [picture], picture)
     with pytest.raises(ImageError, match="same size"):
-        parser.edit(EditForm(prompt="x"), picture, mask.resize((20, 20)))
+        parser.edit(EditForm(prompt="x"), [picture], mask.resize((20, 20)))
 
 
 def test_an_image_that_was_brought_to_size_is_not_changed_again(debug, parser, picture):

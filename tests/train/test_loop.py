@@ -9,10 +9,11 @@ from functools import partial
 
 import pytest
 import torch
+from accelerate import PartialState
 
-from mmada.errors import CheckpointError, InputError
+from mmada.errors import CheckpointError, InputError, MissingDependencyError
 from mmada.train import loop, state
-from mmada.train.log import Log
+from mmada.train.log import TRACKERS, Log
 from mmada.train.loop import LoopConfig
 from mmada.train.optim import OptimizerConfig
 from mmada.train.prefetch import prefetched
@@ -75,24 +76,61 @@ def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
         assert one["tokens"] == other["tokens"]
 
 
+def test_one_process_goes_on_with_what_two_saved(two, tmp_path):
+    shutil.copytree(two / "state", tmp_path / "resumed" / "state")
+    resumed, _ = tiny.fit(tiny.small(), tmp_path / "resumed", steps=4)
+    alone, _ = tiny.fit(tiny.small(), tmp_path / "alone", steps=4)
+    assert metrics(tmp_path / "resumed")[-1]["step"] == 4
+    assert relative(tiny.weights(resumed), tiny.weights(alone)) < 1e-6
+
+
 def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_path):
-    alone, _ = tiny.fit(tiny.small(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
-    assert relative(torch.load(two / "sharded.pt"), tiny.weights(alone)) < 1e-6
-    assert (latest(two / "sharded" / "state") / "pytorch_model_fsdp_0").exists()
-    sharded = metrics(two / "sharded")
-    assert [line["loss"] for line in sharded] == pytest.approx([line["loss"] for line in metrics(tmp_path)], rel=1e-4)
-    assert 0 <= sharded[-1]["eval/draw/acc@1"] <= 1
+    tiny.exported(tiny.small(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
+    assert relative(torch.load(two / "sharded" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
+    sharded, alone = metrics(two / "sharded"), metrics(tmp_path)
+    assert [line["loss"] for line in sharded] == pytest.approx([line["loss"] for line in alone], rel=1e-6)
+    assert sharded[-1]["eval/draw/nll"] == pytest.approx(alone[-1]["eval/draw/nll"], rel=1e-5)
+
+
+def test_muon_moves_parts_as_it_moves_whole_matrices(two):
+    for rank in range(2):
+        made = torch.load(two / f"muon-{rank}.pt")
+        assert len(made["whole"]) > 8
+        assert all(map(torch.equal, made["whole"], made["parts"]))
+        assert not torch.equal(made["whole"][0], tiny.model().model.transformer["blocks"][0].q_proj.weight)
+
+
+def test_another_number_of_processes_goes_on_with_shards(two, tmp_path):
+    shutil.copytree(two / "sharded", tmp_path / "three")
+    assert ranks(tiny.main, "more", tmp_path / "three", size=3) == [0, 0, 0]
+    tiny.exported(tiny.small(), tmp_path, steps=4, settings=replace(tiny.QUIET, eval_every=3))
+    assert relative(torch.load(tmp_path / "three" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
+    assert metrics(tmp_path / "three")[-1]["loss"] == pytest.approx(metrics(tmp_path)[-1]["loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_the_steps_since_the_last_save_alone(tmp_path):
+    codes = ranks(tiny.main, "long", tmp_path / "two", env={"DIES": "1"}, error=tmp_path / "error.txt")
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] not in (0, None)
+    assert latest(tmp_path / "two" / "state").name == "step-00000004"
+    assert [line["step"] for line in metrics(tmp_path / "two")][:4] == [1, 2, 3, 4]
+    assert ranks(tiny.main, "long", tmp_path / "two") == [0, 0]
+    tiny.exported(tiny.small(), tmp_path, steps=8, settings=tiny.QUIET)
+    assert relative(torch.load(tmp_path / "two" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
+    assert [line["step"] for line in metrics(tmp_path / "two")] == list(range(1, 9))
 
 
 def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_whole_weights(two, tmp_path):
     save = latest(two / "sharded" / "state")
-    whole, after = state.whole_weights(save), torch.load(two / "sharded.pt")
-    assert whole.keys() == after.keys()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in whole.items())
+    averaged, after = state.averaged_weights(save), torch.load(two / "sharded" / "exported.pt")
+    assert state.whole_weights(save).keys() == averaged.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in averaged.items())
+    assert relative(state.whole_weights(save), after) > 0
     (tmp_path / "state").mkdir()
     shutil.copytree(save, tmp_path / "state" / save.name)
     with pytest.raises(CheckpointError, match=r"sharded by FSDP, and this run wants whole weights.*fsdp2.yaml.*mmada convert"):
-        tiny.fit(tiny.stage(optim=replace(tiny.CALM, ema=0.0)), tmp_path, steps=4)
+        tiny.fit(tiny.small(), tmp_path, steps=4)
 
 
 def test_a_batch_made_ahead_is_the_same_batch(tmp_path):
@@ -238,6 +276,37 @@ def test_a_resumed_log_drops_what_will_be_done_again(tmp_path):
         stream.write('{"step": 6, "lo')  # cut short by a crash
     Log(tmp_path, start=3).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACKERS)
+def test_services_get_the_numbers_too(tmp_path, monkeypatch, name):
+    service = pytest.importorskip(name)
+    monkeypatch.chdir(tmp_path)
+    for variable, value in {
+        "WANDB_MODE": "offline",
+        "MLFLOW_TRACKING_URI": f"file:{tmp_path}/mlruns",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    }.items():
+        monkeypatch.setenv(variable, value)
+    PartialState(cpu=True)  # as `train` has it, which opens the log
+    log = Log(tmp_path / "run", start=0, trackers=[name, name])
+    for step in (1, 2):
+        log.write(step, {"loss": 1.0 / step})
+    log.close()
+    if name == "wandb":
+        (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+        assert b"loss" in kept.read_bytes()
+    else:
+        (run,) = service.search_runs(experiment_names=["run"], output_format="list")
+        assert run.data.metrics["loss"] == 0.5
+
+
+def test_a_service_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("mmada.train.log.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"loop.trackers='wandb' .* pip install wandb"):
+        Log(tmp_path / "run", start=0, trackers=["wandb"])
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("changes", [{"accumulate": 0}, {"keep": 0}, {"prefetch": -1}, {"max_minutes": -1.0}])

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
+from accelerate.state import AcceleratorState
+from torch.distributed.tensor import distribute_tensor
 
 from mmada.canvas import Prompts, Style, VocabLayout
 from mmada.data.seeds import integer
@@ -15,8 +15,10 @@ from mmada.hub import tokenizer
 from mmada.model import Transformer, preset
 from mmada.train import state
 from mmada.train.loop import LoopConfig, train
-from mmada.train.optim import OptimizerConfig
+from mmada.train.optim import Muon, OptimizerConfig, build
+from mmada.train.plan import begin
 from mmada.train.recipes import named_stage
+from mmada.train.sharding import shard, whole
 from mmada.train.source import ComponentRows
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
@@ -100,7 +102,8 @@ def weights(job):
 
 
 def main(mode, out):
-    """Another process: `rank` is one of several, with copies of the weights and then with shards; `kill` dies in its second save."""
+    """Another process: `rank` is one of several, with copies of the weights and then with shards; `more` goes on with shards;
+    `long` trains with shards from the start, and the second process may die; `kill` dies in its second save."""
     if mode == "kill":
         whole = state.publish
 
@@ -113,22 +116,56 @@ def main(mode, out):
         state.publish = publish
         fit(small(), out, settings=replace(QUIET, save_every=2))
         return
+    if mode == "more":  # another number of processes goes on
+        begin_sharded()
+        exported(small(), out, steps=4, settings=replace(QUIET, accumulate=2))
+        return
+    if mode == "long":
+        begin_sharded()
+        exported(small(), out, steps=8, settings=replace(QUIET, save_every=2), on_step=die_at_5 if os.environ.get("DIES") else None)
+        return
     job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2))
     rank = os.environ["RANK"]
     torch.save(weights(job), Path(out) / f"weights-{rank}.pt")
-    shard_next_run()
-    unaveraged = small(optim=replace(CALM, ema=0.0))
-    job = task(unaveraged)
-    job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "sharded.pt")
-    train(job, unaveraged.optim, replace(QUIET, accumulate=2, eval_every=3), steps=3, out=Path(out) / "sharded")
-
-
-def shard_next_run():
-    """The next run of this process uses FSDP2. accelerate offers it on GPUs only, so they are what it is told this is."""
     torch.distributed.destroy_process_group()
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ["MASTER_PORT"] = os.environ["NEXT_PORT"]
-    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-    os.environ |= {"FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT"}
-    PartialState(cpu=True)
-    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    begin_sharded()
+    exported(small(), Path(out) / "sharded", steps=3, settings=replace(QUIET, accumulate=2, eval_every=3))
+    torch.save(muon_in_parts(), Path(out) / f"muon-{rank}.pt")
+
+
+def begin_sharded():
+    """The next run of this process uses FSDP2."""
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    begin()
+
+
+def exported(stage, out, **options):
+    """Train; what would be exported goes to a file."""
+    job = task(stage)
+    job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "exported.pt")
+    return train(job, stage.optim, options["settings"], steps=options["steps"], out=Path(out), on_step=options.get("on_step"))
+
+
+def die_at_5(report):
+    if report.step == 5 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def muon_in_parts():
+    """Weights of Muon after two steps with the same gradients: whole, and put together of the parts that each process moved."""
+    made = {}
+    for name in ("whole", "parts"):
+        network = model()
+        if name == "parts":
+            shard(network, device=torch.device("cpu"), precision="fp32")
+        (optimizer,) = (one for one in build(network.named_parameters(), OptimizerConfig(name="muon")) if isinstance(one, Muon))
+        moved = optimizer.param_groups[0]["params"]
+        for step in range(2):
+            for i, weight in enumerate(moved):
+                gradient = torch.randn(weight.shape, generator=torch.Generator().manual_seed(100 * step + i))
+                weight.grad = gradient if name == "whole" else distribute_tensor(gradient, weight.device_mesh, weight.placements)
+            optimizer.step()
+        made[name] = [whole(weight.detach()) for weight in moved]
+    return made

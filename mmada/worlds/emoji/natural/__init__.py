@@ -28,8 +28,8 @@ __all__ = ["NATURAL", "around", "natural_example"]
 
 _Maker = Callable[[Chooser, Split], Example]
 _TEXTS: Mapping[_Maker, float] = {
-    natural_problem: 6.0, natural_story: 2.0, natural_sum: 3.0, natural_expression: 1.5, natural_knowledge: 2.0, natural_talk: 3.5,
-    natural_stranger: 0.8, natural_blind: 0.4, natural_request: 0.7,
+    natural_problem: 6.0, natural_story: 1.0, natural_sum: 4.0, natural_expression: 1.2, natural_knowledge: 2.0, natural_talk: 6.5,
+    natural_stranger: 0.8, natural_blind: 0.4, natural_request: 0.6,
 }  # fmt: skip
 _TASKS: Mapping[str, Mapping[_Maker, float]] = {
     "natural_draw": {natural_drawing: 1.0},

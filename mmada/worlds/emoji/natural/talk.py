@@ -1,8 +1,8 @@
 """Small talk, what the model can do and what it cannot, and questions about what it was never shown.
 
-prompt   hey there       think   a greeting                  answer  Hello! Tell me what to draw, ...
-prompt   write a poem    think   nothing that I can do       answer  I cannot do that. I draw emoji, ...
-prompt   what is a yak?  think   yak is not known            answer  I do not know: yak
+prompt   hey there       think   greeting     answer  Hello! What shall I draw?
+prompt   write a poem    think   beyond me    answer  I cannot do that. I draw emoji and solve small sums.
+prompt   what is a yak?  think   not known    answer  I do not know that word.
 """
 
 from __future__ import annotations
@@ -20,34 +20,30 @@ from mmada.worlds.emoji.objects import CATEGORY_PLURALS, SHAPES, article
 from mmada.worlds.emoji.questions import QUESTIONS
 from mmada.worlds.emoji.split import Split
 
-__all__ = ["ANSWERS", "UNKNOWN_ANSWER", "natural_blind", "natural_knowledge", "natural_request", "natural_stranger", "natural_talk"]
-
-_CAN = "I draw emoji, answer questions about such pictures, and solve small sums and word problems."
+__all__ = ["ANSWERS", "natural_blind", "natural_knowledge", "natural_request", "natural_stranger", "natural_talk"]
 
 ANSWERS: Mapping[str, tuple[str, str]] = {
-    "greeting": ("a greeting", "Hello! Tell me what to draw, or ask me a sum."),
-    "how_are_you": ("a greeting", "I am fine, thank you. What shall I draw?"),
+    "greeting": ("greeting", "Hello! What shall I draw?"),
+    "how_are_you": ("how are you", "I am fine, thank you. What shall I draw?"),
     "thanks": ("thanks", "You are welcome!"),
-    "bye": ("a farewell", "Goodbye!"),
-    "who": ("about me", f"I am MMaDA, a small model. {_CAN}"),
-    "abilities": ("about me", f"{_CAN} Try: draw two cats and a dog."),
-    "help": ("about me", f"{_CAN} Try: draw two cats and a dog."),
+    "bye": ("farewell", "Goodbye!"),
+    "who": ("who am I", "I am MMaDA, a small model that draws emoji."),
+    "abilities": ("what can I do", "I draw emoji, answer questions about them, and solve small sums. Try: two cats and a dog."),
+    "help": ("help", "Tell me what to draw, such as two cats and a dog, or ask me a sum."),
     "praise": ("praise", "Thank you! What shall I draw next?"),
-    "scold": ("a complaint", "I am sorry. I am a small model and make mistakes. Please try other words."),
-    "sorry": ("an apology", "No problem. What shall I draw?"),
-    "known": (
-        "about me",
-        "I know 120 emoji: animals, food, vehicles, plants, clothes and more, and circles, squares and hearts in nine colors.",
-    ),
+    "scold": ("complaint", "I am sorry. I am a small model and make mistakes."),
+    "sorry": ("apology", "No problem. What shall I draw?"),
+    "known": ("what do I know", "I know 120 emoji: animals, food, vehicles, plants and clothes, and nine colors."),
     "yes_no": ("nothing asked", "Tell me what to draw, or ask me a sum."),
-    "out": ("nothing that I can do", f"I cannot do that. {_CAN}"),
-    "nonsense": ("not understood", f"I do not understand. {_CAN}"),
+    "out": ("beyond me", "I cannot do that. I draw emoji and solve small sums."),
+    "nonsense": ("nonsense", "I do not understand. Ask me for a picture or a sum."),
 }
-"""Intention -> what is thought, and what is answered."""
-_NO_PICTURE = ("no picture", "I see no picture. Please send one, or tell me what to draw.")
-_TO_DRAW = ("a picture is wanted", "I cannot draw here, only write. Ask for it where pictures are drawn.")
+"""Intention -> what is thought, and what is answered. Both are short: a long answer drowns the few tokens that decide."""
+_NO_PICTURE = ("picture missing", "I see no picture. Please send one, or tell me what to draw.")
+_TO_DRAW = ("picture wanted", "I can only write here. Ask for it where pictures are drawn.")
 _DRAWS = re.compile(r"\b(?:draw\w*|paint\w*|sketch|picture|image|illustrate|render)\b", re.IGNORECASE)
-UNKNOWN_ANSWER = "I do not know: "
+_UNKNOWN = ("not known", "I do not know that word.")
+"""No thought and no answer repeats an unknown word: copying its pieces is what a small model does worst."""
 _OUT = 4.0
 
 
@@ -84,7 +80,7 @@ def natural_stranger(c: Chooser, split: Split) -> Example:
     category = c.pick([category for category in CATEGORY_PLURALS if category not in SHAPES])
     table = c.pick(("category", "is a"))
     prompt = c.pick(sections()[table]).format(a_thing=f"{article(noun)} {noun}", a_category=f"{article(category)} {category}")
-    return _talk(prompt[0].upper() + prompt[1:], f"{noun} is not known", f"{UNKNOWN_ANSWER}{noun}")
+    return _talk(prompt[0].upper() + prompt[1:], *_UNKNOWN)
 
 
 def natural_request(c: Chooser, split: Split) -> Example:

@@ -1,0 +1,8 @@
+# What jobs on a cluster run: training, and batches over Ray. Built from a checkout:
+#   docker build -f deploy/train.Dockerfile -t registry.example.com/mmada-train:0.1.0 .
+FROM python:3.11-slim
+ARG PIP_EXTRA_INDEX_URL
+COPY . /src
+RUN pip install --no-cache-dir '/src[train,rl,scale]' && rm -r /src && useradd --create-home mmada
+USER mmada
+WORKDIR /home/mmada

@@ -1,0 +1,8 @@
+"""Beyond one request and one machine: batches of requests, and what a run on many GPUs needs.
+
+batch_lines.py, batch_results.py   a line of a batch; results on disk, each written once
+replica.py, batch.py               a whole server inside this process; keep it busy until the batch is done
+ray_replicas.py                    the same over Ray: an actor for each replica, whose death costs nothing but time
+hardware.py, training_cost.py, plan.py   what a training step takes on many GPUs: the formulas of docs/scale.md
+rollouts.py                        workers over Ray that sample for reinforcement learning
+"""

@@ -1,0 +1,177 @@
+"""FSDP2: each process holds its rows of every weight, and the rest for as long as a block is computed.
+
+    shard(module)     blocks one by one, then what is left: embedding, norm, head
+    local(tensor)     the rows of this process
+    whole(tensor)     all rows, which every process gets; all of them must ask
+    like(rows, tensor)  of whole rows, those that this process holds of the tensor
+    write, read       tensors in torch's distributed checkpoint: any number of processes reads what any other number wrote
+
+Weights that are still in files are read by rows. So a process never holds more than its part and the tensor at hand.
+
+Trained weights stay in float32 where the forward pass is computed in bfloat16. Blocks are gathered in bfloat16, and gradients are added up
+in float32. The optimizer moves the float32 rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mmada.hub.weights import Unread
+from mmada.model.layers import Block
+
+__all__ = ["gathered", "is_sharded", "like", "local", "read", "shard", "sizes", "whole", "whole_state", "write"]
+
+
+def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32", "bf16"]) -> None:
+    """Shard a module over all processes, in place, and fill what was `Unread`.
+
+    precision  that the forward pass computes in; with bf16, trained weights are held in float32
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    if precision == "bf16":
+        _keep_masters(module)
+    unread = _emptied(module)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    # Inputs are not cast: rotary tables and losses are float32 in one process, too.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    units = [part for part in module.modules() if isinstance(part, Block)]
+    for unit in (*units, module):  # the root is gathered anew in each pass: what moves its rows in between is seen
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    _fill(module, unread, device)
+
+
+def _keep_masters(module: nn.Module) -> None:
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if not parameter.requires_grad or parameter.dtype == torch.float32 or not parameter.is_floating_point():
+                continue
+            if isinstance(parameter, Unread):
+                shape = tuple(parameter.shape)
+                part.register_parameter(name, Unread(parameter.file, parameter.stored_name, shape=shape, dtype=torch.float32))
+            else:
+                parameter.data = parameter.data.float()
+
+
+def _emptied(module: nn.Module) -> dict[str, Unread]:
+    """Take the `Unread` parameters out, and leave shapes."""
+    unread = {name: parameter for name, parameter in module.named_parameters() if isinstance(parameter, Unread)}
+    for name, parameter in unread.items():
+        owner, _, last = name.rpartition(".")
+        empty = torch.empty(parameter.shape, dtype=parameter.dtype, device="meta")
+        module.get_submodule(owner).register_parameter(last, nn.Parameter(empty, requires_grad=parameter.requires_grad))
+    return unread
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, unread: Mapping[str, Unread], device: torch.device) -> None:
+    """Read the rows of this process: those that torch.chunk would give it."""
+    from torch.distributed.tensor import DTensor
+
+    found: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        if name not in unread:
+            continue
+        assert isinstance(parameter, DTensor)
+        num_rows, world, rank = parameter.shape[0], dist.get_world_size(), dist.get_rank()
+        size = -(-num_rows // world)
+        start, stop = min(rank * size, num_rows), min((rank + 1) * size, num_rows)
+        rows = unread[name].rows(start, stop, dtype=parameter.dtype, device=device)
+        found[name] = DTensor.from_local(
+            rows, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
+        )
+    module.load_state_dict(found, strict=False, assign=True)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is one of FSDP2, of which this process holds rows."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The rows of this process; of a whole tensor, itself. It shares memory."""
+    found: Any = tensor
+    return found.to_local() if is_sharded(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows, on every process. All of them must call it."""
+    found: Any = tensor
+    return found.full_tensor() if is_sharded(tensor) else tensor
+
+
+def whole_state(module: nn.Module, *, is_kept: bool) -> dict[str, Tensor]:
+    """The state dict of a sharded module on the CPU, tensor by tensor; empty where it is not kept. Every process calls it."""
+    found = {}
+    for name, tensor in module.state_dict().items():
+        full = whole(tensor)
+        if is_kept:
+            found[name] = full.cpu()
+    return found
+
+
+def like(rows: Tensor, tensor: Tensor) -> Tensor:
+    """The part of whole `rows` that this process holds of `tensor`."""
+    if not is_sharded(tensor):
+        return rows
+    size, rank = -(-len(rows) // dist.get_world_size()), dist.get_rank()
+    return rows[min(rank * size, len(rows)) : min((rank + 1) * size, len(rows))]
+
+
+def write(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors, sharded or whole, in torch's distributed checkpoint. Every process calls it."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    directory.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        save(dict(tensors), storage_writer=FileSystemWriter(directory))
+
+
+def read(directory: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill tensors from what another number of processes may have written. Every process calls it."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    with _quiet():
+        load(dict(tensors), storage_reader=FileSystemReader(directory))
+
+
+def sizes(directory: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Name -> shape and precision of everything in a directory that `write` wrote."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    entries = FileSystemReader(directory).read_metadata().state_dict_metadata
+    return {name: (entry.size, entry.properties.dtype) for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
+
+
+def gathered(directory: Path, prefix: str) -> dict[str, Tensor]:
+    """Name, without the prefix, -> tensor of everything in a directory that begins with it, whole. In one process alone, on the CPU."""
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    wanted: dict[str, Any] = {
+        name: torch.empty(size, dtype=dtype) for name, (size, dtype) in sizes(directory).items() if name.startswith(prefix)
+    }
+    with _quiet():
+        load(wanted, storage_reader=FileSystemReader(directory), no_dist=True)
+    return {name.removeprefix(prefix): tensor for name, tensor in wanted.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*assuming the intent is to (load|save) in a single process")  # it is, where it says so
+        yield

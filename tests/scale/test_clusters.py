@@ -1,0 +1,211 @@
+"""deploy/slurm and deploy/kubernetes: the commands are ones that the real programs take, and a run survives the death of a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ..lazy import later
+
+yaml = later("yaml")
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SCRIPT = DEPLOY / "slurm" / "train.sbatch"
+PROGRAMS = Path(sys.executable).parent
+TINY = """
+stage: {name: tokenizer, batch: 4, steps: 24, optim: {warmup: 2}}
+out: out
+data: {world: shapes, held_out: 2, num_samples: 1, size: 64}
+net: {ch: 8, encoder_num_res_blocks: [1, 1], decoder_num_res_blocks: [1, 1], z_channels: 6, patch: 4}
+loop: {save_every: 4, log_every: 1, eval_every: 0, sample_every: 0, prefetch: 0}
+"""
+
+
+def parsed(words):
+    """Values that the command line reads from the words after `mmada`. Fails as the command would."""
+    from mmada.cli import command_line
+
+    command = __import__("typer").main.get_command(command_line())
+    with command.make_context("mmada", list(words)) as context:
+        name, verb, rest = command.resolve_command(context, context._protected_args + context.args)
+        with verb.make_context(name, rest, parent=context) as inner:
+            return name, inner.params
+
+
+def launched(words):
+    """What torchrun reads from its words, and the words for the module."""
+    from torch.distributed.run import get_args_parser
+
+    read = get_args_parser().parse_args(list(words))
+    assert (read.module, read.training_script) == (True, "mmada")
+    return read, read.training_script_args
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A folder with the programs of SLURM that the script calls: srun runs a command as the one node of a job does."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in {"scontrol": "echo localhost; echo other", "srun": 'exec "$@"'}.items():
+        (programs / name).write_text(f"#!/bin/bash\n{text}\n")
+        (programs / name).chmod(0o755)
+    path = f"{programs}:{PROGRAMS}:{os.environ['PATH']}"
+    job = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2"}
+    root = str(DEPLOY.parent)
+    return programs, {**os.environ, **job, "PATH": path, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+
+def test_bash_reads_the_script():
+    assert subprocess.run(["bash", "-n", SCRIPT], check=False).returncode == 0
+    assert not SCRIPT.stat().st_mode & stat.S_ISUID
+    options = re.findall(r"^#SBATCH --([a-z-]+)=(\S+)$", SCRIPT.read_text(), re.MULTILINE)
+    assert {"nodes", "ntasks-per-node", "gpus-per-node", "time", "signal"} <= {name for name, _ in options}
+    assert len(options) + 1 == SCRIPT.read_text().count("\n#SBATCH")  # and --requeue
+
+
+def test_the_script_starts_one_run_over_all_nodes(cluster, tmp_path):
+    programs, env = cluster
+    (programs / "srun").write_text('#!/bin/bash\nprintf "%q " "$@"\n')
+    run = {**env, "SLURM_NNODES": "4", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "71234"}
+    done = subprocess.run(["bash", SCRIPT, "a b.yaml", "loop.keep=3"], env=run, capture_output=True, text=True, check=True)
+    program, *words = shlex.split(done.stdout)
+    read, rest = launched(words)
+    assert program == "torchrun"
+    assert (read.nnodes, read.nproc_per_node, read.max_restarts, read.rdzv_id) == ("4", "8", 3, "71234")
+    assert read.rdzv_endpoint == "localhost:31234"
+    verb, values = parsed(rest)
+    assert (verb, str(values["config"]), values["settings"]) == ("train", "a b.yaml", ["loop.keep=3"])
+    assert subprocess.run(["bash", SCRIPT], env=run, capture_output=True, check=False).returncode == 2
+
+
+def objects(name):
+    return {one["kind"]: one for one in yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())}
+
+
+REQUIRED = {
+    "Service": ("v1", ("ports", "selector")),
+    "Job": ("batch/v1", ("template", "completions", "parallelism")),
+    "Deployment": ("apps/v1", ("template", "selector", "replicas")),
+    "RayJob": ("ray.io/v1", ("entrypoint", "rayClusterSpec")),
+}
+
+
+def pods(value):
+    """The templates of pods inside an object."""
+    if isinstance(value, dict):
+        if "containers" in value.get("spec", {}):
+            yield value
+        for inner in value.values():
+            yield from pods(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from pods(inner)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (DEPLOY / "kubernetes").iterdir()))
+def test_manifests_have_what_their_kinds_need(name):
+    for kind, one in objects(name).items():
+        version, fields = REQUIRED[kind]
+        assert one["apiVersion"] == version
+        assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", one["metadata"]["name"])
+        assert set(fields) <= one["spec"].keys()
+        for pod in pods(one):
+            volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
+            for container in pod["spec"]["containers"]:
+                assert {"name", "image"} <= container.keys()
+                assert {mount["name"] for mount in container.get("volumeMounts", ())} == volumes
+                assert all(isinstance(entry.get("value", ""), str) for entry in container.get("env", ()))
+
+
+def test_the_pods_of_a_run_find_each_other():
+    found = objects("train-job.yaml")
+    job, service = found["Job"], found["Service"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["torchrun"]
+    read, rest = launched(container["args"])
+    name, place = job["metadata"]["name"], pod["subdomain"]
+    assert read.rdzv_endpoint == f"{name}-0.{place}:{service['spec']['ports'][0]['port']}"
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert (place, service["spec"]["clusterIP"]) == (service["metadata"]["name"], "None")
+    assert int(read.nnodes) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(read.nproc_per_node) == container["resources"]["limits"]["nvidia.com/gpu"]
+    assert read.shutdown_timeout < pod["terminationGracePeriodSeconds"]
+    verb, values = parsed(rest)
+    assert verb == "train"
+    folders = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for path in (str(values["config"]), values["settings"][0].removeprefix("out=")):
+        assert any(path.startswith(folder + "/") for folder in folders)
+
+
+def test_the_batch_asks_for_the_replicas_that_there_are():
+    job = objects("batch-rayjob.yaml")["RayJob"]["spec"]
+    program, *words = shlex.split(job["entrypoint"])
+    verb, values = parsed(words)
+    assert (program, verb) == ("mmada", "batch")
+    (group,) = job["rayClusterSpec"]["workerGroupSpecs"]
+    assert values["ray"]
+    assert values["replicas"] == group["replicas"] == group["minReplicas"]
+
+
+def test_the_server_is_asked_where_it_listens():
+    found = objects("serve.yaml")
+    pod = found["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    entry = json.loads(re.search(r"^ENTRYPOINT (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)[1])
+    verb, values = parsed([*entry[1:], *container["args"]])
+    (port,) = container["ports"]
+    assert (verb, values["port"]) == ("serve", port["containerPort"])
+    assert values["drain"] < pod["spec"]["terminationGracePeriodSeconds"]
+    assert found["Service"]["spec"]["selector"] == pod["metadata"]["labels"] == found["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert found["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/health", "port": port["name"]}
+
+
+def trained(script, env, folder, *, kill_at=None):
+    """The steps that a run reports, and the weights that it exports. kill_at: a save after which one of its processes is killed."""
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(TINY)
+    with (folder / "log").open("w") as log:
+        run = subprocess.Popen(["bash", script, "tiny.yaml"], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+        try:
+            if kill_at is not None:
+                deadline = time.monotonic() + 200
+                while not (folder / "out" / "state" / f"step-{kill_at:08d}").exists():
+                    assert time.monotonic() < deadline, (folder / "log").read_text()
+                    time.sleep(0.01)
+                os.kill(workers(run.pid)[-1], signal.SIGKILL)
+            assert run.wait(300) == 0, (folder / "log").read_text()
+        finally:
+            run.poll() is None and os.killpg(run.pid, signal.SIGKILL)
+    return (folder / "log").read_text(), (folder / "out" / "model" / "model.safetensors").read_bytes()
+
+
+def workers(launcher):
+    """Processes that torchrun has started, itself not counted."""
+    done = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(launcher)], capture_output=True, text=True, check=True)
+    return [int(line.split()[0]) for line in done.stdout.splitlines() if "-m mmada" in line]
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_goes_on_from_the_last_save_by_itself(cluster, tmp_path):
+    _, env = cluster
+    log, weights = trained(SCRIPT, env, tmp_path / "killed", kill_at=8)
+    _, expected = trained(SCRIPT, env, tmp_path / "whole")
+    assert "from the beginning" in log
+    resumed = re.search(r"going on from step-(\d+)", log)
+    assert resumed is not None
+    assert int(resumed[1]) >= 8
+    assert weights == expected
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 25))

@@ -1,0 +1,101 @@
+"""Edits by an instruction over HTTP, on tiny checkpoints of the families that can."""
+
+from __future__ import annotations
+
+import base64
+import re
+from contextlib import ExitStack
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from mmada.families import FAMILIES
+from mmada.generation.requests import EditRequest, ParallelRequest
+from mmada.serve.config import ServeConfig
+from mmada.serve.engine import Engine
+from mmada.serve.http import create_app
+from mmada.serve.request_parser import RequestParser
+
+from ..families.tiny import tiny
+from .process import png
+
+RED, BLUE = Image.new("RGB", (16, 8), "red"), Image.new("RGB", (8, 8), "blue")
+PATH = "/v1/images/edits"
+
+
+def url(image):
+    return {"image_url": "data:image/png;base64," + base64.b64encode(png(image)).decode()}
+
+
+@pytest.fixture(scope="module")
+def served():
+    """Family -> its tiny model and a client of a server of it."""
+    config, found = ServeConfig(allowed_hosts=("testserver",)), {}
+    with ExitStack() as running:
+        for name in ("mmada", "lumina-dimoo", "mmada-parallel-m"):
+            model = tiny(FAMILIES[name])
+            engine = Engine(model.planner, model.denoiser, config)
+            app = create_app(engine, RequestParser(model.planner, config, factor=model.image_tokenizer.factor), config)
+            found[name] = model, running.enter_context(TestClient(app))
+        yield found
+
+
+def asked(served, family, **body):
+    reply = served[family][1].post(PATH, json={"prompt": "a hat", "seed": 3, **body})
+    return reply.status_code, reply.json()
+
+
+def pixels(item):
+    return base64.b64decode(item["b64_json"])
+
+
+def test_an_instruction_needs_no_mask_and_takes_several_images(served):
+    settings = {"steps": 3, "guidance_scale": 1.5, "image_guidance_scale": 2.0}
+    status, reply = asked(served, "lumina-dimoo", images=[url(RED), url(BLUE)], n=2, **settings)
+    assert status == 200
+    model = served["lumina-dimoo"][0]
+    for i, item in enumerate(reply["data"]):
+        (alone,) = model.run([EditRequest("a hat", [RED, BLUE], seed=3 + i, **settings)])
+        assert pixels(item) == png(alone.image)
+        assert "text" not in item
+    assert reply["size"] == "16x8"
+    status, styled = asked(served, "lumina-dimoo", images=[url(RED), url(BLUE)], restyle=True, **settings)
+    assert status == 200
+    (alone,) = model.run([EditRequest("a hat", [RED, BLUE], True, seed=3, **settings)])
+    assert pixels(styled["data"][0]) == png(alone.image)
+
+
+def test_a_text_may_come_with_the_image(served):
+    status, reply = asked(served, "mmada-parallel-m", images=[url(RED)], steps=3, guidance_scale=1.0)
+    assert status == 200
+    (alone,) = served["mmada-parallel-m"][0].run([ParallelRequest("a hat", [RED], image_steps=3, guidance_scale=1.0, seed=3)])
+    assert pixels(reply["data"][0]) == png(alone.image)
+    assert reply["data"][0]["text"] == alone.answer.text
+
+
+def test_a_stream_shows_an_edit_on_its_way(served):
+    body = {"prompt": "x", "seed": 3, "images": [url(RED)], "steps": 3, "stream": True, "partial_images": 1, "include_trace": True}
+    events = served["mmada-parallel-m"][1].post(PATH, json=body).text
+    assert [line for line in events.splitlines() if line.startswith("event:")] == [
+        "event: image_edit.partial_image",
+        "event: image_edit.completed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "body", "param", "said"),
+    [
+        ("mmada", {"restyle": True}, "restyle", "MMaDA cannot edit images; Lumina-DiMOO, MMaDA-Parallel-A can"),
+        ("mmada", {"thinking": True}, "thinking", "MMaDA cannot write and draw in the same passes; MMaDA-Parallel-M, MMaDA-Parallel-A can"),
+        ("lumina-dimoo", {"best_of": 2}, "best_of", "best_of=2 is not for edits by instruction"),
+        ("lumina-dimoo", {"restyle": True}, None, "1 images with restyle=True; give the content, then the image whose style"),
+        ("lumina-dimoo", {"restyle": True, "mask": url(BLUE)}, "restyle", "take no mask; leave one of them out"),
+        ("mmada", {}, None, "nothing says what to edit"),
+    ],
+)
+def test_what_cannot_be_is_said(served, family, body, param, said):
+    status, reply = asked(served, family, images=[url(RED)], **body)
+    assert status == 400, reply
+    assert reply["error"]["param"] == param
+    assert re.search(said, reply["error"]["message"]), reply

@@ -1,0 +1,42 @@
+"""Threads of a pass are chosen by what they bring, in a fraction of a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from mmada.serve.threads import available, choose, set_threads
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("one", "two", "chosen"), [(0.03, 0.01, 2), (0.03, 0.029, 1), (0.01, 0.03, 1), (0.3, 0.2, 2)])
+def test_the_faster_number_is_kept_and_more_threads_must_be_worth_it(one, two, chosen):
+    seconds = {1: one, 2: two}
+    begin = time.perf_counter()
+    assert choose(lambda: time.sleep(seconds[torch.get_num_threads()]), 2) == chosen == torch.get_num_threads()
+    assert time.perf_counter() - begin < 0.4
+
+
+def test_one_core_is_not_measured():
+    def never() -> None:
+        raise AssertionError
+
+    assert choose(never, 1) == 1
+
+
+def test_a_number_that_is_given_counts_and_the_debug_model_is_measured(debug):
+    assert set_threads(debug.denoiser, debug.planner, 3, 2) == 3 == torch.get_num_threads()
+    assert set_threads(debug.denoiser, debug.planner, 0, 2) in (1, 2)
+
+
+def test_workers_share_the_cores():
+    assert available(1) >= available(2) >= available(1000) == 1
