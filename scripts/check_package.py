@@ -36,6 +36,7 @@ NEEDED = (
     "mmada/checkpoints/mmada-emoji-max/model.safetensors",
     "mmada/serve/web/index.html",
     "mmada/worlds/emoji/sprites.png",
+    "mmada/worlds/emoji/sprites_large.webp",
 )
 GROUPS = ("console_scripts", "lm_eval.models", "lmms_eval.models", "mmada.worlds")
 ALSO_NEEDED_TO_BUILD = ("LICENSE", "README.md", "hatch_build.py", "pyproject.toml")

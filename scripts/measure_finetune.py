@@ -96,7 +96,9 @@ def results_of(model: MMaDA, requests: Sequence[Request]) -> Sequence[Result]:
 def kept(model: MMaDA, task: str, num: int) -> dict[str, int]:
     world = find_world("emoji")
     samples = [world.sample(SampleKey(task=task, split="test", seed=7, index=i, stream="finetune")) for i in range(num)]
-    results = results_of(model, [request_of(sample, think=False, seed=i) for i, sample in enumerate(samples)])
+    results = results_of(
+        model, [request_of(sample, think=False, seed=i, upscale=model.image_tokenizer.upscale) for i, sample in enumerate(samples)]
+    )
     verdicts = [
         world.verify(sample.origin, result.text if isinstance(result, Answer) else np.asarray(result.image.convert("RGB")))
         for sample, result in zip(samples, results, strict=True)

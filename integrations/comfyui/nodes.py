@@ -99,7 +99,8 @@ class MMaDADraw:
         batch_size: int = 1,
         think: str = AS_SAVED,
     ) -> tuple[Tensor, str]:
-        size = (height or model.defaults.image_height, width or model.defaults.image_width)
+        usual = model.planner.drawing_size
+        size = (height or usual[0], width or usual[1])
         shown = _reporter(batch_size)
         drawings = [
             model.draw(

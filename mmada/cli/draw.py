@@ -49,7 +49,7 @@ def draw(
 
     pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
     if size and pixels:
-        options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.factor)
+        options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.decode_factor)
     requests = [
         DrawRequest(
             prompt,

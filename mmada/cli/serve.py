@@ -184,7 +184,7 @@ def start(
         config = replace(config, num_decoders=max(1, (config.num_decoders or available()) // workers))
     pipeline = load(model, **loading)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
-    factor = pipeline.image_tokenizer.factor
+    factor = pipeline.image_tokenizer.decode_factor
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))

@@ -10,6 +10,7 @@
 `sample` is all that a world must have. Everything else has a default and adds a skill:
 
     image_size, picture     pictures, for training and for an image tokenizer
+    large_picture           the same pictures in larger, for its upscaler
     kinds                   kinds of a task, which a run may narrow down to
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
@@ -113,6 +114,8 @@ class Showpiece:
     think: bool = False
     picture: Pixels | None = None
     """that is asked about, or edited"""
+    large: Pixels | None = None
+    """of an edit: the picture as a model with an upscaler draws it, larger by a whole factor"""
     prompt: str = ""
     """of an edit: what the picture shows in the end"""
     at: tuple[int, int] | None = None
@@ -194,6 +197,10 @@ class World(ABC):
     def picture(self, rng: np.random.Generator, split: Split) -> Pixels:
         """A picture for an image tokenizer. Raises InputError in a world without pictures."""
         raise InputError(f"world {self.name!r} has no pictures to train an image tokenizer on; use another data.world")
+
+    def large_picture(self, rng: np.random.Generator, split: Split, *, scale: int) -> Pixels:
+        """The `picture` of the same generator, `scale` times as large, for an upscaler. Raises InputError in a world that has no larger ones."""
+        raise InputError(f"world {self.name!r} has no pictures of {scale} times its size to train an upscaler on; use another data.world")
 
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:

@@ -65,12 +65,13 @@ class ExactSuite:
         right: list[bool] = []
         forwards: list[int] = []
         seconds = 0.0
+        upscale = model.image_tokenizer.upscale if model.layout.codebook_size else 1
         for start in range(0, settings.num, settings.batch):
             indices = range(start, min(start + settings.batch, settings.num))
             samples = [self._sample(settings.seed, task, kind, index) for index in indices]
             requests = []
             for index, sample in zip(indices, samples, strict=True):
-                request = request_of(sample, think=thinks, seed=settings.seed + index)
+                request = request_of(sample, think=thinks, seed=settings.seed + index, upscale=upscale)
                 if isinstance(request, DrawRequest):
                     request = replace(request, think=thinks, steps=settings.steps, guidance_scale=settings.guidance_scale)
                 requests.append(request)

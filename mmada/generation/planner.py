@@ -87,6 +87,25 @@ class Planner:
         factor = self.image_tokenizer.factor
         return self.defaults.image_height // factor, self.defaults.image_width // factor
 
+    @property
+    def drawing_size(self) -> tuple[int, int]:
+        """(height, width) of a drawing at the checkpoint's size, in pixels: so many times what is encoded as its image tokenizer draws larger."""
+        scale = self.image_tokenizer.upscale
+        return scale * self.defaults.image_height, scale * self.defaults.image_width
+
+    def size_of(self, picture: Image.Image) -> tuple[int, int]:
+        """(height, width) at which a picture is gone on from if no size is named, in whole tokens.
+
+        Its own size; or, where drawings are larger than what is encoded, with its shorter side as long as that of a drawing. A picture of 64 pixels
+        and the drawing of 256 that it became are then alike.
+        """
+        factor, sides = self.image_tokenizer.decode_factor, (picture.height, picture.width)
+        if self.image_tokenizer.upscale > 1:
+            shorter = min(self.drawing_size)
+            sides = (shorter * sides[0] // min(sides), shorter * sides[1] // min(sides))
+        height, width = (max(1, side // factor) * factor for side in sides)
+        return height, width
+
     # What is checked.
 
     def require(self, ability: Ability) -> None:
@@ -175,7 +194,7 @@ class Planner:
         """A blank picture in place of a drawing that could not be made."""
         unknown = self.unknown_in(request)
         said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
-        factor = self.image_tokenizer.factor
+        factor = self.image_tokenizer.decode_factor
         size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
         return Drawing(
             image=Image.new("RGB", size, "white"),
@@ -248,15 +267,14 @@ class Planner:
 
     def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None) -> tuple[list[Tensor], InitCodes]:
         """Codes of source images, and an image of the same size to fill. Raises InputError for a size that is not of whole tokens."""
-        factor = self.image_tokenizer.factor
+        factor, encoded = self.image_tokenizer.decode_factor, self.image_tokenizer.factor
         pictures = [load_image(image) for image in images]
-        first = pictures[0]
-        height, width = size or tuple(max(1, side // factor) * factor for side in (first.height, first.width))
+        height, width = size or self.size_of(pictures[0])
         _whole_tokens("size", (height, width), factor)
         shape = (height // factor, width // factor)
         self._check_length("edit", (1 + len(pictures)) * shape[0] * shape[1], shape[0] * shape[1])
-        mode = self.defaults.image_mode
-        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=(height, width), mode=mode)[0].cpu()) for p in pictures]
+        mode, seen = self.defaults.image_mode, (shape[0] * encoded, shape[1] * encoded)
+        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=seen, mode=mode)[0].cpu()) for p in pictures]
         return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
 
     def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
@@ -345,7 +363,7 @@ class Planner:
         """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
         if not self.defaults.least_picture_psnr:
             return None
-        restored = self.image_tokenizer.decode_images(torch.stack(list(codes)))
+        restored = self.image_tokenizer.restore_images(torch.stack(list(codes)))
         unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < self.defaults.least_picture_psnr]
         if not unlike:
             return None
@@ -354,17 +372,17 @@ class Planner:
 
     def init_codes(self, request: DrawRequest) -> InitCodes:
         """What a drawing starts from. Raises InputError or ImageError if size, image, mask and extension do not go together."""
-        factor = self.image_tokenizer.factor
+        factor = self.image_tokenizer.decode_factor
         if request.image is None:
             if request.mask is not None or any(request.extend):
                 raise InputError("mask and extend need an image to start from; give image")
-            height, width = request.size or (self.defaults.image_height, self.defaults.image_width)
+            height, width = request.size or self.drawing_size
             _whole_tokens("size", (height, width), factor)
             shape = (height // factor, width // factor)
             self._check_length("drawing", shape[0] * shape[1], shape[0] * shape[1])
             return InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
         picture = load_image(request.image)
-        height, width = request.size or tuple(max(1, side // factor) * factor for side in (picture.height, picture.width))
+        height, width = request.size or self.size_of(picture)
         _whole_tokens("size", (height, width), factor)
         _whole_tokens("extend", request.extend, factor, least=0)
         left, top, right, bottom = request.extend
@@ -378,8 +396,8 @@ class Planner:
                     f"mask is {marks.width}x{marks.height} pixels, image {picture.width}x{picture.height}; make them the same size"
                 )
             is_open = fit_mask(marks, height=height, width=width).unflatten(0, (-1, factor)).unflatten(2, (-1, factor)).any(3).any(1)
+        codes = self._encoded(picture, height // factor, width // factor)
         picture = fit(picture, height=height, width=width, mode="crop")
-        codes = self.image_tokenizer.encode_images([picture])[0].cpu()
         around = (left // factor, right // factor, top // factor, bottom // factor)
         codes, is_open = F.pad(codes, around), F.pad(is_open, around, value=True)
         if not bool(is_open.any()):
@@ -387,6 +405,11 @@ class Planner:
         frame = Image.new("RGB", (width + left + right, height + top + bottom))
         frame.paste(picture, (left, top))
         return InitCodes(codes, is_open, frame)
+
+    def _encoded(self, picture: Image.Image, rows: int, columns: int) -> Tensor:
+        """(rows, columns) codes of a picture, of what lies in its middle."""
+        factor = self.image_tokenizer.factor
+        return self.image_tokenizer.encode_images([picture], size=(rows * factor, columns * factor), mode="crop")[0].cpu()
 
     # Results.
 

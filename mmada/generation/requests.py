@@ -66,7 +66,7 @@ class GenerationConfig:
     """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
     image_height: int = 512
     image_width: int = 512
-    """pixels; what images are brought to before they are looked at, and the size of drawings"""
+    """pixels; what images are brought to before they are looked at. Drawings have this size, or a multiple of it (`Planner.drawing_size`)"""
     image_mode: FitMode = "crop"
     image_steps: int = 15
     guidance_scale: float = 3.5
@@ -172,10 +172,10 @@ class ChatRequest:
 class DrawRequest:
     """An image to be drawn; with `image` and `mask`, a part of an image to be drawn anew.
 
-    size      (height, width) in pixels
-    image     what to start from; brought to `size`, or to its own size in whole tokens if there is none
+    size      (height, width) of the drawing in pixels; None: the checkpoint's, or that of `image` in whole tokens (`Planner.size_of`)
+    image     what to start from; brought to that size
     mask      where to draw, light; as large as `image`; everything in tokens that it touches
-    extend    (left, top, right, bottom) pixels to add around `image` and draw
+    extend    (left, top, right, bottom) pixels of the drawing to add around `image` and draw
     think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
     strict    refuse a prompt with words that the checkpoint does not know, instead of drawing the rest

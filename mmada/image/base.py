@@ -1,9 +1,11 @@
 """What every image tokenizer offers, whatever its networks and its codebook: pictures in, codes out, and back.
 
-    pixels (B, 3, H, W) --latent--> z (B, K, h, w) --codes_of--> codes (B, h, w) --decode--> pixels (B, 3, H, W)
+    pixels (B, 3, H, W) --latent--> z (B, K, h, w) --codes_of--> codes (B, h, w) --decode--> pixels (B, 3, s H, s W)
+                                                                                 --restore-> pixels (B, 3, H, W)
 
 h = H / factor, w = W / factor. Codes flattened in raster order are the image part of a prompt, before the image offset is added.
-A tokenizer brings the three arrows and says in which range its pixels lie.
+s is the upscale, 1 for all published tokenizers: then `decode` and `restore` are the same.
+A tokenizer brings the arrows and says in which range its pixels lie.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Reconstruction:
     """What training a tokenizer needs: the reconstruction, differentiable down to the encoder, and the quantizer's two losses."""
 
     pixels: Tensor
-    """(B, 3, H, W), not clamped"""
+    """(B, 3, s H, s W), not clamped"""
     codes: Tensor
     """(B, h, w) int64"""
     quantizer_loss: Tensor
@@ -56,6 +58,16 @@ class BaseImageTokenizer(nn.Module):
     def factor(self) -> int:
         """Pixels along the side of the square that one code stands for."""
 
+    @property
+    def upscale(self) -> int:
+        """Pixels that are decoded for one that was encoded, along a side."""
+        return 1
+
+    @property
+    def decode_factor(self) -> int:
+        """Pixels along the side of the square that one code is decoded to."""
+        return self.factor * self.upscale
+
     @abstractmethod
     def encode_latent(self, pixels: Tensor) -> Tensor:
         """`latent` of pixels that have been checked."""
@@ -67,6 +79,10 @@ class BaseImageTokenizer(nn.Module):
     @abstractmethod
     def decode_codes(self, codes: Tensor) -> Tensor:
         """`decode` of codes that have been checked."""
+
+    def restore_codes(self, codes: Tensor) -> Tensor:
+        """`restore` of codes that have been checked."""
+        return self.decode_codes(codes)
 
     @abstractmethod
     def encoding_tensors(self) -> dict[str, Tensor]:
@@ -101,10 +117,17 @@ class BaseImageTokenizer(nn.Module):
         return self.codes_of(self.latent(pixels))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, h, w) int64 codes -> (B, 3, h factor, w factor), near `pixel_range` but not clamped.
+        """(B, h, w) int64 codes -> (B, 3, h decode_factor, w decode_factor), near `pixel_range` but not clamped.
 
         Raises InputError if the tensor has another shape or type, or a code lies outside 0 .. codebook_size - 1.
         """
+        return self.decode_codes(self._checked(codes))
+
+    def restore(self, codes: Tensor) -> Tensor:
+        """(B, h, w) int64 codes -> (B, 3, h factor, w factor), as large as what was encoded, to be compared with it. Errors as for `decode`."""
+        return self.restore_codes(self._checked(codes))
+
+    def _checked(self, codes: Tensor) -> Tensor:
         if codes.ndim != 3 or codes.dtype != torch.int64 or not codes.numel():
             raise InputError(
                 f"codes is {tuple(codes.shape)} {codes.dtype}; give int64 of shape (B, height / {self.factor}, width / {self.factor})"
@@ -114,7 +137,7 @@ class BaseImageTokenizer(nn.Module):
             raise InputError(
                 f"codes reach from {low} to {high}, the codebook from 0 to {self.codebook_size - 1}; subtract the image offset"
             )
-        return self.decode_codes(codes)
+        return codes
 
     def encode_images(self, images: Sequence[ImageSource], *, size: tuple[int, int] | None = None, mode: FitMode = "crop") -> Tensor:
         """Pictures (PIL images, paths or bytes) -> (B, h, w) int64 codes on the tokenizer's device.
@@ -130,5 +153,13 @@ class BaseImageTokenizer(nn.Module):
 
     @torch.no_grad()
     def decode_images(self, codes: Tensor) -> list[Image.Image]:
-        """(B, h, w) int64 codes -> B pictures of (h factor, w factor) pixels."""
-        return to_images(self.decode(codes.to(self.device)), value_range=self.pixel_range, rounds=self.rounds_pixels)
+        """(B, h, w) int64 codes -> B pictures of (h decode_factor, w decode_factor) pixels."""
+        return self._images(self.decode(codes.to(self.device)))
+
+    @torch.no_grad()
+    def restore_images(self, codes: Tensor) -> list[Image.Image]:
+        """(B, h, w) int64 codes -> B pictures of (h factor, w factor) pixels, as large as what was encoded."""
+        return self._images(self.restore(codes.to(self.device)))
+
+    def _images(self, pixels: Tensor) -> list[Image.Image]:
+        return to_images(pixels, value_range=self.pixel_range, rounds=self.rounds_pixels)

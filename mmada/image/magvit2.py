@@ -226,9 +226,16 @@ class Decoder(nn.Module):
         self.patch = shape.patch
         self.conv_out = _conv3(widths[0], 3 * shape.patch**2)
 
-    def forward(self, signs: Tensor) -> Tensor:
+    def features(self, signs: Tensor) -> Tensor:
+        """(B, z_channels, h, w) -> what the last convolution makes pixels of."""
         x = self.mid(self.conv_in(self.post_quant_conv(signs)))
         for level in reversed(self.up):
             x = level(x)
-        x = self.conv_out(F.silu(self.norm_out(x)))
+        return F.silu(self.norm_out(x))
+
+    def pixels(self, features: Tensor) -> Tensor:
+        x = self.conv_out(features)
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+    def forward(self, signs: Tensor) -> Tensor:
+        return self.pixels(self.features(signs))

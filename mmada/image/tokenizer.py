@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.image.base import BaseImageTokenizer, Reconstruction
 from mmada.image.magvit2 import Decoder, Encoder, NetworkShape
 from mmada.image.quantizer import LookupFreeQuantizer, entropy_loss, quantizer_loss, straight_through
+from mmada.image.upscaler import Upscaler, enlarged
 
 __all__ = ["ImageTokenizer", "ImageTokenizerConfig"]
 
@@ -38,8 +40,19 @@ class ImageTokenizerConfig:
     resolution: int = 256
     patch: int = 1
     encoder_kernel: int = 3
+    upscale: int = 1
+    """pixels that are decoded for one that was encoded, along a side; above 1 an upscaler follows the decoder (image/upscaler.py)"""
+    upscaler_ch: int = 256
+    """its channels at each code"""
+    upscaler_num_res_blocks: int = 2
+    """its residual blocks"""
 
     def __post_init__(self) -> None:
+        if self.upscale < 1 or (self.upscale > 1 and len(self.decoder_ch_mult) > 1):
+            raise InputError(
+                f"upscale={self.upscale} must be at least 1, and 1 where decoder_ch_mult={self.decoder_ch_mult} has several levels: "
+                "an upscaler starts at the size of the codes"
+            )
         if len(self.encoder_shape.ch_mult) != len(self.decoder_shape.ch_mult):
             raise InputError(
                 f"encoder_ch_mult={self.encoder_ch_mult} and decoder_ch_mult={self.decoder_ch_mult} differ in the number of levels; "
@@ -58,7 +71,9 @@ class ImageTokenizerConfig:
         return cls(**own)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What config.json says; a tokenizer without an upscaler is written as before there were any."""
+        values = asdict(self)
+        return values if self.upscale > 1 else {name: value for name, value in values.items() if not name.startswith("upscale")}
 
     @classmethod
     def symmetric(
@@ -125,11 +140,18 @@ class ImageTokenizer(BaseImageTokenizer):
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.GroupNorm):
                 part.reset_parameters()
+        if self.upscaler is not None:
+            self.upscaler.reset_parameters()
 
     def _build(self, config: ImageTokenizerConfig) -> None:
         self.encoder = Encoder(config.encoder_shape)
         self.decoder = Decoder(config.decoder_shape)
         self.quantize = LookupFreeQuantizer(config.z_channels)
+        self.upscaler: Upscaler | None = None
+        if config.upscale > 1:
+            width = config.decoder_shape.widths[0] + config.z_channels
+            side = config.factor * config.upscale
+            self.upscaler = Upscaler(features=width, ch=config.upscaler_ch, num_res_blocks=config.upscaler_num_res_blocks, side=side)
 
     @property
     def num_bits(self) -> int:
@@ -152,8 +174,24 @@ class ImageTokenizer(BaseImageTokenizer):
     def codes_of(self, latent: Tensor) -> Tensor:
         return self.quantize(latent)  # type: ignore[no-any-return]
 
+    @property
+    def upscale(self) -> int:
+        return self.config.upscale
+
     def decode_codes(self, codes: Tensor) -> Tensor:
+        if self.upscaler is None:
+            return self.restore_codes(codes)
+        features, small = self.decoded(codes)
+        return enlarged(small, self.upscale) + self.upscaler(features)  # type: ignore[no-any-return]
+
+    def restore_codes(self, codes: Tensor) -> Tensor:
         return self.decoder(self.quantize.signs(codes))  # type: ignore[no-any-return]
+
+    def decoded(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, h, w) codes -> what the upscaler sees (B, features, h, w), and the picture that it enlarges (B, 3, H, W)."""
+        signs = self.quantize.signs(codes)
+        features = self.decoder.features(signs)
+        return torch.cat([signs, features], dim=1), self.decoder.pixels(features)
 
     def encoding_tensors(self) -> dict[str, Tensor]:
         return dict(self.encoder.state_dict())

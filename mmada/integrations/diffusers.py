@@ -189,7 +189,8 @@ class MMaDAPipeline(DiffusionPipeline):  # type: ignore[misc]
         scale = None if guidance_scale is None else max(0.0, guidance_scale - 1)
         size = None
         if height is not None or width is not None or image is None:
-            size = (d.image_height if height is None else height, d.image_width if width is None else width)
+            usual = self.model.planner.drawing_size
+            size = (usual[0] if height is None else height, usual[1] if width is None else width)
         texts = [(p, n) for p, n in zip(prompts, negatives, strict=True) for _ in range(num_images_per_prompt)]
         params = self.scheduler.params(steps=steps, guidance_scale=d.guidance_scale if scale is None else scale)
         requests = [

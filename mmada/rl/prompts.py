@@ -41,11 +41,20 @@ class WorldPrompts:
 
     think  share that asks for thinking; plain drawings never do, drawings that need it always
     kinds  of the task; empty: all of them
+    upscale  how many times as large as the world's pictures the model draws, along a side
     Raises InputError if the world does not have the task, or a kind is unknown or of another task.
     """
 
     def __init__(
-        self, world: World, task: str, *, seed: int, split: Split = "train", think: float = 1.0, kinds: Sequence[str] = ()
+        self,
+        world: World,
+        task: str,
+        *,
+        seed: int,
+        split: Split = "train",
+        think: float = 1.0,
+        kinds: Sequence[str] = (),
+        upscale: int = 1,
     ) -> None:
         if task not in world.tasks:
             raise InputError(f"world {world.name!r} has no task {task!r}: {suggest(task, world.tasks)}")
@@ -54,6 +63,7 @@ class WorldPrompts:
             if kind not in known:
                 raise InputError(f"kind={kind!r} is none of task {task}: {suggest(kind, known)}")
         self.world, self.task, self.seed, self.split, self.think, self.kinds = world, task, seed, split, think, tuple(kinds)
+        self.upscale = upscale
 
     def take(self, indices: Sequence[int]) -> list[Prompt]:
         return [self._prompt(index) for index in indices]
@@ -62,7 +72,7 @@ class WorldPrompts:
         # Another stream than that of training, whose samples the model may know by heart.
         key = SampleKey(task=self.task, split=self.split, seed=self.seed, index=index, stream="prompt", kinds=self.kinds)
         sample = self.world.sample(key)
-        request = request_of(sample, think=key.uniform("prompt thinks") < self.think)
+        request = request_of(sample, think=key.uniform("prompt thinks") < self.think, upscale=self.upscale)
         return Prompt(task=self.task, index=index, request=request, reference=sample.answer, origin=sample.origin)
 
 

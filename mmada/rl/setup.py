@@ -184,10 +184,8 @@ def _correct(world: World | None) -> Reward:
 def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) -> dict[str, PromptSource]:
     """Task -> prompts, of the training or the test side; without records for the test, none."""
     if world is not None:
-        return {
-            plan.name: WorldPrompts(world, plan.name, seed=config.seed, split=split, think=plan.think, kinds=plan.kinds)
-            for plan in config.active
-        }
+        made = partial(WorldPrompts, world, seed=config.seed, split=split, upscale=1 if parts.images is None else parts.images.upscale)
+        return {plan.name: made(plan.name, think=plan.think, kinds=plan.kinds) for plan in config.active}
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}

@@ -77,7 +77,7 @@ class ParsedRequest:
 class RequestParser:
     """Reads bodies for one model. Its methods raise InputError or ImageError; they use no model and may run in any thread.
 
-    factor  pixels along the side of an image token
+    factor  pixels along the side of an image token, as it is drawn
     """
 
     def __init__(self, planner: Planner, config: ServeConfig, *, factor: int) -> None:
@@ -250,18 +250,23 @@ class RequestParser:
 
     def _examples(self) -> list[ExampleFacts]:
         """Of the world that the checkpoint names."""
-        return [
-            ExampleFacts(
+        found = []
+        for piece in () if self._planner.reader is None else self._planner.reader().showcase():
+            shown, at = piece.picture, piece.at
+            if shown is not None and piece.large is not None and piece.large.shape[:2] == self._planner.drawing_size:
+                scale = piece.large.shape[0] // shown.shape[0]
+                shown, at = piece.large, None if at is None else (scale * at[0], scale * at[1])
+            facts = ExampleFacts(
                 ability=piece.ability,
                 text=piece.text,
                 kind=piece.kind,
                 think=piece.think,
-                picture=None if piece.picture is None else data_url(Image.fromarray(piece.picture)),
+                picture=None if shown is None else data_url(Image.fromarray(shown)),
                 prompt=piece.prompt,
-                at=piece.at,
+                at=at,
             )
-            for piece in (() if self._planner.reader is None else self._planner.reader().showcase())
-        ]
+            found.append(facts)
+        return found
 
     def _described(self, kind: type[TextSettings | ImageSettings], limits: Mapping[str, int]) -> list[SettingFacts]:
         """Settings with this checkpoint's defaults and this server's limits."""
@@ -398,10 +403,10 @@ class RequestParser:
 
     def _nearest(self, height: int, width: int) -> tuple[int, int]:
         """As many tokens as the checkpoint's own size has, in the shape that was asked for."""
-        d = self._planner.defaults
-        if height * d.image_width == width * d.image_height:
-            return d.image_height, d.image_width
-        num_tokens = (d.image_height // self._factor) * (d.image_width // self._factor)
+        usual = self._planner.drawing_size
+        if height * usual[1] == width * usual[0]:
+            return usual
+        num_tokens = (usual[0] // self._factor) * (usual[1] // self._factor)
         rows = max(2, math.floor(math.sqrt(num_tokens * height / width)))
         return rows * self._factor, max(2, num_tokens // rows) * self._factor
 
@@ -420,13 +425,14 @@ class RequestParser:
 
     def _own_size(self, image: Image.Image) -> tuple[int, int]:
         """(height, width) of an image in whole tokens."""
-        height, width = (max(1, side // self._factor) * self._factor for side in (image.height, image.width))
+        height, width = self._planner.size_of(image)
         self._check_area(height, width)
         return height, width
 
     @property
     def _default_size(self) -> str:
-        return f"{self._planner.defaults.image_width}x{self._planner.defaults.image_height}"
+        height, width = self._planner.drawing_size
+        return f"{width}x{height}"
 
     def _check_area(self, height: int, width: int) -> None:
         num_tokens = (height // self._factor) * (width // self._factor)

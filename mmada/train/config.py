@@ -87,6 +87,12 @@ class ImageTokenizerSettings:
     """pixels along the side of the square that the first layer takes as one"""
     encoder_kernel: int = 3
     """1: each square of pixels is encoded by itself, and means the same anywhere"""
+    upscale: int = 1
+    """pixels that are decoded for one that was encoded, along a side; above `start`'s: an upscaler is added to it"""
+    upscaler_ch: int = 256
+    """channels of the upscaler at each code"""
+    upscaler_num_res_blocks: int = 2
+    """its residual blocks"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

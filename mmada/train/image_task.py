@@ -4,6 +4,9 @@
 
 Each is a mean over the images of a global batch. The entropy of the mean code is not a sum over images: each micro-batch has its
 own, and only the mean over micro-batches is the same for any split.
+
+A tokenizer with an upscaler (image/upscaler.py) is shown larger pictures of the same scenes: x is then a square of such a picture, in which
+something is drawn, or one in FLAT of the others. Codes come from the small picture.
 """
 
 from __future__ import annotations
@@ -22,9 +25,13 @@ from torch import Tensor, nn
 
 from mmada.errors import InputError
 from mmada.image import ImageTokenizer, to_images
+from mmada.image.upscaler import enlarged, squares
 from mmada.train.stages import ImageStage
 
 __all__ = ["LOSSES", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "sobel"]
+
+FLAT = 17
+"""Of squares of one colour every so many-th is learned; no divisor of a picture's squares, so that each place has its turn."""
 
 LOSSES = ("l1", "l2", "gradient", "quantizer", "entropy")
 
@@ -37,17 +44,27 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageBatch:
-    """pixels (B, 3, H, W) in [-1, 1]; normalizers (5,), each the number of images."""
+    """pixels (B, 3, H, W) in [-1, 1]; normalizers (5,), each the number of images; large (B, s H, s W, 3) uint8, for an upscaler."""
 
     pixels: Tensor
     normalizers: Tensor
     num_tokens: int
+    large: Tensor | None = None
 
     @classmethod
-    def of(cls, pictures: Sequence[NDArray[np.uint8]], *, factor: int) -> ImageBatch:
-        pixels = torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 127.5 - 1
-        count = len(pictures)
-        return cls(pixels, torch.full((len(LOSSES),), float(count)), count * (pixels[0, 0].numel() // factor**2))
+    def of(cls, pictures: Sequence[NDArray[np.uint8]], *, factor: int, large: Sequence[NDArray[np.uint8]] | None = None) -> ImageBatch:
+        pixels, count = _pixels(torch.from_numpy(np.stack(pictures))), len(pictures)
+        return cls(
+            pixels,
+            torch.full((len(LOSSES),), float(count)),
+            count * (pixels[0, 0].numel() // factor**2),
+            None if large is None else torch.from_numpy(np.stack(large)),
+        )
+
+
+def _pixels(pictures: Tensor) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) in [-1, 1]."""
+    return pictures.movedim(-1, 1).float() / 127.5 - 1
 
 
 def sobel(pixels: Tensor) -> Tensor:
@@ -59,28 +76,55 @@ def sobel(pixels: Tensor) -> Tensor:
 
 
 class PixelObjective(nn.Module):
-    """objective(pixels) -> (5,) float32: each loss, times the number of images."""
+    """objective(pixels, large) -> (5,) float32: each loss, times the number of images.
 
-    def __init__(self, tokenizer: ImageTokenizer) -> None:
+    has_gradient  whether the loss of the gradients is computed, which costs as much as all others
+    """
+
+    def __init__(self, tokenizer: ImageTokenizer, *, has_gradient: bool = True) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.has_gradient = tokenizer, has_gradient
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        result = self.tokenizer(pixels)
-        error = result.pixels.float() - pixels
-        parts = (error.abs().mean(), error.square().mean(), sobel(error).abs().mean(), result.quantizer_loss, result.entropy_loss)
+    def forward(self, pixels: Tensor, large: Tensor | None = None) -> Tensor:
+        if large is not None:
+            error = self._upscaled(pixels, large)
+            quantizer = entropy = error.new_zeros(())
+        else:
+            result = self.tokenizer(pixels)
+            error, quantizer, entropy = result.pixels.float() - pixels, result.quantizer_loss, result.entropy_loss
+        edges = sobel(error).abs().mean() if self.has_gradient else error.new_zeros(())
+        parts = (error.abs().mean(), error.square().mean(), edges, quantizer, entropy)
         return torch.stack([part.float() for part in parts]) * len(pixels)
+
+    def _upscaled(self, pixels: Tensor, large: Tensor) -> Tensor:
+        """Errors of the squares that are learned (N, 3, side, side)."""
+        tokenizer = self.tokenizer
+        upscaler, side = tokenizer.upscaler, tokenizer.decode_factor
+        assert upscaler is not None
+        features, small = tokenizer.decoded(tokenizer.encode(pixels))
+        wanted = squares(large.movedim(-1, 1), side)  # (B h w, 3, side, side) uint8
+        inked = (wanted != wanted[:, :, :1, :1]).flatten(1).any(1)
+        inked[::FLAT] = True
+        beyond = wanted[inked].float() / 127.5 - 1 - squares(enlarged(small.float(), tokenizer.upscale), side)[inked]
+        at_codes = upscaler.conv_in(features).movedim(1, -1).flatten(0, 2)[inked]  # (N, ch)
+        drawn: Tensor = upscaler.draw(at_codes[:, :, None, None]).float()
+        return drawn - beyond
 
 
 @dataclass(slots=True)
 class ImageTask:
-    """Train an image tokenizer on pictures. held_out: pictures that are never trained on."""
+    """Train an image tokenizer on pictures. held_out: pictures that are never trained on.
+
+    large, large_held_out  the same pictures as an upscaler is to draw them
+    """
 
     stage: ImageStage
     module: PixelObjective
     pictures: Pictures
     held_out: Pictures
     num_held_out: int = 64
+    large: Pictures | None = None
+    large_held_out: Pictures | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 
     @property
@@ -97,10 +141,18 @@ class ImageTask:
             raise InputError(f"batch={self.stage.batch} images cannot be split over {world} processes with {accumulate} micro-batches each")
         begin = step * self.stage.batch
         shares = (range(begin + rank + micro * world, begin + self.stage.batch, world * accumulate) for micro in range(accumulate))
-        return [ImageBatch.of([self.pictures[i] for i in share], factor=self.module.tokenizer.factor) for share in shares]
+        return [self._batch(list(share)) for share in shares]
+
+    def _batch(self, indices: Sequence[int], *, is_held_out: bool = False) -> ImageBatch:
+        pictures, large = (self.held_out, self.large_held_out) if is_held_out else (self.pictures, self.large)
+        return ImageBatch.of(
+            [pictures[i] for i in indices],
+            factor=self.module.tokenizer.factor,
+            large=None if large is None else [large[i] for i in indices],
+        )
 
     def losses(self, model: nn.Module, batch: ImageBatch, device: torch.device) -> Tensor:
-        sums: Tensor = model(batch.pixels.to(device))
+        sums: Tensor = model(batch.pixels.to(device)) if batch.large is None else model(batch.pixels.to(device), batch.large.to(device))
         return sums
 
     def evaluate(self, model: nn.Module, device: torch.device, *, rank: int, world: int) -> dict[str, tuple[float, float]]:
@@ -108,12 +160,18 @@ class ImageTask:
         tokenizer, indices = self.module.tokenizer, range(rank, self.num_held_out, world)
         total, seen = 0.0, set[int]()
         for i in indices:
-            pixels = ImageBatch.of([self.held_out[i]], factor=tokenizer.factor).pixels.to(device)
-            codes = tokenizer.encode(pixels)
-            error = (tokenizer.decode(codes).float().clamp(-1, 1) - pixels).square().mean()
+            batch = self._batch([i], is_held_out=True)
+            codes = tokenizer.encode(batch.pixels.to(device))
+            made, wanted = self._compared(codes, batch)
+            error = (made.float().clamp(-1, 1) - wanted.to(device)).square().mean()
             total += float(10 * torch.log10(4 / error.clamp_min(1e-10)))
             seen |= set(codes.flatten().tolist())
         return {"eval/psnr": (total, len(indices)), "eval/codes": (len(seen), 1)}
+
+    def _compared(self, codes: Tensor, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        """What codes are decoded to, and what they should be, at the size that is trained (B, 3, H, W)."""
+        tokenizer = self.module.tokenizer
+        return (tokenizer.restore(codes), batch.pixels) if batch.large is None else (tokenizer.decode(codes), _pixels(batch.large))
 
     def sample(self, directory: Path | None) -> None:
         """A sheet of held-out pictures, originals above reconstructions."""
@@ -121,9 +179,9 @@ class ImageTask:
             return
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer = self.module.tokenizer
-        batch = ImageBatch.of([self.held_out[i] for i in range(12)], factor=tokenizer.factor)
-        pixels = batch.pixels.to(tokenizer.device)
-        rows = [to_images(x) for x in (pixels, tokenizer.decode(tokenizer.encode(pixels)))]
+        batch = self._batch(range(12), is_held_out=True)
+        made, wanted = self._compared(tokenizer.encode(batch.pixels.to(tokenizer.device)), batch)
+        rows = [to_images(x) for x in (wanted, made)]
         width, height = rows[0][0].size
         sheet = Image.new("RGB", (width * len(rows[0]), height * 2))
         for y, row in enumerate(rows):

@@ -40,12 +40,26 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
         start = networks.load_image_tokenizer(net.start)
         if not isinstance(start, ImageTokenizer):
             raise InputError(f"net.start={net.start!r} is a {type(start).__name__}, which is not trained here; give a MAGVIT-v2 tokenizer")
-        return start.train()
+        return (start if net.upscale in (1, start.upscale) else _with_upscaler(start, net, seed=seed)).train()
     sizes = asdict(net)
     del sizes["start"]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         return ImageTokenizer(ImageTokenizerConfig(resolution=size or _SIZE, **sizes))
+
+
+def _with_upscaler(start: ImageTokenizer, net: ImageTokenizerSettings, *, seed: int) -> ImageTokenizer:
+    """The same networks before a new upscaler. Raises InputError if they have one of another size."""
+    if start.upscale > 1:
+        raise InputError(
+            f"net.start={net.start!r} has upscale={start.upscale}, net.upscale={net.upscale}; give a tokenizer without an upscaler"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # restored by fork_rng
+        sizes = {"upscale": net.upscale, "upscaler_ch": net.upscaler_ch, "upscaler_num_res_blocks": net.upscaler_num_res_blocks}
+        grown = ImageTokenizer(ImageTokenizerConfig(**{**start.config.to_dict(), **sizes}))
+    grown.load_state_dict({**grown.state_dict(), **start.state_dict()})
+    return grown
 
 
 def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, size: int = 0) -> BaseImageTokenizer | None:

@@ -47,7 +47,7 @@ def write_samples(
         if task in ("draw", "reason_draw"):
             request = DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
         else:
-            seen = [planner.image_tokenizer.decode_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
+            seen = [planner.image_tokenizer.restore_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
             request = ChatRequest(sample.messages, seen, think=thinks, seed=seed)
         try:
             states.append(engine.add(program_of(request, planner)))

@@ -82,12 +82,16 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
             f"stage {stage.name!r} trains an image tokenizer, which is small and used whole; start it with configs/accelerate/ddp.yaml"
         )
     network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
+    pictures = partial(WorldPictures, world, seed=config.seed)
+    is_large = config.net.upscale > 1  # else what is trained lies before the upscaler, if there is one
     return ImageTask(
         stage,
-        PixelObjective(network),
-        WorldPictures(world, seed=config.seed),
-        WorldPictures(world, seed=config.seed, split="test"),
+        PixelObjective(network, has_gradient=stage.gradient > 0),
+        pictures(),
+        pictures(split="test"),
         num_held_out=config.data.held_out,
+        large=pictures(scale=network.upscale) if is_large else None,
+        large_held_out=pictures(split="test", scale=network.upscale) if is_large else None,
         on_export=lambda directory, weights: state.write(directory, partial(saved.save_image_tokenizer, network, state=dict(weights))),
     )
 

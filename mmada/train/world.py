@@ -76,21 +76,29 @@ class WorldSamples:
 
 
 class WorldPictures:
-    """Pictures of a world, all different. index >= 0 -> (H, W, 3) uint8, without end."""
+    """Pictures of a world, all different. index >= 0 -> (H, W, 3) uint8, without end.
 
-    def __init__(self, world: World, *, seed: int, split: Split = "train") -> None:
-        self.world, self.seed, self.split = world, seed, split
+    scale  above 1: the same pictures, so many times as large
+    """
+
+    def __init__(self, world: World, *, seed: int, split: Split = "train", scale: int = 1) -> None:
+        self.world, self.seed, self.split, self.scale = world, seed, split, scale
 
     def __getitem__(self, index: int) -> Pixels:
-        return self.world.picture(generator("picture", self.split, self.seed, index), self.split)
+        rng = generator("picture", self.split, self.seed, index)
+        return self.world.picture(rng, self.split) if self.scale == 1 else self.world.large_picture(rng, self.split, scale=self.scale)
 
 
-def request_of(sample: WorldSample, *, think: bool, seed: int = 0) -> ChatRequest | DrawRequest:
-    """What a user would ask. think: a drawing whose sample has no answer is never thought about, one that has always is."""
+def request_of(sample: WorldSample, *, think: bool, seed: int = 0, upscale: int = 1) -> ChatRequest | DrawRequest:
+    """What a user would ask.
+
+    think    a drawing whose sample has no answer is never thought about, one that has always is
+    upscale  how many times as large as the world's pictures the model draws, along a side
+    """
     if sample.drawn is None:
         seen = tuple(Image.fromarray(pixels) for pixels in sample.seen)
         return ChatRequest(messages_of(sample.messages), images=seen, think=think, seed=seed)
-    height, width = sample.drawn.shape[:2]
+    height, width = (upscale * side for side in sample.drawn.shape[:2])
     return DrawRequest(messages_of(sample.messages)[-1].content, size=(height, width), think=bool(sample.answer), seed=seed)
 
 

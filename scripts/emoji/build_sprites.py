@@ -4,10 +4,11 @@
     python scripts/emoji/build_sprites.py [--packages DIR] [--contact-sheet OUT.png]
 
     SVG of an emoji -> 256 px -> crop to what is drawn -> square -> 64 px      noto and twemoji, side by side on sprites.png
+                       1024 px -> the same crop -> the same square -> 192 px   sprites_large.webp, colours rounded to multiples of 8
     OBJECTS below + emojibase tags + what the pixels say -> objects.json
 
 The table OBJECTS is the hand-made part. A colour is given only where a person would name it in both styles; the script checks it
-against the pixels. Both outputs are committed, so this runs only when the table changes. Changing the order of the table moves
+against the pixels. The outputs are committed, so this runs only when the table changes. Changing the order of the table moves
 sprites, changing names moves hold-outs (mmada/worlds/emoji/split.py): a model trained before then has seen some test combinations.
 """
 
@@ -26,7 +27,7 @@ import numpy as np
 import resvg_py
 from PIL import Image, ImageDraw
 
-from mmada.worlds.emoji.objects import CATEGORY_PLURALS, SHEET_COLUMNS, SPRITE_SIZE
+from mmada.worlds.emoji.objects import CATEGORY_PLURALS, LARGE_SPRITE_SIZE, SHEET_COLUMNS, SPRITE_SIZE
 from mmada.worlds.emoji.scenes import BACKGROUNDS
 
 OUTPUT = Path(__file__).resolve().parents[2] / "mmada" / "worlds" / "emoji"
@@ -186,8 +187,8 @@ class IconSet:
         self.icons = json.loads((directory / "package" / "icons.json").read_text(encoding="utf-8"))
         self.names = json.loads((directory / "package" / "chars.json").read_text(encoding="utf-8"))
 
-    def sprite(self, emoji: str) -> Image.Image:
-        """(64, 64) RGBA, cropped to what is drawn; fully transparent pixels are zero."""
+    def sprite(self, emoji: str, *, detail: int = 1, size: int = SPRITE_SIZE) -> Image.Image:
+        """(size, size) RGBA, cropped to what is drawn at 256 px; fully transparent pixels are zero. detail: what is drawn is so many times as large."""
         name = self.names[code_points(emoji)]
         icon = self.icons["icons"].get(name) or self.icons["icons"][self.icons["aliases"][name]["parent"]]
         width = icon.get("width", self.icons.get("width", 16))
@@ -196,13 +197,37 @@ class IconSet:
             f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {width} {height}">'
             f"{icon['body']}</svg>"
         )
-        large = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256)))).convert("RGBA")
-        large = large.crop(large.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox())
-        square = Image.new("RGBA", (max(large.size), max(large.size)))
-        square.paste(large, ((square.width - large.width) // 2, (square.height - large.height) // 2))
-        pixels = np.array(square.resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.LANCZOS))
+        left, top, right, bottom = drawn(svg, 256).getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
+        width, height = right - left, bottom - top
+        side = max(width, height)
+        square = Image.new("RGBA", (detail * side, detail * side))
+        large = drawn(svg, detail * 256).crop((detail * left, detail * top, detail * right, detail * bottom))
+        square.paste(large, ((side - width) // 2 * detail, (side - height) // 2 * detail))
+        pixels = np.array(square.resize((size, size), Image.Resampling.LANCZOS))
         pixels[pixels[..., 3] == 0] = 0
         return Image.fromarray(pixels)
+
+
+def drawn(svg: str, side: int) -> Image.Image:
+    return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=side, height=side)))).convert("RGBA")
+
+
+def rounded(sheet: Image.Image, step: int = 8) -> Image.Image:
+    """Colours and alpha as multiples of `step`, which halves the file; what is nearly opaque is opaque, and what cannot be seen is zero."""
+    given = np.array(sheet).astype(int)
+    pixels = np.minimum(255, np.round(given / step) * step).astype(np.uint8)
+    pixels[given[..., 3] < step / 2] = 0
+    pixels[..., 3][given[..., 3] > 255 - step / 2] = 255
+    pixels[pixels[..., 3] == 0] = 0
+    return Image.fromarray(pixels)
+
+
+def on_a_sheet(pictures: list[Image.Image]) -> Image.Image:
+    side = pictures[0].width
+    sheet = Image.new("RGBA", (SHEET_COLUMNS * side, -(-len(pictures) // SHEET_COLUMNS) * side))
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (i % SHEET_COLUMNS * side, i // SHEET_COLUMNS * side))
+    return sheet
 
 
 def rows() -> list[dict[str, Any]]:
@@ -282,10 +307,9 @@ def build(packages: Path, sheet_path: Path | None) -> None:
     if problems:
         raise SystemExit("\n".join(problems))
 
-    sheet = Image.new("RGBA", (SHEET_COLUMNS * SPRITE_SIZE, -(-len(pictures) // SHEET_COLUMNS) * SPRITE_SIZE))
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i % SHEET_COLUMNS * SPRITE_SIZE, i // SHEET_COLUMNS * SPRITE_SIZE))
-    sheet.save(OUTPUT / "sprites.png", optimize=True)
+    on_a_sheet(pictures).save(OUTPUT / "sprites.png", optimize=True)
+    large = [icons.sprite(row["emoji"], detail=4, size=LARGE_SPRITE_SIZE) for row in table for icons in sets]
+    rounded(on_a_sheet(large)).save(OUTPUT / "sprites_large.webp", lossless=True, method=4, quality=80)
     lines = ",\n".join(json.dumps(record) for record in index)
     (OUTPUT / "objects.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     print(f"{len(index)} objects, sprites.png {(OUTPUT / 'sprites.png').stat().st_size:,} bytes")

@@ -44,7 +44,7 @@ def measure(
     params = model.family.image_params(steps=steps, guidance_scale=model.defaults.guidance_scale).with_(cache=cache)
     requests = []
     for i, sample in enumerate(samples):
-        request = request_of(sample, think=False, seed=seed + i)
+        request = request_of(sample, think=False, seed=seed + i, upscale=model.image_tokenizer.upscale)
         assert isinstance(request, DrawRequest)
         requests.append(DrawRequest(request.prompt, think=False, seed=seed + i, params=params))
     denoiser = model.denoiser

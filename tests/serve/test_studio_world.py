@@ -69,14 +69,14 @@ def test_an_example_redraws_a_whole_object_and_nothing_else(page):
     after = decoded(card.locator("figure img").first.get_attribute("src"))
     changed = ImageChops.difference(before, after).getbbox()
     assert changed is not None
-    assert all(side % 8 == 0 for side in changed)
-    assert (changed[2] - changed[0], changed[3] - changed[1]) == (24, 24), "three squares by three, which is all of the dog"
+    assert all(side % 32 == 0 for side in changed)
+    assert (changed[2] - changed[0], changed[3] - changed[1]) == (96, 96), "three squares by three, which is all of the dog"
 
     card.get_by_role("button", name="Edit").click()
     page.locator("#editor-brush").fill("1")
     canvas = page.locator("#editor-canvas")
     box = canvas.bounding_box()
-    left, top = (changed[0] + 12) / 64, (changed[1] + 12) / 64
+    left, top = (changed[0] + 48) / 256, (changed[1] + 48) / 256
     page.mouse.click(box["x"] + box["width"] * left, box["y"] + box["height"] * top)
     label = canvas.get_attribute("aria-label")
     assert label.startswith("Mask: 9 of 64"), "one touch takes the three squares by three of a thing"

@@ -24,12 +24,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmada.errors import InputError
 from mmada.rl.records import Completion
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.objects import STYLES, objects
 from mmada.worlds.emoji.rewards import looked_at
-from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, render
+from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, as_encoded, render
 
 __all__ = ["NOTHING", "Match", "likeness", "match"]
 
@@ -59,9 +58,8 @@ class Match:
 
 
 def match(pictures: NDArray[np.uint8]) -> list[Match]:
-    """(B, 64, 64, 3) uint8 -> a match for each. Raises InputError for another shape."""
-    if pictures.ndim != 4 or pictures.shape[1:] != (SCENE_SIZE, SCENE_SIZE, 3):
-        raise InputError(f"pictures have the shape {pictures.shape}; give (B, {SCENE_SIZE}, {SCENE_SIZE}, 3)")
+    """(B, 64, 64, 3) uint8, or larger by a whole factor -> a match for each. Raises InputError for another shape."""
+    pictures = as_encoded(pictures)
     borders = np.concatenate([pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], axis=1).astype(int)
     medians = np.median(borders, axis=1)  # (B, 3)
     names = [min(BACKGROUNDS, key=lambda name: float(np.abs(median - np.array(BACKGROUNDS[name])).sum())) for median in medians]

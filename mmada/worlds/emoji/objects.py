@@ -7,7 +7,9 @@ Names and facts are in objects.json, the pictures of all objects in both styles 
 
     object 0 noto | object 0 twemoji | object 1 noto | ...      SHEET_COLUMNS sprites a row
 
-Both files are made by scripts/emoji/build_sprites.py; artists and licences are in ATTRIBUTION.md.
+The same pictures at three times the size, for pictures of 256 pixels, are on sprites_large.webp, their colours rounded to multiples of 8.
+
+The files are made by scripts/emoji/build_sprites.py; artists and licences are in ATTRIBUTION.md.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mmada.errors import InputError, suggest
 
 __all__ = [
     "CATEGORY_PLURALS",
+    "LARGE_SPRITE_SIZE",
     "PARENT_CATEGORY",
     "SHAPES",
     "SHEET_COLUMNS",
@@ -40,6 +43,8 @@ STYLES = ("noto", "twemoji")
 """Art styles; the first one is used where a drawing prompt states none."""
 
 SPRITE_SIZE = 64
+LARGE_SPRITE_SIZE = 192
+"""of an object alone in a picture of 256 pixels"""
 SHEET_COLUMNS = 20
 
 SHAPES = ("circle", "square", "heart")
@@ -135,8 +140,8 @@ def noun_index() -> Mapping[str, tuple[str, bool, bool]]:
 
 
 @cache
-def _sheet() -> Image.Image:
-    with files(__package__).joinpath("sprites.png").open("rb") as file:
+def _sheet(name: str) -> Image.Image:
+    with files(__package__).joinpath(name).open("rb") as file:
         return Image.open(file).convert("RGBA")
 
 
@@ -145,12 +150,13 @@ def _positions() -> Mapping[tuple[str, str], int]:
     return {(name, style): i for i, (name, style) in enumerate((name, style) for name in objects() for style in STYLES)}
 
 
-def sprite(name: str, style: str) -> Image.Image:
-    """The 64 x 64 RGBA picture of an object in a style. Raises InputError if the world has no such object or style."""
+def sprite(name: str, style: str, *, is_large: bool = False) -> Image.Image:
+    """The 64 x 64 RGBA picture of an object in a style; is_large: 192 x 192. Raises InputError if the world has no such object or style."""
     if name not in objects():
         raise InputError(f"object {name!r} is not in the emoji world: {suggest(name, objects())}")
     if style not in STYLES:
         raise InputError(f"style={style!r} is not drawn here: {suggest(style, STYLES)}")
+    sheet, size = (_sheet("sprites_large.webp"), LARGE_SPRITE_SIZE) if is_large else (_sheet("sprites.png"), SPRITE_SIZE)
     row, column = divmod(_positions()[name, style], SHEET_COLUMNS)
-    left, top = column * SPRITE_SIZE, row * SPRITE_SIZE
-    return _sheet().crop((left, top, left + SPRITE_SIZE, top + SPRITE_SIZE))
+    left, top = column * size, row * size
+    return sheet.crop((left, top, left + size, top + size))

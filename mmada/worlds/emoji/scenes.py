@@ -1,4 +1,4 @@
-"""Scenes: one to four objects on a plain background, 64 x 64 RGB.
+"""Scenes: one to four objects on a plain background, 64 x 64 RGB, or a multiple of it.
 
     single            row               stack             grid
     +-----------+     +-----------+     +-----------+     +-----+-----+
@@ -26,7 +26,19 @@ from mmada.errors import InputError, suggest
 from mmada.worlds.emoji.objects import SPRITE_SIZE, STYLES, objects, sprite
 from mmada.worlds.emoji.variation import varied
 
-__all__ = ["BACKGROUNDS", "BOXES", "LAYOUTS", "MAX_ITEMS", "SCENE_SIZE", "Item", "Scene", "jittered_item", "layout_of", "render"]
+__all__ = [
+    "BACKGROUNDS",
+    "BOXES",
+    "LAYOUTS",
+    "MAX_ITEMS",
+    "SCENE_SIZE",
+    "Item",
+    "Scene",
+    "as_encoded",
+    "jittered_item",
+    "layout_of",
+    "render",
+]
 
 SCENE_SIZE = 64
 MAX_ITEMS = 4
@@ -148,16 +160,29 @@ def jittered_item(name: str, style: str, cell: str, rng: np.random.Generator) ->
 @lru_cache(maxsize=4096)
 def _resized(name: str, style: str, size: int) -> Image.Image:
     """A sprite at its drawn size. Pillow premultiplies alpha while it resizes RGBA, so no dark fringe appears; this filter does not ring."""
-    picture = sprite(name, style)
-    return picture if size == SPRITE_SIZE else picture.resize((size, size), Image.Resampling.HAMMING)
+    picture = sprite(name, style, is_large=size > SPRITE_SIZE)
+    return picture if size == picture.width else picture.resize((size, size), Image.Resampling.HAMMING)
 
 
-def render(scene: Scene, variation: np.random.Generator | None = None) -> NDArray[np.uint8]:
-    """The picture of a scene: (64, 64, 3) uint8; with a generator, each of its objects in a variation of its artwork."""
-    canvas = Image.new("RGB", (SCENE_SIZE, SCENE_SIZE), BACKGROUNDS[scene.background])
+def render(scene: Scene, variation: np.random.Generator | None = None, *, scale: int = 1) -> NDArray[np.uint8]:
+    """The picture of a scene: (64 scale, 64 scale, 3) uint8; with a generator, each of its objects in a variation of its artwork."""
+    side = scale * SCENE_SIZE
+    canvas = Image.new("RGB", (side, side), BACKGROUNDS[scene.background])
     for item in scene.items:
-        picture = _resized(item.name, item.style, item.size)
+        picture = _resized(item.name, item.style, scale * item.size)
         if variation is not None:
             picture = varied(picture, variation)
-        canvas.paste(picture, (item.x, item.y), picture)
+        canvas.paste(picture, (scale * item.x, scale * item.y), picture)
     return np.array(canvas)
+
+
+def as_encoded(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(B, k 64, k 64, 3) -> (B, 64, 64, 3), each pixel the mean of k x k: what a verifier looks at. Raises InputError for another shape."""
+    scale = pictures.shape[1] // SCENE_SIZE if pictures.ndim == 4 else 0
+    if scale < 1 or pictures.shape[1:] != (scale * SCENE_SIZE, scale * SCENE_SIZE, 3):
+        raise InputError(f"pictures have the shape {pictures.shape}; give (B, {SCENE_SIZE}, {SCENE_SIZE}, 3), or a multiple of both sides")
+    if scale == 1:
+        return pictures
+    blocks = pictures.reshape(-1, SCENE_SIZE, scale, SCENE_SIZE, scale, 3)
+    means: NDArray[np.uint8] = np.rint(blocks.mean((2, 4))).astype(np.uint8)
+    return means

@@ -19,7 +19,7 @@ LIMITS = (
 def showcase() -> tuple[Showpiece, ...]:
     """In the order in which a page shows them."""
     cats = _picture("sky blue", {"top left": "cat", "top right": "red heart", "bottom left": "cat", "bottom right": "dog"})
-    hearts = _picture("white", {"top left": "red heart", "top right": "red heart", "bottom left": "dog"})
+    hearts, large = (_picture("white", {"top left": "red heart", "top right": "red heart", "bottom left": "dog"}, scale=s) for s in (1, 4))
     return (
         Showpiece(ability="Draw", text="two red hearts above a dog", kind="draw"),
         Showpiece(ability="Plan, then draw", text="a picture with a rainbow and one more octopus than rainbows", kind="draw", think=True),
@@ -28,6 +28,7 @@ def showcase() -> tuple[Showpiece, ...]:
             text="the dog becomes a cat",
             kind="edit",
             picture=hearts,
+            large=large,
             prompt="a red heart at the top left, a red heart at the top right and a cat at the bottom left",
             at=(16, 48),
         ),
@@ -38,7 +39,7 @@ def showcase() -> tuple[Showpiece, ...]:
     )
 
 
-def _picture(background: str, cells: dict[str, str]) -> Pixels:
+def _picture(background: str, cells: dict[str, str], *, scale: int = 1) -> Pixels:
     rng = np.random.default_rng(0)
     items = tuple(jittered_item(name, STYLES[0], cell, rng) for cell, name in cells.items())
-    return render(Scene("grid", background, items))
+    return render(Scene("grid", background, items), scale=scale)

@@ -89,6 +89,9 @@ class EmojiWorld(World):
     def picture(self, rng: np.random.Generator, split: Split) -> Pixels:
         return render(picture(rng, split))
 
+    def large_picture(self, rng: np.random.Generator, split: Split, *, scale: int) -> Pixels:
+        return render(picture(rng, split), scale=scale)
+
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         drawn = ("text", "understand", "draw", "reason_draw")

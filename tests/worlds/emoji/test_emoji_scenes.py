@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mmada.errors import InputError
+from mmada.image import psnr
 from mmada.worlds.emoji import BACKGROUNDS, BOXES, LAYOUTS, STYLES, Item, Scene, jittered_item, objects, render, sample, sprite
+from mmada.worlds.emoji.scenes import SCENE_SIZE, as_encoded
 
 NAMES = tuple(objects())
 
@@ -101,3 +103,21 @@ def test_rendering_is_fast(record_property: Callable[[str, object], None]) -> No
     rate = len(scenes) / (time.perf_counter() - begin)
     record_property("scenes_per_second_cold", rate)
     assert rate > 300  # measured: 5,800 cold, 24,000 warm on one core; the margin is for busy machines
+
+
+def test_large_pictures_are_the_small_ones_in_more_detail() -> None:
+    rng = np.random.default_rng(0)
+    for style in STYLES:
+        for cells in ({"center": "dog"}, {"left": "train", "right": "red heart"}):
+            items = tuple(jittered_item(name, style, cell, rng) for cell, name in cells.items())
+            scene = Scene("single" if len(cells) == 1 else "row", "pink", items)
+            small, large = render(scene), render(scene, scale=4)
+            assert large.shape == (256, 256, 3)
+            assert psnr(Image.fromarray(small), Image.fromarray(as_encoded(large[None])[0])) > 33
+
+
+def test_a_picture_of_its_own_size_is_looked_at_as_it_is() -> None:
+    small = np.zeros((2, SCENE_SIZE, SCENE_SIZE, 3), np.uint8)
+    assert as_encoded(small) is small
+    with pytest.raises(InputError, match="multiple of both sides"):
+        as_encoded(np.zeros((1, 100, 100, 3), np.uint8))

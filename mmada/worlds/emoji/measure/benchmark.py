@@ -30,7 +30,7 @@ from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.measure.judge import EMPTY, REJECT, Finding, Judge, boxes, labels_of, random_scene
 from mmada.worlds.emoji.measure.spoil import SPOILERS
 from mmada.worlds.emoji.objects import SHAPES, objects
-from mmada.worlds.emoji.scenes import BOXES, SCENE_SIZE, render
+from mmada.worlds.emoji.scenes import BOXES, SCENE_SIZE, as_encoded, render
 from mmada.worlds.emoji.spec import satisfies
 from mmada.worlds.emoji.split import is_held_out, scene_combinations
 from mmada.worlds.emoji.tasks import KINDS, picture, sample
@@ -116,7 +116,10 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
     outcome = Outcome(kind, mode)
     for start in range(0, len(examples), settings.batch):
         chunk = examples[start : start + settings.batch]
-        requests = [_request(example, mode == "think", settings, settings.seed + start + i) for i, example in enumerate(chunk)]
+        requests = [
+            _request(example, mode == "think", settings, settings.seed + start + i, model.image_tokenizer.upscale)
+            for i, example in enumerate(chunk)
+        ]
         begin = time.perf_counter()
         results = run_requests(model, requests)
         outcome.seconds += time.perf_counter() - begin
@@ -128,11 +131,11 @@ def _measure(model: MMaDA, judge: Judge, settings: Settings, kind: str, mode: st
     return outcome
 
 
-def _request(example: Example, think: bool, settings: Settings, seed: int) -> Request:
+def _request(example: Example, think: bool, settings: Settings, seed: int, upscale: int) -> Request:
     if example.task in DRAWN:
         return DrawRequest(
             example.prompt,
-            size=(SCENE_SIZE, SCENE_SIZE),
+            size=(upscale * SCENE_SIZE, upscale * SCENE_SIZE),
             think=think,
             steps=settings.image_steps,
             guidance_scale=settings.guidance_scale,
@@ -173,7 +176,7 @@ def check_judge(judge: Judge, model: MMaDA | None, *, num: int = 400, seed: int 
     found["distance_real"] = _distance(judge, pictures, others)
     if model is not None:
         codes = model.image_tokenizer.encode_images([Image.fromarray(p) for p in pictures])
-        rebuilt = np.stack([np.asarray(image) for image in model.image_tokenizer.decode_images(codes)])
+        rebuilt = np.stack([np.asarray(image) for image in model.image_tokenizer.restore_images(codes)])
         error = np.square(rebuilt.astype(float) - pictures).mean((1, 2, 3))
         psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
         single = np.array([scene.layout == "single" for scene in scenes])
@@ -195,7 +198,7 @@ def distance_of_drawings(judge: Judge, outcomes: Sequence[Outcome], *, seed: int
     The fewer pictures, the larger it is: compare it with another model's of as many drawings. Those of check_judge are of other numbers.
     """
     drawn = [np.asarray(result.image) for outcome in outcomes for _, result, _ in outcome.samples if isinstance(result, Drawing)]
-    return _distance(judge, np.stack(drawn), _real_pictures(len(drawn), seed)) if len(drawn) > 1 else None
+    return _distance(judge, as_encoded(np.stack(drawn)), _real_pictures(len(drawn), seed)) if len(drawn) > 1 else None
 
 
 def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int = 1, think: bool | None = None) -> dict[str, float]:
@@ -213,8 +216,8 @@ def diversity(model: MMaDA, judge: Judge, *, num: int, seeds: int = 8, seed: int
     scenes, distances = [], []
     for i in range(num):
         example = sample(OPEN_PLACES[i % len(OPEN_PLACES)], np.random.default_rng([seed, i]), "test")
-        drawn = model.run([DrawRequest(example.prompt, size=(SCENE_SIZE, SCENE_SIZE), think=think, seed=s) for s in range(seeds)])
-        pictures = np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)])
+        drawn = model.run([DrawRequest(example.prompt, think=think, seed=s) for s in range(seeds)])
+        pictures = as_encoded(np.stack([np.asarray(drawing.image) for drawing in drawn if isinstance(drawing, Drawing)]))
         read = [tuple(sorted(f.cells.items())) for f in judge.look(pictures) if REJECT not in f.cells.values()]
         scenes.append(len(set(read)))
         distances.append(float(torch.pdist(_features(judge, pictures)).mean()))
@@ -270,7 +273,8 @@ def contact_sheet(samples: Sequence[tuple[Example, Result, bool]], *, columns: i
     pen = ImageDraw.Draw(sheet)
     for i, (example, result, right) in enumerate(drawn):
         x, y = i % columns * (side + 8) + 4, i // columns * (side + 44) + 4
-        sheet.paste(result.image.resize((side, side), Image.Resampling.NEAREST), (x, y))
+        way = Image.Resampling.NEAREST if result.image.width <= side else Image.Resampling.BOX
+        sheet.paste(result.image.resize((side, side), way), (x, y))
         pen.rectangle((x - 2, y - 2, x + side + 1, y + side + 1), outline="green" if right else "red", width=2)
         words, lines = example.prompt.split(), [""]
         for word in words:

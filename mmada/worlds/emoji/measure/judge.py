@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mmada.errors import CheckpointError
 from mmada.worlds.emoji.measure.spoil import HARMLESS_TO_SHAPES, SPOILERS
 from mmada.worlds.emoji.objects import SHAPES, STYLES, objects
-from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, jittered_item, render
+from mmada.worlds.emoji.scenes import BACKGROUNDS, BOXES, LAYOUTS, SCENE_SIZE, Item, Scene, as_encoded, jittered_item, render
 
 __all__ = ["EMPTY", "REJECT", "Finding", "Judge", "boxes", "labels_of", "random_scene", "the_judge", "training_batches"]
 
@@ -100,7 +100,8 @@ class Judge(nn.Module):
 
     @torch.inference_mode()
     def look(self, pictures: NDArray[np.uint8]) -> list[Finding]:
-        """(B, 64, 64, 3) uint8 -> a finding for each picture."""
+        """(B, 64, 64, 3) uint8, or larger by a whole factor -> a finding for each picture."""
+        pictures = as_encoded(pictures)
         best = {cell: self.probabilities(box).max(-1) for cell, box in boxes(pictures).items()}
         findings = []
         for row, picture in enumerate(pictures):
