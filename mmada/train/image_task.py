@@ -5,8 +5,8 @@
 Each is a mean over the images of a global batch. The entropy of the mean code is not a sum over images: each micro-batch has its
 own, and only the mean over micro-batches is the same for any split.
 
-A tokenizer with an upscaler (image/upscaler.py) is shown larger pictures of the same scenes: x is then a square of such a picture, in which
-something is drawn, or one in FLAT of the others. Codes come from the small picture.
+A tokenizer with an upscaler (image/upscaler.py) is shown larger pictures of the same scenes. Then x is a square of such a picture in which
+something is drawn. Of the other squares one in FLAT is learned. Codes come from the small picture.
 """
 
 from __future__ import annotations
