@@ -46,6 +46,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "base": _emoji("emoji-base", tables.skills),
     "mixcot": _emoji("emoji-mixcot", tables.skills),
     "max": _emoji("emoji-max", tables.skills),
+    "chat": _emoji("emoji-chat", tables.skills),
     "summary": _emoji("emoji-chat", tables.summary),
     "drawings": _emoji("emoji-max", tables.about_drawings),
     "best-of": lambda: tables.best_of(report.load(RESULTS / "emoji-max.json"), report.load(RESULTS / "emoji-best-of.json")),

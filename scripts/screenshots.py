@@ -39,7 +39,7 @@ TIDY = r"""() => {
   for (const facts of document.querySelectorAll(".facts")) facts.textContent = facts.textContent.replace(/^[\d.]+ s · /, "");
 }"""
 """No frame around what was used last, and no seconds of whatever machine took the pictures."""
-MOST_BYTES = 400 * 1000
+MOST_BYTES = 700 * 1000
 """of all images together"""
 
 

@@ -86,7 +86,7 @@ function take(card, place, told, { prompt, began }) {
 
 function bodyOf({ body, files }, facts) {
   const [width, height] = facts.image_size.split("x").map(Number);
-  const most = Math.min(facts.max_partial_images, width * height <= 128 * 128 ? 64 : 16); // large pictures are large in memory
+  const most = Math.min(facts.max_partial_images, width * height <= 256 * 256 ? 64 : 16); // large pictures are large in memory
   const steps = body.steps ?? facts.image_steps;
   // What is chosen at the end has no steps to show.
   const previews = body.best_of ? 0 : Math.max(0, Math.min(most, steps - 1));

@@ -9,6 +9,13 @@ import { find, flash, problem, showValues, tell } from "./page.js";
 import { asCurl, asPython, copy } from "./snippets.js";
 
 const TABS = ["draw", "chat", "compare"];
+const SMALL = 128; // a picture with fewer pixels shows them as squares instead of a blur
+
+document.addEventListener(
+  "load",
+  ({ target }) => target.classList?.contains("pixels") && target.classList.toggle("small", target.naturalWidth < SMALL),
+  true,
+);
 
 class Studio {
   constructor() {
