@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mmada.errors import InputError, MissingDependencyError
+from mmada.errors import InputError
 from mmada.scale.batch import LostError
 from mmada.scale.batch_lines import BatchLine
+from mmada.scale.ray_cluster import connected
 from mmada.scale.replica import Replica, ReplicaDownError, load
 
 __all__ = ["RayReplicas", "ray_replicas"]
@@ -145,15 +146,7 @@ async def ray_replicas(
     num_threads  of torch, in each; None: torch's own choice
     Raises MissingDependencyError without Ray, InputError for more replicas than the cluster has room for.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("--ray needs ray; install the extra: pip install 'mmada[scale]'") from error
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
+    with connected("--ray") as ray:
         cluster = ray.cluster_resources()
         on_cpu = str(loading.get("device") or "").startswith("cpu") or not cluster.get("GPU")
         room = int(cluster.get("CPU" if on_cpu else "GPU", 0))
@@ -173,6 +166,3 @@ async def ray_replicas(
             yield replicas
         finally:
             replicas.close()
-    finally:
-        if not was_connected:
-            ray.shutdown()

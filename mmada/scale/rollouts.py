@@ -19,10 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mmada.errors import InputError, MissingDependencyError
+from mmada.errors import InputError
 from mmada.rl.config import RLConfig
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rollout import Decoding
+from mmada.scale.ray_cluster import connected
 
 __all__ = ["RayRollouts", "RolloutWorker", "ray_rollouts"]
 
@@ -155,19 +156,8 @@ class RayRollouts:
 @contextmanager
 def ray_rollouts(config: RLConfig) -> Iterator[RayRollouts]:
     """Workers on the cluster that RAY_ADDRESS names, or else on this machine. Raises MissingDependencyError without Ray."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingDependencyError("rollouts=ray needs ray; install the extra: pip install 'mmada[scale]'") from error
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-    try:
+    with connected("rollouts=ray"):
         yield RayRollouts(config)
-    finally:
-        if not was_connected:
-            ray.shutdown()
 
 
 @contextmanager

@@ -1,0 +1,34 @@
+"""A connection to Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from mmada.errors import MissingDependencyError
+
+__all__ = ["connected"]
+
+
+@contextmanager
+def connected(setting: str) -> Iterator[Any]:
+    """The module `ray`, connected to the cluster that RAY_ADDRESS names, or else to one on this machine, which ends with the block.
+
+    setting  what asked for it, such as --ray, for the error
+    A connection that is there already is used, and stays. Raises MissingDependencyError without Ray.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError(f"{setting} needs ray; install the extra: pip install 'mmada[scale]'") from error
+    was_connected = ray.is_initialized()
+    if not was_connected:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        yield ray
+    finally:
+        if not was_connected:
+            ray.shutdown()
