@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -20,7 +20,8 @@ from functools import cache
 from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.grammar import canonical
-from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SOFT, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec
@@ -33,13 +34,18 @@ _SPELLING = 0.8
 """How alike a word and a name must be (difflib's ratio)."""
 
 _NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
-_NOT = re.compile(r"\b(?:no|not|without|don't draw|instead of|but not|leave out)(?: (?:any|a|an|the))?$")
+_NOT = re.compile(
+    r"\b(?:no|not|without|(?:don't|dont|do not) (?:draw|want|need|show|add|paint|like)(?: me)?|instead of|but not|leave out)"
+    rf"(?: (?:any|an?|the|{'|'.join(SOFT)}))*$"
+)
 _ABOVE, _BELOW = r"above|over|on top of|right above", r"below|under|underneath|beneath|right under"
 _LEFT, _RIGHT = r"(?:on |to )?(?:the )?left (?:side )?of", r"(?:on |to )?(?:the )?right (?:side )?of"
+_ENDS = r"(?=\s*(?:$|[,.!?;]|and\b|please\b|on an? ))"
 _PLACES = (
     (r"(?:top|upper)[ -]left", "top left"), (r"(?:top|upper)[ -]right", "top right"), (r"(?:bottom|lower)[ -]left", "bottom left"),
-    (r"(?:bottom|lower)[ -]right", "bottom right"), (r"left(?! of)", "left"), (r"right(?! of)", "right"), (r"(?:at the|on the|up) top(?! of)", "top"),
-    (r"at the bottom|down below|on the bottom", "bottom"), (r"middle|cent(?:er|re)", "center"),
+    (r"(?:bottom|lower)[ -]right", "bottom right"), (r"left(?! of)", "left"), (r"right(?! of)", "right"), (r"(?:at the|on the|on|up) top(?! of)", "top"),
+    (rf"(?:top|upper) half|above{_ENDS}", "top"), (rf"at the bottom|down below|on the bottom|(?:bottom|lower) half|below{_ENDS}", "bottom"),
+    (r"middle|cent(?:er|re)", "center"),
 )  # fmt: skip
 
 
@@ -70,10 +76,13 @@ def noun_pattern() -> re.Pattern[str]:
 
 def restated(prompt: str) -> str | None:
     """The plain prompt of what a prompt asks for; None if nothing of it is read, or more than a picture holds."""
-    said = _in_colours(spelled(prompt))
+    said = in_colours(spelled(prompt))
     groups = [group for match in noun_pattern().finditer(said) if (group := _group(said, match)) is not None]
-    groups = list({group.name: group for group in reversed(groups)}.values())[::-1]
-    if not groups or sum(group.number for group in groups) > MAX_ITEMS:
+    if not groups:
+        return None
+    if not _are_apart(said, groups):
+        groups = list({group.name: group for group in reversed(groups)}.values())[::-1]
+    if sum(group.number for group in groups) > MAX_ITEMS:
         return None
     background = next(
         (
@@ -105,16 +114,19 @@ def _as_spelled(word: str) -> str:
 
 @cache
 def _words() -> frozenset[str]:
-    """Every word of the lexicon and of the lists of unknown words: none of them is a misspelling."""
+    """Every word of the lexicon, of the lists of unknown words, and of several sections of the voices: none of them is a misspelling."""
     from mmada.worlds.emoji.lexicon import lexicon
 
     known = lexicon()
     lists = (unknown_words(kind, split) for kind in KINDS_OF_WORDS for split in SPLITS)
     singular = {word for entry in (*known.things, *known.words) for word in entry.split()} | {word for words in lists for word in words}
-    return frozenset(singular | {plural_of(word) for word in singular})
+    said = Counter(
+        word for lines in sections().values() for word in {word for line in lines for word in re.findall("[a-z]{5,}", line.lower())}
+    )
+    return frozenset(singular | {plural_of(word) for word in singular} | {word for word, number in said.items() if number > 1})
 
 
-def _in_colours(said: str) -> str:
+def in_colours(said: str) -> str:
     """ "two hearts, one red and one blue" as "one red heart and one blue heart", and "a heart in red" as "a red heart"."""
     colours = "|".join(sorted({thing.colour or "" for thing in objects().values() if thing.category in SHAPES}))
     for shape in SHAPES:
@@ -125,6 +137,9 @@ def _in_colours(said: str) -> str:
             said,
         )
         said = re.sub(rf"\b({colours}) and (?:a |an |one )?({colours}) {shape}\b", rf"\1 {shape} and one \2 {shape}", said)
+        said = re.sub(
+            rf"\b({colours}) {shape}\b([^.]*?)\b(?:an?|the|one|another|1) ({colours}) one\b", rf"\1 {shape}\2one \3 {shape}", said
+        )
         said = re.sub(rf"\b({shape}s?) (?:in|that is|that are|colou?red) ({colours})\b", r"\2 \1", said)
     return said
 
@@ -148,21 +163,32 @@ def _group(said: str, match: re.Match[str]) -> _Group | None:
     return _Group(name, number, match.start(), match.end())
 
 
+def _cells(said: str, groups: Sequence[_Group]) -> list[str | None]:
+    """The place that is said of each group, behind it, or before it if the prompt begins with a place."""
+    ends = [*(group.start for group in groups[1:]), len(said)]
+    # A prompt that begins with a place has each before its thing: "on the left a tree, on the right a car".
+    if _place(said[: groups[0].start]) is not None:
+        parts = [(0 if i == 0 else groups[i - 1].end, group.start) for i, group in enumerate(groups)]
+    else:
+        parts = [(group.end, end) for group, end in zip(groups, ends, strict=True)]
+    return [_place(said[start:end]) for start, end in parts]
+
+
+def _are_apart(said: str, groups: Sequence[_Group]) -> bool:
+    """Whether each group is one thing in a place of its own, so that a name said twice means two."""
+    cells = _cells(said, groups)
+    return all(cells) and len(set(cells)) == len(cells) and all(group.number == 1 for group in groups)
+
+
 def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
     """The demand of groups: with their places if each has one, with their relation if two have one."""
     counts = Counter({group.name: group.number for group in groups})
-    if all(group.number == 1 for group in groups):
-        ends = [*(group.start for group in groups[1:]), len(said)]
-        # A prompt that begins with a place has each before its thing: "on the left a tree, on the right a car".
-        parts = [(0 if i == 0 else groups[i - 1].end, group.start) for i, group in enumerate(groups)]
-        if _place(said[: groups[0].start]) is None:
-            parts = [(group.end, end) for group, end in zip(groups, ends, strict=True)]
-        cells = [_place(said[start:end]) for start, end in parts]
-        if all(cells) and len(set(cells)) == len(cells):
-            try:
-                return SceneSpec.placed({cell or "": group.name for cell, group in zip(cells, groups, strict=True)}, background=background)
-            except InputError:  # places of different layouts
-                pass
+    if _are_apart(said, groups):
+        try:
+            cells = zip(_cells(said, groups), groups, strict=True)
+            return SceneSpec.placed({cell or "": group.name for cell, group in cells}, background=background)
+        except InputError:  # places of different layouts
+            pass
     relation = None
     if len(groups) == 2:
         one, other = groups
