@@ -6,8 +6,8 @@
     asked("a cat with pink behind it")                        "a cat on a pink background"
     asked("a zeppelin and a dog for my wife")                 "a zeppelin and a dog"
 
-Words of this world and words that it lacks are treated alike. A sentence is told if somebody or the day is its subject and it has no wish, and
-only where another part of the prompt names something that can be drawn. Sentences of the grammar stay as they are.
+Words of this world and words that it lacks are treated alike. A sentence is told if somebody or the day is its subject and it has no wish.
+It is left out only where another part names something that can be drawn. Sentences of the grammar stay as they are.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 
@@ -41,10 +41,16 @@ _NOT = re.compile(
 _ABOVE, _BELOW = r"above|over|on top of|right above", r"below|under|underneath|beneath|right under"
 _LEFT, _RIGHT = r"(?:on |to )?(?:the )?left (?:side )?of", r"(?:on |to )?(?:the )?right (?:side )?of"
 _ENDS = r"(?=\s*(?:$|[,.!?;]|and\b|please\b|on an? ))"
+_OF_IT = {
+    "other: above": r"(?:above|over|on top of) it\b", "one: above": r"(?:below|under|underneath|beneath) it\b",
+    "other: left of": r"left of it\b|its left\b",
+    "one: left of": r"right of it\b|its right\b",
+}  # fmt: skip
+"""Which of two things comes first, and its relation -> how that is said of "it"."""
 _PLACES = (
     (r"(?:top|upper)[ -]left", "top left"), (r"(?:top|upper)[ -]right", "top right"), (r"(?:bottom|lower)[ -]left", "bottom left"),
     (r"(?:bottom|lower)[ -]right", "bottom right"), (r"left(?! of)", "left"), (r"right(?! of)", "right"), (r"(?:at the|on the|on|up) top(?! of)", "top"),
-    (rf"(?:top|upper) half|above{_ENDS}", "top"), (rf"at the bottom|down below|on the bottom|(?:bottom|lower) half|below{_ENDS}", "bottom"),
+    (rf"(?:top|upper) half|top:|above{_ENDS}", "top"), (rf"at the bottom|down below|on the bottom|(?:bottom|lower) half|bottom:|below{_ENDS}", "bottom"),
     (r"middle|cent(?:er|re)", "center"),
 )  # fmt: skip
 
@@ -81,7 +87,7 @@ def restated(prompt: str) -> str | None:
     if not groups:
         return None
     if not _are_apart(said, groups):
-        groups = list({group.name: group for group in reversed(groups)}.values())[::-1]
+        groups = _merged(said, groups)
     if sum(group.number for group in groups) > MAX_ITEMS:
         return None
     background = next(
@@ -140,6 +146,9 @@ def in_colours(said: str) -> str:
         said = re.sub(
             rf"\b({colours}) {shape}\b([^.]*?)\b(?:an?|the|one|another|1) ({colours}) one\b", rf"\1 {shape}\2one \3 {shape}", said
         )
+        said = re.sub(rf"\b{shape}s in ({colours}) and ({colours})\b", rf"one \1 {shape} and one \2 {shape}", said)
+        said = re.sub(rf"\b({colours}) {shape}s\b([^.]*?)\b(two|three|2|3) ({colours}) ones\b", rf"\1 {shape}s\2\3 \4 {shape}s", said)
+        said = re.sub(rf"\b({shape}s?) \(({colours})\)", r"\2 \1", said)
         said = re.sub(rf"\b({shape}s?) (?:in|that is|that are|colou?red) ({colours})\b", r"\2 \1", said)
     return said
 
@@ -151,16 +160,33 @@ def _group(said: str, match: re.Match[str]) -> _Group | None:
     if _NOT.search(before):
         return None
     words = re.findall(r"[\w']+|[,.;:!?&+]", before)[-3:]
-    number = None
-    for word in reversed(words):
+    number = _number_behind(said[match.end() :])
+    for word in reversed(words if number is None else ()):
         if not word[0].isalnum() or word in ("and", "with", "plus"):
             break
-        if word in _NUMBERS or word.isdecimal():
-            number = _NUMBERS.get(word) or int(word)
+        if word in _NUMBERS or re.fullmatch(r"\d+x?", word):
+            number = _NUMBERS.get(word) or int(word.rstrip("x"))
             break
     if number is None or (number == 1 and is_several and name != "fish"):
         number = 2 if is_several and match.group() not in (*objects(), "jeans") else 1
     return _Group(name, number, match.start(), match.end())
+
+
+def _number_behind(said: str) -> int | None:
+    """A number that stands behind its noun: "dogs x3", "dogs (three)", "dogs, three of them"."""
+    match = re.match(r"\s*(?:x\s?(\d)\b|\((\w+)\)|,? (\w+) of (?:them|those)\b|[.,] (?:make it|make that) (\w+))", said)
+    word = next(filter(None, match.groups()), "") if match else ""
+    return int(word) if word.isdecimal() else _NUMBERS.get(word)
+
+
+def _merged(said: str, groups: Sequence[_Group]) -> list[_Group]:
+    """Groups with each object once: as it is named first, and one more where another of the kind is asked for."""
+    found: dict[str, _Group] = {}
+    for group in groups:
+        first = found.setdefault(group.name, group)
+        if first is not group and re.search(r"\b(?:another|one more|a second|a third) (?:\w+ )?$", said[: group.start]):
+            found[group.name] = replace(first, number=first.number + 1)
+    return list(found.values())
 
 
 def _cells(said: str, groups: Sequence[_Group]) -> list[str | None]:
@@ -193,6 +219,10 @@ def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
     if len(groups) == 2:
         one, other = groups
         between = said[one.end : other.start]
+        for name, cells in _OF_IT.items():
+            if re.search(rf"\b(?:{cells})", f"{between} | {said[other.end :]}"):  # "a dog and above it a bee", "a dog with a bee above it"
+                first, second = (other, one) if name.startswith("other") else (one, other)
+                return SceneSpec.of(counts, relation=(first.name, name.split(": ")[1], second.name), background=background)
         for words, name, first, second in (
             (_ABOVE, "above", one, other), (_BELOW, "above", other, one), (_LEFT, "left of", one, other), (_RIGHT, "left of", other, one),
         ):  # fmt: skip
@@ -202,4 +232,4 @@ def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
 
 
 def _place(said: str) -> str | None:
-    return next((cell for pattern, cell in _PLACES if re.search(rf"\b(?:{pattern})\b", said)), None)
+    return next((cell for pattern, cell in _PLACES if re.search(rf"\b(?:{pattern})(?!\w)", said)), None)

@@ -64,6 +64,14 @@ def test_what_is_counted_or_listed_or_colored_is_surely_asked_for(prompt, phrase
         ("two trucks without cute pandas", "two trucks"),
         ("a dog. I do not want any cats", "a dog"),
         ("quick check: an apple", "an apple"),  # a check is no chick
+        ("dogs x3", "three dogs"),
+        ("tulips, four of them", "four tulips"),
+        ("a cat and another cat", "two cats"),
+        ("hearts in red and blue", "a blue heart and a red heart"),
+        ("two red squares, two blue ones", "two red squares and two blue squares"),
+        ("a key with a lock to its right", "a key left of a lock"),
+        ("at the top a bee and below it a rose", "a bee above a rose"),
+        ("top: sun, bottom: fish", "a sun at the top and a fish at the bottom"),
     ],
 )
 def test_what_is_read_of_it(prompt, plain):
