@@ -38,7 +38,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 _WHOSE = _any("my", "our", "his", "her", "their", "your", "[a-z]+'s")
 _SOMEBODY = _any(
     "i", "i'?m", "i'?ve", "i'd", "i'll", "we", "we'?re", "we've", "he", "he's", "she", "she's", "they", "they're", "you", "you're", "nobody",
-    "somebody", "everybody", "today", "tomorrow", "yesterday", "tonight", "it", "it's", "its", "this", "that", "that's", "there's", "m[ou]m",
+    "somebody", "everybody", "today", "tomorrow", "yesterday", "tonight", "it", "it's", "this", "that", "that's", "there's", "m[ou]m",
     "mommy", "dad", "daddy", "grand(?:m|p)a", "mrs?", "ms", _WHOSE,
 )  # fmt: skip
 _FIRST = _any("hi", "hello", "hey", "ok", "okay", "so", "and", "but", "well", "anyway", "oh", "hmm", "now", "please", "sorry")
@@ -115,7 +115,13 @@ def asked(prompt: str) -> str:
     if not wanted and not (wanted := [part for part in parts if _names(part)]):
         return prompt
     strange = [part for part in parts if not _names(part) and not _is_told(part) and not _CIVIL.match(part)]
-    return " ".join(_wanted(part) for part in parts if part in wanted or part in strange)
+    return _spelled(" ".join(_wanted(part) for part in parts if part in wanted or part in strange))
+
+
+def _spelled(said: str) -> str:
+    """A text with the names of objects as they are spelled, and numbers apart from their sign, as in "3x"."""
+    said = re.sub(r"\b(\d)x\b", r"\1 x", re.sub(r"\bx(\d)\b", r"x \1", said))
+    return re.sub(r"[A-Za-z]{5,}", lambda match: match.group() if (word := spelled(match.group())) == match.group().lower() else word, said)
 
 
 @cache

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from mmada.data.answers import NUMBER_WORDS
 from mmada.generation.lexicon import Lexicon
 from mmada.worlds.emoji.grammar import DRAW_FRAMES, PLACE_PHRASES
-from mmada.worlds.emoji.natural.lists import SOFT, SYNONYMS, ordinary_words, plural_of
+from mmada.worlds.emoji.natural.lists import OTHER_FORMS, SOFT, SYNONYMS, ordinary_words, plural_of
 from mmada.worlds.emoji.objects import SHAPES, STYLES, objects
 from mmada.worlds.emoji.reasoning import TABLES
 from mmada.worlds.emoji.scenes import BACKGROUNDS
@@ -20,7 +20,7 @@ _KIN = ("kid", "kids", "child", "children", "son", "daughter", "niece", "nephew"
 _CIVIL = (
     "hello", "hi", "hey", "pls", "thanks", "thank", "i'd", "i'm", "let's", "just", "my", "your", "our", "us", "you", "some", "also", "any", "don't",
     "im", "ive", "dont", "thx", "ty", "plz", "hmm", "um", "oh", "anyway", "able", "mind", "lot", "bit", "else", "rather", "simply", "finally", "excuse me",
-    "left-hand", "right-hand", "emoji", "emojis", "nothing more", "nothing else", "real quick", "surprise me", "surprise us", "treat me",
+    "x", "left-hand", "right-hand", "emoji", "emojis", "nothing more", "nothing else", "real quick", "surprise me", "surprise us", "treat me",
     "drawing", "painting", "scene", "photo", "pictures", "images", "next", "by", "near", "beside", "it's", "its", "need", "would", "could", "will",
 )  # fmt: skip
 """Words of ordinary requests that ask for nothing to be seen."""
@@ -44,7 +44,7 @@ def _words() -> Iterator[str]:
         for template in table.options:
             yield from re.findall(r"[a-z]+(?:'[a-z]+)?", re.sub(r"\{.*?\}", " ", template.lower()))
     yield from (f"{whose} {kin}" for whose in ("my", "our", "the") for kin in _KIN)
-    yield from (*ordinary_words(), *SOFT, *_CIVIL, *_GRAMMAR, *NUMBER_WORDS, *STYLES)
+    yield from (*ordinary_words(), *SOFT, *OTHER_FORMS, *_CIVIL, *_GRAMMAR, *NUMBER_WORDS, *STYLES)
     yield from (word for phrases in PLACE_PHRASES.values() for phrase in phrases for word in phrase.split())
     for background in BACKGROUNDS:
         yield from (

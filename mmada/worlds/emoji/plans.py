@@ -13,9 +13,8 @@ import re
 
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.grammar import parse
-from mmada.worlds.emoji.natural.lists import SOFT
 from mmada.worlds.emoji.objects import SHAPES, objects
-from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spelled
+from mmada.worlds.emoji.reading import NOT_WANTED, known_nouns, noun_pattern, restated, spelled
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
@@ -27,7 +26,6 @@ _REASONED = re.compile(
     r"\bnot\b.*\b(?:left|right|top|bottom)\b|\b(?:left|right|top|bottom)\b.*\bnot\b"
 )
 """Words of prompts whose meaning follows from thought, which no rule reads."""
-_NOT = rf"\b(?:no|without|not)(?: (?:any|an?|{'|'.join(SOFT)}))*"
 
 
 def problem_of(prompt: str, plan: str | None) -> str | None:
@@ -97,4 +95,4 @@ def _too_many(said: str) -> str | None:
 def _unwanted(said: str) -> set[str]:
     """Objects that are named once, and only to be left out."""
     nouns = [(known_nouns()[match.group()][0], said[: match.start()].rstrip()) for match in noun_pattern().finditer(said)]
-    return {name for name, before in nouns if re.search(f"{_NOT}$", before) and sum(other == name for other, _ in nouns) == 1}
+    return {name for name, before in nouns if NOT_WANTED.search(before) and sum(other == name for other, _ in nouns) == 1}

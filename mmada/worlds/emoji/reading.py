@@ -20,21 +20,21 @@ from functools import cache
 from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.grammar import canonical
-from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SOFT, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, OTHER_FORMS, SOFT, SYNONYMS, plural_of, unknown_words
 from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec
 from mmada.worlds.emoji.split import Split
 
-__all__ = ["known_nouns", "noun_pattern", "restated", "spelled"]
+__all__ = ["NOT_WANTED", "known_nouns", "noun_pattern", "restated", "spelled"]
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 _SPELLING = 0.8
 """How alike a word and a name must be (difflib's ratio)."""
 
 _NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
-_NOT = re.compile(
+NOT_WANTED = re.compile(
     r"\b(?:no|not|without|(?:don't|dont|do not) (?:draw|want|need|show|add|paint|like)(?: me)?|instead of|but not|leave out)"
     rf"(?: (?:any|an?|the|{'|'.join(SOFT)}))*$"
 )
@@ -70,7 +70,7 @@ def known_nouns() -> Mapping[str, tuple[str, bool]]:
     for name, words in SYNONYMS.items():
         for word in words:
             index |= {word: (name, False), plural_of(word): (name, True)}
-    return index | {noun: (name, not is_one) for noun, (name, is_one, _) in noun_index().items()}
+    return index | dict(OTHER_FORMS) | {noun: (name, not is_one) for noun, (name, is_one, _) in noun_index().items()}
 
 
 @cache
@@ -157,7 +157,7 @@ def _group(said: str, match: re.Match[str]) -> _Group | None:
     """The object of a noun phrase and its number; None where it is not wanted."""
     name, is_several = known_nouns()[match.group()]
     before = said[: match.start()].rstrip()
-    if _NOT.search(before):
+    if NOT_WANTED.search(before):
         return None
     words = re.findall(r"[\w']+|[,.;:!?&+]", before)[-3:]
     number = _number_behind(said[match.end() :])
@@ -168,7 +168,8 @@ def _group(said: str, match: re.Match[str]) -> _Group | None:
             number = _NUMBERS.get(word) or int(word.rstrip("x"))
             break
     if number is None or (number == 1 and is_several and name != "fish"):
-        number = 2 if is_several and match.group() not in (*objects(), "jeans") else 1
+        is_one = match.group() in (*objects(), "jeans") or re.search(r"\bone (?:of )?each\b|\beach once\b", said)
+        number = 2 if is_several and not is_one else 1
     return _Group(name, number, match.start(), match.end())
 
 
@@ -211,16 +212,16 @@ def _spec(said: str, groups: list[_Group], background: str | None) -> SceneSpec:
     counts = Counter({group.name: group.number for group in groups})
     if _are_apart(said, groups):
         try:
-            cells = zip(_cells(said, groups), groups, strict=True)
-            return SceneSpec.placed({cell or "": group.name for cell, group in cells}, background=background)
+            places = zip(_cells(said, groups), groups, strict=True)
+            return SceneSpec.placed({cell or "": group.name for cell, group in places}, background=background)
         except InputError:  # places of different layouts
             pass
     relation = None
     if len(groups) == 2:
         one, other = groups
         between = said[one.end : other.start]
-        for name, cells in _OF_IT.items():
-            if re.search(rf"\b(?:{cells})", f"{between} | {said[other.end :]}"):  # "a dog and above it a bee", "a dog with a bee above it"
+        for name, words in _OF_IT.items():
+            if re.search(rf"\b(?:{words})", f"{between} | {said[other.end :]}"):  # "a dog and above it a bee", "a dog with a bee above it"
                 first, second = (other, one) if name.startswith("other") else (one, other)
                 return SceneSpec.of(counts, relation=(first.name, name.split(": ")[1], second.name), background=background)
         for words, name, first, second in (
