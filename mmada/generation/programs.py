@@ -95,8 +95,10 @@ def draw(
     planner.check_draw(request)
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
-    given, request = request, planner.read(request)
-    drawing = _drawing(planner, request, request.prompt, init)  # first of all: what is too long is not read word for word
+    given = request
+    _drawing(planner, given, given.prompt, init)  # first of all: what is too long is not read word for word
+    request = planner.read(given)
+    drawing = _drawing(planner, request, request.prompt, init)
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(given, init, problem)

@@ -1,6 +1,6 @@
 """Does the score by which `--best-of` chooses say which drawings are right? A table of scores against the judge's verdicts.
 
-    python scripts/emoji/measure_calibration.py -o docs/results/calibration.json
+    python scripts/emoji/measure_calibration.py --num 48 -o docs/results/calibration.json
 
 Held-out prompts are drawn several times each, with and without thinking. The score is the mean log p of a drawing's codes given the others
 (sampling/rank.py); right is what the independent judge finds as it was asked for. Groups of equal size are made by score, over all prompts.
@@ -56,7 +56,7 @@ def main() -> None:
         judged = [found for begin in range(0, len(examples), BATCH) for found in _judged(model, examples[begin : begin + BATCH], think)]
         modes[name] = _summary(judged)
         print(name, json.dumps(modes[name]), flush=True)
-    command = f"python scripts/emoji/measure_calibration.py -o {options.out}"
+    command = f"python scripts/emoji/measure_calibration.py --num {options.num} -o {options.out}"
     record = {
         "suite": "calibration",
         "environment": report.environment(command, "cpu"),
