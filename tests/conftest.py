@@ -60,11 +60,11 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Properties are tried on 20 examples; `make test-slow` tries 100 of them (--hypothesis-profile=thorough)."""
+    """Properties are tried on 10 examples; `make test-slow` tries 100 of them (--hypothesis-profile=thorough)."""
     from hypothesis import settings
 
     settings.register_profile("thorough", max_examples=100)
-    settings.register_profile("quick", max_examples=20)
+    settings.register_profile("quick", max_examples=10)
     settings.load_profile(config.getoption("--hypothesis-profile") or "quick")
 
 
