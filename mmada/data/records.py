@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -73,6 +74,11 @@ class Picture:
     def is_missing(self) -> bool:
         """Whether its file is not there."""
         return isinstance(self.source, Path) and not self.source.is_file()
+
+    @property
+    def key(self) -> object:
+        """What tells pictures apart: the file, or a hash of the bytes, which may be many."""
+        return sha256(self.source).digest() if isinstance(self.source, bytes) else self.source
 
 
 @dataclass(frozen=True, slots=True)

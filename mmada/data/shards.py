@@ -6,21 +6,18 @@
     00000.index.npy       (records, 4) int64: start of the line; tokens given, to learn as text, to learn as image (rows.Lengths)
     00000.dropped.jsonl   what was left out and why, a line each; only if there is anything
 
-A shard covers `shard_size` records of the input. An interrupted run continues at the next shard, and ends with the same bytes as an
-uninterrupted one. Files are written under a temporary name and then moved. The manifest comes last.
+A shard covers `shard_size` records of the input (shard_writer.py). Files are written under a temporary name and then moved. The manifest
+comes last.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
-from itertools import islice
 from math import isqrt
 from pathlib import Path
 from threading import Lock
@@ -29,16 +26,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Prompts
 from mmada.data.formats import parse
-from mmada.data.readers import Indexed, Selection
-from mmada.data.records import Picture, Record, RecordError, SourceLocation
-from mmada.data.rows import Lengths, lengths_of, split_text
+from mmada.data.readers import Selection
+from mmada.data.records import Picture, Record, SourceLocation
+from mmada.data.rows import Lengths
 from mmada.errors import ImageError, InputError
-from mmada.image import BaseImageTokenizer, FitMode, fit, load_image
+from mmada.image import BaseImageTokenizer, FitMode
 
 __all__ = [
     "MANIFEST_NAME",
@@ -47,9 +43,10 @@ __all__ = [
     "Shard",
     "ShardSettings",
     "TokenizedReader",
+    "differences_of",
     "image_hash",
     "text_hash",
-    "write_shards",
+    "write_file",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -135,7 +132,7 @@ class ImageCodes:
     def __call__(self, picture: Picture) -> Tensor:
         if isinstance(picture.source, tuple):
             return torch.tensor(picture.source)
-        key = _identity(picture)
+        key = picture.key
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -195,7 +192,7 @@ class Manifest:
     def save(self, directory: Path) -> None:
         counts = {"num_records": self.num_records, "num_images": self.num_images}
         values = {"format": "mmada shards", "version": VERSION, **counts, **asdict(self)}
-        _write(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
+        write_file(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -217,7 +214,7 @@ class Manifest:
         raise InputError(f"{file} has version {version}, this package reads {VERSION}; run mmada tokenize again")
 
 
-def _differences(found: Any, expected: Any) -> list[str]:
+def differences_of(found: Any, expected: Any) -> list[str]:
     """One text for each field in which two dataclasses differ."""
     pairs = [(f.name, getattr(found, f.name), getattr(expected, f.name)) for f in fields(expected)]
     return [f"{name} is {_short(a)} there, {_short(b)} here" for name, a, b in pairs if a != b]
@@ -227,207 +224,15 @@ def _short(value: object) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
-def _write(path: Path, data: bytes) -> tuple[int, str]:
+def write_file(path: Path, data: bytes) -> tuple[int, str]:
     """Write all or nothing, even if the process is killed. Returns the size and sha256 of the file."""
-    scratch = path.with_name(f"{path.name}.tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with scratch.open("wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
     scratch.replace(path)
     return len(data), sha256(data).hexdigest()
-
-
-# Writing.
-
-
-def write_shards(
-    records: Indexed[Record],
-    directory: str | os.PathLike[str],
-    *,
-    image_tokenizer: BaseImageTokenizer,
-    prompts: Prompts,
-    size: tuple[int, int],
-    mode: FitMode = "crop",
-    source: str = "",
-    context: int | None = None,
-    shard_size: int = 1000,
-    batch_size: int = 16,
-    num_threads: int = 4,
-    on_progress: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Encode the images of all records and write shards, or resume an interrupted call.
-
-    source       the input in words; a run is resumed only if it is the same
-    context      split texts that are learned as they are into rows of at most so many tokens (rows.split_text); None: leave them
-    shard_size   records of the input for each shard; what an interruption costs
-    batch_size   images encoded together
-    num_threads  that read images
-    on_progress  called with the number of records of the input that are done
-    Records that cannot be used are left out, counted, and listed beside their shard.
-    Raises InputError if the folder belongs to another run or holds something else, or if nothing can be used.
-    """
-    if shard_size < 1 or batch_size < 1 or num_threads < 1:
-        raise InputError(f"shard_size={shard_size}, batch_size={batch_size} and num_threads={num_threads} must be at least 1")
-    target = Path(directory)
-    settings = ShardSettings.of(image_tokenizer, prompts, size=size, mode=mode)
-    fresh = Manifest(settings=settings, source=source, shard_size=shard_size, context=context)
-    manifest = _begun(target, fresh)
-    report = on_progress or (lambda done: None)
-    encoder = _Encoder(image_tokenizer, settings, batch_size)
-    shards = list(manifest.shards)
-    with ThreadPoolExecutor(num_threads) as pool:
-        while not manifest.complete:
-            start = len(shards) * shard_size
-            stop = min(start + shard_size, len(records))
-            report(start)
-            if start < stop:
-                draft = _Draft(records, range(start, stop), prompts, settings, context)
-                for share in draft.encode(encoder, pool):
-                    report(start + int(share * (stop - start)))
-                shards.append(draft.write(target, f"{len(shards):05d}"))
-            manifest = Manifest(
-                settings=settings,
-                source=source,
-                shard_size=shard_size,
-                context=context,
-                shards=tuple(shards),
-                complete=stop >= len(records),
-            )
-            if manifest.complete and not manifest.num_records:
-                reasons = ", ".join(f"{count}: {reason}" for reason, count in manifest.dropped.items())
-                raise InputError(f"none of {len(records)} records can be used ({reasons}); see {target}/*.dropped.jsonl")
-            manifest.save(target)
-    report(len(records))
-    return manifest
-
-
-def _begun(target: Path, fresh: Manifest) -> Manifest:
-    """The manifest to go on from: that of the same run, or a new one in an empty folder."""
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_NAME).exists())):
-        raise InputError(f"{str(target)!r} holds something else; give a new folder")
-    target.mkdir(parents=True, exist_ok=True)
-    if not (target / MANIFEST_NAME).exists():
-        fresh.save(target)
-        return fresh
-    manifest = Manifest.load(target)
-    names = ("source", "shard_size", "context")
-    pairs = [(name, getattr(manifest, name), getattr(fresh, name)) for name in names]
-    differences = _differences(manifest.settings, fresh.settings) + [f"{name} is {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
-    if differences:
-        raise InputError(
-            f"{str(target)!r} was begun with other settings ({'; '.join(differences)}); give a new folder, or the same settings"
-        )
-    for scratch in target.glob("*.tmp"):  # of a run that was killed
-        scratch.unlink()
-    return manifest
-
-
-class _Encoder:
-    """Pictures -> codes, a batch at a time."""
-
-    def __init__(self, image_tokenizer: BaseImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
-        self.image_tokenizer, self.settings, self.batch_size = image_tokenizer, settings, batch_size
-
-    def load(self, picture: Picture) -> Image.Image | str:
-        """The picture at its size, or what is wrong with it."""
-        assert not isinstance(picture.source, tuple)
-        s = self.settings
-        try:
-            return fit(load_image(picture.source), height=s.height, width=s.width, mode=s.mode)
-        except ImageError as error:
-            return str(error)
-
-    def encode(self, pictures: Sequence[Image.Image]) -> Codes:
-        """(B, N)."""
-        codes: Codes = self.image_tokenizer.encode_images(pictures).flatten(1).cpu().numpy().astype(_dtype(self.settings))
-        return codes
-
-
-def _dtype(settings: ShardSettings) -> type[np.uint16] | type[np.int32]:
-    return np.uint16 if settings.codebook_size <= 2**16 else np.int32
-
-
-class _Draft:
-    """A shard on its way: its records, and each different picture of theirs once."""
-
-    def __init__(self, records: Indexed[Record], indices: range, prompts: Prompts, settings: ShardSettings, context: int | None) -> None:
-        self.prompts, self.settings, self.num_input = prompts, settings, len(indices)
-        self.records: list[Record] = []
-        self.dropped: list[tuple[str, dict[str, object]]] = []  # (reason, line for the file)
-        self.codes: dict[object, NDArray[Any]] = {}
-        self.faults: dict[object, str] = {}
-        for index in indices:
-            try:
-                record = records[index]
-            except RecordError as error:
-                problems = [str(problem) for problem in error.problems]
-                self.dropped.append(
-                    (f"not a record: {error.problems[0].kind}", {"record": str(error.problems[0].where), "problems": problems})
-                )
-                continue
-            if any(isinstance(picture.source, tuple) for picture in record.pictures):
-                raise InputError(f"{record.where}: its images are codes already; tokenize the original records")
-            self.records += [record] if context is None else split_text(record, prompts, context=context)
-
-    def encode(self, encoder: _Encoder, pool: ThreadPoolExecutor) -> Iterator[float]:
-        """Compute the codes of all pictures; yields how much of it is done."""
-        pictures = {_identity(picture): picture for record in self.records for picture in record.pictures}
-        waiting, done = iter(pictures), 0
-        while keys := list(islice(waiting, encoder.batch_size)):
-            loaded = dict(zip(keys, pool.map(encoder.load, [pictures[key] for key in keys]), strict=True))
-            self.faults |= {key: image for key, image in loaded.items() if isinstance(image, str)}
-            good = {key: image for key, image in loaded.items() if not isinstance(image, str)}
-            if good:
-                self.codes |= dict(zip(good, encoder.encode(list(good.values())), strict=True))
-            done += len(keys)
-            yield done / len(pictures)
-
-    def write(self, target: Path, name: str) -> Shard:
-        rows: dict[object, int] = {}  # picture -> row of its codes, in order of first use
-        lines, index, start = [], [], 0
-        for record in self.records:
-            faults = [self.faults[key] for key in map(_identity, record.pictures) if key in self.faults]
-            if faults:
-                self.dropped.append(("image cannot be read", {"record": str(record.where), "problems": faults}))
-                continue
-            for picture in record.pictures:
-                rows.setdefault(_identity(picture), len(rows))
-            line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[_identity(picture)]}")).encode() + b"\n"
-            lengths = lengths_of(record, self.prompts, grid=self.settings.grid)
-            index.append((start, lengths.given, lengths.text, lengths.image))
-            lines.append(line)
-            start += len(line)
-        codes = (
-            np.stack([self.codes[key] for key in rows]) if rows else np.zeros((0, self.settings.num_image_tokens), _dtype(self.settings))
-        )
-        contents = {
-            f"{name}.jsonl": b"".join(lines),
-            f"{name}.codes.npy": _npy(codes),
-            f"{name}.index.npy": _npy(np.array(index, np.int64).reshape(-1, 4)),
-        }
-        if self.dropped:
-            said = (json.dumps({"reason": reason, **line}) for reason, line in self.dropped)
-            contents[f"{name}.dropped.jsonl"] = ("\n".join(said) + "\n").encode()
-        return Shard(
-            name=name,
-            num_input=self.num_input,
-            num_records=len(lines),
-            num_images=len(rows),
-            dropped=dict(sorted(Counter(reason for reason, _ in self.dropped).items())),
-            files={file: _write(target / file, data) for file, data in contents.items()},
-        )
-
-
-def _identity(picture: Picture) -> object:
-    """What tells pictures apart: the path, or the bytes."""
-    return sha256(picture.source).digest() if isinstance(picture.source, bytes) else picture.source
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
 
 
 # Reading.
@@ -461,7 +266,7 @@ class TokenizedReader:
                 f"{str(self.directory)!r} is incomplete, {len(self.manifest.shards)} shards are done; run the same mmada tokenize again, "
                 "which goes on from there"
             )
-        differences = _differences(self.manifest.settings, settings) if settings is not None else []
+        differences = differences_of(self.manifest.settings, settings) if settings is not None else []
         if differences:
             raise InputError(
                 f"{str(self.directory)!r} does not fit this model: {'; '.join(differences)}; run mmada tokenize with this model into a new folder"
