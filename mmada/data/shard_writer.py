@@ -215,10 +215,9 @@ class _Encoder:
 
     def load(self, picture: Picture) -> Image.Image | str:
         """The picture at its size, or what is wrong with it."""
-        assert not isinstance(picture.source, tuple)
         s = self.settings
         try:
-            return fit(load_image(picture.source), height=s.height, width=s.width, mode=s.mode)
+            return fit(load_image(picture.image), height=s.height, width=s.width, mode=s.mode)
         except ImageError as error:
             return str(error)
 

@@ -12,6 +12,7 @@ comes last.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections import Counter, OrderedDict
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmada.canvas import Prompts
+from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file
 from mmada.data.formats import parse
 from mmada.data.readers import Selection
 from mmada.data.records import Picture, Record, SourceLocation
@@ -53,6 +55,8 @@ MANIFEST_NAME = "manifest.json"
 VERSION = 1
 MAX_OPEN_SHARDS = 256
 """Shards whose arrays stay mapped into memory."""
+_NPY_HEAD = 256
+"""Bytes that hold the head of an array file."""
 _PROBE = "The 3 cats' 12,345.67\n\tÜber 猫 🐈 <think> a</think> B"
 
 Codes: TypeAlias = NDArray[Any]
@@ -137,7 +141,7 @@ class ImageCodes:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        codes = self.image_tokenizer.encode_images([picture.source], size=self.size, mode=self.mode).flatten().cpu()
+        codes = self.image_tokenizer.encode_images([picture.image], size=self.size, mode=self.mode).flatten().cpu()
         with self._lock:
             self._kept[key] = codes
             while len(self._kept) > self.num_kept:
@@ -195,11 +199,13 @@ class Manifest:
         write_file(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, directory: Path) -> Manifest:
+    def load(cls, directory: DataFile) -> Manifest:
         """Raises InputError if there is none, or it is damaged or of another version."""
         file = directory / MANIFEST_NAME
+        if isinstance(file, RemoteFile) and not file.exists():
+            raise InputError(f"{str(directory)!r} has no {MANIFEST_NAME}; give a folder that mmada tokenize wrote")
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_bytes().decode("utf-8"))
             version = values["version"]
             if version == VERSION:
                 shards = [
@@ -238,10 +244,30 @@ def write_file(path: Path, data: bytes) -> tuple[int, str]:
 # Reading.
 
 
+class _RemoteRows:
+    """The rows of an array in a file at an address, each read when it is asked for."""
+
+    def __init__(self, file: RemoteFile, ranges: Ranges) -> None:
+        self.file, self.ranges = file, ranges
+        head = io.BytesIO(file.read_range(0, _NPY_HEAD))
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise InputError(f"{file} is no array of version 1.0; run mmada tokenize again")
+        self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(head)
+        self.offset = head.tell()
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, row: int) -> Codes:
+        size = self.dtype.itemsize * int(self.shape[1])
+        start = self.offset + row * size
+        return np.frombuffer(self.ranges.read(self.file, start, start + size), self.dtype)
+
+
 class _CodeRows:
     """The codes of a shard, as the store of its records' pictures."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(self, codes: Codes | _RemoteRows) -> None:
         self.codes = codes
 
     def find(self, name: str) -> tuple[int, ...]:
@@ -259,7 +285,7 @@ class TokenizedReader:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, settings: ShardSettings | None = None) -> None:
-        self.directory = Path(directory)
+        self.directory = data_file(os.fspath(directory))
         self.manifest = Manifest.load(self.directory)
         if not self.manifest.complete:
             raise InputError(
@@ -275,6 +301,7 @@ class TokenizedReader:
         self._shards = [shard for shard in self.manifest.shards if shard.num_records]
         self._ends = np.cumsum([shard.num_records for shard in self._shards])
         self._opened: dict[int, tuple[NDArray[np.int64], _CodeRows]] = {}
+        self._lines, self._codes = Ranges(), Ranges()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}  # a copy in another process opens its own
@@ -295,9 +322,8 @@ class TokenizedReader:
         file = self.directory / f"{self._shards[shard].name}.jsonl"
         table, codes = self._open(shard)
         starts = table[:, 0]
-        with file.open("rb") as stream:
-            stream.seek(int(starts[at]))
-            line = stream.read(int(starts[at + 1] - starts[at]) if at + 1 < len(starts) else -1)
+        stop = int(starts[at + 1]) if at + 1 < len(starts) else self._shards[shard].files[file.name][0]
+        line = self._lines.read(file, int(starts[at]), stop)
         return parse(json.loads(line), SourceLocation(f"{self.name}/{file.name}", at + 1), pictures=codes)
 
     def lengths(self, index: int) -> Lengths:
@@ -334,18 +360,27 @@ class TokenizedReader:
             while len(self._opened) >= MAX_OPEN_SHARDS:
                 del self._opened[next(iter(self._opened))]
             name = self._shards[shard].name
-            table, codes = (np.load(self.directory / f"{name}.{kind}.npy", mmap_mode="r") for kind in ("index", "codes"))
-            self._opened[shard] = (table, _CodeRows(codes))
+            self._opened[shard] = self._table(self.directory / f"{name}.index.npy"), self._rows(self.directory / f"{name}.codes.npy")
         return self._opened[shard]
 
+    def _table(self, file: DataFile) -> NDArray[np.int64]:
+        """Of an address, all of it: a few bytes a record, and wanted again."""
+        found: NDArray[np.int64] = np.load(file, mmap_mode="r") if isinstance(file, Path) else np.load(io.BytesIO(file.read_bytes()))
+        return found
+
+    def _rows(self, file: DataFile) -> _CodeRows:
+        return _CodeRows(np.load(file, mmap_mode="r") if isinstance(file, Path) else _RemoteRows(file, self._codes))
+
     def _check_files(self) -> None:
+        sizes = self.directory.sizes() if isinstance(self.directory, RemoteFile) else None
         wrong = []
         for shard in self.manifest.shards:
             for name, (size, _) in shard.files.items():
                 file = self.directory / name
-                if not file.is_file():
+                found = sizes.get(name) if sizes is not None else file.stat().st_size if isinstance(file, Path) and file.is_file() else None
+                if found is None:
                     wrong.append(f"{name} is missing")
-                elif file.stat().st_size != size:
-                    wrong.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
+                elif found != size:
+                    wrong.append(f"{name} has {found} bytes instead of {size}")
         if wrong:
             raise InputError(f"{str(self.directory)!r} is damaged: {'; '.join(wrong)}; copy it again, or run mmada tokenize again")
