@@ -130,7 +130,7 @@ class DataSource:
     """
 
     path: str
-    """from the root of the recipe: a file, a folder, or shards such as data-{000..127}.tar"""
+    """from the root of the recipe: a file, a folder, or shards such as data-{000..127}.tar; or an address, such as s3://bucket/codes"""
     format: Format | None = None
     """None: what the path's ending says (`format_of`)"""
     adapter: str = "record"
