@@ -13,7 +13,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -36,7 +36,7 @@ def in_processes(num_workers: int) -> ShardRunner:
     What it returns raises InputError if a process is killed, as by a lack of memory.
     """
 
-    def run(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Iterator[tuple[int, Shard]]:
+    def run(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Generator[tuple[int, Shard], None, None]:
         count = min(num_workers, len(numbers))
         if not count:
             return

@@ -14,9 +14,9 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -73,12 +73,12 @@ class ShardJob:
         return range(number * self.shard_size, min((number + 1) * self.shard_size, len(self.records)))
 
 
-ShardRunner: TypeAlias = Callable[[ShardJob, range, Callable[[float], None]], Iterator[tuple[int, Shard]]]
+ShardRunner: TypeAlias = Callable[[ShardJob, range, Callable[[float], None]], Generator[tuple[int, Shard], None, None]]
 """(job, numbers, on_share) -> (number, shard) of each, in the order in which they are done. on_share is told, if it is known, how many shards'
 worth of pictures are encoded beyond those that are done."""
 
 
-def in_line(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Iterator[tuple[int, Shard]]:
+def in_line(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Generator[tuple[int, Shard], None, None]:
     """One shard after the other, in this process."""
     for number in numbers:
         yield number, job.make(number, on_share)
@@ -145,14 +145,15 @@ def _completed(job: ShardJob, manifest: Manifest, run: ShardRunner, report: Call
         report(min(total, done + int(share * job.shard_size)))
 
     report(done)
-    for number, shard in run(job, range(first, job.num_shards), on_share):
-        ahead[number] = shard
-        done = min(total, done + job.size(number))
-        while len(manifest.shards) in ahead:
-            manifest = replace(manifest, shards=(*manifest.shards, ahead.pop(len(manifest.shards))))
-            if len(manifest.shards) < job.num_shards:
-                manifest.save(job.target)
-        report(done)
+    with closing(run(job, range(first, job.num_shards), on_share)) as made:
+        for number, shard in made:
+            ahead[number] = shard
+            done = min(total, done + job.size(number))
+            while len(manifest.shards) in ahead:
+                manifest = replace(manifest, shards=(*manifest.shards, ahead.pop(len(manifest.shards))))
+                if len(manifest.shards) < job.num_shards:
+                    manifest.save(job.target)
+            report(done)
     manifest = replace(manifest, complete=True)
     if not manifest.num_records:
         reasons = ", ".join(f"{count}: {reason}" for reason, count in manifest.dropped.items())

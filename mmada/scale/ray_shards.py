@@ -8,7 +8,10 @@ and makes its shard again: a shard is a function of its number, so that twice is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mmada.data.shard_workers import settle
@@ -28,10 +31,12 @@ _AHEAD = 2
 class _Actor:
     """Lives in a process of its own, with a GPU of its own if the tokenizer was on one."""
 
-    def __init__(self, shared: list[Any], num_processes: int) -> None:
-        """shared: a reference to the job, in a list so that Ray leaves it alone; num_processes: of one machine."""
+    def __init__(self, shared: list[Any], folder: str, num_processes: int) -> None:
+        """A reference to the job, in a list so that Ray leaves it alone; where its paths start; and the processes of one machine."""
         import ray
 
+        with suppress(OSError):  # where paths are whole, the folder may be missing
+            os.chdir(folder)
         self._job: ShardJob = ray.get(shared[0])
         settle(self._job, 0, num_processes)
 
@@ -47,7 +52,7 @@ def over_ray(num_workers: int | None = None) -> ShardRunner:
     actors die again and again.
     """
 
-    def run(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Iterator[tuple[int, Shard]]:
+    def run(job: ShardJob, numbers: range, on_share: Callable[[float], None]) -> Generator[tuple[int, Shard], None, None]:
         if not len(numbers):
             return
         with connected("--ray") as ray:
@@ -61,7 +66,7 @@ def over_ray(num_workers: int | None = None) -> ShardRunner:
             options = {"num_cpus": 1, "num_gpus": 0 if on_cpu else 1, "max_restarts": -1, "max_task_retries": _MAX_DEATHS - 1}
             actor = ray.remote(**options)(_Actor)
             shared = [ray.put(job)]
-            actors = [actor.remote(shared, min(count, cores)) for _ in range(count)]
+            actors = [actor.remote(shared, str(Path.cwd()), min(count, cores)) for _ in range(count)]
             try:
                 yield from _made(ray, actors, numbers)
             finally:

@@ -40,6 +40,7 @@ def test_actors_write_the_same_bytes_and_a_killed_one_is_replaced(debug, tmp_pat
     from ray._private import state
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
     write(debug, tmp_path / "whole")
     killed = []
 
@@ -49,7 +50,7 @@ def test_actors_write_the_same_bytes_and_a_killed_one_is_replaced(debug, tmp_pat
             killed.append(alive[0]["Pid"])
             os.kill(killed[0], signal.SIGKILL)
 
-    write(debug, tmp_path / "codes", run=over_ray(2), on_progress=kill)
+    write(debug, Path("codes"), run=over_ray(2), on_progress=kill)
     assert killed
     assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
     assert len(TokenizedReader(tmp_path / "codes")) == len(LINES)

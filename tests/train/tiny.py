@@ -135,7 +135,7 @@ def main(mode, out):
         begin_sharded()
         exported(small(), out, steps=8, settings=replace(QUIET, save_every=2), on_step=die_at_5 if os.environ.get("DIES") else None)
         return
-    job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2))
+    job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2, save_every=1, async_saves=True))
     rank = os.environ["RANK"]
     torch.save(weights(job), Path(out) / f"weights-{rank}.pt")
     torch.distributed.destroy_process_group()
