@@ -39,7 +39,7 @@ TOGETHER = {
         "serve/test_openapi",
         "serve/test_s",
     ),
-    "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
+    "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_file_samples", "train/test_loop", "train/test_state"),
     "transformers": (
         "eval/test_harness",
         "eval/test_lmms",

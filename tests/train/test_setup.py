@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmada.cli.convert import convert
 from mmada.cli.train import train
 from mmada.data import JsonlReader
-from mmada.data.shards import write_shards
+from mmada.data.shard_writer import write_shards
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.train.config import load

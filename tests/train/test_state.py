@@ -72,8 +72,9 @@ def stopped_at_seven(stage, out):
     assert outcome.step == 7
 
 
-def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path):
-    process = start(tiny.main, "kill", tmp_path / "killed")
+@pytest.mark.parametrize("env", [{}, pytest.param({"ASYNC": "1"}, marks=pytest.mark.slow)])
+def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path, env):
+    process = start(tiny.main, "kill", tmp_path / "killed", env=env)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     state = tmp_path / "killed" / "state"
