@@ -64,6 +64,7 @@ def test_draw_step_edit_and_vary(page, server):
     shown = page.get_by_role("tooltip").inner_text()
     assert "column 2, row 1" in shown
     assert "of 6" in shown
+    assert shown.count("code ") == 5, "what else was likely"
     page.keyboard.press("Escape")
     assert not page.get_by_role("tooltip").is_visible()
 
@@ -185,6 +186,7 @@ def test_chat_unmasks_and_keeps_what_the_server_said(page, server):
 
     reply.locator("[data-slot][tabindex='0']").first.focus()
     assert f"of {same.usage.nfe}" in page.get_by_role("tooltip").inner_text()
+    assert "instead: " in page.get_by_role("tooltip").inner_text()
     first = page.get_by_role("tooltip").inner_text()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tooltip").inner_text() != first
@@ -281,11 +283,15 @@ def test_a_result_is_a_file_that_any_studio_opens(page, browser, server, tmp_pat
     assert (record["prompt"], record["seed"], record["settings"]["steps"], record["model"]) == ("a cat", 7, 6, "debug")
     assert len(record["result"]["pictures"][0]["frames"]) == 6
     assert len(record["result"]["pictures"][0]["trace"]["confidences"]) == 64
+    assert len(record["result"]["pictures"][0]["trace"]["top_logprobs"][63]) == 5
 
     with opened(browser, server) as other:
         other.locator("#draw-file").set_input_files(tmp_path / "cat.json")
         copy = other.locator("#gallery .card", has_text="From a file")
         copy.locator(f"img[src='{source}']").wait_for()
+        copy.locator(".cells").focus()
+        other.keyboard.press("ArrowRight")
+        assert "likeliest there: code" in other.get_by_role("tooltip").inner_text()
         copy.get_by_role("button", name="Use its settings").click()
         values = [other.locator(field).input_value() for field in ("#draw-prompt", "#draw-seed", "#draw-steps")]
         assert values == ["a cat", "7", "6"]

@@ -3,6 +3,7 @@
 import { stream } from "./api.js";
 import { Card } from "./card.js";
 import { draw, drawingOf } from "./drawing.js";
+import { NUM_ALTERNATIVES } from "./inspector.js";
 import { button, element, find, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
 import { blobOf, download, pictureOf, takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
@@ -246,7 +247,7 @@ function isCertain(body) {
 
 /** Stream an answer into a reply. */
 export async function fill(reply, request, signal) {
-  const options = { stream: true, stream_options: { include_usage: true, include_drafts: true } };
+  const options = { stream: true, stream_options: { include_usage: true, include_drafts: true, top_logprobs: NUM_ALTERNATIVES } };
   for await (const chunk of stream(request.path, { ...request.body, ...options }, signal)) {
     request.seed = chunk.seed;
     reply.take(chunk);
