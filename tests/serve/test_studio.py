@@ -317,6 +317,20 @@ def test_two_settings_side_by_side_with_one_seed(page):
     page.get_by_label("What both get").fill("hello")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.locator(".comparison").first.locator(".facts", has_text="evaluations").nth(1).wait_for()
+    page.get_by_role("status").get_by_text("Compared.").wait_for()
+
+    shown = ".comparison :is(h3, .badge, .answer, .facts, .step)"
+    before = page.locator(shown).all_inner_texts()
+    pictures = [image.get_attribute("src") for image in page.locator(".comparison figure img").all()]
+    assert len(pictures) == 2
+    page.reload()
+    page.locator(".comparison").nth(1).wait_for()
+    assert page.locator(shown).all_inner_texts() == before
+    assert [image.get_attribute("src") for image in page.locator(".comparison figure img").all()] == pictures
+    page.locator(".comparison").first.get_by_role("button", name="Remove: hello").click()
+    page.reload()
+    page.locator(".comparison", has_text="a cat").wait_for()
+    assert page.locator(".comparison").count() == 1
 
 
 def test_the_key_is_asked_for_and_kept_for_the_tab(browser, tmp_path):

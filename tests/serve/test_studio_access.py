@@ -58,6 +58,10 @@ def test_axe_finds_nothing_in_light_and_dark(browser, server, axe):
         assert faults(page, axe) == []
         page.get_by_role("tab", name="Compare").click()
         assert faults(page, axe) == []
+        page.get_by_label("What both get").fill("a cat")
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.get_by_role("status").get_by_text("Compared.").wait_for()
+        assert faults(page, axe) == []
 
 
 def test_axe_finds_faults(page_with_a_fault, axe):

@@ -82,6 +82,37 @@ def test_an_example_redraws_a_whole_object_and_nothing_else(page):
     assert label.startswith("Mask: 9 of 64"), "one touch takes the three squares by three of a thing"
 
 
+def test_two_checkpoints_side_by_side_by_a_saved_result(page, browser, server, tmp_path):
+    """A server holds one model; what the other one made is a file."""
+    show_settings(page)
+    page.locator("#draw-steps").fill("2")
+    page.locator("#draw-seed").fill("5")
+    page.get_by_label("Prompt", exact=True).fill("a dog")
+    page.keyboard.press("Enter")
+    card = drawn(page, "a dog")
+    source = card.locator("figure img").first.get_attribute("src")
+    with page.expect_download() as download:
+        card.get_by_role("button", name="Save as a file").click()
+    download.value.save_as(tmp_path / "dog.json")
+
+    with opened(browser, server, path="/#compare") as other:
+        assert "another model" in other.locator("#compare-file-said").inner_text()
+        other.locator("#compare-file").set_input_files(tmp_path / "dog.json")
+        other.get_by_text("B is dog.json, made by mmada-emoji-max.").wait_for()
+        with other.expect_request("**/v1/images/generations") as sent:
+            other.get_by_role("button", name="Compare", exact=True).click()
+        body = sent.value.post_data_json
+        assert (body["model"], body["prompt"], body["seed"], body["steps"]) == ("debug", "a dog", 5, 2)
+        other.get_by_role("status").get_by_text("Compared.").wait_for()
+        badges = ["A: debug, steps 2", "B: mmada-emoji-max, steps 2, dog.json"]
+        for _ in range(2):
+            assert other.locator(".comparison .badge").all_inner_texts() == badges
+            assert other.locator(".comparison section").nth(1).locator("figure img").first.get_attribute("src") == source
+            other.reload()
+            other.locator(".comparison section").nth(1).locator(".step").wait_for()
+        other.get_by_role("button", name="Settings again").wait_for(state="hidden")
+
+
 @pytest.mark.slow
 def test_chat_examples_and_a_drawing_asked_for_in_the_chat(page):
     page.get_by_role("button", name="Tom has 8 coins").click()

@@ -241,7 +241,7 @@ export class Chat {
 }
 
 /** Confidence is a probability of the model only where the likeliest token is always taken. */
-function isCertain(body) {
+export function isCertain(body) {
   return { certain: !body.temperature && !body.guidance_scale };
 }
 
