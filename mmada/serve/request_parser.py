@@ -233,6 +233,7 @@ class RequestParser:
             threshold=d.threshold,
             image_size=self._default_size,
             image_factor=self._factor,
+            image_upscale=self._planner.image_tokenizer.upscale,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,

@@ -505,6 +505,7 @@ class ModelFacts(_Response):
     threshold: float
     image_size: str
     image_factor: int
+    image_upscale: int
     image_steps: int
     guidance_scale: float
     thinks_before_answering: bool

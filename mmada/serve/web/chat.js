@@ -71,7 +71,7 @@ export class Chat {
       setValue(find("chat-text"), `draw ${prompt}`);
       this.ask();
     };
-    const facts = this.studio.card ? this.studio.facts : { image_size: "64x64", image_factor: 8 };
+    const facts = this.studio.card ? this.studio.facts : { image_size: "64x64" };
     return { facts, acts: edit ? { edit: inDraw(edit), vary: inDraw(vary), ask, use: inDraw(use), draw: again } : {} };
   }
 
