@@ -194,6 +194,7 @@ class OutputStream:
     num_final: int = 0
     num_noted: int = 0
     confidence: list[float | None] = field(default_factory=list)
+    words: dict[int, str] = field(default_factory=dict)
     text: TextStream | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -277,9 +278,10 @@ class OutputStream:
         layout, prompts = self.planner.layout, self.planner.prompts
         tokens = row.preview.tolist()
         seen = {*tokens, *(token for alternatives in new.values() for token, _ in alternatives)}
-        words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in seen}
+        for token in seen - self.words.keys():
+            self.words[token] = "" if token == layout.mask_id else prompts.decode([token])
         pieces = [
-            DraftToken(words[token], confidence, tuple((words[other], share) for other, share in new.get(slot, ())))
+            DraftToken(self.words[token], confidence, tuple((self.words[other], share) for other, share in new.get(slot, ())))
             for slot, (token, confidence) in enumerate(zip(tokens, self.confidence, strict=True))
         ]
         return Draft(tuple(pieces))
