@@ -57,10 +57,12 @@ export function reachable(box) {
 const percent = (share) => `${Math.round(100 * share)} %`;
 const named = (token) => (token === "" ? "the end" : `“${token.trim() || "space"}”`);
 
-/** The probability of a token that was likely, too. */
-function share({ logprob }) {
-  const probability = Math.exp(logprob);
-  return probability < 0.01 ? "below 1 %" : percent(probability);
+/** Tokens that were likely, with their probabilities, and then those that hardly were. */
+function listed(alternatives, name) {
+  const isLikely = ({ logprob }) => Math.exp(logprob) >= 0.01;
+  const likely = alternatives.filter(isLikely).map(({ token, logprob }) => `${name(token)} ${percent(Math.exp(logprob))}`);
+  const hardly = alternatives.filter((one) => !isLikely(one)).map(({ token }) => name(token));
+  return [likely.join(", "), hardly.length ? `below 1 %: ${hardly.join(", ")}` : ""].filter(Boolean).join("; ");
 }
 
 /** Lines about a token of a text. drafts: the whole text after each step. */
@@ -71,7 +73,7 @@ export function aboutToken(drafts, slot) {
   const { text, confidence } = history[step];
   const lines = [`“${text.trim() || "space"}” – ${percent(confidence)} sure, in step ${step + 1} of ${drafts.length}`];
   const instead = (history[step].top_logprobs ?? []).filter((one) => one.token !== text);
-  if (instead.length) lines.push(`instead: ${instead.map((one) => `${named(one.token)} ${share(one)}`).join(", ")}`);
+  if (instead.length) lines.push(`instead: ${listed(instead, named)}`);
   const earlier = [];
   for (const [i, piece] of history.slice(0, step).entries()) {
     if (piece.text && piece.text !== (earlier.at(-1)?.text ?? null)) earlier.push({ text: piece.text, step: i + 1 });
@@ -94,6 +96,6 @@ export function aboutCell(trace, column, row, columns) {
   const count = Math.max(...trace.steps.filter((one) => one !== null)) + 1;
   const lines = [`Square at ${where}`, `drawn in step ${step + 1} of ${count}, ${percent(trace.confidences[place])} sure`];
   const likely = trace.top_logprobs?.[place] ?? [];
-  if (likely.length) lines.push(`likeliest there: ${likely.map((one) => `code ${one.token} ${share(one)}`).join(", ")}`);
+  if (likely.length) lines.push(`likeliest there: ${listed(likely, (token) => `code ${token}`)}`);
   return lines;
 }
