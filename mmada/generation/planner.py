@@ -406,6 +406,17 @@ class Planner:
         frame.paste(picture, (left, top))
         return InitCodes(codes, is_open, frame)
 
+    def doubts_of_size(self, init: InitCodes) -> str | None:
+        """What is to be said of a drawing whose size the checkpoint was not taught, if it declares that it knows one alone."""
+        factor, (height, width) = self.image_tokenizer.decode_factor, self.drawing_size
+        rows, columns = init.codes.shape
+        if not self.defaults.one_image_size or (rows, columns) == (height // factor, width // factor):
+            return None
+        return (
+            f"I was taught drawings of {width}x{height} pixels alone; this one has {columns * factor}x{rows * factor}, "
+            "so what I drew of it may make no sense."
+        )
+
     def _encoded(self, picture: Image.Image, rows: int, columns: int) -> Tensor:
         """(rows, columns) codes of a picture, of what lies in its middle."""
         factor = self.image_tokenizer.factor

@@ -222,6 +222,17 @@ def test_outpainting_grows_the_picture(debug, picture):
     assert drawing.image.crop((4, 8, 44, 48)).tobytes() == picture.tobytes()
 
 
+def test_a_checkpoint_that_knows_one_size_says_so_of_others(debug, picture):
+    knows_one = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, one_image_size=True))
+    assert debug.fill_image(picture, prompt="x", extend=(4, 0, 0, 0)).warning is None
+    assert knows_one.draw("x", steps=2).warning is None
+    said = "I was taught drawings of 32x32 pixels alone; this one has 44x40, so what I drew of it may make no sense."
+    wide = knows_one.fill_image(picture, prompt="x", extend=(4, 0, 0, 0), seed=1)
+    assert wide.warning == said
+    assert wide.image.tobytes() == debug.fill_image(picture, prompt="x", extend=(4, 0, 0, 0), seed=1).image.tobytes()
+    assert "has 32x64" in knows_one.draw("x", size=(64, 32), steps=2).warning
+
+
 def test_filling_keeps_the_given_text(debug):
     answer = debug.fill(["The ", Hole(2), " sat on ", Hole(1), " mat."], seed=1)
     assert answer.text.startswith("The ")
