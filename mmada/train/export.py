@@ -112,6 +112,8 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             size=(defaults.image_height, defaults.image_width),
             mode=defaults.image_mode,
             factor=images.factor,
+            value_range=images.pixel_range,
+            family=parts.family.name,
             layout=prompts.layout,
             style=asdict(defaults.style),
             template=template,
