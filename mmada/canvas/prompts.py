@@ -177,6 +177,8 @@ class Prompts:
     """what stands between the header of a turn and its text"""
     has_headers: ClassVar[bool] = True
     """whether turns stand behind headers at all"""
+    own_template: ClassVar[str | None] = None
+    """without headers: the chat template of these prompts (hub/chat_template.py); None: that of the tokenizer's files says how turns are laid out"""
 
     @property
     def begin(self) -> list[int]:
@@ -239,6 +241,10 @@ class Prompts:
             ids += self.encode(self.after_header + content + ("<eot_id>" if literal else ""))
             ids += [] if literal else [self.layout.special("eot")]
         return [*ids, *self._header("assistant"), *self.encode(self.after_header)]
+
+    def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
+        """A dialogue with the images that it is about, which stand before it."""
+        return [*self._images(images), *dialogue]
 
     def start_of_answer(self, tokens: Tensor) -> int:
         """Where the answer to the last turn of a dialogue begins in a row: behind the last header and what stands after it."""
@@ -346,8 +352,7 @@ class Prompts:
         ids     what the answer may contain; default: text
         Raises InputError if the answer and its end token do not fit.
         """
-        prefix = self._images(images)
-        prefix += self.dialogue(messages, thinking=self.style.thinking if thinking else None)
+        prefix = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
         return self._answer(prefix, self._answer_length(num_new, answer), ids)
 
     def draw(

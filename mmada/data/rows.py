@@ -71,10 +71,14 @@ def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Le
 
 
 def lacking(record: Record, family: Family) -> str | None:
-    """What a record teaches that models of a family cannot do, in words; None if they can do all of it."""
+    """What a record teaches that models of a family cannot do, in words that also say who can; None if they can do all of it."""
+    from mmada.families import FAMILIES
+    from mmada.families.family import able
+
     looks = any(turn.pictures for turn in record.turns)
     needed: list[Ability] = [*(["look"] if looks else []), "draw" if record.task in ("draw", "reason_draw") else "chat"]  # type: ignore[list-item]
-    return next((problem for ability in needed if (problem := family.lacks(ability)) is not None), None)
+    first = next((ability for ability in needed if ability not in family.abilities), None)
+    return None if first is None else f"{family.lacks(first)} ({able(first, list(FAMILIES.values()))} can)"
 
 
 _SEPARATORS = ("\n\n", "\n", ". ", " ", "")

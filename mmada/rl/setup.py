@@ -51,10 +51,12 @@ def run(
     *,
     on_step: Callable[[StepReport], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    on_begin: Callable[[str], None] | None = None,
     remote: RemoteRollouts | None = None,
 ) -> TrainResult:
     """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
 
+    on_begin  is told which family's model is rewarded for what
     remote  who samples, of rollouts=ray, on the main process: mmada.scale.rollouts.ray_rollouts(config)
     """
     begin()
@@ -62,6 +64,8 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config, remote=remote)
     _record(config, out)
+    if on_begin is not None:
+        on_begin(f"a model of {task.planner.family.title} is rewarded for {', '.join(plan.name for plan in config.active)}")
     return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
 
 

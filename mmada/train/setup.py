@@ -48,14 +48,23 @@ _log = logging.getLogger("mmada.train")
 
 
 def run(
-    config: TrainConfig, *, on_step: Callable[[StepReport], None] | None = None, on_plan: Callable[[Plan], None] | None = None
+    config: TrainConfig,
+    *,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_begin: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors."""
+    """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors.
+
+    on_begin  is told which family's model is trained on what
+    """
     begin()
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     _record(config, out)
     task = build_task(config)
+    if on_begin is not None and isinstance(task, DiffusionTask):
+        on_begin(task.about)
     stage = config.stage
     return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step, on_plan=on_plan)
 
@@ -173,6 +182,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         held_out=tested,
         num_held_out=config.data.held_out,
         compared=compared if world is None else {},
+        about=f"a model of {parts.family.title} learns {', '.join(c.name for c in stage.components if c.mixture_weight)}",
         on_sample=sample,
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
