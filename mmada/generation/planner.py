@@ -327,7 +327,7 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**_params_of(settings), **changes)
+        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""

@@ -64,6 +64,8 @@ class GenerationConfig:
     """of the keys and values of a text: none, prefix or dual (sampling/params.py); an approximation, unless full_attention is False"""
     full_attention: bool = True
     """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
+    variable_length: bool = False
+    """whether the room of an answer is added block by block as it is needed (sampling/params.py), as iLLaDA was taught"""
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at. Drawings have this size, or a multiple of it (`Planner.drawing_size`)"""
