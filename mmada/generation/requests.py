@@ -218,6 +218,7 @@ class EditRequest:
     restyle   give the first image the style of the second, instead of following the prompt
     size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
+    image_cache  as of a `DrawRequest`
     """
 
     prompt: str
@@ -229,6 +230,7 @@ class EditRequest:
     image_guidance_scale: float | None = None
     params: SamplingParams | None = None
     seed: int = 0
+    image_cache: str | None = None
 
 
 Order = Literal["together", "text_first", "image_first"]
