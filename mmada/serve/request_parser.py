@@ -251,6 +251,7 @@ class RequestParser:
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
+            edits_by_instruction=bool({"edit", "parallel"} & self._planner.family.abilities),
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
