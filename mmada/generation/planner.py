@@ -282,6 +282,8 @@ class Planner:
         assert self.family.edit_params is not None
         named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
+        image_cache = request.image_cache or (self.defaults.image_cache if request.params is None else None)
+        params = params if image_cache is None else params.with_(cache=named_image_cache(image_cache))
         asked = (request.prompt, sources, self._shaped(init.codes))
         return Fill(
             canvas=self.prompts.edit(*asked, restyle=request.restyle),
@@ -327,7 +329,7 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**_params_of(settings), **changes)
+        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""

@@ -139,11 +139,15 @@ export class Draw {
     const { url } = await fitted(view.url, facts);
     const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor);
     if (wanted) this.redo(url, wanted);
+    const wanted = await this.editor.open(view, this.studio.facts.image_factor, this.studio.facts.edits_by_instruction);
+    if (wanted) this.redo(view.url, wanted);
   }
 
-  redo(image, { prompt, mask, title = `Redrawn: ${prompt}` }) {
+  /** mask: what is drawn anew; without one, the prompt says what is to be changed. */
+  redo(image, { prompt, mask, title = `${mask ? "Redrawn" : "Edited"}: ${prompt}` }) {
     const body = { ...this.common(), prompt };
-    this.run(title, { path: "/v1/images/edits", body, files: { image, mask } }, { prompt });
+    const files = mask ? { image, mask } : { image };
+    this.run(title, { path: "/v1/images/edits", body, files }, { prompt });
   }
 
   /** Redraw one thing of an example's picture. */
