@@ -350,6 +350,9 @@ def test_a_prompt_that_cannot_be_drawn_is_a_refusal_of_that_request_alone(debug,
         def check_plan(self, prompt: str, plan: str | None) -> str | None:
             return "it is no dog" if prompt != "a dog" else None
 
+        def asked(self, prompt: str) -> str:
+            return prompt
+
         def restated(self, prompt: str) -> str | None:
             return None
 
