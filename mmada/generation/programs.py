@@ -101,10 +101,8 @@ def draw(
     drawing = _drawing(planner, request, request.prompt, init)
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
-        return planner.refused(request, init, problem)
-    num_forwards, warning = 0, planner.doubts_of_size(init)
         return planner.refused(given, init, problem)
-    num_forwards, warning = 0, None
+    num_forwards, warning = 0, planner.doubts_of_size(init)
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")

@@ -137,10 +137,8 @@ export class Draw {
     if (this.abort || !this.studio.isReady) return;
     const { facts } = this.studio;
     const { url } = await fitted(view.url, facts);
-    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor);
+    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction);
     if (wanted) this.redo(url, wanted);
-    const wanted = await this.editor.open(view, this.studio.facts.image_factor, this.studio.facts.edits_by_instruction);
-    if (wanted) this.redo(view.url, wanted);
   }
 
   /** mask: what is drawn anew; without one, the prompt says what is to be changed. */
