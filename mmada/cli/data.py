@@ -28,7 +28,10 @@ __all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_toke
 app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
 Data = Annotated[
-    str, typer.Argument(help="A .jsonl file, shards such as data-{000..127}.tar, a folder or files of a dataset, or tokenized shards.")
+    str,
+    typer.Argument(
+        help="A .jsonl file, shards such as data-{000..127}.tar, a folder or files of a dataset, or tokenized shards. Also at s3://, gs:// or hf://."
+    ),
 ]
 FormatName = Annotated[
     str | None,

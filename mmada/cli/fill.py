@@ -46,7 +46,7 @@ def fill(
     mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_model, check_output, check_picture, load, save, watched
+    from mmada.cli.session import check_model, check_output, check_picture, load, remarks, save, watched
     from mmada.errors import InputError
 
     if (template is None) == (image is None):
@@ -83,4 +83,6 @@ def fill(
             on_step=on_step,
             **changed(drawn),
         )
+    if drawing.warning:
+        remarks.print(f"warning: {drawing.warning}", style="yellow")
     save(drawing.image, output, force=force)

@@ -74,6 +74,9 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds in which a connection must have sent its headers.", rich_help_panel=_LIMITS)
     ] = 20,
     body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a body must have arrived.", rich_help_panel=_LIMITS)] = 60,
+    write_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a client must have read what waits for it.", rich_help_panel=_LIMITS)
+    ] = 60,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish running requests after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
     cache: options.Cache = None,
@@ -103,6 +106,7 @@ def serve(
         "max_stop_chars": max_stop_chars,
         "header_timeout": header_timeout,
         "body_timeout": body_timeout,
+        "write_timeout": write_timeout,
         "allowed_hosts": tuple(name.lower() for name in allowed_host or ()),
         "max_n": max_n,
         "max_steps": max_steps,

@@ -335,7 +335,7 @@ def _fault(picture: Picture, codebook_size: int) -> str | None:
             None if top < codebook_size else f"has the code {top}, the model {codebook_size} codes; tokenize with the model's own tokenizer"
         )
     try:
-        load_image(picture.source)
+        load_image(picture.image)
     except ImageError as error:
         return str(error)
     return None

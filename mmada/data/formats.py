@@ -13,11 +13,11 @@ import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
 from mmada.canvas import split_thinking
+from mmada.data.addresses import DataFile
 from mmada.data.records import (
     _PARTS,
     ROLES,
@@ -43,7 +43,7 @@ __all__ = ["ADAPTERS", "DESCRIBE_PROMPTS", "Adapter", "Folder", "PictureStore", 
 class PictureStore(Protocol):
     """Where the image names of a record are looked up: the folder of its file, its sample of a shard, its shard of codes."""
 
-    def find(self, name: str) -> Path | bytes | tuple[int, ...]:
+    def find(self, name: str) -> DataFile | bytes | tuple[int, ...]:
         """Raises InputError, whose message follows "field='name' ", if there is no such image."""
         ...
 
@@ -52,9 +52,9 @@ class PictureStore(Protocol):
 class Folder:
     """Image names are paths below `root`. Whether a file exists is seen when it is opened."""
 
-    root: Path
+    root: DataFile
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str) -> DataFile:
         return self.root / name
 
 

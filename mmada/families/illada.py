@@ -59,5 +59,6 @@ ILLADA = Family(
     strings={},
     settle=_settle,
     prompts=IlladaPrompts,
+    defaults={"variable_length": True},
     layouts=frozenset({"chat", "infill"}),
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from mmada.data import Epochs, Record, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import Epochs, Record, TableStream, lengths_of, open_source
 from mmada.data.find_world import find_world
 from mmada.data.rows import lacking
 from mmada.data.world import Split, World
@@ -31,7 +31,7 @@ from mmada.rl.task import RLTask
 from mmada.train import networks, state
 from mmada.train.config import ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
-from mmada.train.file_samples import encoding, report_dropped
+from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
 from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
@@ -219,7 +219,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
             return "the prompt and its answer are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
-    chosen, dropped = select_by_task(reader, reason)
+    chosen, dropped = select_together(reader, reason)
     report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
     found: dict[str, PromptSource] = {}
     for plan in config.active:

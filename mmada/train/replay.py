@@ -81,7 +81,7 @@ def question_of(record: Record) -> ReplaySample:
     pictures = [picture for turn in record.turns for picture in turn.pictures]
     if any(isinstance(picture.source, tuple) for picture in pictures):
         raise InputError(f"record {record.id!r} keeps its pictures as codes; a model is asked with pixels: give records with picture files")
-    seen = [load_image(picture.source) for picture in pictures if not isinstance(picture.source, tuple)]
+    seen = [load_image(picture.image) for picture in pictures]
     return ReplaySample(task=record.task, messages=[(turn.role, turn.text) for turn in record.turns], seen=seen)
 
 
