@@ -353,7 +353,7 @@ class Prompts:
         Raises InputError if the answer and its end token do not fit.
         """
         prefix = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
-        return self._answer(prefix, self._answer_length(num_new, answer), ids)
+        return self._answer(prefix, self.answer_ids(num_new, answer), ids)
 
     def draw(
         self, text: str, codes: Tensor, *, is_open: Tensor | None = None, text_length: int | None = None, pads: Pads = "hidden"
@@ -367,7 +367,7 @@ class Prompts:
     def reason_draw(self, text: str, num_new: int, codes: Tensor, *, answer: str | None = None) -> Canvas:
         """Two fields: num_new positions for thinking and refined prompt, then the image. With an `answer`, codes stay as they are."""
         head = [self.layout.special("r2i"), *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
-        canvas = self._with_image(self._answer(head, self._answer_length(num_new, answer)), codes)
+        canvas = self._with_image(self._answer(head, self.answer_ids(num_new, answer)), codes)
         return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
     def infill(self, parts: Sequence[str | Hole], *, messages: Sequence[Message] = ()) -> Canvas:
@@ -395,8 +395,8 @@ class Prompts:
 
     # Parts.
 
-    def _answer_length(self, num_new: int, answer: str | None) -> list[int]:
-        """num_new positions for an answer: masks, or the answer and end tokens."""
+    def answer_ids(self, num_new: int, answer: str | None) -> list[int]:
+        """num_new positions for an answer: masks, or the answer and end tokens. Raises InputError if these do not fit."""
         if answer is None:
             return self._masks(num_new)
         ids = [*self.encode(answer), self.layout.eos_id]

@@ -171,9 +171,9 @@ class VocabLayout:
     def compact(
         cls, num_text: int, codebook_size: int, *, names: Sequence[str] = tuple(SPECIAL_STRINGS), num_tags: int = 0, multiple_of: int = 64
     ) -> VocabLayout:
-        """A layout for a tokenizer of `num_text` entries. Text is first, then the special tokens in the order of `names`.
+        """A layout for a tokenizer of `num_text` entries, special tokens and tags not counted.
 
-        Then come num_tags tags, the image codes, and unused rows up to a multiple of multiple_of.
+        In order: text, the special tokens of `names`, the tags, image codes, and unused rows up to a multiple of `multiple_of`.
         """
         offset = num_text + len(names) + num_tags
         used = offset + codebook_size

@@ -38,7 +38,8 @@ FormatName = Annotated[
     typer.Option("--format", help="jsonl, webdataset, datasets or tokenized. Default: from the file name.", rich_help_panel="Data"),
 ]
 Adapter = Annotated[
-    str, typer.Option(help="Format of the objects: record, text, instruction, draw, describe, messages, llava.", rich_help_panel="Data")
+    str,
+    typer.Option(help="Format of the objects: record, text, instruction, draw, describe, edit, messages, llava.", rich_help_panel="Data"),
 ]
 Rename = Annotated[
     list[str] | None,

@@ -39,8 +39,8 @@ def rl(
     tasks = " ".join(task.name for task in one.active)
     begin(Path(one.out), f"{one.objective.name} on {tasks or 'no task'}", fresh=fresh)
     with _workers(one) as remote, progress(is_main, is_shown=_is_shown) as on_step:
-        begun = say if is_main else None
-        outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, on_begin=begun, remote=remote)
+        on_begin = say if is_main else None
+        outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, on_begin=on_begin, remote=remote)
     finish(Path(one.out), outcome)
 
 

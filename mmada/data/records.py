@@ -9,6 +9,8 @@
     understand    a conversation with images      may have   text                                learned: think and text
     draw          one turn of the user            none       image                               learned: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learned: think, text, image
+    edit          one turn of the user, images    none       image                               learned: image
+    parallel      one turn of the user, images    may have   text and image                      learned: think, text, image
 
 formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
 """
@@ -41,7 +43,7 @@ __all__ = [
     "Verifier",
 ]
 
-TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw", "edit", "parallel"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 ROLES = ("system", "user", "assistant")
 _PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
@@ -141,7 +143,7 @@ class Record:
     """the prompt; ends with the user's turn"""
     thinking: Thinking | None = None
     answer: str | None = None
-    """the target text; for reason_draw, the refined prompt"""
+    """the target text; for reason_draw, the refined prompt; for parallel, what is written beside the image"""
     image: Picture | None = None
     """the target image"""
     meta: Meta = field(default_factory=Meta)

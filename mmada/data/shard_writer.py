@@ -275,10 +275,14 @@ class _Draft:
             if faults:
                 self.dropped.append(("image cannot be read", {"record": str(record.where), "problems": faults}))
                 continue
+            try:
+                lengths = lengths_of(record, self.prompts, grid=self.settings.grid)
+            except InputError as error:
+                self.dropped.append(("the model has no row for it", {"record": str(record.where), "problems": [str(error)]}))
+                continue
             for picture in record.pictures:
                 rows.setdefault(picture.key, len(rows))
             line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[picture.key]}")).encode() + b"\n"
-            lengths = lengths_of(record, self.prompts, grid=self.settings.grid)
             index.append((start, lengths.given, lengths.text, lengths.image))
             lines.append(line)
             start += len(line)

@@ -87,6 +87,11 @@ class EditPrompts(Prompts, ABC):
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `edit`: without the words, then without the images."""
 
+    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, drops: bool = False) -> Canvas:
+        """The training row of `edit`: the same prompt with the image as it is. drops: without words and images, as published."""
+        canvas = self.edit("", (), codes) if drops else self.edit(text, images, codes)
+        return canvas.clean((codes.flatten() + self.layout.image_offset).tolist())
+
 
 class ParallelPrompts(Prompts, ABC):
     """Prompts of a family that writes and draws in the same passes. images, codes: (N,), or (h, w) where rows end with a newline."""
@@ -102,6 +107,18 @@ class ParallelPrompts(Prompts, ABC):
         self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `parallel`, in the order of the scales."""
+
+    def parallel_row(self, text: str, images: Sequence[Tensor], num_new: int, answer: str, codes: Tensor, *, drops: bool = False) -> Canvas:
+        """The training row of `parallel`: the same prompt with text and image as they are, the text filled up to num_new positions.
+
+        drops  without the condition. Raises InputError if the text and its end token do not fit.
+        """
+        canvas = (self._dropped if drops else self.parallel)(text, images, num_new, codes)
+        return canvas.clean(self.answer_ids(num_new, answer), (codes.flatten() + self.layout.image_offset).tolist())
+
+    def _dropped(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor) -> Canvas:
+        """Without words and images, as published."""
+        return self.parallel("", (), num_new, codes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

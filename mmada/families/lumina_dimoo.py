@@ -116,7 +116,7 @@ class LuminaPrompts(EditPrompts):
     ) -> Canvas:
         head = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
         positions = torch.arange(len(head), len(head) + num_new)
-        row = [*head, *self._answer_length(num_new, answer), self.layout.special("answer_end")]
+        row = [*head, *self.answer_ids(num_new, answer), self.layout.special("answer_end")]
         return self._canvas(row, Field(positions, ids or self.layout.text_ids, num_new))
 
     def t2i(
@@ -269,7 +269,7 @@ LUMINA_DIMOO = Family(
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
     image_tokenizer_folder="vqvae",
-    layouts=frozenset({"chat", "draw"}),
+    layouts=frozenset({"chat", "draw", "edit"}),
     padding="visible",
     defaults={
         "image_height": 1024,

@@ -91,6 +91,7 @@ MMADA_PARALLEL_A = replace(
     title="MMaDA-Parallel-A",
     hub_names=("tyfeld/MMaDA-Parallel-A",),
     abilities=LUMINA_DIMOO.abilities | {"parallel"},
+    layouts=LUMINA_DIMOO.layouts | {"parallel"},
     prompts=ParallelAPrompts,
     defaults={**LUMINA_DIMOO.defaults, "image_height": 512, "image_width": 512},
     joint_params=parallel_a,

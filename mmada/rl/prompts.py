@@ -15,7 +15,6 @@ import torch
 
 from mmada.canvas import Canvas, Message, Prompts
 from mmada.data import Endless, Record
-from mmada.data.records import TASKS
 from mmada.data.rows import lacking
 from mmada.data.seeds import uniforms
 from mmada.data.world import SampleKey, Split, World
@@ -26,7 +25,10 @@ from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.rl.records import Prompt
 from mmada.train.world import request_of
 
-__all__ = ["PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
+__all__ = ["PROMPT_TASKS", "PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
+
+PROMPT_TASKS = ("text", "understand", "draw", "reason_draw")
+"""Tasks of records that may be rewarded."""
 
 
 class PromptSource(Protocol):
@@ -116,10 +118,12 @@ class PromptLearner:
     """references are not learned, so their length does not matter"""
 
     def learns(self, task: str) -> bool:
-        return task in TASKS
+        return task in PROMPT_TASKS
 
     def left_out(self, record: Record) -> str | None:
         """Why a record is no prompt, in words that are the same for all of one sort."""
+        if not self.learns(record.task):
+            return f"task {record.task} is none of `mmada rl`, which has {', '.join(PROMPT_TASKS)}"
         if not record.turns:
             return "a text without a question"
         if (problem := lacking(record, self.family)) is not None:

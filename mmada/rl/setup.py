@@ -29,7 +29,7 @@ from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import TrainConfig
+from mmada.train.config import ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
@@ -241,7 +241,8 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
+        for name, default in (("data", PromptDataConfig()), ("model", ModelConfig())):  # what an older version did not know had its default
+            before[name] = plain(asdict(default)) | before.get(name, {})
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(

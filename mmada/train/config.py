@@ -115,7 +115,7 @@ class SampleSource:
     format: Format | None = None
     """jsonl, webdataset, datasets or tokenized; null: what the name of the file says"""
     adapter: str = "record"
-    """form of the objects: record, text, instruction, draw, describe, messages, llava (docs/data.md)"""
+    """form of the objects: record, text, instruction, draw, describe, edit, messages, llava (docs/data.md)"""
     rename: Mapping[str, str] = field(default_factory=dict)
     """field of the adapter -> your own, such as {caption: txt}"""
     images: str | None = None

@@ -40,7 +40,7 @@ from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
 from mmada.train.records import Learner
 from mmada.train.source import ExampleSource, RecordExamples
-from mmada.train.stages import MixtureComponent, Stage
+from mmada.train.stages import OPTIONAL_TASKS, MixtureComponent, Stage
 
 __all__ = ["STAY", "FileSamples", "encoding", "read_samples", "report_dropped", "select_together", "with_replay"]
 
@@ -133,10 +133,13 @@ class _Reader:
         return sorted({component.task for component in self.stage.components if component.mixture_weight})
 
     def recipe(self, path: str) -> dict[str, ExampleSource]:
-        """A recipe's parts, as they are: nothing is left out."""
+        """A recipe's parts, as they are: nothing is left out. Raises InputError if it lacks one that is not optional."""
         recipe, root = load_recipe(Path(path)), self.config.data.root or Path(path).parent
+        names = {part.name for part in recipe.parts}
         return {
-            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode) for task in self.tasks
+            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode)
+            for task in self.tasks
+            if task in names or task not in OPTIONAL_TASKS
         }
 
     def file(self, source: DataSource, *, setting: str = "") -> dict[str, Selection[Record]]:

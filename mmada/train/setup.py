@@ -37,7 +37,7 @@ from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
 from mmada.train.source import ComponentRows, ExampleSource
-from mmada.train.stages import ImageStage, Stage
+from mmada.train.stages import OPTIONAL_TASKS, ImageStage, Stage
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.world import WorldPictures, WorldSamples
@@ -127,7 +127,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     world = _world(config)
     parts = load_parts(config, world)
     model, prompts, defaults = parts.model, parts.prompts, parts.defaults
-    stage = settled(stage, defaults, parts.family)
+    stage = settled(stage if world is None else _without_records(stage, world), defaults, parts.family)
     if world is not None:
         if parts.images is not None:
             check_size(world, defaults)
@@ -233,6 +233,14 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Pa
     seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
     make = partial(WorldSamples, world, encode=encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes)
     return {task: make(task) for task in _topics(stage)}
+
+
+def _without_records(stage: Stage, world: World) -> Stage:
+    """The stage without components for records that worlds do not make; those that it names are told."""
+    left_out = [c.name for c in stage.components if c.mixture_weight and c.task in OPTIONAL_TASKS and c.task not in world.tasks]
+    if left_out and PartialState().is_main_process:
+        _log.warning("world %r makes no edits: the components %s take no part", world.name, ", ".join(left_out))
+    return replace(stage, components=tuple(c for c in stage.components if c.name not in left_out))
 
 
 def _topics(stage: Stage) -> list[str]:
