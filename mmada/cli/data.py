@@ -229,7 +229,7 @@ def export_replay(
         reader = open_data(str(prompts), None, "record", None, None, "train", prompts_only=True)
         samples = (replay.question_of(reader[i]) for i in range(min(num, len(reader))))
     if own or prompts is not None:
-        pipeline = load(model, device=device)
+        pipeline = load(model, options.Loading(device=device))
         samples = replay.own_samples(pipeline.run, list(samples), source=model, seed=seed)
     with counting("writing", num) as on_progress:
         count = replay.export_replay(samples, output, on_progress=on_progress)
