@@ -99,9 +99,8 @@ class LuminaPrompts(EditPrompts):
         return [*self._question(messages, thinking), self.layout.special("answer_start")]
 
     def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
-        """A dialogue, or P, with the images that it is about, which stand at the end of the user's words."""
-        (end,) = self._tag("</user>")
-        at = len(dialogue) - 1 - list(dialogue)[::-1].index(end)
+        """A dialogue, or P, with the images that it is about, which stand before the last token of P."""
+        at = len(dialogue) - 1 - (dialogue[-1] == self.layout.special("answer_start"))
         return [*dialogue[:at], *(i for codes in images for i in self._image(codes)), *dialogue[at:]]
 
     def chat(
