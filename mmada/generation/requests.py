@@ -69,6 +69,8 @@ class GenerationConfig:
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at. Drawings have this size, or a multiple of it (`Planner.drawing_size`)"""
+    one_image_size: bool = False
+    """whether the checkpoint was taught drawings of that size alone; others are drawn, and say that they may make no sense"""
     image_mode: FitMode = "crop"
     image_steps: int = 15
     guidance_scale: float = 3.5
@@ -320,7 +322,7 @@ class Drawing:
     seed: int = 0
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None
-    """what could not be done as it was asked, such as a thought too long to be drawn from"""
+    """what could not be done as it was asked, or may be wrong: a thought too long to be drawn from, a size that the checkpoint was not taught"""
     unknown: tuple[str, ...] = ()
     """phrases of the prompt that the checkpoint does not know (its lexicon); the rest was drawn"""
     problem: str | None = None

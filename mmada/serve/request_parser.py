@@ -247,6 +247,7 @@ class RequestParser:
             threshold=d.threshold,
             image_size=self._default_size,
             image_factor=self._factor,
+            image_upscale=self._planner.image_tokenizer.upscale,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
@@ -331,11 +332,11 @@ class RequestParser:
         if not all(stop):
             raise InputError("stop='' is empty and would end every answer at once; leave it out")
         self._check_steps("max_nfe", body.max_nfe)
-        drafts = bool(body.stream and body.stream_options and body.stream_options.include_drafts)
-        engine_requests = [
-            EngineRequest(request=request, stop=stop, max_forwards=body.max_nfe, streams=bool(body.stream), drafts=drafts)
-            for request in requests
-        ]
+        options = body.stream_options
+        how: dict[str, Any] = {"stop": stop, "max_forwards": body.max_nfe, "streams": bool(body.stream)}
+        if body.stream and options and options.include_drafts:
+            how |= {"drafts": True, "num_alternatives": options.top_logprobs or 0}
+        engine_requests = [EngineRequest(request=request, **how) for request in requests]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
     def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest | EditRequest | ParallelRequest], seed: int) -> ParsedRequest:
@@ -352,7 +353,12 @@ class RequestParser:
                 f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
             )
         engine_requests = [
-            EngineRequest(request=request, num_previews=num_previews if body.stream else 0, traces=bool(body.include_trace))
+            EngineRequest(
+                request=request,
+                num_previews=num_previews if body.stream else 0,
+                traces=bool(body.include_trace),
+                num_alternatives=body.top_logprobs or 0,
+            )
             for request in requests
         ]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))

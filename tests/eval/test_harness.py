@@ -186,6 +186,7 @@ def test_a_long_text_is_scored_piece_by_piece_each_token_once(harness, monkeypat
         place += len(wanted)
 
 
+@pytest.mark.slow
 def test_the_harness_runs_tasks(harness, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": str(i + 1), "options": ["1", "2"]}) + "\n" for i in range(3)))

@@ -91,8 +91,8 @@ def test_a_stream_shows_an_edit_on_its_way(served):
 
 
 def test_clients_are_told_which_models_need_no_mask(served):
-    facts = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edits_by_instruction"] for name, (_, client) in served.items()}
-    assert facts == {"mmada": False, "lumina-dimoo": True, "mmada-parallel-m": True}
+    listed = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edits_by_instruction"] for name, (_, client) in served.items()}
+    assert listed == {"mmada": False, "lumina-dimoo": True, "mmada-parallel-m": True}
 
 
 @pytest.mark.parametrize(
