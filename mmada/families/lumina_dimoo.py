@@ -99,8 +99,8 @@ class LuminaPrompts(EditPrompts):
         return [*self._question(messages, thinking), self.layout.special("answer_start")]
 
     def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
-        """A dialogue, or P, with the images that it is about, which stand at the end of the user's words."""
-        (end,) = self._tag("</user>")
+        """A dialogue, or P, with the images that it is about, which stand before the last token of P."""
+        *_, end = self._tag("</user>")
         at = len(dialogue) - 1 - list(dialogue)[::-1].index(end)
         return [*dialogue[:at], *(i for codes in images for i in self._image(codes)), *dialogue[at:]]
 
