@@ -67,6 +67,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "strangers-before": lambda: tables.strangers(
         {"max": report.load(RESULTS / "strangers-max.json"), "chat": report.load(RESULTS / "strangers.json")}
     ),
+    "perturbed": _emoji("perturbed", tables.perturbed),
+    "calibration": _emoji("calibration", tables.calibration),
     "natural": lambda: tables.natural(report.load(RESULTS / "natural.json"), report.load(RESULTS / "natural-before.json")),
 }
 

@@ -13,6 +13,7 @@
     large_picture           the same pictures in larger, for its upscaler
     kinds                   kinds of a task, which a run may narrow down to
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
+    asked, is_asked_for     what of a drawing prompt asks for something to be seen
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
     showcase, limits        what visitors of the studio may try with one click, and what a model of the world cannot do
     rewards, suites         rewards and measurements of its own
@@ -222,6 +223,14 @@ class World(ABC):
         plan  the plain prompt that thinking made of it; None: only the prompt is known yet
         """
         return None
+
+    def asked(self, prompt: str) -> str:
+        """The part of a drawing prompt that asks for something to be seen, without what is told beside it; by default all of it."""
+        return prompt
+
+    def is_asked_for(self, prompt: str, phrase: str) -> bool:
+        """Whether a phrase of a prompt that is not known surely asks for something to be seen. False: the plan decides, where plans name such phrases."""
+        return False
 
     def restated(self, prompt: str) -> str | None:
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""

@@ -36,12 +36,16 @@ from mmada.sampling.joint import image_first, text_first
 __all__ = ["Planner", "seed_of"]
 
 _AS_SAVED = TextSettings()
+_NAMES_UNKNOWN = "unknown:"
+"""What plans begin with where `plans_name_unknown`."""
 
 
 class Reader(Protocol):
     """Who checks prompts and plans, and knows examples of what can be done: what a planner asks of a world (data/world.py)."""
 
     def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
+    def asked(self, prompt: str) -> str: ...
+    def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
@@ -153,23 +157,33 @@ class Planner:
         if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
             for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
                 self._check_length(what, len(self.prompts.encode(text)), 0)
-        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(request)):
+        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(self.read(request))):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
 
-    def confirmed(self, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
-        """Of the phrases that are not known, those that the plan names too, if the checkpoint was taught to name them.
+    def asks_for_more(self, request: DrawRequest, unknown: tuple[str, ...]) -> bool:
+        """Whether a plan of the prompt itself must say if unknown phrases are asked for, where the drawing's plan came from other words."""
+        return self.defaults.plans_name_unknown and not all(self._is_asked_for(request, phrase) for phrase in unknown)
 
+    def _is_asked_for(self, request: DrawRequest, phrase: str) -> bool:
+        return self.reader is not None and self.reader().is_asked_for(request.prompt, phrase)
+
+    def confirmed(self, request: DrawRequest, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
+        """Of the phrases that are not known, those that are surely asked for, and those that the plan names too.
+
+        A checkpoint that was not taught to name them has no say: all of them count.
         A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can. A plan that
-        wants to draw such a word, as in "car 1", does not make it known.
+        wants to draw such a word, as in "car 1", does not make it known. A plan that names a word which the prompt does not have agrees that
+        something is unknown: copying is what a small model does worst.
         """
         if not self.defaults.plans_name_unknown or thinking is None:
             return unknown
         named = set(re.findall(r"\w+", thinking.lower()))
-        return tuple(phrase for phrase in unknown if named & set(phrase.split()))
+        found = tuple(phrase for phrase in unknown if named & set(phrase.split()) or self._is_asked_for(request, phrase))
+        return unknown if not found and thinking.startswith(_NAMES_UNKNOWN) else found
 
     def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
         """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""
@@ -191,8 +205,8 @@ class Planner:
     def refused(
         self, request: DrawRequest, init: InitCodes, problem: str, *, thinking: str | None = None, num_forwards: int = 0
     ) -> Drawing:
-        """A blank picture in place of a drawing that could not be made."""
-        unknown = self.unknown_in(request)
+        """A blank picture in place of a drawing that could not be made, of a request as it came."""
+        unknown = self.unknown_in(self.read(request))
         said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
         factor = self.image_tokenizer.decode_factor
         size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
@@ -208,8 +222,11 @@ class Planner:
         )
 
     def read(self, request: DrawRequest) -> DrawRequest:
-        """A request with its prompt as the checkpoint was taught to read."""
-        return replace(request, prompt=self._calm(request.prompt)) if self.defaults.lowers_capitals else request
+        """A request with its prompt as the checkpoint was taught to read: calm, and without what is told beside what is asked for."""
+        prompt = self._calm(request.prompt)
+        if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row:
+            prompt = self.reader().asked(prompt)
+        return request if prompt == request.prompt else replace(request, prompt=prompt)
 
     def _calm(self, text: str) -> str:
         return text.capitalize() if self.defaults.lowers_capitals and len(text) > 1 and text.isupper() else text
@@ -282,6 +299,8 @@ class Planner:
         assert self.family.edit_params is not None
         named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
+        image_cache = request.image_cache or (self.defaults.image_cache if request.params is None else None)
+        params = params if image_cache is None else params.with_(cache=named_image_cache(image_cache))
         asked = (request.prompt, sources, self._shaped(init.codes))
         return Fill(
             canvas=self.prompts.edit(*asked, restyle=request.restyle),
@@ -327,7 +346,7 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**_params_of(settings), **changes)
+        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""

@@ -36,6 +36,8 @@ __all__ = ["begin", "chat", "complete", "draw", "edit", "fill", "parallel", "pro
 
 
 _T = TypeVar("_T")
+_TRIES = 2
+"""Plans that are made of each wording of a prompt, with other seeds, before it is refused."""
 
 
 def program_of(request: Request, planner: Planner) -> Program[Result]:
@@ -93,17 +95,19 @@ def draw(
     planner.check_draw(request)
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
-    request = planner.read(request)
-    drawing = _drawing(planner, request, request.prompt, init)  # first of all: what is too long is not read word for word
+    given = request
+    _drawing(planner, given, given.prompt, init)  # first of all: what is too long is not read word for word
+    request = planner.read(given)
+    drawing = _drawing(planner, request, request.prompt, init)
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
-        return planner.refused(request, init, problem)
+        return planner.refused(given, init, problem)
     num_forwards, warning = 0, planner.doubts_of_size(init)
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         params = thinking_params or planner.thinking_params()
-        for attempt, asked in enumerate(planner.wordings(request)):
+        for attempt, asked in enumerate(_TRIES * planner.wordings(request)):
             canvas, later = planner.thinking_canvas(asked, init, max_thinking_tokens)
             fill = _text(planner, canvas, params, request.seed if attempt == 0 else seed_of(request.seed, -attempt))
             (thought,) = yield replace(fill, num_later=drawing.num_open)
@@ -111,11 +115,18 @@ def draw(
             said = planner.thought(thought)
             problem = planner.objection(request, said.answer)
             if problem is None:
-                if asked is request:  # a plan of a restated prompt has not seen what was left out
-                    unknown = planner.confirmed(unknown, said.thinking)
+                own = said.thinking
+                if asked is not request and planner.asks_for_more(
+                    request, unknown
+                ):  # a plan of other words has not seen what they left out
+                    canvas, _ = planner.thinking_canvas(request, init, max_thinking_tokens)
+                    (second,) = yield replace(_text(planner, canvas, params, request.seed), num_later=drawing.num_open)
+                    num_forwards, own = num_forwards + second.num_forwards, planner.thought(second).thinking
+                if asked is request or own is not said.thinking:
+                    unknown = planner.confirmed(request, unknown, own)
                 break
         if problem is not None:
-            return planner.refused(request, init, problem, thinking=said.thinking, num_forwards=num_forwards)
+            return planner.refused(given, init, problem, thinking=said.thinking, num_forwards=num_forwards)
         prompt = said.answer or said.thinking or request.prompt
         if later is not None:  # a joint row: the picture is drawn in the row that the thought was written in
             drawing = _drawing(planner, request, prompt, init, canvas=replace(thought.canvas, fields=(later,)))

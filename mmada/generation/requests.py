@@ -64,6 +64,8 @@ class GenerationConfig:
     """of the keys and values of a text: none, prefix or dual (sampling/params.py); an approximation, unless full_attention is False"""
     full_attention: bool = True
     """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
+    variable_length: bool = False
+    """whether the room of an answer is added block by block as it is needed (sampling/params.py), as iLLaDA was taught"""
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at. Drawings have this size, or a multiple of it (`Planner.drawing_size`)"""
@@ -218,6 +220,7 @@ class EditRequest:
     restyle   give the first image the style of the second, instead of following the prompt
     size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
+    image_cache  as of a `DrawRequest`
     """
 
     prompt: str
@@ -229,6 +232,7 @@ class EditRequest:
     image_guidance_scale: float | None = None
     params: SamplingParams | None = None
     seed: int = 0
+    image_cache: str | None = None
 
 
 Order = Literal["together", "text_first", "image_first"]

@@ -114,10 +114,9 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
-        if not params.full_attention and any(
-            c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated
-        ):
-            raise InputError("full_attention=False needs open positions that are one run at the end of the row; use True for infilling")
+        if not params.looks_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
+            name = "variable_length=True" if params.variable_length else "full_attention=False"
+            raise InputError(f"{name} needs open positions that are one run at the end of the row; infilling has neither")
         if mask_id in self.ids and not params.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 
@@ -292,7 +291,7 @@ class Denoising:
     def _span(self, evaluated: int) -> tuple[int, int]:
         """What is evaluated of a row: all that it attends to, or no more than the active block."""
         start, stop = self._spans[evaluated]
-        if self.params.full_attention:
+        if self.params.looks_ahead:
             return start, stop
         row = evaluated % len(self.canvases)
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.params.block_length or 0))

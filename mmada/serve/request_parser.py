@@ -56,7 +56,7 @@ _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer",
 _FINE = ("high", "xhigh", "max", "hd")
 _OF_INSTRUCTIONS = ("thinking", "restyle", "image_guidance_scale")
 """Fields of an edit that only edits by instruction have."""
-_NOT_OF_INSTRUCTIONS = ("negative_prompt", "image_cache", "best_of", "quality")
+_NOT_OF_INSTRUCTIONS = ("negative_prompt", "best_of", "quality")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
@@ -180,6 +180,12 @@ class RequestParser:
             size = self._own_size(pictures[0])
         abilities = self._planner.family.abilities
         writes = form.thinking or (form.thinking is None and "edit" not in abilities)
+        if writes and form.image_cache not in (None, "none"):
+            with about("image_cache"):
+                raise InputError(
+                    f"image_cache={form.image_cache!r} keeps what one field was told, and a text in the same passes changes it; "
+                    "leave it out, or edit without thinking"
+                )
         seeds = self._seeds(form.seed, form.n or 1)
         requests: list[EditRequest | ParallelRequest] = [
             ParallelRequest(
@@ -193,7 +199,15 @@ class RequestParser:
             )
             if writes
             else EditRequest(
-                form.prompt, pictures, bool(form.restyle), size, steps, form.guidance_scale, form.image_guidance_scale, seed=seed
+                form.prompt,
+                pictures,
+                bool(form.restyle),
+                size,
+                steps,
+                form.guidance_scale,
+                form.image_guidance_scale,
+                seed=seed,
+                image_cache=form.image_cache,
             )
             for seed in seeds
         ]
@@ -238,6 +252,7 @@ class RequestParser:
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
+            edits_by_instruction=bool({"edit", "parallel"} & self._planner.family.abilities),
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,

@@ -510,6 +510,7 @@ class ModelFacts(_Response):
     guidance_scale: float
     thinks_before_answering: bool
     thinks_before_drawing: bool
+    edits_by_instruction: bool = Field(description="Whether a picture can be edited without a mask, by what the prompt says.")
     examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
     limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int

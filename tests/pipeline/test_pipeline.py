@@ -82,6 +82,7 @@ def test_a_mixed_batch_equals_each_request_alone(debug, mixture, together):
             assert one.thinking == alone.thinking
 
 
+@pytest.mark.slow
 def test_passes_of_any_size_give_the_same(debug, mixture, together):
     small = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=debug.defaults, max_tokens=128)
     assert [ids(r) for r in run(small, mixture)] == [ids(r) for r in together]
@@ -253,6 +254,7 @@ def test_a_checkpoint_says_whether_it_thinks_before_it_draws(debug):
     assert thoughtful.draw("a cat").prompt == thoughtful.draw("a cat", think=True).prompt != "a cat"
 
 
+@pytest.mark.slow
 def test_thoughts_before_a_drawing_differ_from_seed_to_seed_at_a_temperature(debug):
     for temperature, number in ((0.0, 1), (1.0, 4)):
         defaults = replace(debug.defaults, draw_thinking_temperature=temperature, max_thinking_tokens=16)
@@ -352,6 +354,7 @@ def test_a_text_that_ends_in_a_hole_ended_for_lack_of_room(debug):
     assert debug.fill("a [MASK:2] b").finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_a_thought_that_is_too_long_to_be_drawn_gives_way_to_the_prompt(debug):
     defaults = replace(debug.defaults, reasons_in_one_row=False, max_thinking_tokens=200, guidance_scale=0.0)
     model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
@@ -393,7 +396,7 @@ def test_defaults_can_be_changed(first_fill):
         model.draw("a cat")
 
 
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("cache", [pytest.param("prefix", marks=pytest.mark.slow), "dual"])
 def test_cached_requests_of_every_kind_equal_each_alone(mixture, cache):
     model = MMaDA.debug().use(cache=cache)
     for request, result in zip(mixture, run(model, mixture), strict=True):

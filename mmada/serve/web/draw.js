@@ -137,13 +137,15 @@ export class Draw {
     if (this.abort || !this.studio.isReady) return;
     const { facts } = this.studio;
     const { url } = await fitted(view.url, facts);
-    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor);
+    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction);
     if (wanted) this.redo(url, wanted);
   }
 
-  redo(image, { prompt, mask, title = `Redrawn: ${prompt}` }) {
+  /** mask: what is drawn anew; without one, the prompt says what is to be changed. */
+  redo(image, { prompt, mask, title = `${mask ? "Redrawn" : "Edited"}: ${prompt}` }) {
     const body = { ...this.common(), prompt };
-    this.run(title, { path: "/v1/images/edits", body, files: { image, mask } }, { prompt });
+    const files = mask ? { image, mask } : { image };
+    this.run(title, { path: "/v1/images/edits", body, files }, { prompt });
   }
 
   /** Redraw one thing of an example's picture. */

@@ -14,18 +14,18 @@ import re
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.grammar import parse
 from mmada.worlds.emoji.objects import SHAPES, objects
-from mmada.worlds.emoji.reading import known_nouns, noun_pattern, restated, spelled
+from mmada.worlds.emoji.reading import NOT_WANTED, known_nouns, noun_pattern, restated, spelled
 from mmada.worlds.emoji.scenes import MAX_ITEMS
 from mmada.worlds.emoji.spec import implies
 
-__all__ = ["is_plain", "problem_of"]
+__all__ = ["is_plain", "needs_thought", "problem_of"]
 
 _REASONED = re.compile(
-    r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|not|no|guess|colou?r\w*|then|comes?|leaves?|appears?|"
-    r"disappears?|added|joins?|taken|away|goes?|that|whose|things?|objects?|which|what)\b|\d\s*[-+*]\s*\d|\bthe .* (?:of|with|for|to|by|in)\b"
+    r"\b(?:more|fewer|less|than|times|twice|many|rest|others?|swap\w*|exchang\w+|trade|guess|colou?r\w*|then|comes?|leaves?|appears?|"
+    r"disappears?|added|joins?|taken|away|goes?|that|whose|things?|objects?|which|what)\b|\d\s*[-+*]\s*\d|\bthe .* (?:of|with|for|to|by|in)\b|"
+    r"\bnot\b.*\b(?:left|right|top|bottom)\b|\b(?:left|right|top|bottom)\b.*\bnot\b"
 )
 """Words of prompts whose meaning follows from thought, which no rule reads."""
-_NOT = r"\b(?:no|without(?: any| a| an)?|not(?: a| an)?)"
 
 
 def problem_of(prompt: str, plan: str | None) -> str | None:
@@ -44,7 +44,7 @@ def problem_of(prompt: str, plan: str | None) -> str | None:
 
 def is_plain(prompt: str) -> bool:
     """Whether a prompt in ordinary English asks for nothing that takes thought, and can be said in the grammar's words."""
-    return parse(prompt) is None and not _needs_thought(spelled(prompt)) and restated(prompt) is not None
+    return parse(prompt) is None and not needs_thought(spelled(prompt)) and restated(prompt) is not None
 
 
 def _problem_of_plan(prompt: str, plan: str, named: set[str], unwanted: set[str]) -> str | None:
@@ -56,13 +56,14 @@ def _problem_of_plan(prompt: str, plan: str, named: set[str], unwanted: set[str]
             return f"the plan has {name}, which nobody asked for"
         if name in unwanted:
             return f"the plan has {name}, which is not wanted"
-    demanded = parse(prompt) or (None if _needs_thought(spelled(prompt)) else parse(restated(prompt) or ""))
+    demanded = parse(prompt) or (None if needs_thought(spelled(prompt)) else parse(restated(prompt) or ""))
     if demanded is not None and not implies(spec, demanded):
         return "the plan is not what was asked for"
     return None
 
 
-def _needs_thought(said: str) -> bool:
+def needs_thought(said: str) -> bool:
+    """Whether the meaning of a prompt in small letters may follow from thought alone."""
     return bool(_REASONED.search(said)) or any(thing.clue and thing.clue.lower() in said for thing in objects().values())
 
 
@@ -94,4 +95,4 @@ def _too_many(said: str) -> str | None:
 def _unwanted(said: str) -> set[str]:
     """Objects that are named once, and only to be left out."""
     nouns = [(known_nouns()[match.group()][0], said[: match.start()].rstrip()) for match in noun_pattern().finditer(said)]
-    return {name for name, before in nouns if re.search(f"{_NOT}$", before) and sum(other == name for other, _ in nouns) == 1}
+    return {name for name, before in nouns if NOT_WANTED.search(before) and sum(other == name for other, _ in nouns) == 1}

@@ -108,6 +108,16 @@ class EmojiWorld(World):
 
         return problem_of(prompt, plan)
 
+    def asked(self, prompt: str) -> str:
+        from mmada.worlds.emoji.asking import asked
+
+        return asked(prompt)
+
+    def is_asked_for(self, prompt: str, phrase: str) -> bool:
+        from mmada.worlds.emoji.asking import is_asked_for
+
+        return is_asked_for(prompt, phrase)
+
     def restated(self, prompt: str) -> str | None:
         from mmada.worlds.emoji.reading import restated
 

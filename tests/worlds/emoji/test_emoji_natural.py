@@ -135,11 +135,14 @@ def test_what_cannot_be_drawn_is_said(drawn):
 
 def test_a_plan_confirms_what_is_unknown():
     planner = MMaDA.from_pretrained("mmada-emoji-max").use(plans_name_unknown=True).planner
-    assert planner.confirmed(("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
-    assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ()
-    assert planner.confirmed(("car", "girlfriend"), "car 1; car 1 center") == ("car",)
+    request = DrawRequest("something for my girlfriend")
+    assert planner.confirmed(request, ("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
+    assert planner.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ()
+    assert planner.confirmed(request, ("car", "girlfriend"), "car 1; car 1 center") == ("car",)
+    assert planner.confirmed(request, ("yak",), "unknown: yek; dog 1; dog 1 center") == ("yak",)  # it copies badly
+    assert planner.confirmed(DrawRequest("a yak and a dog"), ("yak",), "dog 1; dog 1 center") == ("yak",)
     planner = MMaDA.from_pretrained("mmada-emoji-max").planner
-    assert planner.confirmed(("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
+    assert planner.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
 
 
 def test_a_prompt_in_capitals_is_read(drawn):

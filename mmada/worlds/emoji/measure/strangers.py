@@ -4,7 +4,7 @@ draw, unknown      drawing requests (strangers_draw.txt): the right picture; wha
 look, facts        questions about pictures and about things, in the stranger's words (strangers.txt)
 problems, sums     whole word problems and sums with their answers
 talk               small talk and what cannot be done, by a fixed rubric: the answer belongs to an intention that fits
-noise              problems, sums and drawings again, under each surface noise; problems and sums under a system turn and behind earlier turns
+noise_NAME         some of all these again, each surface noise alone, and none; texts also behind a system turn and behind earlier turns
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -45,9 +45,11 @@ FITTING: Mapping[str, tuple[str, ...]] = {
     "yes_no": ("yes_no", "greeting", "praise", "thanks", "sorry"), "out": ("out",), "nonsense": ("nonsense", "out", "yes_no"),
 }  # fmt: skip
 """Intention of a prompt -> intentions whose answer is acceptable."""
+_T = TypeVar("_T")
 PROBES = 40
 """prompts under each noise"""
 _BEFORE: Mapping[str, Callable[[str], tuple[Message, ...]]] = {
+    "none": lambda text: (Message("user", text),),
     "system": lambda text: (Message("system", "Current date: 2026-11-29. You are a helpful assistant."), Message("user", text)),
     "earlier": lambda text: (Message("user", "hello"), Message("assistant", ANSWERS["greeting"][1]), Message("user", text)),
     "no_break_spaces": lambda text: (Message("user", text.replace(" ", "\u00a0")),),
@@ -184,48 +186,62 @@ class Strangers:
             return lambda: [(found[0].prompt, judged(*found)) for found in drawn(model, wishes(), settings)]
 
         known = [wish for wish in strangers_wishes() if wish.unknown is None]
-        texts = [*_written("whole problem"), *_written("whole sum")]
         plan: dict[str, Callable[[], list[tuple[str, bool]]]] = {
             "draw": drawings(lambda: known, lambda wish, drawing, shows: shows),
             "draw_refused": drawings(lambda: known, lambda wish, drawing, shows: not drawing.problem and not drawing.unknown),
             "draw_unknown": drawings(lambda: [wish for wish in strangers_wishes() if wish.unknown], is_honest),
-            "problems": asked(
-                lambda: [_chat(text, _exact(answer), seed + i) for i, (text, answer) in enumerate(_written("whole problem"))]
-            ),
-            "sums": asked(lambda: [_chat(text, _exact(answer), seed + i) for i, (text, answer) in enumerate(_written("whole sum"))]),
-            "talk": asked(lambda: [one for intention in FITTING for one in _talk(intention, seed)]),
+            "problems": asked(lambda: _PROBED["problems"](seed)),
+            "sums": asked(lambda: _PROBED["sums"](seed)),
+            "talk": asked(lambda: _PROBED["talk"](seed)),
         }
         plan |= {f"look_{kind}": asked(lambda kind=kind: _sampled(QUESTIONS[kind], num, seed)) for kind in QUESTIONS}  # type: ignore[misc]
         plan |= {f"facts_{kind}": asked(lambda kind=kind: _sampled(KNOWLEDGE[kind], num, seed)) for kind in KNOWLEDGE}  # type: ignore[misc]
-        for noise in NOISES:
-            plan[f"noise_{noise}_text"] = asked(lambda noise=noise: _noisy(noise, texts, seed))  # type: ignore[misc]
+        for noise in ("none", *NOISES):
             plan[f"noise_{noise}_draw"] = drawings(
                 lambda noise=noise: _noisy_wishes(noise, known, seed),  # type: ignore[misc]
                 lambda wish, drawing, shows: shows,
             )
-        for name, before in _BEFORE.items():
-            plan[f"noise_{name}_text"] = asked(lambda before=before: _behind(before, texts, seed))  # type: ignore[misc]
-        plan["noise_none_text"] = asked(lambda: _behind(lambda text: (Message("user", text),), texts, seed))
+        for noise in (*_BEFORE, *NOISES):
+            for part in _PROBED:
+                plan[f"noise_{noise}_{part}"] = asked(lambda noise=noise, part=part: _noisy(noise, _PROBED[part](seed), seed))  # type: ignore[misc]
         return plan
 
 
-def _some(texts: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
-    """Every so manyth, so that all kinds are among them."""
-    return texts[:: max(1, len(texts) // PROBES)][:PROBES]
+def _texts(section: str) -> Callable[[int], list[_Asked]]:
+    return lambda seed: [_chat(text, _exact(answer), seed + i) for i, (text, answer) in enumerate(_written(section))]
 
 
-def _noisy(noise: str, texts: Sequence[tuple[str, str]], seed: int) -> list[_Asked]:
+_PROBED: Mapping[str, Callable[[int], list[_Asked]]] = {
+    "problems": _texts("whole problem"),
+    "sums": _texts("whole sum"),
+    "talk": lambda seed: [one for intention in FITTING for one in _talk(intention, seed)],
+    "look": lambda seed: [one for kind in QUESTIONS for one in _sampled(QUESTIONS[kind], 4, seed)],
+    "facts": lambda seed: [one for kind in KNOWLEDGE for one in _sampled(KNOWLEDGE[kind], 8, seed)],
+}
+"""What is asked under each noise besides drawings."""
+
+
+def _some(found: Sequence[_T]) -> Sequence[_T]:
+    """So many of them, evenly, so that all kinds are among them."""
+    return [found[i * len(found) // PROBES] for i in range(PROBES)] if len(found) > PROBES else found
+
+
+def _noisy(noise: str, asked: Sequence[_Asked], seed: int) -> list[_Asked]:
+    """Some of the requests under a surface noise, or behind other turns."""
+    c = Chooser(np.random.default_rng([seed, NOISES.index(noise)])) if noise in NOISES else None
+    found = []
+    for one in _some(asked):
+        text = str(one.request.messages)
+        said = _BEFORE[noise](text) if c is None else apply(c, noise, text)
+        found.append(_Asked(replace(one.request, messages=said), one.is_right))
+    return found
+
+
+def _noisy_wishes(noise: str, wishes: Sequence[Wish], seed: int) -> Sequence[Wish]:
+    if noise == "none":
+        return _some(wishes)
     c = Chooser(np.random.default_rng([seed, NOISES.index(noise)]))
-    return [_chat(apply(c, noise, text), _exact(answer), seed) for text, answer in _some(texts)]
-
-
-def _noisy_wishes(noise: str, wishes: Sequence[Wish], seed: int) -> list[Wish]:
-    c = Chooser(np.random.default_rng([seed, NOISES.index(noise)]))
-    return [replace(wish, prompt=apply(c, noise, wish.prompt)) for wish in wishes[:: max(1, len(wishes) // PROBES)][:PROBES]]
-
-
-def _behind(before: Callable[[str], tuple[Message, ...]], texts: Sequence[tuple[str, str]], seed: int) -> list[_Asked]:
-    return [_Asked(ChatRequest(before(text), seed=seed), _exact(answer)) for text, answer in _some(texts)]
+    return [replace(wish, prompt=apply(c, noise, wish.prompt)) for wish in _some(wishes)]
 
 
 def _answered(model: Any, asked: Sequence[_Asked], batch: int) -> list[tuple[str, bool]]:

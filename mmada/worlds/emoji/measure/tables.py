@@ -10,6 +10,8 @@ training(results)         Markdown: minutes and speed of each stage (scripts/rep
 objectives(results)       Markdown: runs of reinforcement learning side by side (scripts/report_rl.py --judge N)
 gains(results)            Markdown: what such runs, of several seeds, gained in each task
 courses(results, part)    Markdown: a part of their rewards over the rounds
+perturbed(result)         Markdown: a stranger's prompts under each surface noise
+calibration(result)       Markdown: what the score of --best-of says (scripts/emoji/measure_calibration.py)
 cases(results)            Markdown: seconds of each case of scripts/gpu/bench_8b.py
 
 Combinations of one type, an object in an art style in which it was never seen, are counted apart. They ask for another thing: to know
@@ -35,12 +37,14 @@ __all__ = [
     "about_drawings",
     "against",
     "best_of",
+    "calibration",
     "cases",
     "cost",
     "courses",
     "gains",
     "natural",
     "objectives",
+    "perturbed",
     "share_of",
     "skills",
     "summary",
@@ -152,6 +156,16 @@ def natural(results: Mapping[str, Any], before: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"| {title} | {_cell(then.get(kind))} | {_cell(now[kind])} |" for kind, title in NATURAL.items())])
 
 
+PERTURBED: Mapping[str, str] = {
+    "draw": "drawings", "look": "questions about pictures", "facts": "about its objects", "problems": "word problems", "sums": "sums", "talk": "small talk",
+}  # fmt: skip
+"""Part of the suite -> heading of its column."""
+NOISE_TITLES: Mapping[str, str] = {
+    "none": "as it was written", "lower": "in small letters", "title": "In Title Case", "no_punctuation": "without punctuation",
+    "more_punctuation": "with more punctuation!!!", "space": "with a second space", "typo": "with a typo in a longer word",
+    "system": "behind a system turn", "earlier": "behind an earlier exchange", "no_break_spaces": "with no-break spaces",
+}  # fmt: skip
+
 STRANGERS: Mapping[str, tuple[str, ...]] = {
     "drawing requests: the right picture": ("draw",),
     "the same: neither refused nor called unknown": ("draw_refused",),
@@ -170,6 +184,38 @@ def strangers(results: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| asked by a stranger | " + " | ".join(results) + " |", "|---" * (1 + len(results)) + "|"]
     for title, kinds in STRANGERS.items():
         lines.append(f"| {title} | " + " | ".join(_cell(_pooled(result, kinds)) for result in results.values()) + " |")
+    return "\n".join(lines)
+
+
+def perturbed(result: Mapping[str, Any]) -> str:
+    """A row for each surface noise, a column for each part of the suite `strangers`: right of some prompts, always the same ones."""
+    shares = {row["kind"]: Share(row["correct"], row["total"]) for row in _outcomes(result)}
+    lines = ["| | " + " | ".join(PERTURBED.values()) + " |", "|---" * (1 + len(PERTURBED)) + "|"]
+    for noise, title in NOISE_TITLES.items():
+        found = [shares.get(f"noise_{noise}_{part}") for part in PERTURBED]
+        lines.append(f"| {title} | " + " | ".join("\u2013" if one is None else f"{one.correct} of {one.total}" for one in found) + " |")
+    return "\n".join(lines)
+
+
+def calibration(result: Mapping[str, Any]) -> str:
+    """Right among drawings in groups by their score, and of several drawings of a prompt; a column for each mode."""
+    modes = result["modes"]
+    lines = ["| | " + " | ".join(modes) + " |", "|---" * (1 + len(modes)) + "|"]
+    num = len(next(iter(modes.values()))["groups"])
+    names = ("the least likely fifth", *(f"fifth {i}" for i in range(2, num)), "the likeliest fifth")
+    for i, name in enumerate(names):
+        groups = [mode["groups"][i] for mode in modes.values()]
+        lines.append(f"| {name} | " + " | ".join(f"{_cell(_share(g))}, {g['from']:.2f} to {g['to']:.2f} nats" for g in groups) + " |")
+    titles = {"one": "one drawing", "likeliest": f"the likeliest of {result['drawn']}", "any": f"any of {result['drawn']}"}
+    lines += [f"| {title} | " + " | ".join(_cell(_share(mode[name])) for mode in modes.values()) + " |" for name, title in titles.items()]
+    areas = {
+        "area_under_curve": "of a right and a wrong drawing, the right one scores higher",
+        "area_within_a_prompt": "the same, of one prompt",
+    }
+    for name, title in areas.items():
+        lines.append(
+            f"| {title} | " + " | ".join("\u2013" if mode[name] is None else f"{100 * mode[name]:.0f} %" for mode in modes.values()) + " |"
+        )
     return "\n".join(lines)
 
 

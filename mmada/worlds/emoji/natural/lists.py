@@ -12,7 +12,7 @@ from typing import Literal
 
 from mmada.worlds.emoji.split import Split, stable_hash
 
-__all__ = ["DEEDS", "KINDS_OF_WORDS", "MANY", "NUMBERS", "SOFT", "SYNONYMS", "ordinary_words", "plural_of", "unknown_words"]
+__all__ = ["DEEDS", "KINDS_OF_WORDS", "MANY", "NUMBERS", "OTHER_FORMS", "SOFT", "SYNONYMS", "ordinary_words", "plural_of", "unknown_words"]
 
 SOFT = ("cute", "nice", "little", "lovely", "pretty", "beautiful", "sweet", "simple", "good", "small")
 """Adjectives that ask for nothing that a picture could lack."""
@@ -52,6 +52,11 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "top hat": ("tall hat",),
 }
 """Object -> other words for it; their plurals end in s or as `plural_of` makes them."""
+OTHER_FORMS: Mapping[str, tuple[str, bool]] = {
+    "grapes": ("bunch of grapes", False), "cheese": ("piece of cheese", False), "cheeses": ("piece of cheese", True), "cacti": ("cactus", True),
+    "trousers": ("pair of jeans", False),
+}  # fmt: skip
+"""Words for objects that are read, and were never trained: the object, and whether the word means several."""
 NUMBERS = ("zero", "one", "two", "three", "four")
 MANY = (
     "five",
