@@ -6,7 +6,7 @@ OUT := outputs/demo
 MODEL ?= mmada-emoji-chat
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint docs docs-serve clean
+.PHONY: help setup demo test test-slow coverage lint docs docs-serve clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ test: setup ## run the default tests on two processes, and name the slowest ten
 
 test-slow: setup ## run the tests that are marked slow, and properties on more examples
 	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough
+
+coverage: setup ## run the default tests and say which lines of the package they reach
+	$(BIN)/python -m pytest -n 2 --cov=mmada --cov-branch --cov-report=term:skip-covered
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ TOGETHER = {
         "serve/test_openapi",
         "serve/test_s",
     ),
-    "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_loop", "train/test_state"),
+    "processes": ("cli/test_cli_processes", "end_to_end", "rl/test_task", "train/test_file_samples", "train/test_loop", "train/test_state"),
     "transformers": (
         "eval/test_harness",
         "eval/test_lmms",
@@ -60,11 +60,11 @@ def group_of(nodeid: str) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Properties are tried on 20 examples; `make test-slow` tries 100 of them (--hypothesis-profile=thorough)."""
+    """Properties are tried on 10 examples; `make test-slow` tries 100 of them (--hypothesis-profile=thorough)."""
     from hypothesis import settings
 
     settings.register_profile("thorough", max_examples=100)
-    settings.register_profile("quick", max_examples=20)
+    settings.register_profile("quick", max_examples=10)
     settings.load_profile(config.getoption("--hypothesis-profile") or "quick")
 
 

@@ -57,10 +57,15 @@ def unit(file: Path) -> str:
 
 
 @cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(file: Path) -> set[str]:
     """Dotted names of everything a file imports, also inside functions and for type checking."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree(file)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -104,7 +109,7 @@ def test_sampling_does_not_know_the_model():
 def test_nothing_prints_below_the_command_line():
     for file in FILES:
         if unit(file) != "cli":
-            calls = [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+            calls = [n for n in ast.walk(tree(file)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
             assert not [n.lineno for n in calls if n.func.id == "print"], file
 
 

@@ -13,6 +13,8 @@ import tomllib
 ROOT = Path(__file__).parents[1]
 WORDS = tomllib.loads((Path(__file__).parent / "words.toml").read_text(encoding="utf-8"))
 NAMES = frozenset(WORDS["names"])
+ANYWHERE = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(NAMES)))})(?!\w)")
+"""A file in which no name occurs even in prose need not be taken apart, which takes far longer."""
 PHRASES = re.compile("|".join(rf"(?<!\w){re.escape(phrase)}" for phrase in WORDS["phrases"]), re.IGNORECASE)
 
 # The emoji world has words of its own: those that its models were trained on. The table of former names is one place.
@@ -53,8 +55,8 @@ def test_the_lists_find_what_they_ban():
 @pytest.mark.parametrize("file", PYTHON, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_former_word_is_left_in_code(file):
     text = file.read_text(encoding="utf-8")
-    assert not names_in(text) & NAMES
-    assert not PHRASES.findall(prose_in(text))
+    assert not ANYWHERE.search(text) or not names_in(text) & NAMES
+    assert not PHRASES.search(text) or not PHRASES.findall(prose_in(text))
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))

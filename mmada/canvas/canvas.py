@@ -95,6 +95,19 @@ class Canvas:
         """The same canvas with every open position set to the mask id: a training row as a prompt."""
         return replace(self, tokens=torch.where(self.is_open, mask_id, self.tokens))
 
+    def clean(self, *ids: Sequence[int]) -> Canvas:
+        """The same canvas with what each of its fields is to become: a prompt as a training row, the inverse of `masked`.
+
+        Raises InputError unless there are as many ids as open positions in every field.
+        """
+        counts, wanted = [len(one) for one in ids], [len(field.positions) for field in self.fields]
+        if counts != wanted:
+            raise InputError(f"ids of {counts} positions do not fill fields of {wanted}; give one for each open position")
+        tokens = self.tokens.clone()
+        for field, values in zip(self.fields, ids, strict=True):
+            tokens[field.positions] = torch.tensor(list(values), dtype=tokens.dtype)
+        return replace(self, tokens=tokens)
+
     def only(self, field: int) -> Canvas:
         """The same canvas with one of its fields; the open positions of the others stay as they are."""
         return replace(self, fields=(self.fields[field],))

@@ -177,6 +177,8 @@ class Prompts:
     """what stands between the header of a turn and its text"""
     has_headers: ClassVar[bool] = True
     """whether turns stand behind headers at all"""
+    own_template: ClassVar[str | None] = None
+    """without headers: the chat template of these prompts (hub/chat_template.py); None: that of the tokenizer's files says how turns are laid out"""
 
     @property
     def begin(self) -> list[int]:
@@ -239,6 +241,10 @@ class Prompts:
             ids += self.encode(self.after_header + content + ("<eot_id>" if literal else ""))
             ids += [] if literal else [self.layout.special("eot")]
         return [*ids, *self._header("assistant"), *self.encode(self.after_header)]
+
+    def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
+        """A dialogue with the images that it is about, which stand before it."""
+        return [*self._images(images), *dialogue]
 
     def start_of_answer(self, tokens: Tensor) -> int:
         """Where the answer to the last turn of a dialogue begins in a row: behind the last header and what stands after it."""
@@ -346,9 +352,8 @@ class Prompts:
         ids     what the answer may contain; default: text
         Raises InputError if the answer and its end token do not fit.
         """
-        prefix = self._images(images)
-        prefix += self.dialogue(messages, thinking=self.style.thinking if thinking else None)
-        return self._answer(prefix, self._answer_length(num_new, answer), ids)
+        prefix = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
+        return self._answer(prefix, self.answer_ids(num_new, answer), ids)
 
     def draw(
         self, text: str, codes: Tensor, *, is_open: Tensor | None = None, text_length: int | None = None, pads: Pads = "hidden"
@@ -362,7 +367,7 @@ class Prompts:
     def reason_draw(self, text: str, num_new: int, codes: Tensor, *, answer: str | None = None) -> Canvas:
         """Two fields: num_new positions for thinking and refined prompt, then the image. With an `answer`, codes stay as they are."""
         head = [self.layout.special("r2i"), *self.dialogue([Message("user", text)], thinking=self.style.draw_thinking)]
-        canvas = self._with_image(self._answer(head, self._answer_length(num_new, answer)), codes)
+        canvas = self._with_image(self._answer(head, self.answer_ids(num_new, answer)), codes)
         return canvas if answer is not None else canvas.masked(self.layout.mask_id)
 
     def infill(self, parts: Sequence[str | Hole], *, messages: Sequence[Message] = ()) -> Canvas:
@@ -390,8 +395,8 @@ class Prompts:
 
     # Parts.
 
-    def _answer_length(self, num_new: int, answer: str | None) -> list[int]:
-        """num_new positions for an answer: masks, or the answer and end tokens."""
+    def answer_ids(self, num_new: int, answer: str | None) -> list[int]:
+        """num_new positions for an answer: masks, or the answer and end tokens. Raises InputError if these do not fit."""
         if answer is None:
             return self._masks(num_new)
         ids = [*self.encode(answer), self.layout.eos_id]

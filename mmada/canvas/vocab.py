@@ -10,6 +10,7 @@ Each family has one (families/); `PUBLISHED` is that of Gen-Verse/MMaDA-8B, see 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 
 from mmada.errors import InputError, suggest
@@ -167,16 +168,20 @@ class VocabLayout:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def compact(cls, num_text: int, codebook_size: int, *, multiple_of: int = 64) -> VocabLayout:
-        """A layout for a tokenizer of `num_text` entries: text, the special tokens in the order of SPECIAL_STRINGS, image codes,
-        and unused rows up to a multiple of `multiple_of`."""
-        offset = num_text + len(SPECIAL_STRINGS)
+    def compact(
+        cls, num_text: int, codebook_size: int, *, names: Sequence[str] = tuple(SPECIAL_STRINGS), num_tags: int = 0, multiple_of: int = 64
+    ) -> VocabLayout:
+        """A layout for a tokenizer of `num_text` entries, special tokens and tags not counted.
+
+        In order: text, the special tokens of `names`, the tags, image codes, and unused rows up to a multiple of `multiple_of`.
+        """
+        offset = num_text + len(names) + num_tags
         used = offset + codebook_size
         return cls(
             vocab_size=-(-used // multiple_of) * multiple_of,
             image_offset=offset,
             codebook_size=codebook_size,
-            **{f"{name}_id": num_text + i for i, name in enumerate(SPECIAL_STRINGS)},
+            **{f"{name}_id": num_text + i for i, name in enumerate(names)},
         )
 
     @classmethod

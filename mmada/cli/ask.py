@@ -24,10 +24,7 @@ def ask(
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
     force: options.Force = False,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Answer a question about an image.
 
@@ -37,13 +34,13 @@ def ask(
     from mmada.cli.session import check_model, check_picture, load, watched
 
     check_picture(image)
-    check_model(model, dtype)
+    check_model(model, loading.dtype)
 
     from mmada.image import load_image
     from mmada.pipeline import DESCRIBE
 
     picture = load_image(image)
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
+    pipeline = load(model, loading)
     params = pipeline.planner.text_params(settings)
     with watched("looking", trace, force=force) as on_step:
         answer = pipeline.ask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["batch"]
 
 
+@options.with_settings()
 def batch(
     requests: Annotated[Path, typer.Argument(help="JSON lines: custom_id, method, url, body.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write results to, or to go on with.")],
@@ -29,10 +31,7 @@ def batch(
     ray: Annotated[bool, typer.Option("--ray", help="Spread replicas over the Ray cluster of RAY_ADDRESS, or of this machine.")] = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: how many. Default: one for each GPU.")] = None,
     cache: options.Cache = None,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Answer requests in the shape of OpenAI's batch files: chat, completions, images and edits.
 
@@ -53,7 +52,7 @@ def batch(
     if replicas is not None and not ray:
         raise InputError(f"replicas={replicas} are spread by Ray; give --ray, or leave it out")
     check_writable(output, "output")
-    check_model(model, dtype)
+    check_model(model, loading.dtype)
     found = check_batch(requests, limit=limit, strict=strict)
     if found.num_bad:
         remarks.print(f"warning: {found.num_bad} of {found.num_lines} lines cannot be asked; {found.first_problem}", style="yellow")
@@ -67,7 +66,6 @@ def batch(
     settings = batch_settings(
         name or default_name(model), in_flight=in_flight, max_num_batched_tokens=max_num_batched_tokens, timeout=timeout
     )
-    loading: dict[str, Any] = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
 
     async def run() -> BatchReport:
         async with AsyncExitStack() as stack:
@@ -75,11 +73,13 @@ def batch(
             if ray:
                 from mmada.scale.ray_replicas import ray_replicas
 
-                answers = await stack.enter_async_context(ray_replicas(model, settings, loading, count=replicas))
+                answers = await stack.enter_async_context(
+                    ray_replicas(model, settings, {**asdict(loading), "cache": cache}, count=replicas)
+                )
             else:
                 from mmada.cli.session import load
 
-                answers = await stack.enter_async_context(Replica(load(model, **loading), settings).running())
+                answers = await stack.enter_async_context(Replica(load(model, loading, cache=cache), settings).running())
             at_a_time = in_flight * (len(answers) if ray else 1)
             return await answer_batch(lines_of(requests, limit), results, answers, in_flight=at_a_time, on_results=show)
 

@@ -26,10 +26,7 @@ def chat(
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
     force: options.Force = False,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Talk to the model. In a conversation, /help lists the commands.
 
@@ -42,7 +39,7 @@ def chat(
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
     if message is None and trace is not None:
         raise InputError("--trace shows how one answer appeared; give a message, too")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
+    pipeline = load(model, loading)
     params = pipeline.planner.text_params(settings)
     if message is None:
         from mmada.cli.terminal import Terminal

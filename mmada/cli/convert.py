@@ -68,7 +68,7 @@ def convert(
         with _moved_at_the_end(target) as written:
             export_save(Path(source), written)
     else:
-        pipeline = load(source, image_tokenizer=image_tokenizer, device="cpu", dtype=dtype, quantize=quantize)
+        pipeline = load(source, options.Loading(image_tokenizer, "cpu", dtype, quantize))
         with _moved_at_the_end(target) as written:
             pipeline.save_pretrained(written, max_shard_size=max_shard_size)
     remarks.print(f"wrote {target}")

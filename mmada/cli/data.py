@@ -28,14 +28,18 @@ __all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_toke
 app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
 Data = Annotated[
-    str, typer.Argument(help="A .jsonl file, shards such as data-{000..127}.tar, a folder or files of a dataset, or tokenized shards.")
+    str,
+    typer.Argument(
+        help="A .jsonl file, shards such as data-{000..127}.tar, a folder or files of a dataset, or tokenized shards. Also at s3://, gs:// or hf://."
+    ),
 ]
 FormatName = Annotated[
     str | None,
     typer.Option("--format", help="jsonl, webdataset, datasets or tokenized. Default: from the file name.", rich_help_panel="Data"),
 ]
 Adapter = Annotated[
-    str, typer.Option(help="Format of the objects: record, text, instruction, draw, describe, messages, llava.", rich_help_panel="Data")
+    str,
+    typer.Option(help="Format of the objects: record, text, instruction, draw, describe, edit, messages, llava.", rich_help_panel="Data"),
 ]
 Rename = Annotated[
     list[str] | None,
@@ -225,7 +229,7 @@ def export_replay(
         reader = open_data(str(prompts), None, "record", None, None, "train", prompts_only=True)
         samples = (replay.question_of(reader[i]) for i in range(min(num, len(reader))))
     if own or prompts is not None:
-        pipeline = load(model, device=device)
+        pipeline = load(model, options.Loading(device=device))
         samples = replay.own_samples(pipeline.run, list(samples), source=model, seed=seed)
     with counting("writing", num) as on_progress:
         count = replay.export_replay(samples, output, on_progress=on_progress)

@@ -29,10 +29,7 @@ def draw(
     think: options.DrawThink = None,
     strict: options.Strict = False,
     trace: options.Trace = None,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Draw an image.
 
@@ -43,11 +40,11 @@ def draw(
     check_output(output)
     options.check_best_of(settings.best_of, trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
-    check_model(model, dtype)
+    check_model(model, loading.dtype)
 
     from mmada.generation.requests import Drawing, DrawRequest
 
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
+    pipeline = load(model, loading)
     if size and pixels:
         options.check_size(size, pixels[1], pixels[0], pipeline.image_tokenizer.decode_factor)
     requests = [

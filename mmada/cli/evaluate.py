@@ -42,11 +42,8 @@ def evaluate(
     seed: options.Seed = 0,
     drawn: ImageSettings = ImageSettings(),
     written: TextSettings = TextSettings(),
-    image_tokenizer: options.ImageTokenizerName = None,
     batch: Annotated[int, typer.Option(min=1, help="Number of requests that share a forward pass.")] = 32,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Run a suite. Most report accuracy with 95 % intervals, forward passes and seconds.
 
@@ -67,9 +64,10 @@ def evaluate(
             typer.echo(f"{name:<16} world {brought_by}")
         return
     chosen = _find(suite, world)
-    loading = ("quantize",) if chosen.needs_model else ()
-    options.refuse_others(context, ("suite", "world", "out", "force", *loading, *chosen.options), f"mmada eval {suite}")
-    environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), device)
+    options.refuse_others(
+        context, ("suite", "world", "out", "force", *(("quantize",) if chosen.needs_model else ()), *chosen.options), f"mmada eval {suite}"
+    )
+    environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), loading.device)
     settings = SuiteSettings(
         num=num,
         kinds=tuple(kinds.split(",")) if kinds else (),
@@ -82,13 +80,13 @@ def evaluate(
         cache=written.cache,
         batch=batch,
         model=model,
-        device=device,
-        dtype=dtype,
+        device=loading.device,
+        dtype=loading.dtype,
         detailed=out is not None,
     )
     pipeline = None
     if chosen.needs_model:
-        pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize, cache=written.cache)
+        pipeline = load(model, loading, cache=written.cache)
         if written.threshold is not None:
             pipeline.use(threshold=written.threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:

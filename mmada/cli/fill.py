@@ -34,10 +34,7 @@ def fill(
     drawn: ImageSettings = ImageSettings(),
     written: TextSettings = TextSettings(),
     trace: options.Trace = None,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Complete a text or an image.
 
@@ -46,7 +43,7 @@ def fill(
     mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_model, check_output, check_picture, load, save, watched
+    from mmada.cli.session import check_model, check_output, check_picture, load, remarks, save, watched
     from mmada.errors import InputError
 
     if (template is None) == (image is None):
@@ -61,7 +58,7 @@ def fill(
     for path in (image, mask):
         if path is not None:
             check_picture(path)
-    check_model(model, dtype)
+    check_model(model, loading.dtype)
 
     from mmada.image import load_image
 
@@ -69,7 +66,7 @@ def fill(
     marks = load_image(mask) if mask is not None else None
     if picture is not None and not prompt:
         raise InputError("prompt='' is empty; say with --prompt what the picture shows")
-    pipeline = load(model, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
+    pipeline = load(model, loading)
     with watched("filling", trace, force=force) as on_step:
         if picture is None:
             show(pipeline.fill(template or "", params=pipeline.planner.fill_params(written), seed=seed, on_step=on_step))
@@ -83,4 +80,6 @@ def fill(
             on_step=on_step,
             **changed(drawn),
         )
+    if drawing.warning:
+        remarks.print(f"warning: {drawing.warning}", style="yellow")
     save(drawing.image, output, force=force)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -20,6 +21,7 @@ __all__ = [
     "Force",
     "Fresh",
     "ImageTokenizerName",
+    "Loading",
     "Model",
     "Output",
     "Quantize",
@@ -47,6 +49,18 @@ Quantize = Annotated[
         metavar="int8|int4", help="Store the matrices in 8 or 4 bits: less memory, slower. Default: as saved.", rich_help_panel="Model"
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a verb loads its model: an option for each field, and the arguments of `MMaDA.from_pretrained`."""
+
+    image_tokenizer: ImageTokenizerName = None
+    device: Device = None
+    dtype: Dtype = "auto"
+    quantize: Quantize = None
+
+
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist. Without it, a number is appended to the name.")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.")]
@@ -101,7 +115,7 @@ def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int
 
 
 def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a verb whose parameters of type TextSettings or ImageSettings become an option for each of their fields.
+    """For a verb whose parameters of type TextSettings, ImageSettings or Loading become an option for each of their fields.
 
     Where two kinds have a field of the same name, it is one option, and both get its value.
     leave_out  fields that the verb has no use for
@@ -118,7 +132,10 @@ def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...,
 
         @wraps(verb)
         def run(**given: Any) -> None:
-            own = {name: kind(**{field: given[field] for field in settings_of(kind) if field in given}) for name, kind in kinds.items()}
+            own = {
+                name: kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
+                for name, kind in kinds.items()
+            }
             verb(**{name: value for name, value in given.items() if name in signature.parameters}, **own)
 
         run.__signature__ = signature.replace(parameters=list(parameters.values()))  # type: ignore[attr-defined]
@@ -128,12 +145,16 @@ def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...,
     return decorate
 
 
-_KINDS = (TextSettings, ImageSettings)
+_KINDS = (TextSettings, ImageSettings, Loading)
 
 
 def _options(kind: type) -> Iterator[inspect.Parameter]:
     """A parameter, as typer reads it, for each field of a kind of settings."""
     defaults = kind()
+    if kind is Loading:
+        for name, annotation in get_type_hints(kind, include_extras=True).items():
+            yield inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=getattr(defaults, name), annotation=annotation)
+        return
     for name, known in settings_of(kind).items():
         default = getattr(defaults, name)
         option = typer.Option(

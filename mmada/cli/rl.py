@@ -29,7 +29,7 @@ def rl(
 
     mmada rl configs/rl/debug.yaml
     """
-    from mmada.cli.train import begin, finish, is_main_process, progress, show_plan
+    from mmada.cli.train import begin, finish, is_main_process, progress, say, show_plan
 
     is_main = is_main_process("reinforcement learning", extra="rl")
     from mmada.rl.config import load
@@ -39,7 +39,8 @@ def rl(
     tasks = " ".join(task.name for task in one.active)
     begin(Path(one.out), f"{one.objective.name} on {tasks or 'no task'}", fresh=fresh)
     with _workers(one) as remote, progress(is_main, is_shown=_is_shown) as on_step:
-        outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, remote=remote)
+        on_begin = say if is_main else None
+        outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, on_begin=on_begin, remote=remote)
     finish(Path(one.out), outcome)
 
 

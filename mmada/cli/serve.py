@@ -16,6 +16,7 @@ __all__ = ["default_name", "serve", "start"]
 _LIMITS, _ACCESS = "Limits", "Access"
 
 
+@options.with_settings()
 def serve(
     model: options.Model = DEFAULT_MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all.")] = "127.0.0.1",
@@ -74,13 +75,13 @@ def serve(
         float, typer.Option(min=0.1, help="Seconds in which a connection must have sent its headers.", rich_help_panel=_LIMITS)
     ] = 20,
     body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a body must have arrived.", rich_help_panel=_LIMITS)] = 60,
+    write_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a client must have read what waits for it.", rich_help_panel=_LIMITS)
+    ] = 60,
     drain: Annotated[float, typer.Option(min=0, help="Seconds to finish running requests after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
     cache: options.Cache = None,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Serve a model to OpenAI clients: chat, completions, images, edits and variations.
 
@@ -103,14 +104,14 @@ def serve(
         "max_stop_chars": max_stop_chars,
         "header_timeout": header_timeout,
         "body_timeout": body_timeout,
+        "write_timeout": write_timeout,
         "allowed_hosts": tuple(name.lower() for name in allowed_host or ()),
         "max_n": max_n,
         "max_steps": max_steps,
         "allow_remote_images": allow_remote_images,
         "allow_origins": tuple(allow_origin or ()),
     }
-    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
-    start(model, settings, loading, host=host, port=port, drain=drain, access_log=access_log, workers=workers, threads=threads)
+    start(model, settings, loading, cache=cache, host=host, port=port, drain=drain, access_log=access_log, workers=workers, threads=threads)
 
 
 def default_name(model: str) -> str:
@@ -121,8 +122,9 @@ def default_name(model: str) -> str:
 def start(
     model: str,
     settings: Mapping[str, Any],
-    loading: Mapping[str, Any],
+    loading: options.Loading,
     *,
+    cache: str | None,
     host: str,
     port: int,
     drain: float = 60,
@@ -134,7 +136,8 @@ def start(
     """Load a model and serve it until a signal comes.
 
     settings  fields of ServeConfig
-    loading   how the model is loaded: arguments of session.load
+    loading   how the model is loaded
+    cache     KV cache policy; None: the checkpoint's
     workers   processes that serve it
     threads   of each on CPUs; 0: measured
     ready     called with the server's address as soon as it answers
@@ -182,7 +185,7 @@ def start(
         if worker is None:
             return
         config = replace(config, num_decoders=max(1, (config.num_decoders or available()) // workers))
-    pipeline = load(model, **loading)
+    pipeline = load(model, loading, cache=cache)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.image_tokenizer.decode_factor
     backbone = pipeline.model

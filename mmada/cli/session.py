@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from mmada.cli.options import Loading
     from mmada.pipeline import MMaDA, Progress
 
 __all__ = [
@@ -40,34 +42,26 @@ remarks = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_
 """Standard error, for everything that is not the result. What users or models wrote is never read as markup, and paths are never wrapped."""
 
 
-def load(
-    name: str,
-    *,
-    image_tokenizer: str | None = None,
-    device: str | None = None,
-    dtype: str = "auto",
-    quantize: str | None = None,
-    cache: str | None = None,
-) -> MMaDA:
+def load(name: str, loading: Loading, *, cache: str | None = None) -> MMaDA:
     """The model of a command. Raises the package's errors."""
     from mmada.errors import InputError
 
-    check_model(name, dtype)
-    if quantize is not None and quantize not in ("int8", "int4"):
-        raise InputError(f"quantize={quantize!r} is unknown; use int8 or int4, or leave it out")
+    check_model(name, loading.dtype)
+    if loading.quantize is not None and loading.quantize not in ("int8", "int4"):
+        raise InputError(f"quantize={loading.quantize!r} is unknown; use int8 or int4, or leave it out")
 
     import torch
 
     from mmada.pipeline import MMaDA
 
-    if device is not None:
+    if loading.device is not None:
         try:
-            torch.empty(0, device=device)
+            torch.empty(0, device=loading.device)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InputError(f"device={device!r} cannot be used here; try cpu") from error
+            raise InputError(f"device={loading.device!r} cannot be used here; try cpu") from error
     if name == "debug":
         remarks.print("model debug: random weights, its answers and drawings make no sense", style="dim")
-    model = MMaDA.from_pretrained(name, image_tokenizer=image_tokenizer, device=device, dtype=dtype, quantize=quantize)
+    model = MMaDA.from_pretrained(name, **asdict(loading))
     return model if cache is None else model.use(cache=cache)
 
 

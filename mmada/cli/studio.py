@@ -15,6 +15,7 @@ from mmada.hub.checkpoint import DEFAULT_MODEL
 __all__ = ["studio"]
 
 
+@options.with_settings()
 def studio(
     model: options.Model = DEFAULT_MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 means all.")] = "127.0.0.1",
@@ -25,10 +26,7 @@ def studio(
         list[str] | None, typer.Option(envvar="MMADA_API_KEY", help="Key that the page asks for. Prefer the environment variable.")
     ] = None,
     cache: options.Cache = None,
-    image_tokenizer: options.ImageTokenizerName = None,
-    device: options.Device = None,
-    dtype: options.Dtype = "auto",
-    quantize: options.Quantize = None,
+    loading: options.Loading = options.Loading(),
 ) -> None:
     """Chat, draw and edit in a browser, and watch the model denoise.
 
@@ -41,5 +39,4 @@ def studio(
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     settings = {"name": name or default_name(model), "api_keys": tuple(api_key or ())}
-    loading = {"cache": cache, "image_tokenizer": image_tokenizer, "device": device, "dtype": dtype, "quantize": quantize}
-    start(model, settings, loading, host=host, port=port, ready=ready)
+    start(model, settings, loading, cache=cache, host=host, port=port, ready=ready)

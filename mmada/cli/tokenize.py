@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmada.cli import data, options
 from mmada.hub.checkpoint import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from mmada.data.shard_writer import ShardRunner
 
 __all__ = ["tokenize"]
 
@@ -29,21 +32,31 @@ def tokenize(
     split_texts: Annotated[int | None, typer.Option(min=16, help="Split plain texts into rows of at most this many tokens.")] = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Records per shard. An interruption loses at most one shard.")] = 1000,
     batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at once.")] = 16,
-    threads: Annotated[int, typer.Option(min=1, help="Threads that read images.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a process that read images.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that make shards. Default: 1; with --ray one for each GPU, or core.")
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Spread the processes over the Ray cluster of RAY_ADDRESS, or of this machine.")
+    ] = False,
 ) -> None:
     """Encode every image, and write shards with a manifest. Repeat the command to resume.
 
-    Records that cannot be used are left out, counted, and listed in *.dropped.jsonl; `mmada data check` shows them beforehand.
+    Records that cannot be used are left out, counted, and listed in *.dropped.jsonl; `mmada data check` shows them beforehand. The files are
+    the same whatever the number of workers.
 
     mmada tokenize photos.jsonl photos-codes --model Gen-Verse/MMaDA-8B-MixCoT --size 512x512
     """
     from typing import get_args
 
     from mmada.cli.session import remarks
-    from mmada.data.shards import write_shards
+    from mmada.data.paths import is_address
+    from mmada.data.shard_writer import write_shards
     from mmada.errors import InputError, suggest
     from mmada.image import FitMode
 
+    if is_address(str(target)):
+        raise InputError(f"target={str(target)!r} is an address; give a folder of this machine, and copy it there afterwards")
     if mode is not None and mode not in get_args(FitMode):
         raise InputError(f"mode={mode!r} is unknown: {suggest(mode, get_args(FitMode))}")
     reader = data.open_data(source, format_name, adapter, rename, images, split)
@@ -65,9 +78,25 @@ def tokenize(
             shard_size=shard_size,
             batch_size=batch_size,
             num_threads=threads,
+            run=_runner(workers, ray),
             on_progress=on_progress,
         )
     remarks.print(f"wrote {target}: {manifest.num_records} records, {manifest.num_images} images, {len(manifest.shards)} shards")
     if manifest.dropped:
         reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(manifest.dropped.items()))
         remarks.print(f"left out {manifest.dropped.total()} ({reasons}); see {target}/*.dropped.jsonl")
+
+
+def _runner(workers: int | None, ray: bool) -> ShardRunner:
+    """Who makes the shards."""
+    if ray:
+        from mmada.scale.ray_shards import over_ray
+
+        return over_ray(workers)
+    if workers is not None and workers > 1:
+        from mmada.data.shard_workers import in_processes
+
+        return in_processes(workers)
+    from mmada.data.shard_writer import in_line
+
+    return in_line

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmada.train.plan import Plan
     from mmada.train.protocols import StepReport, TrainResult
 
-__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "show_plan", "train"]
+__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "say", "show_plan", "train"]
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
         number = f"run {i + 1} of {len(configs)}: " if len(configs) > 1 else ""
         begin(Path(one.out), f"{number}stage {one.stage.name}", fresh=fresh)
         with progress(is_main) as on_step:
-            outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None)
+            outcome = run(one, on_step=on_step, on_plan=show_plan if is_main else None, on_begin=say if is_main else None)
         finish(Path(one.out), outcome)
         if outcome.reason != "done":
             return
@@ -65,6 +65,13 @@ def show_plan(plan: Plan) -> None:
     remarks.print(str(plan))
     if plan.lost_updates is not None:
         remarks.print(f"warning: {plan.lost_updates}")
+
+
+def say(words: str) -> None:
+    """Which model is trained on what."""
+    from mmada.cli.session import remarks
+
+    remarks.print(words)
 
 
 def begin(out: Path, what: str, *, fresh: bool) -> None:

@@ -3,7 +3,7 @@
     reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py; also tar shards and `datasets`: readers.py
     stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact weights: mixture.py
-    write_shards(reader, "codes", ...)                `mmada tokenize`: shards.py
+    write_shards(reader, "codes", ...)                `mmada tokenize`: shard_writer.py; what it wrote: shards.py
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
 
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     )
     from mmada.data.records import Meta, Picture, Problem, Record, RecordError, SourceLocation, Thinking, Turn
     from mmada.data.rows import Lengths, lengths_of, split_text
-    from mmada.data.shards import ImageCodes, Manifest, ShardSettings, TokenizedReader, write_shards
+    from mmada.data.shard_writer import write_shards
+    from mmada.data.shards import ImageCodes, Manifest, ShardSettings, TokenizedReader
 
 _WHERE = {
     "check": "DataReport check_records masked_in_words",
@@ -48,7 +49,8 @@ _WHERE = {
     "readers": "Endless Epochs Indexed JsonlReader DataPosition Selection Stream TableReader TableStream TarReader select select_by_task worker_share",
     "records": "Meta Picture Problem Record RecordError Thinking Turn SourceLocation",
     "rows": "Lengths lengths_of split_text",
-    "shards": "ImageCodes Manifest ShardSettings TokenizedReader write_shards",
+    "shard_writer": "write_shards",
+    "shards": "ImageCodes Manifest ShardSettings TokenizedReader",
 }
 
 __all__ = [

@@ -335,7 +335,7 @@ def _fault(picture: Picture, codebook_size: int) -> str | None:
             None if top < codebook_size else f"has the code {top}, the model {codebook_size} codes; tokenize with the model's own tokenizer"
         )
     try:
-        load_image(picture.source)
+        load_image(picture.image)
     except ImageError as error:
         return str(error)
     return None
@@ -376,9 +376,10 @@ def masked_in_words(canvas: Canvas, prompts: Prompts, *, width: int = 200) -> li
 def _in_words(ids: list[int], prompts: Prompts, width: int) -> str:
     layout = prompts.layout
     names = {i: f"[{name}]" for name, i in layout.special_ids.items()}
+    codes = range(layout.image_offset, layout.image_offset + layout.codebook_size)  # none of a family without images
 
     def sort(i: int) -> str:
-        return names.get(i) or ("code" if i in layout.image_ids else "text")
+        return names.get(i) or ("code" if i in codes else "text")
 
     words = []
     for kind, run_ in groupby(ids, sort):

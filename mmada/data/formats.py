@@ -13,11 +13,11 @@ import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
 from mmada.canvas import split_thinking
+from mmada.data.addresses import DataFile
 from mmada.data.records import (
     _PARTS,
     ROLES,
@@ -43,7 +43,7 @@ __all__ = ["ADAPTERS", "DESCRIBE_PROMPTS", "Adapter", "Folder", "PictureStore", 
 class PictureStore(Protocol):
     """Where the image names of a record are looked up: the folder of its file, its sample of a shard, its shard of codes."""
 
-    def find(self, name: str) -> Path | bytes | tuple[int, ...]:
+    def find(self, name: str) -> DataFile | bytes | tuple[int, ...]:
         """Raises InputError, whose message follows "field='name' ", if there is no such image."""
         ...
 
@@ -52,9 +52,9 @@ class PictureStore(Protocol):
 class Folder:
     """Image names are paths below `root`. Whether a file exists is seen when it is opened."""
 
-    root: Path
+    root: DataFile
 
-    def find(self, name: str) -> Path:
+    def find(self, name: str) -> DataFile:
         return self.root / name
 
 
@@ -326,12 +326,19 @@ def _check_task(
     task: TaskName, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
 ) -> None:
     """The table at the top of records.py."""
-    draws = task in ("draw", "reason_draw")
+    draws, edits = task in ("draw", "reason_draw"), task in ("edit", "parallel")
     given = [picture for turn in turns for picture in turn.pictures]
+    if edits:
+        _check_edit(task, turns, thinking, answer, image, draft)
+        return
     if draws and (len(turns) != 1 or turns[0].role != "user"):
         draft.add("messages", [turn.role for turn in turns], f"must be one turn of the user for task {task!r}: what to draw")
     if draws and given:
-        draft.add("messages", given[0].name, f"has an image, which task {task!r} cannot start from; the image to draw is answer.image")
+        draft.add(
+            "messages",
+            given[0].name,
+            f"has an image, which task {task!r} cannot start from; the image to draw is answer.image, and task 'edit' starts from one",
+        )
     needed = not draft.prompts_only
     if not turns and answer is None and not needed and not draws:
         draft.add("messages", None, 'is missing; write [{"role": "user", "content": "what is asked"}]')
@@ -353,6 +360,27 @@ def _check_task(
         draft.add("messages", given[0].name, "has an image; use task 'understand'")
     if task == "text" and turns == () and thinking is not None:
         draft.add("think", thinking.text, "answers no question; add messages, or leave think out")
+
+
+def _check_edit(
+    task: TaskName, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
+) -> None:
+    """The rules of edit and parallel."""
+    needed = not draft.prompts_only
+    if len(turns) != 1 or turns[0].role != "user":
+        draft.add(
+            "messages", [turn.role for turn in turns], f"must be one turn of the user for task {task!r}: how the image is to be changed"
+        )
+    elif not turns[0].pictures:
+        draft.add("messages", turns[0].text, "has no image to change; add it as a content part, or use task 'draw'")
+    if image is None and needed:
+        draft.add("answer.image", None, f"is missing; task {task!r} learns to draw it")
+    if task == "edit" and answer is not None:
+        draft.add("answer.text", answer, "is not learned by task 'edit'; use 'parallel'")
+    if task == "edit" and thinking is not None:
+        draft.add("think", thinking.text, "is not learned by task 'edit'; use 'parallel'")
+    if task == "parallel" and answer is None and needed:
+        draft.add("answer.text", None, "is missing; task 'parallel' learns it beside the image, and task 'edit' the image alone")
 
 
 # Forms that other data sets have. Each makes the native object, checks what only it knows, and notes its own names of fields.
@@ -419,6 +447,28 @@ def _caption(value: Mapping[str, object], draft: _Draft) -> str:
     return draft.text(value.get("caption"), "caption", "write what the image shows, or leave the record out")
 
 
+def _edit(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
+    """One source or several; with a text, it is written beside the image."""
+    asked = draft.text(value.get("instruction"), "instruction", "write how the image is to be changed")
+    sources = value.get("source")
+    sources = list(sources) if isinstance(sources, (list, tuple)) else [] if sources is None else [sources]
+    for name, found in (("source", sources or None), ("image", value.get("image"))):
+        if found is None and not (name == "image" and draft.prompts_only):
+            draft.add(name, None, "is missing; name the image")
+    draft.names.update({"answer.image": "image", "answer.text": "text", "think.text": "text"})
+    draft.names.update({f"messages[0].content[{i}].image": "source" for i in range(len(sources))})
+    said = value.get("text")
+    answer, thought = (None, None) if said is None else _taken_apart(draft.text(said, "text", "leave it out"), "text", draft)
+    content = [*({"type": "image", "image": source} for source in sources), {"type": "text", "text": asked}]
+    return _with_id(
+        value,
+        task="edit" if said is None else "parallel",
+        messages=[{"role": "user", "content": content}],
+        think=None if thought is None else {"text": thought},
+        answer=_present(text=answer, image=value.get("image")) or None,
+    )
+
+
 def _instruction(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
     asked = draft.text(value.get("instruction"), "instruction", "write the question")
     more = value.get("input")
@@ -483,7 +533,8 @@ def _messages(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object
     think = None if thought is None else {"text": thought}
     draft.names.update({"answer.text": own, "think.text": own, "think": own, "answer.image": "images"})
     if drawn:
-        task = "draw" if thought is None else "reason_draw"
+        is_edit = task == "understand"  # it starts from images
+        task = ("parallel" if answer or thought else "edit") if is_edit else "draw" if thought is None else "reason_draw"
         return _with_id(value, task=task, messages=turns, think=think, answer=_present(text=answer or None, image=drawn[0]))
     return _with_id(value, task=task, messages=turns, think=think, answer={"text": answer})
 
@@ -569,12 +620,15 @@ ADAPTERS: Mapping[str, Adapter] = {
     ),
     "draw": Adapter(("image", "caption"), '{"image": "a.png", "caption": "…"}: the image is drawn', _drawing),
     "describe": Adapter(("image", "caption"), '{"image": "a.png", "caption": "…"}: the caption is written', _description),
+    "edit": Adapter(
+        ("source", "instruction", "image", "text"), '{"source": "a.png", "instruction": "…", "image": "b.png"}: the image is drawn', _edit
+    ),
     "messages": Adapter(("messages", "images"), '{"messages": [… the last is the assistant\'s], "images": ["a.png"]}', _messages),
     "llava": Adapter(
         ("conversations", "image"), '{"conversations": [{"from": "human", "value": "<image>\\n…"}, …], "image": "a.png"}', _llava
     ),
 }
-"""Forms by name. In messages, instruction and llava, an answer "<think>…</think> …" is taken apart."""
+"""Forms by name. In messages, instruction, edit and llava, an answer "<think>…</think> …" is taken apart."""
 
 
 def fitting_adapters(value: object, where: SourceLocation, pictures: PictureStore) -> list[str]:

@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
+from mmada.data.addresses import data_file, is_remote, joined
 from mmada.data.formats import RecordFormat
 from mmada.data.readers import TABLE_SUFFIXES, Endless, Epochs, JsonlReader, TableReader, TableStream, TarReader, permuted, scrambled
 from mmada.data.records import Meta, Record
@@ -129,7 +130,7 @@ class DataSource:
     """
 
     path: str
-    """from the root of the recipe: a file, a folder, or shards such as data-{000..127}.tar"""
+    """from the root of the recipe: a file, a folder, or shards such as data-{000..127}.tar; or an address, such as s3://bucket/codes"""
     format: Format | None = None
     """None: what the path's ending says (`format_of`)"""
     adapter: str = "record"
@@ -193,7 +194,7 @@ class MixturePart:
         if len(set(names)) != len(names):
             raise InputError(f"part {self.name!r} has two parts of one name among {names}; name them differently")
 
-    def open(self, root: Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
+    def open(self, root: str | Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
         """The records of this part, without end. Raises InputError if a source is missing or does not fit."""
         if self.source is not None:
             opened = open_source(self.source, root, seed=seed, settings=settings)
@@ -219,14 +220,15 @@ class MixtureConfig:
                 return part
         raise InputError(f"recipe {self.name!r} has no part {name!r}: {suggest(name, [part.name for part in self.parts])}")
 
-    def open(self, root: Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
+    def open(self, root: str | Path, *, seed: int = 0, settings: ShardSettings | None = None) -> Endless[Record]:
         """All of it as one mixture; paths start from `root`. `settings` are what tokenized sources must have been made with."""
         return MixturePart(name=self.name, parts=self.parts).open(root, seed=seed, settings=settings)
 
 
 def format_of(path: str) -> Format:
     """What the ending of a path says. Raises InputError if it says nothing."""
-    if (Path(path) / MANIFEST_NAME).exists():
+    folder = data_file(path)
+    if (isinstance(folder, Path) or not folder.suffix) and (folder / MANIFEST_NAME).exists():
         return "tokenized"
     if path.endswith((".jsonl", ".jsonl.gz")):
         return "jsonl"
@@ -237,10 +239,12 @@ def format_of(path: str) -> Format:
     raise InputError(f"the format of {path!r} cannot be seen from its ending; give format: {', '.join(get_args(Format))}")
 
 
-def open_source(source: DataSource, root: Path = Path(), *, seed: int = 0, settings: ShardSettings | None = None) -> Reader | TableStream:
+def open_source(
+    source: DataSource, root: str | Path = Path(), *, seed: int = 0, settings: ShardSettings | None = None
+) -> Reader | TableStream:
     """The reader of a source; paths start from `root`. Raises InputError if it is missing or does not fit."""
-    path = str(root / source.path)
-    images = None if source.images is None else root / source.images
+    path = joined(root, source.path)
+    images = None if source.images is None else joined(root, source.images)
     kind = source.format or format_of(path)
     if kind == "jsonl":
         return JsonlReader(path, record_format=source.record_format, images=images)
@@ -248,8 +252,8 @@ def open_source(source: DataSource, root: Path = Path(), *, seed: int = 0, setti
         return TarReader(path, record_format=source.record_format)
     if kind == "tokenized":
         return TokenizedReader(path, settings=settings)
-    is_local = Path(path).exists() or any(sign in path for sign in "*?[") or Path(path).suffix in TABLE_SUFFIXES
-    name = path if is_local else source.path  # of the hub
+    is_file = is_remote(path) or Path(path).exists() or any(sign in path for sign in "*?[") or Path(path).suffix in TABLE_SUFFIXES
+    name = path if is_file else source.path  # of the hub
     if source.streaming:
         return TableStream(name, split=source.split, record_format=source.record_format, window=source.window, seed=seed, images=images)
     return TableReader(name, split=source.split, record_format=source.record_format, images=images)

@@ -26,6 +26,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b, sha256
@@ -37,8 +38,9 @@ from typing import Any, BinaryIO, Generic, Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file, is_remote
 from mmada.data.formats import Folder, RecordFormat, parse
-from mmada.data.paths import expand_paths, is_address
+from mmada.data.paths import expand_braces, expand_paths, is_address
 from mmada.data.records import Problem, Record, RecordError, SourceLocation
 from mmada.errors import InputError, MissingDependencyError
 
@@ -68,6 +70,8 @@ Integers: TypeAlias = NDArray[np.int64]
 
 MIN_CACHED_BYTES = 2**20
 """Smaller files are indexed anew each time, which takes milliseconds; no file appears beside them."""
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmada" / "indexes"
+"""Of files at addresses."""
 
 
 class Indexed(Protocol[T_co]):
@@ -212,11 +216,16 @@ def select(records: Indexed[Record], reason: Callable[[Record], str | None]) -> 
     return Selection(records, sorted(chain.from_iterable(chosen.indices.tolist() for chosen in by_task.values())), dropped)
 
 
-def select_by_task(records: Indexed[Record], reason: Callable[[Record], str | None]) -> tuple[dict[str, Selection[Record]], dict[str, int]]:
-    """As `select`, task -> the records of that task; and the numbers of those that were dropped, by reason. Each record is read once."""
+def select_by_task(
+    records: Indexed[Record], reason: Callable[[Record], str | None], *, part: range | None = None
+) -> tuple[dict[str, Selection[Record]], dict[str, int]]:
+    """As `select`, task -> the records of that task; and the numbers of those that were dropped, by reason. Each record is read once.
+
+    part  indices that are looked at; None: all
+    """
     kept: dict[str, list[int]] = {}
     dropped: Counter[str] = Counter()
-    for index in range(len(records)):
+    for index in range(len(records)) if part is None else part:
         try:
             record = records[index]
             why = reason(record)
@@ -267,8 +276,9 @@ class JsonlReader:
         images: str | os.PathLike[str] | None = None,
         min_cached_bytes: int = MIN_CACHED_BYTES,
     ) -> None:
-        self.path, self.record_format = Path(path), record_format or RecordFormat()
-        self.pictures = Folder(Path(images) if images is not None else self.path.parent)
+        self.path, self.record_format = data_file(os.fspath(path)), record_format or RecordFormat()
+        self.pictures = Folder(data_file(os.fspath(images)) if images is not None else self.path.parent)
+        self._ranges = Ranges()
         _check_readable(self.path)
         self._unpacked = _unpacked(self.path) if self.path.suffix == ".gz" else None
         with self._open() as stream:
@@ -307,9 +317,7 @@ class JsonlReader:
         if not 0 <= index < len(self):
             raise IndexError(index)
         start, stop, line = (int(value) for value in self._index[:, index])
-        with self._open() as stream:
-            stream.seek(start)
-            data = stream.read(stop - start)
+        data = self._ranges.read(self.path, start, stop) if self._unpacked is None else self._unpacked[start:stop]
         where = SourceLocation(self.name, line)
         return _json(data, where), where
 
@@ -317,7 +325,7 @@ class JsonlReader:
         return self.path.open("rb") if self._unpacked is None else io.BytesIO(self._unpacked)
 
 
-def _unpacked(path: Path) -> bytes:
+def _unpacked(path: DataFile) -> bytes:
     try:
         return gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
@@ -351,7 +359,11 @@ def _json(data: bytes, where: SourceLocation, what: str = "line") -> object:
     raise RecordError([Problem(where, "", "", "json", message)])
 
 
-def _check_readable(path: Path) -> None:
+def _check_readable(path: DataFile) -> None:
+    if isinstance(path, RemoteFile):
+        if not path.size():
+            raise InputError(f"data file {str(path)!r} is empty; write one JSON object a line")
+        return
     if not path.exists():
         raise InputError(f"data file {str(path)!r} does not exist; check the path")
     if not path.is_file():
@@ -362,13 +374,16 @@ def _check_readable(path: Path) -> None:
         raise InputError(f"data file {str(path)!r} is empty; write one JSON object a line")
 
 
-def _cached_index(path: Path, build: Callable[[Path], Integers], min_cached_bytes: int) -> Integers:
-    """`build(path)`, cached beside the file while its size and modification time stay the same."""
-    status = path.stat()
-    stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
-    if status.st_size < min_cached_bytes:
+def _cached_index(path: DataFile, build: Callable[[DataFile], Integers], min_cached_bytes: int) -> Integers:
+    """`build(path)`, cached while size and modification time stay the same: beside the file, or, of an address, in a folder of the user's."""
+    if isinstance(path, RemoteFile):
+        cache, stamp, num_bytes = _CACHE / f"{path.version()}.index.npz", np.array([path.size()], np.int64), path.size()
+    else:
+        status = path.stat()
+        num_bytes, stamp = status.st_size, np.array([status.st_size, status.st_mtime_ns], np.int64)
+        cache = path.with_name(f"{path.name}.index.npz")
+    if num_bytes < min_cached_bytes:
         return build(path)
-    cache = path.with_name(f"{path.name}.index.npz")
     try:
         with np.load(cache) as kept:
             if np.array_equal(kept["stamp"], stamp):
@@ -379,11 +394,14 @@ def _cached_index(path: Path, build: Callable[[Path], Integers], min_cached_byte
     index = build(path)
     scratch = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     try:
+        if isinstance(path, RemoteFile):
+            cache.parent.mkdir(parents=True, exist_ok=True)
         with scratch.open("wb") as stream:
             np.savez(stream, index=index, stamp=stamp)
         scratch.replace(cache)
     except OSError:  # a folder that cannot be written: the index lives as long as the reader
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
     return index
 
 
@@ -426,11 +444,12 @@ class TarReader:
         self.record_format = record_format or RecordFormat()
         names = [os.fspath(pattern)] if isinstance(pattern, (str, os.PathLike)) else list(pattern)
         for name in names:
-            if is_address(name):
+            if is_address(name) and not is_remote(name):
                 raise InputError(
                     f"pattern={name!r} is a URL or a pipe, which is never fetched; download the shards, or stream a dataset of the hub"
                 )
-        self.paths = expand_paths(names)
+        self.paths = [file for name in names for file in _shards(name)]
+        self._ranges = Ranges()
         lost = [str(path) for path in self.paths if not path.is_file()]
         if lost:
             raise InputError(f"{len(lost)} of {len(self.paths)} shards do not exist: {', '.join(lost[:5])}; check the pattern")
@@ -472,9 +491,7 @@ class TarReader:
         starts = self._starts[shard]
         at = index - (int(self._ends[shard - 1]) if shard else 0)
         path = self.paths[shard]
-        with path.open("rb") as stream:
-            stream.seek(int(starts[at]))
-            data = stream.read(int(starts[at + 1] - starts[at]))
+        data = self._ranges.read(path, int(starts[at]), int(starts[at + 1]))
         key, contents = "", dict[str, bytes]()
         try:
             with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
@@ -500,12 +517,24 @@ class TarReader:
         return value, where, _Members(key, images)
 
 
-def _index_samples(path: Path) -> Integers:
+def _shards(name: str) -> list[DataFile]:
+    """The files that a pattern names, here or at an address. Raises InputError for a pattern that names none."""
+    if not is_remote(name):
+        return list(expand_paths(name))
+    found: list[DataFile] = []
+    for one in expand_braces(name):
+        found += RemoteFile(one).matching() if any(sign in one for sign in "*?[") else [RemoteFile(one)]
+    if not found:
+        raise InputError(f"no file is named like {name!r}; check the pattern")
+    return found
+
+
+def _index_samples(path: DataFile) -> Integers:
     """(1, n + 1): where each sample of a shard starts, then where the content ends."""
     starts: list[int] = []
     last = ""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
                 named = _key(member)
                 tar.members = []  # type: ignore[attr-defined]  # or it keeps every header
@@ -515,8 +544,9 @@ def _index_samples(path: Path) -> Integers:
             end = tar.offset
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{path} is not a plain tar file, or is damaged ({error}); unpack compressed shards first") from error
-    if path.stat().st_size < end:
-        raise InputError(f"{path} has {path.stat().st_size} bytes where its headers promise {end}; it is truncated, fetch it again")
+    num_bytes = path.stat().st_size if isinstance(path, Path) else path.size()
+    if num_bytes < end:
+        raise InputError(f"{path} has {num_bytes} bytes where its headers promise {end}; it is truncated, fetch it again")
     return np.array([[*starts, end]], np.int64)
 
 
@@ -685,6 +715,8 @@ def _open_table(path: str, split: str, *, streaming: bool, cache_dir: str | os.P
         datasets = import_module("datasets")
     except ImportError as error:
         raise MissingDependencyError("reading tables needs the package datasets; install it with pip install 'mmada[train]'") from error
+    if is_remote(path):
+        RemoteFile(path).check()
     local = Path(path)
     try:
         if (local / "dataset_dict.json").exists() or (local / "state.json").exists():
@@ -712,7 +744,9 @@ def _open_table(path: str, split: str, *, streaming: bool, cache_dir: str | os.P
 
 def _table_folder(path: str, images: str | os.PathLike[str] | None) -> Folder:
     if images is not None:
-        return Folder(Path(images))
+        return Folder(data_file(os.fspath(images)))
+    if is_remote(path):
+        return Folder(RemoteFile(path).parent)
     local = Path(path)
     return Folder(local if local.is_dir() else local.parent)
 

@@ -9,6 +9,8 @@
     understand    a conversation with images      may have   text                                learned: think and text
     draw          one turn of the user            none       image                               learned: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learned: think, text, image
+    edit          one turn of the user, images    none       image                               learned: image
+    parallel      one turn of the user, images    may have   text and image                      learned: think, text, image
 
 formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
 """
@@ -17,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from mmada.canvas import join_thinking
-from mmada.errors import InputError
+from mmada.data.addresses import DataFile, RemoteFile
+from mmada.errors import ImageError, InputError
 
 __all__ = [
     "ROLES",
@@ -39,7 +43,7 @@ __all__ = [
     "Verifier",
 ]
 
-TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw"]
+TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw", "edit", "parallel"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 ROLES = ("system", "user", "assistant")
 _PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
@@ -63,16 +67,33 @@ class SourceLocation:
 class Picture:
     """An image: `name` as the record has it, for messages, and where its pixels are.
 
-    source  a file, the bytes of a file, or its image codes in raster order, where they were computed before (shards.py)
+    source  a file, here or at an address, the bytes of a file, or its image codes in raster order, where they were computed before (shards.py)
     """
 
     name: str
-    source: Path | bytes | tuple[int, ...] = field(repr=False)
+    source: DataFile | bytes | tuple[int, ...] = field(repr=False)
 
     @property
     def is_missing(self) -> bool:
         """Whether its file is not there."""
-        return isinstance(self.source, Path) and not self.source.is_file()
+        return not isinstance(self.source, (bytes, tuple)) and not self.source.is_file()
+
+    @property
+    def image(self) -> Path | bytes:
+        """What image/ reads. What lies at an address is fetched. Raises ImageError if it cannot be, InputError for codes."""
+        if isinstance(self.source, tuple):
+            raise InputError(f"picture {self.name!r} is kept as codes, and its pixels are needed; give records with picture files")
+        if not isinstance(self.source, RemoteFile):
+            return self.source
+        try:
+            return self.source.read_bytes()
+        except InputError as error:
+            raise ImageError(f"image={self.name!r} cannot be read ({error})") from error
+
+    @property
+    def key(self) -> object:
+        """What tells pictures apart: the file, or a hash of the bytes, which may be many."""
+        return sha256(self.source).digest() if isinstance(self.source, bytes) else self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +143,7 @@ class Record:
     """the prompt; ends with the user's turn"""
     thinking: Thinking | None = None
     answer: str | None = None
-    """the target text; for reason_draw, the refined prompt"""
+    """the target text; for reason_draw, the refined prompt; for parallel, what is written beside the image"""
     image: Picture | None = None
     """the target image"""
     meta: Meta = field(default_factory=Meta)

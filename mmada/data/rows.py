@@ -14,6 +14,7 @@ import torch
 
 from mmada.canvas import Message, Prompts
 from mmada.data.records import Picture, Record
+from mmada.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,7 @@ def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Le
     """The lengths of a record whose pictures have (h, w) codes each, if they have none yet.
 
     What is given is measured where the record's answer is asked for. Where thinking and drawing are two rows, they count as one.
+    Raises InputError for a record that these prompts cannot lay out.
     """
 
     def codes(picture: Picture | None) -> Tensor:
@@ -56,25 +58,50 @@ def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Le
         return prompts.shaped(torch.zeros(count, dtype=torch.long), grid)
 
     # Plain text may have a begin token beside its end.
-    text = 0 if record.task == "draw" else len(prompts.encode(record.target_text)) + 1 + (0 if record.turns else len(prompts.begin))
+    text = (
+        0 if record.task in ("draw", "edit") else len(prompts.encode(record.target_text)) + 1 + (0 if record.turns else len(prompts.begin))
+    )
     if not record.turns:
         return Lengths(0, text, 0)
-    if record.task not in ("draw", "reason_draw"):
+    if record.task in ("text", "understand"):
         turns = [Message(turn.role, turn.text) for turn in record.turns]
         images = [codes(picture) for picture in record.pictures]
         asked = prompts.chat(turns, 1, images=images, thinking=record.thinking is not None)
         return Lengths(int((~asked.is_open).sum()), text, 0)
     drawn, prompt = codes(record.image), record.turns[0].text
+    if record.task in ("edit", "parallel"):
+        return _lengths_of_edit(prompt, [codes(picture) for picture in record.turns[0].pictures], drawn, text, prompts)
     in_one_row = record.task == "reason_draw" and prompts.layout.r2i_id is not None
     asked = prompts.reason_draw(prompt, 1, drawn) if in_one_row else prompts.draw(prompt, drawn)
     return Lengths(int((~asked.is_open).sum()), text, drawn.numel())
 
 
+def _lengths_of_edit(prompt: str, images: Sequence[Tensor], drawn: Tensor, text: int, prompts: Prompts) -> Lengths:
+    """text: tokens that are written beside the image; 0: none."""
+    from mmada.families import EditPrompts, ParallelPrompts
+
+    if text and isinstance(prompts, ParallelPrompts):
+        asked = prompts.parallel(prompt, images, 1, drawn)
+    elif not text and isinstance(prompts, EditPrompts):
+        asked = prompts.edit(prompt, images, drawn)
+    else:
+        raise InputError(f"{type(prompts).__name__} have no row for an image that is changed{' and written about' if text else ''}")
+    return Lengths(int((~asked.is_open).sum()), text, drawn.numel())
+
+
 def lacking(record: Record, family: Family) -> str | None:
-    """What a record teaches that models of a family cannot do, in words; None if they can do all of it."""
-    looks = any(turn.pictures for turn in record.turns)
-    needed: list[Ability] = [*(["look"] if looks else []), "draw" if record.task in ("draw", "reason_draw") else "chat"]  # type: ignore[list-item]
-    return next((problem for ability in needed if (problem := family.lacks(ability)) is not None), None)
+    """What a record teaches that models of a family cannot do, in words that also say who can; None if they can do all of it."""
+    from mmada.families import FAMILIES
+    from mmada.families.family import able
+
+    needed: list[Ability]
+    if record.task == "edit" or record.task == "parallel":
+        needed = [record.task]
+    else:
+        looks = any(turn.pictures for turn in record.turns)
+        needed = [*(["look"] if looks else []), "draw" if record.task in ("draw", "reason_draw") else "chat"]  # type: ignore[list-item]
+    first = next((ability for ability in needed if ability not in family.abilities), None)
+    return None if first is None else f"{family.lacks(first)} ({able(first, list(FAMILIES.values()))} can)"
 
 
 _SEPARATORS = ("\n\n", "\n", ". ", " ", "")

@@ -6,8 +6,8 @@
     00000.index.npy       (records, 4) int64: start of the line; tokens given, to learn as text, to learn as image (rows.Lengths)
     00000.dropped.jsonl   what was left out and why, a line each; only if there is anything
 
-A shard covers `shard_size` records of the input. An interrupted run continues at the next shard, and ends with the same bytes as an
-uninterrupted one. Files are written under a temporary name and then moved. The manifest comes last.
+A shard covers `shard_size` records of the input (shard_writer.py). Files are written under a temporary name and then moved. The manifest
+comes last.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ import io
 import json
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
-from itertools import islice
 from math import isqrt
 from pathlib import Path
 from threading import Lock
@@ -29,16 +27,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from mmada.canvas import Prompts
+from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file
 from mmada.data.formats import parse
-from mmada.data.readers import Indexed, Selection
-from mmada.data.records import Picture, Record, RecordError, SourceLocation
-from mmada.data.rows import Lengths, lengths_of, split_text
+from mmada.data.readers import Selection
+from mmada.data.records import Picture, Record, SourceLocation
+from mmada.data.rows import Lengths
 from mmada.errors import ImageError, InputError
-from mmada.image import BaseImageTokenizer, FitMode, fit, load_image
+from mmada.image import BaseImageTokenizer, FitMode
 
 __all__ = [
     "MANIFEST_NAME",
@@ -47,15 +45,18 @@ __all__ = [
     "Shard",
     "ShardSettings",
     "TokenizedReader",
+    "differences_of",
     "image_hash",
     "text_hash",
-    "write_shards",
+    "write_file",
 ]
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
 MAX_OPEN_SHARDS = 256
 """Shards whose arrays stay mapped into memory."""
+_NPY_HEAD = 256
+"""Bytes that hold the head of an array file."""
 _PROBE = "The 3 cats' 12,345.67\n\tÜber 猫 🐈 <think> a</think> B"
 
 Codes: TypeAlias = NDArray[Any]
@@ -135,12 +136,12 @@ class ImageCodes:
     def __call__(self, picture: Picture) -> Tensor:
         if isinstance(picture.source, tuple):
             return torch.tensor(picture.source)
-        key = _identity(picture)
+        key = picture.key
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        codes = self.image_tokenizer.encode_images([picture.source], size=self.size, mode=self.mode).flatten().cpu()
+        codes = self.image_tokenizer.encode_images([picture.image], size=self.size, mode=self.mode).flatten().cpu()
         with self._lock:
             self._kept[key] = codes
             while len(self._kept) > self.num_kept:
@@ -195,14 +196,16 @@ class Manifest:
     def save(self, directory: Path) -> None:
         counts = {"num_records": self.num_records, "num_images": self.num_images}
         values = {"format": "mmada shards", "version": VERSION, **counts, **asdict(self)}
-        _write(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
+        write_file(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())
 
     @classmethod
-    def load(cls, directory: Path) -> Manifest:
+    def load(cls, directory: DataFile) -> Manifest:
         """Raises InputError if there is none, or it is damaged or of another version."""
         file = directory / MANIFEST_NAME
+        if isinstance(file, RemoteFile) and not file.exists():
+            raise InputError(f"{str(directory)!r} has no {MANIFEST_NAME}; give a folder that mmada tokenize wrote")
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_bytes().decode("utf-8"))
             version = values["version"]
             if version == VERSION:
                 shards = [
@@ -217,7 +220,7 @@ class Manifest:
         raise InputError(f"{file} has version {version}, this package reads {VERSION}; run mmada tokenize again")
 
 
-def _differences(found: Any, expected: Any) -> list[str]:
+def differences_of(found: Any, expected: Any) -> list[str]:
     """One text for each field in which two dataclasses differ."""
     pairs = [(f.name, getattr(found, f.name), getattr(expected, f.name)) for f in fields(expected)]
     return [f"{name} is {_short(a)} there, {_short(b)} here" for name, a, b in pairs if a != b]
@@ -227,9 +230,9 @@ def _short(value: object) -> str:
     return f"{value[:12]}…" if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
-def _write(path: Path, data: bytes) -> tuple[int, str]:
+def write_file(path: Path, data: bytes) -> tuple[int, str]:
     """Write all or nothing, even if the process is killed. Returns the size and sha256 of the file."""
-    scratch = path.with_name(f"{path.name}.tmp")
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with scratch.open("wb") as stream:
         stream.write(data)
         stream.flush()
@@ -238,205 +241,33 @@ def _write(path: Path, data: bytes) -> tuple[int, str]:
     return len(data), sha256(data).hexdigest()
 
 
-# Writing.
-
-
-def write_shards(
-    records: Indexed[Record],
-    directory: str | os.PathLike[str],
-    *,
-    image_tokenizer: BaseImageTokenizer,
-    prompts: Prompts,
-    size: tuple[int, int],
-    mode: FitMode = "crop",
-    source: str = "",
-    context: int | None = None,
-    shard_size: int = 1000,
-    batch_size: int = 16,
-    num_threads: int = 4,
-    on_progress: Callable[[int], None] | None = None,
-) -> Manifest:
-    """Encode the images of all records and write shards, or resume an interrupted call.
-
-    source       the input in words; a run is resumed only if it is the same
-    context      split texts that are learned as they are into rows of at most so many tokens (rows.split_text); None: leave them
-    shard_size   records of the input for each shard; what an interruption costs
-    batch_size   images encoded together
-    num_threads  that read images
-    on_progress  called with the number of records of the input that are done
-    Records that cannot be used are left out, counted, and listed beside their shard.
-    Raises InputError if the folder belongs to another run or holds something else, or if nothing can be used.
-    """
-    if shard_size < 1 or batch_size < 1 or num_threads < 1:
-        raise InputError(f"shard_size={shard_size}, batch_size={batch_size} and num_threads={num_threads} must be at least 1")
-    target = Path(directory)
-    settings = ShardSettings.of(image_tokenizer, prompts, size=size, mode=mode)
-    fresh = Manifest(settings=settings, source=source, shard_size=shard_size, context=context)
-    manifest = _begun(target, fresh)
-    report = on_progress or (lambda done: None)
-    encoder = _Encoder(image_tokenizer, settings, batch_size)
-    shards = list(manifest.shards)
-    with ThreadPoolExecutor(num_threads) as pool:
-        while not manifest.complete:
-            start = len(shards) * shard_size
-            stop = min(start + shard_size, len(records))
-            report(start)
-            if start < stop:
-                draft = _Draft(records, range(start, stop), prompts, settings, context)
-                for share in draft.encode(encoder, pool):
-                    report(start + int(share * (stop - start)))
-                shards.append(draft.write(target, f"{len(shards):05d}"))
-            manifest = Manifest(
-                settings=settings,
-                source=source,
-                shard_size=shard_size,
-                context=context,
-                shards=tuple(shards),
-                complete=stop >= len(records),
-            )
-            if manifest.complete and not manifest.num_records:
-                reasons = ", ".join(f"{count}: {reason}" for reason, count in manifest.dropped.items())
-                raise InputError(f"none of {len(records)} records can be used ({reasons}); see {target}/*.dropped.jsonl")
-            manifest.save(target)
-    report(len(records))
-    return manifest
-
-
-def _begun(target: Path, fresh: Manifest) -> Manifest:
-    """The manifest to go on from: that of the same run, or a new one in an empty folder."""
-    if target.exists() and (not target.is_dir() or (any(target.iterdir()) and not (target / MANIFEST_NAME).exists())):
-        raise InputError(f"{str(target)!r} holds something else; give a new folder")
-    target.mkdir(parents=True, exist_ok=True)
-    if not (target / MANIFEST_NAME).exists():
-        fresh.save(target)
-        return fresh
-    manifest = Manifest.load(target)
-    names = ("source", "shard_size", "context")
-    pairs = [(name, getattr(manifest, name), getattr(fresh, name)) for name in names]
-    differences = _differences(manifest.settings, fresh.settings) + [f"{name} is {a!r} there, {b!r} here" for name, a, b in pairs if a != b]
-    if differences:
-        raise InputError(
-            f"{str(target)!r} was begun with other settings ({'; '.join(differences)}); give a new folder, or the same settings"
-        )
-    for scratch in target.glob("*.tmp"):  # of a run that was killed
-        scratch.unlink()
-    return manifest
-
-
-class _Encoder:
-    """Pictures -> codes, a batch at a time."""
-
-    def __init__(self, image_tokenizer: BaseImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
-        self.image_tokenizer, self.settings, self.batch_size = image_tokenizer, settings, batch_size
-
-    def load(self, picture: Picture) -> Image.Image | str:
-        """The picture at its size, or what is wrong with it."""
-        assert not isinstance(picture.source, tuple)
-        s = self.settings
-        try:
-            return fit(load_image(picture.source), height=s.height, width=s.width, mode=s.mode)
-        except ImageError as error:
-            return str(error)
-
-    def encode(self, pictures: Sequence[Image.Image]) -> Codes:
-        """(B, N)."""
-        codes: Codes = self.image_tokenizer.encode_images(pictures).flatten(1).cpu().numpy().astype(_dtype(self.settings))
-        return codes
-
-
-def _dtype(settings: ShardSettings) -> type[np.uint16] | type[np.int32]:
-    return np.uint16 if settings.codebook_size <= 2**16 else np.int32
-
-
-class _Draft:
-    """A shard on its way: its records, and each different picture of theirs once."""
-
-    def __init__(self, records: Indexed[Record], indices: range, prompts: Prompts, settings: ShardSettings, context: int | None) -> None:
-        self.prompts, self.settings, self.num_input = prompts, settings, len(indices)
-        self.records: list[Record] = []
-        self.dropped: list[tuple[str, dict[str, object]]] = []  # (reason, line for the file)
-        self.codes: dict[object, NDArray[Any]] = {}
-        self.faults: dict[object, str] = {}
-        for index in indices:
-            try:
-                record = records[index]
-            except RecordError as error:
-                problems = [str(problem) for problem in error.problems]
-                self.dropped.append(
-                    (f"not a record: {error.problems[0].kind}", {"record": str(error.problems[0].where), "problems": problems})
-                )
-                continue
-            if any(isinstance(picture.source, tuple) for picture in record.pictures):
-                raise InputError(f"{record.where}: its images are codes already; tokenize the original records")
-            self.records += [record] if context is None else split_text(record, prompts, context=context)
-
-    def encode(self, encoder: _Encoder, pool: ThreadPoolExecutor) -> Iterator[float]:
-        """Compute the codes of all pictures; yields how much of it is done."""
-        pictures = {_identity(picture): picture for record in self.records for picture in record.pictures}
-        waiting, done = iter(pictures), 0
-        while keys := list(islice(waiting, encoder.batch_size)):
-            loaded = dict(zip(keys, pool.map(encoder.load, [pictures[key] for key in keys]), strict=True))
-            self.faults |= {key: image for key, image in loaded.items() if isinstance(image, str)}
-            good = {key: image for key, image in loaded.items() if not isinstance(image, str)}
-            if good:
-                self.codes |= dict(zip(good, encoder.encode(list(good.values())), strict=True))
-            done += len(keys)
-            yield done / len(pictures)
-
-    def write(self, target: Path, name: str) -> Shard:
-        rows: dict[object, int] = {}  # picture -> row of its codes, in order of first use
-        lines, index, start = [], [], 0
-        for record in self.records:
-            faults = [self.faults[key] for key in map(_identity, record.pictures) if key in self.faults]
-            if faults:
-                self.dropped.append(("image cannot be read", {"record": str(record.where), "problems": faults}))
-                continue
-            for picture in record.pictures:
-                rows.setdefault(_identity(picture), len(rows))
-            line = json.dumps(record.to_dict(lambda picture: f"codes:{rows[_identity(picture)]}")).encode() + b"\n"
-            lengths = lengths_of(record, self.prompts, grid=self.settings.grid)
-            index.append((start, lengths.given, lengths.text, lengths.image))
-            lines.append(line)
-            start += len(line)
-        codes = (
-            np.stack([self.codes[key] for key in rows]) if rows else np.zeros((0, self.settings.num_image_tokens), _dtype(self.settings))
-        )
-        contents = {
-            f"{name}.jsonl": b"".join(lines),
-            f"{name}.codes.npy": _npy(codes),
-            f"{name}.index.npy": _npy(np.array(index, np.int64).reshape(-1, 4)),
-        }
-        if self.dropped:
-            said = (json.dumps({"reason": reason, **line}) for reason, line in self.dropped)
-            contents[f"{name}.dropped.jsonl"] = ("\n".join(said) + "\n").encode()
-        return Shard(
-            name=name,
-            num_input=self.num_input,
-            num_records=len(lines),
-            num_images=len(rows),
-            dropped=dict(sorted(Counter(reason for reason, _ in self.dropped).items())),
-            files={file: _write(target / file, data) for file, data in contents.items()},
-        )
-
-
-def _identity(picture: Picture) -> object:
-    """What tells pictures apart: the path, or the bytes."""
-    return sha256(picture.source).digest() if isinstance(picture.source, bytes) else picture.source
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
-
-
 # Reading.
+
+
+class _RemoteRows:
+    """The rows of an array in a file at an address, each read when it is asked for."""
+
+    def __init__(self, file: RemoteFile, ranges: Ranges) -> None:
+        self.file, self.ranges = file, ranges
+        head = io.BytesIO(file.read_range(0, _NPY_HEAD))
+        if np.lib.format.read_magic(head) != (1, 0):
+            raise InputError(f"{file} is no array of version 1.0; run mmada tokenize again")
+        self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(head)
+        self.offset = head.tell()
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, row: int) -> Codes:
+        size = self.dtype.itemsize * int(self.shape[1])
+        start = self.offset + row * size
+        return np.frombuffer(self.ranges.read(self.file, start, start + size), self.dtype)
 
 
 class _CodeRows:
     """The codes of a shard, as the store of its records' pictures."""
 
-    def __init__(self, codes: Codes) -> None:
+    def __init__(self, codes: Codes | _RemoteRows) -> None:
         self.codes = codes
 
     def find(self, name: str) -> tuple[int, ...]:
@@ -454,14 +285,14 @@ class TokenizedReader:
     """
 
     def __init__(self, directory: str | os.PathLike[str], *, settings: ShardSettings | None = None) -> None:
-        self.directory = Path(directory)
+        self.directory = data_file(os.fspath(directory))
         self.manifest = Manifest.load(self.directory)
         if not self.manifest.complete:
             raise InputError(
                 f"{str(self.directory)!r} is incomplete, {len(self.manifest.shards)} shards are done; run the same mmada tokenize again, "
                 "which goes on from there"
             )
-        differences = _differences(self.manifest.settings, settings) if settings is not None else []
+        differences = differences_of(self.manifest.settings, settings) if settings is not None else []
         if differences:
             raise InputError(
                 f"{str(self.directory)!r} does not fit this model: {'; '.join(differences)}; run mmada tokenize with this model into a new folder"
@@ -470,6 +301,7 @@ class TokenizedReader:
         self._shards = [shard for shard in self.manifest.shards if shard.num_records]
         self._ends = np.cumsum([shard.num_records for shard in self._shards])
         self._opened: dict[int, tuple[NDArray[np.int64], _CodeRows]] = {}
+        self._lines, self._codes = Ranges(), Ranges()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}  # a copy in another process opens its own
@@ -490,9 +322,8 @@ class TokenizedReader:
         file = self.directory / f"{self._shards[shard].name}.jsonl"
         table, codes = self._open(shard)
         starts = table[:, 0]
-        with file.open("rb") as stream:
-            stream.seek(int(starts[at]))
-            line = stream.read(int(starts[at + 1] - starts[at]) if at + 1 < len(starts) else -1)
+        stop = int(starts[at + 1]) if at + 1 < len(starts) else self._shards[shard].files[file.name][0]
+        line = self._lines.read(file, int(starts[at]), stop)
         return parse(json.loads(line), SourceLocation(f"{self.name}/{file.name}", at + 1), pictures=codes)
 
     def lengths(self, index: int) -> Lengths:
@@ -529,18 +360,27 @@ class TokenizedReader:
             while len(self._opened) >= MAX_OPEN_SHARDS:
                 del self._opened[next(iter(self._opened))]
             name = self._shards[shard].name
-            table, codes = (np.load(self.directory / f"{name}.{kind}.npy", mmap_mode="r") for kind in ("index", "codes"))
-            self._opened[shard] = (table, _CodeRows(codes))
+            self._opened[shard] = self._table(self.directory / f"{name}.index.npy"), self._rows(self.directory / f"{name}.codes.npy")
         return self._opened[shard]
 
+    def _table(self, file: DataFile) -> NDArray[np.int64]:
+        """Of an address, all of it: a few bytes a record, and wanted again."""
+        found: NDArray[np.int64] = np.load(file, mmap_mode="r") if isinstance(file, Path) else np.load(io.BytesIO(file.read_bytes()))
+        return found
+
+    def _rows(self, file: DataFile) -> _CodeRows:
+        return _CodeRows(np.load(file, mmap_mode="r") if isinstance(file, Path) else _RemoteRows(file, self._codes))
+
     def _check_files(self) -> None:
+        sizes = self.directory.sizes() if isinstance(self.directory, RemoteFile) else None
         wrong = []
         for shard in self.manifest.shards:
             for name, (size, _) in shard.files.items():
                 file = self.directory / name
-                if not file.is_file():
+                found = sizes.get(name) if sizes is not None else file.stat().st_size if isinstance(file, Path) and file.is_file() else None
+                if found is None:
                     wrong.append(f"{name} is missing")
-                elif file.stat().st_size != size:
-                    wrong.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
+                elif found != size:
+                    wrong.append(f"{name} has {found} bytes instead of {size}")
         if wrong:
             raise InputError(f"{str(self.directory)!r} is damaged: {'; '.join(wrong)}; copy it again, or run mmada tokenize again")

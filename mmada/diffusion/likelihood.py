@@ -5,6 +5,8 @@
     result: the mean over the draws; in expectation a lower bound on log p(answer | prompt)
 
 One draw is enough for an answer of one token. Source: LLaDA, appendix A.2 and its evaluation.
+
+`confident_log_likelihood` draws nothing: it is the log-likelihood in one order, the surest token first, with a pass for each token.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from mmada.diffusion.loss import token_nll
 from mmada.diffusion.noise import exact
 from mmada.errors import InputError
 
-__all__ = ["log_likelihood", "stratified_counts"]
+__all__ = ["confident_log_likelihood", "log_likelihood", "stratified_counts"]
 
 
 def stratified_counts(num_draws: int, num_tokens: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -61,3 +63,24 @@ def log_likelihood(
         weight = (num_tokens / chunk.double())[:, None].expand(x0.shape)[is_masked.cpu()]
         total -= float((nll * weight).sum())
     return total / num_draws
+
+
+@torch.no_grad()
+def confident_log_likelihood(logits_of: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, is_answer: Tensor, *, mask_id: int) -> float:
+    """log p(answer | prompt) in nats by the chain rule, the tokens of the answer uncovered one a pass, the surest first.
+
+    Surest is the token of the answer that has the highest probability where it stands. Of a perfect model it is the likelihood, whatever the
+    order; of others it ranks answers. Arguments as in `log_likelihood`.
+    Source: our reading of what iLLaDA (Nie et al. 2026) calls confidence-based scoring; its evaluation code is not published.
+    Raises InputError if there is no answer token.
+    """
+    if not bool(is_answer.any()):
+        raise InputError("the answer has no token; give at least one")
+    row, is_masked, total = tokens.masked_fill(is_answer, mask_id), is_answer.clone(), 0.0
+    while bool(is_masked.any()):
+        places = is_masked.nonzero()[:, 0]
+        logps = -token_nll(logits_of(row[None], is_masked[None]), tokens[places])
+        best = int(logps.argmax())
+        total += float(logps[best].double())
+        row[places[best]], is_masked[places[best]] = tokens[places[best]], False
+    return total

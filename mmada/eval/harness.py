@@ -5,7 +5,9 @@
     generate_until         `batch_size` requests together, by the checkpoint's own sampling parameters
     loglikelihood          a Monte-Carlo estimate of the bound on log p(continuation | context), `mc_num` draws (diffusion/likelihood.py).
                            Every request draws from the same seed, so that continuations of equal length are compared on equal masks.
-                           A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each
+                           A model that sees no later block (full_attention=False) is asked block by block, with `mc_num` draws for each.
+                           With scoring=confidence nothing is drawn: the tokens of a continuation are uncovered one a pass, the surest first,
+                           and their log-probabilities are summed, as iLLaDA scores choices
     loglikelihood_rolling  the same piece by piece, half a context each, with what comes before given; its perplexities are upper bounds
 
 A diffusion model has no exact likelihood; results name the number of draws. With --apply_chat_template a context is a conversation in the
@@ -31,8 +33,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mmada.canvas import BlockMask, Canvas, Field, Message, causal_block_ids, split_thinking
-from mmada.diffusion.likelihood import log_likelihood
-from mmada.errors import InputError
+from mmada.diffusion.likelihood import confident_log_likelihood, log_likelihood
+from mmada.errors import InputError, suggest
 from mmada.generation.engine import Engine
 from mmada.generation.programs import complete
 from mmada.generation.steps import SequenceState
@@ -50,6 +52,7 @@ _log = logging.getLogger(__name__)
 _IGNORED = ("do_sample", "max_gen_toks", "until")
 _KNOWN = {field.name for field in fields(SamplingParams)} - {"quota", "score", "anneal"}  # those are functions
 _CHAT = "mmada conversation "
+_SCORINGS = ("monte-carlo", "confidence")
 
 
 @register_model("mmada")
@@ -59,6 +62,7 @@ class HarnessModel(LM):  # type: ignore[misc]
     pretrained    checkpoint directory, hub name or built-in name
     think         let the model think before it answers, and leave that out of the answer: in conversations (--apply_chat_template) whose answer
                   is not begun by the task. Elsewhere, and for likelihoods, nothing is thought, which is said once
+    scoring       monte-carlo, or confidence: how likelihoods are found, those of choices among them
     mc_num        draws of a likelihood; a continuation of one token needs one and takes one
     check_greedy  find out whether a continuation is the likeliest, at a pass a token; otherwise no continuation counts as such
     max_gen_toks  room for an answer of a task that sets none; default: the checkpoint's
@@ -78,6 +82,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
         think: bool = False,
+        scoring: str = "monte-carlo",
         mc_num: int = 128,
         check_greedy: bool = False,
         max_gen_toks: int | None = None,
@@ -85,6 +90,9 @@ class HarnessModel(LM):  # type: ignore[misc]
         **defaults: Any,
     ) -> None:
         super().__init__()
+        if scoring not in _SCORINGS:
+            raise InputError(f"scoring={scoring!r} is unknown: {suggest(scoring, _SCORINGS)}")
+        self.scoring = scoring
         self.name, self.think, self.mc_num, self.check_greedy, self.seed = pretrained, think, mc_num, check_greedy, seed
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             device = None  # what the harness asks for where nobody said anything
@@ -152,9 +160,9 @@ class HarnessModel(LM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """For the results: what decoding and likelihoods were made with, and what they cost."""
         d = self.model.defaults
-        params = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "full_attention")}
+        params = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "full_attention", "variable_length")}
         cost = {"num_forwards": self.num_forwards, "num_new_tokens": self.num_tokens}
-        return {"think": self.think, "mc_num": self.mc_num, "seed": self.seed, **params, **cost}
+        return {"think": self.think, "scoring": self.scoring, "mc_num": self.mc_num, "seed": self.seed, **params, **cost}
 
     # How it is found.
 
@@ -259,10 +267,14 @@ class HarnessModel(LM):  # type: ignore[misc]
         total = 0.0
         for start in range(len(given), len(tokens), length):
             row = tokens[: start + length]
+            is_wanted = torch.arange(len(row), device=self._device) >= start
+            if self.scoring == "confidence":
+                total += confident_log_likelihood(logits_of, row, is_wanted, mask_id=self.model.layout.mask_id)
+                continue
             total += log_likelihood(
                 logits_of,
                 row,
-                torch.arange(len(row), device=self._device) >= start,
+                is_wanted,
                 mask_id=self.model.layout.mask_id,
                 num_draws=1 if len(row) - start == 1 else self.mc_num,
                 batch_size=self.batch_size,

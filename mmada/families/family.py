@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from mmada.canvas import Canvas, Prompts, VocabLayout
+from mmada.canvas import SPECIAL_STRINGS, Canvas, Prompts, VocabLayout
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
 from mmada.sampling import SamplingParams, fast_image, fast_text
 from mmada.sampling.joint import JointParams, Timeline, together
 from mmada.sampling.params import follow_schedule
 
-__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "text_and_image"]
+__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "able", "text_and_image"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """What a family can do.
@@ -87,6 +87,11 @@ class EditPrompts(Prompts, ABC):
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `edit`: without the words, then without the images."""
 
+    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, drops: bool = False) -> Canvas:
+        """The training row of `edit`: the same prompt with the image as it is. drops: without words and images, as published."""
+        canvas = self.edit("", (), codes) if drops else self.edit(text, images, codes)
+        return canvas.clean((codes.flatten() + self.layout.image_offset).tolist())
+
 
 class ParallelPrompts(Prompts, ABC):
     """Prompts of a family that writes and draws in the same passes. images, codes: (N,), or (h, w) where rows end with a newline."""
@@ -102,6 +107,18 @@ class ParallelPrompts(Prompts, ABC):
         self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `parallel`, in the order of the scales."""
+
+    def parallel_row(self, text: str, images: Sequence[Tensor], num_new: int, answer: str, codes: Tensor, *, drops: bool = False) -> Canvas:
+        """The training row of `parallel`: the same prompt with text and image as they are, the text filled up to num_new positions.
+
+        drops  without the condition. Raises InputError if the text and its end token do not fit.
+        """
+        canvas = (self._dropped if drops else self.parallel)(text, images, num_new, codes)
+        return canvas.clean(self.answer_ids(num_new, answer), (codes.flatten() + self.layout.image_offset).tolist())
+
+    def _dropped(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor) -> Canvas:
+        """Without words and images, as published."""
+        return self.parallel("", (), num_new, codes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +187,19 @@ class Family:
         found += [f"{tag} is no token" for tag in self.tags if tag not in facts.token_ids]
         return found
 
+    @property
+    def new_strings(self) -> dict[str, str]:
+        """Special token -> how a new text tokenizer writes it, in the order of their ids; `tags` come behind them."""
+        ids = self.layout.special_ids
+        names = [*(name for name in SPECIAL_STRINGS if name in ids), *(name for name in ids if name not in SPECIAL_STRINGS)]
+        return {name: self.strings.get(name) or SPECIAL_STRINGS.get(name) or f"<|{name}|>" for name in names}
+
+    def new_layout(self, num_entries: int, *, codebook_size: int) -> VocabLayout:
+        """Of a new model. num_entries: of its text tokenizer, special tokens and tags included."""
+        names = list(self.new_strings)
+        num_text = num_entries - len(names) - len(self.tags)
+        return VocabLayout.compact(num_text, codebook_size, names=names, num_tags=len(self.tags))
+
     def lacks(self, ability: Ability) -> str | None:
         """What a family without an ability cannot do, in words; None if it can."""
         return None if ability in self.abilities else f"{self.title} cannot {_DEEDS[ability]}"
@@ -177,8 +207,12 @@ class Family:
     def require(self, ability: Ability, families: Sequence[Family]) -> None:
         """Raises InputError, which names those of `families` that can, if this family lacks an ability."""
         if (problem := self.lacks(ability)) is not None:
-            able = ", ".join(other.title for other in families if ability in other.abilities)
-            raise InputError(f"{problem}; {able} can")
+            raise InputError(f"{problem}; {able(ability, families)} can")
+
+
+def able(ability: Ability, families: Sequence[Family]) -> str:
+    """Titles of those of `families` that have an ability."""
+    return ", ".join(family.title for family in families if ability in family.abilities)
 
 
 def text_and_image(

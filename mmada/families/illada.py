@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from mmada.canvas import Message, Prompts, VocabLayout
 from mmada.errors import CheckpointError, InputError
@@ -21,6 +22,8 @@ class IlladaPrompts(Prompts):
     """Conversations as the chat template of the tokenizer lays them out."""
 
     __slots__ = ()
+
+    has_headers: ClassVar[bool] = False
 
     def dialogue(self, messages: Sequence[Message], *, thinking: str | None = None) -> list[int]:
         if not messages or messages[-1].role != "user":
@@ -56,5 +59,6 @@ ILLADA = Family(
     strings={},
     settle=_settle,
     prompts=IlladaPrompts,
+    defaults={"variable_length": True},
     layouts=frozenset({"chat", "infill"}),
 )

@@ -12,6 +12,7 @@ Source: Alpha-VLLM/Lumina-DiMOO, generators/ and utils/prompt_utils.py.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -53,6 +54,25 @@ ANSWER = (
     "Analyze each image and combine relevant details to answer."
 )
 
+_TEMPLATE = r"""{%- if messages | map(attribute='role') | list not in [['user'], ['system', 'user']] %}
+    {%- set roles = messages | map(attribute='role') | join(', ') %}
+    {{- raise_exception("messages of " ~ roles ~ ": this family answers one message of the user; put earlier turns into it") }}
+{%- endif %}
+{%- set said = namespace(sentence=SENTENCE, words='') %}
+{%- for message in messages %}
+CONTENT
+    {%- if message['role'] == 'system' %}
+        {%- set said.sentence = text %}
+    {%- else %}
+        {%- set said.words = text %}
+    {%- endif %}
+{%- endfor %}
+{{- '<system>' ~ said.sentence ~ '</system><user>' ~ said.words ~ '</user>' }}
+{%- if add_generation_prompt %}
+    {{- '<answer>' }}
+{%- endif %}
+""".replace("SENTENCE", json.dumps(ANSWER))
+
 
 class LuminaPrompts(EditPrompts):
     """A sentence that names the task, the user's words, images inside of these, and a framed answer."""
@@ -60,6 +80,7 @@ class LuminaPrompts(EditPrompts):
     __slots__ = ()
 
     has_headers: ClassVar[bool] = False
+    own_template: ClassVar[str] = _TEMPLATE
 
     def prompt(self, sentence: str, text: str) -> list[int]:
         """P; with text "", U."""
@@ -77,6 +98,11 @@ class LuminaPrompts(EditPrompts):
         """One message of the user; one of the system before it replaces the sentence. Ends where the answer begins."""
         return [*self._question(messages, thinking), self.layout.special("answer_start")]
 
+    def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
+        """A dialogue, or P, with the images that it is about, which stand before the last token of P."""
+        at = len(dialogue) - 1 - (dialogue[-1] == self.layout.special("answer_start"))
+        return [*dialogue[:at], *(i for codes in images for i in self._image(codes)), *dialogue[at:]]
+
     def chat(
         self,
         messages: Sequence[Message],
@@ -87,10 +113,9 @@ class LuminaPrompts(EditPrompts):
         answer: str | None = None,
         ids: IdRange | None = None,
     ) -> Canvas:
-        question = self._with_images(self._question(messages, self.style.thinking if thinking else None), images)
-        head = [*question, self.layout.special("answer_start")]
+        head = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
         positions = torch.arange(len(head), len(head) + num_new)
-        row = [*head, *self._answer_length(num_new, answer), self.layout.special("answer_end")]
+        row = [*head, *self.answer_ids(num_new, answer), self.layout.special("answer_end")]
         return self._canvas(row, Field(positions, ids or self.layout.text_ids, num_new))
 
     def t2i(
@@ -113,7 +138,7 @@ class LuminaPrompts(EditPrompts):
     ) -> Canvas:
         """Source images, an instruction, and an image to fill. sentence: names the task; None: `EDIT`, or `STYLE` for a style."""
         sentence = sentence or (STYLE if restyle else EDIT)
-        return self._image_row(self._with_images(self.prompt(sentence, text), images), codes, is_open).masked(self.layout.mask_id)
+        return self._image_row(self.insert_images(self.prompt(sentence, text), images), codes, is_open).masked(self.layout.mask_id)
 
     def edit_negatives(
         self,
@@ -152,9 +177,6 @@ class LuminaPrompts(EditPrompts):
             raise InputError("content='' of a message is empty; write a prompt")
         sentence = messages[0].content.strip() if len(messages) == 2 else ANSWER
         return self.prompt(sentence, (thinking or "") + messages[-1].content.strip())
-
-    def _with_images(self, prompt: list[int], images: Sequence[Tensor]) -> list[int]:
-        return [*prompt[:-1], *(i for codes in images for i in self._image(codes)), prompt[-1]]
 
     def _image_row(self, head: list[int], codes: Tensor, is_open: Tensor | None) -> Canvas:
         is_open = torch.ones(codes.shape, dtype=torch.bool) if is_open is None else is_open.cpu()
@@ -246,7 +268,7 @@ LUMINA_DIMOO = Family(
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
     image_tokenizer_folder="vqvae",
-    layouts=frozenset({"chat", "draw"}),
+    layouts=frozenset({"chat", "draw", "edit"}),
     padding="visible",
     defaults={
         "image_height": 1024,

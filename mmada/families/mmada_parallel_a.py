@@ -35,17 +35,17 @@ class ParallelAPrompts(LuminaPrompts, ParallelPrompts):
     __slots__ = ()
 
     def parallel(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None) -> Canvas:
-        return self._row(self._with_images(self.prompt(EDIT, text), images), num_new, codes, is_open)
+        return self._row(self.insert_images(self.prompt(EDIT, text), images), num_new, codes, is_open)
 
     def parallel_negatives(
         self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
     ) -> tuple[Canvas, ...]:
-        without_text = self._with_images(self.prompt(EDIT, ""), images)
+        without_text = self.insert_images(self.prompt(EDIT, ""), images)
         return tuple(self._row(given, num_new, codes, is_open) for given in (without_text, self.prompt(EDIT, text)))
 
     def overwritten_negatives(self, text: str, images: Sequence[Tensor], canvas: Canvas) -> tuple[Canvas, ...]:
         """Parity only: the unconditional rows as published, at the beginning of the conditional row, whose other tokens stay."""
-        prefixes = self._with_images(self.prompt(EDIT, ""), images), self.prompt(EDIT, text)
+        prefixes = self.insert_images(self.prompt(EDIT, ""), images), self.prompt(EDIT, text)
         return tuple(replace(canvas, tokens=torch.cat([torch.tensor(ids), canvas.tokens[len(ids) :]])) for ids in prefixes)
 
     def _row(self, given: list[int], num_new: int, codes: Tensor, is_open: Tensor | None) -> Canvas:
@@ -91,6 +91,7 @@ MMADA_PARALLEL_A = replace(
     title="MMaDA-Parallel-A",
     hub_names=("tyfeld/MMaDA-Parallel-A",),
     abilities=LUMINA_DIMOO.abilities | {"parallel"},
+    layouts=LUMINA_DIMOO.layouts | {"parallel"},
     prompts=ParallelAPrompts,
     defaults={**LUMINA_DIMOO.defaults, "image_height": 512, "image_width": 512},
     joint_params=parallel_a,

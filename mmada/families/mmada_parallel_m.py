@@ -45,6 +45,10 @@ class ParallelMPrompts(ParallelPrompts):
         words = self._filled(self._wrap([]), len(self._wrap(self.encode(text))))
         return (self._row([*source, *words], num_new, codes, is_open),)
 
+    def _dropped(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor) -> Canvas:
+        """As the sampler has it: its training code is not published."""
+        return self.parallel_negatives(text, images, num_new, codes)[0]
+
     def _row(self, given: list[int], num_new: int, codes: Tensor, is_open: Tensor | None) -> Canvas:
         """Fields: the text, whose first token is the begin token, then the image."""
         is_open = torch.ones(codes.shape, dtype=torch.bool) if is_open is None else is_open
@@ -93,6 +97,7 @@ MMADA_PARALLEL_M = replace(
     hub_names=("tyfeld/MMaDA-Parallel-M",),
     license="Apache-2.0",
     abilities=MMADA.abilities | {"parallel"},
+    layouts=MMADA.layouts | {"parallel"},
     prompts=ParallelMPrompts,
     padding="soft",
     defaults={"image_mode": "squash", "image_steps": 30, "guidance_scale": 4.0, "image_tokenizer": "showlab/magvitv2"},

@@ -145,17 +145,23 @@ class Engine:
                 self.idle()
 
     def add(
-        self, program: Program[_T] | BegunProgram[_T], *, scheduled: ScheduledSequence | None = None, record: bool = False
+        self,
+        program: Program[_T] | BegunProgram[_T],
+        *,
+        scheduled: ScheduledSequence | None = None,
+        record: bool = False,
+        num_alternatives: int = 0,
     ) -> RequestState[_T]:
         """Take a program and run it to the first thing that it asks for, unless it was begun already.
 
         scheduled  from `scheduler.submit`: its place and deadline; None: a new one
         record  keep what every step commits
+        num_alternatives  how many of the likeliest ids it keeps with each
         """
         if scheduled is None:
             (scheduled,) = self.scheduler.submit(1, now=self._clock())
         begun = program if isinstance(program, BegunProgram) else BegunProgram(program)
-        state: RequestState[_T] = RequestState(begun.program, scheduled, record)
+        state: RequestState[_T] = RequestState(begun.program, scheduled, record, num_alternatives)
         self._states[scheduled.number] = state
         if begun.result is not None:
             self._end(state, result=begun.result)
@@ -333,7 +339,7 @@ class Engine:
             if isinstance(asked, Rank) and state.ranking is None:
                 groups[state.scheduled.number,] = [state]
             elif isinstance(asked, Fill) and not (state.sequences and state.sequences[0].fill is asked):
-                key = (asked.params, asked.canvas.fields[0].ids, state.record)
+                key = (asked.params, asked.canvas.fields[0].ids, state.record, state.num_alternatives)
                 groups.setdefault((*key, state.scheduled.number) if self._isolate else key, []).append(state)
         for group in groups.values():
             try:
@@ -366,6 +372,7 @@ class Engine:
             seeds=[seed for _, seed in rows],
             negatives=[fill.negatives[k].to(self._device) for k in range(len(fills[0].negatives)) for fill, _ in rows] or None,
             record=states[0].record,
+            num_alternatives=states[0].num_alternatives,
         )
         first = 0
         for state, fill in zip(states, fills, strict=True):
@@ -380,7 +387,15 @@ class Engine:
             state.finished.append(state.sequence)
         canvas, negatives = fill.canvas.to(self._device), [negative.to(self._device) for negative in fill.negatives]
         made = [
-            JointDenoising(canvas, params, mask_id=self._layout.mask_id, negatives=negatives, seed=seed, record=state.record)
+            JointDenoising(
+                canvas,
+                params,
+                mask_id=self._layout.mask_id,
+                negatives=negatives,
+                seed=seed,
+                record=state.record,
+                num_alternatives=state.num_alternatives,
+            )
             for seed in fill.seeds
         ]
         state.sequences = tuple(SequenceState(fill, denoising, 0) for denoising in made)

@@ -304,6 +304,8 @@ class Planner:
         assert self.family.edit_params is not None
         named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
+        image_cache = request.image_cache or (self.defaults.image_cache if request.params is None else None)
+        params = params if image_cache is None else params.with_(cache=named_image_cache(image_cache))
         asked = (request.prompt, sources, self._shaped(init.codes))
         return Fill(
             canvas=self.prompts.edit(*asked, restyle=request.restyle),
@@ -349,7 +351,7 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**_params_of(settings), **changes)
+        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""
@@ -427,6 +429,17 @@ class Planner:
         frame = Image.new("RGB", (width + left + right, height + top + bottom))
         frame.paste(picture, (left, top))
         return InitCodes(codes, is_open, frame)
+
+    def doubts_of_size(self, init: InitCodes) -> str | None:
+        """What is to be said of a drawing whose size the checkpoint was not taught, if it declares that it knows one alone."""
+        factor, (height, width) = self.image_tokenizer.decode_factor, self.drawing_size
+        rows, columns = init.codes.shape
+        if not self.defaults.one_image_size or (rows, columns) == (height // factor, width // factor):
+            return None
+        return (
+            f"I was taught drawings of {width}x{height} pixels alone; this one has {columns * factor}x{rows * factor}, "
+            "so what I drew of it may make no sense."
+        )
 
     def _encoded(self, picture: Image.Image, rows: int, columns: int) -> Tensor:
         """(rows, columns) codes of a picture, of what lies in its middle."""

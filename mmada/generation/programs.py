@@ -102,7 +102,7 @@ def draw(
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(given, init, problem)
-    num_forwards, warning = 0, None
+    num_forwards, warning = 0, planner.doubts_of_size(init)
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
@@ -133,10 +133,11 @@ def draw(
         elif planner.fits(drawn := planner.drawing_canvas(prompt, init)):
             drawing = _drawing(planner, request, prompt, init, canvas=drawn)
         else:  # a thought that went on and on: the prompt is drawn as it was given, and that is said
-            warning = (
+            long = (
                 f"the thought needs a row of {len(drawn)} tokens and the model's context has {planner.context}, so the prompt was drawn "
                 "as it was given; lower max_thinking_tokens or the size of the drawing"
             )
+            warning = " ".join(filter(None, (warning, long)))
         drawing = replace(drawing, thinking=said.thinking)
     if unknown and planner.lexicon is not None:
         warning = " ".join(filter(None, (planner.lexicon.sentence(unknown), warning)))
@@ -184,7 +185,14 @@ def _rendered(planner: Planner, fill: Fill, init: InitCodes, row: SequenceState)
     codes = planner.codes(init, row.ids[fill.num_text :])
     image = yield Work(partial(planner.render, init, codes))
     return Drawing(
-        image=image, codes=codes, thinking=None, prompt=fill.prompt, num_forwards=row.num_forwards, trace=row.trace, seed=fill.seeds[0]
+        image=image,
+        codes=codes,
+        thinking=None,
+        prompt=fill.prompt,
+        num_forwards=row.num_forwards,
+        trace=row.trace,
+        seed=fill.seeds[0],
+        warning=planner.doubts_of_size(init),
     )
 
 

@@ -64,9 +64,13 @@ class GenerationConfig:
     """of the keys and values of a text: none, prefix or dual (sampling/params.py); an approximation, unless full_attention is False"""
     full_attention: bool = True
     """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
+    variable_length: bool = False
+    """whether the room of an answer is added block by block as it is needed (sampling/params.py), as iLLaDA was taught"""
     image_height: int = 512
     image_width: int = 512
     """pixels; what images are brought to before they are looked at. Drawings have this size, or a multiple of it (`Planner.drawing_size`)"""
+    one_image_size: bool = False
+    """whether the checkpoint was taught drawings of that size alone; others are drawn, and say that they may make no sense"""
     image_mode: FitMode = "crop"
     image_steps: int = 15
     guidance_scale: float = 3.5
@@ -216,6 +220,7 @@ class EditRequest:
     restyle   give the first image the style of the second, instead of following the prompt
     size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
+    image_cache  as of a `DrawRequest`
     """
 
     prompt: str
@@ -227,6 +232,7 @@ class EditRequest:
     image_guidance_scale: float | None = None
     params: SamplingParams | None = None
     seed: int = 0
+    image_cache: str | None = None
 
 
 Order = Literal["together", "text_first", "image_first"]
@@ -316,7 +322,7 @@ class Drawing:
     seed: int = 0
     """that it was drawn with: of several, the best one's"""
     warning: str | None = None
-    """what could not be done as it was asked, such as a thought too long to be drawn from"""
+    """what could not be done as it was asked, or may be wrong: a thought too long to be drawn from, a size that the checkpoint was not taught"""
     unknown: tuple[str, ...] = ()
     """phrases of the prompt that the checkpoint does not know (its lexicon); the rest was drawn"""
     problem: str | None = None

@@ -193,6 +193,7 @@ class RequestState(Generic[_T]):
     program: Program[_T]
     scheduled: ScheduledSequence
     record: bool = False
+    num_alternatives: int = 0
     asked: Fill | Rank | Work[Any] | None = None
     sequences: tuple[SequenceState, ...] = ()
     finished: list[SequenceState] = field(default_factory=list)

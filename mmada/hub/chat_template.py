@@ -3,8 +3,8 @@
     tokenizer.apply_chat_template(turns, add_generation_prompt=True)                          the ids of Prompts.dialogue
     tokenizer.apply_chat_template(turns, add_generation_prompt=True, enable_thinking=True)    those with the instruction to think
 
-The format is the published one, with one line end behind a header, or as the model's family has it. One difference remains: a template makes
-a string, so that a special token's name in a user's text becomes that token; `Prompts` never does this.
+The format is the published one, with one line end behind a header, or as the model's family has it (`Prompts.own_template`). One difference
+remains: a template makes a string, so that a special token's name in a user's text becomes that token; `Prompts` never does this.
 """
 
 from __future__ import annotations
@@ -15,12 +15,7 @@ from mmada.canvas import SPECIAL_STRINGS, Prompts
 
 __all__ = ["chat_template"]
 
-_TEMPLATE = r"""{{- BOS }}
-{%- for message in messages %}
-    {%- if message['role'] not in ['system', 'user', 'assistant'] %}
-        {{- raise_exception("role='" ~ message['role'] ~ "' of message " ~ loop.index0 ~ " is unknown; use system, user or assistant") }}
-    {%- endif %}
-    {%- set found = namespace(text='') %}
+_CONTENT = r"""    {%- set found = namespace(text='') %}
     {%- if message['content'] is string %}
         {%- set found.text = message['content'] %}
     {%- elif message['content'] is iterable and message['content'] is not mapping %}
@@ -40,7 +35,15 @@ _TEMPLATE = r"""{{- BOS }}
     {%- endif %}
     {%- if enable_thinking is defined and enable_thinking and loop.last and message['role'] == 'user' %}
         {%- set text = THINKING ~ text %}
+    {%- endif %}"""
+"""A message's content as `text`: a string, or the text parts of a list."""
+
+_TEMPLATE = r"""{{- BOS }}
+{%- for message in messages %}
+    {%- if message['role'] not in ['system', 'user', 'assistant'] %}
+        {{- raise_exception("role='" ~ message['role'] ~ "' of message " ~ loop.index0 ~ " is unknown; use system, user or assistant") }}
     {%- endif %}
+CONTENT
     {{- START ~ message['role'] ~ END ~ text ~ TURN }}
 {%- endfor %}
 {%- if add_generation_prompt %}
@@ -50,19 +53,19 @@ _TEMPLATE = r"""{{- BOS }}
 
 
 def chat_template(prompts: Prompts) -> str | None:
-    """The chat template (Jinja) of a checkpoint that was taught these prompts; None if it lays conversations out in a way of its own."""
-    if not prompts.has_headers:
+    """The chat template (Jinja) of a checkpoint that was taught these prompts; None if that of its tokenizer's files is what lays turns out."""
+    if not prompts.has_headers and prompts.own_template is None:
         return None
     style = prompts.style
-    spaced = "found.text | trim" if style.whitespace == "kept" else "found.text.split() | join(' ')"
-    values = {
+    headers = {
         "BOS": SPECIAL_STRINGS["bos"],
         "START": SPECIAL_STRINGS["start_header"],
         "END": SPECIAL_STRINGS["end_header"] + prompts.after_header,
         "TURN": "<eot_id>" if style.separator == "literal" else SPECIAL_STRINGS["eot"],
-        "THINKING": style.thinking,
     }
-    template = _TEMPLATE.replace("SPACED", spaced)
+    values = {**(headers if prompts.has_headers else {}), "THINKING": style.thinking}
+    spaced = "found.text | trim" if style.whitespace == "kept" else "found.text.split() | join(' ')"
+    template = (prompts.own_template or _TEMPLATE).replace("CONTENT", _CONTENT).replace("SPACED", spaced)
     for name, value in values.items():
         template = template.replace(name, json.dumps(value, ensure_ascii=False))
     return template

@@ -16,6 +16,7 @@ from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import CheckpointError
 from mmada.families import Facts, Family, choose, named
 from mmada.families.choice import settled
+from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint
 from mmada.model import TransformerConfig
 
@@ -23,6 +24,8 @@ __all__ = ["FAMILY_KEY", "facts_of", "family_of", "token_ids_of", "with_family"]
 
 _LEVELS = 5
 """of the published image tokenizer; each but the last halves the sides"""
+
+_REMEDY = "leave the family out, or give a checkpoint of it"
 
 FAMILY_KEY = "family"
 """Field of config.json in which this package writes the family's name."""
@@ -33,20 +36,36 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
 
     names   what else the checkpoint goes by, such as its hub name
     family  which it is; None: what config.json says, or else what class name and vocabulary say
-    Raises CheckpointError if no family fits, or the files are not as the family has them; InputError for an unknown family.
+    Raises CheckpointError if no family fits, or the files are those of another family than `family`, with both named; InputError for an
+    unknown family.
     """
     values = checkpoint.read_config(directory)
     wanted = family or values.get(FAMILY_KEY)
     layout = values.get("vocab_layout")
     if layout is not None:  # written by this package: nothing is left to find out
-        return replace(named(wanted or "mmada"), layout=VocabLayout.from_dict(dict(layout)))
+        own = named(values.get(FAMILY_KEY) or MMADA.name)
+        if wanted is not None and named(wanted).name != own.name:
+            raise CheckpointError(
+                f"{directory} is a checkpoint of {own.title} ({own.name}), and family={wanted!r} was asked for; {_REMEDY}"
+            )
+        return replace(own, layout=VocabLayout.from_dict(dict(layout)))
     facts = facts_of(directory, values, names=names)
     try:
         found = choose(facts) if wanted is None else settled(named(wanted), facts)
     except CheckpointError as error:
-        raise CheckpointError(f"{directory}: {error}") from error
+        raise CheckpointError(f"{directory}: {error}{_other_reading(facts, wanted)}") from error
     _check_image_tokenizer(directory / found.image_tokenizer_dir, found)
     return found
+
+
+def _other_reading(facts: Facts, wanted: str | None) -> str:
+    """Which family files read as that are none of the one that was asked for, as the end of a sentence."""
+    if wanted is None:
+        return ""
+    try:
+        return f". Its files read as {choose(facts).title}, and family={wanted!r} was asked for; {_REMEDY}"
+    except CheckpointError:
+        return ""
 
 
 def _check_image_tokenizer(directory: Path, family: Family) -> None:

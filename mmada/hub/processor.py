@@ -5,8 +5,8 @@
     inputs = processor("What is this?", image_codes=[codes])          # input_ids complete
     inputs = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=True)
 
-Codes come from the image tokenizer, a network: without them, the places of an image hold the padding id, between the
-start and the end of the image. `MMaDA` (pipeline.py) does all of it at once.
+Prompts are those of the model's family. Codes come from the image tokenizer, a network: without them, the places of an image hold
+`image_token_id`, between the start and the end of the image. `MMaDA` (pipeline/mmada.py) does all of it at once.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_processing_utils import BaseImageProcessor
 
-from mmada.canvas import PUBLISHED, Message, Prompts, Style, VocabLayout, messages_of
+from mmada.canvas import Message, Prompts, Style, VocabLayout, messages_of
 from mmada.errors import InputError
+from mmada.families import named
+from mmada.families.mmada import MMADA
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import FitMode, ImageSource, fit, load_image, to_pixels
 
@@ -30,33 +32,49 @@ __all__ = ["MMaDAImageProcessor", "MMaDAProcessor"]
 
 
 class MMaDAImageProcessor(BaseImageProcessor):  # type: ignore[misc]
-    """Pictures -> pixel_values (B, 3, height, width) float32 in [-1, 1].
+    """Pictures -> pixel_values (B, 3, height, width) float32.
 
-    mode    crop, squash or pad (image/pixels.py)
-    factor  pixels along the side of one code
+    mode         crop, squash or pad (image/pixels.py)
+    factor       pixels along the side of one code
+    value_range  values of black and white, as the image tokenizer takes them
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
 
-    def __init__(self, height: int = 512, width: int = 512, mode: FitMode = "crop", factor: int = 16, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        height: int = 512,
+        width: int = 512,
+        mode: FitMode = "crop",
+        factor: int = 16,
+        value_range: Sequence[float] = (-1.0, 1.0),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.height, self.width, self.mode, self.factor = height, width, mode, factor
+        self.height, self.width, self.mode, self.factor, self.value_range = height, width, mode, factor, list(value_range)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) codes of an image."""
+        return self.height // self.factor, self.width // self.factor
 
     @property
     def num_image_tokens(self) -> int:
-        return (self.height // self.factor) * (self.width // self.factor)
+        return self.grid[0] * self.grid[1]
 
     def __call__(self, images: ImageSource | Sequence[ImageSource], *, return_tensors: str | None = "pt") -> BatchFeature:
         """Raises ImageError for a picture that cannot be read."""
         several = [images] if isinstance(images, (str, bytes, Path, Image.Image)) else images
         fitted = [fit(load_image(image), height=self.height, width=self.width, mode=self.mode) for image in several]
-        return BatchFeature({"pixel_values": to_pixels(fitted)}, tensor_type=return_tensors)
+        black, white = self.value_range
+        return BatchFeature({"pixel_values": to_pixels(fitted, value_range=(black, white))}, tensor_type=return_tensors)
 
 
 class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
-    """Image processor, tokenizer and vocabulary layout together.
+    """Image processor, tokenizer, vocabulary layout and prompts together.
 
     vocab_layout  as in the model's config.json; None: the published one
+    family        of the model, by name: how its prompts are laid out
     """
 
     def __init__(
@@ -66,14 +84,23 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         vocab_layout: dict[str, int] | None = None,
         style: dict[str, str] | None = None,
         chat_template: str | None = None,
+        family: str = MMADA.name,
     ) -> None:
-        self.vocab_layout, self.style = vocab_layout, style
+        self.vocab_layout, self.style, self.family = vocab_layout, style, named(family).name
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 
     @property
     def prompts(self) -> Prompts:
-        layout = PUBLISHED if self.vocab_layout is None else VocabLayout.from_dict(self.vocab_layout)
-        return Prompts(layout, TextTokenizer.of(self.tokenizer), Style(**(self.style or {})))  # type: ignore[arg-type]
+        """Those of the model's family, over its vocabulary."""
+        family = named(self.family)
+        layout = family.layout if self.vocab_layout is None else VocabLayout.from_dict(self.vocab_layout)
+        return family.prompts(layout, TextTokenizer.of(self.tokenizer), Style(**(self.style or {})))  # type: ignore[arg-type]
+
+    @property
+    def image_token_id(self) -> int:
+        """What stands where the codes of an image belong, until they are known: padding, or what fills the room of an answer."""
+        layout = self.prompts.layout
+        return layout.special("fill") if layout.pad_id is None else layout.pad_id
 
     def __call__(
         self,
@@ -94,11 +121,11 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         if images and len(image_codes):
             raise InputError(f"{len(images)} images and {len(image_codes)} image_codes; give one or the other")
         prompts = self.prompts
-        room = [torch.zeros(self.image_processor.num_image_tokens, dtype=torch.long) for _ in images]
-        canvas = prompts.chat(messages_of(text), num_new, images=room or [codes.flatten() for codes in image_codes], thinking=think)
-        tokens = canvas.tokens
-        if room:
-            tokens = torch.where(tokens == prompts.layout.image_offset, prompts.layout.special("pad"), tokens)
+        known = [
+            prompts.shaped(codes, self.image_processor.grid if codes.dim() == 1 else (len(codes), codes.shape[-1])) for codes in image_codes
+        ]
+        canvas = prompts.chat(messages_of(text), num_new, images=self._room(len(images)) or known, thinking=think)
+        tokens = torch.tensor(self._without_codes(canvas.tokens.tolist())) if images else canvas.tokens
         data: dict[str, Any] = {"input_ids": tokens[None], "attention_mask": canvas.attend[None]}
         if images:
             data |= self.image_processor(images)
@@ -114,10 +141,10 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         return_tensors: str | None = None,
         **options: Any,
     ) -> Any:
-        """A conversation as text, ids, or inputs, as the tokenizer gives them; pictures among its parts go before it, as in training.
+        """A conversation as text, ids, or inputs, as the tokenizer gives them; pictures among its parts go where the family has them.
 
         conversation  turns with a text, or with parts {"type": "text", "text": ...} and {"type": "image", "image" or "path": ...}
-        With pictures, `pixel_values` is part of a dict, and input_ids hold the padding id where their codes belong.
+        With pictures, `pixel_values` is part of a dict, and input_ids hold `image_token_id` where their codes belong.
         Raises InputError for a part of another kind, and for pictures without tokenize or in several conversations.
         """
         template = chat_template or self.chat_template or self.tokenizer.chat_template
@@ -132,13 +159,24 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
             raise InputError(
                 f"{len(images)} images stand before the ids of one conversation; set tokenize=True, and give conversations one by one"
             )
-        layout = self.prompts.layout
-        places = [layout.soi_id, *[layout.pad_id] * self.image_processor.num_image_tokens, layout.eoi_id]
-        ids = [layout.mmu_id, *places * len(images), *self.tokenizer.apply_chat_template(turns, return_dict=False, **about)]
+        dialogue = self.tokenizer.apply_chat_template(turns, return_dict=False, **about)
+        ids = self._without_codes(self.prompts.insert_images(dialogue, self._room(len(images))))
         if not return_dict:
             return ids if return_tensors is None else torch.tensor([ids])
         data = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], **self.image_processor(images)}
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def _room(self, num_images: int) -> list[Tensor]:
+        """Code 0 for every code of so many images, shaped as the family's rows take them."""
+        return [
+            self.prompts.shaped(torch.zeros(self.image_processor.num_image_tokens, dtype=torch.long), self.image_processor.grid)
+            for _ in range(num_images)
+        ]
+
+    def _without_codes(self, ids: Sequence[int]) -> list[int]:
+        """The same with `image_token_id` in the place of each code 0."""
+        offset, place = self.prompts.layout.image_offset, self.image_token_id
+        return [place if i == offset else i for i in ids]
 
 
 def _taken_out(turns: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[ImageSource]]:

@@ -20,7 +20,9 @@ def save_processor(
     size: tuple[int, int],
     mode: str,
     factor: int,
+    value_range: tuple[float, float],
     layout: VocabLayout,
+    family: str,
     style: Mapping[str, Any],
     template: str | None,
     context: int,
@@ -29,6 +31,8 @@ def save_processor(
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
     factor  pixels along the side of one code
+    value_range  values of black and white for the image tokenizer
+    family  by whose prompts conversations are laid out
     template  chat template, for other tools (hub/chat_template.py); None: the tokenizer's own one stays
     context  most tokens of a row, at which other tools cut
     """
@@ -38,9 +42,11 @@ def save_processor(
         "height": size[0],
         "image_processor_type": "MMaDAImageProcessor",
         "mode": mode,
+        "value_range": list(value_range),
         "width": size[1],
     }
     values = {
+        "family": family,
         "image_processor": image_processor,
         "processor_class": "MMaDAProcessor",
         "style": dict(style),

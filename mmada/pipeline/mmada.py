@@ -300,6 +300,8 @@ class MMaDA:
             size=(d.image_height, d.image_width),
             mode=d.image_mode,
             factor=self.image_tokenizer.factor,
+            value_range=self.image_tokenizer.pixel_range,
+            family=self.family.name,
             layout=self.layout,
             style=asdict(d.style),
             template=chat_template(self.prompts),
@@ -369,14 +371,19 @@ class MMaDA:
 
     @property
     def processor(self) -> MMaDAProcessor:
-        """The same tokenizers and layouts as a processor of transformers, which it needs."""
+        """The same tokenizers and prompts as a processor of transformers, which it needs.
+
+        Raises InputError for a family without images, whose text tokenizer is all that there is to process with.
+        """
         from mmada.hub.processor import MMaDAImageProcessor, MMaDAProcessor
 
-        d = self.defaults
-        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, self.image_tokenizer.factor)
-        template = chat_template(self.prompts)
-        text = self._text.for_model(template, context=self.model.config.max_sequence_length).to_transformers()
-        return MMaDAProcessor(images, text, vocab_layout=self.layout.to_dict(), style=asdict(d.style), chat_template=template)
+        if (problem := self.family.lacks("look")) is not None:
+            raise InputError(f"{problem}, so it has no processor; load its tokenizer (AutoTokenizer), whose chat template lays turns out")
+        d, image_tokenizer = self.defaults, self.image_tokenizer
+        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range)
+        text = self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).to_transformers()
+        layout, style = self.layout.to_dict(), asdict(d.style)
+        return MMaDAProcessor(images, text, layout, style, chat_template=text.chat_template, family=self.family.name)
 
     @property
     def _text(self) -> TextTokenizer:

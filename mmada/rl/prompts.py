@@ -14,8 +14,7 @@ from typing import ClassVar, Protocol
 import torch
 
 from mmada.canvas import Canvas, Message, Prompts
-from mmada.data import Endless, Picture, Record
-from mmada.data.records import TASKS
+from mmada.data import Endless, Record
 from mmada.data.rows import lacking
 from mmada.data.seeds import uniforms
 from mmada.data.world import SampleKey, Split, World
@@ -23,11 +22,13 @@ from mmada.errors import InputError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
 from mmada.generation.requests import ChatRequest, DrawRequest
-from mmada.image import ImageSource
 from mmada.rl.records import Prompt
 from mmada.train.world import request_of
 
-__all__ = ["PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
+__all__ = ["PROMPT_TASKS", "PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
+
+PROMPT_TASKS = ("text", "understand", "draw", "reason_draw")
+"""Tasks of records that may be rewarded."""
 
 
 class PromptSource(Protocol):
@@ -92,7 +93,7 @@ class RecordPrompts:
         else:
             thinks = uniforms(1, "prompt thinks", record.task, self.seed, index)[0] < self.think
             messages = [Message(turn.role, turn.text) for turn in record.turns]
-            images = [_source(picture) for turn in record.turns for picture in turn.pictures]
+            images = [picture.image for turn in record.turns for picture in turn.pictures]
             request = ChatRequest(messages, images=images, think=thinks)
         return Prompt(
             task=record.task, index=index, request=request, reference=record.answer or "", meta=record.meta, record=str(record.where)
@@ -117,10 +118,12 @@ class PromptLearner:
     """references are not learned, so their length does not matter"""
 
     def learns(self, task: str) -> bool:
-        return task in TASKS
+        return task in PROMPT_TASKS
 
     def left_out(self, record: Record) -> str | None:
         """Why a record is no prompt, in words that are the same for all of one sort."""
+        if not self.learns(record.task):
+            return f"task {record.task} is none of `mmada rl`, which has {', '.join(PROMPT_TASKS)}"
         if not record.turns:
             return "a text without a question"
         if (problem := lacking(record, self.family)) is not None:
@@ -135,9 +138,3 @@ class PromptLearner:
         turns = [Message(turn.role, turn.text) for turn in record.turns]
         images = [codes for turn in record.turns for _ in turn.pictures]
         return {"prompt": self.prompts.chat(turns, self.max_new_tokens, images=images)}
-
-
-def _source(picture: Picture) -> ImageSource:
-    if isinstance(picture.source, tuple):
-        raise InputError(f"picture {picture.name!r} is kept as codes; prompts need its pixels: give records with picture files")
-    return picture.source

@@ -58,7 +58,9 @@ class Decoding:
 
     def text(self, planner: Planner) -> SamplingParams:
         named = {"threshold": self.threshold, "block_length": self.block_length, "steps": self.steps, "top_p": self.top_p}
-        return planner.text_params(temperature=self.temperature, **{name: value for name, value in named.items() if value is not None})
+        # Masks of an update show the whole room of an answer, so that is what it is sampled with.
+        changes = {"variable_length": False, **{name: value for name, value in named.items() if value is not None}}
+        return planner.text_params(temperature=self.temperature, **changes)
 
     def image(self, planner: Planner) -> SamplingParams:
         d = planner.defaults

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from mmada.data import Epochs, Record, TableStream, lengths_of, open_source, select_by_task
+from mmada.data import Epochs, Record, TableStream, lengths_of, open_source
 from mmada.data.find_world import find_world
 from mmada.data.rows import lacking
 from mmada.data.world import Split, World
@@ -29,9 +29,9 @@ from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import TrainConfig
+from mmada.train.config import ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
-from mmada.train.file_samples import encoding, report_dropped
+from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
 from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
@@ -51,10 +51,12 @@ def run(
     *,
     on_step: Callable[[StepReport], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
+    on_begin: Callable[[str], None] | None = None,
     remote: RemoteRollouts | None = None,
 ) -> TrainResult:
     """Train up to config.steps, from the last save in `out` if there is one. Raises the package's errors.
 
+    on_begin  is told which family's model is rewarded for what
     remote  who samples, of rollouts=ray, on the main process: mmada.scale.rollouts.ray_rollouts(config)
     """
     begin()
@@ -62,6 +64,8 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     task = build_task(config, remote=remote)
     _record(config, out)
+    if on_begin is not None:
+        on_begin(f"a model of {task.planner.family.title} is rewarded for {', '.join(plan.name for plan in config.active)}")
     return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
 
 
@@ -215,7 +219,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
             return "the prompt and its answer are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
-    chosen, dropped = select_by_task(reader, reason)
+    chosen, dropped = select_together(reader, reason)
     report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
     found: dict[str, PromptSource] = {}
     for plan in config.active:
@@ -237,7 +241,8 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
+        for name, default in (("data", PromptDataConfig()), ("model", ModelConfig())):  # what an older version did not know had its default
+            before[name] = plain(asdict(default)) | before.get(name, {})
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(

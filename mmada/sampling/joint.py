@@ -115,6 +115,7 @@ class JointDenoising:
         seed: int = 0,
         draws: Sequence[Draws] | None = None,
         record: bool = False,
+        num_alternatives: int = 0,
     ) -> None:
         if len(canvas.fields) != len(params.fields) or len(negatives) != params.num_negatives:
             raise InputError(
@@ -134,6 +135,7 @@ class JointDenoising:
                 draws=None if draws is None else [draws[i]],
                 beside=tuple(self.fields),
                 record=record,
+                num_alternatives=num_alternatives,
             )
             self.fields.append(field)
         self._canvas, self._turn, self._is_dropped = canvas, -1, False

@@ -50,13 +50,17 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DenoisingStep:
-    """What one step committed in one row. slots ascending; token_ids and scores beside them."""
+    """What one step committed in one row. slots ascending; token_ids and scores beside them.
+
+    alternatives  if they were asked for, of each slot: the likeliest ids, the likeliest first, with their probabilities before temperature
+    """
 
     row: int
     step: int
     slots: tuple[int, ...]
     token_ids: tuple[int, ...]
     confidences: tuple[float, ...]
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
 
 
 class Denoising:
@@ -72,6 +76,7 @@ class Denoising:
     eos_id      ends a text, if params.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
+    num_alternatives  how many of the likeliest ids the trace has of each token; tokens are the same with any number
     Raises InputError if arguments disagree.
     """
 
@@ -88,6 +93,7 @@ class Denoising:
         draws: Sequence[Draws] | None = None,
         beside: Sequence[Denoising] | None = None,
         record: bool = False,
+        num_alternatives: int = 0,
     ) -> None:
         rows = len(canvases)
         seeds = range(rows) if seeds is None else seeds
@@ -108,10 +114,9 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
-        if not params.full_attention and any(
-            c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated
-        ):
-            raise InputError("full_attention=False needs open positions that are one run at the end of the row; use True for infilling")
+        if not params.looks_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
+            name = "variable_length=True" if params.variable_length else "full_attention=False"
+            raise InputError(f"{name} needs open positions that are one run at the end of the row; infilling has neither")
         if mask_id in self.ids and not params.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 
@@ -124,6 +129,7 @@ class Denoising:
         self.trace: list[DenoisingStep] = []
 
         self._record = record
+        self._num_alternatives = min(num_alternatives, self.ids.stop - self.ids.start) if record else 0
         self._eos = eos_id if params.stop_at_eos and eos_id is not None and eos_id in self.ids else None
         self._ends = torch.tensor([] if self._eos is None else [self._eos, *stop_ids], device=canvases[0].tokens.device)
         self._draws: Sequence[Draws] = [SeededDraws(seed) for seed in seeds] if draws is None else draws
@@ -235,12 +241,12 @@ class Denoising:
             index = torch.tensor(evaluated, device=rows.device)
             logits = self._logit_cache.at(index, window.slot.repeat(len(evaluated) // len(rows), 1))
         uniform, uniform_order = self._uniform(window)  # (A, Q), or (A, Q, V) with token_noise
-        proposal, confidence = self._proposals(logits, rows, uniform, uniform_order)
+        proposal, confidence, likeliest = self._proposals(logits, rows, uniform, uniform_order)
         commit = self._choose(confidence, uniform_order, window.inside)
 
         self._write(rows, window.slot, proposal + self.ids.start, commit)
         if self._record:
-            self._note(window.slot, confidence, commit)
+            self._note(window.slot, confidence, commit, likeliest)
         self._move_on(rows, window)
 
     def go_to(self, step: int) -> None:
@@ -285,7 +291,7 @@ class Denoising:
     def _span(self, evaluated: int) -> tuple[int, int]:
         """What is evaluated of a row: all that it attends to, or no more than the active block."""
         start, stop = self._spans[evaluated]
-        if self.params.full_attention:
+        if self.params.looks_ahead:
             return start, stop
         row = evaluated % len(self.canvases)
         behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.params.block_length or 0))
@@ -333,12 +339,19 @@ class Denoising:
         inside = place[:, :most] < num_open[:, None]
         return _Window(slot.where(inside, self._slots.shape[1] - 1), inside, ranges)
 
-    def _proposals(self, logits: Tensor, rows: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (R, Q, V) -> what each open slot would take (A, Q), and how sure it is (A, Q); taken in pieces that bound the memory."""
+    def _proposals(self, logits: Tensor, rows: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor, _Likeliest]:
+        """Logits (R, Q, V) -> what each open slot would take (A, Q), how sure it is (A, Q), and what is likeliest there.
+
+        Taken in pieces that bound the memory.
+        """
         copies = logits.unflatten(0, (-1, len(rows)))  # (copies, A, Q, V)
         _, num_rows, num_slots, num_ids = copies.shape
         proposal = torch.empty(num_rows, num_slots, dtype=torch.long, device=logits.device)
         confidence = proposal.float()  # its dtype is the confidence's own, known with the first piece
+        likeliest = _Likeliest(
+            confidence.new_empty(num_rows, num_slots, self._num_alternatives),
+            proposal.new_empty(num_rows, num_slots, self._num_alternatives),
+        )
         for at in _pieces(num_rows, num_slots, most=max(1, LOGITS_AT_ONCE // num_ids)):
             piece = self._adjusted(self._combine(copies[(slice(None), *at)].float()), rows[at[0]])
             proposal[at] = self._propose(piece, uniform[at])
@@ -346,7 +359,9 @@ class Denoising:
             sure = self.params.confidence(seen, proposal[at], uniform_order[at])
             confidence = confidence.to(sure.dtype)
             confidence[at] = sure
-        return proposal, confidence
+            if self._num_alternatives:
+                likeliest.probability[at], likeliest.chosen[at] = piece.softmax(-1).topk(self._num_alternatives, dim=-1)
+        return proposal, confidence, likeliest
 
     def _combine(self, logits: Tensor) -> Tensor:
         """Guidance of (copies, A, Q, V), and -inf where an id is not allowed: (A, Q, V)."""
@@ -449,13 +464,15 @@ class Denoising:
             other = rows + copy * len(self.canvases)
             self._tokens[other] = self._tokens[other].scatter(1, self._slots[other], self._filled[rows])
 
-    def _note(self, slot: Tensor, confidence: Tensor, commit: Tensor) -> None:
+    def _note(self, slot: Tensor, confidence: Tensor, commit: Tensor, likeliest: _Likeliest) -> None:
         for i, row in enumerate(self._asked):
             at = slot[i][commit[i]]
             ids, confidences = self._filled[row, at], confidence[i][commit[i]]
-            self.trace.append(
-                DenoisingStep(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(confidences.tolist()))
-            )
+            step = DenoisingStep(row, self.num_forwards[row], tuple(at.tolist()), tuple(ids.tolist()), tuple(confidences.tolist()))
+            if self._num_alternatives:
+                others = (likeliest.chosen[i][commit[i]] + self.ids.start).tolist(), likeliest.probability[i][commit[i]].tolist()
+                step = replace(step, alternatives=tuple(tuple(zip(*pair, strict=True)) for pair in zip(*others, strict=True)))
+            self.trace.append(step)
 
     def _move_on(self, rows: Tensor, window: _Window) -> None:
         """Finish blocks and rows. The one place that waits for the device."""
@@ -540,6 +557,13 @@ class _Window(NamedTuple):
     slot: Tensor
     inside: Tensor
     ranges: list[range]
+
+
+class _Likeliest(NamedTuple):
+    """Of each open slot, the ids with the highest probability: (A, Q, k), highest first; chosen are indices into the allowed slice."""
+
+    probability: Tensor
+    chosen: Tensor
 
 
 def denoise(denoisings: Sequence[Steppable], denoiser: Denoiser) -> Iterator[int]:

@@ -260,6 +260,9 @@ class SamplingParams:
     """evaluate the open positions after the active block too, as published. False leaves them out, and no token sees a block after its own,
     for models that were taught so (the noise type `block` of train/stages.py). Rows are shorter, and an answer does not depend on the length
     that it is given. Keys and values stay true, so every cache is exact"""
+    variable_length: bool = False
+    """add the open positions of a block when the one before it is finished, so that rows are as long as what is written. Unlike without
+    `full_attention`, everything that is there sees everything. For models that were taught so (iLLaDA)"""
     cache: CacheConfig | MaxLogitCacheConfig | None = None
     """what is not evaluated at every step; None evaluates everything"""
     propose_any: bool = False
@@ -288,6 +291,10 @@ class SamplingParams:
         if not self.full_attention and (self.block_length is None or self.propose_any):
             raise InputError(
                 "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
+            )
+        if self.variable_length and (self.block_length is None or self.propose_any or not self.full_attention):
+            raise InputError(
+                "variable_length=True needs a block_length, full_attention=True and propose_any=False; it adds one block after another"
             )
         if isinstance(self.cache, MaxLogitCacheConfig) and (self.steps is None or self.block_length is not None or not self.full_attention):
             raise InputError(
@@ -348,6 +355,11 @@ class SamplingParams:
     def has_penalties(self) -> bool:
         """Whether logits depend on what is written already."""
         return (self.frequency_penalty, self.presence_penalty, self.repetition_penalty) != (0, 0, 1)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the open positions behind the active block are in the row."""
+        return self.full_attention and not self.variable_length
 
     def num_blocks(self, num_open: int) -> int:
         return 1 if self.block_length is None else -(-num_open // self.block_length)

@@ -36,6 +36,8 @@ class ServeConfig:
     """seconds in which a body must have arrived, else 408"""
     header_timeout: float = 20.0
     """seconds in which a connection must have sent the headers of a request; it is closed otherwise"""
+    write_timeout: float = 60.0
+    """seconds in which a client must have read what waits for it, or at least 16 KiB of that; the connection is cut otherwise"""
     max_body_bytes: int = 20 * 2**20
     max_image_pixels: int = 2**24
     """of all images of a request together; sizes are read from the headers before anything is decoded"""
@@ -89,7 +91,7 @@ class ServeConfig:
         ):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("request_timeout", "body_timeout", "header_timeout", "decode_timeout"):
+        for name in ("request_timeout", "body_timeout", "header_timeout", "write_timeout", "decode_timeout"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name}={getattr(self, name)} must be above 0 seconds")
         if self.num_decoders < 0:

@@ -246,6 +246,7 @@ class Engine:
             program_of(active_request.engine_request.request, self._planner) if begun is None else begun,
             scheduled=active_request.scheduled,
             record=active_request.engine_request.drafts or active_request.engine_request.traces,
+            num_alternatives=active_request.engine_request.num_alternatives,
         )
 
     def _round(self) -> None:

@@ -3,7 +3,9 @@
     run(create_app(engine, parser, config), engine, config, host="127.0.0.1", port=8000)
 
 uvicorn has a time limit between requests, and none for a first request that never comes or comes a letter at a time. Here a connection that
-has no request under way has `header_timeout` seconds to send one. A worker (workers.py) does not listen: its connections are handed to it.
+has no request under way has `header_timeout` seconds to send one. Nor has it one for a client that does not read: an answer that was not
+streamed waited for it without end. Here it must read on within `write_timeout` seconds (unread.py).
+A worker (workers.py) does not listen: its connections are handed to it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
+from mmada.serve.unread import WatchedTransport
 from mmada.serve.workers import Worker
 
 __all__ = ["address_of", "run"]
@@ -99,14 +102,14 @@ def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _timed(header_timeout: float, closed: Callable[[], None]) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, with a time limit for what stands before a body. closed: told of each connection that ends."""
+def _timed(config: ServeConfig, closed: Callable[[], None]) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, with time limits for what stands before a body and for the answer. closed: told of each connection that ends."""
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         _alarm: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(WatchedTransport(transport, config.write_timeout, self.loop))
             self._watch()
 
         def data_received(self, data: bytes) -> None:
@@ -115,6 +118,7 @@ def _timed(header_timeout: float, closed: Callable[[], None]) -> type[asyncio.Pr
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
+            self.transport.done()
             closed()
             super().connection_lost(exc)
 
@@ -127,7 +131,7 @@ def _timed(header_timeout: float, closed: Callable[[], None]) -> type[asyncio.Pr
             if self.cycle is not None and not self.cycle.response_complete:
                 self._relax()
             elif self._alarm is None and not self.transport.is_closing():
-                self._alarm = self.loop.call_later(header_timeout, self.transport.close)
+                self._alarm = self.loop.call_later(config.header_timeout, self.transport.close)
 
         def _relax(self) -> None:
             if self._alarm is not None:
@@ -166,7 +170,7 @@ def run(
         app,
         host=host,
         port=port,
-        http=_timed(config.header_timeout, lambda: None if worker is None else worker.place.add("closed", 1)),
+        http=_timed(config, lambda: None if worker is None else worker.place.add("closed", 1)),
         ws="none",
         log_level="info",
         access_log=access_log,

@@ -23,6 +23,7 @@ from mmada.serve.stream import TextStream
 
 __all__ = [
     "Admitted",
+    "Commit",
     "Draft",
     "DraftToken",
     "EngineRequest",
@@ -47,6 +48,7 @@ class EngineRequest:
     drafts        send the whole text as it looks, each round
     num_previews  pictures to send on the way to a drawing
     traces        tell of a drawing when each of its codes was committed, and how surely
+    num_alternatives  how many of the likeliest tokens drafts and traces tell with each that was committed
     begun         the request's program, if it was begun where nobody waits for it
     """
 
@@ -57,6 +59,7 @@ class EngineRequest:
     drafts: bool = False
     num_previews: int = 0
     traces: bool = False
+    num_alternatives: int = 0
     begun: BegunProgram[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -88,10 +91,14 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class DraftToken:
-    """A token of a draft. confidence is that with which it was committed, None while it is open."""
+    """A token of a draft. confidence is that with which it was committed, None while it is open.
+
+    alternatives  in the draft of the step that committed it, if they were asked for: the likeliest tokens and their probabilities
+    """
 
     text: str
     confidence: float | None
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +139,30 @@ class TextOutput:
     warning: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """How a code of a drawing was committed: by which step, how surely, and what was likeliest there, if that was asked for.
+
+    alternatives  indices into the codebook, and their probabilities
+    """
+
+    step: int
+    confidence: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageOutput:
     """A finished drawing; num_new_tokens are those that were drawn.
 
-    commits  if asked for, of each code in reading order: the step that committed it and its confidence; None where it was given
+    commits  if asked for, of each code in reading order: how it was committed; None where it was given
     """
 
     drawing: Drawing
     num_prompt_tokens: int
     num_new_tokens: int
     num_thinking_tokens: int
-    commits: tuple[tuple[int, float] | None, ...] | None = None
+    commits: tuple[Commit | None, ...] | None = None
 
     @property
     def num_forwards(self) -> int:
@@ -175,6 +194,7 @@ class OutputStream:
     num_final: int = 0
     num_noted: int = 0
     confidence: list[float | None] = field(default_factory=list)
+    words: dict[int, str] = field(default_factory=dict)
     text: TextStream | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -222,7 +242,9 @@ class OutputStream:
         if self.text is None:
             assert isinstance(state.result, Drawing)
             fill = state.sequence.fill
-            commits = _commits(fill.init, state.result.trace, fill.num_text) if self.order.traces and fill.init is not None else None
+            commits = None
+            if self.order.traces and fill.init is not None:
+                commits = _commits(fill.init, state.result.trace, fill.num_text, first_code=self.planner.layout.image_ids.start)
             yield ImageOutput(state.result, state.num_prompt_tokens, fill.num_open, self.num_thinking_tokens, commits)
             return
         assert isinstance(state.result, Answer)
@@ -247,14 +269,22 @@ class OutputStream:
     def _draft(self, row: SequenceState) -> Draft:
         trace = row.denoising.trace
         self.confidence = self.confidence or [None] * row.fill.num_open
+        new: dict[int, tuple[tuple[int, float], ...]] = {}
         for step in trace[self.num_noted :]:
             for slot, score in zip(step.slots, step.confidences, strict=True):
                 self.confidence[slot] = score
+            new.update(zip(step.slots, step.alternatives, strict=False))  # none, unless they were asked for
         self.num_noted = len(trace)
         layout, prompts = self.planner.layout, self.planner.prompts
         tokens = row.preview.tolist()
-        words = {token: "" if token == layout.mask_id else prompts.decode([token]) for token in set(tokens)}
-        return Draft(tuple(DraftToken(words[token], confidence) for token, confidence in zip(tokens, self.confidence, strict=True)))
+        seen = {*tokens, *(token for alternatives in new.values() for token, _ in alternatives)}
+        for token in seen - self.words.keys():
+            self.words[token] = "" if token == layout.mask_id else prompts.decode([token])
+        pieces = [
+            DraftToken(self.words[token], confidence, tuple((self.words[other], share) for other, share in new.get(slot, ())))
+            for slot, (token, confidence) in enumerate(zip(tokens, self.confidence, strict=True))
+        ]
+        return Draft(tuple(pieces))
 
     def _preview(self, row: SequenceState) -> None:
         """Evenly spread over the steps, without the last, which is the result; never two for one step."""
@@ -270,12 +300,13 @@ class OutputStream:
         return next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
 
 
-def _commits(init: InitCodes, trace: Sequence[DenoisingStep], num_text: int) -> tuple[tuple[int, float] | None, ...]:
+def _commits(init: InitCodes, trace: Sequence[DenoisingStep], num_text: int, *, first_code: int) -> tuple[Commit | None, ...]:
     """By code in reading order: behind the slots of a text, slot j of a drawing is its j-th open code."""
     places = init.is_open.flatten().nonzero().flatten().tolist()
-    commits: list[tuple[int, float] | None] = [None] * init.is_open.numel()
+    commits: list[Commit | None] = [None] * init.is_open.numel()
     for step in trace:
-        for slot, confidence in zip(step.slots, step.confidences, strict=True):
+        for slot, confidence, others in zip(step.slots, step.confidences, step.alternatives or [()] * len(step.slots), strict=True):
             if slot >= num_text:
-                commits[places[slot - num_text]] = (step.step, confidence)
+                codes = tuple((token - first_code, share) for token, share in others)
+                commits[places[slot - num_text]] = Commit(step.step, confidence, codes)
     return tuple(commits)

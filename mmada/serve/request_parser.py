@@ -56,7 +56,7 @@ _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer",
 _FINE = ("high", "xhigh", "max", "hd")
 _OF_INSTRUCTIONS = ("thinking", "restyle", "image_guidance_scale")
 """Fields of an edit that only edits by instruction have."""
-_NOT_OF_INSTRUCTIONS = ("negative_prompt", "image_cache", "best_of", "quality")
+_NOT_OF_INSTRUCTIONS = ("negative_prompt", "best_of", "quality")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
 
@@ -180,6 +180,12 @@ class RequestParser:
             size = self._own_size(pictures[0])
         abilities = self._planner.family.abilities
         writes = form.thinking or (form.thinking is None and "edit" not in abilities)
+        if writes and form.image_cache not in (None, "none"):
+            with about("image_cache"):
+                raise InputError(
+                    f"image_cache={form.image_cache!r} keeps what one field was told, and a text in the same passes changes it; "
+                    "leave it out, or edit without thinking"
+                )
         seeds = self._seeds(form.seed, form.n or 1)
         requests: list[EditRequest | ParallelRequest] = [
             ParallelRequest(
@@ -193,7 +199,15 @@ class RequestParser:
             )
             if writes
             else EditRequest(
-                form.prompt, pictures, bool(form.restyle), size, steps, form.guidance_scale, form.image_guidance_scale, seed=seed
+                form.prompt,
+                pictures,
+                bool(form.restyle),
+                size,
+                steps,
+                form.guidance_scale,
+                form.image_guidance_scale,
+                seed=seed,
+                image_cache=form.image_cache,
             )
             for seed in seeds
         ]
@@ -233,10 +247,12 @@ class RequestParser:
             threshold=d.threshold,
             image_size=self._default_size,
             image_factor=self._factor,
+            image_upscale=self._planner.image_tokenizer.upscale,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
+            edits_by_instruction=bool({"edit", "parallel"} & self._planner.family.abilities),
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
@@ -316,11 +332,11 @@ class RequestParser:
         if not all(stop):
             raise InputError("stop='' is empty and would end every answer at once; leave it out")
         self._check_steps("max_nfe", body.max_nfe)
-        drafts = bool(body.stream and body.stream_options and body.stream_options.include_drafts)
-        engine_requests = [
-            EngineRequest(request=request, stop=stop, max_forwards=body.max_nfe, streams=bool(body.stream), drafts=drafts)
-            for request in requests
-        ]
+        options = body.stream_options
+        how: dict[str, Any] = {"stop": stop, "max_forwards": body.max_nfe, "streams": bool(body.stream)}
+        if body.stream and options and options.include_drafts:
+            how |= {"drafts": True, "num_alternatives": options.top_logprobs or 0}
+        engine_requests = [EngineRequest(request=request, **how) for request in requests]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))
 
     def _drawings(self, body: ImageOptions, requests: Sequence[DrawRequest | EditRequest | ParallelRequest], seed: int) -> ParsedRequest:
@@ -337,7 +353,12 @@ class RequestParser:
                 f"best_of={best_of} for n={len(requests)} draws {best_of * len(requests)} pictures, {self._config.max_n} are allowed; ask for fewer"
             )
         engine_requests = [
-            EngineRequest(request=request, num_previews=num_previews if body.stream else 0, traces=bool(body.include_trace))
+            EngineRequest(
+                request=request,
+                num_previews=num_previews if body.stream else 0,
+                traces=bool(body.include_trace),
+                num_alternatives=body.top_logprobs or 0,
+            )
             for request in requests
         ]
         return ParsedRequest(tuple(engine_requests), seed, _PRIORITY.get(body.service_tier or "", 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
+from mmada.serve.outputs import Commit, Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
 from mmada.serve.schema import (
     AnswerMessage,
     ChatBody,
@@ -87,7 +88,11 @@ class TextResponses:
         return [self._chunk(index, delta) for delta in deltas]
 
     def draft(self, index: int, draft: Draft) -> list[dict[str, Any]]:
-        pieces = [{"text": piece.text, "confidence": piece.confidence} for piece in draft.pieces]
+        pieces = [
+            {"text": piece.text, "confidence": piece.confidence}
+            | ({"top_logprobs": _logprobs(piece.alternatives)} if piece.alternatives else {})
+            for piece in draft.pieces
+        ]
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
@@ -218,12 +223,20 @@ class ImageResponses:
         }
 
 
-def _trace(commits: Sequence[tuple[int, float] | None]) -> dict[str, list[Any]]:
-    """Step and confidence of each image token in reading order; null where it was given."""
-    return {
-        "steps": [None if commit is None else commit[0] for commit in commits],
-        "confidences": [None if commit is None else round(commit[1], 4) for commit in commits],
+def _trace(commits: Sequence[Commit | None]) -> dict[str, list[Any]]:
+    """Step and confidence of each image token in reading order, and what was likeliest there if that was asked for; null where it was given."""
+    trace: dict[str, list[Any]] = {
+        "steps": [None if commit is None else commit.step for commit in commits],
+        "confidences": [None if commit is None else round(commit.confidence, 4) for commit in commits],
     }
+    if any(commit is not None and commit.alternatives for commit in commits):
+        trace["top_logprobs"] = [None if commit is None else _logprobs(commit.alternatives) for commit in commits]
+    return trace
+
+
+def _logprobs(alternatives: Sequence[tuple[str | int, float]]) -> list[dict[str, Any]]:
+    """In OpenAI's shape, without what is impossible."""
+    return [{"token": token, "logprob": round(math.log(share), 4)} for token, share in alternatives if share > 0]
 
 
 def _size(image: Image.Image) -> str:

@@ -97,7 +97,7 @@ _REMEDIES = {
     "functions": "describe them in a message",
     "response_format": "ask for the format in a message",
     "logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
-    "top_logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
+    "top_logprobs": "stream with include_drafts and top_logprobs in stream_options, which has the likeliest tokens of each place",
     "continuous_usage_stats": "stream_options.include_usage sends the usage once, at the end",
     "chat_template": "a checkpoint has one form of dialogue, which it was taught",
     "include_reasoning": "the thinking stands apart, in reasoning_content",
@@ -116,6 +116,7 @@ _MAX_SHOWN = 60
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
 ]
+NumAlternatives = Annotated[int, Field(ge=0, le=20)]
 Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Format = Literal["png", "jpeg", "webp"]
@@ -216,6 +217,15 @@ class StreamOptions(_Body):
 
     include_usage: bool | None = None
     include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
+    top_logprobs: NumAlternatives | None = Field(
+        None, description="Extension: the draft of the step that commits a token has that many of the likeliest tokens there."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.top_logprobs and not self.include_drafts:
+            raise _refused("top_logprobs", self.top_logprobs, "is part of drafts; give include_drafts=true, or leave it out")
+        return self
 
 
 class TextOptions(_TextFields):  # type: ignore[misc, valid-type]
@@ -365,12 +375,18 @@ class ImageOptions(_ImageFields):  # type: ignore[misc, valid-type]
         None, description="Extension, of streams: the last event has the step and the confidence of each image token, in `trace`."
     )
 
+    top_logprobs: NumAlternatives | None = Field(
+        None, description="Extension: the trace also has that many of the likeliest codes of each image token."
+    )
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.partial_images and not self.stream:
             raise _refused("partial_images", self.partial_images, "is for streams; give stream=true, or leave it out")
         if self.include_trace and not self.stream:
             raise _refused("include_trace", True, "is for streams; give stream=true, or leave it out")
+        if self.top_logprobs and not self.include_trace:
+            raise _refused("top_logprobs", self.top_logprobs, "is part of the trace; give include_trace=true, or leave it out")
         if self.response_format == "url" and self.stream:
             raise _refused("response_format", self.response_format, "is not for streams, whose events have b64_json; leave it out")
         if self.output_compression not in (None, 100) and self.output_format in (None, "png"):
@@ -489,10 +505,12 @@ class ModelFacts(_Response):
     threshold: float
     image_size: str
     image_factor: int
+    image_upscale: int
     image_steps: int
     guidance_scale: float
     thinks_before_answering: bool
     thinks_before_drawing: bool
+    edits_by_instruction: bool = Field(description="Whether a picture can be edited without a mask, by what the prompt says.")
     examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
     limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int

@@ -12,17 +12,21 @@ from collections.abc import Callable
 
 import torch
 
-from mmada.canvas import Query
+from mmada.canvas import Query, VocabLayout
 from mmada.generation.planner import Planner
+from mmada.hub.networks import skeleton
+from mmada.model import Transformer, TransformerConfig, TransformerDenoiser
 from mmada.sampling import Denoiser
 
-__all__ = ["available", "choose", "set_threads"]
+__all__ = ["available", "choose", "set_threads", "threads_for"]
 
 _TOKENS = 96
 """Of the pass that is timed: a drawing, or a few texts."""
 
 _LONG = 0.1
 """Seconds of a pass above which all threads are used without a comparison: a model of this size is made of long products."""
+_LARGE = 500_000_000
+"""Weights whose products take longer than that anywhere, and that are not allocated to be timed."""
 _REPEATS = 3
 _GAIN = 1.2
 """More threads must be that much faster: under load the other cores have something else to do."""
@@ -39,10 +43,29 @@ def set_threads(denoiser: Denoiser, planner: Planner, wanted: int, most: int) ->
     if wanted:
         torch.set_num_threads(wanted)
         return wanted
-    length = min(_TOKENS, planner.context)
-    tokens = torch.full((1, length), planner.layout.eos_id)
-    query = Query(tokens, ((0, length),), torch.arange(length)[None], planner.layout.text_ids)
+    query = _usual(planner.context, planner.layout)
     return choose(lambda: denoiser([query]), most)
+
+
+def threads_for(config: TransformerConfig, most: int) -> int:
+    """As many as `set_threads` would choose for such a network, by empty weights, on which time does not depend; torch keeps its own."""
+    network = skeleton(lambda: Transformer(config))
+    if most == 1 or sum(weights.numel() for weights in network.parameters()) > _LARGE:
+        return most
+    network = network.to_empty(device="cpu").eval()
+    for weights in network.parameters():
+        weights.data.zero_()  # what lay in memory may be no number, or a slow one
+    denoiser, query, before = TransformerDenoiser(network), _usual(config.max_sequence_length, config.layout), torch.get_num_threads()
+    try:
+        return choose(lambda: denoiser([query]), most)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _usual(context: int, layout: VocabLayout) -> Query:
+    """What a usual pass evaluates."""
+    length = min(_TOKENS, context)
+    return Query(torch.full((1, length), layout.eos_id), ((0, length),), torch.arange(length)[None], layout.text_ids)
 
 
 def choose(evaluate: Callable[[], object], most: int) -> int:

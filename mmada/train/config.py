@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
+from mmada.families import FAMILIES
 from mmada.generation.requests import GenerationConfig
 from mmada.model import PRESETS
 from mmada.model.quantized import check_name
@@ -46,6 +47,9 @@ class ModelConfig:
 
     start: str = ""
     """checkpoint directory, hub name or `out/model` of another run; empty: random weights and a new text tokenizer"""
+    family: str = ""
+    """name of a family (docs/families.md), such as lumina-dimoo: what a new model is of, or what the files of `start` are read as. Empty: mmada,
+    or what the files say"""
     preset: str = "3m"
     """size of a new model (mmada.model.PRESETS)"""
     num_merges: int = 700
@@ -62,6 +66,8 @@ class ModelConfig:
     """directory or hub name; empty: the one beside `start`"""
 
     def __post_init__(self) -> None:
+        if self.family and self.family not in FAMILIES:
+            raise InputError(f"model.family={self.family!r} is unknown: {suggest(self.family, FAMILIES)}")
         if self.quantize:
             check_name(self.quantize)
         if self.preset not in PRESETS:
@@ -109,7 +115,7 @@ class SampleSource:
     format: Format | None = None
     """jsonl, webdataset, datasets or tokenized; null: what the name of the file says"""
     adapter: str = "record"
-    """form of the objects: record, text, instruction, draw, describe, messages, llava (docs/data.md)"""
+    """form of the objects: record, text, instruction, draw, describe, edit, messages, llava (docs/data.md)"""
     rename: Mapping[str, str] = field(default_factory=dict)
     """field of the adapter -> your own, such as {caption: txt}"""
     images: str | None = None

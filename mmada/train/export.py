@@ -19,7 +19,7 @@ from mmada.canvas import Prompts
 from mmada.data.find_world import find_world
 from mmada.data.world import World
 from mmada.errors import CheckpointError, InputError
-from mmada.families import FAMILIES, Ability, Family
+from mmada.families import FAMILIES, Ability, Family, named
 from mmada.families.mmada import MMADA
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.planner import Planner
@@ -80,13 +80,33 @@ class Parts:
 def load_parts(config: TrainConfig, world: World | None) -> Parts:
     """Networks and tokenizers of a run's start, or new ones. Raises the package's errors for what is missing or does not fit."""
     start = find(config.model.start) if config.model.start else None
-    family = MMADA if start is None else family_of(start, names=[config.model.start])
+    family = _new_family(config.model.family) if start is None else _family_of(start, config.model)
     images = image_tokenizer(config, start, family, size=world.image_size if world else 0)
     text = text_tokenizer(config, start, family, world=world)
     model = backbone(config, start, family, text, codebook_size=0 if images is None else images.codebook_size)
-    defaults = fill(GenerationConfig() if start is None else GenerationConfig.load(start, family), config.defaults, "defaults.")
+    family = replace(family, layout=model.config.layout)
+    own = GenerationConfig(**family.defaults) if start is None else GenerationConfig.load(start, family)
+    defaults = fill(own, config.defaults, "defaults.")
     lexicon = None if start is None else Lexicon.load(start)
     return Parts(model, images, family.prompts(model.config.layout, text, defaults.style), defaults, family, lexicon)
+
+
+def _family_of(start: Path, model: ModelConfig) -> Family:
+    try:
+        return family_of(start, names=[model.start], family=model.family or None)
+    except CheckpointError as error:
+        given = f"model.family={model.family!r} and model.start={model.start!r}: " if model.family else ""
+        raise CheckpointError(f"{given}{error}") from error
+
+
+def _new_family(name: str) -> Family:
+    """The family of a new model. Raises InputError for one that cannot be made."""
+    family = named(name or MMADA.name)
+    if not family.prompts.has_headers and family.prompts.own_template is None:
+        raise InputError(
+            f"a new model of {family.title} would have no chat template, which its published files bring; start from those with model.start"
+        )
+    return family
 
 
 def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_adapter: bool) -> None:
@@ -112,6 +132,8 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             size=(defaults.image_height, defaults.image_width),
             mode=defaults.image_mode,
             factor=images.factor,
+            value_range=images.pixel_range,
+            family=parts.family.name,
             layout=prompts.layout,
             style=asdict(defaults.style),
             template=template,

@@ -9,18 +9,21 @@ Rows of replay are components of their own, so that their losses are logged, eva
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from mmada.data import (
     DataSource,
     Epochs,
     ImageCodes,
+    Indexed,
     Picture,
     Record,
     Selection,
@@ -37,9 +40,9 @@ from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
 from mmada.train.records import Learner
 from mmada.train.source import ExampleSource, RecordExamples
-from mmada.train.stages import MixtureComponent, Stage
+from mmada.train.stages import OPTIONAL_TASKS, MixtureComponent, Stage
 
-__all__ = ["STAY", "FileSamples", "encoding", "read_samples", "report_dropped", "with_replay"]
+__all__ = ["STAY", "FileSamples", "encoding", "read_samples", "report_dropped", "select_together", "with_replay"]
 
 STAY = "stay_"
 """Begins the names of components that are replay."""
@@ -130,10 +133,13 @@ class _Reader:
         return sorted({component.task for component in self.stage.components if component.mixture_weight})
 
     def recipe(self, path: str) -> dict[str, ExampleSource]:
-        """A recipe's parts, as they are: nothing is left out."""
-        recipe, root = load_recipe(Path(path)), Path(self.config.data.root or Path(path).parent)
+        """A recipe's parts, as they are: nothing is left out. Raises InputError if it lacks one that is not optional."""
+        recipe, root = load_recipe(Path(path)), self.config.data.root or Path(path).parent
+        names = {part.name for part in recipe.parts}
         return {
-            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode) for task in self.tasks
+            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode)
+            for task in self.tasks
+            if task in names or task not in OPTIONAL_TASKS
         }
 
     def file(self, source: DataSource, *, setting: str = "") -> dict[str, Selection[Record]]:
@@ -154,7 +160,8 @@ class _Reader:
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 
-        chosen, dropped = select_by_task(reader, reason)
+        chosen, dropped = select_together(reader, reason)
+        self.thought.update(gather_object(sorted(self.thought)))
         report_dropped(source.path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
         found = {task: chosen[task] for task in tasks if task in chosen}
         if setting and not found:
@@ -178,6 +185,21 @@ class _Reader:
             )
         parts = {task: held_out(records, share) for task, records in chosen.items()}
         return self.samples({task: part[0] for task, part in parts.items()}), self.samples({task: part[1] for task, part in parts.items()})
+
+
+def select_together(
+    records: Indexed[Record], reason: Callable[[Record], str | None]
+) -> tuple[dict[str, Selection[Record]], dict[str, int]]:
+    """As `select_by_task`, in every process. Each reads its part of the records, and is told what the others found."""
+    state, n = PartialState(), len(records)
+    rank, world = state.process_index, state.num_processes
+    chosen, dropped = select_by_task(records, reason, part=range(n * rank // world, n * (rank + 1) // world))
+    indices, counts = dict[str, list[int]](), Counter[str]()
+    for found, left_out in gather_object([({task: part.indices.tolist() for task, part in chosen.items()}, dropped)]):
+        counts.update(left_out)
+        for task, some in found.items():
+            indices.setdefault(task, []).extend(some)
+    return {task: Selection(records, some, {}) for task, some in indices.items()}, dict(counts)
 
 
 def report_dropped(path: str, total: int, dropped: Mapping[str, int], limits: str) -> None:

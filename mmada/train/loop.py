@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from mmada.train.optim import Ema, OptimizerConfig, build, lr_scale, set_lr, set
 from mmada.train.plan import Plan
 from mmada.train.prefetch import prefetched
 from mmada.train.protocols import Compares, MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
+from mmada.train.saver import Saver
 from mmada.train.sharding import shard, whole, whole_state
 
 __all__ = ["LoopConfig", "train"]
@@ -68,6 +69,8 @@ class LoopConfig:
     """0: at the end only"""
     keep: int = 2
     """saves kept"""
+    async_saves: bool = False
+    """write saves while the run goes on, from a copy in the memory of the host; the next save waits for the one before"""
     keep_best: bool = False
     """export the weights of the evaluation with the lowest held-out loss instead of the last ones: the mean of the new task's loss and of
     what should stay. Needs eval_every and held-out records (data.eval_path or data.eval_share)"""
@@ -124,9 +127,11 @@ def train(
             f"{optim_key}.name={optim.name}, {optim_key}.ema={optim.ema} and loop.sample_every={settings.sample_every} are not done with "
             f"DeepSpeed, which keeps weights to itself; set {optim_key}.name=adamw {optim_key}.ema=0 loop.sample_every=0, or use FSDP2"
         )
-    if settings.keep_best and (plan.is_sharded or not isinstance(task, Compares)):
+    if deepspeed is not None and settings.async_saves:
+        raise InputError("loop.async_saves=true is not done with DeepSpeed, which writes by itself; set it to false, or use FSDP2")
+    if settings.keep_best and (deepspeed is not None or not isinstance(task, Compares)):
         raise InputError(
-            "loop.keep_best=true keeps a whole copy of the weights and needs held-out records; it does not go with FSDP2, DeepSpeed or `mmada rl`"
+            "loop.keep_best=true keeps a copy of the weights and needs held-out records; it does not go with DeepSpeed or `mmada rl`"
         )
     built = build(task.module.named_parameters(), optim)
     # accelerate has no part in shards: nothing is wrapped, and no optimizer is told of other parameters.
@@ -142,8 +147,9 @@ def train(
         progress = state.restore(saved, live) if saved is not None else state.TrainState()
     accelerator.step = 0  # it counts micro-batches, of which a step may have had another number when it was saved
     log = Log(out, start=progress.step, trackers=settings.trackers) if accelerator.is_main_process else None
-    runner = _Runner(task, optim, settings, steps, out, on_step, live, plan, progress, log, optim_key)
-    with signals_noted() as is_stopped, _denormals_flushed():
+    saver = Saver(out / "state", live, keep=settings.keep, in_background=settings.async_saves)
+    runner = _Runner(task, optim, settings, steps, out, on_step, live, plan, progress, log, saver, optim_key)
+    with signals_noted() as is_stopped, _denormals_flushed(), closing(saver):
         return runner.run(is_stopped)
 
 
@@ -189,6 +195,7 @@ class _Runner:
     plan: Plan
     progress: state.TrainState
     log: Log | None
+    saver: Saver
     optim_key: str
     window: Tensor = field(init=False)
     """(2, F) sums and normalizers since the last report; their quotient is the mean over those steps"""
@@ -234,6 +241,7 @@ class _Runner:
             if late or stop:  # the same on every process
                 reason = "stopped" if stop else "time"
                 break
+            self.saver.check()
             norm = self._step(batches, torch.tensor(normalizers))
             now = time.monotonic()
             self.progress.step += 1
@@ -247,9 +255,11 @@ class _Runner:
             if self.on_step is not None:
                 self.on_step(StepReport(self.progress.step, self.steps, rate, values))
             clock = time.monotonic()
+        self.saver.wait()
         saved = state.latest(self.out / "state")
         if saved is None or state.steps_of(saved) != self.progress.step:
-            self._save()
+            self.saver.save(self.progress)
+            self.saver.wait()
         compared, kept = self._end(reason == "done")
         if self.log is not None:
             self.log.close()
@@ -293,8 +303,7 @@ class _Runner:
         loss = sum(values.values()) / len(values)
         if self.progress.best_loss is None or loss < self.progress.best_loss:
             self.progress.best_loss, self.progress.best_step = loss, self.progress.step
-            if self.accelerator.is_main_process:
-                state.keep_best(self.out / "state", self._trainable())
+            state.keep_best(self.out / "state", self._trainable(), is_main=self.accelerator.is_main_process)
             self.accelerator.wait_for_everyone()
 
     def _batches(self, step: int) -> Sequence[MicroBatch]:
@@ -379,7 +388,7 @@ class _Runner:
         if settings.sample_every and step % settings.sample_every == 0:
             self._sample(self.out / "samples" / f"step-{step:08d}")
         if settings.save_every and step % settings.save_every == 0 and step < self.steps:
-            self._save()
+            self.saver.save(self.progress)
         return values
 
     def _sample(self, directory: Path) -> None:
@@ -412,9 +421,6 @@ class _Runner:
             weights = self.accelerator.get_state_dict(self.model)
         if self.accelerator.is_main_process:
             self.task.export(self.out / "model", weights)
-
-    def _save(self) -> None:
-        state.save(self.out / "state", self.progress, self.live, keep=self.settings.keep)
 
 
 def _by_group(values: Mapping[str, float]) -> dict[str, float]:

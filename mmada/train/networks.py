@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -11,15 +11,15 @@ import torch
 from accelerate import PartialState
 from torch import nn
 
-from mmada.canvas import SPECIAL_STRINGS, VocabLayout
 from mmada.data.world import World
 from mmada.errors import InputError
 from mmada.families import Family
 from mmada.generation.requests import image_tokenizer_of
 from mmada.hub import checkpoint, networks, tokenizer
 from mmada.hub.adapters import portable_name
+from mmada.hub.family import FAMILY_KEY
 from mmada.hub.text_tokenizer import TextTokenizer
-from mmada.image import BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig
+from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 from mmada.model import Transformer, preset
 from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
@@ -62,6 +62,20 @@ def _with_upscaler(start: ImageTokenizer, net: ImageTokenizerSettings, *, seed: 
     return grown
 
 
+def _new_vqvae(net: ImageTokenizerSettings, *, seed: int) -> VQVAE:
+    """Random weights, as wide, as deep and with as many codes as `net` says of the encoder."""
+    sizes = VQVAEConfig(
+        block_out_channels=tuple(net.ch * multiple for multiple in net.encoder_ch_mult),
+        layers_per_block=max(net.encoder_num_res_blocks),
+        latent_channels=net.z_channels,
+        num_vq_embeddings=2**net.z_channels,
+        norm_num_groups=net.ch,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # restored by fork_rng
+        return VQVAE(sizes)
+
+
 def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, size: int = 0) -> BaseImageTokenizer | None:
     """That of the start, or a new one; None for a family without images.
 
@@ -77,7 +91,12 @@ def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, 
         )
     # A hub repository may hold it in a folder; a directory was named with it.
     folder = family.image_tokenizer_folder if name and checkpoint.local(name) is None else ""
-    images = networks.load_image_tokenizer(name, subfolder=folder) if name else new_image_tokenizer(config.net, seed=config.seed, size=size)
+    if name:
+        images = networks.load_image_tokenizer(name, subfolder=folder)
+    elif family.image_tokenizer == "vqvae":
+        images = _new_vqvae(config.net, seed=config.seed)
+    else:
+        images = new_image_tokenizer(config.net, seed=config.seed, size=size)
     if size % images.factor:
         raise InputError(
             f"model.image_tokenizer={str(name)!r} makes squares of {images.factor} pixels, the world's pictures have {size}; use another"
@@ -101,7 +120,8 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
                         "set model.num_merges=0 for bytes, or model.start"
                     )
                 corpus = world.corpus(_NUM_CORPUS)
-            made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges)
+            special = (*family.new_strings.values(), *family.tags)
+            made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges, special=special)
             state.write(kept, made.save_pretrained)
         return TextTokenizer.read(kept)
 
@@ -121,11 +141,11 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
                 "use the one that the model was trained with"
             )
     else:
-        layout = VocabLayout.compact(len(text) - len(SPECIAL_STRINGS), codebook_size)
+        layout = family.new_layout(len(text), codebook_size=codebook_size)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
             sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
-            model = Transformer(sizes)
+            model = Transformer(replace(sizes, extra={FAMILY_KEY: family.name}) if config.model.family else sizes)
             model.to(dtype)
     tokenizer.check(text, model.config.layout, family)
     if config.model.code_bits:

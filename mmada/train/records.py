@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,7 @@ from mmada.canvas import Canvas, Prompts
 from mmada.data import Epochs, Picture, Record, lengths_of
 from mmada.data.rows import lacking
 from mmada.errors import InputError
-from mmada.families import FAMILIES, Family
+from mmada.families import FAMILIES, Ability, Family
 from mmada.families.mmada import MMADA
 from mmada.generation.requests import GenerationConfig
 from mmada.train.source import ComponentRows, RecordExamples
@@ -26,7 +27,12 @@ from mmada.train.stages import ImageStage, MixtureComponent, Stage
 
 __all__ = ["Learner", "check_layout", "settled"]
 
-_DRAWS = ("draw", "reason_draw", "t2i", "r2i")
+_NEEDS: Mapping[str, Ability] = {
+    **dict.fromkeys(("draw", "reason_draw", "t2i", "r2i"), "draw"),
+    "edit": "edit",
+    "parallel": "parallel",
+}
+"""What layouts of rows ask of a family."""
 
 
 def settled(stage: Stage, defaults: GenerationConfig, family: Family = MMADA) -> Stage:
@@ -42,8 +48,8 @@ def check_layout(component: MixtureComponent, family: Family) -> None:
     """Raises InputError, which says what can, for a component whose rows models of a family do not have."""
     if not component.mixture_weight or component.layout in family.layouts:
         return
-    if component.layout in _DRAWS:
-        family.require("draw", list(FAMILIES.values()))
+    if (needed := _NEEDS.get(component.layout)) is not None:
+        family.require(needed, list(FAMILIES.values()))
     raise InputError(
         f"component {component.name!r}: {family.title} has no rows of layout={component.layout}; it learns {', '.join(sorted(family.layouts))}"
     )
@@ -95,7 +101,10 @@ class Learner:
             return f"no component of stage {self.stage.name} learns task {record.task}"
         if (problem := lacking(record, self.family)) is not None:
             return problem
-        lengths = lengths_of(record, self.prompts, grid=self.grid)
+        try:
+            lengths = lengths_of(record, self.prompts, grid=self.grid)
+        except InputError as error:  # such as several turns, or several sources, for which a family has no row
+            return str(error)
         if record.turns and self.answer_length is not None and lengths.text > self.answer_length:
             return lengths.reason(answer_length=self.answer_length)
         in_blocks = all("block" in component.noise for component in self._components(record))

@@ -21,7 +21,7 @@ from mmada.data import Record
 from mmada.data.records import TASKS, Meta, Picture, TaskName, Thinking, Turn
 from mmada.data.world import SampleKey, World, WorldSample
 from mmada.errors import InputError
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EmptyAnswerError, Request, Result
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, EmptyAnswerError, ParallelRequest, Request, Result
 from mmada.image import load_image
 
 __all__ = ["ReplaySample", "check_target", "export_replay", "own_samples", "question_of", "world_samples"]
@@ -81,7 +81,7 @@ def question_of(record: Record) -> ReplaySample:
     pictures = [picture for turn in record.turns for picture in turn.pictures]
     if any(isinstance(picture.source, tuple) for picture in pictures):
         raise InputError(f"record {record.id!r} keeps its pictures as codes; a model is asked with pixels: give records with picture files")
-    seen = [load_image(picture.source) for picture in pictures if not isinstance(picture.source, tuple)]
+    seen = [load_image(picture.image) for picture in pictures]
     return ReplaySample(task=record.task, messages=[(turn.role, turn.text) for turn in record.turns], seen=seen)
 
 
@@ -113,6 +113,10 @@ def own_samples(
 def _request(question: ReplaySample, index: int, seed: int) -> Request:
     if question.task in ("draw", "reason_draw"):
         return DrawRequest(question.messages[-1][1], think=question.task == "reason_draw", seed=seed + index)
+    if question.task == "edit":
+        return EditRequest(question.messages[-1][1], list(question.seen), seed=seed + index)
+    if question.task == "parallel":
+        return ParallelRequest(question.messages[-1][1], list(question.seen), seed=seed + index)
     messages = [Message(role, text) for role, text in question.messages]
     return ChatRequest(messages, images=list(question.seen), think=index % 2 == 0, seed=seed + index)
 
@@ -126,6 +130,9 @@ def _answered(question: ReplaySample, result: Result, source: str) -> ReplaySamp
     if result.warning is not None or (question.task == "reason_draw" and not result.thinking):
         return None
     drawn = replace(question, drawn=result.image, source=source)
+    if question.task == "parallel":
+        said = result.answer
+        return replace(drawn, think=said.thinking or None, answer=said.text) if said is not None and said.text else None
     return replace(drawn, think=result.thinking, answer=result.prompt) if question.task == "reason_draw" else drawn
 
 

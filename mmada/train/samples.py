@@ -16,9 +16,9 @@ from mmada.errors import InputError
 from mmada.generation.engine import Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, ParallelRequest, Request
 from mmada.sampling import Denoiser
-from mmada.train.source import ExampleSource
+from mmada.train.source import ExampleSource, TrainingExample
 from mmada.train.stages import TaskName
 
 __all__ = ["write_samples"]
@@ -43,14 +43,8 @@ def write_samples(
     engine = Engine(denoiser, planner.layout, device=device)
     chosen, states, refused = [], [], []
     for seed, (task, sample) in enumerate(asked):
-        request: ChatRequest | DrawRequest
-        if task in ("draw", "reason_draw"):
-            request = DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
-        else:
-            seen = [planner.image_tokenizer.restore_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
-            request = ChatRequest(sample.messages, seen, think=thinks, seed=seed)
         try:
-            states.append(engine.add(program_of(request, planner)))
+            states.append(engine.add(program_of(_request(task, sample, planner, thinks=thinks, seed=seed), planner)))
         except InputError as error:  # such as a long prompt that leaves no room to think in
             refused.append({"task": task, "prompt": sample.prompt, "reference": sample.answer, "problem": str(error)})
         else:
@@ -68,6 +62,20 @@ def write_samples(
                 line["answer"] = result.text
             else:
                 line |= {"drawn": result.prompt, "picture": f"{task}-{i}.png"}
+                if result.answer is not None:
+                    line |= {"thinking": result.answer.thinking, "answer": result.answer.text}
                 result.image.save(directory / f"{task}-{i}.png")
             stream.write(json.dumps(line) + "\n")
         stream.writelines(json.dumps(line) + "\n" for line in refused)
+
+
+def _request(task: TaskName, sample: TrainingExample, planner: Planner, *, thinks: bool, seed: int) -> Request:
+    """What a user would ask; the pictures that are given are what their codes stand for."""
+    if task in ("draw", "reason_draw"):
+        return DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
+    seen = [planner.image_tokenizer.restore_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
+    if task == "edit":
+        return EditRequest(sample.prompt, seen, seed=seed)
+    if task == "parallel":
+        return ParallelRequest(sample.prompt, seen, seed=seed)
+    return ChatRequest(sample.messages, seen, think=thinks, seed=seed)

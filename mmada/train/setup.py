@@ -37,7 +37,7 @@ from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
 from mmada.train.source import ComponentRows, ExampleSource
-from mmada.train.stages import ImageStage, Stage
+from mmada.train.stages import OPTIONAL_TASKS, ImageStage, Stage
 from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.world import WorldPictures, WorldSamples
@@ -48,14 +48,23 @@ _log = logging.getLogger("mmada.train")
 
 
 def run(
-    config: TrainConfig, *, on_step: Callable[[StepReport], None] | None = None, on_plan: Callable[[Plan], None] | None = None
+    config: TrainConfig,
+    *,
+    on_step: Callable[[StepReport], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
+    on_begin: Callable[[str], None] | None = None,
 ) -> TrainResult:
-    """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors."""
+    """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors.
+
+    on_begin  is told which family's model is trained on what
+    """
     begin()
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     _record(config, out)
     task = build_task(config)
+    if on_begin is not None and isinstance(task, DiffusionTask):
+        on_begin(task.about)
     stage = config.stage
     return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step, on_plan=on_plan)
 
@@ -118,7 +127,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     world = _world(config)
     parts = load_parts(config, world)
     model, prompts, defaults = parts.model, parts.prompts, parts.defaults
-    stage = settled(stage, defaults, parts.family)
+    stage = settled(stage if world is None else _without_records(stage, world), defaults, parts.family)
     if world is not None:
         if parts.images is not None:
             check_size(world, defaults)
@@ -173,6 +182,7 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         held_out=tested,
         num_held_out=config.data.held_out,
         compared=compared if world is None else {},
+        about=f"a model of {parts.family.title} learns {', '.join(c.name for c in stage.components if c.mixture_weight)}",
         on_sample=sample,
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
     )
@@ -223,6 +233,14 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Pa
     seed = integer(config.seed, stage.name, config.model.start) if split == "train" else config.seed
     make = partial(WorldSamples, world, encode=encode, seed=seed, split=split, size=data.size, num_kept=data.num_kept_codes)
     return {task: make(task) for task in _topics(stage)}
+
+
+def _without_records(stage: Stage, world: World) -> Stage:
+    """The stage without components for records that worlds do not make; those that it names are told."""
+    left_out = [c.name for c in stage.components if c.mixture_weight and c.task in OPTIONAL_TASKS and c.task not in world.tasks]
+    if left_out and PartialState().is_main_process:
+        _log.warning("world %r makes no edits: the components %s take no part", world.name, ", ".join(left_out))
+    return replace(stage, components=tuple(c for c in stage.components if c.name not in left_out))
 
 
 def _topics(stage: Stage) -> list[str]:

@@ -4,7 +4,7 @@
     local(tensor)     the rows of this process
     whole(tensor)     all rows, which every process gets; all of them must ask
     like(rows, tensor)  of whole rows, those that this process holds of the tensor
-    write, read       tensors in torch's distributed checkpoint: any number of processes reads what any other number wrote
+    write, read       (write_later) tensors in torch's distributed checkpoint: any number of processes reads what any other number wrote
 
 Weights that are still in files are read by rows. So a process never holds more than its part and the tensor at hand.
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from mmada.hub.weights import Unread
 from mmada.model.layers import Block
 
-__all__ = ["gathered", "is_sharded", "like", "local", "read", "shard", "sizes", "whole", "whole_state", "write"]
+__all__ = ["gathered", "is_sharded", "like", "local", "read", "shard", "sizes", "whole", "whole_state", "write", "write_later"]
 
 
 def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32", "bf16"]) -> None:
@@ -137,6 +138,17 @@ def write(directory: Path, tensors: Mapping[str, Tensor]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with _quiet():
         save(dict(tensors), storage_writer=FileSystemWriter(directory))
+
+
+def write_later(directory: Path, tensors: Mapping[str, Tensor], group: dist.ProcessGroup) -> Future[Any]:
+    """As `write`, of copies that are made before this returns, in a thread. group: of the same processes, which nothing else uses."""
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import async_save
+
+    directory.mkdir(parents=True, exist_ok=True)
+    found: Any = async_save(dict(tensors), storage_writer=FileSystemWriter(directory), process_group=group)
+    written: Future[Any] = found
+    return written
 
 
 def read(directory: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -21,6 +21,7 @@ from mmada.canvas import Canvas, Message, Prompts, join_thinking
 from mmada.data import Endless, Picture, Record
 from mmada.data.seeds import uniforms
 from mmada.errors import InputError
+from mmada.families import EditPrompts, ParallelPrompts
 from mmada.train.batch import Row
 from mmada.train.stages import MixtureComponent, Stage
 
@@ -34,6 +35,8 @@ class TrainingExample:
     text, understand     messages (seen)  -> think, answer; text without messages is a target as it is
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
+    edit                 messages (seen)  -> drawn
+    parallel             messages (seen)  -> think, answer, drawn
     layout interview     messages (seen)  -> answer; the answers of earlier turns are targets too
     layout infill        pieces of a text; every second one is a target
     """
@@ -113,6 +116,13 @@ class ComponentRows:
         prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.begin) + len(prompts.encode(answer)) + 1)
+        if layout == "edit":
+            assert isinstance(prompts, EditPrompts)  # what records.check_layout lets through
+            return prompts.edit_row(sample.prompt, sample.seen, self._drawn(sample), drops=is_dropped)
+        if layout == "parallel":
+            assert isinstance(prompts, ParallelPrompts)
+            room = self._answer_length(answer, spare, which)
+            return prompts.parallel_row(sample.prompt, sample.seen, room, answer, self._drawn(sample), drops=is_dropped)
         if layout == "infill":
             return prompts.pieces(sample.pieces)
         if layout == "interview":

@@ -36,16 +36,31 @@ from mmada.diffusion.schedule import schedule, text_mask_ratio
 from mmada.errors import InputError
 from mmada.train.optim import OptimizerConfig
 
-__all__ = ["STAGES", "UNSCORED", "ImageStage", "MixtureComponent", "PromptLayout", "Stage", "TaskName", "draw_mask", "exact_mask"]
+__all__ = [
+    "OPTIONAL_TASKS",
+    "STAGES",
+    "UNSCORED",
+    "ImageStage",
+    "MixtureComponent",
+    "PromptLayout",
+    "Stage",
+    "TaskName",
+    "draw_mask",
+    "exact_mask",
+]
 
-PromptLayout: TypeAlias = Literal["chat", "plan", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"]
+PromptLayout: TypeAlias = Literal[
+    "chat", "plan", "interview", "infill", "draw", "reason_draw", "edit", "parallel", "lm", "lm_chat", "mmu", "t2i", "r2i"
+]
 TaskName: TypeAlias = str
-"""Name of a task that a source of samples declares: text, understand, draw and reason_draw of records, and any of a world."""
+"""Name of a task that a source of samples declares: those of records (data/records.py), and any of a world."""
 Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normalizer: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
-NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "r2i": 2}
+OPTIONAL_TASKS = ("edit", "parallel")
+"""Tasks without which a world or a mixture is whole: their components then take no part."""
+NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "parallel": 2, "r2i": 2}
 
 
 def draw_mask(noise_type: str, n: int, t: float, generator: Generator) -> tuple[Tensor, float]:
@@ -79,7 +94,7 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill and reason_draw as at inference, plan as a chat that is asked to think about a drawing.
+    """how a sample becomes a canvas: chat, draw, infill, reason_draw, edit and parallel as at inference, plan as a chat that is asked to think about a drawing.
     In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
@@ -281,6 +296,11 @@ _22 = _published("2.2", text_length=512, rows=(1, 2, 1), batch=1024, coefficient
 _TEXT = MixtureComponent(
     name="text", task="text", layout="chat", noise=("block",), weight="1/p", normalizer="maskable", mixture_weight=0.2, eos_padding_weight=0.1
 )  # fmt: skip
+# Both fields have lost as much at a time t, since the sampler fills them in the same passes.
+_PARALLEL = MixtureComponent(
+    name="parallel", task="parallel", layout="parallel", noise=("linear", "linear"), normalizer="weight", mixture_weight=0.4, think=1.0,
+    cond_dropout_prob=0.1, eos_padding_weight=0.1,
+)  # fmt: skip
 _DRAW = MixtureComponent(name="draw", task="draw", layout="draw", noise=("linear",), mixture_weight=0.5, cond_dropout_prob=0.1)
 
 STAGES: Mapping[str, Stage | ImageStage] = {
@@ -300,6 +320,8 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_DRAW, mixture_weight=0.4),
                 replace(_TEXT, name="plan", task="reason_draw", mixture_weight=0.08, think=1.0),  # thinking that ends in a plain prompt
                 replace(_DRAW, name="make", task="reason_draw", mixture_weight=0.05),  # the same instructions drawn at once
+                replace(_DRAW, name="edit", task="edit", layout="edit", mixture_weight=0.4),
+                _PARALLEL,
             ),
             batch=16,
             steps=150,

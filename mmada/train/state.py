@@ -8,7 +8,7 @@
     experience-RANK.pt                                    of reinforcement learning: an unfinished round
     progress.json                                         steps done and other counters; written last
 
-A save goes to a directory with another name, is forced to the disk, and is renamed: a directory called step-* is complete,
+A save goes to a directory with another name, is forced to the disk, and is renamed (saver.py): a directory called step-* is complete,
 whatever happens. What an interrupted save left behind is removed by the next run.
 """
 
@@ -19,11 +19,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from mmada.errors import CheckpointError
@@ -38,13 +39,17 @@ if TYPE_CHECKING:
     from mmada.train.protocols import TrainHooks
 
 __all__ = [
+    "PARTIAL",
     "PROGRESS",
+    "Live",
     "TrainState",
     "averaged_weights",
+    "complete",
+    "keep_best",
     "latest",
     "publish",
+    "put_best",
     "restore",
-    "save",
     "steps_of",
     "strategy_of",
     "whole_weights",
@@ -52,7 +57,7 @@ __all__ = [
 ]
 
 _COMPLETE = re.compile(r"step-(\d{8})")
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
 PROGRESS, EMA, BEST = "progress.json", "ema.safetensors", "best.safetensors"
 SHARDS, MODEL, AVERAGE = "shards", "model.", "average."
 """Directory of a sharded save, and how names begin in it."""
@@ -84,8 +89,12 @@ class TrainState:
 
 def latest(directory: Path) -> Path | None:
     """The complete save with the most steps, or None."""
-    found = [path for path in directory.glob("step-*") if _COMPLETE.fullmatch(path.name)]
-    return max(found, key=lambda path: path.name, default=None)
+    return next(reversed(complete(directory)), None)
+
+
+def complete(directory: Path) -> list[Path]:
+    """The complete saves, those with the fewest steps first."""
+    return sorted(path for path in directory.glob("step-*") if _COMPLETE.fullmatch(path.name))
 
 
 def steps_of(save: Path) -> int:
@@ -145,37 +154,6 @@ class Live:
                     optimizer.state[parameter][key[len(begin) :]] = made
 
 
-def save(directory: Path, progress: TrainState, live: Live, *, keep: int) -> Path:
-    """Write a save and remove all but the last `keep`. Every process calls it; they share the directory."""
-    accelerator, ema = live.accelerator, live.ema
-    target = directory / f"step-{progress.step:08d}"
-    scratch = directory / f"{_PARTIAL}{target.name}"
-    if accelerator.is_main_process:
-        for left in directory.glob(f"{_PARTIAL}*"):
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        scratch.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    if live.is_sharded:
-        sharding.write(scratch / SHARDS, live.weights() | live.moments())
-    else:
-        accelerator.save_state(str(scratch))
-    if live.hooks is not None:
-        live.hooks.save(scratch)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        if ema is not None:
-            progress.ema_updates = ema.num_updates
-            if not live.is_sharded:
-                save_file({name: tensor.contiguous() for name, tensor in ema.weights.items()}, scratch / EMA)
-        (scratch / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
-        publish(scratch, target)
-        saves = sorted(path for path in directory.glob("step-*") if _COMPLETE.fullmatch(path.name))
-        for old in saves[: max(0, len(saves) - keep)]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-    return target
-
-
 def restore(path: Path, live: Live) -> TrainState:
     """Put a save into the prepared model, optimizers and averages. Raises CheckpointError if it does not fit."""
     _check_strategy(path, live)
@@ -204,21 +182,30 @@ def restore(path: Path, live: Live) -> TrainState:
     return progress
 
 
-def keep_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write the best weights so far in place of those before."""
-    directory.mkdir(parents=True, exist_ok=True)
-    scratch = directory / f"{_PARTIAL}{BEST}.tmp"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, scratch)
-    scratch.replace(directory / BEST)
+def keep_best(directory: Path, weights: Mapping[str, Tensor], *, is_main: bool) -> None:
+    """Write the best weights so far, whole, in place of those before. Every process calls it, and the main one writes."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        full = sharding.whole(tensor.detach())
+        if is_main:
+            found[name] = full.cpu().contiguous()
+    if is_main:
+        directory.mkdir(parents=True, exist_ok=True)
+        scratch = directory / f"{PARTIAL}{BEST}.tmp"
+        save_file(found, scratch)
+        scratch.replace(directory / BEST)
 
 
 def put_best(directory: Path, weights: Mapping[str, Tensor]) -> None:
-    """Copy the best weights into those of the model. Raises CheckpointError if the file is missing or does not fit."""
+    """Copy the best weights, or the rows that this process holds, into those of the model.
+
+    Raises CheckpointError if the file is missing or does not fit.
+    """
     try:
-        best = load_file(directory / BEST)
-        for name, tensor in weights.items():
-            tensor.data.copy_(best[name])
-    except (OSError, KeyError, RuntimeError) as error:
+        with safe_open(directory / BEST, "pt") as best:
+            for name, tensor in weights.items():
+                sharding.local(tensor.detach()).copy_(sharding.like(best.get_tensor(name), tensor))
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{directory / BEST} cannot be used ({type(error).__name__}: {error}); set loop.keep_best=false to export the last weights"
         ) from error
@@ -290,7 +277,7 @@ def publish(scratch: Path, target: Path) -> None:
 
 def write(directory: Path, save_to: Callable[[Path], object]) -> None:
     """Let `save_to` write a directory, which appears whole or not at all."""
-    scratch = directory.with_name(f"{_PARTIAL}{directory.name}")
+    scratch = directory.with_name(f"{PARTIAL}{directory.name}")
     if scratch.exists():
         shutil.rmtree(scratch)
     scratch.mkdir(parents=True)

@@ -89,6 +89,7 @@ class DiffusionTask:
     held_out    component name -> rows that are never trained on; empty: no evaluation
     num_held_out  rows of each component that are evaluated
     compared    group -> component name -> rows whose loss is compared before and after training (protocols.Compares)
+    about       which model is trained on what, in words
     on_sample, on_export  write samples, or the model for users: (directory, model that answers the sampler) or (directory, state dict) -> files
     """
 
@@ -97,6 +98,7 @@ class DiffusionTask:
     held_out: Mapping[str, RowSource]
     num_held_out: int = 32
     compared: Mapping[str, Mapping[str, RowSource]] = field(default_factory=dict)
+    about: str = ""
     on_sample: Callable[[Path | None, Denoiser], None] | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 

@@ -149,6 +149,8 @@ def _value(old: Any, value: Any, hint: Any, where: str) -> Any:
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
+    if value is None and hint is str:  # `model.start=` on a command line
+        return ""
     for option in _options(hint):
         converted = _convert(value, option)
         if converted is not None or (value is None and option is type(None)):

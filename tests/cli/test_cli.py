@@ -25,6 +25,7 @@ from mmada.hub import networks
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.model import TransformerConfig
 from mmada.pipeline import MMaDA
+from mmada.serve.threads import available
 
 DEBUG = ("-m", "debug")
 
@@ -109,16 +110,27 @@ def test_convert_and_info(mmada, tmp_path):
     assert status == 0
     assert facts["tensors"] == 21
     assert facts["vocabulary"]["image_offset"] == 268
+    if facts["device"] == "cpu":
+        assert facts["threads"]["commands"] == torch.get_num_threads()
+        assert 1 <= facts["threads"]["serve"] <= available()
     reported = mmada("info", "-m", "copy")[1]
     assert "parameters      143,680" in reported
     assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}
     assert "  full_attention            True" in reported
 
+    Image.new("L", (32, 32), 255).save("mask.png")
     mmada("draw", *DEBUG, "x", "-o", "a.png")
     mmada("draw", "x", "-o", "b.png", "-m", "copy")
     assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
     status, _, err = mmada("convert", "debug", "copy")
     assert (status, "not empty" in err) == (2, True)
+    # A checkpoint that declares that it knows one size says so of others.
+    defaults = tmp_path / "copy" / "mmada.json"
+    defaults.write_text(defaults.read_text().replace('"one_image_size": false', '"one_image_size": true'))
+    assert "warning" not in mmada("fill", "-m", "copy", "-i", "a.png", "--mask", "mask.png", "-p", "x", "-o", "same.png")[2]
+    status, _, err = mmada("fill", "-m", "copy", "-i", "a.png", "--extend", "8,0,8,0", "-p", "x", "-o", "long.png")
+    assert (status, err.count("taught")) == (0, 1)
+    assert "warning: I was taught drawings of 32x32 pixels alone; this one has 48x32, so what I drew of it may make no sense." in err
     # A half-written checkpoint is one sentence, not wrong pictures.
     weights = tmp_path / "copy" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

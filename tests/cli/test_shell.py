@@ -104,6 +104,7 @@ def test_a_file_that_the_system_refuses_is_one_sentence(mmada, monkeypatch):
     assert mmada()[0::2] == (2, f"error: '{MARKUP}.txt' cannot be used: Permission denied; check the path and the rights\n")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_hears_nothing():
     code = "import sys; sys.argv = ['mmada', 'eval', 'list']; from mmada.cli import main; main()"
     read, write = os.pipe()

@@ -10,6 +10,8 @@ import os
 import pickle
 import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +22,12 @@ from mmada.canvas import Prompts, Style
 from mmada.cli import data as data_verb
 from mmada.cli.tokenize import tokenize
 from mmada.data import Epochs, ImageCodes, JsonlReader, Manifest, ShardSettings, TokenizedReader, lengths_of, write_shards
+from mmada.data.shard_workers import in_processes
 from mmada.data.shards import image_hash, text_hash
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.pipeline import MMaDA
+
+from ..processes import start
 
 NUM = 23
 
@@ -153,6 +158,60 @@ def test_a_kill_changes_nothing(debug, source, tmp_path):
     assert len(Manifest.load(tmp_path / "codes").shards) == 2
     write(debug, source, tmp_path / "codes")
     assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+
+
+def test_processes_write_the_same_bytes_and_the_kill_of_one_costs_nothing(debug, source, tmp_path):
+    write(debug, source, tmp_path / "whole", shard_size=2)
+    done = []
+    write(debug, source, tmp_path / "codes", shard_size=2, run=in_processes(2), on_progress=done.append)
+    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    assert (done[0], done[-1], sorted(done)) == (0, NUM, done)
+
+    def kill_a_worker(count: int) -> None:
+        if count >= 8:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(InputError, match=r"workers=2: a process that made shards was killed.*repeat the command to go on"):
+        write(debug, source, tmp_path / "again", shard_size=2, run=in_processes(2), on_progress=kill_a_worker)
+
+    assert not (left := Manifest.load(tmp_path / "again")).complete
+    assert len(left.shards) >= 3
+    write(debug, source, tmp_path / "again", shard_size=2, run=in_processes(2))
+    assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_processes_end_with_a_driver_that_is_killed(debug, source, tmp_path):
+    write(debug, source, tmp_path / "whole", shard_size=2)
+    driver = start(killed_driver, source, tmp_path / "codes", preload=("mmada.data.shard_workers",))
+    driver.join(60)
+    assert driver.exitcode == -signal.SIGKILL
+    assert not Manifest.load(tmp_path / "codes").complete
+    write(debug, source, tmp_path / "codes", shard_size=2)
+    assert contents(tmp_path / "codes") == contents(tmp_path / "whole")
+    deadline = time.monotonic() + 10
+    while children := [int(word) for word in (tmp_path / "workers").read_text().split() if Path(f"/proc/{word}").exists()]:
+        assert time.monotonic() < deadline, children
+        time.sleep(0.05)
+
+
+def killed_driver(file, target):
+    def kill(done: int) -> None:
+        if done >= 14:
+            (file.parent / "workers").write_text(" ".join(str(child.pid) for child in multiprocessing.active_children()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    write(MMaDA.debug(), file, target, shard_size=2, run=in_processes(2), on_progress=kill)
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(debug, source, tmp_path):
+    def second(done: int) -> None:
+        if done < NUM:
+            with pytest.raises(InputError, match="is being written by another run"):
+                write(debug, source, tmp_path / "codes")
+
+    write(debug, source, tmp_path / "codes", on_progress=second)
 
 
 def test_what_cannot_be_used_is_left_out_and_listed(debug, source, tmp_path):
@@ -310,7 +369,7 @@ def mmada(monkeypatch, capsys, tmp_path):
 
 
 def test_tokenize_and_check_the_shards(mmada, source, tmp_path):
-    status, out, err = mmada("tokenize", "a.jsonl", "codes", "--shard-size", "10")
+    status, out, err = mmada("tokenize", "a.jsonl", "codes", "--shard-size", "10", "--workers", "2")
     assert (status, out) == (0, "")
     assert "wrote codes: 23 records, " in err
     assert mmada("tokenize", "a.jsonl", "codes", "--shard-size", "10")[0] == 0

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from mmada.diffusion.likelihood import log_likelihood, stratified_counts
+from mmada.diffusion.likelihood import confident_log_likelihood, log_likelihood, stratified_counts
 from mmada.errors import InputError
 
 MASK = 3
@@ -118,3 +118,34 @@ def test_each_stratified_count_alone_is_uniform():
 def test_refused(is_answer, num_draws):
     with pytest.raises(InputError, match=f"the answer has {sum(is_answer)} tokens and num_draws={num_draws}; both must be at least 1"):
         log_likelihood(exact_conditionals, torch.tensor([0, 1]), torch.tensor(is_answer), mask_id=MASK, num_draws=num_draws)
+
+
+@pytest.mark.parametrize("answer", [0, 5, 14, 26])
+def test_the_surest_first_is_the_likelihood_of_a_perfect_model(answer):
+    tokens = torch.cat([torch.tensor([0]), STATES[answer]])
+    found = confident_log_likelihood(exact_conditionals, tokens, torch.tensor([False, True, True, True]), mask_id=MASK)
+    assert found == pytest.approx(float(JOINT[answer].log()), abs=1e-5)
+
+
+def test_the_surest_token_of_the_answer_is_uncovered_first():
+    """A model whose answer to each row depends on the row: the order and the sum are those of the plain loop."""
+    tokens, is_answer = torch.tensor([2, 0, 1, 2, 1]), torch.tensor([0, 1, 1, 1, 1]).bool()
+    table = torch.randn(4, 5, 5, 4, generator=seeded(), dtype=torch.float64)
+    rows = []
+
+    def logits_of(xt, is_masked):
+        rows.append(xt[0].tolist())
+        (row,) = xt
+        return sum(table[token, place] for place, token in enumerate(row))[None][is_masked]
+
+    found = confident_log_likelihood(logits_of, tokens, is_answer, mask_id=MASK)
+    row, expected, total = tokens.masked_fill(is_answer, MASK).tolist(), [], 0.0
+    while MASK in row:
+        expected.append(list(row))
+        logp = sum(table[token, place] for place, token in enumerate(row)).log_softmax(-1)
+        best = max((i for i, token in enumerate(row) if token == MASK), key=lambda i: logp[i, tokens[i]])
+        total, row[best] = total + float(logp[best, tokens[best]]), int(tokens[best])
+    assert rows == expected
+    assert found == pytest.approx(total, abs=1e-5)
+    with pytest.raises(InputError, match="has no token"):
+        confident_log_likelihood(logits_of, tokens, is_answer & False, mask_id=MASK)

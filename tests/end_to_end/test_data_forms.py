@@ -17,7 +17,7 @@ import mmada.rl.setup
 import mmada.train.setup
 from mmada.cli import app
 from mmada.data import Folder, JsonlReader, RecordError, RecordFormat, SourceLocation, parse
-from mmada.data.shards import write_shards
+from mmada.data.shard_writer import write_shards
 from mmada.errors import InputError
 from mmada.rl.config import load as load_rl
 from mmada.train.config import load as load_train

@@ -130,6 +130,28 @@ def test_a_likelihood_of_blocks_shows_no_block_those_behind_it():
     assert likelihood(harness, "The ", "cats")[0] == pytest.approx(exact, rel=0.03)
 
 
+def test_choices_are_scored_the_surest_token_first():
+    """A plain loop of one row and one pass a token; `mc_num` has no part in it."""
+    harness = adapter.HarnessModel("debug", scoring="confidence", mc_num=1, device="cpu")
+    allowed, mask_id = harness.model.layout.text_ids, harness.model.layout.mask_id
+    ((found, _),), total = harness.loglikelihood([instance.Instance("loglikelihood", {}, ("a b", " c d"), 0)], disable_tqdm=True), 0.0
+    given, wanted = harness._pair("a b", " c d")
+    row = [*given, *[mask_id] * len(wanted)]
+    while mask_id in row:
+        with torch.no_grad():
+            logits = harness.model.model(torch.tensor([row])).logits[0, :, allowed.start : allowed.stop]
+        logits[:, list(allowed.suppress_tokens)] = -torch.inf
+        logps = logits.log_softmax(-1)
+        is_open = [i for i, token in enumerate(row) if token == mask_id]
+        best = max(is_open, key=lambda i: float(logps[i, wanted[i - len(given)]]))
+        total, row[best] = total + float(logps[best, wanted[best - len(given)]]), wanted[best - len(given)]
+    assert found == pytest.approx(total, abs=1e-4)
+    assert harness.num_forwards == len(wanted)
+    assert harness.get_model_info()["scoring"] == "confidence"
+    with pytest.raises(InputError, match="scoring='confident' is unknown: did you mean 'confidence'"):
+        adapter.HarnessModel("debug", scoring="confident", device="cpu")
+
+
 def test_tokens_of_a_pair_are_those_of_the_whole_text(harness):
     prompts = harness.model.prompts
     for context, continuation in [("a b", " c"), ("a b ", "c"), ("", "c"), ("a\n\n", "b")]:
@@ -164,6 +186,7 @@ def test_a_long_text_is_scored_piece_by_piece_each_token_once(harness, monkeypat
         place += len(wanted)
 
 
+@pytest.mark.slow
 def test_the_harness_runs_tasks(harness, tmp_path):
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": str(i + 1), "options": ["1", "2"]}) + "\n" for i in range(3)))

@@ -9,6 +9,7 @@ from mmada.worlds.shapes import SCENES, render
 ASKED = speed.Asked(prompt=SCENES[0].prompt, question="what color is it?", picture=lambda: render(SCENES[0]), problem="2 + 3 =")
 
 
+@pytest.mark.slow
 def test_every_case_is_timed(monkeypatch):
     steps = []
     found = speed.run("debug", ASKED, repeats=1, num_cold=0, on_step=steps.append)

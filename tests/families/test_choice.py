@@ -62,6 +62,12 @@ def test_a_token_at_another_id_is_refused(tmp_path, string):
         family_of(directory, family="llada")
 
 
+def test_files_that_two_families_share_are_read_as_asked(tmp_path):
+    for name, other in (("mmada", "mmada-parallel-m"), ("lumina-dimoo", "mmada-parallel-a")):
+        files = published(named(name), tmp_path / name)
+        assert (family_of(files).name, family_of(files, family=other).name) == (name, other)
+
+
 def test_a_family_that_is_unknown_names_the_nearest(tmp_path):
     with pytest.raises(InputError, match=r"family='lada' is unknown: did you mean 'llada'\?"):
         family_of(published(named("llada"), tmp_path / "x"), family="lada")

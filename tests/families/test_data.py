@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -42,7 +43,7 @@ def test_what_a_family_cannot_learn_is_a_problem_of_the_record(saved, data):
     for more in ([], ["--prompts"]):
         found = checked(str(data / "pictures.jsonl"), "--model", str(saved("llada")), *more)
         assert found["counts"] == {"not learned": 8}
-        assert "LLaDA cannot draw; the record would be left out" in str(found["problems"])
+        assert re.search(r"LLaDA cannot draw \(MMaDA, .* can\)[;:] .*the record would be left out", str(found["problems"]))
     whole = checked(str(data / "pictures.jsonl"), "--model", str(saved("lumina-dimoo")))
     assert whole["counts"] == {}
     # Sentence, words and frame are given, with a newline behind each of eight rows of eight codes.
@@ -51,6 +52,18 @@ def test_what_a_family_cannot_learn_is_a_problem_of_the_record(saved, data):
         commands.load_image_tokenizer(
             str(saved("llada")), commands.load_tokenizers(str(saved("llada"))), image_tokenizer=None, device="cpu"
         )
+
+
+@pytest.mark.parametrize("name", ["llada", "illada", "lumina-dimoo"])
+def test_rows_are_shown_in_the_prompts_of_the_family(saved, data, name):
+    found = checked(str(data / "words.jsonl"), "--model", str(saved(name)), "--previews", "1")
+    (preview,) = found["previews"]
+    learned = [words for kind, words in preview["parts"] if kind == "masked"]
+    assert (found["counts"], len(learned)) == ({}, 1)
+    assert learned[0].startswith("red [eos]")
+    assert preview["parts"][0][1].startswith(
+        {"lumina-dimoo": "<system>", "llada": "[bos] [start_header] user"}.get(name, "<|im_start|>user")
+    )
 
 
 def test_tokenized_records_are_trained_on(saved, data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from mmada.errors import InputError
 from mmada.families import FAMILIES, named
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
 from mmada.pipeline import MMaDA
-from mmada.sampling import SamplingParams
+from mmada.sampling import MaxLogitCacheConfig, SamplingParams
 
 from .tiny import tiny
 
@@ -46,6 +47,38 @@ def compared(result) -> tuple:
     answer = getattr(result, "answer", None)
     codes = getattr(result, "codes", torch.zeros(1)).tolist()
     return codes, getattr(result, "token_ids", None), answer.token_ids if answer is not None else None
+
+
+@pytest.mark.parametrize("name", ["lumina-dimoo", "mmada-parallel-a"])
+def test_an_edit_with_a_cache_evaluates_less_and_is_exact_where_nothing_is_left_out(models, name):
+    """Three rows: with words and source, without words, without source."""
+    model, asked = models[name], EditRequest("a hat", [PICTURE], steps=8, seed=8)
+
+    def run(request: EditRequest) -> tuple[list[list[int]], int]:
+        before = model.denoiser.num_tokens
+        (drawn,) = model.run([request])
+        return drawn.codes.tolist(), model.denoiser.num_tokens - before
+
+    whole, num_whole = run(asked)
+    _, num_cached = run(replace(asked, image_cache="max-logit"))
+    assert num_cached < 0.8 * num_whole
+    assert model.family.edit_params is not None
+    exact = model.family.edit_params(steps=8).with_(cache=MaxLogitCacheConfig(cache_ratio=0))
+    assert run(replace(asked, params=exact, steps=None)) == (whole, num_whole)
+    assert run(replace(asked, params=exact, steps=None, image_cache="max-logit"))[1] == num_cached
+    # Alone or among others, and by the checkpoint's own setting.
+    cached = replace(asked, image_cache="max-logit")
+    together = model.run([cached, DrawRequest("a cat", size=(8, 12), seed=5), asked])
+    assert [together[i].codes.tolist() for i in (0, 2)] == [run(cached)[0], whole]
+    before = model.defaults
+    try:
+        model.use(image_cache="max-logit")
+        assert run(asked) == run(cached)
+        assert run(replace(asked, image_cache="none")) == (whole, num_whole)
+    finally:
+        model.use(image_cache=before.image_cache)
+    with pytest.raises(InputError, match="image_cache='max' is unknown: known names are max-logit"):
+        model.run([replace(asked, image_cache="max")])
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])

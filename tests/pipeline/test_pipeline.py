@@ -82,6 +82,7 @@ def test_a_mixed_batch_equals_each_request_alone(debug, mixture, together):
             assert one.thinking == alone.thinking
 
 
+@pytest.mark.slow
 def test_passes_of_any_size_give_the_same(debug, mixture, together):
     small = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=debug.defaults, max_tokens=128)
     assert [ids(r) for r in run(small, mixture)] == [ids(r) for r in together]
@@ -221,6 +222,17 @@ def test_outpainting_grows_the_picture(debug, picture):
     assert drawing.image.crop((4, 8, 44, 48)).tobytes() == picture.tobytes()
 
 
+def test_a_checkpoint_that_knows_one_size_says_so_of_others(debug, picture):
+    knows_one = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=replace(debug.defaults, one_image_size=True))
+    assert debug.fill_image(picture, prompt="x", extend=(4, 0, 0, 0)).warning is None
+    assert knows_one.draw("x", steps=2).warning is None
+    said = "I was taught drawings of 32x32 pixels alone; this one has 44x40, so what I drew of it may make no sense."
+    wide = knows_one.fill_image(picture, prompt="x", extend=(4, 0, 0, 0), seed=1)
+    assert wide.warning == said
+    assert wide.image.tobytes() == debug.fill_image(picture, prompt="x", extend=(4, 0, 0, 0), seed=1).image.tobytes()
+    assert "has 32x64" in knows_one.draw("x", size=(64, 32), steps=2).warning
+
+
 def test_filling_keeps_the_given_text(debug):
     answer = debug.fill(["The ", Hole(2), " sat on ", Hole(1), " mat."], seed=1)
     assert answer.text.startswith("The ")
@@ -242,6 +254,7 @@ def test_a_checkpoint_says_whether_it_thinks_before_it_draws(debug):
     assert thoughtful.draw("a cat").prompt == thoughtful.draw("a cat", think=True).prompt != "a cat"
 
 
+@pytest.mark.slow
 def test_thoughts_before_a_drawing_differ_from_seed_to_seed_at_a_temperature(debug):
     for temperature, number in ((0.0, 1), (1.0, 4)):
         defaults = replace(debug.defaults, draw_thinking_temperature=temperature, max_thinking_tokens=16)
@@ -341,6 +354,7 @@ def test_a_text_that_ends_in_a_hole_ended_for_lack_of_room(debug):
     assert debug.fill("a [MASK:2] b").finish_reason == "stop"
 
 
+@pytest.mark.slow
 def test_a_thought_that_is_too_long_to_be_drawn_gives_way_to_the_prompt(debug):
     defaults = replace(debug.defaults, reasons_in_one_row=False, max_thinking_tokens=200, guidance_scale=0.0)
     model = MMaDA(debug.model, debug.prompts, debug.image_tokenizer, defaults=defaults)
@@ -382,7 +396,7 @@ def test_defaults_can_be_changed(first_fill):
         model.draw("a cat")
 
 
-@pytest.mark.parametrize("cache", ["prefix", "dual"])
+@pytest.mark.parametrize("cache", [pytest.param("prefix", marks=pytest.mark.slow), "dual"])
 def test_cached_requests_of_every_kind_equal_each_alone(mixture, cache):
     model = MMaDA.debug().use(cache=cache)
     for request, result in zip(mixture, run(model, mixture), strict=True):

@@ -127,6 +127,7 @@ def test_who_samples_must_be_whom_the_settings_name():
             check_remote(config, is_main=is_main, remote=remote)
 
 
+@pytest.mark.slow
 def test_a_save_becomes_a_model(tmp_path):
     out = tmp_path / "run"
     run(load(write(tmp_path, DEBUG), [f"out={out}", "loop.eval_every=0", "loop.sample_every=0"]))
@@ -155,6 +156,7 @@ def test_the_command_trains_resumes_and_keeps_its_settings(tmp_path):
         run(load(file, [f"out={out}", "objective.kl_weight=0"]))
 
 
+@pytest.mark.slow
 def test_adapters_of_a_bfloat16_model_are_float32(tmp_path):
     settings = [f"out={tmp_path / 'run'}", "lora.rank=2", "model.dtype=bfloat16", "loop.precision=bf16", "loop.eval_every=0"]
     config = load(write(tmp_path, DEBUG), [*settings, "loop.sample_every=0", "tasks.text.prompts=1"])

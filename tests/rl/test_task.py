@@ -25,7 +25,7 @@ def same(one, other):
 
 
 # What an objective computes is tested by itself; that a run learns with it takes two seconds each.
-SLOW = ("coupled", "diffu_grpo", "trace")
+SLOW = ("coupled", "diffu_grpo", "espo", "spg", "trace")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in OBJECTIVES])
@@ -39,6 +39,7 @@ def test_every_objective_raises_a_toy_reward(tmp_path, name):
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.3, rewards
 
 
+@pytest.mark.slow
 def test_drawings_are_learnt_too(tmp_path):
     model, reports = tiny.pipeline(), []
     # The debug tokenizer's pictures all look alike: paint each code as a gray of its own.
@@ -63,6 +64,7 @@ def test_a_run_killed_in_a_round_goes_on_to_the_same_weights(tmp_path):
     assert not same(tiny.weights(whole), tiny.weights(tiny.resumable()))
 
 
+@pytest.mark.slow
 def test_a_round_that_was_sampled_before_a_stop_is_logged_after_it(tmp_path):
     whole, parts = [], []
     tiny.fit(tiny.task(tiny.config()), tmp_path / "whole", reports=whole)
@@ -201,6 +203,7 @@ def test_a_process_without_prompts_of_a_task_has_an_empty_batch():
     assert job.losses(job.module, batch, torch.device("cpu")).tolist() == [0]
 
 
+@pytest.mark.slow
 def test_an_adapter_is_its_own_reference(tmp_path):
     model = tiny.pipeline()
     lora.inject(model.model, lora.Lora(rank=2, targets=("q_proj", "ff_out")), seed=0)

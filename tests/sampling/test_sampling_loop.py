@@ -1,5 +1,7 @@
 """The contracts of the loop, with hand-written logits."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,6 +48,33 @@ def test_a_step_that_is_taken_in_pieces_is_the_same_step(problem, most):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mmada.sampling.loop.LOGITS_AT_ONCE", most)
         assert whole() == expected
+
+
+@few
+@given(problems(), st.integers(1, 30), st.integers(1, 400))
+def test_to_be_told_of_alternatives_changes_nothing(problem, num_alternatives, most):
+    plain, observed = run(problem.start()), problem.start(num_alternatives=num_alternatives)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mmada.sampling.loop.LOGITS_AT_ONCE", most)
+        run(observed)
+    assert [replace(step, alternatives=()) for step in observed.trace] == plain.trace
+    for step in observed.trace:
+        assert len(step.alternatives) == len(step.slots)
+        for likely in step.alternatives:
+            assert len({token for token, _ in likely}) == len(likely) == min(num_alternatives, observed.ids.stop - observed.ids.start)
+            assert {token for token, _ in likely} <= set(range(observed.ids.start, observed.ids.stop))
+
+
+def test_alternatives_are_the_likeliest_ids_and_their_probabilities():
+    share = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    logits = torch.full((2, VOCAB), -torch.inf)
+    logits[:, [3, 1, 4, 2]] = share.log()
+    params = SamplingParams(steps=2, temperature=0.5, top_k=1)  # neither changes what the model says
+    denoising = run(Denoising([canvas([MASK] * 2)], params, mask_id=MASK, record=True, num_alternatives=3), lambda tokens: logits)
+    for step in denoising.trace:
+        ((ids, shares),) = [tuple(zip(*likely, strict=True)) for likely in step.alternatives]
+        assert ids == (3, 1, 4)
+        assert shares == pytest.approx((0.5, 0.3, 0.15))
 
 
 def test_a_step_works_on_few_logits_at_once(monkeypatch):

@@ -40,6 +40,10 @@ class Server:
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         return host, int(port)
 
+    def pids(self) -> list[int]:
+        """Of the processes that serve, in the order of their starts."""
+        return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", self.log.read_text())]
+
     def client(self, *, api_key: str = "any", max_retries: int = 0) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, max_retries=max_retries, timeout=300)
 

@@ -12,6 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,8 +27,8 @@ HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory) -> Iterator[Server]:
-    """A server that waits for headers and bodies for a second, logs every request and decodes one picture at a time."""
-    options = ["--header-timeout", "1", "--body-timeout", "1.5", "--access-log", "--num-decoders", "1"]
+    """A server that waits for headers, bodies and readers for a second, logs every request and decodes one picture at a time."""
+    options = ["--header-timeout", "1", "--body-timeout", "1.5", "--write-timeout", "1", "--access-log", "--num-decoders", "1"]
     with serving(tmp_path_factory.mktemp("short") / "log", *options) as server:
         yield server
 
@@ -182,6 +183,66 @@ def test_keys_in_query_strings_are_not_logged(short):
     log = short.log.read_text()
     assert '"GET /v1/models HTTP/1.1" 200' in log
     assert "swordfish" not in log
+
+
+def unread(server: Server, data: bytes) -> socket.socket:
+    """A connection whose answers are not read. What the system takes of them is little, so that the rest waits in the server."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(120)
+    connection.connect(server.address)
+    connection.sendall(data)
+    return connection
+
+
+def drafts(length: int) -> bytes:
+    """A request for a stream of many words."""
+    data = json.dumps({**HELLO, "max_completion_tokens": length, "stream": True, "stream_options": {"include_drafts": True}}).encode()
+    return head(CHAT, len(data)) + data
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def num_open(server: Server) -> int:
+    """Sockets of the server's process."""
+    count = 0
+    for one in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += str(one.readlink()).startswith("socket")
+    return count
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts the sockets of a process in /proc")
+def test_an_answer_that_nobody_reads_is_given_up(short):
+    """It held its connection and its memory without end: only streams had a limit."""
+    alone = max(chat(short) for _ in range(3))
+    before = num_open(short)
+    whole = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"  # an answer that is not streamed
+    stalled = [*(unread(short, whole * 100) for _ in range(2)), unread(short, drafts(600))]
+    until(lambda: num_open(short) == before + 3)
+    assert min(chat(short) for _ in range(2)) < 5 * alone + 1  # the first may come while the answers are written
+    until(lambda: num_open(short) == before)
+    for connection in stalled:
+        with contextlib.closing(connection), pytest.raises(ConnectionResetError):
+            all(iter(lambda one=connection: one.recv(65536), b""))
+    assert short.settled()["mmada_generations_running"] == 0
+    assert "Traceback" not in short.log.read_text()
+
+
+def test_who_reads_slowly_but_steadily_gets_all(short):
+    connection, data = unread(short, drafts(120)), b""
+    begun = time.monotonic()
+    with contextlib.closing(connection):
+        while piece := connection.recv(65536):
+            data += piece
+            time.sleep(max(0, len(data) / 200_000 - (time.monotonic() - begun)))  # 200 kB in a second
+    assert time.monotonic() - begun > 2, "twice what a reader may stand still"
+    assert b"data: [DONE]" in data
 
 
 # Names.

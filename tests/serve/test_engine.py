@@ -106,6 +106,7 @@ def test_each_of_many_is_as_alone(followed, mixture, expected):
     assert followed.metric("mmada_rounds_total") < sum(own.num_forwards for own in expected) / 2
 
 
+@pytest.mark.slow
 def test_a_small_budget_changes_nothing_but_the_time(debug, mixture, expected):
     served = Followed(debug, ServeConfig(max_num_batched_tokens=200))
     served.engine.start()
@@ -114,6 +115,7 @@ def test_a_small_budget_changes_nothing_but_the_time(debug, mixture, expected):
     served.engine.stop()
 
 
+@pytest.mark.slow
 def test_little_room_for_caches_changes_nothing_but_the_time(debug, first_fill):
     params = debug.planner.text_params(block_length=8, full_attention=False, cache=named_cache("prefix"))
     requests = [ChatRequest(f"hello {i}", params=params, seed=i) for i in range(5)]

@@ -32,6 +32,7 @@ PLAIN: dict[type[BaseModel], dict[str, object]] = {
     VariationForm: DRAWING,
 }
 STREAMED = {"stream": True}
+TRACED = {"stream": True, "include_trace": True}
 
 TEXTS: dict[str, object] = {
     "n": 2,
@@ -63,6 +64,7 @@ IMAGES: dict[str, object] = {
     "quality": "low",
     "partial_images": 2,
     "include_trace": True,
+    "top_logprobs": 2,
     "negative_prompt": "a dog",
     "guidance_scale": 1.5,
     "num_inference_steps": 5,
@@ -176,7 +178,7 @@ def test_the_tables_have_every_field():
 
 @pytest.mark.parametrize(("body", "name"), [(body, name) for body, values in HONOURED.items() for name in values])
 def test_a_field_is_honoured(read, body, name):
-    also = STREAMED if name in ("partial_images", "include_trace") else {}
+    also = STREAMED if name in ("partial_images", "include_trace") else TRACED if name == "top_logprobs" else {}
     plain = body.model_validate({**PLAIN[body], "guidance_scale": 1.0, **also})
     changed = body.model_validate({**PLAIN[body], "guidance_scale": 1.0, **also, name: HONOURED[body][name]})
     assert facts(read(plain)) == facts(read(plain))

@@ -66,6 +66,13 @@ def test_an_instruction_needs_no_mask_and_takes_several_images(served):
     assert pixels(styled["data"][0]) == png(alone.image)
 
 
+def test_an_edit_may_keep_what_it_was_told(served):
+    status, reply = asked(served, "lumina-dimoo", images=[url(RED)], steps=8, image_cache="max-logit")
+    assert status == 200
+    (alone,) = served["lumina-dimoo"][0].run([EditRequest("a hat", [RED], steps=8, seed=3, image_cache="max-logit")])
+    assert pixels(reply["data"][0]) == png(alone.image)
+
+
 def test_a_text_may_come_with_the_image(served):
     status, reply = asked(served, "mmada-parallel-m", images=[url(RED)], steps=3, guidance_scale=1.0)
     assert status == 200
@@ -83,12 +90,24 @@ def test_a_stream_shows_an_edit_on_its_way(served):
     ]
 
 
+def test_clients_are_told_which_models_need_no_mask(served):
+    listed = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edits_by_instruction"] for name, (_, client) in served.items()}
+    assert listed == {"mmada": False, "lumina-dimoo": True, "mmada-parallel-m": True}
+
+
 @pytest.mark.parametrize(
     ("family", "body", "param", "said"),
     [
         ("mmada", {"restyle": True}, "restyle", "MMaDA cannot edit images; Lumina-DiMOO, MMaDA-Parallel-A can"),
         ("mmada", {"thinking": True}, "thinking", "MMaDA cannot write and draw in the same passes; MMaDA-Parallel-M, MMaDA-Parallel-A can"),
         ("lumina-dimoo", {"best_of": 2}, "best_of", "best_of=2 is not for edits by instruction"),
+        ("lumina-dimoo", {"image_cache": "max"}, "image_cache", "max-logit"),
+        (
+            "mmada-parallel-m",
+            {"image_cache": "max-logit"},
+            "image_cache",
+            "a text in the same passes changes it; leave it out, or edit without",
+        ),
         ("lumina-dimoo", {"restyle": True}, None, "1 images with restyle=True; give the content, then the image whose style"),
         ("lumina-dimoo", {"restyle": True, "mask": url(BLUE)}, "restyle", "take no mask; leave one of them out"),
         ("mmada", {}, None, "nothing says what to edit"),

@@ -25,7 +25,10 @@ def sent(text: str, cuts: list[int], stop: list[str], *, plain: bool = False, wa
     return "".join(d.thinking for d in deltas), "".join(d.answer for d in deltas), stream.shown.stopped
 
 
-@settings(max_examples=400, deadline=None)
+many = settings(max_examples=10 * settings().max_examples, deadline=None)
+
+
+@many
 @given(texts)
 def test_a_whole_text_is_taken_apart_as_offline(text):
     thought = split_thinking(text)
@@ -33,7 +36,7 @@ def test_a_whole_text_is_taken_apart_as_offline(text):
     assert (shown.thinking, shown.answer, shown.stopped) == (thought.thinking, thought.answer, False)
 
 
-@settings(max_examples=400, deadline=None)
+@many
 @given(texts, stops, st.lists(st.integers(0, 60), max_size=8), st.booleans())
 def test_pieces_put_together_are_the_answer(text, stop, cuts, plain):
     whole = visible(text, stop, whole=True, plain=plain)
@@ -44,7 +47,7 @@ def test_pieces_put_together_are_the_answer(text, stop, cuts, plain):
         assert pieces == (whole.thinking or "", whole.answer, False)
 
 
-@settings(max_examples=400, deadline=None)
+@many
 @given(texts, stops, st.lists(st.integers(0, 60), max_size=8))
 def test_a_stream_that_does_not_wait_differs_only_where_a_first_tag_is_missing(text, stop, cuts):
     thinking, answer, stopped = sent(text, sorted(cuts), stop)
@@ -63,7 +66,7 @@ def test_a_thought_without_its_first_tag():
     assert sent(text, [3, 9, 12, 18], []) == ("", "3 + 4 = 7  7", False)  # what was sent cannot be taken back
 
 
-@settings(max_examples=300, deadline=None)
+@many
 @given(texts, stops, st.booleans())
 def test_what_is_shown_only_grows(text, stop, waits):
     shown = [visible(text[:n], stop, whole=False, waits=waits) for n in range(len(text) + 1)]

@@ -64,6 +64,7 @@ def test_draw_step_edit_and_vary(page, server):
     shown = page.get_by_role("tooltip").inner_text()
     assert "column 2, row 1" in shown
     assert "of 6" in shown
+    assert shown.count("code ") == 5, "what else was likely"
     page.keyboard.press("Escape")
     assert not page.get_by_role("tooltip").is_visible()
 
@@ -185,6 +186,7 @@ def test_chat_unmasks_and_keeps_what_the_server_said(page, server):
 
     reply.locator("[data-slot][tabindex='0']").first.focus()
     assert f"of {same.usage.nfe}" in page.get_by_role("tooltip").inner_text()
+    assert "instead: " in page.get_by_role("tooltip").inner_text()
     first = page.get_by_role("tooltip").inner_text()
     page.keyboard.press("ArrowRight")
     assert page.get_by_role("tooltip").inner_text() != first
@@ -281,11 +283,15 @@ def test_a_result_is_a_file_that_any_studio_opens(page, browser, server, tmp_pat
     assert (record["prompt"], record["seed"], record["settings"]["steps"], record["model"]) == ("a cat", 7, 6, "debug")
     assert len(record["result"]["pictures"][0]["frames"]) == 6
     assert len(record["result"]["pictures"][0]["trace"]["confidences"]) == 64
+    assert len(record["result"]["pictures"][0]["trace"]["top_logprobs"][63]) == 5
 
     with opened(browser, server) as other:
         other.locator("#draw-file").set_input_files(tmp_path / "cat.json")
         copy = other.locator("#gallery .card", has_text="From a file")
         copy.locator(f"img[src='{source}']").wait_for()
+        copy.locator(".cells").focus()
+        other.keyboard.press("ArrowRight")
+        assert "likeliest there: code" in other.get_by_role("tooltip").inner_text()
         copy.get_by_role("button", name="Use its settings").click()
         values = [other.locator(field).input_value() for field in ("#draw-prompt", "#draw-seed", "#draw-steps")]
         assert values == ["a cat", "7", "6"]
@@ -311,6 +317,20 @@ def test_two_settings_side_by_side_with_one_seed(page):
     page.get_by_label("What both get").fill("hello")
     page.get_by_role("button", name="Compare", exact=True).click()
     page.locator(".comparison").first.locator(".facts", has_text="evaluations").nth(1).wait_for()
+    page.get_by_role("status").get_by_text("Compared.").wait_for()
+
+    shown = ".comparison :is(h3, .badge, .answer, .facts, .step)"
+    before = page.locator(shown).all_inner_texts()
+    pictures = [image.get_attribute("src") for image in page.locator(".comparison figure img").all()]
+    assert len(pictures) == 2
+    page.reload()
+    page.locator(".comparison").nth(1).wait_for()
+    assert page.locator(shown).all_inner_texts() == before
+    assert [image.get_attribute("src") for image in page.locator(".comparison figure img").all()] == pictures
+    page.locator(".comparison").first.get_by_role("button", name="Remove: hello").click()
+    page.reload()
+    page.locator(".comparison", has_text="a cat").wait_for()
+    assert page.locator(".comparison").count() == 1
 
 
 def test_the_key_is_asked_for_and_kept_for_the_tab(browser, tmp_path):

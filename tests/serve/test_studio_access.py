@@ -49,11 +49,18 @@ def test_axe_finds_nothing_in_light_and_dark(browser, server, axe):
         page.get_by_label("Think first").check()
         reply = ask(page, "Tell me about cats.")
         assert faults(page, axe) == []
+        reply.locator("[data-slot][tabindex='0']").first.focus()
+        assert "instead: " in page.get_by_role("tooltip").inner_text()
+        assert faults(page, axe) == []
         steps = reply.get_by_label("Steps of the answer")
         steps.fill(str(int(steps.get_attribute("max")) // 2))
         assert reply.locator(".thinking .token.open, .answer .token.open").count() > 0, "open tokens are part of what is looked at"
         assert faults(page, axe) == []
         page.get_by_role("tab", name="Compare").click()
+        assert faults(page, axe) == []
+        page.get_by_label("What both get").fill("a cat")
+        page.get_by_role("button", name="Compare", exact=True).click()
+        page.get_by_role("status").get_by_text("Compared.").wait_for()
         assert faults(page, axe) == []
 
 

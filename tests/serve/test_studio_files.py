@@ -10,6 +10,7 @@ from typing import Any
 
 import mmada.serve
 from mmada.cli import studio as studio_verb
+from mmada.cli.options import Loading
 
 from .process import serving
 
@@ -64,8 +65,8 @@ def test_the_verb_starts_the_server_and_opens_the_page(monkeypatch, capsys):
     opened_pages: list[str] = []
     started: dict[str, Any] = {}
 
-    def start(model: str, settings: dict[str, Any], loading: dict[str, Any], *, ready: Any, **options: Any) -> None:
-        started.update(model=model, settings=settings, loading=loading, **options)
+    def start(model: str, settings: dict[str, Any], loading: Loading, *, ready: Any, **others: Any) -> None:
+        started.update(model=model, settings=settings, loading=loading, **others)
         ready("http://127.0.0.1:1234")
 
     monkeypatch.setattr(studio_verb, "start", start)

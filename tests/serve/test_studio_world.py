@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
+
+from mmada.serve.pictures import data_url
 
 from .process import Server, png, serving
 from .studio_page import ask, decoded, opened, show_settings
@@ -80,6 +83,72 @@ def test_an_example_redraws_a_whole_object_and_nothing_else(page):
     page.mouse.click(box["x"] + box["width"] * left, box["y"] + box["height"] * top)
     label = canvas.get_attribute("aria-label")
     assert label.startswith("Mask: 9 of 64"), "one touch takes the three squares by three of a thing"
+
+
+def test_the_mask_follows_the_codes_of_a_picture_of_any_size(page, tmp_path):
+    """One of 64 pixels had two squares by two, as if its tokens were those of a drawing of 256."""
+    page.locator("#draw-file").set_input_files({"name": "p.png", "mimeType": "image/png", "buffer": png(Image.new("RGB", (64, 64), "red"))})
+    small = data_url(Image.new("RGB", (64, 64), "white"))
+    result = {"pictures": [{"frames": [small], "prompt": "a cat", "trace": {"steps": [0] * 64, "confidences": [0.5] * 64}}], "thoughts": []}
+    record = {"format": "mmada-result", "version": 1, "kind": "drawing", "model": "another", "title": "small", "prompt": "a cat"}
+    (tmp_path / "small.json").write_text(
+        json.dumps({**record, "seed": 1, "settings": {}, "files": {}, "made": "2026-11-29", "result": result})
+    )
+    page.locator("#draw-file").set_input_files(tmp_path / "small.json")
+    for title in ("p.png", "small"):
+        page.locator("#gallery .card", has_text=title).get_by_role("button", name="Edit").click()
+        page.get_by_label("Whole objects").uncheck()
+        page.locator("#editor-brush").fill("1")
+        page.locator("#editor-canvas").focus()
+        page.keyboard.press(" ")
+        assert page.locator("#editor-canvas").get_attribute("aria-label").startswith("Mask: 1 of 64 squares")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save mask").click()
+        mask = Image.open(download.value.path())
+        assert (mask.size, mask.getchannel("A").point(lambda a: 255 - a).getbbox()) == ((256, 256), (0, 0, 32, 32))
+        page.keyboard.press("Escape")
+    page.locator("#gallery .card", has_text="small").locator(".cells").focus()
+    page.keyboard.press("ArrowRight")
+    assert "column 2, row 1" in page.get_by_role("tooltip").inner_text()
+
+
+def test_a_size_that_it_was_not_taught_is_drawn_with_a_warning(shipped):
+    drawn = shipped.client().images.generate
+    body = {"steps": 1, "thinking": False, "seed": 1}
+    assert not hasattr(drawn(prompt="a dog", extra_body=body).data[0], "warning")
+    wide = drawn(prompt="a dog", size="288x256", extra_body=body).data[0]
+    assert wide.warning.startswith("I was taught drawings of 256x256 pixels alone; this one has 288x256")
+
+
+def test_two_checkpoints_side_by_side_by_a_saved_result(page, browser, server, tmp_path):
+    """A server holds one model; what the other one made is a file."""
+    show_settings(page)
+    page.locator("#draw-steps").fill("2")
+    page.locator("#draw-seed").fill("5")
+    page.get_by_label("Prompt", exact=True).fill("a dog")
+    page.keyboard.press("Enter")
+    card = drawn(page, "a dog")
+    source = card.locator("figure img").first.get_attribute("src")
+    with page.expect_download() as download:
+        card.get_by_role("button", name="Save as a file").click()
+    download.value.save_as(tmp_path / "dog.json")
+
+    with opened(browser, server, path="/#compare") as other:
+        assert "another model" in other.locator("#compare-file-said").inner_text()
+        other.locator("#compare-file").set_input_files(tmp_path / "dog.json")
+        other.get_by_text("B is dog.json, made by mmada-emoji-max.").wait_for()
+        with other.expect_request("**/v1/images/generations") as sent:
+            other.get_by_role("button", name="Compare", exact=True).click()
+        body = sent.value.post_data_json
+        assert (body["model"], body["prompt"], body["seed"], body["steps"]) == ("debug", "a dog", 5, 2)
+        other.get_by_role("status").get_by_text("Compared.").wait_for()
+        badges = ["A: debug, steps 2", "B: mmada-emoji-max, steps 2, dog.json"]
+        for _ in range(2):
+            assert other.locator(".comparison .badge").all_inner_texts() == badges
+            assert other.locator(".comparison section").nth(1).locator("figure img").first.get_attribute("src") == source
+            other.reload()
+            other.locator(".comparison section").nth(1).locator(".step").wait_for()
+        other.get_by_role("button", name="Settings again").wait_for(state="hidden")
 
 
 @pytest.mark.slow

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mmada.serve.threads import available, choose, set_threads
+from mmada.serve.threads import available, choose, set_threads, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,16 @@ def test_one_core_is_not_measured():
 def test_a_number_that_is_given_counts_and_the_debug_model_is_measured(debug):
     assert set_threads(debug.denoiser, debug.planner, 3, 2) == 3 == torch.get_num_threads()
     assert set_threads(debug.denoiser, debug.planner, 0, 2) in (1, 2)
+
+
+def test_they_are_known_without_the_weights(debug):
+    torch.set_num_threads(1)
+    assert threads_for(debug.model.config, 2) in (1, 2)
+    assert torch.get_num_threads() == 1, "to ask changes nothing"
+    large = replace(debug.model.config, d_model=4096, n_heads=32, n_kv_heads=32, n_layers=32, mlp_hidden_size=12288)
+    begin = time.perf_counter()
+    assert threads_for(large, 7) == 7
+    assert time.perf_counter() - begin < 5, "billions of weights are not allocated for that"
 
 
 def test_workers_share_the_cores():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import urllib.error
 import urllib.request
 from typing import Any
@@ -49,6 +50,61 @@ def test_an_edit_tells_it_of_what_was_redrawn(server, picture, mask):
     side = round(len(steps) ** 0.5)
     wanted = range(8 * side // 40, 24 * side // 40)
     assert [place for place, step in enumerate(steps) if step is not None] == [row * side + column for row in wanted for column in wanted]
+
+
+def test_a_drawing_tells_what_else_was_likely(server):
+    body = {"prompt": "a cat", "seed": 1, "steps": 4, "stream": True, "include_trace": True}
+    plain = last_event(asked(server, "/v1/images/generations", **body))
+    traced = last_event(asked(server, "/v1/images/generations", **body, top_logprobs=3))
+    assert "top_logprobs" not in plain["trace"]
+    likely = traced["trace"].pop("top_logprobs")
+    assert traced["trace"] == plain["trace"], "to be told more changes nothing"
+    assert traced["b64_json"] == plain["b64_json"]
+    assert len(likely) == len(plain["trace"]["steps"])
+    for place in likely:
+        assert [one["logprob"] for one in place] == sorted((one["logprob"] for one in place), reverse=True)
+        assert len({one["token"] for one in place}) == 3
+        assert all(one["token"] >= 0 for one in place)
+        assert sum(math.exp(one["logprob"]) for one in place) <= 1.001
+
+
+def chunks_of(server: Server, **options: Any) -> tuple[str, list[list[dict[str, Any]]]]:
+    """The answer of a chat, and its drafts."""
+    messages = [{"role": "user", "content": "Say a word."}]
+    body = {"messages": messages, "max_completion_tokens": 8, "temperature": 0, "seed": 1}
+    streams = {"stream": True, "stream_options": {"include_drafts": True, **options}}
+    lines = asked(server, "/v1/chat/completions", **body, **streams).read().decode().splitlines()
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    return said, [chunk["mmada"]["draft"] for chunk in chunks if "mmada" in chunk]
+
+
+def test_a_draft_tells_what_else_was_likely_where_a_token_is_committed(server):
+    said, drafts = chunks_of(server, top_logprobs=5)
+    assert said == chunks_of(server)[0]
+    by_place = {
+        (step, slot): piece["top_logprobs"]
+        for step, draft in enumerate(drafts)
+        for slot, piece in enumerate(draft)
+        if "top_logprobs" in piece
+    }
+    slots = [slot for _, slot in by_place]
+    assert sorted(slots) == sorted(set(slots)), "once, by the step that commits it"
+    for (step, slot), likely in by_place.items():
+        piece = drafts[step][slot]
+        assert drafts[step - 1][slot]["confidence"] is None or step == 0
+        assert len(likely) == 5
+        assert likely[0]["token"] == piece["text"], "without temperature the likeliest is taken"
+        assert math.exp(likely[0]["logprob"]) == pytest.approx(piece["confidence"], rel=1e-3)
+
+
+def test_alternatives_belong_to_what_they_are_part_of(server):
+    for body in ({"stream": True, "top_logprobs": 2}, {"stream": True, "stream_options": {"top_logprobs": 2}}, {"top_logprobs": 2}):
+        path = "/v1/chat/completions" if "stream_options" in body else "/v1/images/generations"
+        prompt = {"messages": [{"role": "user", "content": "x"}]} if "stream_options" in body else {"prompt": "x"}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            asked(server, path, **prompt, **body)
+        assert "top_logprobs=2 is part of" in json.load(refused.value)["error"]["message"]
 
 
 def test_without_a_stream_it_is_refused(server):

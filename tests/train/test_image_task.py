@@ -64,6 +64,7 @@ def test_pixels_survive_the_way_to_tensors_and_back():
     assert np.array_equal(((pixels[0].movedim(0, -1) + 1) * 127.5).round().to(torch.uint8).numpy(), picture)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_learns(tmp_path):
     job, reports = task(), []
     loop.train(job, STAGE.optim, replace(tiny.QUIET, eval_every=25), steps=25, out=tmp_path, on_step=reports.append)

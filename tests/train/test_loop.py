@@ -33,7 +33,11 @@ class OneBatch(DiffusionTask):
         return super().batches(0, **shares)
 
 
-@pytest.mark.parametrize("name", ["draw", "look", "text", "plan", "make"])
+SLOW = ("draw", "look", "plan")
+"""flows whose parts are learned in the others"""
+
+
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in SLOW), "text", "make"])
 def test_each_flow_learns_one_batch_by_heart(tmp_path, name):
     stage = tiny.stage(name, batch=2, optim=OptimizerConfig(name="muon", lr=1e-2, matrix_lr=0.05, warmup=5, decay=0.5))
     network = tiny.model(init_std=0.1, attention_layer_norm=True)

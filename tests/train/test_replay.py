@@ -80,6 +80,7 @@ def test_replay_is_written_once_and_only_of_what_there_is(folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_model_answers_for_itself(folder, tmp_path):
     out = tmp_path / "own.jsonl"
     arguments = ["--world", "shapes", "--own", "--num", "4", "--model", "mmada-emoji-mixcot", "--task", "text", "--task", "draw"]
@@ -176,6 +177,7 @@ def overfitted(folder, tmp_path_factory):
     return out, settings, run(settings)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_exported(overfitted, tmp_path):
     out, _, outcome = overfitted
     losses = {line["step"]: line["compare/held_out/text"] for line in lines(out) if "compare/held_out/text" in line and line["step"]}
@@ -189,6 +191,7 @@ def test_the_best_weights_are_exported(overfitted, tmp_path):
     assert any(not torch.equal(last[name], tensor) for name, tensor in kept.items())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_keeps_the_same_best(overfitted, folder, tmp_path):
     _, settings, _ = overfitted
     half = replace(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mmada.cli.convert import convert
 from mmada.cli.train import train
 from mmada.data import JsonlReader
-from mmada.data.shards import write_shards
+from mmada.data.shard_writer import write_shards
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
 from mmada.train.config import load
@@ -94,6 +94,7 @@ def test_a_save_becomes_the_model_that_the_run_ends_in(finished, tmp_path):
     assert isinstance(converted(tmp_path / "step-00000004", tmp_path / "other").exception, InputError)
 
 
+@pytest.mark.slow
 def test_a_save_of_adapters_becomes_the_merged_model(finished, tmp_path):
     run(config(tmp_path, stage="mixcot", model={"start": str(finished / "model")}, lora={"rank": 2}))
     save, model = latest(tmp_path / "run" / "state"), tmp_path / "run" / "model"
@@ -152,6 +153,7 @@ def test_a_run_is_not_continued_with_another_network(finished):
         run(settings)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer(tmp_path):
     first = config(tmp_path)
     run(first)
@@ -159,6 +161,7 @@ def test_a_run_can_be_made_longer(tmp_path):
     assert (outcome.reason, outcome.step) == ("done", 6)
 
 
+@pytest.mark.slow
 def test_own_records_finetune_a_model(finished, tmp_path):
     records = [
         {"id": str(i), "task": "text", "messages": [{"role": "user", "content": f"Say {word}"}], "answer": {"text": word}}

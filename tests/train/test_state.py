@@ -38,7 +38,7 @@ def same_state(one, other):
             assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(right["state"][key][k])) for k, v in values.items())
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
     stage = tiny.small(optim=OptimizerConfig(name=name, warmup=3, ema=0.9))
     whole, _ = tiny.fit(stage, tmp_path / "whole")
@@ -50,6 +50,7 @@ def test_seven_steps_and_five_more_equal_twelve(tmp_path, name):
     same_state(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_other_micro_batches(tmp_path):
     stage = tiny.small()
     whole, _ = tiny.fit(stage, tmp_path / "whole")
@@ -71,8 +72,9 @@ def stopped_at_seven(stage, out):
     assert outcome.step == 7
 
 
-def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path):
-    process = start(tiny.main, "kill", tmp_path / "killed")
+@pytest.mark.parametrize("env", [{}, pytest.param({"ASYNC": "1"}, marks=pytest.mark.slow)])
+def test_a_kill_in_the_middle_of_a_save_leaves_the_save_before(tmp_path, env):
+    process = start(tiny.main, "kill", tmp_path / "killed", env=env)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     state = tmp_path / "killed" / "state"

@@ -1,6 +1,7 @@
 """Real classes at a tiny size: byte tokenizer, 64 codes, 16 codes an image, two layers. `main` trains in another process."""
 
 import os
+import resource
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.distributed.tensor import distribute_tensor
 
 from mmada.canvas import Prompts, Style, VocabLayout
 from mmada.data.seeds import integer
+from mmada.errors import CheckpointError
 from mmada.hub import tokenizer
 from mmada.model import Transformer, preset
 from mmada.train import state
@@ -103,7 +105,7 @@ def weights(job):
 
 def main(mode, out):
     """Another process: `rank` is one of several, with copies of the weights and then with shards; `more` goes on with shards;
-    `long` trains with shards from the start, and the second process may die; `kill` dies in its second save."""
+    `long` trains with shards from the start, and the second process may die; `kill` dies in its second save; `saves` saves in both ways."""
     if mode == "kill":
         whole = state.publish
 
@@ -114,7 +116,16 @@ def main(mode, out):
             whole(scratch, target)
 
         state.publish = publish
-        fit(small(), out, settings=replace(QUIET, save_every=2))
+        fit(small(), out, settings=replace(QUIET, save_every=2, async_saves="ASYNC" in os.environ))
+        return
+    if mode == "saves":  # while the run waits, and while it goes on
+        begin_sharded()
+        for name in ("waits", "goes-on"):
+            best_of_four(Path(out) / name, async_saves=name == "goes-on")
+        try:
+            best_of_four(Path(out) / "full", async_saves=True, on_step=fill_the_disk)
+        except CheckpointError as error:
+            (Path(out) / f"error-{os.environ['RANK']}").write_text(str(error))
         return
     if mode == "more":  # another number of processes goes on
         begin_sharded()
@@ -124,7 +135,7 @@ def main(mode, out):
         begin_sharded()
         exported(small(), out, steps=8, settings=replace(QUIET, save_every=2), on_step=die_at_5 if os.environ.get("DIES") else None)
         return
-    job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2))
+    job, _ = fit(small(), out, steps=3, settings=replace(QUIET, accumulate=2, save_every=1, async_saves=True))
     rank = os.environ["RANK"]
     torch.save(weights(job), Path(out) / f"weights-{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -146,6 +157,24 @@ def exported(stage, out, **options):
     job = task(stage)
     job.on_export = lambda _, whole: torch.save({f"model.{name}": tensor for name, tensor in whole.items()}, Path(out) / "exported.pt")
     return train(job, stage.optim, options["settings"], steps=options["steps"], out=Path(out), on_step=options.get("on_step"))
+
+
+def fill_the_disk(report):
+    """Of the second process; a limit on the size of files stands for the disk."""
+    if report.step == 2 and os.environ["RANK"] == "1":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, resource.RLIM_INFINITY))
+
+
+def best_of_four(out, on_step=None, **changes):
+    """A run that exports the best of its weights, which are not its last."""
+    stage = small(optim=replace(CALM, lr=0.05, warmup=0))
+    job = task(stage)
+    job.compared = {"held_out": {"text": job.held_out["text"]}}
+    job.on_export = lambda _, whole: torch.save(whole, out / "exported.pt")
+    outcome = train(
+        job, stage.optim, replace(QUIET, eval_every=1, keep_best=True, save_every=1, **changes), steps=4, out=out, on_step=on_step
+    )
+    (out / f"kept-{os.environ.get('RANK', 0)}").write_text(str(outcome.kept_step))
 
 
 def die_at_5(report):

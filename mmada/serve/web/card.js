@@ -33,11 +33,11 @@ export class Card {
   /** Places for `count` pictures. */
   begin(count) {
     this.box.classList.toggle("single", count === 1);
-    const { image_size: shape, image_factor: factor } = this.studioFacts;
+    const shape = this.studioFacts.image_size;
     const before = this.result.request?.path === "/v1/images/edits" ? this.result.request.files.image : undefined;
     for (let i = 0; i < count; i++) {
       this.result.pictures[i] ??= { frames: [] };
-      this.views[i] = new Picture(this.result.pictures[i], { shape, before, factor });
+      this.views[i] = new Picture(this.result.pictures[i], { shape, before });
       this.list.append(this.views[i].box);
     }
   }

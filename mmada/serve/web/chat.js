@@ -3,6 +3,7 @@
 import { stream } from "./api.js";
 import { Card } from "./card.js";
 import { draw, drawingOf } from "./drawing.js";
+import { NUM_ALTERNATIVES } from "./inspector.js";
 import { button, element, find, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
 import { blobOf, download, pictureOf, takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
@@ -70,7 +71,7 @@ export class Chat {
       setValue(find("chat-text"), `draw ${prompt}`);
       this.ask();
     };
-    const facts = this.studio.card ? this.studio.facts : { image_size: "64x64", image_factor: 8 };
+    const facts = this.studio.card ? this.studio.facts : { image_size: "64x64" };
     return { facts, acts: edit ? { edit: inDraw(edit), vary: inDraw(vary), ask, use: inDraw(use), draw: again } : {} };
   }
 
@@ -240,13 +241,13 @@ export class Chat {
 }
 
 /** Confidence is a probability of the model only where the likeliest token is always taken. */
-function isCertain(body) {
+export function isCertain(body) {
   return { certain: !body.temperature && !body.guidance_scale };
 }
 
 /** Stream an answer into a reply. */
 export async function fill(reply, request, signal) {
-  const options = { stream: true, stream_options: { include_usage: true, include_drafts: true } };
+  const options = { stream: true, stream_options: { include_usage: true, include_drafts: true, top_logprobs: NUM_ALTERNATIVES } };
   for await (const chunk of stream(request.path, { ...request.body, ...options }, signal)) {
     request.seed = chunk.seed;
     reply.take(chunk);

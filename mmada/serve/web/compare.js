@@ -1,18 +1,23 @@
 // Two settings, or two models, side by side: the same words and the same seed, so that nothing else differs.
+// A server holds one model. What another one made comes as a file that its studio saved, and takes the place of B.
 
 import { Card } from "./card.js";
-import { addFile, fill } from "./chat.js";
+import { addFile, fill, isCertain } from "./chat.js";
 import { draw, drawingOf } from "./drawing.js";
-import { element, find, keep, numberOf, problem, sendsWithEnter, swap, tell } from "./page.js";
+import { button, element, find, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
+import { fromFile } from "./share.js";
+import * as store from "./store.js";
 
 const SIDES = ["a", "b"];
 const KINDS = { drawing: "image_settings", answer: "text_settings" };
+const FACTS = { image_size: "64x64" }; // until the server has said its own; pictures have a size of their own
 
 export class Compare {
   constructor(studio) {
-    Object.assign(this, { studio, abort: null });
+    Object.assign(this, { studio, abort: null, file: null });
     this.settings = Object.fromEntries(SIDES.map((side) => [side, new Settings(find(`compare-settings-${side}`), `compare-${side}`)]));
     find("compare-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -21,16 +26,36 @@ export class Compare {
     for (const box of document.querySelectorAll(".sides details")) box.open = !matchMedia("(max-width: 860px)").matches;
     keep(find("compare-prompt"));
     sendsWithEnter(find("compare-prompt"));
-    find("compare-prompt").addEventListener("input", () => (find("compare-hint").textContent = ""));
+    find("compare-prompt").addEventListener("input", () => this.hint(""));
     find("compare-stop").addEventListener("click", () => this.abort?.abort());
     for (const radio of document.querySelectorAll("[name=compare-kind]")) radio.addEventListener("change", () => this.studio.card && this.setDefaults(this.studio.facts));
+    takeFiles(find("panel-compare"), find("compare-file"), (file) => this.open(file), /json$/);
+    find("compare-settings-again").addEventListener("click", () => this.use(null));
+    this.restore();
+  }
+
+  /** What was compared before. */
+  async restore() {
+    for (const record of await store.all("comparisons")) {
+      const row = this.place(record);
+      for (const [i, side] of record.sides.entries()) this.section(row, i, side.label).append(boxOf(side, this.facts));
+    }
   }
 
   get kind() {
     return document.querySelector("[name=compare-kind]:checked").value;
   }
 
+  get facts() {
+    return this.studio.card ? this.studio.facts : FACTS;
+  }
+
+  hint(text) {
+    find("compare-hint").textContent = text;
+  }
+
   setDefaults(facts) {
+    this.use(null);
     for (const side of SIDES) {
       this.settings[side].show(facts[KINDS[this.kind]]);
       const models = this.studio.cards.map((card) => new Option(card.id, card.id, false, card.id === this.studio.model));
@@ -41,37 +66,95 @@ export class Compare {
     this.settings.b.set(this.kind === "drawing" ? { steps: Math.max(1, Math.round(facts.image_steps / 4)) } : { threshold: 0.3 });
   }
 
+  /** A result that a studio saved, in the place of B; A gets its words, its seed and its settings. */
+  async open(file) {
+    if (this.abort || !this.studio.isReady) return;
+    try {
+      const result = await fromFile(file);
+      document.querySelector(`[name=compare-kind][value=${result.kind}]`).checked = true;
+      this.setDefaults(this.studio.facts);
+      setValue(find("compare-prompt"), wordsOf(result));
+      find("compare-seed").value = result.seed ?? "";
+      this.settings.a.set(result.request?.body ?? {});
+      this.use({ name: file.name, result });
+    } catch (error) {
+      find("compare-hint").replaceChildren(problem(error));
+    }
+  }
+
+  /** file: {name, result}, or null for settings. */
+  use(file) {
+    this.file = file;
+    find("compare-settings-b").hidden = Boolean(file);
+    find("compare-settings-again").hidden = !file;
+    const others = this.studio.cards.length > 1 ? "" : "To compare with another model, save a result in its studio and open the file here.";
+    find("compare-file-said").textContent = file ? `B is ${file.name}, made by ${file.result.model}.` : others;
+  }
+
   async compare() {
     const prompt = find("compare-prompt").value.trim();
     if (this.abort || !this.studio.isReady) return;
     if (!prompt) {
-      find("compare-hint").textContent = this.kind === "drawing" ? "Say what to draw." : "Ask something.";
+      this.hint(this.kind === "drawing" ? "Say what to draw." : "Ask something.");
       find("compare-prompt").focus();
       return;
     }
     if (!find("compare-form").reportValidity()) return;
+    const { file, kind } = this;
     const seed = numberOf(find("compare-seed")) ?? Math.floor(Math.random() * 2 ** 31);
-    const row = element("div", { className: "pair" });
-    const title = element("h3", {}, `${prompt} · seed ${seed}`);
-    find("comparisons").prepend(element("article", { className: "comparison" }, title, row));
+    const record = { id: store.newId(), at: Date.now(), title: `${prompt} · seed ${seed}`, sides: [] };
+    const row = this.place(record);
     this.working(true);
-    const sides = SIDES.map((side) => {
-      const box = element("section", { "aria-label": side.toUpperCase() }, element("p", { className: "badge" }, `${side.toUpperCase()}: ${this.described(side)}`));
-      row.append(box);
+    const fillSide = async (side, i) => {
+      const isFile = side === "b" && file;
+      const label = isFile ? describedFile(file) : this.described(side);
+      const box = this.section(row, i, label);
       const body = { model: find(`compare-model-${side}`).value, ...this.settings[side].values(), seed };
-      return this.kind === "drawing" ? this.drawing(box, prompt, body) : this.answer(box, prompt, body);
-    });
+      const make = isFile ? this.saved : kind === "drawing" ? this.drawing : this.answer;
+      const result = await make.call(this, box, prompt, body);
+      if (result) record.sides[i] = { label, kind: isFile ? file.result.kind : kind, result };
+    };
+    const sides = SIDES.map(fillSide);
     row.scrollIntoView({ block: "nearest" });
     await Promise.all(sides);
     this.working(false);
+    if (record.sides.filter(Boolean).length === SIDES.length && row.isConnected) await store.put("comparisons", record);
     tell("Compared.");
+  }
+
+  /** A place for a comparison, the newest first. Returns its row of sides. */
+  place({ id, title }) {
+    const row = element("div", { className: "pair" });
+    const remove = button("Remove", () => {
+      box.remove();
+      store.remove("comparisons", id);
+      find("compare-prompt").focus({ preventScroll: true });
+    }, { className: "quiet", "aria-label": `Remove: ${title}` });
+    const box = element("article", { className: "comparison" }, element("div", { className: "row" }, element("h3", {}, title), element("span", { className: "spacer" }), remove), row);
+    find("comparisons").prepend(box);
+    return row;
+  }
+
+  section(row, i, label) {
+    const name = SIDES[i].toUpperCase();
+    const box = element("section", { "aria-label": name }, element("p", { className: "badge" }, `${name}: ${label}`));
+    row.append(box);
+    return box;
   }
 
   /** What is not as usual. */
   described(side) {
     const values = Object.entries(this.settings[side].values()).map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`);
-    const model = this.studio.cards.length > 1 ? [find(`compare-model-${side}`).value] : [];
+    const model = this.studio.cards.length > 1 || this.file ? [find(`compare-model-${side}`).value] : [];
     return [...model, ...values].join(", ") || "the model's own settings";
+  }
+
+  // Each fills a side, and returns what is to be kept of it; nothing if it failed or was stopped.
+
+  async saved(box) {
+    const { result } = this.file;
+    box.append(boxOf({ kind: result.kind, result }, this.facts));
+    return result;
   }
 
   async drawing(box, prompt, body) {
@@ -81,9 +164,11 @@ export class Compare {
     card.begin(1);
     box.append(card.box);
     try {
-      await draw(card, { prompt, facts, signal: this.abort.signal });
+      const isWhole = await draw(card, { prompt, facts, signal: this.abort.signal });
+      return isWhole ? store.lighter(card.result) : null;
     } catch (error) {
       card.fail(error);
+      return null;
     }
   }
 
@@ -91,20 +176,42 @@ export class Compare {
     const message = { role: "user", content: prompt };
     const request = { path: "/v1/chat/completions", body: { ...body, messages: [message] } };
     if (this.studio.facts.thinks_before_answering) request.body.reasoning_effort = "low";
-    const reply = new Reply({ certain: !body.temperature && !body.guidance_scale });
+    const reply = new Reply(isCertain(body));
     box.append(reply.box);
     try {
       await fill(reply, request, this.abort.signal);
       addFile(reply, request, message);
+      return { ...reply.record, ...isCertain(body), request, model: body.model };
     } catch (error) {
       if (error.name === "AbortError") reply.finish("stopped");
       else reply.fail(problem(error));
+      return null;
     }
   }
 
   working(isWorking) {
     this.abort = isWorking ? new AbortController() : null;
     swap(find("compare-send"), find("compare-stop"), isWorking);
+    for (const control of [find("compare-file"), find("compare-settings-again")]) control.disabled = isWorking;
     if (isWorking) tell("Comparing …");
   }
+}
+
+/** A finished side. */
+function boxOf({ kind, result }, facts) {
+  if (kind === "drawing") return Card.of(result, { facts, acts: {} }).box;
+  const reply = Reply.of(result, { certain: result.certain ?? true });
+  if (result.request) addFile(reply, result.request, { content: wordsOf(result) });
+  return reply.box;
+}
+
+/** What was asked for. */
+function wordsOf({ request, title }) {
+  const said = request?.body.prompt ?? request?.body.messages?.at(-1)?.content;
+  return typeof said === "string" ? said : title ?? "";
+}
+
+function describedFile({ name, result }) {
+  const { steps } = result.request?.body ?? {};
+  return [result.model, steps && `steps ${steps}`, name].filter(Boolean).join(", ");
 }

@@ -4,7 +4,7 @@ import { Card } from "./card.js";
 import { draw, drawingOf, drawUnlike } from "./drawing.js";
 import { Editor, maskOfObject } from "./editor.js";
 import { find, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
-import { croppedPictureOf, takeFiles } from "./pictures.js";
+import { croppedPictureOf, fitted, takeFiles } from "./pictures.js";
 import { Settings } from "./settings.js";
 import { fromData, fromFile } from "./share.js";
 import * as store from "./store.js";
@@ -12,7 +12,7 @@ import * as store from "./store.js";
 const MOST_CARDS = 30;
 const NUM_VARIATIONS = 3;
 const MOST_PLANS = 9; // that are given up, of a prompt that leaves little to plan
-const RECORDED = { image_size: "64x64", image_factor: 8 };
+const RECORDED = { image_size: "64x64" };
 
 export class Draw {
   constructor(studio) {
@@ -135,20 +135,26 @@ export class Draw {
 
   async edit(view) {
     if (this.abort || !this.studio.isReady) return;
-    const wanted = await this.editor.open(view, this.studio.facts.image_factor);
-    if (wanted) this.redo(view.url, wanted);
+    const { facts } = this.studio;
+    const { url } = await fitted(view.url, facts);
+    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction);
+    if (wanted) this.redo(url, wanted);
   }
 
-  redo(image, { prompt, mask, title = `Redrawn: ${prompt}` }) {
+  /** mask: what is drawn anew; without one, the prompt says what is to be changed. */
+  redo(image, { prompt, mask, title = `${mask ? "Redrawn" : "Edited"}: ${prompt}` }) {
     const body = { ...this.common(), prompt };
-    this.run(title, { path: "/v1/images/edits", body, files: { image, mask } }, { prompt });
+    const files = mask ? { image, mask } : { image };
+    this.run(title, { path: "/v1/images/edits", body, files }, { prompt });
   }
 
   /** Redraw one thing of an example's picture. */
   async redoExample({ text, prompt, picture, at }) {
     if (this.abort || !this.studio.isReady) return;
-    const mask = await maskOfObject(picture, this.studio.facts.image_factor, at);
-    this.redo(picture, { title: text, prompt, mask });
+    const { facts } = this.studio;
+    const { url, scale } = await fitted(picture, facts);
+    const mask = await maskOfObject(url, facts.image_factor, at.map((place) => scale * place));
+    this.redo(url, { title: text, prompt, mask });
   }
 
   /** A picture to edit or vary, or a result that a studio saved. */

@@ -2,6 +2,7 @@
 
 import { stream } from "./api.js";
 import { tell } from "./page.js";
+import { NUM_ALTERNATIVES } from "./inspector.js";
 import { blobOf } from "./pictures.js";
 import { newId } from "./store.js";
 
@@ -90,7 +91,7 @@ function bodyOf({ body, files }, facts) {
   const steps = body.steps ?? facts.image_steps;
   // What is chosen at the end has no steps to show.
   const previews = body.best_of ? 0 : Math.max(0, Math.min(most, steps - 1));
-  const full = { ...body, stream: true, partial_images: previews, include_trace: true };
+  const full = { ...body, stream: true, partial_images: previews, include_trace: true, top_logprobs: NUM_ALTERNATIVES };
   if (!files) return full;
   const form = new FormData();
   for (const [name, value] of Object.entries(full)) form.append(name, String(value));

@@ -1,9 +1,13 @@
 // Paint what of a picture is to be drawn anew. The model redraws whole image tokens, so the brush paints whole tokens,
-// and whole things if that is wanted.
+// and whole things if that is wanted. Models that edit by instruction need no paint: the words say what is to change.
 
 import { objectsOf } from "./objects.js";
 import { element, find, setValue } from "./page.js";
 import { download, loaded } from "./pictures.js";
+
+const PAINT = "Paint what is to be drawn anew.";
+const INSTRUCT = "Say what is to be changed. Or paint a part, and only that is drawn anew.";
+const KEYS = "Keys: arrows move, space paints, with shift erases.";
 
 export class Editor {
   constructor() {
@@ -44,8 +48,9 @@ export class Editor {
     });
   }
 
-  /** Edit a picture; the promise brings {prompt, mask}, or null if nothing is to be done. */
-  async open(picture, factor) {
+  /** Edit a picture; the promise brings {prompt, mask}, the mask only if something is painted, or null if nothing is to be done. */
+  async open(picture, factor, byInstruction) {
+    this.byInstruction = byInstruction;
     const image = find("editor-picture");
     image.src = picture.url;
     await image.decode();
@@ -63,21 +68,28 @@ export class Editor {
     setValue(find("editor-brush"), Math.max(1, Math.round(this.columns / 4)));
     find("editor-erase").checked = false;
     find("editor-whole").checked = this.objects.some(Boolean);
-    find("editor-prompt").value = picture.record.prompt ?? "";
+    find("editor-title").textContent = byInstruction ? "Edit the picture" : "Redraw a part";
+    find("editor-prompt").value = byInstruction ? "" : picture.record.prompt ?? "";
     find("editor-problem").textContent = "";
     this.show();
     this.dialog.showModal();
-    this.canvas.focus();
+    (byInstruction ? find("editor-prompt") : this.canvas).focus();
     return new Promise((resolve) => (this.resolve = resolve));
   }
 
   send() {
     const prompt = find("editor-prompt").value.trim();
-    const missing = this.cells.size ? (prompt ? "" : "Say what the picture shows in the end.") : "Nothing is painted yet.";
+    const asked = this.instructs ? "Say what is to be changed." : "Say what the picture shows in the end.";
+    const missing = this.cells.size || this.byInstruction ? (prompt ? "" : asked) : "Nothing is painted yet.";
     find("editor-problem").textContent = missing;
     if (missing) return;
-    this.answer = { prompt, mask: this.mask() };
+    this.answer = this.instructs ? { prompt } : { prompt, mask: this.mask() };
     this.dialog.close();
+  }
+
+  /** Whether the words alone say what is to be done. */
+  get instructs() {
+    return this.byInstruction && !this.cells.size;
   }
 
   cellOf(event) {
@@ -152,6 +164,9 @@ export class Editor {
     const where = this.at ? `, brush at column ${this.at[0] + 1}, row ${this.at[1] + 1}` : "";
     const label = `Mask: ${this.cells.size} of ${this.columns * this.rows} squares are painted${where}`;
     this.canvas.setAttribute("aria-label", label);
+    find("editor-help").textContent = this.byInstruction ? `${INSTRUCT} ${KEYS}` : `${PAINT} ${KEYS}`;
+    find("editor-words").textContent = this.instructs ? "What is to be changed" : "What the picture shows in the end";
+    find("editor-send").textContent = this.instructs ? "Edit" : "Redraw";
   }
 
   mask() {

@@ -2,6 +2,9 @@
 
 import { element, find } from "./page.js";
 
+/** How many of the likeliest tokens are told of each. */
+export const NUM_ALTERNATIVES = 5;
+
 const bubble = () => find("inspector");
 
 /** Show lines about a token beside an element. */
@@ -52,6 +55,15 @@ export function reachable(box) {
 }
 
 const percent = (share) => `${Math.round(100 * share)} %`;
+const named = (token) => (token === "" ? "the end" : `“${token.trim() || "space"}”`);
+
+/** Tokens that were likely, with their probabilities, and then those that hardly were. */
+function listed(alternatives, name) {
+  const isLikely = ({ logprob }) => Math.exp(logprob) >= 0.01;
+  const likely = alternatives.filter(isLikely).map(({ token, logprob }) => `${name(token)} ${percent(Math.exp(logprob))}`);
+  const hardly = alternatives.filter((one) => !isLikely(one)).map(({ token }) => name(token));
+  return [likely.join(", "), hardly.length ? `below 1 %: ${hardly.join(", ")}` : ""].filter(Boolean).join("; ");
+}
 
 /** Lines about a token of a text. drafts: the whole text after each step. */
 export function aboutToken(drafts, slot) {
@@ -60,6 +72,8 @@ export function aboutToken(drafts, slot) {
   if (step < 0) return null;
   const { text, confidence } = history[step];
   const lines = [`“${text.trim() || "space"}” – ${percent(confidence)} sure, in step ${step + 1} of ${drafts.length}`];
+  const instead = (history[step].top_logprobs ?? []).filter((one) => one.token !== text);
+  if (instead.length) lines.push(`instead: ${listed(instead, named)}`);
   const earlier = [];
   for (const [i, piece] of history.slice(0, step).entries()) {
     if (piece.text && piece.text !== (earlier.at(-1)?.text ?? null)) earlier.push({ text: piece.text, step: i + 1 });
@@ -73,12 +87,15 @@ export function aboutToken(drafts, slot) {
   return lines;
 }
 
-/** Lines about a token of a picture. trace: step and confidence by place, null where a token was given. */
+/** Lines about a token of a picture. trace: step, confidence and likeliest codes by place, null where a token was given. */
 export function aboutCell(trace, column, row, columns) {
   const place = row * columns + column;
   const where = `column ${column + 1}, row ${row + 1}`;
   const step = trace.steps[place];
   if (step === null || step === undefined) return [`Square at ${where}`, "kept as it was"];
   const count = Math.max(...trace.steps.filter((one) => one !== null)) + 1;
-  return [`Square at ${where}`, `drawn in step ${step + 1} of ${count}, ${percent(trace.confidences[place])} sure`];
+  const lines = [`Square at ${where}`, `drawn in step ${step + 1} of ${count}, ${percent(trace.confidences[place])} sure`];
+  const likely = trace.top_logprobs?.[place] ?? [];
+  if (likely.length) lines.push(`likeliest there: ${listed(likely, (token) => `code ${token}`)}`);
+  return lines;
 }

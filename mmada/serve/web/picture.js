@@ -8,9 +8,9 @@ const SWEEP = 1400; // milliseconds in which an edit is uncovered
 const PACE = 85; // milliseconds of a step: a drawing of 24 steps is seen in two seconds
 
 export class Picture {
-  /** record: {frames, prompt, seed, warning, trace}; shape: "WIDTHxHEIGHT"; before: what an edit began with; factor: pixels of a token. */
-  constructor(record, { shape, before, factor }) {
-    Object.assign(this, { record, factor, before });
+  /** record: {frames, prompt, seed, warning, trace}; shape: "WIDTHxHEIGHT"; before: what an edit began with. */
+  constructor(record, { shape, before }) {
+    Object.assign(this, { record, before });
     this.image = element("img", { className: "pixels", alt: "", hidden: true });
     this.frame = element("div", { className: "frame waiting" }, this.image);
     this.frame.style.setProperty("--shape", shape.replace("x", " / "));
@@ -81,8 +81,9 @@ export class Picture {
 
   /** Squares to hover, or to walk with the arrow keys. */
   addCells() {
-    const columns = Math.round(this.image.naturalWidth / this.factor);
-    const rows = Math.round(this.image.naturalHeight / this.factor);
+    const factor = Math.sqrt((this.image.naturalWidth * this.image.naturalHeight) / this.record.trace.steps.length); // pixels of a token
+    const columns = Math.round(this.image.naturalWidth / factor);
+    const rows = Math.round(this.image.naturalHeight / factor);
     if (columns * rows !== this.record.trace.steps.length) return; // a file may say anything
     const cursor = element("div", { className: "cursor", hidden: true });
     this.cells = element("div", { className: "cells", tabIndex: 0, role: "group", "aria-label": "Tokens of the picture: arrow keys tell of each", "aria-describedby": "inspector" }, cursor);

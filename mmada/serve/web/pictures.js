@@ -35,6 +35,20 @@ export function croppedPictureOf(file, width, height) {
   return fromFile(file, (image) => drawn(image, width, height));
 }
 
+/**
+ * A picture as the server goes on from it, in whole image tokens, and how many times as large: {url, scale}. Where drawings are larger than
+ * what is encoded, its shorter side becomes as long as that of a drawing, so that a picture of any size has the model's own grid.
+ */
+export async function fitted(url, { image_size, image_factor, image_upscale }) {
+  const image = await loaded(url);
+  const own = [image.naturalWidth, image.naturalHeight];
+  const shorter = Math.min(...image_size.split("x").map(Number));
+  const sides = image_upscale > 1 ? own.map((side) => Math.floor((shorter * side) / Math.min(...own))) : own;
+  const [width, height] = sides.map((side) => Math.max(1, Math.floor(side / image_factor)) * image_factor);
+  if (width === own[0] && height === own[1]) return { url, scale: 1 };
+  return { url: drawn(image, width, height), scale: Math.max(width / own[0], height / own[1]) };
+}
+
 function drawn(image, width, height) {
   const canvas = element("canvas", { width: Math.max(1, width), height: Math.max(1, height) });
   const context = canvas.getContext("2d");

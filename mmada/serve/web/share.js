@@ -55,14 +55,29 @@ function drawingOf(result) {
     prompt: maybe(text, one.prompt),
     seed: maybe(number, one.seed),
     warning: maybe(text, one.warning),
-    trace: maybe((trace) => ({ steps: list(trace.steps).map(orNull), confidences: list(trace.confidences).map(orNull) }), one.trace),
+    trace: maybe(traceOf, one.trace),
   }));
   if (!pictures.length || pictures.some((one) => !one.frames.length)) throw new Error("it has no picture");
   return { pictures, thoughts: list(result.thoughts ?? []).map((thought) => maybe(text, thought)), ms: maybe(number, result.ms), nfe: maybe(number, result.nfe) };
 }
 
+function traceOf({ steps, confidences, top_logprobs }) {
+  const likely = maybe((places) => list(places).map((place) => maybe(alternatives, place)), top_logprobs);
+  return { steps: list(steps).map(orNull), confidences: list(confidences).map(orNull), ...(likely && { top_logprobs: likely }) };
+}
+
+/** The likeliest tokens of a place: texts, or numbers of codes. */
+function alternatives(value) {
+  return list(value).map(({ token, logprob }) => ({ token: typeof token === "number" ? token : text(token), logprob: number(logprob) }));
+}
+
+function pieceOf(piece) {
+  const likely = maybe(alternatives, piece.top_logprobs);
+  return { text: text(piece.text), confidence: orNull(piece.confidence), ...(likely && { top_logprobs: likely }) };
+}
+
 function answerOf(result) {
-  const drafts = list(result.drafts).map((draft) => list(draft).map((piece) => ({ text: text(piece.text), confidence: orNull(piece.confidence) })));
+  const drafts = list(result.drafts).map((draft) => list(draft).map(pieceOf));
   const usage = maybe(({ completion_tokens, nfe, tokens_per_forward }) => ({
     completion_tokens: number(completion_tokens), nfe: number(nfe), tokens_per_forward: number(tokens_per_forward),
   }), result.usage);

@@ -2,11 +2,13 @@
 //
 //   drawings   {id, at, ...}                one for each result
 //   exchanges  {id, at, conversation, ...}  a message and its answer
+//   comparisons  {id, at, title, sides}     two results, each with its label
 //
 // Each record has an id of its own, so that two tabs never overwrite each other. Where the browser has no database, nothing is kept.
 
 const NAME = "mmada-studio";
-const STORES = ["drawings", "exchanges"];
+const VERSION = 2; // one more whenever STORES has
+const STORES = ["drawings", "exchanges", "comparisons"];
 const MOST = 60; // records of each store
 const MOST_CHARACTERS = 4_000_000; // of a drawing's steps; of larger ones only the end is kept
 
@@ -14,11 +16,22 @@ let opening;
 
 function open() {
   opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => STORES.forEach((name) => request.result.createObjectStore(name, { keyPath: "id" }));
-    request.onsuccess = () => resolve(request.result);
+    const request = indexedDB.open(NAME, VERSION);
+    request.onupgradeneeded = () => {
+      const has = request.result.objectStoreNames;
+      for (const name of STORES) if (!has.contains(name)) request.result.createObjectStore(name, { keyPath: "id" });
+    };
+    request.onsuccess = () => {
+      request.result.onversionchange = () => { // a tab with a newer page
+        request.result.close();
+        opening = undefined;
+      };
+      resolve(request.result);
+    };
     request.onerror = () => reject(request.error);
+    request.onblocked = () => reject(new Error("A tab with an older page holds the database."));
   });
+  opening.catch(() => (opening = undefined));
   return opening;
 }
 

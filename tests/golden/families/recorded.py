@@ -37,8 +37,7 @@ class Recorded:
     model: Transformer
 
     @classmethod
-    def load(cls, name: str) -> Recorded:
-        directory = GOLDEN / name
+    def load(cls, directory: Path) -> Recorded:
         values = json.loads((directory / "config.json").read_text())
         config = TransformerConfig.from_dict(values)
         model = Transformer(config).eval()
@@ -51,19 +50,30 @@ class Recorded:
 
     @property
     def any_ids(self) -> IdRange:
-        return IdRange(0, self.config.vocab_size)
+        """All rows of the head, of which there may be more than ids."""
+        return IdRange(0, self.num_rows)
+
+    @property
+    def num_rows(self) -> int:
+        return self.config.embedding_size or self.config.vocab_size
 
     def layout(self, **names: str) -> VocabLayout:
         """A layout of the recorded small ids. names: special token -> its name in config.json."""
         size = self.ids.get("codebook_size", 0)
         special = {f"{name}_id": self.ids[recorded] for name, recorded in names.items()}
-        rows = self.config.vocab_size
+        rows = self.num_rows
         return VocabLayout(vocab_size=rows, image_offset=self.ids.get("image_offset", rows), codebook_size=size, **special)
 
     def draws(self, case: str) -> list[Tensor]:
         """The random numbers of a case, in the order of use."""
         names = sorted(name for name in self.numbers if name.startswith(f"{case}.draw."))
         return [self.numbers[name] for name in names]
+
+    def args(self, case: str, default: Sequence[float] | None = None) -> list[float]:
+        """The recorded arguments of a case as they were typed, not as float32 has them; `default` for cases whose README has them."""
+        if f"{case}.args" not in self.numbers and default is not None:
+            return list(default)
+        return typed(self.numbers[f"{case}.args"])
 
     def cases(self, ending: str) -> list[str]:
         return sorted(name.removesuffix(ending) for name in self.numbers if name.endswith(ending))
@@ -96,6 +106,11 @@ class Replay:
     def next(self) -> Tensor:
         self.num_used += 1
         return self.entries[self.num_used - 1]
+
+
+def typed(numbers: Tensor) -> list[float]:
+    """The shortest decimals that float32 numbers may have been written as."""
+    return [float(str(x)) for x in numbers.float().numpy()]
 
 
 def row_of(tokens: Tensor, positions: Tensor, ids: IdRange, *, attend: Tensor | None = None) -> Canvas:
@@ -138,6 +153,12 @@ def small_layout(golden: Recorded) -> VocabLayout:
     """Of the directories with framed answers."""
     same = ("mask", "eos", "newline", "uncondition", "answer_start", "answer_end")
     return golden.layout(**{name: name for name in same}, soi="boi", eoi="eoi", fill="pad")
+
+
+def changes(rows: Sequence[Tensor]) -> list[list[int]]:
+    """Rows of a trace, each once. A published step with nothing left to commit is a pass that is not made here."""
+    listed = [row.tolist() for row in rows]
+    return [row for before, row in zip([None, *listed[:-1]], listed, strict=True) if row != before]
 
 
 @dataclass(frozen=True)

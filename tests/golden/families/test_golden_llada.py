@@ -13,7 +13,7 @@ from mmada.sampling.guidance import classifier_free
 
 from .recorded import Recorded, Replay, fill, row_of
 
-# name: steps, block length, and what else is not the default
+# name: steps and block length where they are not recorded, and what else is not the default
 CASES = {
     "one_block": (16, 16, {}),
     "blocks": (16, 8, {}),
@@ -29,8 +29,8 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return Recorded.load("llada_8b")
+def golden(folder):
+    return Recorded.load(folder("llada_8b"))
 
 
 @torch.inference_mode()
@@ -48,7 +48,8 @@ def test_every_case_is_known(golden):
 
 @pytest.mark.parametrize("name", CASES)
 def test_text(golden, name):
-    steps, block_length, changes = CASES[name]
+    *known, changes = CASES[name]
+    steps, block_length = map(int, golden.args(f"text.{name}", known))
     prompt, expected = golden["text.prompt"], golden[f"text.{name}.output"]
     layout = golden.layout(mask="mask", eos="eos", eot="eot")
     start, length = prompt.shape[1], expected.shape[1]

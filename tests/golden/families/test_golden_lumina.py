@@ -20,15 +20,16 @@ from mmada.families.lumina_dimoo import (
 )
 from mmada.sampling import Denoising
 
-from .recorded import Pieces, Recorded, Replay, fill, image_grids, padded_logits, pieces_of, small_layout
+from .recorded import GOLDEN, Pieces, Recorded, Replay, fill, image_grids, padded_logits, pieces_of, small_layout
 
+# name: steps and block length where they are not recorded, scale
 TEXTS = {"one_block": (16, 16, 0.0), "blocks": (8, 8, 0.0), "uneven": (6, 8, 0.0), "cfg": (8, 8, 1.5)}
 LAYOUTS = ["t2i", "t2i_inpaint", "i2i_edit", "i2i_canny", "i2i_ref_transfer", "mmu"]
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return Recorded.load("lumina_dimoo")
+def golden(folder):
+    return Recorded.load(folder("lumina_dimoo"))
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,14 @@ def prompts(golden, layout):
 
 
 @pytest.fixture(scope="module")
-def source(golden):
-    return golden["prompt.image_codes"].view(*golden.ids["grid"])
+def source(golden, grids):
+    return golden["prompt.image_codes"].view(*grids[0])
+
+
+@pytest.fixture(scope="module")
+def grids(golden, layout):
+    """(rows, columns) of the source and of what is drawn."""
+    return list(image_grids(golden["i2i.input_ids"][0].tolist(), layout))
 
 
 @torch.inference_mode()
@@ -64,9 +71,9 @@ def test_loss(golden):
     assert float(found) == pytest.approx(float(golden["loss.loss"]), rel=1e-5)
 
 
-def drawing(golden, prompts, name):
+def drawing(golden, prompts, grid, name):
     """The conditional row of a case, and its unconditional ones, built from the prompt."""
-    mask, grid = prompts.layout.mask_id, golden.ids["grid"]
+    mask = prompts.layout.mask_id
     codes, is_open = torch.zeros(*grid, dtype=torch.long), torch.ones(*grid, dtype=torch.bool)
     if f"{name}.input_ids" in golden.numbers:
         width = grid[1] + 1
@@ -111,27 +118,27 @@ def canvas_mask(golden):
 
 
 @pytest.mark.parametrize("name", ["t2i_greedy_nocfg", "t2i_greedy", "t2i_noise", "t2i_paint"])
-def test_text_to_image(golden, prompts, name):
-    codes, is_open = drawing(golden, prompts, name)
+def test_text_to_image(golden, prompts, grids, name):
+    codes, is_open = drawing(golden, prompts, grids[-1], name)
     canvas, negative = (prompts.draw(text, codes, is_open=is_open) for text in ("text", ""))
     if name != "t2i_paint":
         assert canvas.tokens.tolist() == golden["t2i.input_ids"][0].tolist()
     unconditional = golden["t2i.uncond_ids"][0].tolist()
     assert negative.tokens[: len(unconditional)].tolist() == unconditional
-    steps, temperature, scale = golden[f"{name}.args"].tolist()
+    steps, temperature, scale = golden.args(name)
     params = published_lumina_image(steps=int(steps), temperature=temperature, guidance_scale=scale)
     run(golden, canvas, [negative], params, name)
 
 
 @pytest.mark.parametrize("name", ["i2i_greedy", "i2i_greedy_img_only", "i2i_noise"])
-def test_editing(golden, prompts, source, name):
-    codes = torch.zeros_like(source)
+def test_editing(golden, prompts, source, grids, name):
+    codes = torch.zeros(*grids[-1], dtype=torch.long)
     canvas, negatives = prompts.edit("text", [source], codes), prompts.edit_negatives("text", [source], codes)
     assert canvas.tokens.tolist() == golden["i2i.input_ids"][0].tolist()
     for negative, recorded in zip(negatives, ("uncond_text", "uncond_image"), strict=True):
         prefix = golden[f"i2i.{recorded}"][0].tolist()
         assert negative.tokens[: len(prefix)].tolist() == prefix
-    steps, temperature, text_scale, image_scale = golden[f"{name}.args"].tolist()
+    steps, temperature, text_scale, image_scale = golden.args(name)
     params = published_lumina_edit(steps=int(steps), temperature=temperature, guidance_scale=text_scale, image_guidance_scale=image_scale)
     run(golden, canvas, list(negatives), params, name)
 
@@ -139,7 +146,8 @@ def test_editing(golden, prompts, source, name):
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("kind", ["mmu", "mmu_correct_layout"])
 def test_understanding(golden, prompts, source, kind, name):
-    steps, block_length, scale = TEXTS[name]
+    *known, scale = TEXTS[name]
+    steps, block_length = map(int, golden.args(f"{kind}.{name}", known))
     expected = golden[f"{kind}.{name}.output"][0].tolist()
     messages, num_new = [Message("user", "text")], int((golden[f"{kind}.input_ids"] == golden.ids["mask"]).sum())
     correct = prompts.chat(messages, num_new, images=[source], ids=golden.any_ids)
@@ -160,14 +168,15 @@ def test_every_case_is_known(golden):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_published_layouts(golden, name):
+def test_published_layouts(name):
     """What the published scripts would generate from, in published ids; recorded beside the default numbers only."""
-    if not (golden.directory / "layouts.json").exists():
+    directory = GOLDEN / "lumina_dimoo"
+    if not (directory / "layouts.json").exists():
         pytest.skip("this directory has no layouts")
-    facts = json.loads((golden.directory / "layouts.json").read_text())[name]
+    facts = json.loads((directory / "layouts.json").read_text())[name]
     numbers = {
         key.removeprefix(f"{name}."): value.long()
-        for key, value in load_file(golden.directory / "layouts.safetensors").items()
+        for key, value in load_file(directory / "layouts.safetensors").items()
         if key.startswith(f"{name}.")
     }
     sentence, text, pieces = pieces_of(facts["strings"], numbers)

@@ -15,15 +15,15 @@ from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A, ParallelAPrompts, 
 from mmada.sampling.joint import JointDenoising
 from mmada.sampling.params import TransferState, linear_target
 
-from .recorded import Pieces, Recorded, Replay, fill_jointly, image_grids, padded_logits, pieces_of, small_layout
+from .recorded import GOLDEN, Pieces, Recorded, Replay, changes, fill_jointly, image_grids, padded_logits, pieces_of, small_layout
 
 CASES = ["greedy", "greedy_both_cfg", "greedy_fast", "greedy_img_cfg", "greedy_paint", "noise", "noise_both"]
 LAYOUTS = ["parallel", "parallel_outpaint"]
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return Recorded.load("mmada_parallel_a")
+def golden(folder):
+    return Recorded.load(folder("mmada_parallel_a"))
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +62,14 @@ def test_every_case_is_known(golden):
 
 @pytest.mark.parametrize("name", CASES)
 def test_sampler(golden, layout, prompts, name):
-    grid, (image_start, text_start, text_end) = golden.ids["grid"], golden["parallel.starts"].tolist()
-    source, codes, is_open = golden["prompt.image_codes"].view(*grid), torch.zeros(*grid, dtype=torch.long), torch.ones(*grid).bool()
+    image_start, text_start, text_end = golden["parallel.starts"].tolist()
+    of_source, grid = image_grids(golden["parallel.input_ids"][0].tolist(), layout)
+    source, codes, is_open = golden["prompt.image_codes"].view(*of_source), torch.zeros(*grid, dtype=torch.long), torch.ones(*grid).bool()
     if f"{name}.input_ids" in golden.numbers:
         given = golden[f"{name}.input_ids"][0, image_start : text_start - 1].view(grid[0], -1)[:, :-1]
         is_open, codes = given == layout.mask_id, (given - layout.image_offset).clamp_min(0)
         codes = torch.where(is_open, 0, codes)
-    canvas = prompts.parallel("text", [source], golden.ids["text_gen_length"], codes, is_open=is_open)
+    canvas = prompts.parallel("text", [source], text_end - text_start, codes, is_open=is_open)
     canvas = replace(canvas, fields=(replace(canvas.fields[0], ids=golden.any_ids), canvas.fields[1]))
     recorded = golden.numbers.get(f"{name}.input_ids", golden["parallel.input_ids"])
     assert canvas.tokens.tolist() == recorded[0].tolist()
@@ -78,7 +79,7 @@ def test_sampler(golden, layout, prompts, name):
         expected = golden[f"parallel.{prefix}"][0]
         assert negative.tokens[: len(expected)].tolist() == expected.tolist()
 
-    steps, image_steps, *numbers = golden[f"{name}.args"].tolist()
+    steps, image_steps, *numbers = golden.args(name)
     settings = dict(zip(("image_temperature", "text_temperature", "text_guidance_scale", "image_guidance_scale"), numbers, strict=True))
     params = published_parallel_a(text_steps=int(steps), image_steps=int(image_steps), **settings)
     drawn = golden.draws(name)
@@ -93,7 +94,7 @@ def test_sampler(golden, layout, prompts, name):
         canvas, params, mask_id=layout.mask_id, negatives=negatives if params.num_negatives else (), draws=[texts, images]
     )
     seen = fill_jointly(golden.model, joint)
-    assert [row.tolist() for row in seen] == golden[f"{name}.trace"].tolist()
+    assert changes(seen) == changes(golden[f"{name}.trace"])
     text, image = joint.fields[0].token_ids(0), joint.canvas(0).tokens[image_start : text_start - 1].view(grid[0], -1)[:, :-1].flatten()
     assert (image - layout.image_offset).tolist() == golden[f"{name}.image_codes"].tolist()
     assert text[text != layout.mask_id].tolist() == golden[f"{name}.text_ids"].tolist()
@@ -101,16 +102,17 @@ def test_sampler(golden, layout, prompts, name):
 
 
 @torch.inference_mode()
-def test_losses(golden):
+def test_losses(golden, layout):
     rows, labels = ([golden[f"loss.row{i}.{what}"] for i in (0, 1)] for what in ("input_ids", "labels"))
     logits = padded_logits(golden.model, rows)
     x0 = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100)
     scored = x0 >= 0
     is_image = x0 >= golden.ids["image_offset"]
+    drawn = [list(image_grids(row.tolist(), layout))[-1] for row in rows]
     texts, t = scored & ~is_image, float(golden["loss.t"].mean())
     expected = {
         "interleave_loss": (scored, scored.sum()),
-        "image_loss": (is_image, len(rows) * math.prod(golden.ids["grid"])),  # over all codes of the answers, given ones included
+        "image_loss": (is_image, sum(map(math.prod, drawn))),  # over all codes of the answers, given ones included
         "text_loss_no_t": (texts, texts.sum()),
         "text_loss": (texts, texts.sum() * t),
     }
@@ -120,14 +122,15 @@ def test_losses(golden):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_published_layouts(golden, name):
+def test_published_layouts(name):
     """What the published script would generate from, in published ids; recorded beside the default numbers only."""
-    if not (golden.directory / "layouts.json").exists():
+    directory = GOLDEN / "mmada_parallel_a"
+    if not (directory / "layouts.json").exists():
         pytest.skip("this directory has no layouts")
-    facts = json.loads((golden.directory / "layouts.json").read_text())[name]
+    facts = json.loads((directory / "layouts.json").read_text())[name]
     numbers = {
         key.removeprefix(f"{name}."): value.long()
-        for key, value in load_file(golden.directory / "layouts.safetensors").items()
+        for key, value in load_file(directory / "layouts.safetensors").items()
         if key.startswith(f"{name}.")
     }
     _, text, pieces = pieces_of(facts["strings"], numbers)

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from mmada.families.lumina_dimoo import LuminaPrompts, published_lumina_image
 from mmada.model import TransformerDenoiser
 from mmada.sampling import Denoising, MaxLogitCacheConfig
 
-from .recorded import GOLDEN, Pieces, Recorded, small_layout
+from .recorded import Pieces, Recorded, image_grids, small_layout, typed
+
+CASES = ["t2i_cache", "t2i_cache_high"]
 
 
 @pytest.fixture(scope="module")
-def golden():
-    return Recorded.load("lumina_dimoo")
+def golden(folder):
+    return Recorded.load(folder("lumina_dimoo"))
 
 
-def cases() -> list[str]:
-    with safe_open(GOLDEN / "lumina_dimoo" / "golden.safetensors", framework="pt") as numbers:
-        names = list(numbers.keys())
-    return sorted(name.removesuffix(".cache_args") for name in names if name.endswith(".cache_args"))
+def test_every_case_is_known(golden):
+    assert set(golden.cases(".cache_args")) == set(CASES)
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", CASES)
 def test_recorded_drawings(golden, name):
     layout = small_layout(golden)
-    prompts, empty = LuminaPrompts(layout, Pieces.of_prompt(golden)), torch.zeros(*golden.ids["grid"], dtype=torch.long)
+    (grid,) = image_grids(golden["t2i.input_ids"][0].tolist(), layout)
+    prompts, empty = LuminaPrompts(layout, Pieces.of_prompt(golden)), torch.zeros(*grid, dtype=torch.long)
     canvas, negative = (prompts.draw(text, empty) for text in ("text", ""))
-    steps, temperature, scale = golden[f"{name}.args"].tolist()
-    cache_ratio, warmup_ratio, refresh_interval = (round(x, 6) for x in golden[f"{name}.cache_args"].double().tolist())  # were float32
+    steps, temperature, scale = golden.args(name)
+    cache_ratio, warmup_ratio, refresh_interval = typed(golden[f"{name}.cache_args"])
     cache = MaxLogitCacheConfig(cache_ratio=cache_ratio, warmup_ratio=warmup_ratio, refresh_interval=int(refresh_interval))
     params = published_lumina_image(steps=int(steps), temperature=temperature, guidance_scale=scale).with_(cache=cache)
     drawing = Denoising([canvas], params, mask_id=layout.mask_id, negatives=[negative] if params.is_guided else None)
