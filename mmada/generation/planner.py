@@ -229,7 +229,12 @@ class Planner:
         return request if prompt == request.prompt else replace(request, prompt=prompt)
 
     def _calm(self, text: str) -> str:
-        return text.capitalize() if self.defaults.lowers_capitals and len(text) > 1 and text.isupper() else text
+        """A text without the capitals of a headline, where the checkpoint was taught sentences alone: "DRAW A DOG", "Draw A Dog For Me"."""
+        if not self.defaults.lowers_capitals or len(text) < 2:
+            return text
+        words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text)
+        is_headline = len(words) > 2 and all(word[0].isupper() for word in words)
+        return text.capitalize() if text.isupper() or is_headline else text
 
     def thinks_first(self, request: ChatRequest) -> bool:
         """Whether an answer is thought about first."""

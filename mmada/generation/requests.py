@@ -81,7 +81,7 @@ class GenerationConfig:
     least_picture_psnr: float = 0.0
     """dB; a picture that the image tokenizer restores worse is unlike what the checkpoint was taught, and its answer says so; 0: not checked"""
     lowers_capitals: bool = False
-    """a prompt of nothing but capitals is read as a sentence, which is all that the checkpoint was taught"""
+    """a prompt in capitals, or In Title Case, is read as a sentence, which is all that the checkpoint was taught"""
     plans_name_unknown: bool = False
     """plans begin with what of the prompt cannot be drawn; words that the lexicon lacks are named only where a plan agrees"""
     thinks_before_answering: bool = False

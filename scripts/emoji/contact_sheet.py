@@ -1,8 +1,8 @@
-"""A hundred requests of a stranger, drawn at 256 x 256 pixels and shown on one small sheet, with what a person and the judge say of each.
+"""A hundred requests of a stranger, drawn at 256 x 256 pixels and shown on one small sheet, scored by eye and by the judge.
 
     python scripts/emoji/contact_sheet.py -o docs/results/contact_sheet.json --sheet docs/images/contact_sheet.webp
 
-The record has a line for each tile, row by row. `eye` is written in by hand after a look at the sheet: right, partly or wrong. A record that is
+The record has a line for each tile, row by row. `eye` is written into it after a look at the sheet: right, partly or wrong. A record that is
 there keeps it where neither prompt nor codes changed; elsewhere it is null. What was not drawn is a gray tile.
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _eyes(file: Path) -> Mapping[tuple[str, str], str | None]:
-    """Prompt and codes -> what was written by hand."""
+    """Prompt and codes -> what was seen by eye."""
     tiles = json.loads(file.read_text(encoding="utf-8"))["tiles"] if file.exists() else []
     return {(tile["prompt"], tile["codes"]): tile["eye"] for tile in tiles}
 

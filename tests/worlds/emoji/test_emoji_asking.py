@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mmada.generation.requests import DrawRequest, NotDrawnError
+from mmada.pipeline import MMaDA
 from mmada.worlds.emoji.asking import asked, is_asked_for
 from mmada.worlds.emoji.grammar import parse
 from mmada.worlds.emoji.lexicon import lexicon
@@ -83,3 +85,19 @@ def test_the_words_around_a_request_are_known():
     for prompt in ("a bee close to a rose", "a small key", "a purple grape bunch along with a sweet fish, thx", "a cat underneath a bell"):
         assert words.unknown(prompt) == ()
     assert words.unknown("a purple cat close to a sofa") == ("purple", "sofa")
+
+
+def test_a_plan_is_asked_where_a_word_may_be_told():
+    chat = MMaDA.from_pretrained("mmada-emoji-chat").planner
+    assert not chat.asks_for_more(DrawRequest("a purple cat"), ("purple",))
+    assert chat.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
+    assert not chat.asks_for_more(DrawRequest("a dog"), ())
+    assert not MMaDA.from_pretrained("mmada-emoji-max").planner.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
+
+
+def test_a_refusal_names_the_prompt_as_it_came():
+    prompt = "My sister has a cold. She wants six dogs."
+    with pytest.raises(NotDrawnError, match="asks for six dogs") as refused:
+        MMaDA.from_pretrained("mmada-emoji-chat").draw(prompt)
+    assert refused.value.results[0].problem.startswith(f"prompt={prompt!r}")
+    assert refused.value.results[0].unknown == ()

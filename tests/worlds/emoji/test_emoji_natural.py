@@ -149,6 +149,14 @@ def test_a_prompt_in_capitals_is_read(drawn):
     assert drawn("AN OWL").prompt == drawn("An owl").prompt == "a large owl"
 
 
+@pytest.mark.parametrize(
+    ("typed", "read"), [("A Kraken And A Dog", "A kraken and a dog"), ("A DOG!", "A dog!"), ("Ann, Tom", "Ann, Tom"), ("a Dog", "a Dog")]
+)
+def test_a_headline_is_read_as_a_sentence(typed, read):
+    planner = MMaDA.from_pretrained("mmada-emoji-max").planner
+    assert planner.read(DrawRequest(typed)).prompt == read
+
+
 def test_checkpoints_ship_the_words_of_the_world():
     for name in ("mmada-emoji-max", "mmada-emoji-mixcot"):
         shipped = Lexicon.load(checkpoint.find(name))

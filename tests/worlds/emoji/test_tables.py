@@ -10,15 +10,18 @@ from mmada.errors import InputError
 from mmada.eval.metrics import Share
 from mmada.worlds.emoji import KINDS
 from mmada.worlds.emoji.measure.tables import (
+    NOISE_TITLES,
     SKILLS,
     about_drawings,
     against,
     best_of,
+    calibration,
     cases,
     cost,
     courses,
     gains,
     objectives,
+    perturbed,
     share_of,
     skills,
     summary,
@@ -172,3 +175,22 @@ def test_curves_in_pieces():
     ]
     with pytest.raises(InputError, match=r"part='draw' has no curve of 6 rounds or more in every run; known are \['draw/drawn'\]"):
         courses({"runs": runs}, "draw")
+
+
+def test_each_noise_has_a_row_and_each_part_a_column():
+    rows = [{"kind": "noise_none_sums", "correct": 3, "total": 4}, {"kind": "noise_typo_sums", "correct": 2, "total": 4}]
+    lines = perturbed({"suite": "strangers", "outcomes": rows}).splitlines()
+    assert len(lines) == 2 + len(NOISE_TITLES)
+    assert lines[2] == "| as it was written | – | – | – | – | 3 of 4 | – |"
+    assert next(line for line in lines if "typo" in line).endswith("| 2 of 4 | – |")
+
+
+def test_calibration_has_a_row_for_each_group():
+    share = {"correct": 1, "total": 2}
+    group = {"from": -1.0, "to": -0.5, **share}
+    mode = {"groups": [group] * 5, "one": share, "likeliest": share, "any": share, "area_under_curve": 0.75, "area_within_a_prompt": None}
+    lines = calibration({"drawn": 4, "modes": {"thinking": mode}}).splitlines()
+    assert len(lines) == 2 + 5 + 3 + 2
+    assert lines[2].startswith("| the least likely fifth | 50.0")
+    assert lines[-2].endswith("| 75 % |")
+    assert lines[-1].endswith("| – |")

@@ -30,7 +30,9 @@ from mmada.eval.metrics import Share
 
 __all__ = [
     "NATURAL",
+    "NOISE_TITLES",
     "PARTS",
+    "PERTURBED",
     "SKILLS",
     "SUMMARY",
     "TASKS",
