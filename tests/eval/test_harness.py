@@ -43,6 +43,7 @@ def test_a_stop_text_ends_an_answer(harness):
     assert cut == whole[: whole.find(whole[3:5])]
 
 
+@pytest.mark.slow
 def test_settings_of_a_task_are_used(harness):
     context = harness.apply_chat_template(CHAT)
     lengths = [harness.generate_until([ask(context, {"max_gen_toks": n})], disable_tqdm=True)[0] for n in (4, 8)]
