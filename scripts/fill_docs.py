@@ -17,7 +17,7 @@ from mmada.worlds.emoji.measure import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/finetune.md", "docs/models.md", "docs/rl.md", "docs/speed.md")
+DOCUMENTS = ("README.md", "docs/finetune.md", "docs/models.md", "docs/rl.md", "docs/scale.md", "docs/speed.md")
 
 
 def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
@@ -42,6 +42,25 @@ def _finetune() -> str:
     return "\n".join(lines)
 
 
+def _scaling() -> str:
+    """Steps of one and two processes, and what the plan said of them."""
+    lines = ["| strategy | processes | rows of a step | seconds | the plan says | tokens/s |", "|---|---|---|---|---|---|"]
+    for case in report.load(RESULTS / "scaling.json")["cases"]:
+        rows = f"{case['rows']}, {case['grows']}" if case["grows"] else f"{case['rows']}"
+        said = f"{case['predicted_seconds']:.2f}" if case["grows"] else "(its efficiency is taken from here)"
+        lines.append(
+            f"| {case['strategy']} | {case['processes']} | {rows} | {case['seconds']:.2f} | {said} | {case['tokens_per_second']:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def _startup() -> str:
+    lines = ["| command | seconds | in units of `import torch` |", "|---|---|---|"]
+    for command, measured in report.load(RESULTS / "startup.json")["seconds"].items():
+        lines.append(f"| `{command}` | {measured['median']:.2f} | {measured['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "base": _emoji("emoji-base", tables.skills),
     "mixcot": _emoji("emoji-mixcot", tables.skills),
@@ -63,6 +82,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
     "finetune": _finetune,
+    "scaling": _scaling,
+    "startup": _startup,
     "strangers": lambda: tables.strangers({"right": report.load(RESULTS / "strangers.json")}),
     "strangers-before": lambda: tables.strangers(
         {"max": report.load(RESULTS / "strangers-max.json"), "chat": report.load(RESULTS / "strangers.json")}
