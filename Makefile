@@ -33,7 +33,7 @@ test-slow: setup ## run the tests that are marked slow, and properties on more e
 	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough
 
 coverage: setup ## run the default tests and say which lines of the package they reach
-	$(BIN)/python -m pytest -n 2 --cov=mmada --cov-branch --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov=mmada --cov-report=term:skip-covered
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .
