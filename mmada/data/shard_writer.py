@@ -154,6 +154,7 @@ def _completed(job: ShardJob, manifest: Manifest, run: ShardRunner, report: Call
                 if len(manifest.shards) < job.num_shards:
                     manifest.save(job.target)
             report(done)
+    _sweep(job.target)  # an actor that was killed was replaced, and nobody writes any more
     manifest = replace(manifest, complete=True)
     if not manifest.num_records:
         reasons = ", ".join(f"{count}: {reason}" for reason, count in manifest.dropped.items())
@@ -182,9 +183,14 @@ def _begun(target: Path, fresh: Manifest) -> Iterator[Manifest]:
             raise InputError(
                 f"{str(target)!r} was begun with other settings ({'; '.join(differences)}); give a new folder, or the same settings"
             )
-        for scratch in target.glob("*.tmp"):  # of a run that was killed
-            scratch.unlink(missing_ok=True)
+        _sweep(target)
         yield manifest
+
+
+def _sweep(target: Path) -> None:
+    """Remove what processes that were killed had begun to write."""
+    for scratch in target.glob("*.tmp"):
+        scratch.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -96,9 +96,10 @@ def draw(
     # With a picture to start from, this is work: it is encoded.
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
     given = request
-    _drawing(planner, given, given.prompt, init)  # first of all: what is too long is not read word for word
+    drawing = _drawing(planner, given, given.prompt, init)  # first of all: what is too long is not read word for word
     request = planner.read(given)
-    drawing = _drawing(planner, request, request.prompt, init)
+    if request is not given:
+        drawing = _drawing(planner, request, request.prompt, init)
     unknown = planner.unknown_in(request)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(given, init, problem)
@@ -115,15 +116,13 @@ def draw(
             said = planner.thought(thought)
             problem = planner.objection(request, said.answer)
             if problem is None:
-                own = said.thinking
-                if asked is not request and planner.asks_for_more(
-                    request, unknown
-                ):  # a plan of other words has not seen what they left out
+                own = said.thinking if asked is request else None
+                # A plan of other words has not seen what they left out.
+                if asked is not request and planner.asks_for_more(request, unknown):
                     canvas, _ = planner.thinking_canvas(request, init, max_thinking_tokens)
                     (second,) = yield replace(_text(planner, canvas, params, request.seed), num_later=drawing.num_open)
                     num_forwards, own = num_forwards + second.num_forwards, planner.thought(second).thinking
-                if asked is request or own is not said.thinking:
-                    unknown = planner.confirmed(request, unknown, own)
+                unknown = planner.confirmed(request, unknown, own)  # all of them without a plan of the prompt itself
                 break
         if problem is not None:
             return planner.refused(given, init, problem, thinking=said.thinking, num_forwards=num_forwards)

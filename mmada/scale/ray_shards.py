@@ -62,7 +62,7 @@ def over_ray(num_workers: int | None = None) -> ShardRunner:
             if wanted > room:
                 raise InputError(f"workers={wanted} need a {'core' if on_cpu else 'GPU'} each, and the cluster has {room}; ask for fewer")
             count = min(wanted, len(numbers))
-            cores = max(1, *(int(node["Resources"].get("CPU", 1)) for node in ray.nodes()), 1)
+            cores = max([1, *(int(node["Resources"].get("CPU", 1)) for node in ray.nodes())])
             options = {"num_cpus": 1, "num_gpus": 0 if on_cpu else 1, "max_restarts": -1, "max_task_retries": _MAX_DEATHS - 1}
             actor = ray.remote(**options)(_Actor)
             shared = [ray.put(job)]

@@ -23,6 +23,7 @@ from mmada.cli import data as data_verb
 from mmada.cli.tokenize import tokenize
 from mmada.data import Epochs, ImageCodes, JsonlReader, Manifest, ShardSettings, TokenizedReader, lengths_of, write_shards
 from mmada.data.shard_workers import in_processes
+from mmada.data.shard_writer import in_line
 from mmada.data.shards import image_hash, text_hash
 from mmada.errors import ImageError, InputError, MMaDAError
 from mmada.pipeline import MMaDA
@@ -143,6 +144,18 @@ def test_an_interruption_changes_nothing(debug, source, tmp_path, at):
     again = []
     assert write(debug, source, tmp_path / "codes", on_progress=again.append) == manifest
     assert again == [NUM]
+
+
+def test_what_a_killed_process_had_begun_is_not_left(debug, source, tmp_path):
+    """Its shard is made again by another process, under the same run."""
+
+    def run(job, numbers, on_share):
+        for number, shard in in_line(job, numbers, on_share):
+            (job.target / f"{number:05d}.codes.npy.7.tmp").write_bytes(b"")
+            yield number, shard
+
+    write(debug, source, tmp_path / "codes", run=run)
+    assert not list((tmp_path / "codes").glob("*.tmp"))
 
 
 def test_a_kill_changes_nothing(debug, source, tmp_path):

@@ -126,9 +126,7 @@ def _words() -> frozenset[str]:
     known = lexicon()
     lists = (unknown_words(kind, split) for kind in KINDS_OF_WORDS for split in SPLITS)
     singular = {word for entry in (*known.things, *known.words) for word in entry.split()} | {word for words in lists for word in words}
-    said = Counter(
-        word for lines in sections().values() for word in {word for line in lines for word in re.findall("[a-z]{5,}", line.lower())}
-    )
+    said = Counter(word for lines in sections().values() for word in set(re.findall("[a-z]{5,}", "\n".join(lines).lower())))
     return frozenset(singular | {plural_of(word) for word in singular} | {word for word, number in said.items() if number > 1})
 
 
