@@ -264,6 +264,9 @@ LUMINA_DIMOO = Family(
     },
     tags=("<system>", "</system>", "<user>", "</user>"),
     spare_rows=127,
+    # Its code makes rotary angles for rows of any length. Two sources of 1024 x 1024 pixels and a drawing of that size are 3 x 4,162 tokens.
+    context=16384,
+    least_context=16384,
     prompts=LuminaPrompts,
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",

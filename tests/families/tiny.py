@@ -69,7 +69,7 @@ def codes_of(layout: VocabLayout) -> int:
     return layout.codebook_size
 
 
-def published(family: Family, directory: Path, **changes: object) -> Path:
+def published(family: Family, directory: Path, /, **changes: object) -> Path:
     """What the files of a published checkpoint say that a family is told by; no weights."""
     directory.mkdir(parents=True, exist_ok=True)
     layout = family.layout
@@ -81,6 +81,8 @@ def published(family: Family, directory: Path, **changes: object) -> Path:
         "mask_token_id": layout.mask_id,
         "eos_token_id": layout.eos_id,
     }
+    unknown = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5}
+    config |= {name: unknown[name] for name, value in family.constants.items() if value is None}
     (directory / "config.json").write_text(json.dumps({**config, **changes}))
     strings = {string: layout.special(name) for name, string in family.strings.items()}
     free = iter(range(layout.image_offset))
