@@ -21,7 +21,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
 from mmada import image
-from mmada.errors import InputError
+from mmada.errors import InputError, MMaDAError
 from mmada.hub import checkpoint, networks
 from mmada.hub.adapters import adapter_of
 from mmada.hub.call_arguments import check_positions, refuse_caches, refuse_others
@@ -33,7 +33,7 @@ from mmada.model import Transformer, TransformerConfig
 from mmada.model.attention import Packing, as_bool
 from mmada.model.transformer import Backbone, initialize
 
-__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM"]
+__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM", "NoImageTextToText"]
 
 
 @dataclass
@@ -257,6 +257,19 @@ class NoCausalLM(MMadaModelLM):
         raise InputError(_NOT_CAUSAL)
 
 
+class NoImageTextToText(MMadaModelLM):
+    """What AutoModelForImageTextToText and AutoModelForMultimodalLM get, and with them the pipelines of these tasks: a refusal."""
+
+    @classmethod
+    def from_pretrained(cls, *_: Any, **__: Any) -> MMadaModelLM:
+        """Raises MMaDAError, which is no ValueError: after one pipelines go on with the class that config.json names."""
+        raise MMaDAError(_NO_PICTURES)
+
+    @classmethod
+    def _from_config(cls, *_: Any, **__: Any) -> Any:
+        raise MMaDAError(_NO_PICTURES)
+
+
 # pipeline("text-generation") needs `generate` alone. It loads what config.json names where AutoModelForCausalLM refuses (hub/auto.py), and
 # then looks for the name of that class among those that are registered for causal models.
 NoCausalLM.__name__ = MMadaModelLM.__name__
@@ -264,6 +277,11 @@ NoCausalLM.__name__ = MMadaModelLM.__name__
 _NOT_CAUSAL = (
     "AutoModelForCausalLM expects logits of the next token, and this model's are about the token itself; "
     "use AutoModelForMaskedLM, which has generate and labels, too, or MMaDA.from_pretrained"
+)
+
+_NO_PICTURES = (
+    "image-text-to-text and any-to-any expect one network that takes pixels, and here pictures become codes by a second one; "
+    "use MMaDA.from_pretrained, whose ask takes a picture and whose draw makes one"
 )
 
 

@@ -33,7 +33,9 @@ def test_tensors_that_are_copied_in_parts_are_the_same(debug, tmp_path, monkeypa
     assert all(tensor.is_contiguous() for tensor in found.values())
     packed = networks.load_transformer(tmp_path, quantize_as="int4").state_dict()
     monkeypatch.undo()
-    assert all(torch.equal(packed[name], tensor) for name, tensor in networks.load_transformer(tmp_path, quantize_as="int4").state_dict().items())
+    assert all(
+        torch.equal(packed[name], tensor) for name, tensor in networks.load_transformer(tmp_path, quantize_as="int4").state_dict().items()
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is read from Linux's files about processes")
