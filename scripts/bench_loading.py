@@ -3,9 +3,10 @@
     python scripts/bench_loading.py -o docs/results/loading.json
 
 A checkpoint of a billion random numbers in bfloat16, half as wide as the published one, is written to a temporary directory, in files of 500 MB.
-Each way to load it runs in a process of its own, when the files have just been read once. `peak` is the most memory that the process held while it loaded, less what it held before, in units of the weights.
-Pages of mapped files count, as the kernel counts them. `tensor` is the largest tensor in the same unit. A number of every page is read, since
-two of the ways map files that are only read where they are used. `cpu_seconds` count this process alone, on a machine that others use, too.
+Each way to load it runs in a process of its own, when the files have just been read once. `peak` is the most memory that the process held while it
+loaded, less what it held before, in units of the weights. Pages of mapped files count, as the kernel counts them. `tensor` is the largest tensor in
+the same unit. A number of every page is read, since two of the ways map files that are only read where they are used. `cpu_seconds` count this
+process alone, on a machine that others use, too.
 """
 
 from __future__ import annotations

@@ -505,7 +505,7 @@ def test_other_pipelines(model, tokenizer):
 @pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
 def test_pipelines_for_pictures_are_refused_in_a_sentence(directory, model, task, caplog):
     """By directory before anything is loaded; for an object, which transformers asks for nothing but its name, by the call."""
-    with pytest.raises(MMaDAError, match="pictures become codes by a second one; use MMaDA.from_pretrained, whose ask"):
+    with pytest.raises(MMaDAError, match=r"pictures become codes by a second one; use MMaDA\.from_pretrained, whose ask"):
         pipeline(task, model=str(directory))
     assert not caplog.text
     made = pipeline(task, model=model, processor=AutoProcessor.from_pretrained(directory))
