@@ -108,7 +108,6 @@ def main() -> None:
     names = options.family or list(FAMILIES)
     about = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, torch {torch.__version__}",
-        "load": round(os.getloadavg()[0], 2),
         "families": {name: measure(named(name)) for name in names},
     }
     text = json.dumps(about, indent=2) + "\n"
@@ -136,7 +135,8 @@ def measure(family: Family) -> dict[str, Any]:
                 "cpu_seconds": round(found["cpu_seconds"], 1),
             }
     shapes = [_count(shape) for shape in networks.shapes(made).values()]
-    return {"parameters": sum(shapes), "files": len(files), "bytes": size, "tensor": round(max(shapes) / sum(shapes), 3), "ways": results}
+    about = {"parameters": sum(shapes), "files": len(files), "bytes": size, "tensor": round(max(shapes) / sum(shapes), 3)}
+    return {**about, "load": round(os.getloadavg()[0], 2), "ways": results}
 
 
 if __name__ == "__main__":
