@@ -9,12 +9,10 @@ from PIL import Image
 
 from mmada.errors import InputError
 from mmada.families import FAMILIES, named
-from mmada.generation.programs import program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, ParallelRequest
-from mmada.generation.steps import Fill, Work
 from mmada.hub import networks
 
-from .tiny import published, tiny
+from .tiny import planned, published, tiny
 
 PICTURE = Image.new("RGB", (128, 128), "red")  # the tiny tokenizers have a code for 2 x 2 pixels: as many as 1,024 x 1,024 pixels have
 
@@ -33,16 +31,6 @@ def planners(tmp_path_factory):
         model.planner.defaults = replace(model.defaults, image_height=height, image_width=width, max_new_tokens=256)
         made[name] = model.planner
     return made
-
-
-def planned(request, planner) -> Fill:
-    """The first row that a request asks for."""
-    program = program_of(request, planner)
-    asked = next(program)
-    while isinstance(asked, Work):
-        asked = program.send(asked.function())
-    assert isinstance(asked, Fill)
-    return asked
 
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if family.image_tokenizer])

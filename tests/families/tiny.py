@@ -10,7 +10,10 @@ import torch
 
 from mmada.canvas import VocabLayout
 from mmada.families import Family
-from mmada.generation.requests import GenerationConfig
+from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
+from mmada.generation.requests import GenerationConfig, Request
+from mmada.generation.steps import Fill, Work
 from mmada.hub import tokenizer
 from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 from mmada.model import Transformer, preset
@@ -63,6 +66,16 @@ def image_tokenizer(family: Family) -> BaseImageTokenizer:
         z_channels=6,
     )
     return ImageTokenizer(small).eval()
+
+
+def planned(request: Request, planner: Planner) -> Fill:
+    """The first row that a request asks for."""
+    program = program_of(request, planner)
+    asked = next(program)
+    while isinstance(asked, Work):
+        asked = program.send(asked.function())
+    assert isinstance(asked, Fill)
+    return asked
 
 
 def codes_of(layout: VocabLayout) -> int:
