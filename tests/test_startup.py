@@ -18,6 +18,8 @@ COMMANDS = [
     (["draw", "--nonsense"], 2),
     (["ask", "missing.png", "x"], 2),
     (["fill", "-i", "missing.png", "-p", "x"], 2),
+    (["edit", "--help"], 0),
+    (["edit", "missing.png", "x"], 2),
     (["chat", "hi", "--model", "/no/such/dir"], 2),
     (["draw", "a cat", "--model", "/no/such/dir"], 2),
     (["chat", "hi", "--dtype", "float13"], 2),
@@ -96,7 +98,7 @@ def commands(tmp_path_factory):
 def test_help_and_wrong_arguments_need_no_torch(commands, number):
     arguments, status = COMMANDS[number]
     # Whether a picture can be written there is asked of PIL.
-    allowed = {"PIL"} if arguments[:1] == ["fill"] or "a cat" in arguments else set()
+    allowed = {"PIL"} if arguments[0] in ("fill", "edit") or "a cat" in arguments else set()
     found, modules = result(commands / f"{number}.json")
     assert found == status
     assert "mmada.cli" in modules

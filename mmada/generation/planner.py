@@ -322,7 +322,13 @@ class Planner:
         d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)
         num_new = request.max_new_tokens or d.max_new_tokens
         text_steps = request.text_steps or max(2, num_new // 2)  # two tokens a step, as published
-        image_steps = request.image_steps or min(d.image_steps, text_steps - text_steps // 4)
+        most = text_steps - text_steps // 4
+        image_steps = request.image_steps or min(d.image_steps, most)
+        if order is None and request.params is None and image_steps > most:
+            raise InputError(
+                f"image_steps={image_steps} are more than the last three quarters of text_steps={text_steps}; "
+                f"give at most {most}, or more text_steps"
+            )
         named = {"text_guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.joint_params(
             text_steps=text_steps,

@@ -19,10 +19,11 @@ from PIL import Image
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.families import Ability
+from mmada.generation.edits import edit_request
 from mmada.generation.planner import Planner
 from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
-from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
+from mmada.generation.settings import EditSettings, ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.sampling import SamplingParams
@@ -54,8 +55,15 @@ _CLIENTS_SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
 _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer", float: "number", str: "string"}
 _FINE = ("high", "xhigh", "max", "hd")
-_OF_INSTRUCTIONS = ("thinking", "restyle", "image_guidance_scale")
-"""Fields of an edit that only edits by instruction have."""
+_OF_INSTRUCTIONS: Mapping[str, Ability | None] = {
+    "thinking": "parallel",
+    "order": "parallel",
+    "text_steps": "parallel",
+    "max_completion_tokens": "parallel",
+    "restyle": "edit",
+    "image_guidance_scale": None,
+}
+"""Fields of an edit that only edits by instruction have -> what a model must be able to do for them; None: either way."""
 _NOT_OF_INSTRUCTIONS = ("negative_prompt", "best_of", "quality")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
@@ -156,12 +164,17 @@ class RequestParser:
         """Raises InputError where both ways are asked for, or a way that the model has not."""
         abilities = self._planner.family.abilities
         asked = {name: value for name in _OF_INSTRUCTIONS if (value := getattr(form, name)) is not None and value is not False}
-        if asked:
-            name, value = next(iter(asked.items()))
+        for name, value in asked.items():
             with about(name):
-                self._planner.require("parallel" if name == "thinking" else "edit" if name == "restyle" else _by_instruction(abilities))
+                self._planner.require(_OF_INSTRUCTIONS[name] or _by_instruction(abilities))
                 if mask is not None:
                     raise InputError(f"{name}={value} is for edits by instruction, which take no mask; leave one of them out")
+        of_texts = [name for name in asked if _OF_INSTRUCTIONS[name] == "parallel"]
+        if form.thinking is False and of_texts:
+            raise InputError(
+                f"{of_texts[0]}={asked[of_texts[0]]!r} is about a text beside the image, and thinking=false wants none; leave one of them out"
+            )
+        if asked:
             return True
         return bool(images) and mask is None and bool(abilities & {"edit", "parallel"}) and transparent_part(images[0]) is None
 
@@ -172,42 +185,27 @@ class RequestParser:
                 with about(name):
                     raise InputError(f"{name}={value!r} is not for edits by instruction; leave it out, or send a mask")
         self._check_chars(form.prompt)
-        steps = form.steps or form.num_inference_steps
-        self._check_steps("steps" if form.num_inference_steps is None else "num_inference_steps", steps)
+        steps = self._image_steps(form)
+        self._check_steps("text_steps", form.text_steps)
+        self._check_length("max_completion_tokens", form.max_completion_tokens or 0)
         pictures = [load_image(image) for image in images]
         size, note = self._size(form)
         if size is None and pictures:
             size = self._own_size(pictures[0])
-        abilities = self._planner.family.abilities
-        writes = form.thinking or (form.thinking is None and "edit" not in abilities)
-        if writes and form.image_cache not in (None, "none"):
-            with about("image_cache"):
-                raise InputError(
-                    f"image_cache={form.image_cache!r} keeps what one field was told, and a text in the same passes changes it; "
-                    "leave it out, or edit without thinking"
-                )
+        drawn = ImageSettings(steps=steps, guidance_scale=form.guidance_scale, image_cache=form.image_cache)
+        edits = EditSettings(**_given(form, EditSettings), max_new_tokens=form.max_completion_tokens)
         seeds = self._seeds(form.seed, form.n or 1)
-        requests: list[EditRequest | ParallelRequest] = [
-            ParallelRequest(
+        requests = [
+            edit_request(
+                self._planner.family,
                 form.prompt,
                 pictures,
-                size,
-                image_steps=steps,
-                guidance_scale=form.guidance_scale,
-                image_guidance_scale=form.image_guidance_scale,
+                drawn=drawn,
+                edits=edits,
+                think=form.thinking,
+                restyle=bool(form.restyle),
+                size=size,
                 seed=seed,
-            )
-            if writes
-            else EditRequest(
-                form.prompt,
-                pictures,
-                bool(form.restyle),
-                size,
-                steps,
-                form.guidance_scale,
-                form.image_guidance_scale,
-                seed=seed,
-                image_cache=form.image_cache,
             )
             for seed in seeds
         ]
@@ -376,15 +374,21 @@ class RequestParser:
         strict: bool = False,
     ) -> DrawRequest:
         self._check_chars(prompt, body.negative_prompt or "")
-        if body.steps is not None and body.num_inference_steps not in (None, body.steps):
-            raise InputError(f"steps={body.steps} and num_inference_steps={body.num_inference_steps} disagree; give one of them")
-        steps = body.steps or body.num_inference_steps
+        steps = self._image_steps(body)
         if steps is None and body.quality is not None:
             usual = self._planner.defaults.image_steps
             steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
-        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
+            self._check_steps("steps", steps)
         settings = ImageSettings(**{**_given(body, ImageSettings), "steps": steps})
         return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, strict=strict, seed=seed, **changed(settings))
+
+    def _image_steps(self, body: ImageOptions) -> int | None:
+        """By either of its names; None: it is not given."""
+        if body.steps is not None and body.num_inference_steps not in (None, body.steps):
+            raise InputError(f"steps={body.steps} and num_inference_steps={body.num_inference_steps} disagree; give one of them")
+        steps = body.steps or body.num_inference_steps
+        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
+        return steps
 
     def _text_settings(self, body: TextOptions) -> TextSettings:
         self._check_steps("steps", body.steps)
@@ -483,7 +487,7 @@ def _by_instruction(abilities: Set[Ability]) -> Ability:
     return "parallel" if "parallel" in abilities else "edit"
 
 
-def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings]) -> dict[str, Any]:
+def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings | EditSettings]) -> dict[str, Any]:
     """The settings that a body has a value for."""
     values = {name: getattr(body, name, None) for name in settings_of(kind)}
     return {name: value for name, value in values.items() if value is not None}

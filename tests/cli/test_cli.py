@@ -69,7 +69,7 @@ except SystemExit:
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert done.stdout.splitlines()[-1] == "[]"
     assert min(times) < 0.5
-    for verb in ("chat", "ask", "draw", "fill", "info", "convert"):
+    for verb in ("chat", "ask", "draw", "fill", "edit", "info", "convert"):
         assert verb in done.stdout
 
 
@@ -232,6 +232,15 @@ BAD = [
     (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
     (["fill", "a [MASK]", "--best-of", "3", "--mask", "m.png"], "a text with holes makes no use of --mask, --best-of"),
     (["fill", "-i", "ok.png", "-p", "a cat", "--top-k", "2"], "an image makes no use of --top-k"),
+    (["edit", "ok.png"], "Missing argument"),
+    (["edit", "ok.png", " "], "instruction='' is empty"),
+    (["edit", "none.png", "x"], "none.png"),
+    (["edit", "ok.png", "x", "--size", "big"], "try 64x64"),
+    (["edit", "ok.png", "x", "-o", "out.xyz"], "no picture format"),
+    (["edit", "ok.png", "x", "--order", "first"], "order='first' is unknown"),
+    (["edit", "ok.png", "x", "--best-of", "2"], "No such option"),
+    (["edit", "ok.png", "x"], "MMaDA cannot edit by an instruction; MMaDA-Parallel-M, Lumina-DiMOO, MMaDA-Parallel-A can, and `mmada fill"),
+    (["edit", "ok.png", "x", "-m", "debug"], "redraws a part that a mask marks"),
     (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
     (["eval", "shapes", "--best-of", "3"], "mmada eval shapes makes no use of --best-of"),
     (["eval", "shape"], "suite='shape' is unknown: did you mean 'shapes'?"),
