@@ -109,5 +109,5 @@ def test_what_cannot_be_is_one_sentence(mmada, family, args, said):
 
 
 def test_who_reads_alone_is_not_sent_to_masks():
-    with pytest.raises(InputError, match="^LLaDA cannot edit by an instruction; MMaDA-Parallel-M, Lumina-DiMOO, MMaDA-Parallel-A can$"):
+    with pytest.raises(InputError, match=r"^LLaDA cannot edit by an instruction; MMaDA-Parallel-M, Lumina-DiMOO, MMaDA-Parallel-A can$"):
         _check(named("llada"))
