@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from mmada.errors import InputError
+from mmada.errors import ImageError, InputError
+from mmada.image.pixels import MAX_PIXELS
 
 __all__ = ["best_crop_size", "crop_sizes", "crop_window", "floor_to_multiple"]
 
@@ -57,12 +58,19 @@ def crop_window(image: Image.Image, size: tuple[int, int], *, rng: random.Random
 
     rng  draws where the window lies, as published: first its left, then its upper edge; None: the middle, rounded down
     Twice as large as needed, it is halved by averaging first; what remains is scaled by PIL's bicubic filter.
+    Raises ImageError if the scaled picture would have more than MAX_PIXELS pixels, as that of a line has.
     """
     width, height = size
     while image.width >= 2 * width and image.height >= 2 * height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = max(width / image.width, height / image.height)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    scaled = round(image.width * scale), round(image.height * scale)
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise ImageError(
+            f"an image of {image.height}x{image.width} scaled to cover {height}x{width} has {scaled[1]}x{scaled[0]} pixels, "
+            f"where 1 to {MAX_PIXELS} are allowed; give one of less unequal sides"
+        )
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
     spare = image.width - width, image.height - height
     left, upper = (s // 2 for s in spare) if rng is None else (rng.randint(0, s) for s in spare)
     return image.crop((left, upper, left + width, upper + height))

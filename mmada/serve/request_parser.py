@@ -111,7 +111,9 @@ class RequestParser:
         self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
         params = self._adjusted(self._planner.text_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._texts(body, [ChatRequest(messages, images, body.thinks, room, params, seed) for seed in seeds], seeds[0])
+        with about("messages"):
+            seen = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
+        return self._texts(body, [ChatRequest(messages, seen[seed], body.thinks, room, params, seed) for seed in seeds], seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
@@ -190,8 +192,8 @@ class RequestParser:
         self._check_length("max_completion_tokens", form.max_completion_tokens or 0)
         pictures = [load_image(image) for image in images]
         size, note = self._size(form)
-        if size is None and pictures:
-            size = self._own_size(pictures[0])
+        if pictures:
+            self._check_area(*(size or self._planner.edit_size(pictures[0])))
         drawn = ImageSettings(steps=steps, guidance_scale=form.guidance_scale, image_cache=form.image_cache)
         edits = EditSettings(**_given(form, EditSettings), max_new_tokens=form.max_completion_tokens)
         seeds = self._seeds(form.seed, form.n or 1)
@@ -209,12 +211,13 @@ class RequestParser:
             )
             for seed in seeds
         ]
+        requests = [self._planner.fitted(request) for request in requests] if pictures else requests
         return replace(self._drawings(form, requests, seeds[0]), note=note)
 
     def description(self, image: Image.Image) -> EngineRequest:
         """What a variation draws if nothing is said: what the model sees."""
         return EngineRequest(
-            request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], think=False, params=self._planner.text_params())
+            request=ChatRequest(DESCRIBE, self._planner.looked_at([image]), think=False, params=self._planner.text_params())
         )
 
     def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> ParsedRequest:
@@ -317,13 +320,12 @@ class RequestParser:
                 if message.role != "user":
                     raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
             with about(f"messages.{i}.content.{j}.image_url.url"):
-                images.append(self._looked_at(load_image(pictures[part.image_url.url])))
+                images += self._looked_at(load_image(pictures[part.image_url.url]))
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
-    def _looked_at(self, image: Image.Image) -> Image.Image:
-        """As the planner fits it, which leaves it as it is when it does so again."""
-        d = self._planner.defaults
-        return fit(image, height=d.image_height, width=d.image_width, mode=d.image_mode)
+    def _looked_at(self, image: Image.Image) -> list[Image.Image]:
+        """As the planner fits it, which leaves it as it is when it does so again; not yet, where the seed of a choice says which part is seen."""
+        return [image] if self._planner.defaults.image_crops else self._planner.looked_at([image])
 
     def _texts(self, body: TextOptions, requests: Sequence[ChatRequest | FillRequest], seed: int) -> ParsedRequest:
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
