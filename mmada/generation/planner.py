@@ -8,9 +8,7 @@ No model is needed here; the engine brings the forward passes (engine.py).
 
 from __future__ import annotations
 
-import math
 import operator
-import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -35,12 +33,12 @@ from mmada.image import (
     BaseImageTokenizer,
     ImageSource,
     best_crop_size,
-    crop_sizes,
-    crop_window,
+    crops_of_area,
     fit,
     fit_mask,
     load_image,
     psnr,
+    windows,
 )
 from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
@@ -48,8 +46,6 @@ from mmada.sampling.joint import image_first, text_first
 __all__ = ["Planner", "seed_of"]
 
 _AS_SAVED = TextSettings()
-_PATCH = 2
-"""Codes along the side of the squares of which the crops of pictures are made: 32 pixels, as published."""
 _NAMES_UNKNOWN = "unknown:"
 """What plans begin with where `plans_name_unknown`."""
 
@@ -115,8 +111,12 @@ class Planner:
         """(height, width) at which a picture is gone on from if no size is named, in whole tokens.
 
         Its own size; or, where drawings are larger than what is encoded, with its shorter side as long as that of a drawing. A picture of 64 pixels
-        and the drawing of 256 that it became are then alike.
+        and the drawing of 256 that it became are then alike. Where pictures keep their shape, one that is larger than an image becomes a crop.
         """
+        d = self.defaults
+        if d.image_crops and picture.width * picture.height > self.drawing_size[0] * self.drawing_size[1]:
+            height, width = self._crop_of(picture)
+            return self.image_tokenizer.upscale * height, self.image_tokenizer.upscale * width
         factor, sides = self.image_tokenizer.decode_factor, (picture.height, picture.width)
         if self.image_tokenizer.upscale > 1:
             shorter = min(self.drawing_size)
@@ -137,8 +137,8 @@ class Planner:
 
     def _crops(self, side: int = 0) -> list[tuple[int, int]]:
         """(width, height) of crops of the area of an image, or of a square of `side` pixels, if that is less."""
-        whole, patch = math.isqrt(self.defaults.image_height * self.defaults.image_width), _PATCH * self.image_tokenizer.factor
-        return crop_sizes(max(1, min(side or whole, whole) // patch), patch_size=patch)
+        d = self.defaults
+        return crops_of_area(d.image_height, d.image_width, factor=self.image_tokenizer.factor, side=side)
 
     def _crop_of(self, picture: Image.Image, side: int = 0) -> tuple[int, int]:
         """(height, width) of the crop that leaves out least of a picture, in pixels that are encoded."""
@@ -346,7 +346,7 @@ class Planner:
         num_new = height * width // (scale * factor) ** 2
         self._check_length("edit", num_new + sum(h * w for h, w in encoded) // factor**2, num_new)
         if keeps_shape:
-            return _windows(pictures, encoded, seed), (height, width)
+            return windows(pictures, [(w, h) for h, w in encoded], seed=seed_of(seed, 0)), (height, width)
         mode = self.defaults.image_mode
         return [fit(p, height=h, width=w, mode=mode) for p, (h, w) in zip(pictures, encoded, strict=True)], (height, width)
 
@@ -454,7 +454,8 @@ class Planner:
         """
         d, pictures = self.defaults, [load_image(image) for image in images]
         if d.image_crops:
-            return _windows(pictures, [self._crop_of(picture) for picture in pictures], seed)
+            sizes = self._crops()
+            return windows(pictures, [best_crop_size(picture, sizes) for picture in pictures], seed=seed_of(seed, 0))
         return [fit(picture, height=d.image_height, width=d.image_width, mode=d.image_mode) for picture in pictures]
 
     def seen(self, images: Sequence[ImageSource], seed: int = 0) -> tuple[list[Tensor], str | None]:
@@ -563,12 +564,6 @@ class Planner:
             given = Image.fromarray((~init.is_open).numpy().astype(np.uint8) * 255)
             image.paste(init.picture, mask=given.resize(image.size, Image.Resampling.NEAREST))
         return image
-
-
-def _windows(pictures: Sequence[Image.Image], sizes: Sequence[tuple[int, int]], seed: int) -> list[Image.Image]:
-    """Pictures cropped to (height, width) each, as published: where a window lies is drawn, here by a request's seed."""
-    rng = random.Random(seed_of(seed, 0))
-    return [crop_window(picture, (width, height), rng=rng) for picture, (height, width) in zip(pictures, sizes, strict=True)]
 
 
 def seed_of(first: int, i: int) -> int:

@@ -136,6 +136,7 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             text,
             size=(defaults.image_height, defaults.image_width),
             mode=defaults.image_mode,
+            crops=defaults.image_crops,
             factor=images.factor,
             value_range=images.pixel_range,
             family=parts.family.name,
