@@ -48,12 +48,13 @@ def edit(
     mmada edit photo.png "Turn day into night." --think --order text_first -m tyfeld/MMaDA-Parallel-A
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_model, check_output, check_picture, load, remarks, save, watched
+    from mmada.cli.session import check_model, check_output, check_picture, check_trace, load, remarks, save, watched
     from mmada.errors import InputError
 
     if not instruction.strip():
         raise InputError("instruction='' is empty; say what is to be changed")
     check_output(output)
+    check_trace(trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
     for path in images:
         check_picture(path)
