@@ -40,6 +40,7 @@ COMMANDS = [
     (["chat", "hi", "--trace", "a-file/x.gif"], 2),
     (["ask", "a-file", "hi", "--trace", "x.txt"], 2),
     (["draw", "a cat", "--trace", "a-file/x.gif"], 2),
+    (["edit", "a-file", "x", "--trace", "a-file/x.gif"], 2),
     (["draw", "a cat", "-o", "a-file/x.png"], 2),
 ]
 RUN = """

@@ -112,8 +112,8 @@ class RequestParser:
         params = self._adjusted(self._planner.text_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, body.n or 1)
         with about("messages"):
-            seen = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
-        return self._texts(body, [ChatRequest(messages, seen[seed], body.thinks, room, params, seed) for seed in seeds], seeds[0])
+            fitted = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
+        return self._texts(body, [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed) for seed in seeds], seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
