@@ -23,7 +23,7 @@ from mmada.generation.edits import edit_request
 from mmada.generation.planner import Planner
 from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
-from mmada.generation.settings import EditSettings, ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
+from mmada.generation.settings import ORDER_NAMES, EditSettings, ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.sampling import SamplingParams
@@ -256,6 +256,7 @@ class RequestParser:
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
             edits_by_instruction=bool({"edit", "parallel"} & abilities),
+            edit_orders=[*(["none"] if "edit" in abilities else []), *(ORDER_NAMES if "parallel" in abilities else [])],
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,

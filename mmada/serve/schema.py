@@ -523,6 +523,7 @@ class ModelFacts(_Response):
     thinks_before_answering: bool
     thinks_before_drawing: bool
     edits_by_instruction: bool = Field(description="Whether a picture can be edited without a mask, by what the prompt says.")
+    edit_orders: list[str] = Field(description="`order` of an edit that comes with a text; none: there is no text. Empty: no edits.")
     examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
     limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int

@@ -92,7 +92,10 @@ def test_text_and_image_may_be_filled_in_any_order(served):
             [ParallelRequest("a hat", [RED], max_new_tokens=8, order=order, text_steps=6, image_steps=3, seed=3)]
         )
         assert (pixels(reply["data"][0]), reply["data"][0]["text"]) == (png(alone.image), alone.answer.text)
-        assert reply["usage"]["nfe"] == alone.num_forwards == (6 if order == "together" else 9)
+        usage = reply["usage"]  # 8 x 4 codes of the source, as many drawn, eight tokens written
+        assert usage["output_tokens_details"] == {"image_tokens": 32, "text_tokens": 8}
+        assert usage["input_tokens_details"] == {"image_tokens": 32, "text_tokens": usage["input_tokens"] - 32}
+        assert usage["nfe"] == alone.num_forwards == (6 if order == "together" else 9)
         found[order] = alone.codes.tolist(), alone.answer.token_ids
     assert len({str(value) for value in found.values()}) == 3
 
@@ -109,6 +112,8 @@ def test_a_stream_shows_an_edit_on_its_way(served):
 def test_clients_are_told_which_models_need_no_mask(served):
     listed = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edits_by_instruction"] for name, (_, client) in served.items()}
     assert listed == {"mmada": False, "lumina-dimoo": True, "mmada-parallel-m": True}
+    orders = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edit_orders"] for name, (_, client) in served.items()}
+    assert orders == {"mmada": [], "lumina-dimoo": ["none"], "mmada-parallel-m": list(ORDER_NAMES)}
 
 
 @pytest.mark.parametrize(
