@@ -99,6 +99,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         named_cache(self.cache)
         named_image_cache(self.image_cache)
+        if self.variable_length and not self.full_attention:
+            raise InputError("variable_length=True needs full_attention=True: a row that grows sees itself whole; leave one of them out")
         if self.image_mode not in get_args(FitMode):
             raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
         for name, least in _LEAST.items():

@@ -86,8 +86,15 @@ class Segment:
     """of the proposals; 0 was the arg max"""
     block_length: int | None
     full_attention: bool
-    """as in sampling.SamplingParams: whether the open slots behind the active block were seen"""
+    """as in sampling.SamplingParams: whether every slot of the row sees every other"""
     steps: Tensor | None = None
+    variable_length: bool = False
+    """as in sampling.SamplingParams: whether the row ended behind the active block"""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the open slots behind the active block were seen."""
+        return self.full_attention and not self.variable_length
 
     @property
     def field(self) -> Field:

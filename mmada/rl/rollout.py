@@ -58,8 +58,7 @@ class Decoding:
 
     def text(self, planner: Planner) -> SamplingParams:
         named = {"threshold": self.threshold, "block_length": self.block_length, "steps": self.steps, "top_p": self.top_p}
-        # Masks of an update show the whole room of an answer, so that is what it is sampled with.
-        changes = {"variable_length": False, **{name: value for name, value in named.items() if value is not None}}
+        changes = {name: value for name, value in named.items() if value is not None}
         return planner.text_params(temperature=self.temperature, **changes)
 
     def image(self, planner: Planner) -> SamplingParams:
@@ -143,6 +142,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Segment:
         temperature=params.temperature,
         block_length=params.block_length,
         full_attention=params.full_attention,
+        variable_length=params.variable_length,
         steps=steps,
     )
 

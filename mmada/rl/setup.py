@@ -86,7 +86,7 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     for plan in config.active:
         parts.require(_ABILITIES.get(plan.name, "chat"))
         params = plan.decoding.text(planner)
-        if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
+        if config.objective.masking == "whole" and not params.looks_ahead and plan.name != "draw":
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
             )

@@ -100,6 +100,11 @@ class ComponentRows:
         self.component, self.stage, self.samples, self.prompts, self.seed = component, stage, samples, prompts, seed
         self.num_image_tokens = num_image_tokens
         self._close = prompts.encode("</think>")
+        if "last_block" in component.noise and not prompts.chat([Message("user", "?")], 1).ends_open:
+            raise InputError(
+                f"component {component.name!r}: noise=last_block, or defaults.variable_length=true, needs an answer that ends its row, and "
+                f"{type(prompts).__name__} write behind it; set defaults.variable_length=false"
+            )
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         return [self._row(index, sample) for index, sample in zip(indices, self.samples.take(indices), strict=True)]
@@ -165,7 +170,7 @@ class ComponentRows:
     def _answer_length(self, answer: str, spare: bool, which: float) -> int:
         """Positions for an answer: the smallest length that holds it with its end token, or, if `spare`, any that does."""
         needed = len(self.prompts.encode(answer)) + 1
-        if "block" in self.component.noise:
+        if self.component.in_blocks:
             block = self.stage.block_length
             assert block is not None  # settled by setup.py
             return -(-needed // block) * block

@@ -9,6 +9,8 @@
     block         count in each block of block_length: the row holds the answer as it is and, behind it, its blocks noised. Each
                   sees what comes before it and itself, as in a sampler that fills block after block without looking ahead.
                   What lies behind the answer is filled later. Source: BD3-LM (Arriola et al. 2025)
+    last_block    count in one block of block_length, each as likely. The row ends behind it and sees itself whole, as in a sampler that
+                  adds one block after another (SamplingParams.variable_length). p is then k / n divided by the number of blocks
     cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
     all           everything
     hidden        everything, and nothing is scored: a part that is filled later
@@ -37,6 +39,7 @@ from mmada.errors import InputError
 from mmada.train.optim import OptimizerConfig
 
 __all__ = [
+    "IN_BLOCKS",
     "OPTIONAL_TASKS",
     "STAGES",
     "UNSCORED",
@@ -58,6 +61,8 @@ Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normalizer: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
+IN_BLOCKS = ("block", "last_block")
+"""Noise types of an answer that is learned block by block."""
 OPTIONAL_TASKS = ("edit", "parallel")
 """Tasks without which a world or a mixture is whole: their components then take no part."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "parallel": 2, "r2i": 2}
@@ -133,9 +138,10 @@ class MixtureComponent:
                 "names another number of noise types; give one for each"
             )
         for noise_type in self.noise:
-            if noise_type not in ("independent", "count", "block", "all", *UNSCORED):
+            if noise_type not in ("independent", "count", *IN_BLOCKS, "all", *UNSCORED):
                 schedule(noise_type)
-        if "block" in self.noise[:-1] and any(noise_type not in UNSCORED for noise_type in self.noise[self.noise.index("block") + 1 :]):
+        first = next((n for n, noise_type in enumerate(self.noise) if noise_type in IN_BLOCKS), len(self.noise))
+        if any(noise_type not in UNSCORED for noise_type in self.noise[first + 1 :]):
             raise InputError(
                 f"component {self.name!r}: noise={self.noise} scores a part behind blocks, which is filled later; make it hidden"
             )
@@ -160,6 +166,11 @@ class MixtureComponent:
                 f"component {self.name!r}: complement=true needs a noise type with an exact count and weight=1, not {self.noise}, {self.weight}"
             )
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether its answers are learned block by block."""
+        return any(noise_type in IN_BLOCKS for noise_type in self.noise)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
@@ -177,8 +188,8 @@ class Stage:
     answer_lengths: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
     """lengths to which an answer in chat and reason_draw is padded with end tokens"""
     block_length: int | None = None
-    """positions of a block, for the noise type `block`; the answer's length is then the fewest blocks that hold it. None: as many as the
-    checkpoint's defaults say, by which it is sampled"""
+    """positions of a block, for the noise types `block` and `last_block`; the answer's length is then the fewest blocks that hold it. None: as
+    many as the checkpoint's defaults say, by which it is sampled"""
     longer_answer_share: float = 0.3
     """share of rows whose length is any of those that fit, instead of the smallest: inference does not know the length"""
     stratified: bool = True
@@ -202,8 +213,10 @@ class Stage:
             raise InputError(f"stage {self.name!r}: answer_lengths={self.answer_lengths} must ascend, from at least 2 tokens")
         if not 0 <= self.longer_answer_share <= 1:
             raise InputError(f"stage {self.name!r}: longer_answer_share={self.longer_answer_share} is a share of rows and must lie in 0..1")
-        if self.mask_value is not None and any("block" in component.noise for component in self.components):
-            raise InputError(f"stage {self.name!r}: the noise type block hides pairs entirely; leave mask_value={self.mask_value} out")
+        if self.mask_value is not None and any(component.in_blocks for component in self.components):
+            raise InputError(
+                f"stage {self.name!r}: the noise types block and last_block hide tokens entirely; leave mask_value={self.mask_value} out"
+            )
         if self.text_length is None and any(component.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for component in self.components):
             raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
 

@@ -26,7 +26,7 @@ from mmada.train.stages import PromptLayout
 from .conftest import COLORS
 
 QUIET = {"prefetch": 0, "log_every": 1, "eval_every": 0, "sample_every": 0, "save_every": 0}
-OF_MMADA = ("mmada", "mmada-parallel-m")
+NOISE = {"mmada": "block", "mmada-parallel-m": "block", "illada": "last_block"}
 DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abilities]
 
 
@@ -76,7 +76,7 @@ def test_rows_and_noise_are_those_of_the_family(saved, data, tmp_path, name):
     color = next(color for color in COLORS if f"? {color}" in prompts.tokenizer.decode(row.canvas.tokens.tolist()))
     room = row.canvas.fields[0].num_total
     assert row.canvas.tokens.equal(prompts.chat([Message("user", f"Which one? {color}")], room, answer=color).tokens)
-    assert [component.noise for component in job.plan.components] == [("block" if name in OF_MMADA else "count",)]
+    assert [component.noise for component in job.plan.components] == [(NOISE.get(name, "count"),)]
 
 
 @pytest.mark.parametrize("name", DRAWING)
