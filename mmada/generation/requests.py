@@ -37,6 +37,7 @@ __all__ = [
     "ParallelRequest",
     "Request",
     "Result",
+    "edit_request",
     "image_tokenizer_of",
 ]
 
@@ -265,6 +266,13 @@ class ParallelRequest:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+
+
+def edit_request(task: str, prompt: str, images: Sequence[ImageSource], *, seed: int = 0) -> EditRequest | ParallelRequest:
+    """What a user would ask by a record of task edit, restyle or parallel."""
+    if task == "parallel":
+        return ParallelRequest(prompt, images, seed=seed)
+    return EditRequest(prompt, images, restyle=task == "restyle", seed=seed)
 
 
 Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest

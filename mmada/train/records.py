@@ -29,7 +29,7 @@ __all__ = ["Learner", "check_layout", "settled"]
 
 _NEEDS: Mapping[str, Ability] = {
     **dict.fromkeys(("draw", "reason_draw", "t2i", "r2i"), "draw"),
-    "edit": "edit",
+    **dict.fromkeys(("edit", "restyle"), "edit"),
     "parallel": "parallel",
 }
 """What layouts of rows ask of a family."""

@@ -35,7 +35,7 @@ class TrainingExample:
     text, understand     messages (seen)  -> think, answer; text without messages is a target as it is
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
-    edit                 messages (seen)  -> drawn
+    edit, restyle        messages (seen)  -> drawn
     parallel             messages (seen)  -> think, answer, drawn
     layout interview     messages (seen)  -> answer; the answers of earlier turns are targets too
     layout infill        pieces of a text; every second one is a target
@@ -121,9 +121,9 @@ class ComponentRows:
         prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.begin) + len(prompts.encode(answer)) + 1)
-        if layout == "edit":
+        if layout in ("edit", "restyle"):
             assert isinstance(prompts, EditPrompts)  # what records.check_layout lets through
-            return prompts.edit_row(sample.prompt, sample.seen, self._drawn(sample), drops=is_dropped)
+            return prompts.edit_row(sample.prompt, sample.seen, self._drawn(sample), restyle=layout == "restyle", drops=is_dropped)
         if layout == "parallel":
             assert isinstance(prompts, ParallelPrompts)
             room = self._answer_length(answer, spare, which)

@@ -33,6 +33,7 @@ import torch
 from torch import Generator, Tensor
 
 from mmada.canvas import Pads
+from mmada.data.records import EDIT_TASKS
 from mmada.diffusion import noise
 from mmada.diffusion.schedule import schedule, text_mask_ratio
 from mmada.errors import InputError
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 PromptLayout: TypeAlias = Literal[
-    "chat", "plan", "interview", "infill", "draw", "reason_draw", "edit", "parallel", "lm", "lm_chat", "mmu", "t2i", "r2i"
+    "chat", "plan", "interview", "infill", "draw", "reason_draw", "edit", "restyle", "parallel", "lm", "lm_chat", "mmu", "t2i", "r2i"
 ]
 TaskName: TypeAlias = str
 """Name of a task that a source of samples declares: those of records (data/records.py), and any of a world."""
@@ -63,7 +64,7 @@ Normalizer: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weig
 UNSCORED = ("hidden", "given")
 IN_BLOCKS = ("block", "last_block")
 """Noise types of an answer that is learned block by block."""
-OPTIONAL_TASKS = ("edit", "parallel")
+OPTIONAL_TASKS = EDIT_TASKS
 """Tasks without which a world or a mixture is whole: their components then take no part."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "parallel": 2, "r2i": 2}
 
@@ -99,8 +100,8 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill, reason_draw, edit and parallel as at inference, plan as a chat that is asked to think about a drawing.
-    In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
+    """how a sample becomes a canvas: chat, draw, infill, reason_draw, edit, restyle and parallel as at inference, plan as a chat that is asked to
+    think about a drawing. In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float
@@ -334,6 +335,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_TEXT, name="plan", task="reason_draw", mixture_weight=0.08, think=1.0),  # thinking that ends in a plain prompt
                 replace(_DRAW, name="make", task="reason_draw", mixture_weight=0.05),  # the same instructions drawn at once
                 replace(_DRAW, name="edit", task="edit", layout="edit", mixture_weight=0.4),
+                replace(_DRAW, name="restyle", task="restyle", layout="restyle", mixture_weight=0.4),
                 _PARALLEL,
             ),
             batch=16,

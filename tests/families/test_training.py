@@ -116,7 +116,7 @@ def test_what_a_family_cannot_learn_is_one_sentence(saved, data, tmp_path, caplo
     with pytest.raises(InputError, match=f"^LLaDA cannot draw; {able} can$"):
         build_task(config(tmp_path, start, both, **shapes))
     published = {"name": "1.1", "components": {"t2i": {"mixture_weight": 0}, "lm": {"mixture_weight": 0}}}
-    with pytest.raises(InputError, match=r"^component 'mmu': Lumina-DiMOO has no rows of layout=mmu; it learns chat, draw, edit$"):
+    with pytest.raises(InputError, match=r"^component 'mmu': Lumina-DiMOO has no rows of layout=mmu; it learns chat, draw, edit, restyle$"):
         build_task(config(tmp_path, saved("lumina-dimoo"), data / "pictures.jsonl", stage=published))
     with pytest.raises(InputError, match=f"^LLaDA cannot draw; {able} can$"):
         rl.build_task(rewarded(tmp_path, start, data / "pictures.jsonl", "draw"))
