@@ -224,7 +224,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageStage:
-    """A stage of the image tokenizer: weights of its losses, which are means over the images of a batch."""
+    """A stage of the image tokenizer: weights of its losses, which are means over the images of a batch.
+
+    The loss of an image tokenizer with frozen parts is the same; `trainable` names what moves, such as [decoder.*, post_quant_conv.*].
+    """
 
     name: str
     batch: int
@@ -232,6 +235,8 @@ class ImageStage:
     optim: OptimizerConfig
     steps: int
     """optimizer steps"""
+    kind: Literal["", "vqvae"] = ""
+    """of tokenizers that it is for; empty: any whose losses it has"""
     l1: float = 1.0
     """mean absolute error of pixels in [-1, 1]"""
     l2: float = 2.0
@@ -239,10 +244,11 @@ class ImageStage:
     gradient: float = 0.5
     """mean absolute error of the Sobel gradients: edges"""
     quantizer: float = 1.0
-    """distance of latents to their signs (quantizer.quantizer_loss)"""
+    """distance of latents to their signs (quantizer.quantizer_loss). Of a VQ-VAE: of codebook vectors to latents, and 0.25 times of latents to vectors"""
     entropy: float = 1.0
-    """each bit certain, all bits used (quantizer.entropy_loss)"""
+    """each bit certain, all bits used (quantizer.entropy_loss); 0 for a VQ-VAE, whose codes have no bits"""
     trainable: tuple[str, ...] = ("*",)
+    """patterns of parameter names (fnmatch); what matches none is frozen. With a frozen encoder and codebook codes stay as they are"""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.steps < 1:
@@ -325,6 +331,15 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             batch=32,
             steps=3000,
             optim=OptimizerConfig(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
+        ),
+        # Latents follow their vectors and vectors their latents, so that both move by one optimizer at one rate.
+        ImageStage(
+            name="vqvae",
+            kind="vqvae",
+            batch=32,
+            steps=3000,
+            entropy=0.0,
+            optim=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
         Stage(
             name="finetune",
