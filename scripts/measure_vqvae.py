@@ -27,9 +27,7 @@ from mmada.train.stages import STAGES, ImageStage
 from mmada.train.world import WorldPictures
 from mmada.worlds.shapes import Shapes
 
-NET = ImageTokenizerSettings(
-    kind="vqvae", ch=16, encoder_ch_mult=(1, 1, 1), encoder_num_res_blocks=(1, 1, 1), z_channels=6, num_codes=64
-)
+NET = ImageTokenizerSettings(kind="vqvae", ch=16, encoder_ch_mult=(1, 1, 1), encoder_num_res_blocks=(1, 1, 1), z_channels=16, num_codes=1024)
 OPTIM = OptimizerConfig(lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=10)
 
 

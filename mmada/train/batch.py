@@ -170,7 +170,8 @@ def _draw(
     blocks: tuple[Tensor, ...] = ()
     # A row whose condition was dropped has lost its first field; the image is the last.
     for part, noise_type in zip(canvas.fields, component.noise[-len(canvas.fields) :], strict=True):
-        in_blocks, runs = noise_type in IN_BLOCKS, (part.positions,)
+        in_blocks = noise_type in IN_BLOCKS
+        runs: tuple[Tensor, ...] = (part.positions,)
         if in_blocks:
             assert block_length is not None
             runs = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length)

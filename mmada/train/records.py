@@ -41,7 +41,7 @@ def settled(stage: Stage, defaults: GenerationConfig, family: Family = MMADA) ->
     """A stage whose blocks are those that the checkpoint is sampled by: as long, if it does not say, and seeing as much."""
 
     def noise(component: MixtureComponent) -> tuple[str, ...]:
-        asked = family.text_noise if defaults.full_attention else "block"
+        asked: str = family.text_noise if defaults.full_attention else "block"
         if defaults.variable_length and component.layout in _GROWING:
             asked = "last_block"
         return tuple(asked if name == "block" else name for name in component.noise)

@@ -11,16 +11,21 @@ import pytest
 import torch
 import typer
 from accelerate.state import AcceleratorState
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 from typer.testing import CliRunner
 
 from mmada.cli.tokenize import tokenize
+from mmada.data import DataSource, Epochs, open_source
 from mmada.data.records import EDIT_TASKS
 from mmada.errors import InputError
 from mmada.families import FAMILIES
 from mmada.families.lumina_dimoo import STYLE
 from mmada.generation.requests import EditRequest, ParallelRequest
 from mmada.pipeline import MMaDA
+from mmada.rl import setup as rl
+from mmada.rl.prompts import RecordPrompts
+from mmada.rl.rewards.pictures import pixels
+from mmada.rl.rollout import Decoding, generate_rollouts
 from mmada.train.batch import noise_row
 from mmada.train.records import check_layout
 from mmada.train.setup import build_task, run
@@ -28,7 +33,7 @@ from mmada.train.stages import STAGES
 
 from .conftest import record
 from .test_data import checked
-from .test_training import QUIET, config, losses
+from .test_training import QUIET, config, losses, rewarded
 
 EDITING = [name for name, family in FAMILIES.items() if "edit" in family.abilities]
 PARALLEL = [name for name, family in FAMILIES.items() if "parallel" in family.abilities]
@@ -247,3 +252,61 @@ def test_a_world_makes_no_edits(saved, edits, tmp_path, caplog):
     job = build_task(config(tmp_path, saved("mmada-parallel-a"), edits / "edit.jsonl", **values))
     assert job.names == ("look", "text", "draw", "plan", "make")
     assert "world 'shapes' makes no edits: the components edit, restyle, parallel take no part" in caplog.text
+
+
+CALLS = []
+
+
+def kept(samples):
+    """1 - the mean difference of an edit to what it starts from; notes what it was shown."""
+    for sample in samples:
+        (source,) = sample.prompt.sources
+        CALLS.append((source.getpixel((0, 0)), sample.image.size, sample.prompt.text))
+    return [1 - float(ImageStat.Stat(ImageChops.difference(s.prompt.sources[0], s.image)).mean[0]) / 255 for s in samples]
+
+
+def test_edits_are_rewarded_by_source_and_result(saved, edits, tmp_path):
+    """A record is a prompt; its rollouts are edits of its source, in the row that is trained; an update moves the weights."""
+    CALLS.clear()
+    settings = rewarded(tmp_path, saved("lumina-dimoo"), edits / "edit.jsonl", "edit", rewards=("tests.families.test_edits:kept", "pixels"))
+    rl.run(settings)
+    assert math.isfinite(losses(tmp_path / "rl", "loss/edit")[0])
+    assert losses(tmp_path / "rl", "signal/edit") == [1.0]
+    before = {"make it blue": (255, 0, 0), "make it green": (0, 0, 255)}
+    assert CALLS
+    assert all(pixel == before[text] and size == (8, 12) for pixel, size, text in CALLS)
+    old, new = (MMaDA.from_pretrained(path, device="cpu").model.state_dict() for path in (saved("lumina-dimoo"), tmp_path / "rl" / "model"))
+    assert any(not torch.equal(tensor, old[name]) for name, tensor in new.items())
+
+
+def test_a_rollout_of_an_edit_is_the_edit_of_the_pipeline(saved, edits):
+    model = MMaDA.from_pretrained(saved("mmada-parallel-a"), device="cpu")
+    model.use(image_height=12, image_width=8)
+    for task, images in (("edit", ["red"]), ("restyle", ["red", "green"])):
+        found = open_source(DataSource(path=str(edits / f"{task}.jsonl")))
+        (prompt,) = RecordPrompts(Epochs(found, shuffle=False), seed=0).take([0])
+        decoding = Decoding(image_temperature=0.0, image_steps=3, guidance_scale=1.0, image_guidance_scale=2.0)
+        (rollout,) = generate_rollouts([prompt], model.planner, model.denoiser, decoding, num=1, seed=5)
+        sources = [edits / f"{name}.png" for name in images]
+        params = model.family.edit_params(steps=3, guidance_scale=1.0, image_guidance_scale=2.0, temperature=0.0)
+        drawn = model.edit(prompt.text, sources, restyle=task == "restyle", size=(12, 8), params=params, seed=rollout.seed)
+        assert rollout.sample.image.tobytes() == drawn.image.tobytes()
+        (part,) = rollout.parts
+        codes = part.canvas.tokens[part.field.positions] - model.layout.image_offset
+        assert codes.equal(drawn.codes.flatten())
+        wanted = Image.open(edits / "blue.png").convert("RGB")
+        assert prompt.wanted is not None
+        (value,) = pixels([rollout.sample])
+        difference = ImageStat.Stat(ImageChops.difference(wanted, drawn.image)).mean
+        assert value == pytest.approx(1 - sum(difference) / 3 / 255, abs=1e-5)
+
+
+def test_who_is_rewarded_for_edits(saved, edits, tmp_path):
+    with pytest.raises(InputError, match=f"^MMaDA cannot edit images; {ABLE['edit']} can$"):
+        rl.build_task(rewarded(tmp_path, saved("mmada"), edits / "edit.jsonl", "edit"))
+    with pytest.raises(InputError, match=r"tasks\.parallel"):
+        rewarded(tmp_path, saved("mmada-parallel-a"), edits / "parallel.jsonl", "parallel")
+    found = checked(str(edits / "restyle.jsonl"), "--prompts", "--model", str(saved("lumina-dimoo")))
+    assert found["counts"] == {}
+    found = checked(str(edits / "parallel.jsonl"), "--prompts", "--model", str(saved("mmada-parallel-a")))
+    assert "task parallel is none of `mmada rl`" in found["problems"][0]["message"]

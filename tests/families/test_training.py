@@ -134,12 +134,12 @@ def sums(samples):
     return [float(sum(sample.image.tobytes() if sample.image else sample.text.encode())) for sample in samples]
 
 
-def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str):
+def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str, rewards=("tests.families.test_training:sums",)):
     """One step of reinforcement learning."""
     plan = {
         "prompts": 1,
-        "rewards": {"tests.families.test_training:sums": 1.0},
-        "decoding": {"max_new_tokens": 8, "image_steps": 3, "guidance_scale": 0.0},
+        "rewards": dict.fromkeys(rewards, 1.0),
+        "decoding": {"max_new_tokens": 8, "image_steps": 3, "guidance_scale": 0.0, "image_guidance_scale": 0.0},
     }
     values = {
         "model": {"start": str(start)},
