@@ -242,8 +242,11 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
     return found
 
 
-def _completed(defaults: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A task's recorded settings, with the defaults of those that an older version did not know."""
+def _completed(task: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A task's recorded settings, with the defaults of what an older version did not know: a task without prompts, and new settings."""
+    if before is None and not task["prompts"]:
+        return task
+    defaults, values = plain(asdict(RLTaskConfig(name=task["name"]))), before or {}
     return {**defaults, **values, "decoding": {**defaults["decoding"], **values.get("decoding", {})}}
 
 
@@ -259,9 +262,7 @@ def _record(config: RLConfig, out: Path) -> None:
         for name, default in sections:  # what an older version did not know had its default
             before[name] = plain(asdict(default)) | before.get(name, {})
         tasks = {task["name"]: task for task in before.get("tasks", [])}
-        before["tasks"] = [
-            _completed(plain(asdict(RLTaskConfig(name=task["name"]))), tasks.get(task["name"], {})) for task in values["tasks"]
-        ]
+        before["tasks"] = [_completed(task, tasks.get(task["name"])) for task in values["tasks"]]
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(
