@@ -27,7 +27,9 @@ from mmada.train.stages import STAGES, ImageStage
 from mmada.train.world import WorldPictures
 from mmada.worlds.shapes import Shapes
 
-NET = ImageTokenizerSettings(kind="vqvae", ch=16, encoder_ch_mult=(1, 1, 1), encoder_num_res_blocks=(1, 1, 1), z_channels=16, num_codes=1024)
+NET = ImageTokenizerSettings(
+    kind="vqvae", ch=16, encoder_ch_mult=(1, 1, 1), encoder_num_res_blocks=(1, 1, 1), z_channels=16, num_codes=1024
+)
 OPTIM = OptimizerConfig(lr=3e-3, betas=(0.9, 0.99), weight_decay=0.0, warmup=10)
 
 
@@ -46,7 +48,7 @@ def trained(job: ImageTask, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=150)
     arguments = parser.parse_args()
     stage = STAGES["vqvae"]
     assert isinstance(stage, ImageStage)
