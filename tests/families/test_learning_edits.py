@@ -1,4 +1,4 @@
-"""Edits are learned: what a run does to pictures that it has not seen. scripts/measure_edits.py is the same at a size that draws right pictures."""
+"""Edits are learned: what a run does to pictures that it has not seen. scripts/measure_edits.py does the same for longer."""
 
 from __future__ import annotations
 
