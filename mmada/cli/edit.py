@@ -60,12 +60,12 @@ def edit(
         check_picture(path)
     check_model(model, loading.dtype)
 
-    from mmada.generation.edits import edit_request
+    from mmada.generation.edits import instructed_edit
     from mmada.generation.requests import Drawing
 
     family = _family(model)
     _check(family)
-    request = edit_request(
+    request = instructed_edit(
         family,
         instruction,
         images,

@@ -10,13 +10,13 @@ from mmada.generation.requests import EditRequest, Order, ParallelRequest
 from mmada.generation.settings import EditSettings, ImageSettings
 from mmada.image import ImageSource
 
-__all__ = ["edit_request"]
+__all__ = ["instructed_edit"]
 
 _OF_TEXTS = ("order", "text_steps", "max_new_tokens")
 """Settings of an edit that are about its text."""
 
 
-def edit_request(
+def instructed_edit(
     family: Family,
     prompt: str,
     images: Sequence[ImageSource],

@@ -19,7 +19,7 @@ from PIL import Image
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.families import Ability
-from mmada.generation.edits import edit_request
+from mmada.generation.edits import instructed_edit
 from mmada.generation.planner import Planner
 from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
@@ -198,7 +198,7 @@ class RequestParser:
         edits = EditSettings(**_given(form, EditSettings), max_new_tokens=form.max_completion_tokens)
         seeds = self._seeds(form.seed, form.n or 1)
         requests = [
-            edit_request(
+            instructed_edit(
                 self._planner.family,
                 form.prompt,
                 pictures,
