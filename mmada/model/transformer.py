@@ -150,9 +150,8 @@ class Transformer(nn.Module):
             x, position_ids = x[:, evaluated], position_ids[evaluated]
         cos, sin = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
         if layers is None:
-            return self.layers(x, cos, sin, attn_bias, collect=collect, index=index)
-        hidden = layers(x, cos, sin, attn_bias)
-        return hidden if index is None else hidden[:, index]
+            return self.layers(x, cos, sin, attn_bias, index, collect=collect)
+        return layers(x, cos, sin, attn_bias, index)
 
     def _check_length(self, num_positions: int) -> None:
         """Raises InputError for a row with more positions than the model was made for, whoever asks: its numbers would mean nothing."""
@@ -168,9 +167,9 @@ class Transformer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         attn_bias: AttentionBias,
+        index: Tensor | None = None,
         *,
         collect: list[Tensor] | None = None,
-        index: Tensor | None = None,
     ) -> Tensor:
         """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         parts = self.model.transformer
