@@ -88,7 +88,8 @@ class TransformerDenoiser:
             tokens = torch.cat([row.tokens for row in chunk])[None]
             packing = Packing.of(lengths, [row.block_mask for row in chunk])
             index = _asked(chunk)
-            states = self.model.trunk(tokens, packing, kv_cache=_packed_cache(chunk, lengths), layers=self._layers, index=index)[0]
+            cache, dtype = _packed_cache(chunk, lengths), self.model.wide_dtype
+            states = self.model.trunk(tokens, packing, kv_cache=cache, layers=self._layers, index=index, compute_dtype=dtype)[0]
             sizes = [len(row.positions) for row in chunk]
             for row, state in zip(chunk, states[: sum(sizes)].split(sizes), strict=True):
                 hidden[row.query][row.row] = state  # (Q, D)

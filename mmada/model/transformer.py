@@ -21,7 +21,7 @@ from mmada.model.cache import PackedKVCache
 from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
 from mmada.model.image_positions import image_position_ids
-from mmada.model.layers import Block, RMSNorm, ShortConv
+from mmada.model.layers import Block, RMSNorm, ShortConv, narrowed
 
 __all__ = ["Backbone", "Output", "Transformer", "initialize"]
 
@@ -82,6 +82,11 @@ class Transformer(nn.Module):
         embedding: Tensor = self.model.transformer["wte"].weight  # type: ignore[assignment]
         return embedding.dtype
 
+    @property
+    def wide_dtype(self) -> torch.dtype:
+        """What the denoiser computes in, products with weights left out: float32 on CPUs, where fewer bits make nothing else faster; keys and values are kept so."""
+        return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < torch.float32.itemsize else self.dtype
+
     def checkpoint_gradients(self) -> None:
         """While training, compute each block again in the backward pass: less memory, a third more time."""
         for block in self.model.transformer["blocks"]:  # type: ignore[attr-defined]
@@ -124,17 +129,20 @@ class Transformer(nn.Module):
         kv_cache: PackedKVCache | None = None,
         layers: Layers | None = None,
         index: Tensor | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
 
         kv_cache  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
         layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
         index   (n,) int64 of evaluated tokens whose hidden states are wanted: (1, n, D), and the last block computes less
+        compute_dtype  of everything but the products with weights, such as `wide_dtype`; None: that of the weights
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
         parts = self.model.transformer
         x: Tensor = parts["wte"](input_ids) if inputs_embeds is None else inputs_embeds
+        x = x if compute_dtype is None else x.to(compute_dtype)
         rows, length = x.shape[:2]
         self._check_length(length if not isinstance(attention_mask, Packing) else attention_mask.num_positions)
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
@@ -178,7 +186,7 @@ class Transformer(nn.Module):
             if collect is not None:
                 collect.append(x)
             x = block(x, cos, sin, attn_bias.at(layer), index if layer == len(blocks) - 1 else None)
-        x = parts["ln_f"](x)
+        x = narrowed(parts["ln_f"](x), parts["ln_f"].weight)
         if collect is not None:
             collect.append(x)
         return x
