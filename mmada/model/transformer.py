@@ -84,7 +84,8 @@ class Transformer(nn.Module):
 
     @property
     def wide_dtype(self) -> torch.dtype:
-        """What the denoiser computes in, products with weights left out: float32 on CPUs, where fewer bits make nothing else faster; keys and values are kept so."""
+        """What the denoiser computes in, and keeps keys and values in, but for products with weights: float32 on CPUs, where fewer bits make nothing
+        else faster."""
         return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < torch.float32.itemsize else self.dtype
 
     def checkpoint_gradients(self) -> None:
