@@ -5,8 +5,8 @@
             -> head, each query with its own vocabulary slice
 
 No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU in
-float32 they do not to the last bit, elsewhere but for rounding, since
-matrix products of another size may add up in another order.
+float32, and in bfloat16 if the CPU multiplies it, they do not to the last bit, elsewhere but for
+rounding, since matrix products of another size may add up in another order.
 """
 
 from __future__ import annotations

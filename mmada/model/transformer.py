@@ -183,11 +183,12 @@ class Transformer(nn.Module):
         """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         parts = self.model.transformer
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
+        norm: RMSNorm = parts["ln_f"]  # type: ignore[assignment]
         for layer, block in enumerate(blocks):
             if collect is not None:
                 collect.append(x)
             x = block(x, cos, sin, attn_bias.at(layer), index if layer == len(blocks) - 1 else None)
-        x = narrowed(parts["ln_f"](x), parts["ln_f"].weight)
+        x = narrowed(norm(x), norm.weight)
         if collect is not None:
             collect.append(x)
         return x
