@@ -1,19 +1,20 @@
 """Whether weights of fewer bits are faster on this CPU: some multiply bfloat16 (AVX-512 BF16, AMX), others make float32 of it first.
 
-Instructions are not asked for but timed, since a library may not use them.
+Whoever chooses a precision is answered by a clock, since a library may not use what the CPU has.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 
 from mmada.model.config import TransformerConfig
 
-__all__ = ["product_gain"]
+__all__ = ["multiplies_bfloat16", "product_gain"]
 
 _TOKENS = 96
 """Of the product that is timed, as many as a drawing has."""
@@ -39,3 +40,10 @@ def product_gain(config: TransformerConfig, dtype: torch.dtype, *, seconds: Call
                 F.linear(*pair)
                 best[i] = min(best[i], seconds() - begin)
     return best[0] / best[1]
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products in bfloat16 (AVX-512 BF16, AMX)."""
+    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(test is not None and test() for test in tests)

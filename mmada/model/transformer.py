@@ -21,7 +21,7 @@ from mmada.model.cache import PackedKVCache
 from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
 from mmada.model.image_positions import image_position_ids
-from mmada.model.layers import Block, RMSNorm, ShortConv, narrowed
+from mmada.model.layers import Block, RMSNorm, ShortConv, is_wider, narrowed
 
 __all__ = ["Backbone", "Output", "Transformer", "initialize"]
 
@@ -183,12 +183,11 @@ class Transformer(nn.Module):
         """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         parts = self.model.transformer
         blocks: nn.ModuleList = parts["blocks"]  # type: ignore[assignment]
-        norm: RMSNorm = parts["ln_f"]  # type: ignore[assignment]
         for layer, block in enumerate(blocks):
             if collect is not None:
                 collect.append(x)
             x = block(x, cos, sin, attn_bias.at(layer), index if layer == len(blocks) - 1 else None)
-        x = narrowed(norm(x), norm.weight)
+        x = parts["ln_f"](x)
         if collect is not None:
             collect.append(x)
         return x
@@ -215,10 +214,14 @@ class Transformer(nn.Module):
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
         if self._has_special_head:
-            logits: Tensor = self.get_output_embeddings()(hidden)
+            embedding: Tensor = self.model.transformer["wte"].weight  # type: ignore[assignment]
+            logits: Tensor = self.get_output_embeddings()(hidden.to(embedding.dtype) if is_wider(hidden, embedding) else hidden)
             return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
-        weight = self.head_weight
-        return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
+        weight = self.head_weight if vocab is None else self.head_weight[vocab[0] : vocab[1]]
+        if not is_wider(hidden, weight):
+            return F.linear(hidden, weight)
+        rows = hidden.flatten(0, -2)
+        return F.linear(narrowed(rows, weight), weight)[: len(rows)].view(*hidden.shape[:-1], -1)
 
     @property
     def head_weight(self) -> Tensor:
