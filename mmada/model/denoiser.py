@@ -4,9 +4,9 @@
             -> trunk, on their windows where they have any -> hidden states at the asked positions
             -> head, each query with its own vocabulary slice
 
-No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU in
-float32, and in bfloat16 if the CPU multiplies it, they do not to the last bit, elsewhere but for
-rounding, since matrix products of another size may add up in another order.
+No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU that holds to the last bit,
+in float32 and, if the CPU multiplies it, in bfloat16. Elsewhere it holds but for rounding, since matrix products
+of another size may add up in another order.
 """
 
 from __future__ import annotations

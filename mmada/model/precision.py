@@ -24,7 +24,9 @@ _REPEATS = 5
 
 
 def product_gain(config: TransformerConfig, dtype: torch.dtype, *, seconds: Callable[[], float] = time.perf_counter) -> float:
-    """How many times as fast a product with a matrix of this size is in `dtype` as in float32, on the CPU: the best of a few of each, in turn.
+    """How many times as fast a product with a matrix of this size is in `dtype` as in float32, on the CPU.
+
+    The best of a few of each counts, which take turns.
 
     seconds  a clock
     """
