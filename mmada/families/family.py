@@ -96,9 +96,9 @@ class EditPrompts(Prompts, ABC):
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `edit`: without the words, then without the images."""
 
-    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, drops: bool = False) -> Canvas:
+    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, restyle: bool = False, drops: bool = False) -> Canvas:
         """The training row of `edit`: the same prompt with the image as it is. drops: without words and images, as published."""
-        canvas = self.edit("", (), codes) if drops else self.edit(text, images, codes)
+        canvas = self.edit("", (), codes, restyle=restyle) if drops else self.edit(text, images, codes, restyle=restyle)
         return canvas.clean((codes.flatten() + self.layout.image_offset).tolist())
 
 
@@ -262,10 +262,13 @@ def text_and_image(
 ) -> JointParams:
     """Both in the same passes, as MMaDA-Parallel does.
 
-    image        its guidance, and the steps of the text, which its schedule counts; the schedule and the choice are set here
+    image        its guidance; the steps that its schedule counts, the schedule and the choice are set here
     temperature  of the choice of codes; at 0 the likeliest ones are proposed
     timeline     None: the image takes `image_steps` of the steps of the text
     """
     proposed = 1.0 if temperature else 0.0
-    image = image.with_(transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
-    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)
+    timeline = together(text_steps, image_steps) if timeline is None else timeline
+    # The schedule ends with the image's last step. Together that is the last step of the text, as published.
+    steps = 1 + max((k for turns in timeline for number, k in turns if number == 1), default=text_steps - 1)
+    image = image.with_(steps=steps, transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
+    return JointParams(fields=(text, image), timeline=timeline)

@@ -55,10 +55,10 @@ def test_edits_and_styles_of_a_million_pixels_fit_and_more_is_refused(planners):
     """The published context of LLaDA is 4,096 tokens; a drawing of Lumina-DiMOO alone has more."""
     planner = planners["lumina-dimoo"]
     assert len(planned(DrawRequest("a cat"), planner).canvas) > 4096
-    assert len(planned(EditRequest("a hat", [PICTURE.resize((96, 96))]), planner).canvas) > 4096
-    assert len(planned(EditRequest("a hat", [PICTURE, PICTURE], restyle=True), planner).canvas) > 3 * 4096
+    assert len(planned(EditRequest("a hat", [PICTURE], size=(96, 96)), planner).canvas) > 4096
+    assert len(planned(EditRequest("a hat", [PICTURE, PICTURE], restyle=True, size=(128, 128)), planner).canvas) > 3 * 4096
     with pytest.raises(InputError, match="the model's context has 16384"):
-        planned(EditRequest("a hat", [PICTURE] * 4), planner)
+        planned(EditRequest("a hat", [PICTURE] * 4, size=(128, 128)), planner)
 
 
 def test_config_json_may_say_more(tmp_path):
