@@ -37,8 +37,8 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
     names   what else the checkpoint goes by, such as its hub name
     family  which it is; None: what config.json says, or else what class name and vocabulary say
     What tensors do not show is compared with what is published, unless config.json itself names the family; sizes are, unless anybody does.
-    Raises CheckpointError if no family fits, the files are those of another family than `family`, with both named, or config.json has other
-    values than the published one; InputError for an unknown family.
+    Raises CheckpointError if no family fits, or the files are those of another family than `family`, with both named. Also if config.json has
+    other values than the published one. InputError for an unknown family.
     """
     values = checkpoint.read_config(directory)
     wanted = family or values.get(FAMILY_KEY)

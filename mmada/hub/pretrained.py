@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import MaskedLMOutput
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from mmada import image
 from mmada.errors import InputError, MMaDAError
@@ -36,7 +37,7 @@ from mmada.model import Transformer, TransformerConfig
 from mmada.model.attention import Packing, as_bool
 from mmada.model.transformer import Backbone, initialize
 
-__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM", "NoImageTextToText"]
+__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM", "NoImageTextToText", "without_bars"]
 
 
 @dataclass
@@ -301,6 +302,24 @@ def _generation_config(directory: Path, config: MMaDAConfig) -> GenerationConfig
     values["full_attention"] = values.get("full_attention", values.get("sees_ahead", True))  # its former name
     names = ("max_new_tokens", "block_length", "threshold", "full_attention", "variable_length", "cache")
     return GenerationConfig(**{name: values[name] for name in names if name in values})
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without transformers' progress bars: it shows one for any checkpoint, however small, and wherever its output goes."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    of_the_hub = not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if not of_the_hub:
+            disable_progress_bars()
 
 
 class ImageTokenizer(image.ImageTokenizer, PreTrainedModel):  # type: ignore[misc]

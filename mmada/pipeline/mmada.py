@@ -12,8 +12,7 @@ A request becomes a program (generation/programs.py), and the engine runs them a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
@@ -606,9 +605,9 @@ def _through_transformers(directory: Path, dtype: str | torch.dtype, device: tor
     """
     asked = ", ".join(options) or "quantized weights"
     try:
-        from mmada.hub.pretrained import MMadaModelLM
+        from mmada.hub.pretrained import MMadaModelLM, without_bars
 
-        with _without_bars():
+        with without_bars():
             model = MMadaModelLM.from_pretrained(directory, dtype=dtype, **options)
     except ImportError as error:
         reason = " ".join(str(error).split())
@@ -624,25 +623,6 @@ def _through_transformers(directory: Path, dtype: str | torch.dtype, device: tor
             f"device_map puts parts of the model on {', '.join(places)}, and all of it must be on one device; give device_map={places[0]!r}"
         )
     return model if "device_map" in options else model.to(device)
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Without transformers' progress bars: it shows one for any checkpoint, however small, and wherever its output goes."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
-    from transformers.utils import logging
-
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    of_the_hub = not are_progress_bars_disabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-        if not of_the_hub:
-            disable_progress_bars()
 
 
 def _best_device() -> torch.device:

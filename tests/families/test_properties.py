@@ -80,13 +80,20 @@ def filled(fill: Fill, model: MMaDA) -> list[int]:
 
 
 @few
-@given(name=st.sampled_from(sorted(FAMILIES)), text=words, seed=seeds, cache=st.sampled_from(sorted(CACHES)), block=st.sampled_from([2, 4, 8]))
+@given(
+    name=st.sampled_from(sorted(FAMILIES)), text=words, seed=seeds, cache=st.sampled_from(sorted(CACHES)), block=st.sampled_from([2, 4, 8])
+)
 def test_a_text_is_filled_whatever_the_cache(models, name, text, seed, cache, block):
     model = models(name)
     params = model.planner.text_params(cache=CACHES[cache], block_length=block, temperature=1.0)
     filled(planned(ChatRequest(text, max_new_tokens=8, params=params, seed=seed), model.planner), model)
     if "fill" in model.family.abilities:
-        filled(planned(FillRequest(f"{text}[MASK:3]{text}", params=model.planner.fill_params().with_(temperature=1.0), seed=seed), model.planner), model)
+        filled(
+            planned(
+                FillRequest(f"{text}[MASK:3]{text}", params=model.planner.fill_params().with_(temperature=1.0), seed=seed), model.planner
+            ),
+            model,
+        )
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
@@ -101,7 +108,9 @@ def test_a_cache_of_texts_is_exact_where_nothing_that_is_kept_changes(models, na
 
     assert run(cache=replace(cache, refresh=1)) == run(cache=None)
     canvas = planned(ChatRequest(text, max_new_tokens=8), model.planner).canvas
-    if canvas.span[1] == int(canvas.fields[0].positions[-1]) + 1:  # Lumina-DiMOO has an end token behind the answer, which blocks would have to see
+    if (
+        canvas.span[1] == int(canvas.fields[0].positions[-1]) + 1
+    ):  # Lumina-DiMOO has an end token behind the answer, which blocks would have to see
         causal = {"full_attention": False, "variable_length": False}
         assert run(cache=cache, **causal) == run(cache=None, **causal)
     at_once = {"steps": 2, "threshold": None, "variable_length": False}
@@ -109,7 +118,14 @@ def test_a_cache_of_texts_is_exact_where_nothing_that_is_kept_changes(models, na
 
 
 @few
-@given(name=st.sampled_from(DRAWING), text=words, seed=seeds, size=sides, guidance=st.sampled_from([0.0, 2.0]), ratio=st.sampled_from([0.5, 0.9]))
+@given(
+    name=st.sampled_from(DRAWING),
+    text=words,
+    seed=seeds,
+    size=sides,
+    guidance=st.sampled_from([0.0, 2.0]),
+    ratio=st.sampled_from([0.5, 0.9]),
+)
 def test_a_drawing_is_filled_and_its_cache_is_exact_where_nothing_is_left_out(models, name, text, seed, size, guidance, ratio):
     """Also where a part of the picture is given: those codes stay."""
     model = models(name)
@@ -126,7 +142,14 @@ def test_a_drawing_is_filled_and_its_cache_is_exact_where_nothing_is_left_out(mo
 
 
 @few
-@given(name=st.sampled_from(EDITING), text=words, seed=seeds, size=sides, restyle=st.booleans(), scales=st.sampled_from([(0.0, 0.0), (2.5, 4.0)]))
+@given(
+    name=st.sampled_from(EDITING),
+    text=words,
+    seed=seeds,
+    size=sides,
+    restyle=st.booleans(),
+    scales=st.sampled_from([(0.0, 0.0), (2.5, 4.0)]),
+)
 def test_an_edit_keeps_its_sources_and_its_cache_is_exact_where_nothing_is_left_out(models, name, text, seed, size, restyle, scales):
     model = models(name)
     assert model.family.edit_params is not None
