@@ -60,12 +60,12 @@ class Unread(nn.Parameter):
         memo[id(self)] = copied
         return copied
 
-    def rows(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-        """Rows [start, stop) as a tensor of their own; no others are read."""
+    def part(self, index: tuple[slice, ...], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """tensor[index] as a tensor of its own, a slice for each dimension; nothing else is read."""
         from safetensors import safe_open
 
         with safe_open(self.file, framework="pt") as stream:
-            part = stream.get_slice(self.stored_name)[start:stop]
+            part = stream.get_slice(self.stored_name)[index]
             return _converted(part, dtype, torch.device(device))
 
 
