@@ -17,6 +17,7 @@ in float32. The optimizer moves the float32 rows.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -70,6 +71,8 @@ def _split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> None:
     """Give the transformer of a module this process's parts of its weights. What was read later stays without numbers."""
     from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
+    # Two dimensions are gathered one after the other, which torch warns of.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     (model,) = (part for part in module.modules() if isinstance(part, Transformer))
     tp = TPGroup(mesh.get_local_rank(), mesh.size(), mesh.get_group())
     split(model, tp)
