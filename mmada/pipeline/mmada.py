@@ -322,6 +322,11 @@ class MMaDA:
         """How many processes hold the model together."""
         return 1 if self._leading is None else self._leading.size
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What a KV cache takes of each process for a token."""
+        return self.model.config.num_kept_values * self.model.dtype.itemsize // self.tensor_parallel
+
     def close(self) -> None:
         """End the other processes of a model with tensor_parallel above 1, which then answers nothing; else nothing happens."""
         if self._leading is not None:
