@@ -144,6 +144,7 @@ def main(mode, out):
     begin_sharded()
     exported(small(), Path(out) / "sharded", steps=3, settings=replace(QUIET, accumulate=2, eval_every=3))
     torch.save(muon_in_parts(), Path(out) / f"muon-{rank}.pt")
+    torch.save(muon_in_parts(tensor_parallel=2), Path(out) / f"split-muon-{rank}.pt")
 
 
 def begin_sharded():
@@ -182,13 +183,13 @@ def die_at_5(report):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def muon_in_parts():
+def muon_in_parts(**shards):
     """Weights of Muon after two steps with the same gradients: whole, and put together of the parts that each process moved."""
     made = {}
     for name in ("whole", "parts"):
         network = model()
         if name == "parts":
-            shard(network, device=torch.device("cpu"), precision="fp32")
+            shard(network, device=torch.device("cpu"), precision="fp32", **shards)
         (optimizer,) = (one for one in build(network.named_parameters(), OptimizerConfig(name="muon")) if isinstance(one, Muon))
         moved = optimizer.param_groups[0]["params"]
         for step in range(2):
