@@ -127,7 +127,7 @@ def test_a_split_run_goes_on_in_other_shards_and_the_other_way_round(start, alon
             if env is first:
                 shutil.rmtree(tmp_path / name / "train" / "model")
                 shutil.rmtree(latest(tmp_path / name / "train" / "state"))
-        assert [line["step"] for line in numbers(tmp_path / name)] == [1, 2, 3, 4, 3, 4] or len(numbers(tmp_path / name)) == 4
+        assert [line["step"] for line in numbers(tmp_path / name)] == [1, 2, 3, 4]
         assert distance(alone, tmp_path / name) < 1e-6
 
 
