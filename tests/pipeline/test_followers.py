@@ -29,6 +29,7 @@ def facts(tmp_path_factory):
     return torch.load(folder / "facts.pt")
 
 
+@pytest.mark.integration
 def test_answers_and_drawings_are_those_of_a_whole_model(facts):
     for whole, parts in ((facts["whole"], facts["led"]), facts["cached"]):
         text, codes, seen = whole
@@ -39,6 +40,7 @@ def test_answers_and_drawings_are_those_of_a_whole_model(facts):
     assert facts["bytes_per_token"][0] == 2 * facts["bytes_per_token"][1]
 
 
+@pytest.mark.integration
 def test_what_needs_whole_weights_is_refused(facts):
     refused = facts["refused"]
     assert refused["save"] == "save_pretrained needs whole weights, and tensor_parallel=2 processes hold them; load with tensor_parallel=1"
@@ -47,6 +49,7 @@ def test_what_needs_whole_weights_is_refused(facts):
     assert "load one such model in a process" in refused["again"]
 
 
+@pytest.mark.integration
 def test_followers_end_when_a_model_is_closed(facts):
     assert facts["children"] == [1, 0]
 

@@ -21,6 +21,8 @@ from mmada.serve.hosts import is_allowed, usual_hosts
 from .hostile import many_scans
 from .process import Server, serving
 
+pytestmark = pytest.mark.integration
+
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 4, "temperature": 0}
 
