@@ -38,8 +38,8 @@ from mmada.image import (
 )
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
-from mmada.model.tensor_parallel import SplitTransformer, TPGroup, check_split
 from mmada.model.quantized import QUANTIZATIONS, check_name, packed, quantization_of, quantize
+from mmada.model.tensor_parallel import SplitTransformer, TPGroup, check_split
 
 __all__ = [
     "IMAGE_TOKENIZER_TYPE",
@@ -200,7 +200,9 @@ def load_part(
     Arguments and errors as of `load_transformer`. Raises InputError if it cannot be split over so many processes, or is quantized.
     """
     if quantization(directory) is not None:
-        raise InputError(f"{directory} is quantized, and tensor_parallel={tp.size} splits plain matrices; give the checkpoint that it was made of")
+        raise InputError(
+            f"{directory} is quantized, and tensor_parallel={tp.size} splits plain matrices; give the checkpoint that it was made of"
+        )
     check_split(transformer_config(directory, family=family), tp.size)
     model = load_transformer(directory, dtype=dtype, family=family, deferred=True)
     weights.split(model, tp, device=device)

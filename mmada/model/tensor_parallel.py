@@ -102,9 +102,9 @@ def split(model: Transformer, tp: TPGroup) -> None:
     model.__class__ = SplitTransformer
     for part, kind in [(model, SplitTransformer), *kinds]:
         part.__class__ = kind
-        part.tp = tp  # type: ignore[assignment]
+        part.tp = tp
         if kind is _SplitNorm:
-            part.averaged = tp.mean  # type: ignore[assignment]
+            part.averaged = tp.mean
 
 
 def _kind(name: str, part: nn.Module) -> type[nn.Module] | None:
@@ -118,7 +118,7 @@ def _kind(name: str, part: nn.Module) -> type[nn.Module] | None:
         return _Embedding if layer in _BY_COLUMNS else _WholeEmbedding
     if type(part) is ShortConv:
         return _WholeConv
-    if list(part.parameters(recurse=False)) or list(part.buffers(recurse=False)):
+    if any(True for _ in (*part.parameters(recurse=False), *part.buffers(recurse=False))):
         raise InputError(
             f"{name} is a {type(part).__name__}, and tensor parallelism splits plain layers alone; "
             "leave out adapters, quantization and code_bits, or tensor parallelism"

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,14 +60,17 @@ class Part:
 
 def check_devices(size: int, device: torch.device) -> None:
     """Raises InputError if there are not enough devices for `size` processes, or one is named for all."""
+    given = f"tensor_parallel={size}"
     if size < 2:
-        raise InputError(f"tensor_parallel={size} must be at least 1; 1 leaves the model in one process")
+        raise InputError(f"{given} must be at least 1; 1 leaves the model in one process")
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"tensor_parallel={size} runs on cuda, and for tests on cpu, not on {device.type}; leave it out")
-    if device.index is not None:
-        raise InputError(f"tensor_parallel={size} takes the first {size} GPUs, and device={device} names one; give device=cuda, and choose by CUDA_VISIBLE_DEVICES")
+        raise InputError(f"{given} runs on cuda, and for tests on cpu, not on {device.type}; leave it out")
+    if str(device) != device.type:
+        raise InputError(
+            f"{given} takes the first {size} devices, and device={device} names one; give {device.type}, and CUDA_VISIBLE_DEVICES"
+        )
     if device.type == "cuda" and torch.cuda.device_count() < size:
-        raise InputError(f"tensor_parallel={size} needs as many GPUs, and {torch.cuda.device_count()} are here; give fewer")
+        raise InputError(f"{given} needs as many GPUs, and {torch.cuda.device_count()} are here; give fewer")
 
 
 def lead(part: Part) -> LeadingDenoiser:
@@ -127,11 +131,11 @@ def _started(folder: Path, rank: int, part: Part) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
-def _store(folder: Path, size: int) -> dist.Store:
-    return dist.FileStore(str(folder / "store"), size)
+def _store(folder: Path, size: int) -> Any:
+    return dist.FileStore(str(folder / "store"), size)  # type: ignore[attr-defined]
 
 
-def _await(store: dist.Store, what: str, followers: Sequence[subprocess.Popen[bytes]]) -> None:
+def _await(store: Any, what: str, followers: Sequence[subprocess.Popen[bytes]]) -> None:
     """Until all followers are up, or have loaded. Raises CheckpointError if one of them has ended instead."""
     for rank, process in enumerate(followers, 1):
         while not store.check([f"{what}-{rank}"]):
@@ -141,7 +145,7 @@ def _await(store: dist.Store, what: str, followers: Sequence[subprocess.Popen[by
             time.sleep(0.01)
 
 
-def _joined(store: dist.Store, rank: int, part: Part) -> tuple[SplitTransformer, dist.ProcessGroup]:
+def _joined(store: Any, rank: int, part: Part) -> tuple[SplitTransformer, dist.ProcessGroup]:
     """Meet the others, and read a part of the weights. Returns the group for messages, too."""
     device = torch.device("cpu")
     if part.device == "cuda":
@@ -151,9 +155,7 @@ def _joined(store: dist.Store, rank: int, part: Part) -> tuple[SplitTransformer,
         dist.init_process_group("cpu:gloo,cuda:nccl" if part.device == "cuda" else "gloo", store=store, rank=rank, world_size=part.size)
         group = dist.new_group(backend="gloo", timeout=_IDLE)
     assert isinstance(group, dist.ProcessGroup)
-    model = networks.load_part(
-        Path(part.directory), TPGroup(rank, part.size), dtype=part.dtype, device=device, family=named(part.family)
-    )
+    model = networks.load_part(Path(part.directory), TPGroup(rank, part.size), dtype=part.dtype, device=device, family=named(part.family))
     return model, group
 
 

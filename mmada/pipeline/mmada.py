@@ -217,7 +217,9 @@ class MMaDA:
 
             check_devices(tensor_parallel, device)
             if others := [*sorted(options), *(["quantize"] if quantize is not None else [])]:
-                raise InputError(f"tensor_parallel={tensor_parallel} splits plain matrices, and {others[0]} loads others; leave one of them out")
+                raise InputError(
+                    f"tensor_parallel={tensor_parallel} splits plain matrices, and {others[0]} loads others; leave one of them out"
+                )
         if str(name) == "debug":
             if options:
                 raise InputError(f"the debug model has no files to load, and {', '.join(sorted(options))} is about loading; leave it out")
@@ -231,7 +233,8 @@ class MMaDA:
         if (adapter := adapter_of(directory)) is not None:
             if tensor_parallel != 1:
                 raise InputError(
-                    f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} holds an adapter; make a model of it (mmada convert {directory} OUT)"
+                    f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} holds an adapter; "
+                    f"make a model of it (mmada convert {directory} OUT)"
                 )
             place = None if "device_map" in options else device
             made = cls.from_pretrained(
@@ -257,7 +260,9 @@ class MMaDA:
                 f"quantize={quantize!r}: {directory} is quantized already; leave quantize out, or give the checkpoint that it was made of"
             )
         if packed_by_others and tensor_parallel != 1:
-            raise InputError(f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} is quantized; give what it was made of")
+            raise InputError(
+                f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} is quantized; give what it was made of"
+            )
         denoiser = None
         if tensor_parallel != 1:
             denoiser = _led(directory, kind, dtype, device, tensor_parallel)
@@ -335,7 +340,9 @@ class MMaDA:
     def _refuse_split(self, what: str) -> None:
         """Raises InputError if this process holds a part of the weights."""
         if self._leading is not None:
-            raise InputError(f"{what} needs whole weights, and tensor_parallel={self.tensor_parallel} processes hold them; load with tensor_parallel=1")
+            raise InputError(
+                f"{what} needs whole weights, and tensor_parallel={self.tensor_parallel} processes hold them; load with tensor_parallel=1"
+            )
 
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:
         """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it.

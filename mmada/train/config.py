@@ -240,9 +240,13 @@ class TrainConfig:
         if isinstance(self.stage, ImageStage):
             raise InputError(f"{given} splits the transformer, and stage {self.stage.name!r} trains an image tokenizer; set it to 1")
         if self.lora.rank:
-            raise InputError(f"{given} splits plain matrices, and lora.rank={self.lora.rank} puts adapters beside them; use FSDP2 for adapters")
+            raise InputError(
+                f"{given} splits plain matrices, and lora.rank={self.lora.rank} puts adapters beside them; use FSDP2 for adapters"
+            )
         if self.model.code_bits:
-            raise InputError(f"{given} splits plain matrices, and model.code_bits=true adds maps to the head; set one of them to its default")
+            raise InputError(
+                f"{given} splits plain matrices, and model.code_bits=true adds maps to the head; set one of them to its default"
+            )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

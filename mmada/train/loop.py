@@ -428,11 +428,9 @@ class _Runner:
         self.model.train()
 
     def _export(self) -> None:
-        if self.plan.in_shards:
-            weights = whole_state(self.model, is_kept=self.accelerator.is_main_process)
-        else:
-            weights = self.accelerator.get_state_dict(self.model)
-        if self.accelerator.is_main_process:
+        a = self.accelerator
+        weights = whole_state(self.model, is_kept=a.is_main_process) if self.plan.in_shards else a.get_state_dict(self.model)
+        if a.is_main_process:
             self.task.export(self.out / "model", weights)
 
 

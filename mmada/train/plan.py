@@ -161,7 +161,9 @@ def _check(environ: Mapping[str, str], *, on_cpu: bool) -> None:
         )
     for name, what in _FOREIGN.items():
         if _is_on(environ, name):
-            raise InputError(f"{what} was asked for ({name}=true), which runs here do not know; use a file of configs/accelerate, and loop.tensor_parallel")
+            raise InputError(
+                f"{what} was asked for ({name}=true), which runs here do not know; use a file of configs/accelerate, and loop.tensor_parallel"
+            )
     strategy = asked(environ)
     if strategy == "DeepSpeed":
         if on_cpu:

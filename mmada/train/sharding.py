@@ -77,12 +77,12 @@ def _split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> None:
     tp = TPGroup(mesh.get_local_rank(), mesh.size(), mesh.get_group())
     split(model, tp)
     for name, parameter in list(model.named_parameters()):
-        dim, own, placement = split_dim(name), parameter.detach(), Replicate()
+        dim, own = split_dim(name), parameter.detach()
+        placements: list[Placement] = [Replicate() if dim is None else Shard(dim)]
         if dim is not None:
             start, stop = own_range(parameter.shape[dim], tp.rank, tp.size)
-            own, placement = own.narrow(dim, start, stop - start).clone(), Shard(dim)
+            own = own.narrow(dim, start, stop - start).clone()
         own = own if own.is_meta else own.to(device)
-        placements: list[Placement] = [placement]
         made = DTensor.from_local(own, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
         owner, _, last = name.rpartition(".")
         model.get_submodule(owner).register_parameter(last, nn.Parameter(made, requires_grad=parameter.requires_grad))

@@ -8,7 +8,7 @@ from mmada.hub import weights
 from mmada.model import preset
 from mmada.model.tensor_parallel import TPGroup, check_split, own_range, split_dim
 
-from ..processes import ranks
+from ..processes import SERVING, ranks
 from . import split
 from .conftest import LAYOUT, build
 
@@ -16,7 +16,7 @@ from .conftest import LAYOUT, build
 @pytest.fixture(scope="module")
 def facts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("split")
-    assert ranks(split.main, folder) == [0, 0]
+    assert ranks(split.main, folder, preload=SERVING) == [0, 0]
     return torch.load(folder / "facts.pt") | {"counts": torch.load(folder / "counts.pt")}
 
 

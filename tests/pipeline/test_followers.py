@@ -1,9 +1,9 @@
 """A model that this process and followers hold together: the same answers, and all of them end together."""
 
 import json
-import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,7 +57,10 @@ def test_followers_end_when_a_model_is_closed(facts):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tensor_parallel": 3}, "tensor_parallel=3 must divide the model's 4 heads of keys and its feed-forward width of 160; try 1 or 2 or 4"),
+        (
+            {"tensor_parallel": 3},
+            "tensor_parallel=3 must divide the model's 4 heads of keys and its feed-forward width of 160; try 1 or 2 or 4",
+        ),
         ({"tensor_parallel": 0}, "tensor_parallel=0 must be at least 1"),
         ({"tensor_parallel": 2, "quantize": "int8"}, "tensor_parallel=2 splits plain matrices, and quantize loads others"),
         ({"tensor_parallel": 2, "device": "cpu:0"}, "device=cpu:0 names one"),
@@ -82,9 +85,9 @@ def test_followers_end_with_a_leader_that_is_killed(tmp_path):
     assert led(split.lose_the_leader, tmp_path) == -signal.SIGKILL
     (pid,) = json.loads((tmp_path / "pids.json").read_text())
     deadline = time.monotonic() + 30
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not os.path.exists(f"/proc/{pid}")
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.slow

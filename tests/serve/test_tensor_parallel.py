@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -25,9 +26,7 @@ QUESTIONS = [f"What are {i} and {i + 1}?" for i in range(8)]
 
 def asked(server, question):
     body = {"model": "debug", "messages": [{"role": "user", "content": question}], "max_tokens": 32, "seed": 3}
-    request = urllib.request.Request(
-        f"{server.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    request = urllib.request.Request(f"{server.url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=120) as answer:
         return json.loads(answer.read())["choices"][0]["message"]["content"]
 
@@ -69,6 +68,6 @@ def test_followers_end_with_their_server(tmp_path):
     server.process.join(60)
     assert server.process.exitcode == 0
     deadline = time.monotonic() + 30
-    while os.path.exists(f"/proc/{follower}") and time.monotonic() < deadline:
+    while Path(f"/proc/{follower}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not os.path.exists(f"/proc/{follower}")
+    assert not Path(f"/proc/{follower}").exists()

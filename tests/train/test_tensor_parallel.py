@@ -136,5 +136,5 @@ def test_what_is_not_done_with_parts_is_refused_before_anything_is_loaded(tmp_pa
 def test_rollouts_are_not_split(tmp_path):
     values = {**starts.BASE, "tasks": starts.TASKS, "out": str(tmp_path / "run"), "loop": {"tensor_parallel": 2, "prefetch": 0}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(values))
-    with pytest.raises(InputError, match="loop.tensor_parallel=2 is of `mmada train` alone"):
+    with pytest.raises(InputError, match=r"loop.tensor_parallel=2 is of `mmada train` alone"):
         rl_config.load(tmp_path / "run.yaml")
