@@ -1,10 +1,10 @@
 """Start the processes that hold a split model together with this one (model/mirror.py).
 
     this process   leads: it has the tokenizers, the sampler or the server, and a part of the weights
-    followers      python -m mmada.pipeline.followers FOLDER RANK: a part of the weights each
+    followers      python -m mmada.pipeline.followers FOLDER RANK LEADER: a part of the weights each
 
-They meet by a file of a folder that only their user can read, and speak over the machine itself: the sums of every block need the links of
-one server. Followers end with their leader, whatever happens to it. A keyboard interrupt is the leader's alone.
+They meet by a file of a folder that only their user can read. They speak over the machine itself, for the sums of every block need the links
+of one server. Followers end with their leader, whatever happens to it. A keyboard interrupt is the leader's alone.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ def lead(part: Part) -> LeadingDenoiser:
     return LeadingDenoiser(model, group, on_close=partial(_end, followers, folder))
 
 
-def follow_in(folder: Path, rank: int) -> None:
-    """Be a follower, until the leader ends. Raises SystemExit."""
-    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+def follow_in(folder: Path, rank: int, leader: int) -> None:
+    """Be a follower, until the leader ends; `leader` is its process id. Raises SystemExit."""
+    threading.Thread(target=_watch, args=(leader,), daemon=True).start()
     part = Part(**json.loads((folder / "part.json").read_text(encoding="utf-8")))
     store = _store(folder, part.size)
     store.set(f"up-{rank}", "")
@@ -117,7 +117,7 @@ def follow_in(folder: Path, rank: int) -> None:
 
 
 def _watch(parent: int) -> None:
-    """End with the parent: a connection may outlive it in processes that it has started."""
+    """End with the parent: a connection may outlive it, in processes that it has started."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -127,7 +127,7 @@ def _started(folder: Path, rank: int, part: Part) -> subprocess.Popen[bytes]:
     environ = dict(os.environ)
     if part.device == "cpu":
         environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // part.size))
-    command = [sys.executable, "-m", "mmada.pipeline.followers", str(folder), str(rank)]
+    command = [sys.executable, "-m", "mmada.pipeline.followers", str(folder), str(rank), str(os.getpid())]
     return subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -188,4 +188,4 @@ def _end(followers: Sequence[subprocess.Popen[bytes]], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    follow_in(Path(sys.argv[1]), int(sys.argv[2]))
+    follow_in(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,7 +1,11 @@
 """Tensor parallelism in training: runs of processes that split every matrix equal those of one, and what cannot be split is refused."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -13,7 +17,7 @@ from mmada.train import config as train_config
 from mmada.train.plan import check_groups
 from mmada.train.state import latest
 
-from ..processes import mmada, ranks
+from ..processes import ROOT, free_ports, mmada, ranks
 from . import starts
 
 SHARDED = {"ACCELERATE_USE_FSDP": "true"}
@@ -99,6 +103,23 @@ def test_parts_in_bfloat16_are_trained_in_float32(start, alone, tmp_path):
     whole, parts = numbers(alone), numbers(tmp_path / "two")
     assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=0.01)
     assert 0 < distance(alone, tmp_path / "two") < 2e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["torchrun", "accelerate"])
+def test_a_run_as_a_user_types_it(tmp_path, tool):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**starts.BASE, "stage": "base", "out": "run"}))
+    program = Path(sys.executable).with_name(tool)
+    words = ["train", "run.yaml", "loop.tensor_parallel=2"]
+    command = [program, "--nproc-per-node", "2", "--master-port", *free_ports(1), "-m", "mmada", *words]
+    if tool == "accelerate":
+        config = ["--config_file", ROOT / "configs" / "accelerate" / "ddp.yaml", "--num_processes", "2", "--main_process_port", "0"]
+        command = [program, "launch", *config, Path(sys.executable).with_name("mmada"), *words]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("2 processes on 1 node, tensor parallelism, cpu;") == 1
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
 REFUSED = [
