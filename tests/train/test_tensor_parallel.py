@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -18,7 +19,7 @@ from mmada.train.plan import check_groups
 from mmada.train.state import latest
 
 from ..processes import ROOT, free_ports, mmada, ranks
-from . import starts
+from . import starts, tiny
 
 SHARDED = {"ACCELERATE_USE_FSDP": "true"}
 
@@ -103,6 +104,18 @@ def test_parts_in_bfloat16_are_trained_in_float32(start, alone, tmp_path):
     whole, parts = numbers(alone), numbers(tmp_path / "two")
     assert [line["loss"] for line in parts] == pytest.approx([line["loss"] for line in whole], rel=0.01)
     assert 0 < distance(alone, tmp_path / "two") < 2e-2
+
+
+@pytest.mark.slow
+def test_the_best_weights_are_kept_and_logits_may_come_in_chunks(tmp_path):
+    for name in ("two", "one"):
+        (tmp_path / name).mkdir()
+    assert ranks(tiny.main, "parts", tmp_path / "two", out=tmp_path / "log.txt") == [0, 0], (tmp_path / "log.txt").read_text()
+    tiny.best_of_four(tmp_path / "one")
+    one, two = (torch.load(tmp_path / name / "exported.pt") for name in ("one", "two"))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-6
+    kept = [(tmp_path / name).read_text() for name in ("one/kept-0", "two/kept-0", "two/kept-1")]
+    assert kept[0] == kept[1] == kept[2]
 
 
 @pytest.mark.slow
