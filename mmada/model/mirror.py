@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import io
 import pickle
+import signal
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import torch
@@ -79,7 +81,7 @@ class LeadingDenoiser(TransformerDenoiser):
     def __call__(self, queries: Sequence[Query]) -> list[Tensor]:
         """As TransformerDenoiser's. Raises StoppedError if a follower is gone."""
         model: Any = self.model
-        with self._lock:
+        with self._lock, _uninterrupted():
             self._check()
             model.asking_thread = threading.get_ident()
             try:
@@ -115,6 +117,22 @@ class LeadingDenoiser(TransformerDenoiser):
             self._numbers[cache] = self._num_caches
             weakref.finalize(cache, self._gone.append, self._num_caches).atexit = False
         return self._numbers[cache]
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A keyboard interrupt comes after what is inside: half a pass would leave followers waiting for the other half."""
+    if threading.current_thread() is not threading.main_thread() or (handler := signal.getsignal(signal.SIGINT)) is None:
+        yield
+        return
+    noted: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: noted.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if noted and callable(handler):
+        handler(*noted[0])
 
 
 def follow(model: SplitTransformer, group: dist.ProcessGroup) -> None:

@@ -1,6 +1,8 @@
 """What the processes of tests/model/test_tensor_parallel.py do."""
 
 import gc
+import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,7 +46,8 @@ def main(folder):
     whole = TransformerDenoiser(build(**CHANGES[1]))
     answers = {name: [answered(denoiser, name) for denoiser in (whole, leading)] for name in CACHES}
     refused = [refusal(lambda: part(TOKENS)), refusal(lambda: leading([too_long()]))]
-    again = answered(leading, "none")  # an error of the queries leaves all processes together
+    interrupted(leading)
+    again = answered(leading, "none")  # neither an error of the queries nor an interrupt drives the processes apart
     leading.close()
     refused.append(refusal(lambda: answered(leading, "none")))
     torch.save({"compared": facts, "answers": answers, "again": again, "refused": refused}, Path(folder) / "facts.pt")
@@ -56,6 +59,18 @@ def refusal(call):
     except MMaDAError as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
+
+
+def interrupted(leading):
+    """Ctrl-C in a pass."""
+    trunk = leading.model.trunk
+    leading.model.trunk = lambda *args, **kwargs: (os.kill(os.getpid(), signal.SIGINT), trunk(*args, **kwargs))[1]
+    try:
+        answered(leading, "none")
+    except KeyboardInterrupt:
+        del leading.model.trunk
+        return
+    raise AssertionError("the interrupt was lost")
 
 
 def compared(changes, tp):

@@ -105,7 +105,8 @@ def weights(job):
 
 def main(mode, out):
     """Another process: `rank` is one of several, with copies of the weights and then with shards; `more` goes on with shards;
-    `parts` splits every matrix; `long` trains with shards from the start, and the second process may die; `kill` dies in its second save; `saves` saves in both ways."""
+    `parts` splits every matrix; `long` trains with shards from the start, and the second process may die; `kill` dies in its second save;
+    `saves` saves in both ways."""
     if mode == "kill":
         whole = state.publish
 
