@@ -71,7 +71,7 @@ class Replica:
 
         config = ServeConfig(**settings)
         kept, device = pipeline.bytes_per_token, pipeline.model.device
-        factor = pipeline.image_tokenizer.decode_factor
+        factor = pipeline.pixels_per_code
         self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept)
         self._app = create_app(self.engine, RequestParser(pipeline.planner, config, factor=factor), config)
 
