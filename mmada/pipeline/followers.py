@@ -99,7 +99,7 @@ def lead(part: Part) -> LeadingDenoiser:
 
 def follow_in(folder: Path, rank: int, leader: int) -> None:
     """Be a follower, until the leader ends; `leader` is its process id. Raises SystemExit."""
-    threading.Thread(target=_watch, args=(leader,), daemon=True).start()
+    threading.Thread(target=_watch, args=(leader, folder), daemon=True).start()
     part = Part(**json.loads((folder / "part.json").read_text(encoding="utf-8")))
     store = _store(folder, part.size)
     store.set(f"up-{rank}", "")
@@ -113,13 +113,16 @@ def follow_in(folder: Path, rank: int, leader: int) -> None:
         follow(model, group)
     except RuntimeError as error:  # of a connection that is closed
         raise SystemExit(1) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     dist.destroy_process_group()
 
 
-def _watch(parent: int) -> None:
-    """End with the parent: a connection may outlive it, in processes that it has started."""
+def _watch(parent: int, folder: Path) -> None:
+    """End with the parent, which left its folder: a connection may outlive it, in processes that it has started."""
     while os.getppid() == parent:
         time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
