@@ -200,4 +200,7 @@ def start(
     per_token = pipeline.bytes_per_token
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=per_token, worker=worker)
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
-    run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)
+    try:
+        run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)
+    finally:
+        pipeline.close()

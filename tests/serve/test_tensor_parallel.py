@@ -39,7 +39,7 @@ def status(server, path="/health"):
 
 
 def test_many_clients_share_passes_of_two_processes(tmp_path):
-    server = Server(tmp_path / "log.txt", "--tensor-parallel", "2", "--threads", "1", "--cache", "dual", TMPDIR=str(tmp_path)).wait()
+    server = Server(tmp_path / "log.txt", "--tensor-parallel", "2", "--threads", "1", "--cache", "dual").wait()
     try:
         with ThreadPoolExecutor(8) as clients:
             answers = list(clients.map(lambda question: asked(server, question), QUESTIONS))
