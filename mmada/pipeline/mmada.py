@@ -330,7 +330,7 @@ class MMaDA:
     @property
     def bytes_per_token(self) -> int:
         """What a KV cache takes of each process for a token."""
-        return self.model.config.num_kept_values * self.model.dtype.itemsize // self.tensor_parallel
+        return self.model.config.num_kept_values * self.model.wide_dtype.itemsize // self.tensor_parallel
 
     def close(self) -> None:
         """End the other processes of a model with tensor_parallel above 1, which then answers nothing; else nothing happens."""
@@ -363,6 +363,7 @@ class MMaDA:
             self._text,
             size=(d.image_height, d.image_width),
             mode=d.image_mode,
+            crops=d.image_crops,
             factor=self.image_tokenizer.factor,
             value_range=self.image_tokenizer.pixel_range,
             family=self.family.name,
@@ -450,7 +451,9 @@ class MMaDA:
         if (problem := self.family.lacks("look")) is not None:
             raise InputError(f"{problem}, so it has no processor; load its tokenizer (AutoTokenizer), whose chat template lays turns out")
         d, image_tokenizer = self.defaults, self.image_tokenizer
-        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range)
+        images = MMaDAImageProcessor(
+            d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range, d.image_crops
+        )
         text = self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).to_transformers()
         layout, style = self.layout.to_dict(), asdict(d.style)
         return MMaDAProcessor(images, text, layout, style, chat_template=text.chat_template, family=self.family.name)
