@@ -21,6 +21,7 @@ from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.grammar import canonical
 from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, OTHER_FORMS, SOFT, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.spelling import english_words
 from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
@@ -120,14 +121,15 @@ def _as_spelled(word: str) -> str:
 
 @cache
 def _words() -> frozenset[str]:
-    """Every word of the lexicon, of the lists of unknown words, and of several sections of the voices: none of them is a misspelling."""
+    """Every word of the lexicon, of the lists of unknown words, of several sections of the voices, and English ones near them: no misspellings."""
     from mmada.worlds.emoji.lexicon import lexicon
 
     known = lexicon()
     lists = (unknown_words(kind, split) for kind in KINDS_OF_WORDS for split in SPLITS)
     singular = {word for entry in (*known.things, *known.words) for word in entry.split()} | {word for words in lists for word in words}
     said = Counter(word for lines in sections().values() for word in set(re.findall("[a-z]{5,}", "\n".join(lines).lower())))
-    return frozenset(singular | {plural_of(word) for word in singular} | {word for word, number in said.items() if number > 1})
+    several = {word for word, number in said.items() if number > 1}
+    return frozenset(singular | {plural_of(word) for word in singular} | several | set(english_words()))
 
 
 def in_colours(said: str) -> str:
