@@ -32,7 +32,7 @@ __all__ = ["NOT_WANTED", "known_nouns", "noun_pattern", "restated", "spelled"]
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 _SPELLING = 0.8
-"""How alike a word and a name must be (difflib's ratio)."""
+"""How alike a word and a name must be (difflib's ratio). They begin alike, too: a rainy day is no train."""
 
 _NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
 NOT_WANTED = re.compile(
@@ -115,7 +115,8 @@ def spelled(prompt: str) -> str:
 def _as_spelled(word: str) -> str:
     if word in _words():
         return word
-    near = get_close_matches(word, [noun for noun in known_nouns() if " " not in noun], 1, _SPELLING)
+    nouns = [noun for noun in known_nouns() if " " not in noun and noun[0] == word[0] and abs(len(noun) - len(word)) <= 1]
+    near = get_close_matches(word, nouns, 1, _SPELLING)
     return near[0] if near else word
 
 
