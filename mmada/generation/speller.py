@@ -3,8 +3,8 @@
     speller = Speller({"apples": 90, "kitten": 30}, {"car", "kitchen"})
     speller.read("Sven has 6 aples and a kiten")      "Sven has 6 apples and a kitten", (("aples", "apples"), ("kiten", "kitten"))
 
-A word is misspelled if no list has it, and one taught word is clearly the best at an edit distance of one: a letter too few, too many, or another
-one, or two neighbors exchanged (Damerau 1964). Candidates are found by what is left of both words without one letter (SymSpell, Garbe 2012).
+A word is misspelled if no list has it, and one taught word is clearly the best at an edit distance of one. That is a letter too few, too many or
+another one, or two neighbors exchanged (Damerau 1964). Candidates are found by what is left of both words without one letter (SymSpell, Garbe 2012).
 """
 
 from __future__ import annotations
