@@ -16,14 +16,15 @@ from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SYNONYMS, ordinary_
 from mmada.worlds.emoji.natural.people import THINGS, names
 from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import objects
+from mmada.worlds.emoji.scenes import BACKGROUNDS
 from mmada.worlds.emoji.split import Split
 
 __all__ = ["LEAST_LETTERS", "english_words", "listed_words", "taught_words"]
 
 LEAST_LETTERS = 3
 _SPLITS: tuple[Split, ...] = ("train", "test")
-_FILLED_IN, _ORDINARY = 30, 5
-"""How often a name of an object, and a word of a list, counts: templates name them by fields."""
+_FILLED_IN, _NUMBER, _ORDINARY = 30, 150, 5
+"""How often a name of an object or a color, a number and another word of a list count: fields of templates hold them, so lines of voices lack them."""
 _MISSPELLED = ("frend", "meny", "ooops", "wats", "wher", "wich", "yoo")
 """What some voices write instead of words that the others spell."""
 
@@ -36,7 +37,10 @@ def taught_words() -> Mapping[str, int]:
     for thing in objects().values():
         nouns = (thing.name, thing.plural, *(form for word in SYNONYMS.get(thing.name, ()) for form in (word, plural_of(word))))
         found.update({word: _FILLED_IN for noun in nouns for word in re.findall("[a-z]+", noun)})
-    found.update({word: _ORDINARY for word in (*THINGS, *NUMBER_WORDS, *ordinary_words()) if word.isalpha()})
+    colours = {word for colour in (*BACKGROUNDS, *(thing.colour or "" for thing in objects().values())) for word in colour.split()}
+    found.update(dict.fromkeys(colours, _FILLED_IN))
+    found.update({word: _NUMBER for word in NUMBER_WORDS if word.isalpha()})
+    found.update({word: _ORDINARY for word in (*THINGS, *ordinary_words()) if word.isalpha()})
     people = {name.lower() for split in _SPLITS for name in names(split)}
     kept = {word: number for word, number in found.items() if len(word) >= LEAST_LETTERS and word not in people}
     return {word: kept[word] for word in sorted(kept) if word not in _MISSPELLED}
