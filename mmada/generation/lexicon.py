@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmada.errors import CheckpointError
-from mmada.generation.speller import Speller
+from mmada.generation.speller import Correction, Speller
 
 __all__ = ["LEXICON_NAME", "Lexicon"]
 
@@ -96,6 +96,14 @@ class Lexicon:
             i += known or 1
         found += [" ".join(phrase)] if phrase else []
         return tuple(dict.fromkeys(found))
+
+    def respelled(self, before: str, after: str) -> tuple[Correction, ...]:
+        """Unknown words of a text that a rule replaced by words which are spelled like them, as in "elefant" -> "elephant"."""
+        old, new = (dict.fromkeys(filter(str.isalpha, _tokens(text))) for text in (before, after))
+        added = [word for word in new if word not in old]
+        gone = [word for word in old if word not in new and self.unknown(word)] if added else []
+        found = ((word, get_close_matches(word, added, 1, _SPELLING)) for word in gone)
+        return tuple((word, like[0]) for word, like in found if like)
 
     def nearest(self, phrases: Sequence[str], *, most: int = 4) -> tuple[str, ...]:
         """Things that are like what is not known: by meaning, or by spelling."""

@@ -158,12 +158,16 @@ class Planner:
         if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
             for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
                 self._check_length(what, len(self.prompts.encode(text)), 0)
-        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(self.read(request))):
+        if request.strict and self.lexicon is not None and (unknown := self._unknown_as_written(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def _unknown_as_written(self, request: DrawRequest) -> tuple[str, ...]:
+        """The same of a strict request: words that only a rule would read are unknown, too."""
+        return (*self.unknown_in(self.read(request)), *(written for written, _ in self.corrections(request)))
 
     def asks_for_more(self, request: DrawRequest, unknown: tuple[str, ...]) -> bool:
         """Whether a plan of the prompt itself must say if unknown phrases are asked for, where the drawing's plan came from other words."""
@@ -234,7 +238,9 @@ class Planner:
     def corrections(self, request: ChatRequest | DrawRequest) -> tuple[Correction, ...]:
         """What of a prompt, or of the last turn of a user, is read otherwise than it is written."""
         if isinstance(request, DrawRequest):
-            return self._spelled(request.prompt, strict=request.strict)[1]
+            spelled, corrections = self._spelled(request.prompt, strict=request.strict)
+            by_rule = () if self.lexicon is None else self.lexicon.respelled(spelled, self.read(request).prompt)
+            return (*corrections, *by_rule)
         asked = [turn.content for turn in messages_of(request.messages) if turn.role == "user"]
         return self._spelled(asked[-1], strict=request.strict)[1] if asked else ()
 
