@@ -113,6 +113,9 @@ def test_strict_requests_are_read_as_they_are_written(chat):
 
 
 def test_drawings_say_what_was_read(chat):
+    assert chat.draw("an elefant", steps=2).corrections == (("elefant", "elephant"),)  # by rule
+    with pytest.raises(InputError, match="I cannot draw: elefant"):
+        chat.draw("an elefant", strict=True)
     drawing = chat.draw("a dog on the riight", steps=2)
     assert (drawing.corrections, drawing.unknown) == ((("riight", "right"),), ())
     assert drawing.warning == 'I read "riight" as "right".'
