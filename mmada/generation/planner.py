@@ -48,6 +48,7 @@ class Reader(Protocol):
     def asked(self, prompt: str) -> str: ...
     def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
+    def with_commas(self, text: str) -> str: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -249,6 +250,11 @@ class Planner:
         calm = self._calm(text)
         return (calm, ()) if strict or self.lexicon is None else self.lexicon.speller.read(calm)
 
+    def _heard(self, text: str, *, strict: bool) -> str:
+        """A turn of a user as the checkpoint was taught to read: calm, spelled, and with the commas of its lists."""
+        spelled, _ = self._spelled(text, strict=strict)
+        return spelled if strict or self.reader is None else self.reader().with_commas(spelled)
+
     def _calm(self, text: str) -> str:
         """A text without the capitals of a headline, where the checkpoint was taught sentences alone: "DRAW A DOG", "Draw A Dog For Me"."""
         if not self.defaults.lowers_capitals or len(text) < 2:
@@ -281,7 +287,7 @@ class Planner:
         """codes: (N,) of each picture."""
         ids = self.layout.any_ids if params.propose_any else None
         turns = [
-            replace(turn, content=self._spelled(turn.content, strict=request.strict)[0]) if turn.role == "user" else turn
+            replace(turn, content=self._heard(turn.content, strict=request.strict)) if turn.role == "user" else turn
             for turn in messages_of(request.messages)
         ]
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
