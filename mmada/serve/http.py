@@ -318,7 +318,7 @@ class _EventStream(StreamingResponse):
 async def _text_events(output: OutputStream, responses: TextResponses, count: int) -> AsyncIterator[bytes]:
     for index in range(count):
         for chunk in responses.first(index):
-            yield event(chunk)
+            yield event(responses.so_far(chunk, output.num_prompt_tokens[index], 0))
     results: dict[int, TextOutput] = {}
     try:
         async for item in output.events(every=_HEARTBEAT):
@@ -326,7 +326,6 @@ async def _text_events(output: OutputStream, responses: TextResponses, count: in
                 yield b": waiting\n\n"
                 continue
             index, what = item
-            chunks: list[dict[str, Any]] = []
             if isinstance(what, TextDelta):
                 chunks = responses.words(index, what)
             elif isinstance(what, Draft):
@@ -334,8 +333,10 @@ async def _text_events(output: OutputStream, responses: TextResponses, count: in
             elif isinstance(what, TextOutput):
                 results[index] = what
                 chunks = responses.last(index, what)
+            else:
+                continue
             for chunk in chunks:
-                yield event(chunk)
+                yield event(responses.so_far(chunk, output.num_prompt_tokens[index], what.num_new_tokens))
     except MMaDAError as error:
         yield event(body_of(error))
         return
