@@ -1,7 +1,7 @@
 """The application: routes, and what goes wrong on them.
 
     engine = Engine(model.planner, model.denoiser, config, device=model.model.device)   # bytes_per_token=..., with a cache
-    run(create_app(engine, Reader(model.planner, config, factor=model.image_tokenizer.decode_factor), config), engine, host="127.0.0.1", port=8000)
+    run(create_app(engine, Reader(model.planner, config, factor=model.pixels_per_code), config), engine, host="127.0.0.1", port=8000)
 
 A client that goes away cancels its generations. Errors have OpenAI's shape and status. 400 is what was asked, 401 key, 404 model or
 path, 408 and 413 body. 429 is a full queue (Retry-After), 500 our fault (in the log), 503 shutting down, 504 out of time.

@@ -505,12 +505,13 @@ class ExampleFacts(_Response):
 class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
+    abilities: list[str] = Field(description="What the model's family can: chat, look, draw, fill, inpaint, edit, parallel.")
     context: int
     max_new_tokens: int
     max_thinking_tokens: int
     block_length: int
     threshold: float
-    image_size: str
+    image_size: str = Field(description="WIDTHxHEIGHT of a drawing; empty if the model cannot draw.")
     image_factor: int
     image_upscale: int
     image_steps: int
