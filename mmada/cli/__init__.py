@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -23,6 +24,7 @@ _VERBS = {
     "ask": "ask",
     "draw": "draw",
     "fill": "fill",
+    "edit": "edit",
     "serve": "serve",
     "studio": "studio",
     "batch": "batch",
@@ -57,7 +59,7 @@ def command_line(verbs: Iterable[str] = tuple(_VERBS)) -> typer.Typer:
     """The `mmada` command with some of its verbs: only their files are imported."""
     made = typer.Typer(
         name="mmada",
-        help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill.",
+        help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill, edit.",
         no_args_is_help=True,
         epilog=(
             "Exit status: 0 done; 1 the model gave no answer, `doctor` found the core broken, or nobody read the output to its end; "
@@ -87,6 +89,8 @@ def main() -> None:
     """Entry point of the `mmada` command."""
     # Imports make half a million objects that stay: to look for garbage among them takes a tenth of a start.
     gc.set_threshold(100_000, 20, 20)
+    # A thread that waits for others by turning in a loop takes their core: on a busy machine a drawing took seven times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     first = sys.argv[1:2]
     try:
         # The files of other verbs take as long to import as the library that reads the options.

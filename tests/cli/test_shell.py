@@ -57,6 +57,7 @@ def test_a_file_is_not_replaced_without_a_word(mmada, tmp_path):
         ["chat", "x", *DEBUG, "--dtype", MARKUP],
         ["ask", MARKUP, "what?"],
         ["fill", "-i", MARKUP, "-p", "x"],
+        ["edit", MARKUP, "x"],
         ["fill", "-i", "ok.png", "-p", "x", "--extend", MARKUP],
         ["draw", "x", *DEBUG, "-o", f"{MARKUP}.xyz"],
         ["draw", "x", *DEBUG, "--size", MARKUP],
@@ -87,6 +88,15 @@ def test_what_a_model_said_is_never_markup(capsys):
 
 def test_a_size_is_named_as_it_was_typed(mmada):
     assert "size='30x31' must be multiples of 4 pixels; try 32x32" in mmada("draw", *DEBUG, "x", "--size", "30x31")[2]
+
+
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_wait_without_work_unless_the_user_says_otherwise(mmada, monkeypatch, own):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    mmada("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
 
 
 def test_version_statuses_and_completion(mmada):

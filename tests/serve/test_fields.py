@@ -170,7 +170,7 @@ def test_the_tables_have_every_field():
     for body, values in HONOURED.items():
         assert set(values) | OF_REPLIES | NEUTRAL.get(body, set()) >= set(body.model_fields), body
         assert set(values) - {"stream"} <= set(body.model_fields), body
-    instructed = {"thinking", "restyle", "image_guidance_scale"}  # test_instructions
+    instructed = {"thinking", "restyle", "image_guidance_scale", "order", "text_steps", "max_completion_tokens"}  # test_instructions
     assert set(EditForm.model_fields) <= {*IMAGES, *OF_REPLIES, *instructed}
     assert set(EditBody.model_fields) <= {*IMAGES, *OF_REPLIES, *FILES, *instructed}
     assert set(ASKED) == set(UNSUPPORTED)
@@ -213,18 +213,18 @@ def test_what_cannot_be_done_is_refused(body, name):
         (
             ChatBody,
             {"stream_options": {"include_usage": True}},
-            r"stream_options=\{'include_usage': True\} is for streams; give stream=true",
+            r'stream_options=\{"include_usage": true\} is for streams; give stream=true',
         ),
         (GenerationBody, {"partial_images": 2}, "partial_images=2 is for streams; give stream=true"),
-        (GenerationBody, {"response_format": "url", "stream": True}, "response_format='url' is not for streams"),
+        (GenerationBody, {"response_format": "url", "stream": True}, 'response_format="url" is not for streams'),
         (GenerationBody, {"output_compression": 50}, "output_compression=50 is for jpeg and webp"),
-        (GenerationBody, {"quality": "high", "steps": 3}, "quality='high' stands for a number of steps, which is given as well"),
+        (GenerationBody, {"quality": "high", "steps": 3}, 'quality="high" stands for a number of steps, which is given as well'),
         (
             ChatBody,
             {"messages": [{"role": "user", "content": "x", "name": "Ann"}]},
-            "name='Ann' is not supported .* write it into the content",
+            'name="Ann" is not supported .* write it into the content',
         ),
-        (StreamOptions, {"include_obfuscation": True}, "include_obfuscation=True is not supported"),
+        (StreamOptions, {"include_obfuscation": True}, "include_obfuscation=true is not supported"),
     ],
 )
 def test_fields_that_would_do_nothing_together_are_refused(body, values, message):
