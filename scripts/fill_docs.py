@@ -73,7 +73,7 @@ def _memory() -> str:
 def _loading() -> str:
     """Memory of loading in units of the files, and seconds of the processor."""
     lines = [
-        "| family | parameters | files | largest tensor | memory at most: `MMaDA` | `MMadaModelLM` | `load_file` | seconds | | |",
+        "| family | parameters | files | largest tensor | memory at most: `MMaDA` | `MMadaModelLM` | `load_file` | seconds: `MMaDA` | `MMadaModelLM` | `load_file` |",
         "|" + "---|" * 10,
     ]
     for name, run in report.load(RESULTS / "loading.json")["families"].items():
