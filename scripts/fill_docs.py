@@ -72,10 +72,8 @@ def _memory() -> str:
 
 def _loading() -> str:
     """Memory of loading in units of the files, and seconds of the processor."""
-    lines = [
-        "| family | parameters | files | largest tensor | memory at most: `MMaDA` | `MMadaModelLM` | `load_file` | seconds: `MMaDA` | `MMadaModelLM` | `load_file` |",
-        "|" + "---|" * 10,
-    ]
+    named = "`MMaDA` | `MMadaModelLM` | `load_file`"
+    lines = [f"| family | parameters | files | largest tensor | memory at most: {named} | seconds: {named} |", "|" + "---|" * 10]
     for name, run in report.load(RESULTS / "loading.json")["families"].items():
         ways = [run["ways"][way] for way in ("load_transformer", "MMadaModelLM", "load_file")]
         peaks, seconds = (" | ".join(f"{way[field]:{form}}" for way in ways) for field, form in (("peak", ".3f"), ("cpu_seconds", ".1f")))
