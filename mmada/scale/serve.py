@@ -6,7 +6,7 @@
     serve run mmada.scale.serve:build model=mmada-emoji-max replicas=2 server.max_queue=64
     mmada serve --replicas 2                     the same, until a signal comes
 
-A proxy gives a request to the replica that has fewer of two, and passes messages of ASGI both ways: a stream comes piece by piece, and a
+A proxy gives a request to the replica that has fewer of two, and passes messages of ASGI both ways. So a stream comes piece by piece, and a
 client that goes cancels its generations. A replica that is replaced finishes what it has. One that dies takes its requests with it, and Ray
 starts another. Ray's own answers are put into our shape by serve_proxy.py.
 """
@@ -97,15 +97,15 @@ class ServeReplica:
 
     async def _exchange(self) -> None:
         """Tell numbers when they have changed, and at every heartbeat counters, too."""
-        told: dict[str, int] = {}
+        before: dict[str, int] = {}
         waited = _HEARTBEAT
         while True:
             with contextlib.suppress(Exception):  # the counts are being started again, or end before the replicas do
-                if (own := self._place.own()) != told or waited >= _HEARTBEAT:
+                if (own := self._place.own()) != before or waited >= _HEARTBEAT:
                     others = await asyncio.wait_for(self._counts.exchange.remote(self._number, own), _COUNTS_SECONDS)
                     self._place.others.clear()
                     self._place.others.update(others)
-                    told = own
+                    before = own
                 if waited >= _HEARTBEAT:
                     waited = 0.0
                     await asyncio.wait_for(self._counts.add.remote(self._number, self._replica.engine.metrics.counted()), _COUNTS_SECONDS)
@@ -253,8 +253,15 @@ def _deploy(config: ReplicasConfig) -> None:
     try:
         serve.run(application(config), name=NAME, route_prefix="/")
     except RuntimeError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"the replicas could not be started ({lines[-1].strip() if lines else error})") from error
+        raise InputError(f"the replicas could not be started: {_reason() or error}") from error
+
+
+def _reason() -> str:
+    """What the last replica that did not start had raised; empty if Ray does not say."""
+    found = _serve().status().applications.get(NAME)
+    messages = [deployment.message for deployment in found.deployments.values()] if found else []
+    raised = re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception): (.+)$", "\n".join(messages), re.MULTILINE)
+    return raised[-1] if raised else ""
 
 
 def _serve() -> Any:
