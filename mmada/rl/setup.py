@@ -42,7 +42,7 @@ __all__ = ["build_task", "check_processes", "check_remote", "load_policy", "run"
 
 _ABILITIES: Mapping[str, Ability] = {"text": "chat", "understand": "look", "draw": "draw", "reason_draw": "draw"}
 """What each task asks of a model's family."""
-_KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
+_KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale", "rollout_staleness")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
@@ -243,6 +243,7 @@ def _record(config: RLConfig, out: Path) -> None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         for name, default in (("data", PromptDataConfig()), ("model", ModelConfig())):  # what an older version did not know had its default
             before[name] = plain(asdict(default)) | before.get(name, {})
+        before.setdefault("rollout_staleness", 0)
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(
