@@ -87,7 +87,7 @@ def test_a_run_with_workers_ends_where_one_process_does(ray, config, tmp_path, r
 
 
 def test_rollouts_of_older_weights_are_the_same_whoever_samples_and_whoever_dies(ray, config, tmp_path):
-    ends = []
+    config, ends = replace(config, steps=8), []  # nothing is earned in the first round, so that its weights are those of the second
     for name in ("once", "killed", "elsewhere"):
         over_ray = replace(config, rollouts="ray", rollout_staleness=1, out=str(tmp_path / name))
         if name == "elsewhere":
@@ -104,12 +104,13 @@ def test_rollouts_of_older_weights_are_the_same_whoever_samples_and_whoever_dies
     assert not all(torch.equal(ends[0][name], ends[3][name]) for name in ends[0])
 
 
-def test_workers_sample_for_processes_that_share_the_weights(ray, tmp_path):
-    """Workers hold whole models, where each of the two processes that train holds half."""
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_workers_sample_for_processes_that_share_the_weights(ray, tmp_path, staleness):
+    """Workers hold whole models, where each of the two processes that train holds half, of older weights, too."""
     start, log = starts.start(tmp_path / "start"), tmp_path / "log.txt"
-    starts.main(start, tmp_path / "one", ("rl",))
+    changes = {"rollouts": "ray", "rollout_workers": 2, "rollout_staleness": staleness}
+    starts.main(start, tmp_path / "one", ("rl",), changes if staleness else None)
     environ = {"ACCELERATE_USE_FSDP": "true", "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    changes = {"rollouts": "ray", "rollout_workers": 2}
     assert ranks(starts.main, start, tmp_path / "two", ("rl",), changes, env=environ, out=log) == [0, 0], log.read_text()
     one, two = (load_file(tmp_path / number / "rl" / "model" / "model.safetensors") for number in ("one", "two"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-6
