@@ -86,7 +86,7 @@ class Replica:
         config = ServeConfig(**settings)
         backbone = pipeline.model
         kept = backbone.config.num_kept_values * backbone.dtype.itemsize
-        factor = pipeline.image_tokenizer.decode_factor
+        factor = pipeline.pixels_per_code
         self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=kept, place=place)
         parser = RequestParser(pipeline.planner, config, factor=factor)
         self.app = create_app(self.engine, parser, config, created=created, metrics_text=metrics_text)

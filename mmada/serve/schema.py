@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
-from mmada.serve.refusals import cut
+from mmada.serve.refusals import shown
 
 __all__ = [
     "IGNORED",
@@ -98,7 +98,7 @@ _REMEDIES = {
     "response_format": "ask for the format in a message",
     "logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
     "top_logprobs": "stream with include_drafts and top_logprobs in stream_options, which has the likeliest tokens of each place",
-    "continuous_usage_stats": "stream_options.include_usage sends the usage once, at the end",
+    "continuous_usage_stats": "it is a field of stream_options, beside include_usage",
     "chat_template": "a checkpoint has one form of dialogue, which it was taught",
     "include_reasoning": "the thinking stands apart, in reasoning_content",
     "verbosity": "ask for a short or a long answer in a message",
@@ -111,7 +111,6 @@ _REMEDIES = {
     "style": "name the style in the prompt",
     "input_fidelity": "what the mask leaves is kept as it is",
 }
-_MAX_SHOWN = 60
 
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
@@ -131,9 +130,8 @@ def _neutral(name: str, value: object) -> bool:
 
 def _refused(name: str, value: object, reason: str) -> ValidationError:
     """The error of one field; `reason` goes on from "name=value"."""
-    shown = repr(cut(value))
-    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
-    error = PydanticCustomError("refused", "{message}", {"message": f"{name}={shown} {reason}"})
+    message = f"{name}={shown(value)} {reason}".encode("utf-8", "replace").decode()  # half characters are no text
+    error = PydanticCustomError("refused", "{message}", {"message": message})
     return ValidationError.from_exception_data("body", [InitErrorDetails(type=error, loc=(name,), input=value)])
 
 
@@ -216,6 +214,9 @@ class StreamOptions(_Body):
     """What a stream of text carries besides the text."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = Field(
+        None, description="Of vLLM: with include_usage, each chunk has the tokens of its choice that are final so far."
+    )
     include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
     top_logprobs: NumAlternatives | None = Field(
         None, description="Extension: the draft of the step that commits a token has that many of the likeliest tokens there."
@@ -223,6 +224,8 @@ class StreamOptions(_Body):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.continuous_usage_stats and not self.include_usage:
+            raise _refused("continuous_usage_stats", True, "needs include_usage=true beside it; give both, or leave it out")
         if self.top_logprobs and not self.include_drafts:
             raise _refused("top_logprobs", self.top_logprobs, "is part of drafts; give include_drafts=true, or leave it out")
         return self
@@ -498,12 +501,13 @@ class ExampleFacts(_Response):
 class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
+    abilities: list[str] = Field(description="What the model's family can: chat, look, draw, fill, inpaint, edit, parallel.")
     context: int
     max_new_tokens: int
     max_thinking_tokens: int
     block_length: int
     threshold: float
-    image_size: str
+    image_size: str = Field(description="WIDTHxHEIGHT of a drawing; empty if the model cannot draw.")
     image_factor: int
     image_upscale: int
     image_steps: int
