@@ -268,7 +268,7 @@ LUMINA_DIMOO = Family(
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",
     image_tokenizer_folder="vqvae",
-    layouts=frozenset({"chat", "draw", "edit"}),
+    layouts=frozenset({"chat", "draw", "edit", "restyle"}),
     padding="visible",
     defaults={
         "image_height": 1024,

@@ -37,6 +37,7 @@ __all__ = [
     "ParallelRequest",
     "Request",
     "Result",
+    "edit_request",
     "image_tokenizer_of",
 ]
 
@@ -99,6 +100,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         named_cache(self.cache)
         named_image_cache(self.image_cache)
+        if self.variable_length and not self.full_attention:
+            raise InputError("variable_length=True needs full_attention=True: a row that grows sees itself whole; leave one of them out")
         if self.image_mode not in get_args(FitMode):
             raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
         for name, least in _LEAST.items():
@@ -263,6 +266,13 @@ class ParallelRequest:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+
+
+def edit_request(task: str, prompt: str, images: Sequence[ImageSource], *, seed: int = 0) -> EditRequest | ParallelRequest:
+    """What a user would ask by a record of task edit, restyle or parallel."""
+    if task == "parallel":
+        return ParallelRequest(prompt, images, seed=seed)
+    return EditRequest(prompt, images, restyle=task == "restyle", seed=seed)
 
 
 Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest

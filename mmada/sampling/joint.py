@@ -78,6 +78,7 @@ class JointParams:
 
     block_length = None
     full_attention = True
+    variable_length = False
 
     @property
     def steps(self) -> int:

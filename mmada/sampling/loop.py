@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
+from mmada.canvas import BlockMask, Canvas, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
 from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
@@ -114,7 +114,7 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
-        if not params.looks_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
+        if not params.looks_ahead and not all(canvas.ends_open for canvas in evaluated):
             name = "variable_length=True" if params.variable_length else "full_attention=False"
             raise InputError(f"{name} needs open positions that are one run at the end of the row; infilling has neither")
         if mask_id in self.ids and not params.propose_any:
@@ -536,10 +536,6 @@ def _pieces(num_rows: int, num_slots: int, *, most: int) -> Iterator[tuple[slice
     for row in range(0, num_rows, at_once):
         for slot in range(0, num_slots, slots):
             yield slice(row, row + at_once), slice(slot, slot + slots)
-
-
-def _is_run(field: Field) -> bool:
-    return int(field.positions[-1] - field.positions[0]) + 1 == len(field.positions)
 
 
 class Steppable(Protocol):

@@ -314,7 +314,7 @@ def test_which_names_are_answered():
 
 
 def test_the_limits_rest_on_one_protocol_whatever_else_is_installed():
-    """uvicorn takes httptools and uvloop where they are installed, as with ray[serve]; under them a reader that does not read was kept."""
+    """uvicorn takes httptools and uvloop where they are installed, as with ray[serve]; under them the limit for readers failed."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     from mmada.serve.config import ServeConfig
