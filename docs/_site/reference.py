@@ -29,6 +29,7 @@ CONFIGS = {
     "Replicas over Ray Serve": "mmada.scale.serve_config:ReplicasConfig",
     "Settings of a text": "mmada.generation.settings:TextSettings",
     "Settings of an image": "mmada.generation.settings:ImageSettings",
+    "Settings of an edit": "mmada.generation.settings:EditSettings",
     "Defaults of a checkpoint": "mmada.generation.requests:GenerationConfig",
 }
 """heading -> the dataclass that a file fills; its sections are found by their types"""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mmada.generation.settings import ImageSettings, TextSettings, named_settings, settings_of
+from mmada.generation.settings import EditSettings, ImageSettings, TextSettings, named_settings, settings_of
 
 __all__ = [
     "Cache",
@@ -70,7 +70,8 @@ Cache = Annotated[
     str | None, typer.Option(metavar="|".join(settings_of(TextSettings)["cache"].choices), help=settings_of(TextSettings)["cache"].help)
 ]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know, and correct none.")]
+AsWritten = Annotated[bool, typer.Option("--strict", help="Read every word as it is written: correct no misspelled ones.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 
@@ -115,7 +116,7 @@ def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int
 
 
 def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a verb whose parameters of type TextSettings, ImageSettings or Loading become an option for each of their fields.
+    """For a verb whose parameters of type TextSettings, ImageSettings, EditSettings or Loading become an option for each of their fields.
 
     Where two kinds have a field of the same name, it is one option, and both get its value.
     leave_out  fields that the verb has no use for
@@ -145,7 +146,7 @@ def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...,
     return decorate
 
 
-_KINDS = (TextSettings, ImageSettings, Loading)
+_KINDS = (TextSettings, ImageSettings, EditSettings, Loading)
 
 
 def _options(kind: type) -> Iterator[inspect.Parameter]:

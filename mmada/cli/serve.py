@@ -268,7 +268,7 @@ def start(
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
-    bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
+    bytes_per_token = backbone.config.num_kept_values * backbone.wide_dtype.itemsize
     place, folder = (None, None) if worker is None else (worker.place, worker.folder)
     engine = Engine(
         pipeline.planner,

@@ -273,6 +273,8 @@ LUMINA_DIMOO = Family(
     defaults={
         "image_height": 1024,
         "image_width": 1024,
+        "image_crops": True,
+        "edit_side": 512,
         "image_steps": 64,
         "guidance_scale": 4.0,
         "image_tokenizer": "Alpha-VLLM/Lumina-DiMOO",

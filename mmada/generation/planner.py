@@ -28,8 +28,19 @@ from mmada.families.mmada import MMADA
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
+from mmada.generation.speller import Correction, corrections_said
 from mmada.generation.steps import Fill, InitCodes, SequenceState
-from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image, psnr
+from mmada.image import (
+    BaseImageTokenizer,
+    ImageSource,
+    best_crop_size,
+    crops_of_area,
+    fit,
+    fit_mask,
+    load_image,
+    psnr,
+    windows,
+)
 from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
@@ -47,6 +58,7 @@ class Reader(Protocol):
     def asked(self, prompt: str) -> str: ...
     def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
+    def with_commas(self, text: str) -> str: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -101,13 +113,38 @@ class Planner:
         """(height, width) at which a picture is gone on from if no size is named, in whole tokens.
 
         Its own size; or, where drawings are larger than what is encoded, with its shorter side as long as that of a drawing. A picture of 64 pixels
-        and the drawing of 256 that it became are then alike.
+        and the drawing of 256 that it became are then alike. Where pictures keep their shape, one that is larger than an image becomes a crop.
         """
+        d = self.defaults
+        if d.image_crops and picture.width * picture.height > self.drawing_size[0] * self.drawing_size[1]:
+            height, width = self._crop_of(picture)
+            return self.image_tokenizer.upscale * height, self.image_tokenizer.upscale * width
         factor, sides = self.image_tokenizer.decode_factor, (picture.height, picture.width)
         if self.image_tokenizer.upscale > 1:
             shorter = min(self.drawing_size)
             sides = (shorter * sides[0] // min(sides), shorter * sides[1] // min(sides))
         height, width = (max(1, side // factor) * factor for side in sides)
+        return height, width
+
+    def edit_size(self, picture: Image.Image) -> tuple[int, int]:
+        """(height, width) of an edit if no size is named, by its first source, in pixels of the drawing.
+
+        That of the source's crop, where the checkpoint takes pictures of any shape; the checkpoint's own, where it was taught one alone; or else
+        as `size_of` has it.
+        """
+        if self.defaults.image_crops:
+            height, width = self._crop_of(picture, self.defaults.edit_side)
+            return self.image_tokenizer.upscale * height, self.image_tokenizer.upscale * width
+        return self.drawing_size if self.defaults.one_image_size else self.size_of(picture)
+
+    def _crops(self, side: int = 0) -> list[tuple[int, int]]:
+        """(width, height) of crops of the area of an image, or of a square of `side` pixels, if that is less."""
+        d = self.defaults
+        return crops_of_area(d.image_height, d.image_width, factor=self.image_tokenizer.factor, side=side)
+
+    def _crop_of(self, picture: Image.Image, side: int = 0) -> tuple[int, int]:
+        """(height, width) of the crop that leaves out least of a picture, in pixels that are encoded."""
+        width, height = best_crop_size(picture, self._crops(side))
         return height, width
 
     # What is checked.
@@ -141,11 +178,17 @@ class Planner:
         num_new = request.max_new_tokens
         if num_new is None:
             num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
-        num_codes = self.grid[0] * self.grid[1] if request.images else 0
+        num_codes = self._least_codes() if request.images else 0
         # A prompt that cannot fit is not worth looking at the pictures for.
         num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
         self._check_length("request", len(request.images) * num_codes + num_words + num_new, num_new)
         return num_new
+
+    def _least_codes(self) -> int:
+        """Codes of a picture that is looked at; where pictures keep their shape, of the smallest crop."""
+        if not self.defaults.image_crops:
+            return self.grid[0] * self.grid[1]
+        return min(width * height for width, height in self._crops()) // self.image_tokenizer.factor**2
 
     def check_draw(self, request: DrawRequest) -> None:
         """Raises InputError for a prompt without words, or a number of drawings that cannot be made."""
@@ -157,12 +200,16 @@ class Planner:
         if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
             for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
                 self._check_length(what, len(self.prompts.encode(text)), 0)
-        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(self.read(request))):
+        if request.strict and self.lexicon is not None and (unknown := self._unknown_as_written(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def _unknown_as_written(self, request: DrawRequest) -> tuple[str, ...]:
+        """The same of a strict request: words that only a rule would read are unknown, too."""
+        return (*self.unknown_in(self.read(request)), *(written for written, _ in self.corrections(request)))
 
     def asks_for_more(self, request: DrawRequest, unknown: tuple[str, ...]) -> bool:
         """Whether a plan of the prompt itself must say if unknown phrases are asked for, where the drawing's plan came from other words."""
@@ -208,6 +255,7 @@ class Planner:
         """A blank picture in place of a drawing that could not be made, of a request as it came."""
         unknown = self.unknown_in(self.read(request))
         said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
+        corrections = self.corrections(request)
         factor = self.image_tokenizer.decode_factor
         size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
         return Drawing(
@@ -218,15 +266,35 @@ class Planner:
             num_forwards=num_forwards,
             seed=seed_of(request.seed, 0),
             unknown=unknown,
-            problem=f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}",
+            corrections=corrections,
+            problem=" ".join(filter(None, (f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}", corrections_said(corrections)))),
         )
 
     def read(self, request: DrawRequest) -> DrawRequest:
-        """A request with its prompt as the checkpoint was taught to read: calm, and without what is told beside what is asked for."""
-        prompt = self._calm(request.prompt)
+        """A request with its prompt as the checkpoint was taught to read: calm, spelled, and without what is told beside what is asked for."""
+        prompt, _ = self._spelled(request.prompt, strict=request.strict)
         if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row:
             prompt = self.reader().asked(prompt)
         return request if prompt == request.prompt else replace(request, prompt=prompt)
+
+    def corrections(self, request: ChatRequest | DrawRequest) -> tuple[Correction, ...]:
+        """What of a prompt, or of the last turn of a user, is read otherwise than it is written."""
+        if isinstance(request, DrawRequest):
+            spelled, corrections = self._spelled(request.prompt, strict=request.strict)
+            by_rule = () if self.lexicon is None else self.lexicon.respelled(spelled, self.read(request).prompt)
+            return (*corrections, *by_rule)
+        asked = [turn.content for turn in messages_of(request.messages) if turn.role == "user"]
+        return self._spelled(asked[-1], strict=request.strict)[1] if asked else ()
+
+    def _spelled(self, text: str, *, strict: bool) -> tuple[str, tuple[Correction, ...]]:
+        """A calm text, with misspelled words as they are read where the checkpoint ships the words that it was taught."""
+        calm = self._calm(text)
+        return (calm, ()) if strict or self.lexicon is None else self.lexicon.speller.read(calm)
+
+    def _heard(self, text: str, *, strict: bool) -> str:
+        """A turn of a user as the checkpoint was taught to read: calm, spelled, and with the commas of its lists."""
+        spelled, _ = self._spelled(text, strict=strict)
+        return spelled if strict or self.reader is None else self.reader().with_commas(spelled)
 
     def _calm(self, text: str) -> str:
         """A text without the capitals of a headline, where the checkpoint was taught sentences alone: "DRAW A DOG", "Draw A Dog For Me"."""
@@ -259,7 +327,10 @@ class Planner:
     def chat_canvas(self, request: ChatRequest, num_new: int, codes: Sequence[Tensor], params: SamplingParams) -> Canvas:
         """codes: (N,) of each picture."""
         ids = self.layout.any_ids if params.propose_any else None
-        turns = [replace(turn, content=self._calm(turn.content)) if turn.role == "user" else turn for turn in messages_of(request.messages)]
+        turns = [
+            replace(turn, content=self._heard(turn.content, strict=request.strict)) if turn.role == "user" else turn
+            for turn in messages_of(request.messages)
+        ]
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
@@ -287,16 +358,40 @@ class Planner:
 
     # Fills of rows with source images.
 
-    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None) -> tuple[list[Tensor], InitCodes]:
-        """Codes of source images, and an image of the same size to fill. Raises InputError for a size that is not of whole tokens."""
-        factor, encoded = self.image_tokenizer.decode_factor, self.image_tokenizer.factor
+    def fit_sources(
+        self, images: Sequence[ImageSource], size: tuple[int, int] | None, seed: int = 0
+    ) -> tuple[list[Image.Image], tuple[int, int]]:
+        """Source images as they are encoded, and (height, width) of the edit in pixels of the drawing.
+
+        size  to which all of them are brought; None: `edit_size` of the first, and each source has a crop of its own where pictures keep their shape
+        seed  draws where the windows of such crops lie
+        Raises InputError for a size that is not of whole tokens, or has too many of them.
+        """
+        scale, factor = self.image_tokenizer.upscale, self.image_tokenizer.factor
         pictures = [load_image(image) for image in images]
-        height, width = size or self.size_of(pictures[0])
-        _whole_tokens("size", (height, width), factor)
+        height, width = size or self.edit_size(pictures[0])
+        _whole_tokens("size", (height, width), scale * factor)
+        keeps_shape = size is None and self.defaults.image_crops
+        encoded = [self._crop_of(p, self.defaults.edit_side) if keeps_shape else (height // scale, width // scale) for p in pictures]
+        num_new = height * width // (scale * factor) ** 2
+        self._check_length("edit", num_new + sum(h * w for h, w in encoded) // factor**2, num_new)
+        if keeps_shape:
+            return windows(pictures, [(w, h) for h, w in encoded], seed=seed_of(seed, 0)), (height, width)
+        mode = self.defaults.image_mode
+        return [fit(p, height=h, width=w, mode=mode) for p, (h, w) in zip(pictures, encoded, strict=True)], (height, width)
+
+    def fitted(self, request: EditRequest | ParallelRequest) -> EditRequest | ParallelRequest:
+        """The same request with its source images as they are encoded, so that it may wait and hold no large one."""
+        images, size = self.fit_sources(request.images, request.size, request.seed)
+        keeps_shape = request.size is None and self.defaults.image_crops  # and each its own, which it is cropped to again
+        return replace(request, images=images, size=None if keeps_shape else size)
+
+    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None, seed: int = 0) -> tuple[list[Tensor], InitCodes]:
+        """Codes of source images, and an image to fill; arguments and errors of `fit_sources`."""
+        pictures, (height, width) = self.fit_sources(images, size, seed)
+        factor = self.image_tokenizer.decode_factor
         shape = (height // factor, width // factor)
-        self._check_length("edit", (1 + len(pictures)) * shape[0] * shape[1], shape[0] * shape[1])
-        mode, seen = self.defaults.image_mode, (shape[0] * encoded, shape[1] * encoded)
-        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=seen, mode=mode)[0].cpu()) for p in pictures]
+        codes = [self._shaped(self.image_tokenizer.encode_images([picture])[0].cpu()) for picture in pictures]
         return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
 
     def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
@@ -322,7 +417,13 @@ class Planner:
         d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)
         num_new = request.max_new_tokens or d.max_new_tokens
         text_steps = request.text_steps or max(2, num_new // 2)  # two tokens a step, as published
-        image_steps = request.image_steps or min(d.image_steps, text_steps - text_steps // 4)
+        most = text_steps - text_steps // 4
+        image_steps = request.image_steps or min(d.image_steps, most)
+        if order is None and request.params is None and image_steps > most:
+            raise InputError(
+                f"image_steps={image_steps} are more than the last three quarters of text_steps={text_steps}; "
+                f"give at most {most}, or more text_steps"
+            )
         named = {"text_guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.joint_params(
             text_steps=text_steps,
@@ -376,10 +477,20 @@ class Planner:
 
     # Pictures to codes.
 
-    def seen(self, images: Sequence[ImageSource]) -> tuple[list[Tensor], str | None]:
-        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline; and what is to be said of the images."""
-        d = self.defaults
-        fitted = [fit(load_image(image), height=d.image_height, width=d.image_width, mode=d.image_mode) for image in images]
+    def looked_at(self, images: Sequence[ImageSource], seed: int = 0) -> list[Image.Image]:
+        """Pictures as they are encoded to be looked at: of the checkpoint's size, or cropped to shapes of their own. To do so again changes nothing.
+
+        seed  draws where the windows of crops lie
+        """
+        d, pictures = self.defaults, [load_image(image) for image in images]
+        if d.image_crops:
+            sizes = self._crops()
+            return windows(pictures, [best_crop_size(picture, sizes) for picture in pictures], seed=seed_of(seed, 0))
+        return [fit(picture, height=d.image_height, width=d.image_width, mode=d.image_mode) for picture in pictures]
+
+    def seen(self, images: Sequence[ImageSource], seed: int = 0) -> tuple[list[Tensor], str | None]:
+        """Codes of each image that is looked at, (N,), or (h, w) where rows end with a newline; and what is to be said of the images."""
+        fitted = self.looked_at(images, seed)
         codes = [self.image_tokenizer.encode_images([picture])[0] for picture in fitted]
         return [self._shaped(one.cpu()) for one in codes], self._doubts(fitted, codes)
 
@@ -387,7 +498,9 @@ class Planner:
         """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
         if not self.defaults.least_picture_psnr:
             return None
-        restored = self.image_tokenizer.restore_images(torch.stack(list(codes)))
+        alike = len({one.shape for one in codes}) == 1
+        groups = [torch.stack(list(codes))] if alike else [one[None] for one in codes]
+        restored = [picture for group in groups for picture in self.image_tokenizer.restore_images(group)]
         unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < self.defaults.least_picture_psnr]
         if not unlike:
             return None

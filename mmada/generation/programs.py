@@ -29,6 +29,7 @@ from mmada.generation.requests import (
     Request,
     Result,
 )
+from mmada.generation.speller import corrections_said
 from mmada.generation.steps import BegunProgram, Fill, InitCodes, Program, Rank, SequenceState, Work
 from mmada.sampling import Ranking, SamplingParams
 
@@ -66,10 +67,12 @@ def begin(program: Program[_T]) -> BegunProgram[_T]:
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
-    codes, warning = (yield Work(partial(planner.seen, request.images))) if request.images else ([], None)
+    codes, warning = (yield Work(partial(planner.seen, request.images, request.seed))) if request.images else ([], None)
     params = request.params or planner.text_params()
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
-    return replace(planner.answer(row), warning=warning)
+    corrections = planner.corrections(request)
+    warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
+    return replace(planner.answer(row), warning=warning, corrections=corrections)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
@@ -100,7 +103,7 @@ def draw(
     request = planner.read(given)
     if request is not given:
         drawing = _drawing(planner, request, request.prompt, init)
-    unknown = planner.unknown_in(request)
+    unknown, corrections = planner.unknown_in(request), planner.corrections(given)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(given, init, problem)
     num_forwards, warning = 0, planner.doubts_of_size(init)
@@ -140,6 +143,7 @@ def draw(
         drawing = replace(drawing, thinking=said.thinking)
     if unknown and planner.lexicon is not None:
         warning = " ".join(filter(None, (planner.lexicon.sentence(unknown), warning)))
+    warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
     rows: tuple[SequenceState, ...] = yield drawing
     best = 0
     if len(rows) > 1:
@@ -158,13 +162,14 @@ def draw(
         seed=drawing.seeds[best],
         warning=warning,
         unknown=unknown,
+        corrections=corrections,
     )
 
 
 def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
     """Draw by an instruction and source images."""
     planner.check_edit(request)
-    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    sources, init = yield Work(partial(planner.sources, request.images, request.size, request.seed))
     fill = planner.edit_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
     return (yield from _rendered(planner, fill, init, row))
@@ -173,7 +178,7 @@ def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
 def parallel(request: ParallelRequest, planner: Planner) -> Program[Drawing]:
     """Write and draw in the same passes."""
     planner.check_edit(request)
-    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    sources, init = yield Work(partial(planner.sources, request.images, request.size, request.seed))
     fill = planner.parallel_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
     drawing = yield from _rendered(planner, fill, init, row)

@@ -17,6 +17,7 @@ from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
+from mmada.generation.speller import Correction
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
@@ -73,6 +74,10 @@ class GenerationConfig:
     one_image_size: bool = False
     """whether the checkpoint was taught drawings of that size alone; others are drawn, and say that they may make no sense"""
     image_mode: FitMode = "crop"
+    image_crops: bool = False
+    """whether pictures keep their shape: each is cropped to the one of many sizes that leaves out least (image/crops.py), at most as large as an image"""
+    edit_side: int = 0
+    """pixels; with `image_crops`, an edit has the area of a square of that side, and at most that of an image; 0: that of an image"""
     image_steps: int = 15
     guidance_scale: float = 3.5
     image_cache: str = "none"
@@ -132,6 +137,7 @@ _LEAST: Mapping[str, int | float] = {
     "threshold": 0.0,
     "image_height": 1,
     "image_width": 1,
+    "edit_side": 0,
     "image_steps": 1,
     "guidance_scale": 0.0,
     "draw_thinking_temperature": 0.0,
@@ -164,7 +170,10 @@ def image_tokenizer_of(directory: Path, family: Family | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text."""
+    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text.
+
+    strict  read every word as it is written, where a checkpoint with a lexicon reads misspelled ones as those that it was taught
+    """
 
     messages: Conversation
     images: Sequence[ImageSource] = ()
@@ -173,6 +182,7 @@ class ChatRequest:
     max_new_tokens: int | None = None
     params: SamplingParams | None = None
     seed: int = 0
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +195,7 @@ class DrawRequest:
     extend    (left, top, right, bottom) pixels of the drawing to add around `image` and draw
     think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
-    strict    refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
+    strict    read every word as it is written, and refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
     image_cache  what is not evaluated at every step: none or max-logit; None: as the checkpoint is best used
     """
 
@@ -221,7 +231,7 @@ class EditRequest:
 
     images    sources; for a style, the content comes first, then the reference
     restyle   give the first image the style of the second, instead of following the prompt
-    size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
+    size      (height, width) in pixels, to which sources are brought, too; None: as `Planner.edit_size` has it for the first source
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
     image_cache  as of a `DrawRequest`
     """
@@ -268,11 +278,13 @@ class ParallelRequest:
             raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
 
 
-def edit_request(task: str, prompt: str, images: Sequence[ImageSource], *, seed: int = 0) -> EditRequest | ParallelRequest:
+def edit_request(
+    task: str, prompt: str, images: Sequence[ImageSource], *, size: tuple[int, int] | None = None, seed: int = 0
+) -> EditRequest | ParallelRequest:
     """What a user would ask by a record of task edit, restyle or parallel."""
     if task == "parallel":
-        return ParallelRequest(prompt, images, seed=seed)
-    return EditRequest(prompt, images, restyle=task == "restyle", seed=seed)
+        return ParallelRequest(prompt, images, size, seed=seed)
+    return EditRequest(prompt, images, task == "restyle", size, seed=seed)
 
 
 Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest
@@ -289,7 +301,9 @@ class Answer:
     num_forwards: int
     trace: tuple[DenoisingStep, ...] = ()
     warning: str | None = None
-    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught"""
+    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught, or a word that was read as another"""
+    corrections: tuple[Correction, ...] = ()
+    """words that were taken for misspelled, as they were written and as they were read"""
 
     def __str__(self) -> str:
         return self.text
@@ -335,6 +349,8 @@ class Drawing:
     """what could not be done as it was asked, or may be wrong: a thought too long to be drawn from, a size that the checkpoint was not taught"""
     unknown: tuple[str, ...] = ()
     """phrases of the prompt that the checkpoint does not know (its lexicon); the rest was drawn"""
+    corrections: tuple[Correction, ...] = ()
+    """words of the prompt that were taken for misspelled, as they were written and as they were read; the warning names them, too"""
     problem: str | None = None
     """why nothing was drawn: the picture is blank then, and `MMaDA.run` raises NotDrawnError"""
     answer: Answer | None = None

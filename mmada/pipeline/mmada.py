@@ -299,6 +299,7 @@ class MMaDA:
             self._text,
             size=(d.image_height, d.image_width),
             mode=d.image_mode,
+            crops=d.image_crops,
             factor=self.image_tokenizer.factor,
             value_range=self.image_tokenizer.pixel_range,
             family=self.family.name,
@@ -385,7 +386,9 @@ class MMaDA:
         if (problem := self.family.lacks("look")) is not None:
             raise InputError(f"{problem}, so it has no processor; load its tokenizer (AutoTokenizer), whose chat template lays turns out")
         d, image_tokenizer = self.defaults, self.image_tokenizer
-        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range)
+        images = MMaDAImageProcessor(
+            d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range, d.image_crops
+        )
         text = self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).to_transformers()
         layout, style = self.layout.to_dict(), asdict(d.style)
         return MMaDAProcessor(images, text, layout, style, chat_template=text.chat_template, family=self.family.name)
@@ -422,11 +425,15 @@ class MMaDA:
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer."""
-        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed), Answer, on_step, trace)
+        """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer.
+
+        strict: read every word as it is written, where a checkpoint with a lexicon would correct misspelled ones (`Answer.corrections`).
+        """
+        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
     def ask(
         self,
@@ -437,11 +444,12 @@ class MMaDA:
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question about an image."""
-        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed), Answer, on_step, trace)
+        """Answer a question about an image; strict as in chat."""
+        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
     def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
         """Describe an image in words."""
@@ -459,14 +467,18 @@ class MMaDA:
         params: SamplingParams | None = None,
         seed: int = 0,
         best_of: int = 1,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
         """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest.
 
         think: say first what is to be drawn, then draw that; None is the checkpoint's default (`defaults.thinks_before_drawing`).
+        strict: read every word as it is written, and raise InputError where one is not known, instead of drawing the rest.
         """
-        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, params, seed, best_of)
+        request = DrawRequest(
+            prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, params, seed, best_of, strict
+        )
         return self._one(request, Drawing, on_step, trace)
 
     def fill(
