@@ -170,8 +170,8 @@ class Family:
     tags: tuple[str, ...] = ()
     spare_rows: int = 0
     settle: Callable[[VocabLayout, Facts], VocabLayout] = _as_it_is
-    constants: Mapping[str, Any] = field(default_factory=lambda: LLADA_CONSTANTS)
-    sizes: Mapping[str, int] = field(default_factory=lambda: LLADA_SIZES)
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
     context: int = 4096
     least_context: int = 0
     prompts: type[Prompts] = Prompts
