@@ -179,6 +179,8 @@ class Prompts:
     """whether turns stand behind headers at all"""
     own_template: ClassVar[str | None] = None
     """without headers: the chat template of these prompts (hub/chat_template.py); None: that of the tokenizer's files says how turns are laid out"""
+    follows_files: ClassVar[bool] = False
+    """whether a chat template in the tokenizer's files stands over these prompts"""
 
     @property
     def begin(self) -> list[int]:

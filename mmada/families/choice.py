@@ -1,6 +1,6 @@
 """Which family a checkpoint is of.
 
-All families share their tensor names, and id 126084 is the begin of an image in one and a line break in another. So two readings must agree: of the
+Most families share their tensor names, and id 126084 is the begin of an image in one and a line break in another. So two readings must agree: of the
 class name and of the vocabulary. Where two families are equal in both, the name of the checkpoint decides, and otherwise the first in the list.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mmada.errors import CheckpointError, InputError, suggest
+from mmada.families.dream import DREAM
 from mmada.families.family import Facts, Family
 from mmada.families.illada import ILLADA
 from mmada.families.llada import LLADA
@@ -21,7 +22,7 @@ from mmada.families.mmada_parallel_m import MMADA_PARALLEL_M
 __all__ = ["FAMILIES", "choose", "named", "settled"]
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA)
+    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM)
 }
 
 

@@ -1,7 +1,7 @@
 """`Family`: what published checkpoints of one kind have in common, as a value.
 
-All families run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
-with. A family is one file of this room. Nothing outside asks which family a checkpoint is of: it uses what the value holds.
+Most run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
+with. Others have a second backbone (model/qwen.py), which is a few fields of the configuration. A family is one file of this room. Nothing outside asks which family a checkpoint is of: it uses what the value holds.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Facts:
     eos_ids      what ends a text, as config.json has it: of the text, then of a turn
     bos_id, mask_id  of config.json
     names        that the checkpoint goes by: hub name, directory
+    config       what else config.json says
     """
 
     class_name: str | None = None
@@ -66,6 +67,7 @@ class Facts:
     bos_id: int | None = None
     mask_id: int | None = None
     names: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
@@ -132,6 +134,8 @@ class Family:
     tags             strings that prompts are made of and that must be one token each
     spare_rows       how many more rows than the layout's an embedding may have, for padding
     settle           the layout of a checkpoint, of this family's and what its files say
+    config           fields of the backbone that config.json of a published checkpoint does not have, with their values
+    only             fields of config.json -> the values that a checkpoint of this family may have there
     prompts          lays conversations and images out
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
                      repository which `defaults` name
@@ -157,6 +161,8 @@ class Family:
     tags: tuple[str, ...] = ()
     spare_rows: int = 0
     settle: Callable[[VocabLayout, Facts], VocabLayout] = _as_it_is
+    config: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
@@ -180,6 +186,8 @@ class Family:
             found.append(f"mask_token_id is {facts.mask_id}, not {self.layout.mask_id}")
         if facts.offset is not None and self.layout.codebook_size and facts.offset != self.layout.image_offset:
             found.append(f"text_vocab_size is {facts.offset}, not {self.layout.image_offset}")
+        shown = {name: facts.config[name] for name in self.only if name in facts.config}
+        found += [f"{name} is {value!r}, not {self.only[name][0]!r}" for name, value in shown.items() if value not in self.only[name]]
         if facts.token_ids is None:
             return found
         wanted = {string: self.layout.special(name) for name, string in self.strings.items()}

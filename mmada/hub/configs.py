@@ -20,7 +20,7 @@ from mmada.errors import CheckpointError
 from mmada.hub import checkpoint, networks
 from mmada.hub.family import family_of, with_family
 from mmada.model import TransformerConfig
-from mmada.model.config import ALIASES
+from mmada.model.config import ALIASES, plain_names
 
 __all__ = ["ImageTokenizerConfig", "MMaDAConfig"]
 
@@ -32,7 +32,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     attribute_map: ClassVar[dict[str, str]] = ALIASES
 
     def __init__(self, **kwargs: Any) -> None:
-        plain = {ALIASES.get(name, name): value for name, value in kwargs.items()}
+        plain = plain_names(kwargs)
         known = TransformerConfig.names()
         own = TransformerConfig(**{name: value for name, value in plain.items() if name in known})
         super().__init__(**{name: value for name, value in plain.items() if name not in known})
@@ -56,7 +56,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def head_dim(self) -> int:
-        return int(self.d_model // self.n_heads)  # without a new record: a compiled forward pass asks for it
+        return int(self.head_width or self.d_model // self.n_heads)  # without a new record: a compiled forward pass asks for it
 
     @property
     def num_kept_values(self) -> int:
@@ -83,7 +83,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
             return
         with suppress(CheckpointError):
             settled = with_family(self.transformer, family_of(directory, names=names))
-            for name in ("vocab_layout", "mask_token_id", "weight_tying"):
+            for name in TransformerConfig.names():
                 setattr(self, name, getattr(settled, name))
             for name, value in settled.extra.items():
                 setattr(self, name, value)

@@ -89,6 +89,7 @@ def with_family(config: TransformerConfig, family: Family) -> TransformerConfig:
         return config
     return replace(
         config,
+        **family.config,
         vocab_layout=family.layout.to_dict(),
         mask_token_id=family.layout.mask_id,
         weight_tying=config.weight_tying or config.tie_word_embeddings,
@@ -111,6 +112,7 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
         bos_id=values.get("bos_token_id"),
         mask_id=values.get("mask_token_id"),
         names=tuple(str(name) for name in known if name),
+        config=values,
     )
 
 

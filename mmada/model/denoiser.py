@@ -38,12 +38,14 @@ class _Row:
     selection: Tensor | None = None  # from the start of the row
 
     @classmethod
-    def of(cls, number: int, row: int, query: Query) -> _Row:
+    def of(cls, number: int, row: int, query: Query, *, reach: int = 0) -> _Row:
+        """reach: how many tokens before an asked position must be evaluated with it (shifted logits)."""
         start, stop = query.spans[row]
         kv_cache = query.kv_caches[row] if query.kv_caches else None
         window = (0, stop - start)
         if query.windows:
             first, last = query.windows[row]
+            first = max(start, first - reach)
             # What is not remembered is evaluated, whoever asks.
             window = (first - start, last - start) if is_cached(kv_cache, (first - start, last - start), stop - start) else window
         block_mask = query.block_masks[row] if query.block_masks else None
@@ -51,6 +53,7 @@ class _Row:
         chosen = query.selections[row] if query.selections else None
         if chosen is not None and kv_cache is not None and kv_cache.layers and len(kv_cache.layers[0][0]) == stop - start:
             selection = chosen - start
+            selection = selection if not reach else torch.cat([selection, (selection - reach).clamp_min(0)]).unique()
             positions = torch.searchsorted(selection.to(positions.device), positions)
             return cls(number, row, query.tokens[row, start:stop], positions, window, kv_cache, block_mask, selection)
         return cls(number, row, query.tokens[row, start:stop], positions - window[0], window, kv_cache, block_mask)
@@ -81,7 +84,8 @@ class TransformerDenoiser:
 
     def logits(self, queries: Sequence[Query]) -> list[Tensor]:
         """The same outside of inference mode: FSDP gathers weights into tensors that must not be made in one."""
-        rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
+        reach = int(self.model.config.shifted_logits)
+        rows = [_Row.of(q, r, query, reach=reach) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
         for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.block_mask is None))):
             lengths = [len(row.tokens) for row in chunk]

@@ -1,11 +1,14 @@
 """One pre-norm transformer block, with the published names: RMSNorm, rotary attention, SwiGLU, no biases.
 
+`PreNormBlock` is what blocks of all backbones have in common; `Block` has MMaDA's names, and qwen.py the others.
+
 x = x + attn_out( attend( rotate(q), rotate(k), v ) )      q, k, v = {q,k,v}_proj( attn_norm(x) )
 x = x + ff_out( silu(ff_proj(h)) * up_proj(h) )            h = ff_norm(x)
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from typing import Any
 
@@ -17,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from mmada.model.attention import AttentionBias, Neighbors, attend, leave_packing_uncompiled, rotate
 from mmada.model.config import TransformerConfig
 
-__all__ = ["Block", "RMSNorm", "ShortConv"]
+__all__ = ["Block", "PreNormBlock", "RMSNorm", "ShortConv", "gated", "heads_of"]
 
 
 class RMSNorm(nn.Module):
@@ -99,31 +102,39 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(0, index) if x.is_cuda else F.embedding(index, x)
 
 
-class Block(nn.Module):
-    """(B, L, D) -> (B, L, D).
+def heads_of(x: Tensor, head_dim: int) -> Tensor:
+    """(B, L, heads * hd) -> (B, L, heads, hd)"""
+    return x.unflatten(-1, (-1, head_dim))
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, in the place of both where no gradient is wanted."""
+    return F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+
+
+class PreNormBlock(nn.Module, ABC):
+    """(B, L, D) -> (B, L, D): what reads the sequence, then what reads each token; each adds to what it was given.
 
     gradient_checkpointing  while training, compute the block again in the backward pass instead of keeping its activations.
                             transformers sets the attribute by this name, and beside it the function that does so
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)
-        width, wide = config.d_model, config.mlp_hidden_size or 0
-        kv_width = (config.n_kv_heads or config.n_heads) * config.head_dim
-        self.head_dim = config.head_dim
-        self.attn_norm = RMSNorm(width, config.rms_norm_eps)
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, kv_width, bias=False)
-        self.v_proj = nn.Linear(width, kv_width, bias=False)
-        self.q_norm = RMSNorm(width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.attn_out = nn.Linear(width, width, bias=False)
-        self.ff_norm = RMSNorm(width, config.rms_norm_eps)
-        self.ff_proj = nn.Linear(width, wide, bias=False)
-        self.up_proj = nn.Linear(width, wide, bias=False)
-        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    @abstractmethod
+    def mixed(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        """(B, L, D) -> (B, L, heads * hd): what the heads read, before the projection back."""
+
+    @abstractmethod
+    def projected(self, mixed: Tensor) -> Tensor:
+        """(B, L, heads * hd) -> (B, L, D): the projection back into the residual stream."""
+
+    @abstractmethod
+    def fed(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D): the update by each token alone."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As in torch, but for the attention of packed rows."""
@@ -137,18 +148,47 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, index: Tensor | None = None) -> Tensor:
         """index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone"""
-        h = self.attn_norm(x)
-        q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
-        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))  # (B, L, heads, hd)
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias)
-        mixed = mixed.flatten(-2)
+        mixed = self.mixed(x, cos, sin, attn_bias)
         if index is not None:
             x, mixed = x[:, index], mixed[:, index]
-        x = _added(self.attn_out(mixed), x)
+        x = _added(self.projected(mixed), x)
+        return _added(self.fed(x), x)
+
+
+class Block(PreNormBlock):
+    """With MMaDA's names."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, wide = config.d_model, config.mlp_hidden_size or 0
+        own_width, kv_width = config.n_heads * config.head_dim, (config.n_kv_heads or config.n_heads) * config.head_dim
+        self.head_dim = config.head_dim
+        self.attn_norm = RMSNorm(width, config.rms_norm_eps)
+        self.q_proj = nn.Linear(width, own_width, bias=False)
+        self.k_proj = nn.Linear(width, kv_width, bias=False)
+        self.v_proj = nn.Linear(width, kv_width, bias=False)
+        self.q_norm = RMSNorm(own_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.attn_out = nn.Linear(own_width, width, bias=False)
+        self.ff_norm = RMSNorm(width, config.rms_norm_eps)
+        self.ff_proj = nn.Linear(width, wide, bias=False)
+        self.up_proj = nn.Linear(width, wide, bias=False)
+        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    def mixed(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        h = self.attn_norm(x)
+        q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
+        q, k, v = (heads_of(y, self.head_dim) for y in (q, k, v))
+        return attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias).flatten(-2)
+
+    def projected(self, mixed: Tensor) -> Tensor:
+        out: Tensor = self.attn_out(mixed)
+        return out
+
+    def fed(self, x: Tensor) -> Tensor:
         h = self.ff_norm(x)
-        gate, up = self.ff_proj(h), self.up_proj(h)
-        gated = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
-        return _added(self.ff_out(gated), x)
+        out: Tensor = self.ff_out(gated(self.ff_proj(h), self.up_proj(h)))
+        return out
 
 
 def _added(update: Tensor, x: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
 from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
 from mmada.sampling.penalties import biased, counted, penalized
-from mmada.sampling.token_sampling import sample_tokens
+from mmada.sampling.token_sampling import narrowed, sample_tokens
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
@@ -355,7 +355,8 @@ class Denoising:
         for at in _pieces(num_rows, num_slots, most=max(1, LOGITS_AT_ONCE // num_ids)):
             piece = self._adjusted(self._combine(copies[(slice(None), *at)].float()), rows[at[0]])
             proposal[at] = self._propose(piece, uniform[at])
-            seen = piece.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else piece
+            seen = self._narrowed(piece) if self.params.confidence_narrowed else piece
+            seen = seen.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else seen
             sure = self.params.confidence(seen, proposal[at], uniform_order[at])
             confidence = confidence.to(sure.dtype)
             confidence[at] = sure
@@ -401,6 +402,10 @@ class Denoising:
             return params.token_noise(logits, uniform, params.temperature).argmax(-1)
         return sample_tokens(logits, uniform, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
 
+    def _narrowed(self, logits: Tensor) -> Tensor:
+        params = self.params
+        return narrowed(logits, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
+
     @property
     def _has_token_noise(self) -> bool:
         return self.params.token_noise is not None and self.params.temperature > 0
@@ -429,16 +434,17 @@ class Denoising:
             width = params.block_length or max(self.counts)
             host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._asked]
             num_start, step, steps = torch.tensor(host, device=device).unbind(1)
-            num_transfer_tokens = params.transfer_schedule(
-                TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
-            )
+            state = TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
+            if params.commit_share is not None:
+                return candidate & (uniform < params.commit_share(state)[:, None])
+            num_transfer_tokens = params.transfer_schedule(state)
         order = confidence
         if params.commit_ties:
             order = order.log()  # in whose rounding ties are published
         if params.choice_temperature:
             factor = [params.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
             noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * params.choice_noise(uniform)
-            order = confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log() + noise
+            order = (confidence if params.noise_on_score else confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log()) + noise
         if params.threshold is not None:
             is_sure = (confidence >= params.threshold) & candidate
             num_transfer_tokens = torch.maximum(num_transfer_tokens, is_sure.sum(1)).clamp_min(1)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from mmada.diffusion.schedule import Schedule, cosine
@@ -34,6 +35,7 @@ __all__ = [
     "MaxLogitCacheConfig",
     "SamplingParams",
     "TransferSchedule",
+    "TransferShare",
     "TransferState",
     "compounding",
     "constant",
@@ -48,6 +50,8 @@ __all__ = [
     "linear_target",
     "named_cache",
     "named_image_cache",
+    "share_of_open",
+    "time_share",
 ]
 
 
@@ -65,6 +69,8 @@ class TransferState:
 
 
 TransferSchedule = Callable[[TransferState], Tensor]
+TransferShare = Callable[[TransferState], Tensor]
+"""A number in 0..1 for each row, (A,) float32."""
 Anneal = Callable[[int, int], float]
 
 
@@ -117,8 +123,35 @@ def linear_target(count: TransferState) -> Tensor:
     return (count.num_start * before).floor().long() - (count.num_start * after).floor().long()
 
 
+@cache
+def time_share(eps: float) -> TransferShare:
+    """1 - s / t, where time falls from 1 to eps in equal steps, from t to s in this one; 1 in the last (Dream, LLaDA appendix A)."""
+
+    def share(count: TransferState) -> Tensor:
+        t, s = (_time(count.step + i, count.steps, eps) for i in (0, 1))
+        return torch.where(count.step + 1 < count.steps, 1 - s / t, 1.0)
+
+    return share
+
+
+def _time(step: Tensor, steps: Tensor, eps: float) -> Tensor:
+    """Element `step` of linspace(1, eps, steps + 1) in float32, to the bit."""
+    size = (torch.tensor(eps, device=steps.device) - 1) / steps
+    return torch.where(step < (steps + 1) // 2, 1 + size * step, eps - size * (steps - step))
+
+
+@cache
+def share_of_open(share: TransferShare) -> TransferSchedule:
+    """Commit the whole part of a share of what is open now; a step may commit nothing (Dream)."""
+
+    def transfer_schedule(count: TransferState) -> Tensor:
+        return (count.num_open * share(count)).long()
+
+    return transfer_schedule
+
+
 def constant(step: int, steps: int) -> float:
-    """No annealing (Lumina-DiMOO)."""
+    """No annealing (Lumina-DiMOO, Dream)."""
     return 1.0
 
 
@@ -273,6 +306,12 @@ class SamplingParams:
     """what `choice_temperature` scales"""
     commit_ties: bool = False
     """parity only: what is exactly as sure as the last committed position is committed, too"""
+    noise_on_score: bool = False
+    """parity only: `choice_temperature` scales noise on the score, not on its logarithm"""
+    confidence_narrowed: bool = False
+    """parity only: the score is that of the distribution after temperature, top-k and top-p"""
+    commit_share: TransferShare | None = None
+    """parity only: commit each open position by itself, with this probability; None: as many as `transfer_schedule` says"""
     random_leftover: bool = False
     """parity only: what the steps leave open becomes a random allowed id"""
 
@@ -319,7 +358,7 @@ class SamplingParams:
             raise InputError(f"threshold={self.threshold} is never reached by the score, which is at most {highest:g}; try {likely}")
         if self.steps is None and self.choice_temperature:
             raise InputError(f"choice_temperature={self.choice_temperature} is annealed over the steps; give steps=N, or set it to 0")
-        if self.confidence is negative_entropy and self.choice_temperature:
+        if self.confidence is negative_entropy and self.choice_temperature and not self.noise_on_score:
             raise InputError(
                 f"choice_temperature={self.choice_temperature} needs a positive score; use it with probability or margin, or set 0"
             )
@@ -349,7 +388,7 @@ class SamplingParams:
     @property
     def draws(self) -> bool:
         """Whether the result depends on the seed."""
-        return bool(self.temperature or self.choice_temperature or self.confidence is random_order)
+        return bool(self.temperature or self.choice_temperature or self.confidence is random_order or self.commit_share)
 
     @property
     def has_penalties(self) -> bool:

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mmada.hub.weights import Unread
-from mmada.model.layers import Block
+from mmada.model.layers import PreNormBlock
 
 __all__ = ["gathered", "is_sharded", "like", "local", "read", "shard", "sizes", "whole", "whole_state", "write", "write_later"]
 
@@ -47,7 +47,7 @@ def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32",
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    units = [part for part in module.modules() if isinstance(part, Block)]
+    units = [part for part in module.modules() if isinstance(part, PreNormBlock)]
     for unit in (*units, module):  # the root is gathered anew in each pass: what moves its rows in between is seen
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     _fill(module, unread, device)

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmada.families import FAMILIES
 from mmada.hub import networks
@@ -17,8 +18,38 @@ MANIFEST = Path(__file__).parents[1] / "golden_data" / "manifest_mmada_8b.json"
 PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
 SIZES = {
     "illada": {"n_kv_heads": 8, "mlp_hidden_size": 14336, "weight_tying": True, "max_sequence_length": 8192},
+    # As in the config.json that Omni-Diffusion, which was made of Dream, publishes, but for the rows.
+    "dream": {
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+    },
 }
-PARAMETERS = {"mmada": 8.08, "mmada-parallel-m": 8.08, "llada": 8.02, "lumina-dimoo": 8.08, "mmada-parallel-a": 8.08, "illada": 7.62}
+PARAMETERS = {
+    "mmada": 8.08,
+    "mmada-parallel-m": 8.08,
+    "llada": 8.02,
+    "lumina-dimoo": 8.08,
+    "mmada-parallel-a": 8.08,
+    "illada": 7.62,
+    "dream": 7.62,
+}
+
+
+def of_transformers(name: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the model that a family was made of, by transformers' own class."""
+    import transformers
+
+    with torch.device("meta"):
+        made = {
+            "dream": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(vocab_size=152064, **SIZES["dream"])),
+        }[name]()
+    return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
@@ -27,13 +58,18 @@ def test_full_size(tmp_path, family):
     config = networks.transformer_config(directory)
     assert config.layout.image_offset == family.layout.image_offset
     shapes = networks.shapes(config)
-    manifest = {name: tuple(shape) for name, shape in json.loads(MANIFEST.read_text()).items()}
-    tied = {"model.transformer.ff_out.weight"} if config.weight_tying else set()
-    assert set(shapes) == set(manifest) - tied
-    rows = {name for name in shapes if name.endswith((".wte.weight", "transformer.ff_out.weight"))}
-    assert {shapes[name] for name in rows} == {(family.layout.vocab_size, 4096)}
-    if not family.name.startswith("illada"):
-        assert {name: shape for name, shape in shapes.items() if name not in rows} == {n: s for n, s in manifest.items() if n not in rows}
+    if config.backbone == "qwen":
+        assert shapes == of_transformers(family.name)
+    else:
+        manifest = {name: tuple(shape) for name, shape in json.loads(MANIFEST.read_text()).items()}
+        tied = {"model.transformer.ff_out.weight"} if config.weight_tying else set()
+        assert set(shapes) == set(manifest) - tied
+        rows = {name for name in shapes if name.endswith((".wte.weight", "transformer.ff_out.weight"))}
+        assert {shapes[name] for name in rows} == {(family.layout.vocab_size, 4096)}
+        if not family.name.startswith("illada"):
+            assert {name: shape for name, shape in shapes.items() if name not in rows} == {
+                n: s for n, s in manifest.items() if n not in rows
+            }
     assert round(sum(map(math.prod, shapes.values())) / 1e9, 2) == PARAMETERS[family.name]
     sizes = [2 * sum(map(math.prod, shapes.values()))]
     for quantization in ("int8", "int4"):

@@ -42,7 +42,7 @@ def tiny(family: Family, **sizes: int) -> MMaDA:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2, **sizes)
-        model = Transformer(replace(config, extra={"family": family.name}))
+        model = Transformer(replace(config, extra={"family": family.name}, **family.config))
         images = image_tokenizer(family) if codes_of(layout) else None
     defaults = GenerationConfig(**{**family.defaults, **SMALL})
     own = replace(family, layout=layout)
