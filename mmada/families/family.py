@@ -1,7 +1,8 @@
 """`Family`: what published checkpoints of one kind have in common, as a value.
 
 Most run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
-with. Others have a second backbone (model/qwen.py), which is a few fields of the configuration. A family is one file of this room. Nothing outside asks which family a checkpoint is of: it uses what the value holds.
+with. Others run on a second backbone (model/qwen.py), which is named by a few fields of the configuration. A family is one file of this room. Nothing
+outside asks which family a checkpoint is of: it uses what the value holds.
 """
 
 from __future__ import annotations

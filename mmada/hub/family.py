@@ -87,9 +87,11 @@ def with_family(config: TransformerConfig, family: Family) -> TransformerConfig:
     """The configuration of a published checkpoint, with the family's layout and name; one of our own as it is."""
     if config.vocab_layout is not None or (family.layout == PUBLISHED and not config.extra.get(FAMILY_KEY)):
         return config
+    pad_id, rows = config.pad_token_id, config.embedding_size or config.vocab_size
     return replace(
         config,
         **family.config,
+        pad_token_id=family.layout.eos_id if isinstance(pad_id, int) and pad_id >= rows else pad_id,
         vocab_layout=family.layout.to_dict(),
         mask_token_id=family.layout.mask_id,
         weight_tying=config.weight_tying or config.tie_word_embeddings,
@@ -117,15 +119,17 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
 
 
 def token_ids_of(directory: Path) -> dict[str, int] | None:
-    """String -> id of every entry of tokenizer.json and of what tokenizer_config.json adds; None if there is no tokenizer.json.
+    """String -> id of every entry of tokenizer.json, or else of vocab.json, and of what tokenizer_config.json adds; None if there is neither.
 
     Raises CheckpointError if a file is damaged.
     """
-    file, more = directory / "tokenizer.json", directory / "tokenizer_config.json"
-    if not file.exists():
+    names = ("tokenizer.json", "vocab.json")
+    file, more = next((directory / name for name in names if (directory / name).exists()), None), directory / "tokenizer_config.json"
+    if file is None:
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        values = {"model": {"vocab": values}} if file.name == "vocab.json" else values
         vocabulary = values["model"].get("vocab", {})
         found: dict[str, int] = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
         found |= {token["content"]: token["id"] for token in values.get("added_tokens", [])}

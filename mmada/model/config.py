@@ -3,8 +3,8 @@
 Some fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
 it, and then the published layout is meant. `image_positions` is the number of image tokens whose place in the image is embedded
 (model/image_positions.py). `short_conv` is the number of neighboring tokens that an embedding carries along (layers.ShortConv). 0, the default of
-both, is the published model. `backbone` and the fields behind it are for models on another backbone (model/qwen.py). Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
-dropout) must keep their values: anything else is an error that names the field.
+both, is the published model. `backbone` and the fields behind it are for models on another backbone (model/qwen.py). Fields whose published
+alternatives no released model uses (ALiBi, LayerNorm, dropout) must keep their values: anything else is an error that names the field.
 """
 
 from __future__ import annotations

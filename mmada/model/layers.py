@@ -104,7 +104,8 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 def heads_of(x: Tensor, head_dim: int) -> Tensor:
     """(B, L, heads * hd) -> (B, L, heads, hd)"""
-    return x.unflatten(-1, (-1, head_dim))
+    heads: Tensor = x.unflatten(-1, (-1, head_dim))
+    return heads
 
 
 def gated(gate: Tensor, up: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Transformer(nn.Module):
             self.lm_head = nn.Linear(config.d_model, config.embedding_size or config.vocab_size, bias=False)
 
     def _part(self, name: str) -> nn.Module:
-        """A module by its place: embedding, blocks, norm or head, on either backbone."""
+        """A module by its place, such as embedding, blocks, norm or head, on either backbone."""
         owner, own = _PLACES[self.config.backbone][name]
         found: nn.Module = self.get_submodule(owner)._modules[own]  # type: ignore[assignment]
         return found
@@ -194,7 +194,7 @@ class Transformer(nn.Module):
         dtype = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
         attn_bias = attention_bias(attention_mask, (rows, length), dtype=dtype, device=x.device, mask_value=mask_value, kv_cache=kv_cache)
         if self.config.short_conv:
-            x = self.model.transformer["conv"](x, neighbors(attention_mask, self.config.short_conv // 2, x.device))  # type: ignore[index]
+            x = self._part("conv")(x, neighbors(attention_mask, self.config.short_conv // 2, x.device))
         if self.config.image_positions:
             x = x + self._image_positions(input_ids)
         position_ids = torch.arange(length, device=x.device) if attn_bias.packing is None else attn_bias.packing.position_ids.to(x.device)
@@ -247,7 +247,7 @@ class Transformer(nn.Module):
         if input_ids is None:
             raise InputError("inputs_embeds do not say where images are, which this model embeds (image_positions); give input_ids")
         position_ids = image_position_ids(input_ids, self.config.layout)
-        table: Tensor = self.model.transformer["wpe_image"].weight  # type: ignore[index, assignment]
+        table: Tensor = self._part("image_positions").weight  # type: ignore[assignment]
         known = (position_ids >= 0) & (position_ids < len(table))
         return F.embedding(position_ids.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
 
@@ -300,6 +300,8 @@ _PLACES: dict[str, dict[str, tuple[str, str]]] = {
         "blocks": ("model.transformer", "blocks"),
         "norm": ("model.transformer", "ln_f"),
         "head": ("model.transformer", "ff_out"),
+        "conv": ("model.transformer", "conv"),
+        "image_positions": ("model.transformer", "wpe_image"),
     },
     "qwen": {
         "embedding": ("model", "embed_tokens"),

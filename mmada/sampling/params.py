@@ -20,6 +20,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mmada.diffusion.loss import widest
 from mmada.diffusion.schedule import Schedule, cosine
 from mmada.diffusion.transfer import even_at, remaining
 from mmada.errors import InputError, suggest
@@ -135,9 +136,10 @@ def time_share(eps: float) -> TransferShare:
 
 
 def _time(step: Tensor, steps: Tensor, eps: float) -> Tensor:
-    """Element `step` of linspace(1, eps, steps + 1) in float32, to the bit."""
-    size = (torch.tensor(eps, device=steps.device) - 1) / steps
-    return torch.where(step < (steps + 1) // 2, 1 + size * step, eps - size * (steps - step))
+    """Element `step` of torch.linspace(1, eps, steps + 1) in float32, which multiplies and adds with one rounding."""
+    end = torch.tensor(eps, device=steps.device)
+    size, end = ((end - 1) / steps).to(widest(steps.device)), end.to(widest(steps.device))
+    return torch.where(step < (steps + 1) // 2, 1 + size * step, end - size * (steps - step)).float()
 
 
 @cache

@@ -168,10 +168,11 @@ def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
         assert all(1 <= frequency <= 3 for frequency in frequencies), frequencies
 
 
-def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
+@pytest.mark.parametrize("changes", [{"short_conv": 9}, {"backbone": "qwen", "shifted_logits": True}], ids=["neighbors", "shifted"])
+def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty, changes):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
     component, row, first = twenty
-    model = Transformer(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
+    model = Transformer(preset("debug", layout=tiny.LAYOUT, **changes)).eval()
     (view,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, block_length=8)
     batch = collate([view], [component], layout=tiny.LAYOUT)
     found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)
