@@ -18,11 +18,12 @@ from mmada.families.lumina_dimoo import LUMINA_DIMOO
 from mmada.families.mmada import MMADA
 from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A
 from mmada.families.mmada_parallel_m import MMADA_PARALLEL_M
+from mmada.families.sdar import SDAR
 
 __all__ = ["FAMILIES", "choose", "named", "settled"]
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM)
+    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM, SDAR)
 }
 
 
@@ -49,12 +50,12 @@ def choose(facts: Facts) -> Family:
 
 
 def settled(family: Family, facts: Facts) -> Family:
-    """The family with the layout that the files of a checkpoint give it. Raises CheckpointError for files that are not as it says."""
+    """The family with the layout and the defaults that the files of a checkpoint give it. Raises CheckpointError for files that are not as it says."""
     if differences := family.differences(facts):
         raise CheckpointError(
             f"this is no checkpoint of {family.title}: {'; '.join(differences)}; use the files that were published together"
         )
-    return replace(family, layout=family.settle(family.layout, facts))
+    return replace(family, layout=family.settle(family.layout, facts), defaults={**family.defaults, **family.read(facts)})
 
 
 def _goes_by(family: Family, names: Sequence[str]) -> bool:

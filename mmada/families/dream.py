@@ -100,7 +100,7 @@ DREAM = Family(
         "apple/DiffuCoder-7B-Instruct",
         "apple/DiffuCoder-7B-cpGRPO",
     ),
-    license="Apache-2.0 (hub cards)",
+    license="Apache-2.0; DiffuCoder: see its cards",
     abilities=frozenset({"chat", "fill"}),
     strings={
         "bos": "<|beginoftext|>",

@@ -75,6 +75,10 @@ def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
     return replace(layout, vocab_size=facts.rows or layout.vocab_size)
 
 
+def _nothing(facts: Facts) -> Mapping[str, Any]:
+    return {}
+
+
 class EditPrompts(Prompts, ABC):
     """Prompts of a family that draws by source images. images, codes: (h, w) where rows end with a newline, or else (N,)."""
 
@@ -135,6 +139,7 @@ class Family:
     tags             strings that prompts are made of and that must be one token each
     spare_rows       how many more rows than the layout's an embedding may have, for padding
     settle           the layout of a checkpoint, of this family's and what its files say
+    read             fields of `GenerationConfig` that the files of a checkpoint say, beside `defaults`
     config           fields of the backbone that config.json of a published checkpoint does not have, with their values
     only             fields of config.json -> the values that a checkpoint of this family may have there
     prompts          lays conversations and images out
@@ -162,6 +167,7 @@ class Family:
     tags: tuple[str, ...] = ()
     spare_rows: int = 0
     settle: Callable[[VocabLayout, Facts], VocabLayout] = _as_it_is
+    read: Callable[[Facts], Mapping[str, Any]] = _nothing
     config: Mapping[str, Any] = field(default_factory=dict)
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     prompts: type[Prompts] = Prompts

@@ -119,7 +119,7 @@ class Planner:
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
         if isinstance(fill.params, SamplingParams):
-            fill.params.steps_per_block(fill.num_open)
+            fill.params.steps_per_block(fill.num_open, fill.num_given)
         for canvas, what in ((fill.canvas, "request"), *((negative, "negative prompt") for negative in fill.negatives)):
             self._check_length(what, len(canvas), fill.num_open)
         return fill
@@ -351,7 +351,8 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
+        own = {"variable_length": d.variable_length, "prompt_in_blocks": d.prompt_in_blocks}
+        return params.with_(**{**own, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""

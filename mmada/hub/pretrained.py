@@ -272,7 +272,7 @@ def _generation_config(directory: Path) -> GenerationConfig:
     file = directory / "mmada.json"
     values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     values["full_attention"] = values.get("full_attention", values.get("sees_ahead", True))  # its former name
-    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "cache")
+    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "prompt_in_blocks", "cache")
     return GenerationConfig(**{name: values[name] for name in names if name in values})
 
 

@@ -88,7 +88,7 @@ class JointParams:
         """Of the first field."""
         return self.fields[0].temperature
 
-    def num_blocks(self, num_open: int) -> int:
+    def num_blocks(self, num_open: int, num_given: int = 0) -> int:
         return 1
 
     @property

@@ -295,6 +295,9 @@ class SamplingParams:
     """evaluate the open positions after the active block too, as published. False leaves them out, and no token sees a block after its own,
     for models that were taught so (the noise type `block` of train/stages.py). Rows are shorter, and an answer does not depend on the length
     that it is given. Keys and values stay true, so every cache is exact"""
+    prompt_in_blocks: bool = False
+    """without full attention: blocks are counted from the beginning of the row, and no token of the prompt sees a block after its own, either.
+    The first block of open positions is what the prompt's last one leaves. For models that were taught so (SDAR)"""
     variable_length: bool = False
     """add the open positions of a block when the one before it is finished, so that rows are as long as what is written. Unlike without
     `full_attention`, everything that is there sees everything. For models that were taught so (iLLaDA)"""
@@ -333,6 +336,8 @@ class SamplingParams:
             raise InputError(
                 "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
             )
+        if self.prompt_in_blocks and self.full_attention:
+            raise InputError("prompt_in_blocks=True needs full_attention=False and a block_length; blocks that see ahead are no blocks")
         if self.variable_length and (self.block_length is None or self.propose_any or not self.full_attention):
             raise InputError(
                 "variable_length=True needs a block_length, full_attention=True and propose_any=False; it adds one block after another"
@@ -365,11 +370,11 @@ class SamplingParams:
                 f"choice_temperature={self.choice_temperature} needs a positive score; use it with probability or margin, or set 0"
             )
 
-    def steps_per_block(self, num_open: int) -> int | None:
-        """Steps spent on each block of a field of `num_open` positions. Raises InputError if they do not divide."""
+    def steps_per_block(self, num_open: int, num_given: int = 0) -> int | None:
+        """Steps spent on each block of a field of `num_open` positions behind a prompt. Raises InputError if they do not divide."""
         if self.steps is None:
             return None
-        num_blocks = self.num_blocks(num_open)
+        num_blocks = self.num_blocks(num_open, num_given)
         if self.steps % num_blocks:
             near = max(num_blocks, self.steps - self.steps % num_blocks)
             raise InputError(
@@ -402,8 +407,13 @@ class SamplingParams:
         """Whether the open positions behind the active block are in the row."""
         return self.full_attention and not self.variable_length
 
-    def num_blocks(self, num_open: int) -> int:
-        return 1 if self.block_length is None else -(-num_open // self.block_length)
+    def num_begun(self, num_given: int) -> int:
+        """Positions of the first block that the prompt holds already."""
+        return num_given % self.block_length if self.prompt_in_blocks and self.block_length is not None else 0
+
+    def num_blocks(self, num_open: int, num_given: int = 0) -> int:
+        """Blocks of `num_open` positions behind a prompt of `num_given`."""
+        return 1 if self.block_length is None else -(-(num_open + self.num_begun(num_given)) // self.block_length)
 
     def with_(self, **changes: object) -> SamplingParams:
         """A copy with some settings changed."""

@@ -29,6 +29,18 @@ SIZES = {
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
     },
+    # Qwen3-8B's, of which SDAR-8B-Chat was made.
+    "sdar": {
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 36,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+    },
 }
 PARAMETERS = {
     "mmada": 8.08,
@@ -38,6 +50,7 @@ PARAMETERS = {
     "mmada-parallel-a": 8.08,
     "illada": 7.62,
     "dream": 7.62,
+    "sdar": 8.19,
 }
 
 
@@ -48,6 +61,7 @@ def of_transformers(name: str) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         made = {
             "dream": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(vocab_size=152064, **SIZES["dream"])),
+            "sdar": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(vocab_size=151936, **SIZES["sdar"])),
         }[name]()
     return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
 

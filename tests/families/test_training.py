@@ -76,7 +76,7 @@ def test_rows_and_noise_are_those_of_the_family(saved, data, tmp_path, name):
     color = next(color for color in COLORS if f"? {color}" in prompts.tokenizer.decode(row.canvas.tokens.tolist()))
     room = row.canvas.fields[0].num_total
     assert row.canvas.tokens.equal(prompts.chat([Message("user", f"Which one? {color}")], room, answer=color).tokens)
-    assert [component.noise for component in job.plan.components] == [("block" if name in OF_MMADA else "count",)]
+    assert [component.noise for component in job.plan.components] == [("block" if name in (*OF_MMADA, "sdar") else "count",)]
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -154,7 +154,7 @@ def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str):
     return rl_config.load(written(tmp_path / "rl.yaml", {**values, "tasks": tasks_, "unfinished": "score", "defaults": defaults}))
 
 
-@pytest.mark.parametrize(("name", "tasks"), [("llada", ("text",)), ("lumina-dimoo", ("draw", "understand"))])
+@pytest.mark.parametrize(("name", "tasks"), [("llada", ("text",)), ("dream", ("text",)), ("lumina-dimoo", ("draw", "understand"))])
 def test_rewards_move_the_weights(saved, data, tmp_path, name, tasks):
     path = data / ("words.jsonl" if tasks == ("text",) else "pictures.jsonl")
     rl.run(rewarded(tmp_path, saved(name), path, *tasks))
