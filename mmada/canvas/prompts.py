@@ -248,11 +248,6 @@ class Prompts:
         """A dialogue with the images that it is about, which stand before it."""
         return [*self._images(images), *dialogue]
 
-    def start_of_answer(self, tokens: Tensor) -> int:
-        """Where the answer to the last turn of a dialogue begins in a row: behind the last header and what stands after it."""
-        header = int((tokens == self.layout.special("end_header")).nonzero()[-1])
-        return header + 1 + len(self.encode(self.after_header))
-
     def _header(self, role: str) -> list[int]:
         return [self.layout.special("start_header"), *self.encode(role), self.layout.special("end_header")]
 

@@ -10,15 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from torch import Tensor
-
 from mmada.canvas import Message, Prompts
 from mmada.errors import InputError
 from mmada.families.chat_template import TemplateTokenizer, template_ids
 
 __all__ = ["ChatMLPrompts"]
 
-_ANSWERS = "assistant\n"
 _ROLES = ("system", "user", "assistant")
 _TEMPLATE = r"""{%- for message in messages %}
     {%- if message['role'] not in ['system', 'user', 'assistant'] %}
@@ -58,9 +55,4 @@ class ChatMLPrompts(Prompts):
         for turn in turns:
             ids += [self.layout.special("start_header"), *self.encode(f"{turn.role}\n{turn.content}"), self.layout.special("eot")]
             ids += self.encode("\n")
-        return [*ids, self.layout.special("start_header"), *self.encode(_ANSWERS)]
-
-    def start_of_answer(self, tokens: Tensor) -> int:
-        """Behind the last begin of a turn, the name of the role and its line end."""
-        turn = int((tokens == self.layout.special("start_header")).nonzero()[-1])
-        return turn + 1 + len(self.encode(_ANSWERS))
+        return [*ids, self.layout.special("start_header"), *self.encode("assistant\n")]

@@ -14,6 +14,7 @@ from mmada.families.dream import DREAM
 from mmada.families.family import Facts, Family
 from mmada.families.illada import ILLADA
 from mmada.families.llada import LLADA
+from mmada.families.llada_moe import LLADA_MOE
 from mmada.families.lumina_dimoo import LUMINA_DIMOO
 from mmada.families.mmada import MMADA
 from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A
@@ -23,7 +24,7 @@ from mmada.families.sdar import SDAR
 __all__ = ["FAMILIES", "choose", "named", "settled"]
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM, SDAR)
+    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM, SDAR, LLADA_MOE)
 }
 
 

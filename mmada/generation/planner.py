@@ -459,7 +459,8 @@ class Planner:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""
         canvas = row.canvas
         tokens = canvas.tokens
-        shown = tokens[len(self.prompts.begin) :] if not request.messages else tokens[self.prompts.start_of_answer(tokens) :]
+        before = self.prompts.dialogue(messages_of(request.messages)) if request.messages else self.prompts.begin
+        shown = tokens[len(before) :]
         ends_in_a_hole = int(canvas.fields[0].positions[-1]) == len(canvas) - 2
         return Answer(
             self.prompts.decode(shown), None, "length" if ends_in_a_hole else "stop", tuple(row.ids.tolist()), row.num_forwards, row.trace

@@ -29,7 +29,12 @@ ALIASES = {
 }
 """The names that transformers uses for the same fields."""
 
-READ_AS = {**ALIASES, "head_dim": "head_width"}
+READ_AS = {
+    **ALIASES,
+    "head_dim": "head_width",
+    "expert_intermediate_size": "expert_hidden_size",
+    "moe_intermediate_size": "expert_hidden_size",
+}
 """All names under which a config.json may have a field; `head_dim` of a configuration is never None."""
 
 _ONLY: dict[str, tuple[Any, ...]] = {
@@ -56,7 +61,9 @@ BACKBONES: Mapping[str, tuple[str, ...]] = {
     "mmada": ("include_qkv_bias", "head_norm"),
     "qwen": ("attention_layer_norm", "image_positions", "short_conv"),
 }
-"""Names of modules and tensors (model/transformer.py, model/qwen.py) -> the fields that such a model does not have."""
+"""Names of modules and tensors (model/transformer.py, model/qwen.py) -> the fields that such a model does not have.
+
+Experts of the first are refused when it is built: which backbone a config.json is about, its family says."""
 
 
 def plain_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +88,7 @@ class TransformerConfig:
     mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalizes queries and keys over
     their whole width, head_norm those of each head. head_width is that of a head (None: d_model / n_heads). backbone names the modules
     and their tensors. shifted_logits: the hidden state before a token predicts it, as in models that were next-token predictors.
+    num_experts: in the place of one feed-forward layer, so many of width expert_hidden_size, of which each token is fed to num_experts_per_tok.
     Raises InputError that lists every field with an unsupported value.
     """
 
@@ -136,6 +144,9 @@ class TransformerConfig:
     head_width: int | None = None
     head_norm: bool = False
     shifted_logits: bool = False
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    expert_hidden_size: int | None = None
     vocab_layout: Mapping[str, int] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """what a config.json says beyond these fields; it is written back as it was read"""
@@ -171,7 +182,11 @@ class TransformerConfig:
         if self.vocab_layout is not None:
             own["vocab_layout"] = dict(self.vocab_layout)
         # Other tools read models on this backbone by the names of transformers.
-        theirs = {name: getattr(self, name, own[ours]) for name, ours in READ_AS.items()} if self.backbone != "mmada" else {}
+        theirs = (
+            {name: getattr(self, name, own[ours]) for name, ours in {**ALIASES, "head_dim": "head_width"}.items()}
+            if self.backbone != "mmada"
+            else {}
+        )
         return {**self.extra, **own, **theirs}
 
     @property
@@ -233,6 +248,11 @@ class TransformerConfig:
             shown = ", ".join(f"{name}={value!r}" for name, value in others.items())
             raise InputError(
                 f"unsupported backbone configuration: {shown} with backbone={self.backbone!r}, which has no such part; leave it out"
+            )
+        if self.num_experts and not (1 <= self.num_experts_per_tok <= self.num_experts and (self.expert_hidden_size or 0) > 0):
+            raise InputError(
+                f"num_experts={self.num_experts} with num_experts_per_tok={self.num_experts_per_tok} and expert_hidden_size={self.expert_hidden_size}; "
+                "a token is fed to one at least and all at most, and each has a width"
             )
 
 

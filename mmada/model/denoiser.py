@@ -67,12 +67,13 @@ class TransformerDenoiser:
     """model(queries) for the sampler.
 
     max_tokens  how many tokens share one forward pass; more are evaluated in several. A single longer row still runs.
-    graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU
+    graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU. Which experts a token is fed to decides
+                which kernels run, so models with experts are not recorded
     """
 
     def __init__(self, model: Transformer, *, max_tokens: int = 65536, graphs: bool = False) -> None:
         self.model, self.max_tokens = model, max_tokens
-        self._layers = LayerGraphs(model, model.layers) if graphs else None
+        self._layers = LayerGraphs(model, model.layers) if graphs and not model.config.num_experts else None
         self.num_forwards = 0
         self.num_tokens = 0
         """tokens that were evaluated, in all"""

@@ -9,8 +9,8 @@
 The weight of a group that is farthest from 0 becomes the lowest code, with the scale's sign: all codes are used, and nothing needs a zero point.
 Source: absmax quantization in groups, as in GPTQ and QLoRA (Dettmers et al. 2023, "QLoRA", section 2).
 
-Biases stay floats. Left alone are embedding, head, norms and convolution. Embedding and head are rows of tokens, which are looked up or asked for in part,
-and their errors go into every logit. Gradients pass through a quantized matrix, and none reaches it.
+Left alone are embedding, head, norms, convolution, biases and routers. Embedding and head are rows of tokens, which are looked up or asked for in
+part, and their errors go into every logit. Gradients pass through a quantized matrix, and none reaches it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmada.errors import InputError, suggest
+from mmada.model.qwen import Router
 from mmada.model.transformer import Transformer
 
 __all__ = ["QUANTIZATIONS", "QuantizedLinear", "check_name", "pack", "packed", "quantization_of", "quantize", "unpack", "unpacked"]
@@ -151,7 +152,7 @@ def quantize(model: Transformer, name: str) -> None:
     bits = check_name(name)
     for block in model.blocks:
         for part, layer in list(block.named_modules()):
-            if not hasattr(layer, "in_features"):
+            if not hasattr(layer, "in_features") or isinstance(layer, Router):
                 continue
             if type(layer) is not nn.Linear:
                 raise InputError(

@@ -2,19 +2,24 @@
 
     embed_tokens -> layers of input_layernorm, self_attn, post_attention_layernorm, mlp -> norm -> lm_head
 
-The layers are those of layers.py, and so are attention, caches and sampler. What differs is in the configuration: biases of q, k and v
-(`include_qkv_bias`: Qwen2, Dream), norms of each head (`head_norm`: Qwen3, SDAR), heads of a width of their own (`head_width`).
+The layers are those of layers.py, and so are attention, caches and sampler. What differs is in the configuration:
+
+    include_qkv_bias  biases of q, k and v (Qwen2, Dream)
+    head_norm         norms of each head (Qwen3, SDAR)
+    head_width        heads of a width of their own
+    num_experts       feed-forward layers of which each token uses some (LLaDA-MoE)
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mmada.model.attention import AttentionBias, attend, rotate
 from mmada.model.config import TransformerConfig
 from mmada.model.layers import PreNormBlock, RMSNorm, gated, heads_of
 
-__all__ = ["QwenBackbone", "QwenBlock"]
+__all__ = ["QwenBackbone", "QwenBlock", "Router"]
 
 
 class _Attention(nn.Module):
@@ -39,9 +44,8 @@ class _Attention(nn.Module):
 class _FeedForward(nn.Module):
     """(B, L, D) -> (B, L, D)"""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self, config: TransformerConfig, wide: int) -> None:
         super().__init__()
-        wide = config.mlp_hidden_size or 0
         self.gate_proj = nn.Linear(config.d_model, wide, bias=False)
         self.up_proj = nn.Linear(config.d_model, wide, bias=False)
         self.down_proj = nn.Linear(wide, config.d_model, bias=False)
@@ -51,13 +55,44 @@ class _FeedForward(nn.Module):
         return out
 
 
+class Router(nn.Linear):
+    """Scores of the experts for each token. A class of its own, so that quantization leaves it alone."""
+
+
+class _Experts(nn.Module):
+    """(B, L, D) -> (B, L, D): the sum of the likeliest experts of each token, times their probabilities, which do not add up to 1.
+
+    Source: Muennighoff et al. 2024, "OLMoE", section 2; LLaDA-MoE (Zhu et al. 2025) has its router.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_each = config.num_experts_per_tok
+        self.gate = Router(config.d_model, config.num_experts, bias=False)
+        self.experts = nn.ModuleList(_FeedForward(config, config.expert_hidden_size or 0) for _ in range(config.num_experts))
+
+    def forward(self, h: Tensor) -> Tensor:
+        tokens = h.flatten(0, -2)  # (T, D)
+        shares, chosen = self.gate(tokens).float().softmax(-1).topk(self.num_each, dim=-1)  # (T, k)
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=len(self.experts)).tolist()
+        out = torch.zeros_like(tokens)
+        for expert, places in zip(self.experts, order.split(counts), strict=True):
+            # An expert without tokens gets a gradient of 0, for which wrappers of several processes wait.
+            if len(places) or torch.is_grad_enabled():
+                own = places // self.num_each
+                fed = expert(tokens[own]) * shares.flatten()[places, None].to(tokens.dtype)
+                out.index_add_(0, own, fed.to(out.dtype))
+        return out.view_as(h)
+
+
 class QwenBlock(PreNormBlock):
     """With Qwen's names."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.self_attn = _Attention(config)
-        self.mlp = _FeedForward(config)
+        self.mlp = _Experts(config) if config.num_experts else _FeedForward(config, config.mlp_hidden_size or 0)
         self.input_layernorm = RMSNorm(config.d_model, config.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(config.d_model, config.rms_norm_eps)
 

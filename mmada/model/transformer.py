@@ -100,6 +100,10 @@ class Transformer(nn.Module):
 
     def _build(self, config: TransformerConfig) -> None:
         if config.backbone == "mmada":
+            if config.num_experts:
+                raise InputError(
+                    f"num_experts={config.num_experts} with backbone='mmada', which has none; leave it out, or name a family that has"
+                )
             self.model = Backbone(config)
             return
         self.model = QwenBackbone(config)

@@ -25,7 +25,9 @@ HEAD_BYTES = 3 * 4 * 2**26
 
 
 def matrices_of(config: TransformerConfig) -> dict[str, tuple[int, int]]:
-    """Name -> (rows, columns) of the matrices of one block."""
+    """Name -> (rows, columns) of the matrices of one block. Raises InputError for a model with experts, which are not counted yet."""
+    if config.num_experts:
+        raise InputError(f"num_experts={config.num_experts}: plans are for models with one feed-forward layer a block")
     width, wide = config.d_model, config.mlp_hidden_size or 0
     keys, queries = (config.n_kv_heads or config.n_heads) * config.head_dim, config.n_heads * config.head_dim
     return {

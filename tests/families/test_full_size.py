@@ -29,6 +29,20 @@ SIZES = {
         "rms_norm_eps": 1e-6,
         "rope_theta": 1e6,
     },
+    "llada-moe": {
+        "hidden_size": 2048,
+        "num_attention_heads": 16,
+        "num_hidden_layers": 16,
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "expert_intermediate_size": 1024,
+        "dense_intermediate_size": 8192,
+        "moe_layer_freq": [1] * 16,
+        "qk_layernorm": True,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 50000,
+    },
     # Qwen3-8B's, of which SDAR-8B-Chat was made.
     "sdar": {
         "hidden_size": 4096,
@@ -51,6 +65,7 @@ PARAMETERS = {
     "illada": 7.62,
     "dream": 7.62,
     "sdar": 8.19,
+    "llada-moe": 7.36,
 }
 
 
@@ -58,6 +73,14 @@ def of_transformers(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the model that a family was made of, by transformers' own class."""
     import transformers
 
+    if name == "llada-moe":  # transformers keeps experts in one tensor, and files in one each
+        sizes = {**SIZES["sdar"], **SIZES[name], "head_dim": 128, "num_key_value_heads": 16, "num_experts": 1, "intermediate_size": 1024}
+        config = transformers.Qwen3Config(**{key: sizes[key] for key in SIZES["sdar"]}, vocab_size=157184)
+        with torch.device("meta"):
+            found = {key: tuple(tensor.shape) for key, tensor in transformers.Qwen3ForCausalLM(config).state_dict().items()}
+        dense = {key: found.pop(key) for key in list(found) if ".mlp." in key}
+        experts = {key.replace(".mlp.", f".mlp.experts.{i}."): shape for key, shape in dense.items() for i in range(64)}
+        return found | experts | {f"model.layers.{i}.mlp.gate.weight": (64, 2048) for i in range(16)}
     with torch.device("meta"):
         made = {
             "dream": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(vocab_size=152064, **SIZES["dream"])),
