@@ -6,10 +6,10 @@ OUT := outputs/demo
 MODEL ?= mmada-emoji-chat
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow coverage lint docs docs-serve clean
+.PHONY: help setup demo test test-integration test-slow coverage lint docs docs-serve clean
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## make .venv with everything that development needs
 
@@ -29,11 +29,14 @@ demo: setup ## draw a picture, ask about it, and solve a sum; results in outputs
 test: setup ## run the default tests on two processes, and name the slowest ten
 	$(BIN)/python -m pytest -n 2 --durations=10
 
+test-integration: setup ## run the tests with browsers, processes and whole commands; CI runs both
+	$(BIN)/python -m pytest -n 2 --durations=10 -m "integration and not slow"
+
 test-slow: setup ## run the tests that are marked slow, and properties on more examples
 	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough
 
-coverage: setup ## run the default tests and say which lines of the package they reach
-	$(BIN)/python -m pytest -n 2 --cov=mmada --cov-report=term:skip-covered
+coverage: setup ## run all tests but the slow ones and say which lines of the package they reach
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=mmada --cov-report=term:skip-covered
 
 lint: setup ## check style and types
 	$(BIN)/ruff check .

@@ -22,6 +22,23 @@ COMMANDS = [
     (["draw", "a cat", "--model", "/no/such/dir"], 2),
     (["chat", "hi", "--dtype", "float13"], 2),
     (["info", "--model", "no-such-name"], 2),
+    (["eval", "shapes", "--model", "/no/such/dir"], 2),
+    (["serve", "--model", "/no/such/dir"], 2),
+    (["studio", "--model", "/no/such/dir"], 2),
+    (["plan", "--model", "/no/such/dir"], 2),
+    (["train", "missing.yaml"], 2),
+    (["train", f"{ROOT}/configs/finetune.yaml", "data.path=missing.jsonl"], 2),
+    (["train", f"{ROOT}/configs/debug.yaml", "out=a-file"], 2),
+    (["train", f"{ROOT}/configs/debug.yaml", "data.world=nothing"], 2),
+    (["rl", "missing.yaml"], 2),
+    (["rl", f"{ROOT}/configs/rl/debug.yaml", "out=a-file"], 2),
+    (["data", "check", "missing.jsonl"], 2),
+    (["data", "export-replay", "kept.jsonl", "--prompts", "missing.jsonl"], 2),
+    (["tokenize", "missing.jsonl", "shards"], 2),
+    (["chat", "hi", "--trace", "a-file/x.gif"], 2),
+    (["ask", "a-file", "hi", "--trace", "x.txt"], 2),
+    (["draw", "a cat", "--trace", "a-file/x.gif"], 2),
+    (["draw", "a cat", "-o", "a-file/x.png"], 2),
 ]
 RUN = """
 import json, os, sys
@@ -87,6 +104,7 @@ def result(file) -> tuple[int, set[str]]:
 def commands(tmp_path_factory):
     """The commands that need no model, each in a process that has imported nothing else."""
     folder = tmp_path_factory.mktemp("commands")
+    (folder / "a-file").touch()
     code = [sys.executable, "-c", RUN + FORKS, json.dumps([arguments for arguments, _ in COMMANDS])]
     subprocess.run(code, cwd=folder, capture_output=True, check=True, timeout=120)
     return folder
@@ -95,8 +113,8 @@ def commands(tmp_path_factory):
 @pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[" ".join(arguments) for arguments, _ in COMMANDS])
 def test_help_and_wrong_arguments_need_no_torch(commands, number):
     arguments, status = COMMANDS[number]
-    # Whether a picture can be written there is asked of PIL.
-    allowed = {"PIL"} if arguments[:1] == ["fill"] or "a cat" in arguments else set()
+    # Whether a picture can be written there is asked of PIL, and what a world is takes numpy.
+    allowed = {"PIL"} if {"fill", "a cat", "--trace"} & set(arguments) else {"numpy"} if "data.world=nothing" in arguments else set()
     found, modules = result(commands / f"{number}.json")
     assert found == status
     assert "mmada.cli" in modules

@@ -31,9 +31,10 @@ def ask(
     mmada ask photo.png "how many cats?" --think
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_model, check_picture, load, watched
+    from mmada.cli.session import check_model, check_picture, check_trace, load, watched
 
     check_picture(image)
+    check_trace(trace)
     check_model(model, loading.dtype)
 
     from mmada.image import load_image

@@ -32,13 +32,14 @@ def chat(
 
     mmada chat "Tom has 8 coins. Tom finds 5 more. How many coins does Tom have now?" --think
     """
-    from mmada.cli.session import load, watched
+    from mmada.cli.session import check_trace, load, watched
     from mmada.errors import InputError
 
     if message is not None and not message.strip():
         raise InputError("message='' is empty; write a question, or leave it out for a conversation")
     if message is None and trace is not None:
         raise InputError("--trace shows how one answer appeared; give a message, too")
+    check_trace(trace)
     pipeline = load(model, loading)
     params = pipeline.planner.text_params(settings)
     if message is None:

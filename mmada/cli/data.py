@@ -92,6 +92,11 @@ def check(
     """
     import json
 
+    from mmada.cli.session import check_data, check_model
+
+    check_data(file)
+    check_model(model)
+
     from mmada.data.check import adapter_hint, check_records
     from mmada.data.shards import TokenizedReader, text_hash
     from mmada.errors import InputError
@@ -213,15 +218,23 @@ def export_replay(
 
     mmada data export-replay keep.jsonl --prompts prompts.jsonl --model runs/mine/model
     """
-    from mmada.cli.session import load, remarks
-    from mmada.data.find_world import find_world
+    from mmada.cli.session import check_data, check_model, check_world, load, remarks
     from mmada.errors import InputError
-    from mmada.train import replay
 
     if (world is None) == (prompts is None):
         raise InputError("give either --world NAME or --prompts FILE: they say what should stay")
     if prompts is not None and (own or task):
         raise InputError("--own and --task choose among the samples of a --world; leave them out beside --prompts")
+    if world is not None:
+        check_world(world)
+    if prompts is not None:
+        check_data(prompts)
+    if own or prompts is not None:
+        check_model(model)
+
+    from mmada.data.find_world import find_world
+    from mmada.train import replay
+
     replay.check_target(output)
     if world is not None:
         samples = replay.world_samples(find_world(world), num=num, tasks=task or (), seed=seed)

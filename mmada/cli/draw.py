@@ -35,9 +35,10 @@ def draw(
 
     mmada draw "two red hearts above a dog" --seed 3 --steps 12 -o out.png
     """
-    from mmada.cli.session import check_model, check_output, load, printable, remarks, save, watched
+    from mmada.cli.session import check_model, check_output, check_trace, load, printable, remarks, save, watched
 
     check_output(output)
+    check_trace(trace)
     options.check_best_of(settings.best_of, trace)
     pixels = options.parse_pixels("size", size, "x", 2)[::-1] if size else None
     check_model(model, loading.dtype)

@@ -51,14 +51,17 @@ def evaluate(
     """
     from rich.progress import Progress
 
-    from mmada.cli.session import check_writable, free, load, remarks, save, wrote
-    from mmada.data.world import SuiteSettings
-    from mmada.eval import report
+    from mmada.cli.session import check_model, check_writable, free, load, remarks, save, wrote
 
     if out is not None:
         check_writable(out, "out")
     if sheets is not None:
         check_writable(sheets / "sheet.png", "sheets")
+    check_model(model, loading.dtype)
+
+    from mmada.data.world import SuiteSettings
+    from mmada.eval import report
+
     if suite == "list":
         for name, brought_by in _names(world).items():
             typer.echo(f"{name:<16} world {brought_by}")

@@ -43,7 +43,7 @@ def fill(
     mmada fill --image cat.png --mask hat.png --prompt "a cat with a hat" -o out.png
     """
     from mmada.cli.chat import show
-    from mmada.cli.session import check_model, check_output, check_picture, load, remarks, save, watched
+    from mmada.cli.session import check_model, check_output, check_picture, check_trace, load, remarks, save, watched
     from mmada.errors import InputError
 
     if (template is None) == (image is None):
@@ -53,6 +53,7 @@ def fill(
     if image is not None:
         check_output(output)
     options.check_best_of(drawn.best_of, trace)
+    check_trace(trace)
     options.refuse_others(context, *((_OF_TEXTS, "a text with holes") if image is None else (_OF_IMAGES, "an image")))
     around = options.parse_pixels("extend", extend, ",", 4) if extend else (0, 0, 0, 0)
     for path in (image, mask):

@@ -58,6 +58,7 @@ def plan(
     """
     from dataclasses import replace
 
+    from mmada.cli.session import check_model
     from mmada.errors import InputError, suggest
     from mmada.scale.hardware import accelerator
 
@@ -65,6 +66,9 @@ def plan(
     machine = accelerator(gpu)
     if network is not None:
         machine = replace(machine, network_bandwidth=network * 1e9 / 8)
+
+    if "/" in model:  # a directory or a hub name, not a size
+        check_model(model)
 
     from mmada.scale.plan import STRATEGIES
     from mmada.scale.plan import plan as planned

@@ -29,8 +29,9 @@ def rl(
 
     mmada rl configs/rl/debug.yaml
     """
-    from mmada.cli.train import begin, finish, is_main_process, progress, say, show_plan
+    from mmada.cli.train import begin, check_paths, finish, is_main_process, progress, say, show_plan
 
+    check_paths(config, settings or [])
     is_main = is_main_process("reinforcement learning", extra="rl")
     from mmada.rl.config import load
     from mmada.rl.setup import run

@@ -147,12 +147,14 @@ def start(
     from dataclasses import replace
     from importlib.util import find_spec
 
-    from mmada.cli.session import load, remarks
+    from mmada.cli.session import check_model, load, remarks
     from mmada.errors import MissingDependencyError
 
     missing = [package for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart") if find_spec(package) is None]
     if missing:
         raise MissingDependencyError(f"the server needs {', '.join(missing)}; install the extra: pip install 'mmada[serve]'")
+
+    check_model(model, loading.dtype)
 
     from mmada.serve.config import ServeConfig
     from mmada.serve.engine import Engine
@@ -187,7 +189,7 @@ def start(
         config = replace(config, num_decoders=max(1, (config.num_decoders or available()) // workers))
     pipeline = load(model, loading, cache=cache)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
-    factor = pipeline.image_tokenizer.decode_factor
+    factor = pipeline.pixels_per_code
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from mmada.pipeline import MMaDA, Progress
 
 __all__ = [
+    "check_data",
     "check_dtype",
+    "check_folder",
     "check_model",
     "check_output",
     "check_picture",
+    "check_trace",
+    "check_world",
     "check_writable",
     "free",
     "load",
@@ -87,6 +91,42 @@ def check_picture(path: Path) -> None:
         path.expanduser().open("rb").close()
     except (OSError, ValueError, RuntimeError) as error:
         raise ImageError(f"image={str(path)!r} cannot be read ({getattr(error, 'strerror', None) or error}); check the path") from error
+
+
+_ENDINGS = (".jsonl", ".json", ".gz", ".tar", ".parquet", ".csv")
+"""Of files of records: another name may be a folder, or a data set of the hub."""
+
+
+def check_data(path: str) -> None:
+    """Raise InputError, as reading it would, if a file of records is not there; without importing what reads records."""
+    from mmada.data.paths import expand_paths, is_address
+    from mmada.errors import InputError
+
+    if path.endswith(_ENDINGS) and not is_address(path):
+        for file in expand_paths(path):
+            if not file.exists():
+                raise InputError(f"data file {str(file)!r} does not exist; check the path")
+
+
+def check_world(name: str) -> None:
+    """Raise InputError, as finding it would, for a world that is not installed; without importing one."""
+    from mmada.data.find_world import installed_worlds, unknown_world
+
+    if ":" not in name and name not in installed_worlds():
+        raise unknown_world(name)
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Raise InputError, for the argument `name`, if a folder could not be made or written there. Makes nothing."""
+    import os
+
+    from mmada.errors import InputError
+
+    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise InputError(f"{name}={str(path)!r} cannot be a folder: {str(there)!r} is a file; give another path")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{name}={str(path)!r} cannot be written: {str(there)!r} is read-only; give another path")
 
 
 def check_dtype(dtype: str) -> None:
@@ -151,6 +191,12 @@ def check_output(path: Path, name: str = "output") -> None:
     check_writable(path, name)
 
 
+def check_trace(path: Path | None) -> None:
+    """Raise InputError if a trace was asked for and could not be written there."""
+    if path is not None:
+        check_output(path, "trace")
+
+
 def check_writable(path: Path, name: str) -> None:
     """Raise InputError, for the argument `name`, if a file could not be written there. Makes its directory."""
     import os
@@ -159,6 +205,8 @@ def check_writable(path: Path, name: str) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise InputError(f"{name}={str(path)!r} cannot be written: {str(path.parent)!r} is a file; give another path") from error
     except OSError as error:
         raise InputError(f"{name}={str(path)!r} cannot be written ({error.strerror}); give another path") from error
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):

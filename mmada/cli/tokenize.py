@@ -49,7 +49,11 @@ def tokenize(
     """
     from typing import get_args
 
-    from mmada.cli.session import remarks
+    from mmada.cli.session import check_data, check_model, remarks
+
+    check_data(source)
+    check_model(model)
+
     from mmada.data.paths import is_address
     from mmada.data.shard_writer import write_shards
     from mmada.errors import InputError, suggest

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmada.train.plan import Plan
     from mmada.train.protocols import StepReport, TrainResult
 
-__all__ = ["begin", "comparison", "finish", "is_loss", "progress", "say", "show_plan", "train"]
+__all__ = ["begin", "check_paths", "comparison", "finish", "is_loss", "progress", "say", "show_plan", "train"]
 
 
 def train(
@@ -27,6 +27,7 @@ def train(
 
     mmada train configs/debug.yaml
     """
+    check_paths(config, settings or [])
     is_main = is_main_process("training", extra="train")
     from mmada.train.config import load_all
     from mmada.train.setup import run
@@ -40,6 +41,28 @@ def train(
         finish(Path(one.out), outcome)
         if outcome.reason != "done":
             return
+
+
+def check_paths(config: Path, settings: list[str]) -> None:
+    """Raise InputError for a file, a folder or a world that a run names and cannot use, before anything slow is imported."""
+    from importlib.util import find_spec
+
+    if find_spec("yaml") is None:
+        return  # what is missing is said by `is_main_process`
+
+    from mmada.cli.session import check_data, check_folder, check_world
+    from mmada.train.values import mappings
+
+    for run in mappings(config, settings):
+        if isinstance(out := run.get("out"), str) and out:
+            check_folder(Path(out), "out")
+        data = run.get("data")
+        named = {name: value for name, value in data.items() if isinstance(value, str) and value} if isinstance(data, dict) else {}
+        for name in ("path", "eval_path", "replay"):
+            if name in named:
+                check_data(named[name])
+        if "world" in named:
+            check_world(named["world"])
 
 
 def is_main_process(what: str, *, extra: str) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 from mmada.data.world import World
 from mmada.errors import InputError, suggest
 
-__all__ = ["GROUP", "find_world", "installed_worlds"]
+__all__ = ["GROUP", "find_world", "installed_worlds", "unknown_world"]
 
 GROUP = "mmada.worlds"
 """Of entry points, and the package of the worlds that come with this one."""
@@ -59,7 +59,12 @@ def _maker(name: str) -> Any:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return _imported(name, entry.module, entry.attr)
-    raise InputError(
+    raise unknown_world(name)
+
+
+def unknown_world(name: str) -> InputError:
+    """What to say of a world that is not there."""
+    return InputError(
         f"world {name!r} is not installed; there are {', '.join(installed_worlds())}. Install the package that brings it, write "
         f"package.module:object, or register your own as an entry point of the group {GROUP} (docs/worlds.md)"
     )

@@ -361,6 +361,11 @@ class MMaDA:
         return loaded
 
     @property
+    def pixels_per_code(self) -> int:
+        """Along a side of a picture, as it is drawn; 1 if the family has no pictures. Loads the image tokenizer. Raises CheckpointError."""
+        return self.image_tokenizer.decode_factor if self.family.image_tokenizer else 1
+
+    @property
     def layout(self) -> VocabLayout:
         return self.prompts.layout
 

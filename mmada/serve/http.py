@@ -1,7 +1,7 @@
 """The application: routes, and what goes wrong on them.
 
     engine = Engine(model.planner, model.denoiser, config, device=model.model.device)   # bytes_per_token=..., with a cache
-    run(create_app(engine, Reader(model.planner, config, factor=model.image_tokenizer.decode_factor), config), engine, host="127.0.0.1", port=8000)
+    run(create_app(engine, Reader(model.planner, config, factor=model.pixels_per_code), config), engine, host="127.0.0.1", port=8000)
 
 A client that goes away cancels its generations. Errors have OpenAI's shape and status. 400 is what was asked, 401 key, 404 model or
 path, 408 and 413 body. 429 is a full queue (Retry-After), 500 our fault (in the log), 503 shutting down, 504 out of time.
@@ -318,7 +318,7 @@ class _EventStream(StreamingResponse):
 async def _text_events(output: OutputStream, responses: TextResponses, count: int) -> AsyncIterator[bytes]:
     for index in range(count):
         for chunk in responses.first(index):
-            yield event(chunk)
+            yield event(responses.so_far(chunk, output.num_prompt_tokens[index], 0))
     results: dict[int, TextOutput] = {}
     try:
         async for item in output.events(every=_HEARTBEAT):
@@ -326,7 +326,6 @@ async def _text_events(output: OutputStream, responses: TextResponses, count: in
                 yield b": waiting\n\n"
                 continue
             index, what = item
-            chunks: list[dict[str, Any]] = []
             if isinstance(what, TextDelta):
                 chunks = responses.words(index, what)
             elif isinstance(what, Draft):
@@ -334,8 +333,10 @@ async def _text_events(output: OutputStream, responses: TextResponses, count: in
             elif isinstance(what, TextOutput):
                 results[index] = what
                 chunks = responses.last(index, what)
+            else:
+                continue
             for chunk in chunks:
-                yield event(chunk)
+                yield event(responses.so_far(chunk, output.num_prompt_tokens[index], what.num_new_tokens))
     except MMaDAError as error:
         yield event(body_of(error))
         return

@@ -33,6 +33,8 @@ class OutputStream:
 
         self._scheduled_sequences = engine.submit(engine_requests, on_event, priority=priority, arrived=arrived)
         self._early: list[tuple[int, Event]] = []
+        self.num_prompt_tokens = [0] * self._count
+        """of each engine request, once it was found to be a good one"""
 
     async def begun(self) -> None:
         """Wait until every engine request was found to be a good one. Raises the error of one that was not."""
@@ -42,6 +44,7 @@ class OutputStream:
             if isinstance(event, Failed):
                 raise event.error
             if isinstance(event, Admitted):
+                self.num_prompt_tokens[index] = event.num_prompt_tokens
                 left -= 1
             else:
                 self._early.append((index, event))

@@ -83,10 +83,11 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More of an answer, and of the thinking before it."""
+    """More of an answer, and of the thinking before it. num_new_tokens are final so far."""
 
     thinking: str
     answer: str
+    num_new_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +104,10 @@ class DraftToken:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A text as it looks after a round."""
+    """A text as it looks after a round. num_new_tokens are final so far: behind them, a place is open."""
 
     pieces: tuple[DraftToken, ...]
+    num_new_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,7 @@ class OutputStream:
             self.num_final = num_final
             delta = self.text.push(self.planner.prompts.decode(row.ids[:num_final]))
             if delta and self.order.streams:
-                yield TextDelta(delta.thinking, delta.answer)
+                yield TextDelta(delta.thinking, delta.answer, self._num_said(row.ids[:num_final].tolist()))
 
     def is_enough(self, state: RequestState[Any]) -> bool:
         """Whether a text is to end with what is final."""
@@ -250,9 +252,10 @@ class OutputStream:
         assert isinstance(state.result, Answer)
         row, prompts = state.sequence, self.planner.prompts
         said = row.ids[: row.num_final] if state.cut else row.ids
+        num_new_tokens = self._num_said(said.tolist())
         delta = self.text.push(prompts.decode(said), whole=True)
         if delta and self.order.streams:
-            yield TextDelta(delta.thinking, delta.answer)
+            yield TextDelta(delta.thinking, delta.answer, num_new_tokens)
         shown = self.text.shown
         yield TextOutput(
             answer=shown.answer,
@@ -260,7 +263,7 @@ class OutputStream:
             finish_reason="stop" if shown.stopped else "length" if state.cut else state.result.finish_reason,
             token_ids=tuple(row.ids.tolist()),
             num_prompt_tokens=state.num_prompt_tokens,
-            num_new_tokens=self._num_said(said.tolist()),
+            num_new_tokens=num_new_tokens,
             num_thinking_tokens=len(prompts.encode(shown.thinking)) if shown.thinking else 0,
             num_forwards=row.num_forwards,
             warning=state.result.warning,
@@ -284,7 +287,7 @@ class OutputStream:
             DraftToken(self.words[token], confidence, tuple((self.words[other], share) for other, share in new.get(slot, ())))
             for slot, (token, confidence) in enumerate(zip(tokens, self.confidence, strict=True))
         ]
-        return Draft(tuple(pieces))
+        return Draft(tuple(pieces), self._num_said(tokens[: row.num_final]))
 
     def _preview(self, row: SequenceState) -> None:
         """Evenly spread over the steps, without the last, which is the result; never two for one step."""

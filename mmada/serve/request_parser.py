@@ -238,21 +238,23 @@ class RequestParser:
 
     def facts(self) -> ModelFacts:
         """What a client may want to know before it asks."""
-        d, c = self._planner.defaults, self._config
+        d, c, abilities = self._planner.defaults, self._config, self._planner.family.abilities
+        draws = "draw" in abilities
         return ModelFacts(
+            abilities=sorted(abilities),
             context=self._planner.context,
             max_new_tokens=d.max_new_tokens,
             max_thinking_tokens=d.max_thinking_tokens,
             block_length=d.block_length,
             threshold=d.threshold,
-            image_size=self._default_size,
+            image_size=self._default_size if draws else "",
             image_factor=self._factor,
-            image_upscale=self._planner.image_tokenizer.upscale,
+            image_upscale=self._planner.image_tokenizer.upscale if draws else 1,
             image_steps=d.image_steps,
             guidance_scale=d.guidance_scale,
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
-            edits_by_instruction=bool({"edit", "parallel"} & self._planner.family.abilities),
+            edits_by_instruction=bool({"edit", "parallel"} & abilities),
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
@@ -261,7 +263,7 @@ class RequestParser:
             text_settings=self._described(
                 TextSettings, {"max_new_tokens": self._planner.context - 1, "block_length": self._planner.context}
             ),
-            image_settings=self._described(ImageSettings, {"best_of": c.max_n}),
+            image_settings=self._described(ImageSettings, {"best_of": c.max_n}) if draws else [],
         )
 
     def _examples(self) -> list[ExampleFacts]:

@@ -104,6 +104,13 @@ class TextResponses:
             return []
         return [{**self._chunk(0, {}), "choices": [], "usage": self._usage(results).model_dump()}]
 
+    def so_far(self, chunk: dict[str, Any], num_prompt_tokens: int, num_new_tokens: int) -> dict[str, Any]:
+        """A chunk, with the tokens of its choice if the client counts as it reads: as vLLM sends them."""
+        if not (self.body.stream_options and self.body.stream_options.continuous_usage_stats):
+            return chunk
+        counts = {"prompt_tokens": num_prompt_tokens, "completion_tokens": num_new_tokens}
+        return {**chunk, "usage": {**counts, "total_tokens": num_prompt_tokens + num_new_tokens}}
+
     @property
     def _shows_usage(self) -> bool:
         return bool(self.body.stream_options and self.body.stream_options.include_usage)

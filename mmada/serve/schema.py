@@ -98,7 +98,7 @@ _REMEDIES = {
     "response_format": "ask for the format in a message",
     "logprobs": "stream with stream_options.include_drafts, which has the confidence of each token",
     "top_logprobs": "stream with include_drafts and top_logprobs in stream_options, which has the likeliest tokens of each place",
-    "continuous_usage_stats": "stream_options.include_usage sends the usage once, at the end",
+    "continuous_usage_stats": "it is a field of stream_options, beside include_usage",
     "chat_template": "a checkpoint has one form of dialogue, which it was taught",
     "include_reasoning": "the thinking stands apart, in reasoning_content",
     "verbosity": "ask for a short or a long answer in a message",
@@ -216,6 +216,9 @@ class StreamOptions(_Body):
     """What a stream of text carries besides the text."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = Field(
+        None, description="Of vLLM: with include_usage, each chunk has the tokens of its choice that are final so far."
+    )
     include_drafts: bool | None = Field(None, description="Extension: each round, the whole text as it looks, in `mmada.draft` of a chunk.")
     top_logprobs: NumAlternatives | None = Field(
         None, description="Extension: the draft of the step that commits a token has that many of the likeliest tokens there."
@@ -223,6 +226,8 @@ class StreamOptions(_Body):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.continuous_usage_stats and not self.include_usage:
+            raise _refused("continuous_usage_stats", True, "needs include_usage=true beside it; give both, or leave it out")
         if self.top_logprobs and not self.include_drafts:
             raise _refused("top_logprobs", self.top_logprobs, "is part of drafts; give include_drafts=true, or leave it out")
         return self
@@ -498,12 +503,13 @@ class ExampleFacts(_Response):
 class ModelFacts(_Response):
     """Extension: how the model is best used, and what the server allows; controls are made of it."""
 
+    abilities: list[str] = Field(description="What the model's family can: chat, look, draw, fill, inpaint, edit, parallel.")
     context: int
     max_new_tokens: int
     max_thinking_tokens: int
     block_length: int
     threshold: float
-    image_size: str
+    image_size: str = Field(description="WIDTHxHEIGHT of a drawing; empty if the model cannot draw.")
     image_factor: int
     image_upscale: int
     image_steps: int

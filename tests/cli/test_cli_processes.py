@@ -11,6 +11,8 @@ import pytest
 
 from ..processes import command_line, ranks, start_ranks
 
+pytestmark = pytest.mark.integration
+
 CONFIG = """
 debug: true
 data: {world: shapes}

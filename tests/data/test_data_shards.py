@@ -146,6 +146,7 @@ def test_an_interruption_changes_nothing(debug, source, tmp_path, at):
     assert again == [NUM]
 
 
+@pytest.mark.integration
 def test_what_a_killed_process_had_begun_is_not_left(debug, source, tmp_path):
     """Its shard is made again by another process, under the same run."""
 
@@ -196,6 +197,7 @@ def test_processes_write_the_same_bytes_and_the_kill_of_one_costs_nothing(debug,
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_processes_end_with_a_driver_that_is_killed(debug, source, tmp_path):
     write(debug, source, tmp_path / "whole", shard_size=2)

@@ -9,6 +9,8 @@ from safetensors import safe_open
 from mmada import MMaDA
 from mmada.hub import checkpoint
 
+pytestmark = pytest.mark.integration
+
 FOLDER = checkpoint.find("mmada-emoji-tokenizer").parent
 MODELS = [name for name in checkpoint.built_in() if name != "mmada-emoji-tokenizer"]
 

@@ -22,6 +22,8 @@ from mmada.errors import InputError
 from mmada.rl.config import load as load_rl
 from mmada.train.config import load as load_train
 
+pytestmark = pytest.mark.integration
+
 ROWS = [{"instruction": f"Say {word}", "output": word} for word in ("one", "two", "six", "ten")]
 RECORDS = [
     {"task": "text", "messages": [{"role": "user", "content": row["instruction"]}], "answer": {"text": row["output"]}} for row in ROWS

@@ -12,6 +12,8 @@ import pytest
 from mmada import MMaDA
 from mmada.cli import main
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "finetune.md").read_text()
 RECORDS = re.search(r"```json\n(.*?)```", PAGE, re.DOTALL)[1]

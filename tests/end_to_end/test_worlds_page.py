@@ -10,6 +10,8 @@ import tomllib
 
 from ..processes import mmada
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "worlds.md").read_text()
 

@@ -11,6 +11,8 @@ from mmada.errors import InputError
 
 from ..lazy import later
 
+pytestmark = pytest.mark.integration
+
 adapter = later("mmada.eval.harness")
 evaluator = later("lm_eval.evaluator")
 instance = later("lm_eval.api.instance")

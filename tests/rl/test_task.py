@@ -50,6 +50,7 @@ def test_drawings_are_learnt_too(tmp_path):
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.1, rewards
 
 
+@pytest.mark.integration
 def test_a_run_killed_in_a_round_goes_on_to_the_same_weights(tmp_path):
     whole = tiny.resumable()
     tiny.fit(whole, tmp_path / "whole")
@@ -76,6 +77,7 @@ def test_a_round_that_was_sampled_before_a_stop_is_logged_after_it(tmp_path):
     assert rewards[0][0] is not None
 
 
+@pytest.mark.integration
 def test_two_processes_with_sharded_weights_equal_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -101,6 +103,7 @@ def test_a_round_in_a_save_wants_the_settings_that_it_was_made_with(tmp_path):
         tiny.fit(tiny.resumable(), tmp_path)
 
 
+@pytest.mark.integration
 def test_between_rounds_another_number_of_processes_goes_on(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

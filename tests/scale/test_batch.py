@@ -102,6 +102,7 @@ def test_requests_share_rounds(debug, tmp_path):
     assert rounds < 16 * 16 / 2  # one after the other, each token is a round
 
 
+@pytest.mark.integration
 def test_killed_in_the_middle_each_result_is_there_once(debug, tmp_path):
     batch = [chat(i, tokens=24) for i in range(24)]
     requests, output = written(tmp_path / "in", batch), tmp_path / "out"

@@ -195,6 +195,7 @@ def counted_on_rank(folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_two_processes_hold_and_send_what_the_plan_says(tmp_path):
     assert processes.ranks(counted_on_rank, tmp_path) == [0, 0]

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -19,12 +19,14 @@ openai = later("openai")
 
 
 class Server:
-    """`mmada serve --model debug` with options, in a process of its own."""
+    """`mmada serve --model debug` with options, in a process of its own. start: what the process calls with these words."""
 
-    def __init__(self, log: Path, *options: str, **environment: str) -> None:
+    def __init__(
+        self, log: Path, *options: str, start: Callable[[Sequence[str]], None] = processes.command_line, **environment: str
+    ) -> None:
         self.log = log
         words = ["serve", "--model", "debug", "--device", "cpu", "--port", "0", *options]
-        self.process = processes.start(processes.command_line, words, out=log, env=environment, preload=processes.SERVING)
+        self.process = processes.start(start, words, out=log, env=environment, preload=processes.SERVING)
 
     def wait(self) -> Server:
         deadline = time.monotonic() + 180
@@ -78,8 +80,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(log: Path, *options: str, **environment: str) -> Iterator[Server]:
-    server = Server(log, *options, **environment)
+def serving(
+    log: Path, *options: str, start: Callable[[Sequence[str]], None] = processes.command_line, **environment: str
+) -> Iterator[Server]:
+    server = Server(log, *options, start=start, **environment)
     try:
         yield server.wait()
     finally:

@@ -18,8 +18,18 @@ import pytest
 
 from mmada.serve.hosts import is_allowed, usual_hosts
 
-from .hostile import many_scans
+from .hostile import (
+    gif_of_comments,
+    jpeg_of_comments,
+    jpeg_with_junk,
+    many_scans,
+    names_that_are_never_found,
+    png_of_chunks,
+    webp_of_frames,
+)
 from .process import Server, serving
+
+pytestmark = pytest.mark.integration
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 4, "temperature": 0}
@@ -71,8 +81,11 @@ def chat(server: Server) -> float:
 
 
 def looking(data: bytes) -> dict:
-    url = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-    return {**HELLO, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
+    return looking_at("data:image/jpeg;base64," + base64.b64encode(data).decode())
+
+
+def looking_at(*urls: str) -> dict:
+    return {**HELLO, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}} for url in urls]}]}
 
 
 def messages(count: int) -> bytes:
@@ -94,6 +107,11 @@ ATTACKS: dict[str, tuple[str, Callable[[], object], int, str]] = {
     "names": (CHAT, lambda: {**HELLO, **{f"x{i}": i for i in range(20_000)}}, 400, "x0=0 is unknown"),
     "a prompt to draw": ("/v1/images/generations", lambda: {"prompt": "two hearts and " * 4300}, 400, "tokens"),
     "scans": (CHAT, lambda: looking(many_scans(5000, side=4000)), 400, "more than 32 scans"),
+    "chunks of a PNG": (CHAT, lambda: looking(png_of_chunks(300_000)), 400, "has more than 16384"),
+    "comments of a GIF": (CHAT, lambda: looking(gif_of_comments(300_000)), 400, "has more than 16384"),
+    "comments of a JPEG": (CHAT, lambda: looking(jpeg_of_comments(300_000)), 400, "has more than 16384"),
+    "junk in a JPEG": (CHAT, lambda: looking(jpeg_with_junk(10**6)), 400, "has more than 16384"),
+    "frames of a WebP": (CHAT, lambda: looking(webp_of_frames(30_000)), 400, "has more than 16384"),
 }
 
 
@@ -120,6 +138,19 @@ def test_pictures_of_clients_that_hang_up(short):
         connection.close()
     assert chat(short) < 5 * alone + 1
     assert answer(sent(short, CHAT, looking(many_scans(1, side=16))))[0] == 200  # by the one decoder, without a wait for the four
+
+
+def test_addresses_whose_names_are_never_found(tmp_path):
+    """The look-up of a name has no time limit of its own; the request has, and nobody waits beside it."""
+    with serving(tmp_path / "log", "--allow-remote-images", "--timeout", "5", start=names_that_are_never_found) as server:
+        alone = max(chat(server) for _ in range(3))
+        attackers = [sent(server, CHAT, looking_at(*(f"http://{i}-{j}.slow.example/" for j in range(4)))) for i in range(8)]
+        beside = [chat(server) for _ in range(3)]
+        assert min(beside) < 5 * alone + 1
+        for attacker in attackers:
+            code, refusal = answer(attacker)
+            assert (code, refusal["error"]["code"]) == (400, "invalid_image")
+            assert re.search(r"did not arrive within|cannot be fetched", refusal["error"]["message"])
 
 
 # Connections.

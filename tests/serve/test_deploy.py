@@ -14,6 +14,8 @@ import pytest
 
 from .process import serving
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 

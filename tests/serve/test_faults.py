@@ -73,6 +73,7 @@ def test_without_a_key_nothing_is_told(narrow, header, path):
     assert_error(body, 401)
 
 
+@pytest.mark.integration
 def test_any_of_the_keys_opens(narrow):
     assert [len(narrow.client(api_key=key).models.list().data) for key in (KEY, OTHER_KEY)] == [1, 1]
     with pytest.raises(openai.AuthenticationError):
@@ -314,6 +315,7 @@ def test_a_client_that_does_not_wait_for_its_answer(server):
     server.settled()
 
 
+@pytest.mark.integration
 def test_a_client_that_does_not_read(server):
     """Holds up nobody: its events wait in its own queue."""
     connection = ask_and_keep(server, {**LONG, "max_completion_tokens": 200, "stream_options": {"include_drafts": True}})
@@ -325,6 +327,7 @@ def test_a_client_that_does_not_read(server):
 # Too many requests.
 
 
+@pytest.mark.integration
 def test_a_full_queue_is_answered_with_429_and_recovers(narrow):
     client = narrow.client(api_key=KEY)
 
@@ -369,6 +372,7 @@ def test_the_log_tells_no_secrets(narrow):
 # The end.
 
 
+@pytest.mark.integration
 def test_sigterm_under_load_finishes_what_runs(tmp_path):
     with serving(tmp_path / "log", "--host", "0.0.0.0", "--drain", "180") as server:
         server.url = server.url.replace("0.0.0.0", "127.0.0.1")

@@ -121,6 +121,25 @@ def test_a_stream_is_the_answer(client, effort, stop):
         assert len(own) > 4
 
 
+def test_usage_as_the_stream_goes(client):
+    """As vLLM's clients ask for it."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    fields = {"model": "debug", "messages": HELLO, "n": 2, "seed": 3, "extra_body": {"block_length": 4}}
+    chunks = list(client.chat.completions.create(**fields, stream=True, stream_options=options))
+    whole = chunks[-1].usage
+    assert whole == client.chat.completions.create(**fields).usage
+    ends = []
+    for index in range(2):
+        own = [chunk.usage for chunk in chunks[:-1] if chunk.choices[0].index == index]
+        counts = [usage.completion_tokens for usage in own]
+        assert {usage.prompt_tokens for usage in own} == {whole.prompt_tokens}
+        assert all(usage.total_tokens == usage.prompt_tokens + usage.completion_tokens for usage in own)
+        assert counts[0] == 0
+        assert counts == sorted(counts)
+        ends.append(counts[-1])
+    assert sum(ends) == whole.completion_tokens
+
+
 def test_drafts_on_request(client):
     stream = client.chat.completions.create(model="debug", messages=HELLO, seed=1, stream=True, stream_options={"include_drafts": True})
     drafts, text = [], ""

@@ -25,7 +25,7 @@ from mmada.serve.picture_decoder import PictureDecoder
 from mmada.serve.picture_worker import RefusedError, decoded
 from mmada.serve.pictures import Pictures
 
-from .hostile import many_scans
+from .hostile import gif_of_comments, jpeg_of_comments, jpeg_with_junk, many_scans, png_of_chunks, saved, webp_of_frames
 from .process import png
 
 T = TypeVar("T")
@@ -43,12 +43,6 @@ def run() -> Iterator[Callable[[Callable[[PictureDecoder], Awaitable[T]]], T]]:
 
 def read(data: bytes, **limits: int) -> Image.Image:
     return decoded(data, **{"max_pixels": 2**24, "max_scans": 32, "max_parts": 64, **limits})
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def url(data: bytes) -> str:
@@ -121,36 +115,6 @@ def test_damaged_images_of_every_length(picture):
 
 
 # What a header does not tell.
-
-
-def png_of_chunks(count: int) -> bytes:
-    """A picture of one pixel and many empty chunks."""
-
-    def chunk(name: bytes, body: bytes = b"") -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress(b"\0\0"))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"teXt") * count + pixels + chunk(b"IEND")
-
-
-def gif_of_comments(count: int) -> bytes:
-    whole = saved(Image.new("P", (4, 4)), "GIF")
-    at = 13 + (3 << (whole[10] % 8 + 1) if whole[10] & 0x80 else 0)
-    return whole[:at] + b"\x21\xfe" + b"\x01x" * count + b"\0" + whole[at:]
-
-
-def jpeg_of_comments(count: int) -> bytes:
-    return b"\xff\xd8" + b"\xff\xfe\0\x02" * count + saved(Image.new("L", (8, 8)), "JPEG")[2:]
-
-
-def jpeg_with_junk(count: int) -> bytes:
-    return b"\xff\xd8\xff\xfe\0\x02" + b"\0" * count + saved(Image.new("L", (8, 8)), "JPEG")[2:]
-
-
-def webp_of_frames(count: int) -> bytes:
-    frames = [Image.new("RGB", (4, 4), (2 * i, 0, 0)) for i in range(count)]
-    return saved(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:])
 
 
 @pytest.mark.parametrize("made", [png_of_chunks, gif_of_comments, jpeg_of_comments, jpeg_with_junk, webp_of_frames])

@@ -16,6 +16,8 @@ from PIL import Image
 from .process import Server, png, serving
 from .studio_page import ask, copied, decoded, draw, opened, show_settings
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def page(browser, server: Server) -> Iterator[Any]:

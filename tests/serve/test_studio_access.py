@@ -10,6 +10,8 @@ import pytest
 
 from .studio_page import ask, draw, opened, show_settings
 
+pytestmark = pytest.mark.integration
+
 PHONE = {"width": 390, "height": 780}
 
 

@@ -10,6 +10,8 @@ from ..families.tiny import tiny
 from .process import serving
 from .studio_page import copied, draw, opened
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.slow
 def test_an_instruction_needs_no_paint(browser, tmp_path):

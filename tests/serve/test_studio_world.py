@@ -14,6 +14,8 @@ from mmada.serve.pictures import data_url
 from .process import Server, png, serving
 from .studio_page import ask, decoded, opened, show_settings
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

@@ -21,7 +21,10 @@ from mmada.serve.workers import listen
 
 from .process import Server, serving
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(socket, "send_fds"), reason="needs fork and send_fds")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(socket, "send_fds"), reason="needs fork and send_fds"),
+]
 
 
 def words(i: int, *, room: int = 16, stream: bool = False) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from mmada.data import Epochs, JsonlReader, write_shards
 
 from ..processes import ranks
@@ -11,6 +13,7 @@ from .test_state import same_state
 NUM = 24
 
 
+@pytest.mark.integration
 def test_two_processes_read_their_parts_alone_and_a_resumed_run_reads_on_exactly(debug, tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "".join(json.dumps({"id": f"r{i}", "task": "text", "answer": {"text": f"{i}"}}) + "\n" for i in range(NUM))

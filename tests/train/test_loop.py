@@ -70,6 +70,7 @@ def metrics(out):
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.integration
 def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
     alone, _ = tiny.fit(tiny.small(), tmp_path, steps=3)
     first, second = (torch.load(two / f"weights-{i}.pt") for i in range(2))
@@ -80,6 +81,7 @@ def test_two_processes_equal_one_with_the_same_global_batch(two, tmp_path):
         assert one["tokens"] == other["tokens"]
 
 
+@pytest.mark.integration
 def test_one_process_goes_on_with_what_two_saved(two, tmp_path):
     shutil.copytree(two / "state", tmp_path / "resumed" / "state")
     resumed, _ = tiny.fit(tiny.small(), tmp_path / "resumed", steps=4)
@@ -88,6 +90,7 @@ def test_one_process_goes_on_with_what_two_saved(two, tmp_path):
     assert relative(tiny.weights(resumed), tiny.weights(alone)) < 1e-6
 
 
+@pytest.mark.integration
 def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_path):
     tiny.exported(tiny.small(), tmp_path, steps=3, settings=replace(tiny.QUIET, eval_every=3))
     assert relative(torch.load(two / "sharded" / "exported.pt"), torch.load(tmp_path / "exported.pt")) < 1e-6
@@ -96,6 +99,7 @@ def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_p
     assert sharded[-1]["eval/draw/nll"] == pytest.approx(alone[-1]["eval/draw/nll"], rel=1e-5)
 
 
+@pytest.mark.integration
 def test_muon_moves_parts_as_it_moves_whole_matrices(two):
     for rank in range(2):
         made = torch.load(two / f"muon-{rank}.pt")
@@ -104,6 +108,7 @@ def test_muon_moves_parts_as_it_moves_whole_matrices(two):
         assert not torch.equal(made["whole"][0], tiny.model().model.transformer["blocks"][0].q_proj.weight)
 
 
+@pytest.mark.integration
 def test_another_number_of_processes_goes_on_with_shards(two, tmp_path):
     shutil.copytree(two / "sharded", tmp_path / "three")
     assert ranks(tiny.main, "more", tmp_path / "three", size=3) == [0, 0, 0]
@@ -112,6 +117,7 @@ def test_another_number_of_processes_goes_on_with_shards(two, tmp_path):
     assert metrics(tmp_path / "three")[-1]["loss"] == pytest.approx(metrics(tmp_path)[-1]["loss"], rel=1e-6)
 
 
+@pytest.mark.integration
 @pytest.mark.slow
 def test_a_process_that_is_killed_loses_the_steps_since_the_last_save_alone(tmp_path):
     codes = ranks(tiny.main, "long", tmp_path / "two", env={"DIES": "1"}, error=tmp_path / "error.txt")
@@ -125,6 +131,7 @@ def test_a_process_that_is_killed_loses_the_steps_since_the_last_save_alone(tmp_
     assert [line["step"] for line in metrics(tmp_path / "two")] == list(range(1, 9))
 
 
+@pytest.mark.integration
 def test_a_sharded_save_is_put_together_by_one_process_and_refused_by_a_run_of_whole_weights(two, tmp_path):
     save = latest(two / "sharded" / "state")
     averaged, after = state.averaged_weights(save), torch.load(two / "sharded" / "exported.pt")

@@ -133,6 +133,7 @@ def files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.integration
 def test_two_processes_train_by_the_command_line_with_shards(tmp_path):
     (tmp_path / "run.yaml").write_text(RUN)
     environ = launcher_environment("fsdp2", "--num_processes", "2")

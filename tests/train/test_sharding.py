@@ -12,6 +12,8 @@ from mmada.hub.weights import Unread
 from ..processes import ranks
 from . import starts
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):

@@ -35,6 +35,7 @@ export class Chat {
   /** Begin with what suits a checkpoint. */
   setDefaults(facts) {
     this.settings.show(facts.text_settings);
+    find("chat-text").placeholder = this.studio.can("draw") ? "Ask, or say “draw a cat”" : "Ask something";
     find("chat-think").checked = facts.thinks_before_answering;
     find("chat-history").checked = facts.context >= 2048; // a small context belongs to a model of single turns
   }
@@ -116,13 +117,13 @@ export class Chat {
     const text = find("chat-text").value.trim();
     if (this.abort || !this.studio.isReady) return;
     if (!text && !this.picture) {
-      find("chat-hint").textContent = "Ask something, add a picture, or say “draw a cat”.";
+      find("chat-hint").textContent = this.studio.can("draw") ? "Ask something, add a picture, or say “draw a cat”." : "Ask something.";
       find("chat-text").focus();
       return;
     }
     if (!find("chat-form").reportValidity()) return;
     const message = { role: "user", content: this.picture ? [{ type: "text", text }, { type: "image_url", image_url: { url: this.picture } }].slice(text ? 0 : 1) : text };
-    const wanted = this.picture ? null : ASKS_FOR_PICTURE.exec(text)?.[1];
+    const wanted = this.picture || !this.studio.can("draw") ? null : ASKS_FOR_PICTURE.exec(text)?.[1];
     this.turn(message);
     setValue(find("chat-text"), "");
     this.attach(null);

@@ -56,6 +56,9 @@ export class Compare {
 
   setDefaults(facts) {
     this.use(null);
+    const [drawings, answers] = document.querySelectorAll("[name=compare-kind]");
+    drawings.disabled = !facts.abilities.includes("draw");
+    if (drawings.disabled) answers.checked = true;
     for (const side of SIDES) {
       this.settings[side].show(facts[KINDS[this.kind]]);
       const models = this.studio.cards.map((card) => new Option(card.id, card.id, false, card.id === this.studio.model));

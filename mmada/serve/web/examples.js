@@ -11,7 +11,9 @@ const GENERAL = [
 
 /** Fill the lists of both tabs. run(example) is what a click does. */
 export function showExamples(facts, run) {
-  const list = facts.examples.length ? facts.examples : GENERAL;
+  const can = (ability) => facts.abilities.includes(ability);
+  const isPossible = ({ kind, picture }) => (kind === "chat" ? !picture || can("look") : can("draw"));
+  const list = (facts.examples.length ? facts.examples : GENERAL).filter(isPossible);
   const drawn = list.find((example) => example.kind === "draw");
   const asked = [...list.filter((example) => example.kind === "chat"), ...(drawn ? [{ ...drawn, kind: "chat", text: `draw ${drawn.text}` }] : [])];
   for (const [tab, mine] of Object.entries({ draw: list, chat: asked })) {

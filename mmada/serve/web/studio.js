@@ -20,6 +20,7 @@ document.addEventListener(
 class Studio {
   constructor() {
     this.cards = [];
+    this.tabs = TABS;
     this.addTabs();
     this.parts = {};
     for (const [name, Part] of Object.entries({ draw: Draw, chat: Chat, compare: Compare })) this.parts[name] = new Part(this);
@@ -50,6 +51,11 @@ class Studio {
     return this.card.mmada;
   }
 
+  /** Whether the model has an ability: draw, look, edit, ... */
+  can(ability) {
+    return this.facts.abilities.includes(ability);
+  }
+
   /** Ask for the checkpoints; nothing can be sent before they are known. */
   async load() {
     const sends = [...document.querySelectorAll("#draw-send, #chat-send, #compare-send, #draw-file, .example")];
@@ -71,6 +77,9 @@ class Studio {
     find("model-name").textContent = this.model;
     find("model-name").hidden = this.cards.length > 1;
     find("model-choice").hidden = this.cards.length < 2;
+    this.tabs = this.can("draw") ? TABS : TABS.filter((name) => name !== "draw");
+    find("tab-draw").hidden = !this.can("draw");
+    this.open();
     for (const part of Object.values(this.parts)) part.setDefaults(this.facts);
     showExamples(this.facts, (example) => this.runExample(example));
   }
@@ -83,12 +92,13 @@ class Studio {
   }
 
   addTabs() {
-    for (const [i, name] of TABS.entries()) {
+    for (const name of TABS) {
       find(`tab-${name}`).addEventListener("click", () => this.show(name));
       find(`tab-${name}`).addEventListener("keydown", (event) => {
         const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
         if (!step) return;
-        const next = TABS[(i + step + TABS.length) % TABS.length];
+        const at = this.tabs.indexOf(name);
+        const next = this.tabs[(at + step + this.tabs.length) % this.tabs.length];
         this.show(next);
         find(`tab-${next}`).focus();
       });
@@ -106,7 +116,7 @@ class Studio {
   /** Open the tab that the address names. */
   open() {
     const wanted = location.hash.slice(1);
-    const name = TABS.includes(wanted) ? wanted : TABS[0];
+    const name = this.tabs.includes(wanted) ? wanted : this.tabs[0];
     for (const other of TABS) {
       find(`tab-${other}`).setAttribute("aria-selected", other === name);
       find(`tab-${other}`).tabIndex = other === name ? 0 : -1;
