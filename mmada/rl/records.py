@@ -88,10 +88,17 @@ class Segment:
     full_attention: bool
     """as in sampling.SamplingParams: whether the open slots behind the active block were seen"""
     steps: Tensor | None = None
+    prompt_in_blocks: bool = False
+    """as in sampling.SamplingParams: whether blocks are counted from the beginning of the row"""
 
     @property
     def field(self) -> Field:
         return self.canvas.fields[0]
+
+    @property
+    def num_begun(self) -> int:
+        """Positions of the first block that the prompt holds."""
+        return int(self.field.positions[0]) % self.block_length if self.prompt_in_blocks and self.block_length is not None else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

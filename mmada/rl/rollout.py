@@ -143,6 +143,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Segment:
         temperature=params.temperature,
         block_length=params.block_length,
         full_attention=params.full_attention,
+        prompt_in_blocks=params.prompt_in_blocks,
         steps=steps,
     )
 

@@ -86,11 +86,6 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     for plan in config.active:
         parts.require(_ABILITIES.get(plan.name, "chat"))
         params = plan.decoding.text(planner)
-        if params.prompt_in_blocks:
-            raise InputError(
-                f"{parts.family.title} is sampled in blocks that are counted from the beginning of the prompt (prompt_in_blocks), and masks of "
-                "reinforcement learning are not; train it with mmada train"
-            )
         if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"

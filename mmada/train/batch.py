@@ -142,7 +142,7 @@ def noise_row(
             assert block_length is not None
             # A block that the prompt has begun is shown whole: its tokens see each other.
             whole = [(look, begin // block_length * block_length, end) for look, begin, end in looks]
-            noised.append(join_looks(whole, 0, block_length))
+            noised.append(join_looks(whole, looks[0][1], block_length, prompt_in_blocks=True))
         else:
             noised.append(join_looks(looks, looks[0][1], len(drawn.blocks[0])) if looks else new)
     return tuple(noised)

@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from mmada.canvas import BlockMask, Canvas, Message, causal_block_ids
 from mmada.errors import CheckpointError, InputError
@@ -20,10 +19,14 @@ from mmada.hub import networks
 from mmada.hub.family import family_of
 from mmada.model import Packing, TransformerDenoiser
 from mmada.pipeline import MMaDA
+from mmada.rl.batch import TrainSegment, collate
+from mmada.rl.mask_samples import draw_mask_samples
+from mmada.rl.objective import ObjectiveConfig
+from mmada.rl.records import Segment
+from mmada.rl.step import Policy
 from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise
 
 from ..lazy import later
-from .test_training import rewarded
 from .tiny import published, tiny
 
 transformers = later("transformers")
@@ -171,9 +174,49 @@ def test_likelihoods_are_asked_block_by_block(model, tmp_path):
     assert abs(found - total) < 1e-3
 
 
-def test_reinforcement_learning_says_what_it_cannot_do(saved, data, tmp_path):
-    from mmada.rl import setup as rl
-
-    with pytest.raises(InputError, match=r"^SDAR is sampled in blocks that are counted from the beginning of the prompt"):
-        rl.run(rewarded(tmp_path, saved("sdar"), data / "words.jsonl", "text"))
-    AcceleratorState._reset_state(reset_partial_state=True)
+@pytest.mark.parametrize("name", ["unigrpo", "espo", "diffu_grpo", "coupled", "spg", "trace"])
+def test_views_of_reinforcement_learning_are_what_the_sampler_shows(model, name):
+    """Log-probabilities of shared rows equal those of each view alone: what comes before its block as it is, and the block's part of the prompt."""
+    layout, size = model.layout, 4
+    for words in ("a", "ab", "abc", "abcd"):
+        canvas = model.prompts.chat([Message("user", words)], 12)
+        first, tokens = len(canvas) - 12, canvas.tokens.clone()
+        tokens[first:] = torch.tensor([*range(60, 69), layout.eos_id, layout.eos_id, layout.eos_id])
+        part = Segment(
+            canvas=replace(canvas, tokens=tokens),
+            num_tokens=10,
+            is_image=False,
+            temperature=1.0,
+            block_length=size,
+            full_attention=False,
+            prompt_in_blocks=True,
+            steps=torch.arange(12).where(torch.arange(12) < 10, -1),
+        )
+        (plan,) = draw_mask_samples(part, ObjectiveConfig(name=name, updates=1), torch.Generator().manual_seed(3))
+        segment = TrainSegment(part=part, mask_samples=plan, advantage=1.0, task=0)
+        batch = collate(
+            [segment],
+            layout=layout,
+            normalizers=torch.ones(1),
+        )
+        with torch.no_grad():
+            found = Policy(model.model)(batch)[0]
+        expected, ids = [], part.field.ids
+        for view in plan:
+            stop = first + view.num_kept
+            begin = (stop - 1) // size * size
+            assert stop == min(begin + size, len(tokens))
+            shown = tokens.clone()
+            if view.given is not None:
+                shown[view.given] = layout.mask_id
+            shown[first:] = torch.where(view.is_masked & (torch.arange(first, len(tokens)) >= begin), layout.mask_id, tokens[first:])
+            levels = causal_block_ids(first, stop - first, size, prompt_in_blocks=True)
+            with torch.no_grad():
+                logits = model.model(shown[None, :stop], (levels[None, :] <= levels[:, None])[None]).logits[0, :, ids.start : ids.stop]
+            logits[:, list(ids.suppress_tokens)] = -torch.inf
+            logps = logits.log_softmax(-1)
+            expected += [(i, float(logps[i, tokens[i]])) for i in (first + (view.weight > 0).nonzero()[:, 0]).tolist()]
+        got = [(int(token) % len(tokens), float(logp)) for token, logp in zip(batch.token, found, strict=True)]
+        assert [i for i, _ in sorted(got)] == [i for i, _ in sorted(expected)]
+        for (_, a), (_, b) in zip(sorted(got), sorted(expected), strict=True):
+            assert abs(a - b) < 1e-4

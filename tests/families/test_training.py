@@ -154,7 +154,9 @@ def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str):
     return rl_config.load(written(tmp_path / "rl.yaml", {**values, "tasks": tasks_, "unfinished": "score", "defaults": defaults}))
 
 
-@pytest.mark.parametrize(("name", "tasks"), [("llada", ("text",)), ("dream", ("text",)), ("lumina-dimoo", ("draw", "understand"))])
+@pytest.mark.parametrize(
+    ("name", "tasks"), [("llada", ("text",)), ("dream", ("text",)), ("sdar", ("text",)), ("lumina-dimoo", ("draw", "understand"))]
+)
 def test_rewards_move_the_weights(saved, data, tmp_path, name, tasks):
     path = data / ("words.jsonl" if tasks == ("text",) else "pictures.jsonl")
     rl.run(rewarded(tmp_path, saved(name), path, *tasks))
