@@ -78,6 +78,7 @@ class JointParams:
 
     block_length = None
     full_attention = True
+    prompt_in_blocks = False
 
     @property
     def steps(self) -> int:
