@@ -49,6 +49,11 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         """The same sizes, checked again."""
         return TransformerConfig(**{name: getattr(self, name) for name in TransformerConfig.names()})
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, with the names of `TransformerConfig.names_of_transformers`."""
+        found: dict[str, Any] = super().to_dict()
+        return found if found.get("backbone", "mmada") == "mmada" else found | self.transformer.names_of_transformers()
+
     @property
     def layout(self) -> VocabLayout:
         """Where special tokens and image codes lie. Raises InputError as `TransformerConfig.layout` does."""

@@ -181,13 +181,13 @@ class TransformerConfig:
         own = {name: getattr(self, name) for name in self.names()}
         if self.vocab_layout is not None:
             own["vocab_layout"] = dict(self.vocab_layout)
-        # Other tools read models on this backbone by the names of transformers.
-        theirs = (
-            {name: getattr(self, name, own[ours]) for name, ours in {**ALIASES, "head_dim": "head_width"}.items()}
-            if self.backbone != "mmada"
-            else {}
-        )
-        return {**self.extra, **own, **theirs}
+        return {**self.extra, **own, **self.names_of_transformers()}
+
+    def names_of_transformers(self) -> dict[str, Any]:
+        """Fields under the names of transformers, by which other tools read models on another backbone than MMaDA's; none of MMaDA's."""
+        if self.backbone == "mmada":
+            return {}
+        return {**{name: getattr(self, ours) for name, ours in ALIASES.items()}, "head_dim": self.head_dim}
 
     @property
     def layout(self) -> VocabLayout:

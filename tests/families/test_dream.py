@@ -100,8 +100,11 @@ def test_files_of_transformers_are_read_and_logits_are_equal(tmp_path, monkeypat
         assert (packed[:8] - alone[0]).abs().max() < 1e-4
         assert (packed[8:] - expected[1]).abs().max() < 1e-4
     networks.save_transformer(ours, tmp_path / "ours")
-    again = transformers.Qwen2ForCausalLM.from_pretrained(tmp_path / "ours")
-    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in theirs.state_dict().items())
+    hub.save_pretrained(tmp_path / "hub")
+    for written in ("ours", "hub"):
+        again = transformers.Qwen2ForCausalLM.from_pretrained(tmp_path / written)
+        assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in theirs.state_dict().items())
+        assert networks.load_transformer(tmp_path / written).config.layout == small.layout
 
 
 def test_it_is_told_by_class_and_configuration(tmp_path):
