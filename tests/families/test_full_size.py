@@ -89,7 +89,9 @@ def of_transformers(name: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, id=f.name, marks=[pytest.mark.slow] if f.name == "llada-moe" else []) for f in FAMILIES.values()]
+)
 def test_full_size(tmp_path, family):
     directory = published(family, tmp_path / family.hub_names[0].split("/")[1], **SIZES.get(family.name, {}))
     config = networks.transformer_config(directory)
