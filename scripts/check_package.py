@@ -3,9 +3,9 @@
     python scripts/check_package.py            # every day: the new environment borrows the dependencies of this one
     python scripts/check_package.py --clean    # before a release: pip fetches the dependencies; a gigabyte and minutes
 
-The borrowed environment has no package of its own but the wheel: a path file lets it see the dependencies that are installed here. It
-finds a file that the wheel lacks, a wrong entry point, and code that only runs from a checkout. It cannot find a dependency that pyproject.toml
-forgets, because everything is here. The clean one can: it has what the metadata asks for and nothing else.
+Both environments have what the wheel's metadata asks for, and nothing else. The borrowed one has links to those packages as they are
+installed here. Both find a file that the wheel lacks, a wrong entry point, code that only runs from a checkout, and a dependency that
+pyproject.toml forgets. The clean one also finds a range of versions whose newest does not work.
 
 Needs hatchling, build and twine (the extra dev). Exit status 1: something is wrong, and said.
 """
@@ -23,9 +23,12 @@ import tarfile
 import tempfile
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.message import Message
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 100 * 10**6
@@ -119,9 +122,12 @@ def try_out(wheel: Path, folder: Path, *, clean: bool) -> None:
         run(str(python), "-m", "pip", "install", "--quiet", str(wheel))
     else:
         run(sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel))
-        own = sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)})
-        borrowed = [path for path in sys.path if path.endswith("site-packages")]
-        (Path(own) / "borrowed.pth").write_text("\n".join(borrowed) + "\n", encoding="utf-8")
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+            wanted = email.message_from_bytes(archive.read(name)).get_all("Requires-Dist", [])
+        own = Path(sysconfig.get_path("purelib", vars={"base": str(environment), "platbase": str(environment)}))
+        for package in needed(map(Requirement, wanted)).values():
+            borrow(package, own)
     where = run(str(python), "-c", "import mmada; print(mmada.__file__)", cwd=empty, quiet=True)
     if environment.resolve() not in Path(where.strip()).resolve().parents:
         sys.exit(f"mmada was imported from {where.strip()}, not from the wheel")
@@ -131,6 +137,31 @@ def try_out(wheel: Path, folder: Path, *, clean: bool) -> None:
     if "7" not in answer or not (empty / "cat.png").read_bytes().startswith(b"\x89PNG"):
         sys.exit(f"the installed package answers {answer!r}, and draws no PNG or a wrong one")
     print("the installed wheel answers and draws; mmada doctor is content")
+
+
+def needed(requirements: Iterable[Requirement]) -> dict[str, Distribution]:
+    """Name of a package -> it, of all that requirements without a condition, or with one that holds here, ask for in the end."""
+    found: dict[str, Distribution] = {}
+    waiting = [(requirement, "") for requirement in requirements]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        requirement, extra = waiting.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        package = found.setdefault(requirement.name.lower(), distribution(requirement.name))
+        for also in ("", *requirement.extras):
+            if (key := (requirement.name.lower(), also)) not in seen:
+                seen.add(key)
+                waiting += [(Requirement(text), also) for text in package.requires or ()]
+    return found
+
+
+def borrow(package: Distribution, folder: Path) -> None:
+    """Links in a folder to what a package has installed beside others; its commands are left out."""
+    for name in {file.parts[0] for file in package.files or () if file.parts[0] != ".."}:
+        target = folder / name
+        if not target.exists():
+            target.symlink_to(Path(str(package.locate_file(name))).resolve())
 
 
 def run(*command: str, cwd: Path | None = None, quiet: bool = False) -> str:

@@ -12,6 +12,7 @@
 files      of the package in which at least one call began
 functions  distinct code objects that were called; a comprehension or a lambda is one of its own
 changes    how often a call begins in another file than the call before it in the same thread; resuming a generator is a call
+climbs     pairs of files of which the one calls the other, and lies in a room of a lower layer (LAYER of tests/test_layers.py)
 
 Every walk is made once before it is counted, so that lazy imports and first loads are not in it; what a module does while it is
 imported never counts. `setup` has the files of the steps before, from the program's start, where a walk needs them. The last step's
@@ -22,6 +23,7 @@ end of a training run is what torch says: the walk begins after `optimizer.step`
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import runpy
@@ -82,10 +84,12 @@ class Counter:
         self.is_on = False
         self._prefix = str(PACKAGE) + os.sep
         self._importing = threading.local()
+        self._layers = layers()
         self.clear()
 
     def clear(self) -> None:
         self.functions: set[CodeType] = set()
+        self.climbs: set[tuple[str, str]] = set()
         self._last: dict[int, str] = {}
         self._changes = 0
 
@@ -96,7 +100,19 @@ class Counter:
 
     def counted(self) -> dict[str, Any]:
         files = sorted({code.co_filename.removeprefix(self._prefix) for code in self.functions})
-        return {"files": len(files), "functions": len(self.functions), "changes": self._changes, "names": files}
+        climbs = sorted(f"{low} -> {high}" for low, high in self.climbs)
+        counts = {"files": len(files), "functions": len(self.functions), "changes": self._changes, "climbs": len(climbs)}
+        return {**counts, "names": files, "climbs_names": climbs}
+
+    def _note_climb(self, frame: FrameType) -> None:
+        """Whoever of the package called this function, if it lies lower."""
+        caller = frame.f_back
+        while caller is not None and not caller.f_code.co_filename.startswith(self._prefix):
+            caller = caller.f_back
+        if caller is not None:
+            low, high = (code.co_filename.removeprefix(self._prefix) for code in (caller.f_code, frame.f_code))
+            if self._layers.get(_room(low), 0) < self._layers.get(_room(high), 0):
+                self.climbs.add((low, high))
 
     def _event(self, frame: FrameType, event: str, _: object) -> None:
         if event not in ("call", "return"):
@@ -106,9 +122,22 @@ class Counter:
             self._importing.depth = getattr(self._importing, "depth", 0) + (1 if event == "call" else -1)
         elif event == "call" and self.is_on and code.co_filename.startswith(self._prefix) and getattr(self._importing, "depth", 0) <= 0:
             thread = threading.get_ident()
+            self._note_climb(frame)
             self._changes += self._last.get(thread, code.co_filename) != code.co_filename
             self._last[thread] = code.co_filename
             self.functions.add(code)
+
+
+def _room(file: str) -> str:
+    return file.partition(os.sep)[0].removesuffix(".py")
+
+
+def layers() -> dict[str, int]:
+    """Room -> its layer, as the test of the layers has it."""
+    module = ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8"))
+    tables = (node for node in module.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LAYER")
+    found: dict[str, int] = ast.literal_eval(next(tables).value)
+    return found
 
 
 # The walks, each in a process of its own.
@@ -153,8 +182,9 @@ def request_to_stream() -> dict[str, Any]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _run_command([*COMMANDS["serve"], "--port", str(port)])
     counted = results[1:]
-    middle = {key: int(statistics.median(result[key] for result in counted)) for key in ("files", "functions", "changes")}
-    return {**middle, "names": sorted({name for result in counted for name in result["names"]})}
+    middle = {key: int(statistics.median(result[key] for result in counted)) for key in ("files", "functions", "changes", "climbs")}
+    names = {key: sorted({name for result in counted for name in result[key]}) for key in ("names", "climbs_names")}
+    return {**middle, **names}
 
 
 def record_to_loss() -> dict[str, Any]:
@@ -268,10 +298,11 @@ def _stream(url: str) -> None:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ["| walk | files | functions | changes of file | further files of setup |", "|---|---|---|---|---|"]
+    lines = ["| walk | files | functions | changes of file | climbs | further files of setup |", "|---|---|---|---|---|---|"]
     for name, result in results.items():
         lines.append(
-            f"| {WALKS[name][0]} | {result['files']} | {result['functions']} | {result['changes']:,} | {result.get('setup', '')} |"
+            f"| {WALKS[name][0]} | {result['files']} | {result['functions']} | {result['changes']:,} | {result['climbs']} "
+            f"| {result.get('setup', '')} |"
         )
     return "\n".join(lines)
 

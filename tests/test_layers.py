@@ -135,3 +135,11 @@ def test_worlds_do_not_know_each_other():
         own = file.relative_to(worlds).parts[0]
         others = {name.split(".")[2] for name in imports(file) if name.startswith("mmada.worlds.")} - {own}
         assert others == set(), file
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/map.md"])
+def test_documents_have_the_same_layers(document):
+    text = (PACKAGE.parent / document).read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", text, re.MULTILINE)
+    written = {room: int(layer) for layer, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+    assert written == {room: layer for room, layer in LAYER.items() if room != "__main__"}

@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -87,6 +88,8 @@ def main() -> None:
     """Entry point of the `mmada` command."""
     # Imports make half a million objects that stay: to look for garbage among them takes a tenth of a start.
     gc.set_threshold(100_000, 20, 20)
+    # A thread that waits for others by turning in a loop takes their core: on a busy machine a drawing took seven times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     first = sys.argv[1:2]
     try:
         # The files of other verbs take as long to import as the library that reads the options.

@@ -27,7 +27,7 @@ __all__ = ["PackedKVCache", "is_cached"]
 
 @dataclass(frozen=True, eq=False)
 class PackedKVCache:
-    """The windows of packed rows, with the memories of the rows that have any.
+    """The windows of packed rows, with the caches of the rows that have any.
 
     lengths   of the rows
     windows   [start, stop) in each row, not empty
@@ -106,7 +106,7 @@ class PackedKVCache:
 
     @property
     def shape(self) -> Hashable | None:
-        """All that a pass depends on but numbers: lengths, windows' sizes, and where memories lie. None if the pass makes any of them longer."""
+        """All that a pass depends on but numbers: lengths, windows' sizes, and where caches lie. None if the pass makes any of them longer."""
         addresses = []
         for kv_cache, length in zip(self.kv_caches, self.lengths, strict=True):
             if kv_cache is None:

@@ -427,6 +427,9 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: Reque
             raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
         return await asyncio.to_thread(card)
 
+    for path, served in (("/v1/models", models), ("/v1/models/{name:path}", model)):
+        app.head(path, include_in_schema=False)(served)
+
     @app.get("/health", tags=["status"], responses=ERRORS)
     async def health() -> JSONResponse:
         """200 while requests are taken, 503 when the server shuts down."""
@@ -440,6 +443,8 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: Reque
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    app.head("/metrics", include_in_schema=False)(metrics)
 
 
 def _add_errors(app: FastAPI) -> None:

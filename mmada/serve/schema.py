@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
 from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
-from mmada.serve.refusals import cut
+from mmada.serve.refusals import shown
 
 __all__ = [
     "IGNORED",
@@ -111,7 +111,6 @@ _REMEDIES = {
     "style": "name the style in the prompt",
     "input_fidelity": "what the mask leaves is kept as it is",
 }
-_MAX_SHOWN = 60
 
 Seed = Annotated[
     int, Field(ge=-(2**63), lt=2**63, description="The same seed gives the same result. Default: a new one; the reply has it.")
@@ -131,9 +130,8 @@ def _neutral(name: str, value: object) -> bool:
 
 def _refused(name: str, value: object, reason: str) -> ValidationError:
     """The error of one field; `reason` goes on from "name=value"."""
-    shown = repr(cut(value))
-    shown = shown if len(shown) <= _MAX_SHOWN else f"{shown[:_MAX_SHOWN]}…"
-    error = PydanticCustomError("refused", "{message}", {"message": f"{name}={shown} {reason}"})
+    message = f"{name}={shown(value)} {reason}".encode("utf-8", "replace").decode()  # half characters are no text
+    error = PydanticCustomError("refused", "{message}", {"message": message})
     return ValidationError.from_exception_data("body", [InitErrorDetails(type=error, loc=(name,), input=value)])
 
 

@@ -89,6 +89,15 @@ def test_a_size_is_named_as_it_was_typed(mmada):
     assert "size='30x31' must be multiples of 4 pixels; try 32x32" in mmada("draw", *DEBUG, "x", "--size", "30x31")[2]
 
 
+@pytest.mark.parametrize("own", [None, "ACTIVE"])
+def test_threads_wait_without_work_unless_the_user_says_otherwise(mmada, monkeypatch, own):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    mmada("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
+
+
 def test_version_statuses_and_completion(mmada):
     assert mmada("--version") == (0, f"mmada {__version__}\n", "")
     assert "130 stopped with Ctrl-C" in " ".join(mmada("--help")[1].split())

@@ -212,18 +212,18 @@ def test_what_cannot_be_done_is_refused(body, name):
         (
             ChatBody,
             {"stream_options": {"include_usage": True}},
-            r"stream_options=\{'include_usage': True\} is for streams; give stream=true",
+            r'stream_options=\{"include_usage": true\} is for streams; give stream=true',
         ),
         (GenerationBody, {"partial_images": 2}, "partial_images=2 is for streams; give stream=true"),
-        (GenerationBody, {"response_format": "url", "stream": True}, "response_format='url' is not for streams"),
+        (GenerationBody, {"response_format": "url", "stream": True}, 'response_format="url" is not for streams'),
         (GenerationBody, {"output_compression": 50}, "output_compression=50 is for jpeg and webp"),
-        (GenerationBody, {"quality": "high", "steps": 3}, "quality='high' stands for a number of steps, which is given as well"),
+        (GenerationBody, {"quality": "high", "steps": 3}, 'quality="high" stands for a number of steps, which is given as well'),
         (
             ChatBody,
             {"messages": [{"role": "user", "content": "x", "name": "Ann"}]},
-            "name='Ann' is not supported .* write it into the content",
+            'name="Ann" is not supported .* write it into the content',
         ),
-        (StreamOptions, {"include_obfuscation": True}, "include_obfuscation=True is not supported"),
+        (StreamOptions, {"include_obfuscation": True}, "include_obfuscation=true is not supported"),
     ],
 )
 def test_fields_that_would_do_nothing_together_are_refused(body, values, message):

@@ -121,6 +121,14 @@ def test_a_stream_is_the_answer(client, effort, stop):
         assert len(own) > 4
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/metrics", "/v1/models", "/v1/models/debug"])
+def test_what_can_be_read_has_a_head(server, path):
+    request = urllib.request.Request(server.url + path, method="HEAD")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert (answer.status, answer.read()) == (200, b"")
+        assert int(answer.headers["content-length"]) > 0
+
+
 def test_usage_as_the_stream_goes(client):
     """As vLLM's clients ask for it."""
     options = {"include_usage": True, "continuous_usage_stats": True}

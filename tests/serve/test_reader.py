@@ -70,7 +70,7 @@ def test_an_answer_that_is_null_or_left_out_is_an_empty_one(parser):
     (engine_request,) = parser.chat(chat(messages=turns)).engine_requests
     assert [m.role for m in engine_request.request.messages] == ["user", "user"]
     for role in ("system", "user", "developer"):
-        with pytest.raises(ValidationError, match=f"content=None says nothing in a message of role '{role}'; give a text"):
+        with pytest.raises(ValidationError, match=f"content=null says nothing in a message of role '{role}'; give a text"):
             chat(messages=[{"role": role, "content": None}])
 
 
@@ -107,7 +107,7 @@ def test_other_ways_to_ask_for_thinking(parser, fields, think):
 
 
 def test_wishes_that_disagree_are_refused():
-    with pytest.raises(ValidationError, match="reasoning_effort=True and chat_template_kwargs disagree about thinking"):
+    with pytest.raises(ValidationError, match="reasoning_effort=true and chat_template_kwargs disagree about thinking"):
         chat(reasoning_effort="high", chat_template_kwargs={"enable_thinking": False})
 
 

@@ -63,7 +63,7 @@ FULL: dict[str, dict[str, Any]] = {
 }
 BAD = (5, -1, 1.5, 10**30, "x" * 200, "\ud800", True, [], [None], {}, {"type": "video"}, {"text": 5}, None)
 INNER = re.compile(
-    r"\b(str|int|float|bool|dict|NoneType|Literal|instance of|Input should|discriminator|[A-Z]\w+(Part|Body|Form|Options|Address|Message))\b"
+    r"\b(str|int|float|bool|dict|None|NoneType|True|False|Literal|instance of|Input should|discriminator|[A-Z]\w+(Part|Body|Form|Options|Address|Message))\b"
 )
 
 

@@ -111,7 +111,7 @@ def test_without_a_stream_it_is_refused(server):
     with pytest.raises(urllib.error.HTTPError) as refused:
         asked(server, "/v1/images/generations", prompt="a cat", include_trace=True)
     message = json.load(refused.value)["error"]["message"]
-    assert (refused.value.code, message) == (400, "include_trace=True is for streams; give stream=true, or leave it out")
+    assert (refused.value.code, message) == (400, "include_trace=true is for streams; give stream=true, or leave it out")
 
 
 def test_a_world_tells_what_may_be_tried():
