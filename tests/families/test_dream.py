@@ -316,3 +316,57 @@ def test_adapters_have_the_names_that_peft_knows(model, tmp_path):
     save_adapter(adapted, adapted.state_dict(), tmp_path)
     names = json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"]
     assert set(names) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"}
+
+
+def plainly(theirs, row: list[int], mask_id: int, *, steps: int, eps: float, score) -> list[int]:
+    """The published sampler as a plain loop over one row: what is open is a list, times are floats, the network is transformers'."""
+    times = torch.linspace(1, eps, steps + 1)
+    for step in range(steps):
+        is_open = [i for i, token in enumerate(row) if token == mask_id]
+        with torch.no_grad():
+            logits = bidirectional(theirs, torch.tensor([row]))[0, is_open]
+        share = float(1 - times[step + 1] / times[step]) if step < steps - 1 else 1.0
+        number = int(torch.tensor(len(is_open)) * torch.tensor(share))
+        sure, tokens = score(logits.softmax(-1)), logits.argmax(-1).tolist()
+        for k in sorted(range(len(is_open)), key=lambda k: -float(sure[k]))[:number]:
+            row[is_open[k]] = tokens[k]
+    return row
+
+
+SCORES = {
+    "maskgit_plus": lambda p: p.amax(-1),
+    "topk_margin": lambda p: p.sort(-1, descending=True).values[:, 0] - p.sort(-1, descending=True).values[:, 1],
+    "entropy": lambda p: (p * (p + 1e-10).log()).sum(-1),
+}
+
+
+@pytest.mark.parametrize("alg", SCORES)
+def test_the_published_sampler_at_other_sizes_is_a_plain_loop(alg):
+    """Other widths, heads, lengths, steps and seeds than the recorded ones; holes between given tokens, too."""
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        heads, rows = 2 + seed, 50 + 7 * seed
+        sizes = {
+            **SMALL,
+            "hidden_size": 16 * heads,
+            "num_attention_heads": heads,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 1 + seed % 2,
+        }
+        torch.manual_seed(seed)
+        theirs = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(vocab_size=rows, tie_word_embeddings=False, **sizes)).eval()
+        with torch.no_grad():
+            for parameter in theirs.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        ours = Transformer(replace(networks.TransformerConfig.from_dict({**sizes, "vocab_size": rows}), **named("dream").config)).eval()
+        ours.load_state_dict(theirs.state_dict())
+        mask_id, tokens = rows - 1, torch.randint(rows - 1, (14 + 5 * seed,), generator=generator)
+        positions = torch.randperm(len(tokens) - 1, generator=generator)[: 8 + seed].sort().values + 1
+        tokens[positions] = mask_id
+        field = Field(positions, IdRange(0, rows), len(positions))
+        params = published_dream(steps=4 + 3 * seed, alg=alg, eps=0.01)
+        denoising = Denoising([Canvas(tokens, torch.ones_like(tokens, dtype=torch.bool), (field,))], params, mask_id=mask_id)
+        for _ in denoise([denoising], TransformerDenoiser(ours)):
+            pass
+        expected = plainly(theirs, tokens.tolist(), mask_id, steps=4 + 3 * seed, eps=0.01, score=SCORES[alg])
+        assert denoising.canvas(0).tokens.tolist() == expected
