@@ -141,5 +141,5 @@ def test_worlds_do_not_know_each_other():
 def test_documents_have_the_same_layers(document):
     text = (PACKAGE.parent / document).read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| ([^|]*) \|", text, re.MULTILINE)
-    written = {room: int(layer) for layer, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+    written = {room: int(layer) for layer, names in rows for room in re.findall(r"`(\w+)`", names)}
     assert written == {room: layer for room, layer in LAYER.items() if room != "__main__"}

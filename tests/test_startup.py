@@ -18,6 +18,8 @@ COMMANDS = [
     (["draw", "--nonsense"], 2),
     (["ask", "missing.png", "x"], 2),
     (["fill", "-i", "missing.png", "-p", "x"], 2),
+    (["edit", "--help"], 0),
+    (["edit", "missing.png", "x"], 2),
     (["chat", "hi", "--model", "/no/such/dir"], 2),
     (["draw", "a cat", "--model", "/no/such/dir"], 2),
     (["chat", "hi", "--dtype", "float13"], 2),
@@ -38,6 +40,7 @@ COMMANDS = [
     (["chat", "hi", "--trace", "a-file/x.gif"], 2),
     (["ask", "a-file", "hi", "--trace", "x.txt"], 2),
     (["draw", "a cat", "--trace", "a-file/x.gif"], 2),
+    (["edit", "a-file", "x", "--trace", "a-file/x.gif"], 2),
     (["draw", "a cat", "-o", "a-file/x.png"], 2),
 ]
 RUN = """
@@ -114,7 +117,9 @@ def commands(tmp_path_factory):
 def test_help_and_wrong_arguments_need_no_torch(commands, number):
     arguments, status = COMMANDS[number]
     # Whether a picture can be written there is asked of PIL, and what a world is takes numpy.
-    allowed = {"PIL"} if {"fill", "a cat", "--trace"} & set(arguments) else {"numpy"} if "data.world=nothing" in arguments else set()
+    allowed = (
+        {"PIL"} if {"fill", "edit", "a cat", "--trace"} & set(arguments) else {"numpy"} if "data.world=nothing" in arguments else set()
+    )
     found, modules = result(commands / f"{number}.json")
     assert found == status
     assert "mmada.cli" in modules

@@ -28,6 +28,7 @@ CONFIGS = {
     "Server": "mmada.serve.config:ServeConfig",
     "Settings of a text": "mmada.generation.settings:TextSettings",
     "Settings of an image": "mmada.generation.settings:ImageSettings",
+    "Settings of an edit": "mmada.generation.settings:EditSettings",
     "Defaults of a checkpoint": "mmada.generation.requests:GenerationConfig",
 }
 """heading -> the dataclass that a file fills; its sections are found by their types"""

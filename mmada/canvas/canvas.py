@@ -91,6 +91,12 @@ class Canvas:
         start = int(self.attend.int().argmax())
         return start, start + int(self.attend.sum())
 
+    @property
+    def ends_open(self) -> bool:
+        """Whether the open positions are one run at the end of what is attended to, so that the row can grow with them."""
+        at = self.is_open.nonzero()[:, 0]
+        return len(at) > 0 and int(at[-1] - at[0]) + 1 == len(at) and int(at[-1]) + 1 == self.span[1]
+
     def masked(self, mask_id: int) -> Canvas:
         """The same canvas with every open position set to the mask id: a training row as a prompt."""
         return replace(self, tokens=torch.where(self.is_open, mask_id, self.tokens))

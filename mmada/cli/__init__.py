@@ -24,6 +24,7 @@ _VERBS = {
     "ask": "ask",
     "draw": "draw",
     "fill": "fill",
+    "edit": "edit",
     "serve": "serve",
     "studio": "studio",
     "batch": "batch",
@@ -58,7 +59,7 @@ def command_line(verbs: Iterable[str] = tuple(_VERBS)) -> typer.Typer:
     """The `mmada` command with some of its verbs: only their files are imported."""
     made = typer.Typer(
         name="mmada",
-        help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill.",
+        help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill, edit.",
         no_args_is_help=True,
         epilog=(
             "Exit status: 0 done; 1 the model gave no answer, `doctor` found the core broken, or nobody read the output to its end; "

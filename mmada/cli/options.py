@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from mmada.generation.settings import ImageSettings, TextSettings, named_settings, settings_of
+from mmada.generation.settings import EditSettings, ImageSettings, TextSettings, named_settings, settings_of
 
 __all__ = [
     "Cache",
@@ -115,7 +115,7 @@ def parse_pixels(name: str, value: str, separator: str, count: int) -> tuple[int
 
 
 def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """For a verb whose parameters of type TextSettings, ImageSettings or Loading become an option for each of their fields.
+    """For a verb whose parameters of type TextSettings, ImageSettings, EditSettings or Loading become an option for each of their fields.
 
     Where two kinds have a field of the same name, it is one option, and both get its value.
     leave_out  fields that the verb has no use for
@@ -145,7 +145,7 @@ def with_settings(*, leave_out: Collection[str] = ()) -> Callable[[Callable[...,
     return decorate
 
 
-_KINDS = (TextSettings, ImageSettings, Loading)
+_KINDS = (TextSettings, ImageSettings, EditSettings, Loading)
 
 
 def _options(kind: type) -> Iterator[inspect.Parameter]:

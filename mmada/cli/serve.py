@@ -193,7 +193,7 @@ def start(
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
-    bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
+    bytes_per_token = backbone.config.num_kept_values * backbone.wide_dtype.itemsize
     engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token, worker=worker)
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
     run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)

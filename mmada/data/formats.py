@@ -20,6 +20,7 @@ from mmada.canvas import split_thinking
 from mmada.data.addresses import DataFile
 from mmada.data.records import (
     _PARTS,
+    EDIT_TASKS,
     ROLES,
     TASKS,
     Kind,
@@ -326,9 +327,9 @@ def _check_task(
     task: TaskName, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
 ) -> None:
     """The table at the top of records.py."""
-    draws, edits = task in ("draw", "reason_draw"), task in ("edit", "parallel")
+    draws = task in ("draw", "reason_draw")
     given = [picture for turn in turns for picture in turn.pictures]
-    if edits:
+    if task in EDIT_TASKS:
         _check_edit(task, turns, thinking, answer, image, draft)
         return
     if draws and (len(turns) != 1 or turns[0].role != "user"):
@@ -365,7 +366,7 @@ def _check_task(
 def _check_edit(
     task: TaskName, turns: Sequence[Turn], thinking: Thinking | None, answer: str | None, image: Picture | None, draft: _Draft
 ) -> None:
-    """The rules of edit and parallel."""
+    """The rules of edit, restyle and parallel."""
     needed = not draft.prompts_only
     if len(turns) != 1 or turns[0].role != "user":
         draft.add(
@@ -373,12 +374,15 @@ def _check_edit(
         )
     elif not turns[0].pictures:
         draft.add("messages", turns[0].text, "has no image to change; add it as a content part, or use task 'draw'")
+    elif task == "restyle" and len(turns[0].pictures) != 2:
+        names = [picture.name for picture in turns[0].pictures]
+        draft.add("messages", names, "must be two images for task 'restyle': what is drawn again, then the one whose style it is to have")
     if image is None and needed:
         draft.add("answer.image", None, f"is missing; task {task!r} learns to draw it")
-    if task == "edit" and answer is not None:
-        draft.add("answer.text", answer, "is not learned by task 'edit'; use 'parallel'")
-    if task == "edit" and thinking is not None:
-        draft.add("think", thinking.text, "is not learned by task 'edit'; use 'parallel'")
+    if task != "parallel" and answer is not None:
+        draft.add("answer.text", answer, f"is not learned by task {task!r}; use 'parallel'")
+    if task != "parallel" and thinking is not None:
+        draft.add("think", thinking.text, f"is not learned by task {task!r}; use 'parallel'")
     if task == "parallel" and answer is None and needed:
         draft.add("answer.text", None, "is missing; task 'parallel' learns it beside the image, and task 'edit' the image alone")
 
@@ -448,9 +452,9 @@ def _caption(value: Mapping[str, object], draft: _Draft) -> str:
 
 
 def _edit(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
-    """One source or several; with a text, it is written beside the image."""
+    """One source or several; with a text, it is written beside the image; with a reference, its style is learned."""
     asked = draft.text(value.get("instruction"), "instruction", "write how the image is to be changed")
-    sources = value.get("source")
+    sources, reference = value.get("source"), value.get("reference")
     sources = list(sources) if isinstance(sources, (list, tuple)) else [] if sources is None else [sources]
     for name, found in (("source", sources or None), ("image", value.get("image"))):
         if found is None and not (name == "image" and draft.prompts_only):
@@ -458,11 +462,15 @@ def _edit(value: Mapping[str, object], draft: _Draft) -> Mapping[str, object]:
     draft.names.update({"answer.image": "image", "answer.text": "text", "think.text": "text"})
     draft.names.update({f"messages[0].content[{i}].image": "source" for i in range(len(sources))})
     said = value.get("text")
+    if reference is not None and (len(sources) != 1 or said is not None):
+        draft.add("reference", reference, "is the style of one source, and nothing is written beside it; leave other sources and text out")
+    draft.names.update({} if reference is None else {f"messages[0].content[{len(sources)}].image": "reference"})
+    sources += [] if reference is None else [reference]
     answer, thought = (None, None) if said is None else _taken_apart(draft.text(said, "text", "leave it out"), "text", draft)
     content = [*({"type": "image", "image": source} for source in sources), {"type": "text", "text": asked}]
     return _with_id(
         value,
-        task="edit" if said is None else "parallel",
+        task="restyle" if reference is not None else "edit" if said is None else "parallel",
         messages=[{"role": "user", "content": content}],
         think=None if thought is None else {"text": thought},
         answer=_present(text=answer, image=value.get("image")) or None,
@@ -621,7 +629,9 @@ ADAPTERS: Mapping[str, Adapter] = {
     "draw": Adapter(("image", "caption"), '{"image": "a.png", "caption": "…"}: the image is drawn', _drawing),
     "describe": Adapter(("image", "caption"), '{"image": "a.png", "caption": "…"}: the caption is written', _description),
     "edit": Adapter(
-        ("source", "instruction", "image", "text"), '{"source": "a.png", "instruction": "…", "image": "b.png"}: the image is drawn', _edit
+        ("source", "reference", "instruction", "image", "text"),
+        '{"source": "a.png", "instruction": "…", "image": "b.png"}: the image is drawn',
+        _edit,
     ),
     "messages": Adapter(("messages", "images"), '{"messages": [… the last is the assistant\'s], "images": ["a.png"]}', _messages),
     "llava": Adapter(

@@ -10,6 +10,7 @@
     draw          one turn of the user            none       image                               learned: image
     reason_draw   one turn of the user            must have  image, and a refined prompt as text  learned: think, text, image
     edit          one turn of the user, images    none       image                               learned: image
+    restyle       the same, with two images       none       image                               learned: image, the first in the second's style
     parallel      one turn of the user, images    may have   text and image                      learned: think, text, image
 
 formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
@@ -28,6 +29,7 @@ from mmada.data.addresses import DataFile, RemoteFile
 from mmada.errors import ImageError, InputError
 
 __all__ = [
+    "EDIT_TASKS",
     "ROLES",
     "TASKS",
     "Kind",
@@ -43,8 +45,10 @@ __all__ = [
     "Verifier",
 ]
 
-TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw", "edit", "parallel"]
+TaskName: TypeAlias = Literal["text", "understand", "draw", "reason_draw", "edit", "restyle", "parallel"]
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
+EDIT_TASKS: tuple[TaskName, ...] = ("edit", "restyle", "parallel")
+"""Tasks that start from images and end in one."""
 ROLES = ("system", "user", "assistant")
 _PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
 

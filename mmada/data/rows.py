@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mmada.canvas import Message, Prompts
-from mmada.data.records import Picture, Record
+from mmada.data.records import EDIT_TASKS, Picture, Record
 from mmada.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Le
 
     # Plain text may have a begin token beside its end.
     text = (
-        0 if record.task in ("draw", "edit") else len(prompts.encode(record.target_text)) + 1 + (0 if record.turns else len(prompts.begin))
+        0
+        if record.task in ("draw", "edit", "restyle")
+        else len(prompts.encode(record.target_text)) + 1 + (0 if record.turns else len(prompts.begin))
     )
     if not record.turns:
         return Lengths(0, text, 0)
@@ -69,21 +71,22 @@ def lengths_of(record: Record, prompts: Prompts, *, grid: tuple[int, int]) -> Le
         asked = prompts.chat(turns, 1, images=images, thinking=record.thinking is not None)
         return Lengths(int((~asked.is_open).sum()), text, 0)
     drawn, prompt = codes(record.image), record.turns[0].text
-    if record.task in ("edit", "parallel"):
-        return _lengths_of_edit(prompt, [codes(picture) for picture in record.turns[0].pictures], drawn, text, prompts)
+    if record.task in EDIT_TASKS:
+        sources = [codes(picture) for picture in record.turns[0].pictures]
+        return _lengths_of_edit(prompt, sources, drawn, text, prompts, restyle=record.task == "restyle")
     in_one_row = record.task == "reason_draw" and prompts.layout.r2i_id is not None
     asked = prompts.reason_draw(prompt, 1, drawn) if in_one_row else prompts.draw(prompt, drawn)
     return Lengths(int((~asked.is_open).sum()), text, drawn.numel())
 
 
-def _lengths_of_edit(prompt: str, images: Sequence[Tensor], drawn: Tensor, text: int, prompts: Prompts) -> Lengths:
+def _lengths_of_edit(prompt: str, images: Sequence[Tensor], drawn: Tensor, text: int, prompts: Prompts, *, restyle: bool) -> Lengths:
     """text: tokens that are written beside the image; 0: none."""
     from mmada.families import EditPrompts, ParallelPrompts
 
     if text and isinstance(prompts, ParallelPrompts):
         asked = prompts.parallel(prompt, images, 1, drawn)
     elif not text and isinstance(prompts, EditPrompts):
-        asked = prompts.edit(prompt, images, drawn)
+        asked = prompts.edit(prompt, images, drawn, restyle=restyle)
     else:
         raise InputError(f"{type(prompts).__name__} have no row for an image that is changed{' and written about' if text else ''}")
     return Lengths(int((~asked.is_open).sum()), text, drawn.numel())
@@ -95,8 +98,8 @@ def lacking(record: Record, family: Family) -> str | None:
     from mmada.families.family import able
 
     needed: list[Ability]
-    if record.task == "edit" or record.task == "parallel":
-        needed = [record.task]
+    if record.task in EDIT_TASKS:
+        needed = ["parallel" if record.task == "parallel" else "edit"]
     else:
         looks = any(turn.pictures for turn in record.turns)
         needed = [*(["look"] if looks else []), "draw" if record.task in ("draw", "reason_draw") else "chat"]  # type: ignore[list-item]

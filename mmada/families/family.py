@@ -94,9 +94,9 @@ class EditPrompts(Prompts, ABC):
     ) -> tuple[Canvas, ...]:
         """The unconditional rows of `edit`: without the words, then without the images."""
 
-    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, drops: bool = False) -> Canvas:
+    def edit_row(self, text: str, images: Sequence[Tensor], codes: Tensor, *, restyle: bool = False, drops: bool = False) -> Canvas:
         """The training row of `edit`: the same prompt with the image as it is. drops: without words and images, as published."""
-        canvas = self.edit("", (), codes) if drops else self.edit(text, images, codes)
+        canvas = self.edit("", (), codes, restyle=restyle) if drops else self.edit(text, images, codes, restyle=restyle)
         return canvas.clean((codes.flatten() + self.layout.image_offset).tolist())
 
 

@@ -100,6 +100,12 @@ MMADA_PARALLEL_M = replace(
     layouts=MMADA.layouts | {"parallel"},
     prompts=ParallelMPrompts,
     padding="soft",
-    defaults={"image_mode": "squash", "image_steps": 30, "guidance_scale": 4.0, "image_tokenizer": "showlab/magvitv2"},
+    defaults={
+        "image_mode": "squash",
+        "one_image_size": True,
+        "image_steps": 30,
+        "guidance_scale": 4.0,
+        "image_tokenizer": "showlab/magvitv2",
+    },
     joint_params=parallel_m,
 )

@@ -29,7 +29,17 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.steps import Fill, InitCodes, SequenceState
-from mmada.image import BaseImageTokenizer, ImageSource, fit, fit_mask, load_image, psnr
+from mmada.image import (
+    BaseImageTokenizer,
+    ImageSource,
+    best_crop_size,
+    crops_of_area,
+    fit,
+    fit_mask,
+    load_image,
+    psnr,
+    windows,
+)
 from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
@@ -101,13 +111,38 @@ class Planner:
         """(height, width) at which a picture is gone on from if no size is named, in whole tokens.
 
         Its own size; or, where drawings are larger than what is encoded, with its shorter side as long as that of a drawing. A picture of 64 pixels
-        and the drawing of 256 that it became are then alike.
+        and the drawing of 256 that it became are then alike. Where pictures keep their shape, one that is larger than an image becomes a crop.
         """
+        d = self.defaults
+        if d.image_crops and picture.width * picture.height > self.drawing_size[0] * self.drawing_size[1]:
+            height, width = self._crop_of(picture)
+            return self.image_tokenizer.upscale * height, self.image_tokenizer.upscale * width
         factor, sides = self.image_tokenizer.decode_factor, (picture.height, picture.width)
         if self.image_tokenizer.upscale > 1:
             shorter = min(self.drawing_size)
             sides = (shorter * sides[0] // min(sides), shorter * sides[1] // min(sides))
         height, width = (max(1, side // factor) * factor for side in sides)
+        return height, width
+
+    def edit_size(self, picture: Image.Image) -> tuple[int, int]:
+        """(height, width) of an edit if no size is named, by its first source, in pixels of the drawing.
+
+        That of the source's crop, where the checkpoint takes pictures of any shape; the checkpoint's own, where it was taught one alone; or else
+        as `size_of` has it.
+        """
+        if self.defaults.image_crops:
+            height, width = self._crop_of(picture, self.defaults.edit_side)
+            return self.image_tokenizer.upscale * height, self.image_tokenizer.upscale * width
+        return self.drawing_size if self.defaults.one_image_size else self.size_of(picture)
+
+    def _crops(self, side: int = 0) -> list[tuple[int, int]]:
+        """(width, height) of crops of the area of an image, or of a square of `side` pixels, if that is less."""
+        d = self.defaults
+        return crops_of_area(d.image_height, d.image_width, factor=self.image_tokenizer.factor, side=side)
+
+    def _crop_of(self, picture: Image.Image, side: int = 0) -> tuple[int, int]:
+        """(height, width) of the crop that leaves out least of a picture, in pixels that are encoded."""
+        width, height = best_crop_size(picture, self._crops(side))
         return height, width
 
     # What is checked.
@@ -141,11 +176,17 @@ class Planner:
         num_new = request.max_new_tokens
         if num_new is None:
             num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
-        num_codes = self.grid[0] * self.grid[1] if request.images else 0
+        num_codes = self._least_codes() if request.images else 0
         # A prompt that cannot fit is not worth looking at the pictures for.
         num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
         self._check_length("request", len(request.images) * num_codes + num_words + num_new, num_new)
         return num_new
+
+    def _least_codes(self) -> int:
+        """Codes of a picture that is looked at; where pictures keep their shape, of the smallest crop."""
+        if not self.defaults.image_crops:
+            return self.grid[0] * self.grid[1]
+        return min(width * height for width, height in self._crops()) // self.image_tokenizer.factor**2
 
     def check_draw(self, request: DrawRequest) -> None:
         """Raises InputError for a prompt without words, or a number of drawings that cannot be made."""
@@ -287,16 +328,40 @@ class Planner:
 
     # Fills of rows with source images.
 
-    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None) -> tuple[list[Tensor], InitCodes]:
-        """Codes of source images, and an image of the same size to fill. Raises InputError for a size that is not of whole tokens."""
-        factor, encoded = self.image_tokenizer.decode_factor, self.image_tokenizer.factor
+    def fit_sources(
+        self, images: Sequence[ImageSource], size: tuple[int, int] | None, seed: int = 0
+    ) -> tuple[list[Image.Image], tuple[int, int]]:
+        """Source images as they are encoded, and (height, width) of the edit in pixels of the drawing.
+
+        size  to which all of them are brought; None: `edit_size` of the first, and each source has a crop of its own where pictures keep their shape
+        seed  draws where the windows of such crops lie
+        Raises InputError for a size that is not of whole tokens, or has too many of them.
+        """
+        scale, factor = self.image_tokenizer.upscale, self.image_tokenizer.factor
         pictures = [load_image(image) for image in images]
-        height, width = size or self.size_of(pictures[0])
-        _whole_tokens("size", (height, width), factor)
+        height, width = size or self.edit_size(pictures[0])
+        _whole_tokens("size", (height, width), scale * factor)
+        keeps_shape = size is None and self.defaults.image_crops
+        encoded = [self._crop_of(p, self.defaults.edit_side) if keeps_shape else (height // scale, width // scale) for p in pictures]
+        num_new = height * width // (scale * factor) ** 2
+        self._check_length("edit", num_new + sum(h * w for h, w in encoded) // factor**2, num_new)
+        if keeps_shape:
+            return windows(pictures, [(w, h) for h, w in encoded], seed=seed_of(seed, 0)), (height, width)
+        mode = self.defaults.image_mode
+        return [fit(p, height=h, width=w, mode=mode) for p, (h, w) in zip(pictures, encoded, strict=True)], (height, width)
+
+    def fitted(self, request: EditRequest | ParallelRequest) -> EditRequest | ParallelRequest:
+        """The same request with its source images as they are encoded, so that it may wait and hold no large one."""
+        images, size = self.fit_sources(request.images, request.size, request.seed)
+        keeps_shape = request.size is None and self.defaults.image_crops  # and each its own, which it is cropped to again
+        return replace(request, images=images, size=None if keeps_shape else size)
+
+    def sources(self, images: Sequence[ImageSource], size: tuple[int, int] | None, seed: int = 0) -> tuple[list[Tensor], InitCodes]:
+        """Codes of source images, and an image to fill; arguments and errors of `fit_sources`."""
+        pictures, (height, width) = self.fit_sources(images, size, seed)
+        factor = self.image_tokenizer.decode_factor
         shape = (height // factor, width // factor)
-        self._check_length("edit", (1 + len(pictures)) * shape[0] * shape[1], shape[0] * shape[1])
-        mode, seen = self.defaults.image_mode, (shape[0] * encoded, shape[1] * encoded)
-        codes = [self._shaped(self.image_tokenizer.encode_images([p], size=seen, mode=mode)[0].cpu()) for p in pictures]
+        codes = [self._shaped(self.image_tokenizer.encode_images([picture])[0].cpu()) for picture in pictures]
         return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
 
     def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
@@ -322,7 +387,13 @@ class Planner:
         d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)
         num_new = request.max_new_tokens or d.max_new_tokens
         text_steps = request.text_steps or max(2, num_new // 2)  # two tokens a step, as published
-        image_steps = request.image_steps or min(d.image_steps, text_steps - text_steps // 4)
+        most = text_steps - text_steps // 4
+        image_steps = request.image_steps or min(d.image_steps, most)
+        if order is None and request.params is None and image_steps > most:
+            raise InputError(
+                f"image_steps={image_steps} are more than the last three quarters of text_steps={text_steps}; "
+                f"give at most {most}, or more text_steps"
+            )
         named = {"text_guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
         params = request.params or self.family.joint_params(
             text_steps=text_steps,
@@ -377,10 +448,20 @@ class Planner:
 
     # Pictures to codes.
 
-    def seen(self, images: Sequence[ImageSource]) -> tuple[list[Tensor], str | None]:
-        """Codes of each image at the checkpoint's size, (N,), or (h, w) where rows end with a newline; and what is to be said of the images."""
-        d = self.defaults
-        fitted = [fit(load_image(image), height=d.image_height, width=d.image_width, mode=d.image_mode) for image in images]
+    def looked_at(self, images: Sequence[ImageSource], seed: int = 0) -> list[Image.Image]:
+        """Pictures as they are encoded to be looked at: of the checkpoint's size, or cropped to shapes of their own. To do so again changes nothing.
+
+        seed  draws where the windows of crops lie
+        """
+        d, pictures = self.defaults, [load_image(image) for image in images]
+        if d.image_crops:
+            sizes = self._crops()
+            return windows(pictures, [best_crop_size(picture, sizes) for picture in pictures], seed=seed_of(seed, 0))
+        return [fit(picture, height=d.image_height, width=d.image_width, mode=d.image_mode) for picture in pictures]
+
+    def seen(self, images: Sequence[ImageSource], seed: int = 0) -> tuple[list[Tensor], str | None]:
+        """Codes of each image that is looked at, (N,), or (h, w) where rows end with a newline; and what is to be said of the images."""
+        fitted = self.looked_at(images, seed)
         codes = [self.image_tokenizer.encode_images([picture])[0] for picture in fitted]
         return [self._shaped(one.cpu()) for one in codes], self._doubts(fitted, codes)
 
@@ -388,7 +469,9 @@ class Planner:
         """What is to be said of pictures that are unlike those that the checkpoint was taught: its tokenizer cannot restore them."""
         if not self.defaults.least_picture_psnr:
             return None
-        restored = self.image_tokenizer.restore_images(torch.stack(list(codes)))
+        alike = len({one.shape for one in codes}) == 1
+        groups = [torch.stack(list(codes))] if alike else [one[None] for one in codes]
+        restored = [picture for group in groups for picture in self.image_tokenizer.restore_images(group)]
         unlike = [i for i, pair in enumerate(zip(fitted, restored, strict=True)) if psnr(*pair) < self.defaults.least_picture_psnr]
         if not unlike:
             return None

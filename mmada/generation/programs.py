@@ -66,7 +66,7 @@ def begin(program: Program[_T]) -> BegunProgram[_T]:
 def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
-    codes, warning = (yield Work(partial(planner.seen, request.images))) if request.images else ([], None)
+    codes, warning = (yield Work(partial(planner.seen, request.images, request.seed))) if request.images else ([], None)
     params = request.params or planner.text_params()
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     return replace(planner.answer(row), warning=warning)
@@ -164,7 +164,7 @@ def draw(
 def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
     """Draw by an instruction and source images."""
     planner.check_edit(request)
-    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    sources, init = yield Work(partial(planner.sources, request.images, request.size, request.seed))
     fill = planner.edit_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
     return (yield from _rendered(planner, fill, init, row))
@@ -173,7 +173,7 @@ def edit(request: EditRequest, planner: Planner) -> Program[Drawing]:
 def parallel(request: ParallelRequest, planner: Planner) -> Program[Drawing]:
     """Write and draw in the same passes."""
     planner.check_edit(request)
-    sources, init = yield Work(partial(planner.sources, request.images, request.size))
+    sources, init = yield Work(partial(planner.sources, request.images, request.size, request.seed))
     fill = planner.parallel_fill(request, sources, init)
     (row,) = yield planner.checked(fill)
     drawing = yield from _rendered(planner, fill, init, row)

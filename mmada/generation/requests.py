@@ -37,6 +37,7 @@ __all__ = [
     "ParallelRequest",
     "Request",
     "Result",
+    "edit_request",
     "image_tokenizer_of",
 ]
 
@@ -74,6 +75,10 @@ class GenerationConfig:
     one_image_size: bool = False
     """whether the checkpoint was taught drawings of that size alone; others are drawn, and say that they may make no sense"""
     image_mode: FitMode = "crop"
+    image_crops: bool = False
+    """whether pictures keep their shape: each is cropped to the one of many sizes that leaves out least (image/crops.py), at most as large as an image"""
+    edit_side: int = 0
+    """pixels; with `image_crops`, an edit has the area of a square of that side, and at most that of an image; 0: that of an image"""
     image_steps: int = 15
     guidance_scale: float = 3.5
     image_cache: str = "none"
@@ -101,6 +106,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         named_cache(self.cache)
         named_image_cache(self.image_cache)
+        if self.variable_length and not self.full_attention:
+            raise InputError("variable_length=True needs full_attention=True: a row that grows sees itself whole; leave one of them out")
         if self.image_mode not in get_args(FitMode):
             raise InputError(f"image_mode={self.image_mode!r} is unknown: {suggest(str(self.image_mode), get_args(FitMode))}")
         for name, least in _LEAST.items():
@@ -131,6 +138,7 @@ _LEAST: Mapping[str, int | float] = {
     "threshold": 0.0,
     "image_height": 1,
     "image_width": 1,
+    "edit_side": 0,
     "image_steps": 1,
     "guidance_scale": 0.0,
     "draw_thinking_temperature": 0.0,
@@ -220,7 +228,7 @@ class EditRequest:
 
     images    sources; for a style, the content comes first, then the reference
     restyle   give the first image the style of the second, instead of following the prompt
-    size      (height, width) in pixels, to which sources are brought, too; None: that of the first source, in whole tokens
+    size      (height, width) in pixels, to which sources are brought, too; None: as `Planner.edit_size` has it for the first source
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
     image_cache  as of a `DrawRequest`
     """
@@ -265,6 +273,15 @@ class ParallelRequest:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+
+
+def edit_request(
+    task: str, prompt: str, images: Sequence[ImageSource], *, size: tuple[int, int] | None = None, seed: int = 0
+) -> EditRequest | ParallelRequest:
+    """What a user would ask by a record of task edit, restyle or parallel."""
+    if task == "parallel":
+        return ParallelRequest(prompt, images, size, seed=seed)
+    return EditRequest(prompt, images, task == "restyle", size, seed=seed)
 
 
 Request = ChatRequest | DrawRequest | FillRequest | EditRequest | ParallelRequest

@@ -1,7 +1,7 @@
 """The settings of a request that users may change, each declared once.
 
-The command line, the server's schema, the studio's controls and the reference derive from the fields of `TextSettings` and `ImageSettings`.
-A new field with its help and bounds appears in all of them. Nothing here imports torch, so that help and errors are quick.
+The command line, the server's schema, the studio's controls and the reference derive from the fields of `TextSettings` and `ImageSettings`, those
+of an edit from `EditSettings`, too. A new field with its help and bounds appears in all of them. Nothing here imports torch, so that help and errors are quick.
 """
 
 from __future__ import annotations
@@ -13,12 +13,25 @@ from typing import Any
 
 from mmada.errors import InputError, suggest
 
-__all__ = ["CACHE_NAMES", "IMAGE_CACHE_NAMES", "ImageSettings", "Setting", "TextSettings", "changed", "named_settings", "settings_of"]
+__all__ = [
+    "CACHE_NAMES",
+    "IMAGE_CACHE_NAMES",
+    "ORDER_NAMES",
+    "EditSettings",
+    "ImageSettings",
+    "Setting",
+    "TextSettings",
+    "changed",
+    "named_settings",
+    "settings_of",
+]
 
 CACHE_NAMES = ("none", "prefix", "dual")
 """of sampling.params.CACHES"""
 IMAGE_CACHE_NAMES = ("none", "max-logit")
 """of sampling.params.IMAGE_CACHES"""
+ORDER_NAMES = ("together", "text_first", "image_first")
+"""of generation.requests.Order"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,8 +133,18 @@ class ImageSettings(_Checked):
     )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EditSettings(_Checked):
+    """What an edit by instruction has besides steps, guidance and cache of its image. Raises InputError for a value that cannot be used."""
+
+    image_guidance_scale: float | None = _setting("How closely to keep to the source images; 0 is off.", at_least=0, at_most=100)
+    order: str | None = _setting("Whether text and image are filled in the same passes, or one field after the other.", choices=ORDER_NAMES)
+    text_steps: int | None = _setting("Denoising steps of the text that comes with the image.", at_least=1)
+    max_new_tokens: int | None = _setting("Length of that text in tokens.", at_least=1, checkpoint="max_new_tokens")
+
+
 def settings_of(kind: type) -> dict[str, Setting]:
-    """Name -> setting of TextSettings or ImageSettings, in their order."""
+    """Name -> setting of one of the classes above, in their order."""
     return {one.name: one.metadata["setting"] for one in fields(kind) if "setting" in one.metadata}
 
 
@@ -131,7 +154,7 @@ def named_settings(kind: type) -> dict[str, type]:
     return {name: next(t for t in (typing.get_args(hints[name]) or (hints[name],)) if t is not type(None)) for name in settings_of(kind)}
 
 
-def changed(settings: TextSettings | ImageSettings) -> dict[str, Any]:
+def changed(settings: TextSettings | ImageSettings | EditSettings) -> dict[str, Any]:
     """The settings that were given, by name."""
     return {one.name: value for one in fields(settings) if (value := getattr(settings, one.name)) != one.default}
 

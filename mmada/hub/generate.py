@@ -6,7 +6,7 @@ Settings come from the model's generation_config, then from the one that is give
 
     max_new_tokens or max_length, do_sample, temperature, top_k, top_p, num_return_sequences     as in transformers
     stop_strings, with tokenizer                                                                 as in transformers (hub/stop_strings.py)
-    block_length, threshold, steps, full_attention, prompt_in_blocks, cache                      of the sampler (sampling/params.py)
+    block_length, threshold, steps, full_attention, prompt_in_blocks, variable_length, cache     of the sampler (sampling/params.py)
 
 What asks for something that a masked-diffusion model does not do (beams, processors of next-token logits, ...) is refused by name.
 """
@@ -92,7 +92,7 @@ class GenerateSettings:
 _NUM_NEW = 256
 """New tokens where nothing says how many, as for the published models."""
 
-_OWN = ("block_length", "threshold", "steps", "full_attention", "prompt_in_blocks", "top_k", "top_p")
+_OWN = ("block_length", "threshold", "steps", "full_attention", "prompt_in_blocks", "variable_length", "top_k", "top_p")
 _KNOWN = (
     *_OWN, "cache", "do_sample", "temperature", "max_new_tokens", "max_length", "num_return_sequences", "return_dict_in_generate",
     "eos_token_id", "stop_strings", "tokenizer", *_NEUTRAL, *_REFUSED, *_WITHOUT_EFFECT,

@@ -256,7 +256,7 @@ def save_image_tokenizer(images: BaseImageTokenizer, directory: str | PathLike[s
         return
     if isinstance(images, VQVAE):
         with _written(Path(directory)) as path:
-            save_vqvae(images, path)
+            save_vqvae(images, path, state=state)
         return
     assert isinstance(images, ImageTokenizer)
     tensors = images.state_dict() if state is None else state

@@ -22,10 +22,13 @@ from transformers.utils import ModelOutput
 
 from mmada import image
 from mmada.errors import InputError
+from mmada.families import named
+from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint, networks
 from mmada.hub.adapters import adapter_of
 from mmada.hub.call_arguments import check_positions, refuse_caches, refuse_others
 from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
+from mmada.hub.family import FAMILY_KEY
 from mmada.hub.generate import generate, settings_of
 from mmada.hub.labels import labeled, loss_of
 from mmada.image.quantizer import LookupFreeQuantizer, bit_weights, sign_table
@@ -226,7 +229,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
             checkpoint.check(directory, cls.shapes(config), variant=kwargs.get("variant"))
         loaded = super().from_pretrained(directory, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.generation_config = generation_config or _generation_config(directory)
+        model.generation_config = generation_config or _generation_config(directory, config)
         if checkpoint.local(pretrained_model_name_or_path) is None:  # a name that means the same on other machines
             model.name_or_path = model.config.name_or_path = str(pretrained_model_name_or_path)
         return loaded  # type: ignore[no-any-return]
@@ -265,14 +268,18 @@ _NOT_CAUSAL = (
 )
 
 
-def _generation_config(directory: Path) -> GenerationConfig:
-    """generation_config.json, or else what mmada.json says about texts."""
-    if (directory / "generation_config.json").exists():
-        return GenerationConfig.from_pretrained(directory)
+def _generation_config(directory: Path, config: MMaDAConfig) -> GenerationConfig:
+    """generation_config.json, or else what mmada.json, or the family, says about texts. Where the first is silent on `variable_length`, so they say."""
     file = directory / "mmada.json"
-    values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    family = named(getattr(config, FAMILY_KEY, None) or MMADA.name)
+    values = json.loads(file.read_text(encoding="utf-8")) if file.exists() else dict(family.defaults)
+    if (directory / "generation_config.json").exists():
+        found = GenerationConfig.from_pretrained(directory)
+        if values.get("variable_length") and getattr(found, "variable_length", None) is None:
+            found.variable_length = True
+        return found
     values["full_attention"] = values.get("full_attention", values.get("sees_ahead", True))  # its former name
-    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "prompt_in_blocks", "cache")
+    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "prompt_in_blocks", "variable_length", "cache")
     return GenerationConfig(**{name: values[name] for name in names if name in values})
 
 

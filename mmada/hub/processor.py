@@ -26,17 +26,18 @@ from mmada.errors import InputError
 from mmada.families import named
 from mmada.families.mmada import MMADA
 from mmada.hub.text_tokenizer import TextTokenizer
-from mmada.image import FitMode, ImageSource, fit, load_image, to_pixels
+from mmada.image import FitMode, ImageSource, best_crop_size, crops_of_area, fit, load_image, to_pixels, windows
 
 __all__ = ["MMaDAImageProcessor", "MMaDAProcessor"]
 
 
 class MMaDAImageProcessor(BaseImageProcessor):  # type: ignore[misc]
-    """Pictures -> pixel_values (B, 3, height, width) float32.
+    """Pictures -> pixel_values (B, 3, height, width) float32, or a list of B tensors (3, h, w) where pictures have several shapes.
 
     mode         crop, squash or pad (image/pixels.py)
     factor       pixels along the side of one code
     value_range  values of black and white, as the image tokenizer takes them
+    crops        whether each picture keeps its shape, at most as large as height x width; its window is that of a request with seed 0
     """
 
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
@@ -48,14 +49,16 @@ class MMaDAImageProcessor(BaseImageProcessor):  # type: ignore[misc]
         mode: FitMode = "crop",
         factor: int = 16,
         value_range: Sequence[float] = (-1.0, 1.0),
+        crops: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.height, self.width, self.mode, self.factor, self.value_range = height, width, mode, factor, list(value_range)
+        self.crops = crops
 
     @property
     def grid(self) -> tuple[int, int]:
-        """(h, w) codes of an image."""
+        """(h, w) codes of an image; with `crops`, of a picture of the shape height x width."""
         return self.height // self.factor, self.width // self.factor
 
     @property
@@ -65,9 +68,23 @@ class MMaDAImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     def __call__(self, images: ImageSource | Sequence[ImageSource], *, return_tensors: str | None = "pt") -> BatchFeature:
         """Raises ImageError for a picture that cannot be read."""
         several = [images] if isinstance(images, (str, bytes, Path, Image.Image)) else images
-        fitted = [fit(load_image(image), height=self.height, width=self.width, mode=self.mode) for image in several]
+        fitted = self.fitted(several)
         black, white = self.value_range
+        if len({image.size for image in fitted}) > 1:  # no tensor holds them
+            return BatchFeature({"pixel_values": [to_pixels([image], value_range=(black, white))[0] for image in fitted]})
         return BatchFeature({"pixel_values": to_pixels(fitted, value_range=(black, white))}, tensor_type=return_tensors)
+
+    def fitted(self, images: Sequence[ImageSource]) -> list[Image.Image]:
+        """Pictures as their pixels are taken; to do so again changes nothing."""
+        pictures = [load_image(image) for image in images]
+        if not self.crops:
+            return [fit(picture, height=self.height, width=self.width, mode=self.mode) for picture in pictures]
+        sizes = crops_of_area(self.height, self.width, factor=self.factor)
+        return windows(pictures, [best_crop_size(picture, sizes) for picture in pictures], seed=0)
+
+    def grid_of(self, fitted: Image.Image) -> tuple[int, int]:
+        """(h, w) codes of a picture that was fitted."""
+        return fitted.height // self.factor, fitted.width // self.factor
 
 
 class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
@@ -117,19 +134,22 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
         Returns input_ids (1, L), attention_mask (1, L) bool, and pixel_values for images.
         images may be a single one. Raises InputError if both images and codes are given.
         """
-        images = [images] if isinstance(images, (str, bytes, Path, Image.Image)) else list(images or ())
-        if images and len(image_codes):
-            raise InputError(f"{len(images)} images and {len(image_codes)} image_codes; give one or the other")
+        several = [images] if isinstance(images, (str, bytes, Path, Image.Image)) else list(images or ())
+        if several and len(image_codes):
+            raise InputError(f"{len(several)} images and {len(image_codes)} image_codes; give one or the other")
+        if self.image_processor.crops and any(codes.dim() == 1 for codes in image_codes):
+            raise InputError("image_codes are in one run, and pictures keep their shape here; give them as (h, w)")
+        fitted = self.image_processor.fitted(several)
         prompts = self.prompts
         known = [
             prompts.shaped(codes, self.image_processor.grid if codes.dim() == 1 else (len(codes), codes.shape[-1])) for codes in image_codes
         ]
-        canvas = prompts.chat(messages_of(text), num_new, images=self._room(len(images)) or known, thinking=think)
-        tokens = torch.tensor(self._without_codes(canvas.tokens.tolist())) if images else canvas.tokens
+        canvas = prompts.chat(messages_of(text), num_new, images=self._room(fitted) or known, thinking=think)
+        tokens = torch.tensor(self._without_codes(canvas.tokens.tolist())) if fitted else canvas.tokens
         data: dict[str, Any] = {"input_ids": tokens[None], "attention_mask": canvas.attend[None]}
-        if images:
-            data |= self.image_processor(images)
-        return BatchFeature(data, tensor_type=return_tensors)
+        if fitted:
+            data |= self.image_processor(fitted)
+        return _batch(data, return_tensors)
 
     def apply_chat_template(
         self,
@@ -160,23 +180,30 @@ class MMaDAProcessor(ProcessorMixin):  # type: ignore[misc]
                 f"{len(images)} images stand before the ids of one conversation; set tokenize=True, and give conversations one by one"
             )
         dialogue = self.tokenizer.apply_chat_template(turns, return_dict=False, **about)
-        ids = self._without_codes(self.prompts.insert_images(dialogue, self._room(len(images))))
+        fitted = self.image_processor.fitted(images)
+        ids = self._without_codes(self.prompts.insert_images(dialogue, self._room(fitted)))
         if not return_dict:
             return ids if return_tensors is None else torch.tensor([ids])
-        data = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], **self.image_processor(images)}
-        return BatchFeature(data, tensor_type=return_tensors)
+        data = {"input_ids": [ids], "attention_mask": [[1] * len(ids)], **self.image_processor(fitted)}
+        return _batch(data, return_tensors)
 
-    def _room(self, num_images: int) -> list[Tensor]:
-        """Code 0 for every code of so many images, shaped as the family's rows take them."""
-        return [
-            self.prompts.shaped(torch.zeros(self.image_processor.num_image_tokens, dtype=torch.long), self.image_processor.grid)
-            for _ in range(num_images)
-        ]
+    def _room(self, fitted: Sequence[Image.Image]) -> list[Tensor]:
+        """Code 0 for every code of pictures that were fitted, shaped as the family's rows take them."""
+        grids = [self.image_processor.grid_of(picture) for picture in fitted]
+        return [self.prompts.shaped(torch.zeros(h * w, dtype=torch.long), (h, w)) for h, w in grids]
 
     def _without_codes(self, ids: Sequence[int]) -> list[int]:
         """The same with `image_token_id` in the place of each code 0."""
         offset, place = self.prompts.layout.image_offset, self.image_token_id
         return [place if i == offset else i for i in ids]
+
+
+def _batch(data: dict[str, Any], return_tensors: str | None) -> BatchFeature:
+    """Tensors of everything but pictures of several shapes, which stay a list."""
+    several = {name: value for name, value in data.items() if name == "pixel_values" and isinstance(value, list)}
+    made = BatchFeature({name: value for name, value in data.items() if name not in several}, tensor_type=return_tensors)
+    made.update(several)
+    return made
 
 
 def _taken_out(turns: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[ImageSource]]:

@@ -19,6 +19,7 @@ def save_processor(
     *,
     size: tuple[int, int],
     mode: str,
+    crops: bool,
     factor: int,
     value_range: tuple[float, float],
     layout: VocabLayout,
@@ -30,6 +31,7 @@ def save_processor(
     """Write the text tokenizer with a chat template, and how pictures and prompts are laid out.
 
     size    (height, width) in pixels that pictures are brought to, as `mode` says
+    crops   whether each keeps its shape instead (image/crops.py)
     factor  pixels along the side of one code
     value_range  values of black and white for the image tokenizer
     family  by whose prompts conversations are laid out
@@ -38,6 +40,7 @@ def save_processor(
     """
     tokenizer.for_model(template, context=context).save_pretrained(directory, processor_class="MMaDAProcessor")
     image_processor = {
+        "crops": crops,
         "factor": factor,
         "height": size[0],
         "image_processor_type": "MMaDAImageProcessor",

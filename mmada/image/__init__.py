@@ -1,7 +1,7 @@
 """Pixels <-> codes: read and fit images, and two tokenizers behind one interface: MAGVIT-v2 (lookup-free) and a VQ-VAE (learned codebook)."""
 
 from mmada.image.base import BaseImageTokenizer, Reconstruction
-from mmada.image.crops import best_crop_size, crop_sizes, crop_window, floor_to_multiple
+from mmada.image.crops import best_crop_size, crop_sizes, crop_window, crops_of_area, floor_to_multiple, windows
 from mmada.image.magvit2 import NetworkShape
 from mmada.image.painting import PaintedRegion
 from mmada.image.pixels import FitMode, ImageSource, fit, fit_mask, load_image, psnr, to_images, to_pixels
@@ -23,6 +23,7 @@ __all__ = [
     "best_crop_size",
     "crop_sizes",
     "crop_window",
+    "crops_of_area",
     "find_vqvae",
     "fit",
     "fit_mask",
@@ -34,4 +35,5 @@ __all__ = [
     "to_images",
     "to_pixels",
     "vqvae_config",
+    "windows",
 ]

@@ -3,19 +3,26 @@
 crop_sizes(16)            all (width, height) of a square's area or a little less: 512 x 512, 544 x 480, ... up to 4:1
 best_crop_size(image, s)  the one whose shape is nearest
 crop_window(image, size)  scale until the size is covered, keep a window of it: the middle, or where a generator says
+crops_of_area(...)        those sizes for a checkpoint's usual image
+windows(images, sizes, seed=0)    a window of each, drawn by a seed
 floor_to_multiple(image)  both sides down to a multiple of 16, as diffusers' VaeImageProcessor does
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 
 from PIL import Image
 
-from mmada.errors import InputError
+from mmada.errors import ImageError, InputError
+from mmada.image.pixels import MAX_PIXELS
 
-__all__ = ["best_crop_size", "crop_sizes", "crop_window", "floor_to_multiple"]
+__all__ = ["best_crop_size", "crop_sizes", "crop_window", "crops_of_area", "floor_to_multiple", "windows"]
+
+_PATCH = 2
+"""Codes along the side of a square of `crop_sizes`: 32 pixels, as published."""
 
 
 def crop_sizes(num_patches: int, *, patch_size: int = 32, max_ratio: float = 4.0) -> list[tuple[int, int]]:
@@ -40,6 +47,15 @@ def crop_sizes(num_patches: int, *, patch_size: int = 32, max_ratio: float = 4.0
     return sizes
 
 
+def crops_of_area(height: int, width: int, *, factor: int, side: int = 0) -> list[tuple[int, int]]:
+    """(width, height) of the crops with the area of an image of height x width pixels, or of a square of `side` pixels, if that is less.
+
+    factor  pixels along the side of a code
+    """
+    whole, patch = math.isqrt(height * width), _PATCH * factor
+    return crop_sizes(max(1, min(side or whole, whole) // patch), patch_size=patch)
+
+
 def best_crop_size(image: Image.Image, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The (width, height) that leaves out least of the image; of two alike the wider. Raises InputError without sizes."""
     if not sizes:
@@ -57,15 +73,28 @@ def crop_window(image: Image.Image, size: tuple[int, int], *, rng: random.Random
 
     rng  draws where the window lies, as published: first its left, then its upper edge; None: the middle, rounded down
     Twice as large as needed, it is halved by averaging first; what remains is scaled by PIL's bicubic filter.
+    Raises ImageError if the scaled picture would have more than MAX_PIXELS pixels, as that of a line has.
     """
     width, height = size
     while image.width >= 2 * width and image.height >= 2 * height:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = max(width / image.width, height / image.height)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+    scaled = round(image.width * scale), round(image.height * scale)
+    if scaled[0] * scaled[1] > MAX_PIXELS:
+        raise ImageError(
+            f"an image of {image.height}x{image.width} scaled to cover {height}x{width} has {scaled[1]}x{scaled[0]} pixels, "
+            f"where 1 to {MAX_PIXELS} are allowed; give one of less unequal sides"
+        )
+    image = image.resize(scaled, Image.Resampling.BICUBIC)
     spare = image.width - width, image.height - height
     left, upper = (s // 2 for s in spare) if rng is None else (rng.randint(0, s) for s in spare)
     return image.crop((left, upper, left + width, upper + height))
+
+
+def windows(images: Sequence[Image.Image], sizes: Sequence[tuple[int, int]], *, seed: int) -> list[Image.Image]:
+    """`crop_window` of each image to its own (width, height); one generator draws all of them."""
+    rng = random.Random(seed)
+    return [crop_window(image, size, rng=rng) for image, size in zip(images, sizes, strict=True)]
 
 
 def floor_to_multiple(image: Image.Image, multiple: int = 16) -> Image.Image:

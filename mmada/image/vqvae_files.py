@@ -7,6 +7,7 @@ save_vqvae(images, "checkpoint/vqvae")
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,10 @@ def load_vqvae(directory: str | PathLike[str], *, dtype: torch.dtype | None = No
     return images.eval()
 
 
-def save_vqvae(images: VQVAE, directory: str | PathLike[str]) -> None:
-    """Write config.json and weights into a directory, which is made. Raises CheckpointError if that fails."""
+def save_vqvae(images: VQVAE, directory: str | PathLike[str], *, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write config.json and weights into a directory, which is made. state: other weights. Raises CheckpointError if that fails."""
     folder = Path(directory)
-    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in images.state_dict().items()}
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in (state or images.state_dict()).items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(images.config.to_dict(), indent=2, sort_keys=True) + "\n"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mmada.model.attention import AttentionBias, attend, rotate
 from mmada.model.config import TransformerConfig
-from mmada.model.layers import PreNormBlock, RMSNorm, gated, heads_of
+from mmada.model.layers import PreNormBlock, RMSNorm, gated, heads_of, narrowed, widened
 
 __all__ = ["QwenBackbone", "QwenBlock", "Router"]
 
@@ -36,8 +36,10 @@ class _Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.head_norm else nn.Identity()
         self.o_proj = nn.Linear(width, config.d_model, bias=False)
 
-    def forward(self, h: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
-        q, k, v = (heads_of(projection(h), self.head_dim) for projection in (self.q_proj, self.k_proj, self.v_proj))
+    def forward(self, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        """weight  whose precision products have"""
+        h = narrowed(x, weight)
+        q, k, v = (heads_of(widened(projection(h), x, weight), self.head_dim) for projection in (self.q_proj, self.k_proj, self.v_proj))
         return attend(rotate(self.q_norm(q), cos, sin), rotate(self.k_norm(k), cos, sin), v, attn_bias).flatten(-2)
 
 
@@ -72,8 +74,8 @@ class _Experts(nn.Module):
         self.experts = nn.ModuleList(_FeedForward(config, config.expert_hidden_size or 0) for _ in range(config.num_experts))
 
     def forward(self, h: Tensor) -> Tensor:
-        tokens = h.flatten(0, -2)  # (T, D)
-        shares, chosen = self.gate(tokens).float().softmax(-1).topk(self.num_each, dim=-1)  # (T, k)
+        tokens, weight = h.flatten(0, -2), self.gate.weight  # (T, D)
+        shares, chosen = self.gate(narrowed(tokens, weight))[: len(tokens)].float().softmax(-1).topk(self.num_each, dim=-1)  # (T, k)
         order = chosen.flatten().argsort(stable=True)
         counts = torch.bincount(chosen.flatten(), minlength=len(self.experts)).tolist()
         out = torch.zeros_like(tokens)
@@ -81,7 +83,7 @@ class _Experts(nn.Module):
             # An expert without tokens gets a gradient of 0, for which wrappers of several processes wait.
             if len(places) or torch.is_grad_enabled():
                 own = places // self.num_each
-                fed = expert(tokens[own]) * shares.flatten()[places, None].to(tokens.dtype)
+                fed = expert(narrowed(tokens[own], weight))[: len(own)] * shares.flatten()[places, None].to(tokens.dtype)
                 out.index_add_(0, own, fed.to(out.dtype))
         return out.view_as(h)
 
@@ -97,15 +99,17 @@ class QwenBlock(PreNormBlock):
         self.post_attention_layernorm = RMSNorm(config.d_model, config.rms_norm_eps)
 
     def mixed(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
-        out: Tensor = self.self_attn(self.input_layernorm(x), cos, sin, attn_bias)
+        out: Tensor = self.self_attn(self.input_layernorm(x), self.input_layernorm.weight, cos, sin, attn_bias)
         return out
 
     def projected(self, mixed: Tensor) -> Tensor:
-        out: Tensor = self.self_attn.o_proj(mixed)
+        out: Tensor = self.self_attn.o_proj(narrowed(mixed, self.input_layernorm.weight))
         return out
 
     def fed(self, x: Tensor) -> Tensor:
-        out: Tensor = self.mlp(self.post_attention_layernorm(x))
+        h = self.post_attention_layernorm(x)
+        # Experts choose their rows first.
+        out: Tensor = self.mlp(h if isinstance(self.mlp, _Experts) else narrowed(h, self.post_attention_layernorm.weight))
         return out
 
 

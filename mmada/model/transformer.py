@@ -24,7 +24,7 @@ from mmada.model.cache import PackedKVCache
 from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
 from mmada.model.image_positions import image_position_ids
-from mmada.model.layers import Block, PreNormBlock, RMSNorm, ShortConv
+from mmada.model.layers import Block, PreNormBlock, RMSNorm, ShortConv, is_wider, narrowed
 from mmada.model.qwen import QwenBackbone
 
 __all__ = ["Backbone", "Output", "Transformer", "in_block", "initialize", "is_table", "layer_names"]
@@ -137,6 +137,12 @@ class Transformer(nn.Module):
         embedding: Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
         return embedding.dtype
 
+    @property
+    def wide_dtype(self) -> torch.dtype:
+        """What the denoiser computes in, and keeps keys and values in, but for products with weights: float32 on CPUs, where fewer bits make nothing
+        else faster."""
+        return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < torch.float32.itemsize else self.dtype
+
     def checkpoint_gradients(self) -> None:
         """While training, compute each block again in the backward pass: less memory, a third more time."""
         for block in self.blocks:
@@ -180,6 +186,7 @@ class Transformer(nn.Module):
         kv_cache: PackedKVCache | None = None,
         layers: Layers | None = None,
         index: Tensor | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm, each in the place of the token that it predicts.
 
@@ -188,10 +195,12 @@ class Transformer(nn.Module):
         layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
         index   (n,) int64 of evaluated tokens whose hidden states are wanted: (1, n, D), and the last block computes less. With shifted logits the
                 token before each must be evaluated, too, or it gets its own
+        compute_dtype  of everything but the products with weights, such as `wide_dtype`; None: that of the weights
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
         x: Tensor = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        x = x if compute_dtype is None else x.to(compute_dtype)
         rows, length = x.shape[:2]
         self._check_length(length if not isinstance(attention_mask, Packing) else attention_mask.num_positions)
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
@@ -210,11 +219,7 @@ class Transformer(nn.Module):
         if self.config.shifted_logits:
             before = _before(attention_mask, (rows, length), None if kv_cache is None else evaluated, x.device)
             index = index if index is None else before[0, index]
-        if layers is None:
-            hidden = self.layers(x, cos, sin, attn_bias, collect=collect, index=index)
-        else:
-            hidden = layers(x, cos, sin, attn_bias)
-            hidden = hidden if index is None else hidden[:, index]
+        hidden = self.layers(x, cos, sin, attn_bias, index, collect=collect) if layers is None else layers(x, cos, sin, attn_bias, index)
         return hidden if before is None or index is not None else hidden.gather(1, before[..., None].expand_as(hidden))
 
     def _check_length(self, num_positions: int) -> None:
@@ -231,9 +236,9 @@ class Transformer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         attn_bias: AttentionBias,
+        index: Tensor | None = None,
         *,
         collect: list[Tensor] | None = None,
-        index: Tensor | None = None,
     ) -> Tensor:
         """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         blocks = self.blocks
@@ -268,10 +273,14 @@ class Transformer(nn.Module):
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
         if self._has_special_head:
-            logits: Tensor = self.get_output_embeddings()(hidden)
+            embedding: Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
+            logits: Tensor = self.get_output_embeddings()(hidden.to(embedding.dtype) if is_wider(hidden, embedding) else hidden)
             return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
-        weight = self.head_weight
-        return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
+        weight = self.head_weight if vocab is None else self.head_weight[vocab[0] : vocab[1]]
+        if not is_wider(hidden, weight):
+            return F.linear(hidden, weight)
+        rows = hidden.flatten(0, -2)
+        return F.linear(narrowed(rows, weight), weight)[: len(rows)].view(*hidden.shape[:-1], -1)
 
     @property
     def head_weight(self) -> Tensor:

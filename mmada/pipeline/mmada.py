@@ -299,6 +299,7 @@ class MMaDA:
             self._text,
             size=(d.image_height, d.image_width),
             mode=d.image_mode,
+            crops=d.image_crops,
             factor=self.image_tokenizer.factor,
             value_range=self.image_tokenizer.pixel_range,
             family=self.family.name,
@@ -385,7 +386,9 @@ class MMaDA:
         if (problem := self.family.lacks("look")) is not None:
             raise InputError(f"{problem}, so it has no processor; load its tokenizer (AutoTokenizer), whose chat template lays turns out")
         d, image_tokenizer = self.defaults, self.image_tokenizer
-        images = MMaDAImageProcessor(d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range)
+        images = MMaDAImageProcessor(
+            d.image_height, d.image_width, d.image_mode, image_tokenizer.factor, image_tokenizer.pixel_range, d.image_crops
+        )
         text = self._text.for_model(chat_template(self.prompts), context=self.model.config.max_sequence_length).to_transformers()
         layout, style = self.layout.to_dict(), asdict(d.style)
         return MMaDAProcessor(images, text, layout, style, chat_template=text.chat_template, family=self.family.name)

@@ -51,6 +51,7 @@ class Recorder:
         picture = None
         if progress.is_drawing(self.request):
             picture = _veiled(progress, self.request)
+            self._words = progress.pieces(self.request) or self._words  # of a text in the same passes, or of the thought before
         else:
             self._words = progress.pieces(self.request)
         self.frames.append(frame(self._words, picture))

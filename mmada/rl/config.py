@@ -19,6 +19,7 @@ from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
 from mmada.rl.objective import ObjectiveConfig
+from mmada.rl.prompts import PROMPT_TASKS
 from mmada.rl.rollout import Decoding
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource, check_quantized
 from mmada.train.loop import LoopConfig
@@ -39,6 +40,7 @@ REWARDS: Mapping[str, str] = {
     "pick": "PickScore; scorers.pick",
     "image_reward": "ImageReward; scorers.image_reward",
     "hps": "HPS v2; scorers.hps",
+    "pixels": "a drawing, or an edit, is the picture that its record has",
 }
 """Name -> what is rewarded, in any world. A world may bring more; "package.module:function" is a reward of your own (docs/rl.md)."""
 
@@ -121,7 +123,7 @@ class RLConfig:
     """leave groups whose rollouts all have the same reward out of the objective"""
     unfinished: Literal["score", "zero", "drop"] = "zero"
     """a text without end token: rewarded as it is; no reward at all; or out of its group. It is counted in any case"""
-    tasks: tuple[RLTaskConfig, ...] = tuple(RLTaskConfig(name=name) for name in ("text", "understand", "draw", "reason_draw"))
+    tasks: tuple[RLTaskConfig, ...] = tuple(RLTaskConfig(name=name) for name in PROMPT_TASKS)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0)

@@ -89,15 +89,16 @@ def blocks_of(part: Segment, masking: Masking) -> tuple[BlockSpan, ...]:
     Raises InputError if the whole answer is to be noised for a model that never sees past its active block.
     """
     n, answer_length = part.num_tokens, len(part.field.positions)
-    if part.is_image or (masking == "whole" and part.full_attention):
+    if part.is_image or (masking == "whole" and part.looks_ahead):
         return (BlockSpan(0, n, answer_length),)
     if masking == "whole":
         raise InputError(
-            "masking='whole' shows what lies behind the active block, and full_attention=False models never see it; use masking='block'"
+            "masking='whole' shows what lies behind the active block, and models of full_attention=False or variable_length=True never see it; "
+            "use masking='block'"
         )
     width, begun = part.block_length or answer_length, part.num_begun
     spans = [(max(0, s), s + width) for s in range(-begun, n, width)]
-    return tuple(BlockSpan(a, min(b, n), answer_length if part.full_attention else min(b, answer_length)) for a, b in spans)
+    return tuple(BlockSpan(a, min(b, n), answer_length if part.looks_ahead else min(b, answer_length)) for a, b in spans)
 
 
 def times(timestep_sampling: TimestepSampling, start: float, updates: int) -> tuple[float, ...]:
@@ -179,7 +180,7 @@ def recorded(part: Segment, settings: ObjectiveConfig, generator: Generator) -> 
     if part.steps is None:
         raise InputError("the trace objective needs rollouts with their steps; sample with record=True")
     counts = torch.arange(len(part.steps)) < part.num_tokens
-    width, begun = None if part.is_image or part.full_attention else part.block_length, part.num_begun
+    width, begun = None if part.is_image or part.looks_ahead else part.block_length, part.num_begun
     groups: list[list[int]] = []
     block = -1
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):

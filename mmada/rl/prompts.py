@@ -19,15 +19,15 @@ from mmada.data.rows import lacking
 from mmada.data.seeds import uniforms
 from mmada.data.world import SampleKey, Split, World
 from mmada.errors import InputError, suggest
-from mmada.families import Family
+from mmada.families import EditPrompts, Family
 from mmada.families.mmada import MMADA
-from mmada.generation.requests import ChatRequest, DrawRequest
+from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest
 from mmada.rl.records import Prompt
 from mmada.train.world import request_of
 
 __all__ = ["PROMPT_TASKS", "PromptLearner", "PromptSource", "RecordPrompts", "WorldPrompts"]
 
-PROMPT_TASKS = ("text", "understand", "draw", "reason_draw")
+PROMPT_TASKS = ("text", "understand", "draw", "reason_draw", "edit", "restyle")
 """Tasks of records that may be rewarded."""
 
 
@@ -87,16 +87,24 @@ class RecordPrompts:
         return [self._prompt(index, self.records[index]) for index in indices]
 
     def _prompt(self, index: int, record: Record) -> Prompt:
-        request: ChatRequest | DrawRequest
-        if record.task in ("draw", "reason_draw"):
+        request: ChatRequest | DrawRequest | EditRequest
+        images = [picture.image for turn in record.turns for picture in turn.pictures]
+        if record.task in ("edit", "restyle"):
+            request = EditRequest(record.turns[-1].text, images, restyle=record.task == "restyle")
+        elif record.task in ("draw", "reason_draw"):
             request = DrawRequest(record.turns[-1].text, think=record.task == "reason_draw")
         else:
             thinks = uniforms(1, "prompt thinks", record.task, self.seed, index)[0] < self.think
             messages = [Message(turn.role, turn.text) for turn in record.turns]
-            images = [picture.image for turn in record.turns for picture in turn.pictures]
             request = ChatRequest(messages, images=images, think=thinks)
         return Prompt(
-            task=record.task, index=index, request=request, reference=record.answer or "", meta=record.meta, record=str(record.where)
+            task=record.task,
+            index=index,
+            request=request,
+            reference=record.answer or "",
+            meta=record.meta,
+            record=str(record.where),
+            wanted=record.image,
         )
 
 
@@ -135,6 +143,8 @@ class PromptLearner:
         codes = self.prompts.shaped(torch.zeros(self.grid[0] * self.grid[1], dtype=torch.long), self.grid)
         if record.task in ("draw", "reason_draw"):
             return {"prompt": self.prompts.draw(record.turns[-1].text, codes)}
-        turns = [Message(turn.role, turn.text) for turn in record.turns]
         images = [codes for turn in record.turns for _ in turn.pictures]
+        if isinstance(self.prompts, EditPrompts) and record.task in ("edit", "restyle"):
+            return {"prompt": self.prompts.edit(record.turns[-1].text, images, codes, restyle=record.task == "restyle")}
+        turns = [Message(turn.role, turn.text) for turn in record.turns]
         return {"prompt": self.prompts.chat(turns, self.max_new_tokens, images=images)}

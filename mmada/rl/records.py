@@ -16,7 +16,9 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field, messages_of
 from mmada.data import Meta
-from mmada.generation.requests import ChatRequest, DrawRequest
+from mmada.data.records import Picture
+from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest
+from mmada.image import load_image
 
 __all__ = ["Completion", "Prompt", "Rollout", "Segment"]
 
@@ -28,7 +30,7 @@ class Prompt:
     task: str
     index: int
     """of the prompt among those of its task; with the seed it decides everything that is drawn for it"""
-    request: ChatRequest | DrawRequest
+    request: ChatRequest | DrawRequest | EditRequest
     reference: str = ""
     """the right answer; empty where there is none"""
     origin: Any = None
@@ -37,6 +39,13 @@ class Prompt:
     """of a record: license, lang, source, and in `extra` whatever its owner wrote"""
     record: str = ""
     """of a record: file and line"""
+    wanted: Picture | None = None
+    """of a record: the picture that it would teach, which the model does not see"""
+
+    @property
+    def sources(self) -> list[Image.Image]:
+        """The pictures that the request shows, in order: what an edit starts from, what a question is about. Read anew at each call."""
+        return [] if isinstance(self.request, DrawRequest) else [load_image(image) for image in self.request.images]
 
     @property
     def place(self) -> str:
@@ -46,9 +55,9 @@ class Prompt:
     @property
     def text(self) -> str:
         """What the user said last."""
-        if isinstance(self.request, DrawRequest):
-            return self.request.prompt
-        return messages_of(self.request.messages)[-1].content
+        if isinstance(self.request, ChatRequest):
+            return messages_of(self.request.messages)[-1].content
+        return self.request.prompt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -86,10 +95,17 @@ class Segment:
     """of the proposals; 0 was the arg max"""
     block_length: int | None
     full_attention: bool
-    """as in sampling.SamplingParams: whether the open slots behind the active block were seen"""
+    """as in sampling.SamplingParams: whether every slot of the row sees every other"""
     steps: Tensor | None = None
     prompt_in_blocks: bool = False
     """as in sampling.SamplingParams: whether blocks are counted from the beginning of the row"""
+    variable_length: bool = False
+    """as in sampling.SamplingParams: whether the row ended behind the active block"""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the open slots behind the active block were seen."""
+        return self.full_attention and not self.variable_length
 
     @property
     def field(self) -> Field:

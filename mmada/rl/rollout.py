@@ -19,8 +19,8 @@ from mmada.data.seeds import integer
 from mmada.errors import InputError
 from mmada.generation.engine import Engine
 from mmada.generation.planner import Planner
-from mmada.generation.programs import chat, draw
-from mmada.generation.requests import ChatRequest, Drawing, Result
+from mmada.generation.programs import chat, draw, edit
+from mmada.generation.requests import ChatRequest, Drawing, EditRequest, Result
 from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Completion, Prompt, Rollout, Segment
 from mmada.sampling import Denoiser, SamplingParams
@@ -47,19 +47,21 @@ class Decoding:
     """room for a text"""
     image_steps: int | None = None
     guidance_scale: float | None = None
-    """of drawing; 0 samples from the very distribution that is trained, and costs half"""
+    """of drawing, and of an edit's words; 0 samples from the very distribution that is trained, and costs half"""
+    image_guidance_scale: float | None = None
+    """of an edit's sources; with 0 for both, an edit costs a third"""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "image_temperature"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"decoding.{name}={getattr(self, name)} must not be negative; try 1.0")
-        if self.guidance_scale is not None and not self.guidance_scale >= 0:
-            raise InputError(f"decoding.guidance_scale={self.guidance_scale} must not be negative; 0 is no guidance")
+        for name in ("guidance_scale", "image_guidance_scale"):
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
+                raise InputError(f"decoding.{name}={getattr(self, name)} must not be negative; 0 is no guidance")
 
     def text(self, planner: Planner) -> SamplingParams:
         named = {"threshold": self.threshold, "block_length": self.block_length, "steps": self.steps, "top_p": self.top_p}
-        # Masks of an update show the whole room of an answer, so that is what it is sampled with.
-        changes = {"variable_length": False, **{name: value for name, value in named.items() if value is not None}}
+        changes = {name: value for name, value in named.items() if value is not None}
         return planner.text_params(temperature=self.temperature, **changes)
 
     def image(self, planner: Planner) -> SamplingParams:
@@ -68,6 +70,13 @@ class Decoding:
         scale = d.guidance_scale if self.guidance_scale is None else self.guidance_scale
         params = planner.family.image_params(steps=steps, guidance_scale=scale, temperature=self.image_temperature)
         return params.with_(top_p=self.top_p)
+
+    def edit(self, planner: Planner) -> SamplingParams:
+        assert planner.family.edit_params is not None  # setup.py lets no other family through
+        named = {"guidance_scale": self.guidance_scale, "image_guidance_scale": self.image_guidance_scale}
+        scales = {name: value for name, value in named.items() if value is not None}
+        steps = planner.defaults.image_steps if self.image_steps is None else self.image_steps
+        return planner.family.edit_params(steps=steps, temperature=self.image_temperature, **scales).with_(top_p=self.top_p)
 
 
 class RemoteRollouts(Protocol):
@@ -120,6 +129,9 @@ def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) ->
     request, answer_length = replace(prompt.request, seed=seed), decoding.max_new_tokens
     if isinstance(request, ChatRequest):
         return chat(replace(request, params=decoding.text(planner), max_new_tokens=answer_length or request.max_new_tokens), planner)
+    if isinstance(request, EditRequest):  # in the size of the rows that are learned
+        size = (planner.defaults.image_height, planner.defaults.image_width)
+        return edit(replace(request, params=decoding.edit(planner), size=size), planner)
     request = replace(request, params=decoding.image(planner))
     return draw(request, planner, thinking_params=decoding.text(planner), max_thinking_tokens=answer_length)
 
@@ -144,6 +156,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Segment:
         block_length=params.block_length,
         full_attention=params.full_attention,
         prompt_in_blocks=params.prompt_in_blocks,
+        variable_length=params.variable_length,
         steps=steps,
     )
 

@@ -40,7 +40,8 @@ class ObjectiveConfig:
     """of UniGRPO's algorithm (views.times)"""
     masking: Literal["auto", "whole", "block"] = "auto"
     """masks of texts: over the whole answer, as published, or in one block after the other. `auto`: what the model was taught, whole if it
-    sees the open positions after its active block (GenerationConfig.full_attention), block if not. block is also worth trying where both are possible"""
+    sees the open positions after its active block, block if not (GenerationConfig.full_attention is false, or variable_length true). block is
+    also worth trying where both are possible"""
     max_blocks: int = 0
     """blocks, or groups of steps, of a rollout that one update looks at; 0: all of them"""
     clip_low: float = 0.2
@@ -87,7 +88,7 @@ class ObjectiveConfig:
     def masking_of(self, part: Segment) -> Masking:
         if self.masking != "auto":
             return self.masking
-        return "whole" if part.full_attention else "block"
+        return "whole" if part.looks_ahead else "block"
 
     @property
     def ratio(self) -> Ratio:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 
@@ -20,7 +21,7 @@ from mmada.data.rows import lacking
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
 from mmada.families import Ability
-from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig
+from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig, RLTaskConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
 from mmada.rl.rewards.own import own_reward
@@ -29,7 +30,7 @@ from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import ModelConfig, TrainConfig
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
@@ -40,7 +41,14 @@ from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "check_remote", "load_policy", "run"]
 
-_ABILITIES: Mapping[str, Ability] = {"text": "chat", "understand": "look", "draw": "draw", "reason_draw": "draw"}
+_ABILITIES: Mapping[str, Ability] = {
+    "text": "chat",
+    "understand": "look",
+    "draw": "draw",
+    "reason_draw": "draw",
+    "edit": "edit",
+    "restyle": "edit",
+}
 """What each task asks of a model's family."""
 _KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
@@ -86,7 +94,7 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     for plan in config.active:
         parts.require(_ABILITIES.get(plan.name, "chat"))
         params = plan.decoding.text(planner)
-        if config.objective.masking == "whole" and not params.full_attention and plan.name != "draw":
+        if config.objective.masking == "whole" and not params.looks_ahead and plan.name not in ("draw", "edit", "restyle"):
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
             )
@@ -172,6 +180,7 @@ def _reward(name: str, config: RLConfig, world: World | None) -> Reward:
         "pick": lambda: pictures.pick_score(reward_models.pick, device=device),
         "image_reward": lambda: pictures.image_reward(reward_models.image_reward, device=device),
         "hps": lambda: pictures.hps(reward_models.hps),
+        "pixels": lambda: pictures.pixels,
     }
     assert set(makers) == set(REWARDS)
     if name not in makers:
@@ -212,7 +221,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
         if record.answer is None and compared[record.task] and record.task in ("text", "understand"):
             return f"no answer, which reward {compared[record.task][0]} compares with"
         given, answer_length = lengths_of(record, speech, grid=parts.grid).given, answer_lengths[record.task]
-        row = given + (num_codes if record.task == "draw" else answer_length)
+        row = given + (num_codes if record.task in ("draw", "edit", "restyle") else answer_length)
         if record.task == "reason_draw":  # what was thought is a prompt in its turn, or stands in one row with the drawing
             row = max(row, (given if defaults.reasons_in_one_row else 0) + answer_length + num_codes)
         if row > context:
@@ -233,6 +242,14 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
     return found
 
 
+def _completed(task: dict[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A task's recorded settings, with the defaults of what an older version did not know: a task without prompts, and new settings."""
+    if before is None and not task["prompts"]:
+        return task
+    defaults, values = plain(asdict(RLTaskConfig(name=task["name"]))), before or {}
+    return {**defaults, **values, "decoding": {**defaults["decoding"], **values.get("decoding", {})}}
+
+
 def _record(config: RLConfig, out: Path) -> None:
     """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
     import yaml
@@ -241,8 +258,11 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for name, default in (("data", PromptDataConfig()), ("model", ModelConfig())):  # what an older version did not know had its default
+        sections = (("data", PromptDataConfig()), ("model", ModelConfig()), ("net", ImageTokenizerSettings()))
+        for name, default in sections:  # what an older version did not know had its default
             before[name] = plain(asdict(default)) | before.get(name, {})
+        tasks = {task["name"]: task for task in before.get("tasks", [])}
+        before["tasks"] = [_completed(task, tasks.get(task["name"])) for task in values["tasks"]]
         changed = [name for name in _KEPT if before.get(name) != values[name]]
         if changed:
             raise InputError(

@@ -79,6 +79,7 @@ class JointParams:
     block_length = None
     full_attention = True
     prompt_in_blocks = False
+    variable_length = False
 
     @property
     def steps(self) -> int:

@@ -27,13 +27,13 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mmada.canvas import BlockMask, Canvas, Field, KVCache, Query, causal_block_ids, stack
+from mmada.canvas import BlockMask, Canvas, KVCache, Query, causal_block_ids, stack
 from mmada.errors import InputError
 from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
 from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
 from mmada.sampling.penalties import biased, counted, penalized
-from mmada.sampling.token_sampling import narrowed, sample_tokens
+from mmada.sampling.token_sampling import narrowed, sample_tokens, sample_with_probability
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
@@ -114,7 +114,7 @@ class Denoising:
             raise InputError("canvases of one batch must allow the same ids; start one Denoising for each kind")
         if any(bool((canvas.tokens[canvas.fields[0].positions] != mask_id).any()) for canvas in evaluated):
             raise InputError(f"open positions must hold mask_id={mask_id}; hide a training row's tokens with canvas.masked({mask_id})")
-        if not params.looks_ahead and any(c.span[1] != int(c.fields[0].positions[-1]) + 1 or not _is_run(c.fields[0]) for c in evaluated):
+        if not params.looks_ahead and not all(canvas.ends_open for canvas in evaluated):
             name = "variable_length=True" if params.variable_length else "full_attention=False"
             raise InputError(f"{name} needs open positions that are one run at the end of the row; infilling has neither")
         begun = [params.num_begun(_num_given(c)) for c in evaluated]
@@ -370,10 +370,7 @@ class Denoising:
         )
         for at in _pieces(num_rows, num_slots, most=max(1, LOGITS_AT_ONCE // num_ids)):
             piece = self._adjusted(self._combine(copies[(slice(None), *at)].float()), rows[at[0]])
-            proposal[at] = self._propose(piece, uniform[at])
-            seen = self._narrowed(piece) if self.params.confidence_narrowed else piece
-            seen = seen.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else seen
-            sure = self.params.confidence(seen, proposal[at], uniform_order[at])
+            proposal[at], sure = self._propose(piece, uniform[at], uniform_order[at])
             confidence = confidence.to(sure.dtype)
             confidence[at] = sure
             if self._num_alternatives:
@@ -410,8 +407,16 @@ class Denoising:
         inside = [i - self.ids.start for i in token_ids if self.ids.start <= i < self.ids.stop]
         return torch.tensor(inside, dtype=torch.long, device=self.canvases[0].tokens.device)
 
-    def _propose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """(A, Q) int64 indices into the allowed slice."""
+    def _propose(self, logits: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, Q) int64 indices into the allowed slice, and how sure each is."""
+        if self.params.is_plain_softmax and not self.params.confidence_narrowed and not len(self._late_tokens):
+            return sample_with_probability(logits, uniform)
+        proposal = self._drawn(logits, uniform)
+        seen = self._narrowed(logits) if self.params.confidence_narrowed else logits
+        seen = seen.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else seen
+        return proposal, self.params.confidence(seen, proposal, uniform_order)
+
+    def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
         params = self.params
         if self._has_token_noise:
             assert params.token_noise is not None
@@ -563,10 +568,6 @@ def _num_given(canvas: Canvas) -> int:
     """Attended positions that are not open."""
     start, stop = canvas.span
     return stop - start - len(canvas.fields[0].positions)
-
-
-def _is_run(field: Field) -> bool:
-    return int(field.positions[-1] - field.positions[0]) + 1 == len(field.positions)
 
 
 class Steppable(Protocol):

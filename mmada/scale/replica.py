@@ -71,7 +71,7 @@ class Replica:
 
         config = ServeConfig(**settings)
         backbone = pipeline.model
-        kept = backbone.config.num_kept_values * backbone.dtype.itemsize
+        kept = backbone.config.num_kept_values * backbone.wide_dtype.itemsize
         factor = pipeline.pixels_per_code
         self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=kept)
         self._app = create_app(self.engine, RequestParser(pipeline.planner, config, factor=factor), config)

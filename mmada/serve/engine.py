@@ -311,7 +311,7 @@ class Engine:
                 self._tell(active_request, result)
                 continue
             seconds, kind = time.monotonic() - active_request.arrived, active_request.engine_request.kind
-            num_tokens = result.num_new_tokens + (result.num_thinking_tokens if isinstance(result, ImageOutput) else 0)
+            num_tokens = result.num_new_tokens + (result.num_text_tokens if isinstance(result, ImageOutput) else 0)
             self.metrics.tokens.labels(kind).inc(num_tokens)
             self.metrics.seconds.labels(kind).observe(seconds)
             self.metrics.forwards.labels(kind).observe(result.num_forwards)

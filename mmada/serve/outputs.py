@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, Literal
 
 from PIL import Image
+from torch import Tensor
 
 from mmada.errors import MMaDAError
 from mmada.generation.planner import Planner
@@ -155,15 +156,18 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageOutput:
-    """A finished drawing; num_new_tokens are those that were drawn.
+    """A finished drawing; num_new_tokens are the codes that were drawn.
 
+    num_text_tokens  that were written for it: of the thought before it, or of the text beside it
+    num_given_codes  codes of pictures in its prompt, and of what was not drawn anew
     commits  if asked for, of each code in reading order: how it was committed; None where it was given
     """
 
     drawing: Drawing
     num_prompt_tokens: int
     num_new_tokens: int
-    num_thinking_tokens: int
+    num_text_tokens: int
+    num_given_codes: int = 0
     commits: tuple[Commit | None, ...] | None = None
 
     @property
@@ -247,7 +251,14 @@ class OutputStream:
             commits = None
             if self.order.traces and fill.init is not None:
                 commits = _commits(fill.init, state.result.trace, fill.num_text, first_code=self.planner.layout.image_ids.start)
-            yield ImageOutput(state.result, state.num_prompt_tokens, fill.num_open, self.num_thinking_tokens, commits)
+            yield ImageOutput(
+                drawing=state.result,
+                num_prompt_tokens=state.num_prompt_tokens,
+                num_new_tokens=fill.num_open - fill.num_text,
+                num_text_tokens=self.num_thinking_tokens + fill.num_text,
+                num_given_codes=self._num_codes(fill.canvas.tokens),
+                commits=commits,
+            )
             return
         assert isinstance(state.result, Answer)
         row, prompts = state.sequence, self.planner.prompts
@@ -296,6 +307,10 @@ class OutputStream:
             draw = partial(self.planner.render, init, self.planner.codes(init, row.preview[row.fill.num_text :]))
             index, self.num_previews = self.num_previews, self.num_previews + 1
             self.later(lambda: Preview(index, draw()))
+
+    def _num_codes(self, tokens: Tensor) -> int:
+        ids = self.planner.layout.image_ids
+        return int(((tokens >= ids.start) & (tokens < ids.stop)).sum())
 
     def _num_said(self, ids: list[int]) -> int:
         """Tokens up to the first end token, which counts."""

@@ -19,10 +19,11 @@ from PIL import Image
 from mmada.canvas import Hole, Message
 from mmada.errors import ImageError, InputError
 from mmada.families import Ability
+from mmada.generation.edits import instructed_edit
 from mmada.generation.planner import Planner
 from mmada.generation.programs import begin, program_of
 from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, FillRequest, ParallelRequest
-from mmada.generation.settings import ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
+from mmada.generation.settings import ORDER_NAMES, EditSettings, ImageSettings, Setting, TextSettings, changed, named_settings, settings_of
 from mmada.image import fit, load_image
 from mmada.pipeline import DESCRIBE
 from mmada.sampling import SamplingParams
@@ -54,8 +55,15 @@ _CLIENTS_SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
 _KINDS: Mapping[type, Literal["integer", "number", "string"]] = {int: "integer", float: "number", str: "string"}
 _FINE = ("high", "xhigh", "max", "hd")
-_OF_INSTRUCTIONS = ("thinking", "restyle", "image_guidance_scale")
-"""Fields of an edit that only edits by instruction have."""
+_OF_INSTRUCTIONS: Mapping[str, Ability | None] = {
+    "thinking": "parallel",
+    "order": "parallel",
+    "text_steps": "parallel",
+    "max_completion_tokens": "parallel",
+    "restyle": "edit",
+    "image_guidance_scale": None,
+}
+"""Fields of an edit that only edits by instruction have -> what a model must be able to do for them; None: either way."""
 _NOT_OF_INSTRUCTIONS = ("negative_prompt", "best_of", "quality")
 _DEFAULT_STRENGTH = 0.6
 _DEFAULT_COMPLETION = 16  # as OpenAI has it
@@ -103,7 +111,9 @@ class RequestParser:
         self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
         params = self._adjusted(self._planner.text_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, body.n or 1)
-        return self._texts(body, [ChatRequest(messages, images, body.thinks, room, params, seed) for seed in seeds], seeds[0])
+        with about("messages"):
+            fitted = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
+        return self._texts(body, [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed) for seed in seeds], seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
@@ -156,12 +166,17 @@ class RequestParser:
         """Raises InputError where both ways are asked for, or a way that the model has not."""
         abilities = self._planner.family.abilities
         asked = {name: value for name in _OF_INSTRUCTIONS if (value := getattr(form, name)) is not None and value is not False}
-        if asked:
-            name, value = next(iter(asked.items()))
+        for name, value in asked.items():
             with about(name):
-                self._planner.require("parallel" if name == "thinking" else "edit" if name == "restyle" else _by_instruction(abilities))
+                self._planner.require(_OF_INSTRUCTIONS[name] or _by_instruction(abilities))
                 if mask is not None:
                     raise InputError(f"{name}={value} is for edits by instruction, which take no mask; leave one of them out")
+        of_texts = [name for name in asked if _OF_INSTRUCTIONS[name] == "parallel"]
+        if form.thinking is False and of_texts:
+            raise InputError(
+                f"{of_texts[0]}={asked[of_texts[0]]!r} is about a text beside the image, and thinking=false wants none; leave one of them out"
+            )
+        if asked:
             return True
         return bool(images) and mask is None and bool(abilities & {"edit", "parallel"}) and transparent_part(images[0]) is None
 
@@ -172,51 +187,37 @@ class RequestParser:
                 with about(name):
                     raise InputError(f"{name}={value!r} is not for edits by instruction; leave it out, or send a mask")
         self._check_chars(form.prompt)
-        steps = form.steps or form.num_inference_steps
-        self._check_steps("steps" if form.num_inference_steps is None else "num_inference_steps", steps)
+        steps = self._image_steps(form)
+        self._check_steps("text_steps", form.text_steps)
+        self._check_length("max_completion_tokens", form.max_completion_tokens or 0)
         pictures = [load_image(image) for image in images]
         size, note = self._size(form)
-        if size is None and pictures:
-            size = self._own_size(pictures[0])
-        abilities = self._planner.family.abilities
-        writes = form.thinking or (form.thinking is None and "edit" not in abilities)
-        if writes and form.image_cache not in (None, "none"):
-            with about("image_cache"):
-                raise InputError(
-                    f"image_cache={form.image_cache!r} keeps what one field was told, and a text in the same passes changes it; "
-                    "leave it out, or edit without thinking"
-                )
+        if pictures:
+            self._check_area(*(size or self._planner.edit_size(pictures[0])))
+        drawn = ImageSettings(steps=steps, guidance_scale=form.guidance_scale, image_cache=form.image_cache)
+        edits = EditSettings(**_given(form, EditSettings), max_new_tokens=form.max_completion_tokens)
         seeds = self._seeds(form.seed, form.n or 1)
-        requests: list[EditRequest | ParallelRequest] = [
-            ParallelRequest(
+        requests = [
+            instructed_edit(
+                self._planner.family,
                 form.prompt,
                 pictures,
-                size,
-                image_steps=steps,
-                guidance_scale=form.guidance_scale,
-                image_guidance_scale=form.image_guidance_scale,
+                drawn=drawn,
+                edits=edits,
+                think=form.thinking,
+                restyle=bool(form.restyle),
+                size=size,
                 seed=seed,
-            )
-            if writes
-            else EditRequest(
-                form.prompt,
-                pictures,
-                bool(form.restyle),
-                size,
-                steps,
-                form.guidance_scale,
-                form.image_guidance_scale,
-                seed=seed,
-                image_cache=form.image_cache,
             )
             for seed in seeds
         ]
+        requests = [self._planner.fitted(request) for request in requests] if pictures else requests
         return replace(self._drawings(form, requests, seeds[0]), note=note)
 
     def description(self, image: Image.Image) -> EngineRequest:
         """What a variation draws if nothing is said: what the model sees."""
         return EngineRequest(
-            request=ChatRequest(DESCRIBE, [self._looked_at(load_image(image))], think=False, params=self._planner.text_params())
+            request=ChatRequest(DESCRIBE, self._planner.looked_at([image]), think=False, params=self._planner.text_params())
         )
 
     def variation(self, form: VariationForm, image: Image.Image, prompt: str) -> ParsedRequest:
@@ -255,6 +256,7 @@ class RequestParser:
             thinks_before_answering=d.thinks_before_answering,
             thinks_before_drawing=d.thinks_before_drawing,
             edits_by_instruction=bool({"edit", "parallel"} & abilities),
+            edit_orders=[*(["none"] if "edit" in abilities else []), *(ORDER_NAMES if "parallel" in abilities else [])],
             examples=self._examples(),
             limits="" if self._planner.reader is None else self._planner.reader().limits,
             max_n=c.max_n,
@@ -321,13 +323,12 @@ class RequestParser:
                 if message.role != "user":
                     raise InputError(f"message {i} of role {message.role!r} has an image; only the user's messages may have images")
             with about(f"messages.{i}.content.{j}.image_url.url"):
-                images.append(self._looked_at(load_image(pictures[part.image_url.url])))
+                images += self._looked_at(load_image(pictures[part.image_url.url]))
         return "\n".join(part.text for part in message.content if isinstance(part, TextPart)), images
 
-    def _looked_at(self, image: Image.Image) -> Image.Image:
-        """As the planner fits it, which leaves it as it is when it does so again."""
-        d = self._planner.defaults
-        return fit(image, height=d.image_height, width=d.image_width, mode=d.image_mode)
+    def _looked_at(self, image: Image.Image) -> list[Image.Image]:
+        """As the planner fits it, which leaves it as it is when it does so again; not yet, where the seed of a choice says which part is seen."""
+        return [image] if self._planner.defaults.image_crops else self._planner.looked_at([image])
 
     def _texts(self, body: TextOptions, requests: Sequence[ChatRequest | FillRequest], seed: int) -> ParsedRequest:
         stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -378,15 +379,21 @@ class RequestParser:
         strict: bool = False,
     ) -> DrawRequest:
         self._check_chars(prompt, body.negative_prompt or "")
-        if body.steps is not None and body.num_inference_steps not in (None, body.steps):
-            raise InputError(f"steps={body.steps} and num_inference_steps={body.num_inference_steps} disagree; give one of them")
-        steps = body.steps or body.num_inference_steps
+        steps = self._image_steps(body)
         if steps is None and body.quality is not None:
             usual = self._planner.defaults.image_steps
             steps = max(1, usual // 2) if body.quality == "low" else 2 * usual if body.quality in _FINE else None
-        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
+            self._check_steps("steps", steps)
         settings = ImageSettings(**{**_given(body, ImageSettings), "steps": steps})
         return DrawRequest(prompt, size=size, image=image, mask=mask, think=think, strict=strict, seed=seed, **changed(settings))
+
+    def _image_steps(self, body: ImageOptions) -> int | None:
+        """By either of its names; None: it is not given."""
+        if body.steps is not None and body.num_inference_steps not in (None, body.steps):
+            raise InputError(f"steps={body.steps} and num_inference_steps={body.num_inference_steps} disagree; give one of them")
+        steps = body.steps or body.num_inference_steps
+        self._check_steps("steps" if body.num_inference_steps is None else "num_inference_steps", steps)
+        return steps
 
     def _text_settings(self, body: TextOptions) -> TextSettings:
         self._check_steps("steps", body.steps)
@@ -485,7 +492,7 @@ def _by_instruction(abilities: Set[Ability]) -> Ability:
     return "parallel" if "parallel" in abilities else "edit"
 
 
-def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings]) -> dict[str, Any]:
+def _given(body: TextOptions | ImageOptions, kind: type[TextSettings | ImageSettings | EditSettings]) -> dict[str, Any]:
     """The settings that a body has a value for."""
     values = {name: getattr(body, name, None) for name in settings_of(kind)}
     return {name: value for name, value in values.items() if value is not None}

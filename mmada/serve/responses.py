@@ -251,9 +251,8 @@ def _size(image: Image.Image) -> str:
 
 
 def _image_usage(results: Sequence[ImageOutput]) -> ImageUsage:
-    text, drawn = sum(r.num_thinking_tokens for r in results), sum(r.num_new_tokens for r in results)
-    prompt = results[0].num_prompt_tokens
-    given = results[0].drawing.codes.numel() - results[0].num_new_tokens
+    text, drawn = sum(r.num_text_tokens for r in results), sum(r.num_new_tokens for r in results)
+    prompt, given = results[0].num_prompt_tokens, results[0].num_given_codes
     return ImageUsage(
         input_tokens=prompt,
         output_tokens=text + drawn,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from mmada.errors import suggest
-from mmada.generation.settings import ImageSettings, Setting, TextSettings, named_settings, settings_of
+from mmada.generation.settings import EditSettings, ImageSettings, Setting, TextSettings, named_settings, settings_of
 from mmada.serve.refusals import shown
 
 __all__ = [
@@ -198,11 +198,11 @@ _OPENAI = ("temperature", "top_p", "frequency_penalty", "presence_penalty")
 """settings that OpenAI's clients know, by the names that they have here"""
 
 
-def _with_settings(name: str, settings: type, leave_out: Collection[str] = ()) -> Any:
-    """A body with a field for each setting of generation/settings.py."""
+def _with_settings(name: str, settings: type, leave_out: Collection[str] = (), *, base: type[_Options] = _Options) -> Any:
+    """A body like `base` with a field for each setting of generation/settings.py."""
     kinds = named_settings(settings)
     fields = {one: _field_of(one, known, kinds[one]) for one, known in settings_of(settings).items() if one not in leave_out}
-    return create_model(name, __base__=_Options, **fields)
+    return create_model(name, __base__=base, **fields)
 
 
 # OpenAI has several names for the length of an answer, and they belong to the endpoints.
@@ -409,12 +409,18 @@ class GenerationBody(ImageOptions):
     )
 
 
-class EditForm(ImageOptions):
-    """POST /v1/images/edits as a form; `image` and `mask` are files. Without a mask, models that edit by instruction do that."""
+_EditFields = _with_settings("_EditFields", EditSettings, leave_out=["max_new_tokens"], base=ImageOptions)
+
+
+class EditForm(_EditFields):  # type: ignore[misc, valid-type]
+    """POST /v1/images/edits as a form; `image` and `mask` are files. Without a mask, models that edit by instruction do that.
+
+    `order`, `text_steps` and `max_completion_tokens` are about the text that comes with the image, and ask for one.
+    """
 
     prompt: str
-    image_guidance_scale: Annotated[float, Field(ge=0, le=100)] | None = Field(
-        None, description="Extension, for models that edit by instruction: how closely to keep to the source images; 0 is off."
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        None, description=f"Extension: {settings_of(EditSettings)['max_new_tokens'].help} Default: the checkpoint's."
     )
     restyle: bool | None = Field(
         None, description="Extension, for models that edit by instruction: give the first of two images the style of the second."
@@ -515,6 +521,7 @@ class ModelFacts(_Response):
     thinks_before_answering: bool
     thinks_before_drawing: bool
     edits_by_instruction: bool = Field(description="Whether a picture can be edited without a mask, by what the prompt says.")
+    edit_orders: list[str] = Field(description="`order` of an edit that comes with a text; none: there is no text. Empty: no edits.")
     examples: list[ExampleFacts] = Field(description="What may be tried, by the world that the model was trained on; empty: nobody knows.")
     limits: str = Field(description="What the model cannot do, in sentences for visitors.")
     max_n: int

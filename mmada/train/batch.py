@@ -7,7 +7,7 @@
           LogitTargets(text ids:    ...)
 
 An answer noised by the noise type `block` stands in its row twice, as it is and noised (rows.join_looks). So all of
-its blocks are scored in one row, each as the sampler meets it.
+its blocks are scored in one row, each as the sampler meets it. By `last_block` one of them is scored, and the row ends behind it.
 
 On a GPU many rows of equal length are one kernel, and rows of a hundred lengths a hundred. There rows are rounded up with padding that
 no other token sees (`round_to`).
@@ -29,7 +29,7 @@ from mmada.data.seeds import integer
 from mmada.model import Packing
 from mmada.train.rows import NoisedRow, join_looks, moved, pack
 from mmada.train.scoring import LogitTargets, logit_targets
-from mmada.train.stages import UNSCORED, MixtureComponent, draw_mask, exact_mask
+from mmada.train.stages import IN_BLOCKS, UNSCORED, MixtureComponent, draw_mask, exact_mask
 
 __all__ = ["Batch", "ComponentRow", "Row", "base_weight", "collate", "noise_row"]
 
@@ -103,7 +103,7 @@ def noise_row(
     """Draw the noise of a row: one noised row, or two if the component is complementary.
 
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
-    block_length  of the noise type `block`, which needs it
+    block_length  of the noise types `block` and `last_block`, which need it
     prompt_in_blocks  its blocks are counted from the beginning of the row
     """
     canvas = row.canvas
@@ -117,7 +117,7 @@ def noise_row(
         canvas, component, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length, prompt_in_blocks=prompt_in_blocks
     )
     is_masked, is_open = drawn.is_masked, drawn.is_open
-    maskable = float(factor[is_open].sum())  # before codes are restored, which do not count
+    maskable = float(factor[drawn.could_be].sum())  # before codes are restored, which do not count
     if component.image_mask_ratio and ratio is None:
         seen = _seen(canvas, layout)
         num_hidden = round(component.image_mask_ratio * float(torch.rand((), generator=generator)) * len(seen))
@@ -135,7 +135,7 @@ def noise_row(
         weights = weight.masked_fill(scored & ~view, 1.0)
         new = ComponentRow(
             component=row.component, tokens=tokens, clean=canvas.tokens, attend=canvas.attend, scored=scored, weight=weights,
-            maskable=maskable, span=canvas.span,
+            maskable=maskable, span=(canvas.span[0], canvas.span[1] if drawn.stop is None else drawn.stop),
         )  # fmt: skip
         looks = [(new, int(at[0]), int(at[-1]) + 1) for at in drawn.blocks]
         if looks and prompt_in_blocks:
@@ -151,13 +151,17 @@ def noise_row(
 class _Drawn(NamedTuple):
     """is_masked (L,) bool; is_open (L,) bool, what may be masked and is then scored; share (L,) float32, with which probability.
 
-    blocks  positions of each block that is noised by itself, or none
+    blocks    positions of each block that is noised by itself, or none
+    could_be  (L,) bool: is_open, or that of every block of which one was drawn
+    stop      where the row ends; None: where the canvas does
     """
 
     is_masked: Tensor
     is_open: Tensor
     share: Tensor
     blocks: tuple[Tensor, ...]
+    could_be: Tensor
+    stop: int | None
 
 
 def _draw(
@@ -172,25 +176,33 @@ def _draw(
     prompt_in_blocks: bool,
 ) -> _Drawn:
     """Mask each field by its law at time t, or exactly that ratio of it."""
-    is_masked, is_open = torch.zeros(2, len(canvas), dtype=torch.bool)
-    share = torch.ones(len(canvas))
+    is_masked, is_open, could_be = torch.zeros(3, len(canvas), dtype=torch.bool)
+    share, stop = torch.ones(len(canvas)), None
     blocks: tuple[Tensor, ...] = ()
     # A row whose condition was dropped has lost its first field; the image is the last.
     for part, noise_type in zip(canvas.fields, component.noise[-len(canvas.fields) :], strict=True):
-        if noise_type == "block":
+        in_blocks = noise_type in IN_BLOCKS
+        runs: tuple[Tensor, ...] = (part.positions,)
+        if in_blocks:
             assert block_length is not None
             begun = int(part.positions[0]) % block_length if prompt_in_blocks else 0
-            blocks = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length, begun)
-        for n, at in enumerate(blocks if noise_type == "block" else (part.positions,)):
+            runs = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length, begun)
+        blocks, num_runs = runs if noise_type == "block" else (), 1
+        could_be[torch.cat(runs)] = noise_type not in UNSCORED
+        if noise_type == "last_block":
+            num_runs = len(runs)
+            runs = (runs[int(torch.randint(num_runs, (), generator=generator))],)
+            stop = int(runs[0][-1]) + 1
+        for n, at in enumerate(runs):
             if noise_type in UNSCORED or ratio is None:
                 # One time for all blocks would give them the same number of masks; spread, they average out in the row's loss.
-                drawn, p = draw_mask("count" if noise_type == "block" else noise_type, len(at), (t + n * _SILVER) % 1.0, generator)
+                drawn, p = draw_mask("count" if in_blocks else noise_type, len(at), (t + n * _SILVER) % 1.0, generator)
             else:
                 drawn, p = exact_mask(len(at), round(ratio * len(at)), generator)
-            is_masked[at], is_open[at], share[at] = drawn, noise_type not in UNSCORED, p
-        if noise_type == "block":
+            is_masked[at], is_open[at], share[at] = drawn, noise_type not in UNSCORED, p / num_runs
+        if in_blocks:
             break  # later fields are filled later: no block sees them
-    return _Drawn(is_masked, is_open, share, blocks)
+    return _Drawn(is_masked, is_open, share, blocks, could_be, stop)
 
 
 def _blocks(at: Tensor, ids: Tensor, eos_id: int, length: int, begun: int) -> tuple[Tensor, ...]:

@@ -78,17 +78,21 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTokenizerSettings:
-    """Sizes of a new image tokenizer; fields as in ImageTokenizerConfig."""
+    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig."""
 
     start: str = ""
     """directory or hub name to go on from; empty: random weights"""
+    kind: Literal["", "magvit-v2", "vqvae"] = ""
+    """of the networks; empty: that of `start`, or magvit-v2. A VQ-VAE takes widths and blocks of its encoder from here, which its decoder mirrors"""
     ch: int = 32
     encoder_ch_mult: tuple[int, ...] = (1, 2)
     encoder_num_res_blocks: tuple[int, ...] = (1, 1)
     decoder_ch_mult: tuple[int, ...] = (1, 2)
     decoder_num_res_blocks: tuple[int, ...] = (1, 1)
     z_channels: int = 12
-    """bits of a code"""
+    """bits of a code; of a VQ-VAE: channels of a codebook vector"""
+    num_codes: int = 0
+    """of a VQ-VAE's codebook; 0: 2^z_channels"""
     patch: int = 1
     """pixels along the side of the square that the first layer takes as one"""
     encoder_kernel: int = 3
@@ -260,6 +264,8 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if fill(Lora(), values.get("lora", {}), "lora.").rank:
         stage = replace(stage, optim=for_adapters(stage.optim))
     config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
+    if isinstance(config.stage, ImageStage) and not (config.net.kind or config.net.start):
+        config = replace(config, net=replace(config.net, kind=config.stage.kind))  # goes into the run's config.yaml
     return _debug(config) if config.debug else config
 
 
@@ -287,7 +293,7 @@ def _debug(config: TrainConfig) -> TrainConfig:
         config,
         stage=stage,
         model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
-        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6),
+        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6, num_codes=0),
         data=replace(config.data, held_out=2, num_samples=1, size=64),
         loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
     )

@@ -85,10 +85,15 @@ def load_parts(config: TrainConfig, world: World | None) -> Parts:
     text = text_tokenizer(config, start, family, world=world)
     model = backbone(config, start, family, text, codebook_size=0 if images is None else images.codebook_size)
     family = replace(family, layout=model.config.layout)
-    own = GenerationConfig(**family.defaults) if start is None else GenerationConfig.load(start, family)
+    own = _of_one_size(GenerationConfig(**family.defaults)) if start is None else GenerationConfig.load(start, family)
     defaults = fill(own, config.defaults, "defaults.")
     lexicon = None if start is None else Lexicon.load(start)
     return Parts(model, images, family.prompts(model.config.layout, text, defaults.style), defaults, family, lexicon)
+
+
+def _of_one_size(defaults: GenerationConfig) -> GenerationConfig:
+    """Those of a new model: a run has pictures of one size, where the published models of a family may have been taught many."""
+    return replace(defaults, image_crops=False, one_image_size=True) if defaults.image_crops else defaults
 
 
 def _family_of(start: Path, model: ModelConfig) -> Family:
@@ -131,6 +136,7 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
             text,
             size=(defaults.image_height, defaults.image_width),
             mode=defaults.image_mode,
+            crops=defaults.image_crops,
             factor=images.factor,
             value_range=images.pixel_range,
             family=parts.family.name,

@@ -2,7 +2,11 @@
 
     loss = l1 |x - y| + l2 (x - y)^2 + gradient |sobel(x) - sobel(y)| + quantizer + entropy      x pixels in [-1, 1], y reconstruction
 
-Each is a mean over the images of a global batch. The entropy of the mean code is not a sum over images: each micro-batch has its
+Each is a mean over the images of a global batch. A VQ-VAE sees pixels in [0, 1]; its reconstruction is compared in [-1, 1], so that weights mean
+the same. Its quantizer loss moves codebook and latents towards each other, and gradients of the pixels pass the codebook as if it were not there
+(straight-through; image/vqvae.py). It has no entropy.
+
+The entropy of the mean code is not a sum over images: each micro-batch has its
 own, and only the mean over micro-batches is the same for any split.
 
 A tokenizer with an upscaler (image/upscaler.py) is shown larger pictures of the same scenes. Then x is a square of such a picture in which
@@ -24,12 +28,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mmada.errors import InputError
-from mmada.image import ImageTokenizer, to_images
+from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, to_images
+from mmada.image.base import Reconstruction
 from mmada.image.upscaler import enlarged, squares
 from mmada.train.stages import ImageStage
 
-__all__ = ["LOSSES", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "sobel"]
+__all__ = ["LOSSES", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "in_range_of", "signed", "sobel", "spread_codebook"]
 
+_LATENTS_PER_CODE = 4
+_MOST_PICTURES = 256
+_NOISE = 0.01
+"""Share of the latents' deviation by which vectors differ that are drawn from the same one."""
 FLAT = 17
 """Of squares of one colour every so many-th is learned; no divisor of a picture's squares, so that each place has its turn."""
 
@@ -67,6 +76,39 @@ def _pixels(pictures: Tensor) -> Tensor:
     return pictures.movedim(-1, 1).float() / 127.5 - 1
 
 
+def in_range_of(tokenizer: BaseImageTokenizer, pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as a tokenizer takes them."""
+    low, high = tokenizer.pixel_range
+    return pixels if (low, high) == (-1.0, 1.0) else low + (pixels + 1) / 2 * (high - low)
+
+
+def signed(tokenizer: BaseImageTokenizer, pixels: Tensor) -> Tensor:
+    """A tokenizer's pixels in [-1, 1]: the inverse of `in_range_of`."""
+    low, high = tokenizer.pixel_range
+    return pixels if (low, high) == (-1.0, 1.0) else (pixels - low) / (high - low) * 2 - 1
+
+
+@torch.no_grad()
+def spread_codebook(tokenizer: VQVAE, pictures: Pictures, *, seed: int) -> None:
+    """Put the vectors of a new codebook where latents of pictures are, each drawn from the different ones among them.
+
+    As drawn by `VQVAE`, all vectors lie around 0 and a few of them are nearest to all latents, so that the others never move.
+    """
+    config, embedding = tokenizer.config, tokenizer.quantize.embedding.weight
+    found, index, generator = torch.empty(0, config.embedding_size), 0, torch.Generator().manual_seed(seed)
+    while len(found) < _LATENTS_PER_CODE * len(embedding) and index < _MOST_PICTURES:
+        pixels = in_range_of(tokenizer, _pixels(torch.from_numpy(np.stack([pictures[index]]))))
+        latents = tokenizer.latent(pixels)[0].flatten(1).T  # (h w, K)
+        found = torch.cat([found, latents]).unique(dim=0)
+        index += 1
+    chosen = torch.randperm(len(found), generator=generator)[: len(embedding)]
+    if len(chosen) < len(embedding):
+        more = torch.randint(len(found), (len(embedding) - len(chosen),), generator=generator)
+        chosen = torch.cat([chosen, more])
+    noise = torch.randn(embedding.shape, generator=generator) * found.std(0, correction=0) * _NOISE
+    embedding.copy_(found[chosen] + noise)
+
+
 def sobel(pixels: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, 2 C, H - 2, W - 2): horizontal and vertical gradients, in pixel units per pixel."""
     kernel = pixels.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
@@ -81,7 +123,7 @@ class PixelObjective(nn.Module):
     has_gradient  whether the loss of the gradients is computed, which costs as much as all others
     """
 
-    def __init__(self, tokenizer: ImageTokenizer, *, has_gradient: bool = True) -> None:
+    def __init__(self, tokenizer: BaseImageTokenizer, *, has_gradient: bool = True) -> None:
         super().__init__()
         self.tokenizer, self.has_gradient = tokenizer, has_gradient
 
@@ -90,8 +132,9 @@ class PixelObjective(nn.Module):
             error = self._upscaled(pixels, large)
             quantizer = entropy = error.new_zeros(())
         else:
-            result = self.tokenizer(pixels)
-            error, quantizer, entropy = result.pixels.float() - pixels, result.quantizer_loss, result.entropy_loss
+            result: Reconstruction = self.tokenizer(in_range_of(self.tokenizer, pixels))
+            error = signed(self.tokenizer, result.pixels.float()) - pixels
+            quantizer, entropy = result.quantizer_loss, result.entropy_loss
         edges = sobel(error).abs().mean() if self.has_gradient else error.new_zeros(())
         parts = (error.abs().mean(), error.square().mean(), edges, quantizer, entropy)
         return torch.stack([part.float() for part in parts]) * len(pixels)
@@ -99,6 +142,7 @@ class PixelObjective(nn.Module):
     def _upscaled(self, pixels: Tensor, large: Tensor) -> Tensor:
         """Errors of the squares that are learned (N, 3, side, side)."""
         tokenizer = self.tokenizer
+        assert isinstance(tokenizer, ImageTokenizer)  # networks.py gives an upscaler to no other
         upscaler, side = tokenizer.upscaler, tokenizer.decode_factor
         assert upscaler is not None
         features, small = tokenizer.decoded(tokenizer.encode(pixels))
@@ -161,7 +205,7 @@ class ImageTask:
         total, seen = 0.0, set[int]()
         for i in indices:
             batch = self._batch([i], is_held_out=True)
-            codes = tokenizer.encode(batch.pixels.to(device))
+            codes = tokenizer.encode(in_range_of(tokenizer, batch.pixels.to(device)))
             made, wanted = self._compared(codes, batch)
             error = (made.float().clamp(-1, 1) - wanted.to(device)).square().mean()
             total += float(10 * torch.log10(4 / error.clamp_min(1e-10)))
@@ -171,7 +215,9 @@ class ImageTask:
     def _compared(self, codes: Tensor, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """What codes are decoded to, and what they should be, at the size that is trained (B, 3, H, W)."""
         tokenizer = self.module.tokenizer
-        return (tokenizer.restore(codes), batch.pixels) if batch.large is None else (tokenizer.decode(codes), _pixels(batch.large))
+        if batch.large is None:
+            return signed(tokenizer, tokenizer.restore(codes)), batch.pixels
+        return signed(tokenizer, tokenizer.decode(codes)), _pixels(batch.large)
 
     def sample(self, directory: Path | None) -> None:
         """A sheet of held-out pictures, originals above reconstructions."""
@@ -180,7 +226,7 @@ class ImageTask:
         directory.mkdir(parents=True, exist_ok=True)
         tokenizer = self.module.tokenizer
         batch = self._batch(range(12), is_held_out=True)
-        made, wanted = self._compared(tokenizer.encode(batch.pixels.to(tokenizer.device)), batch)
+        made, wanted = self._compared(tokenizer.encode(in_range_of(tokenizer, batch.pixels.to(tokenizer.device))), batch)
         rows = [to_images(x) for x in (wanted, made)]
         width, height = rows[0][0].size
         sheet = Image.new("RGB", (width * len(rows[0]), height * 2))

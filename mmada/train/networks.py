@@ -35,18 +35,62 @@ _SIZE = 64
 """Pixels along a side for which a new image tokenizer is made where no world says so."""
 
 
-def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0) -> ImageTokenizer:
-    """size: pixels along a side of its pictures; 0: any. Raises InputError if net.start is a tokenizer of another kind."""
+def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0) -> BaseImageTokenizer:
+    """size: pixels along a side of its pictures; 0: any. Raises InputError for settings that its kind has not, or if net.start is of another."""
     if net.start:
-        start = networks.load_image_tokenizer(net.start)
-        if not isinstance(start, ImageTokenizer):
-            raise InputError(f"net.start={net.start!r} is a {type(start).__name__}, which is not trained here; give a MAGVIT-v2 tokenizer")
-        return (start if net.upscale in (1, start.upscale) else _with_upscaler(start, net, seed=seed)).train()
+        return _started(net, seed=seed).train()
+    if net.kind == "vqvae":
+        _check_vqvae(net, size)
+        return _new_vqvae(net, seed=seed).train()
+    if net.num_codes:
+        raise InputError(f"net.num_codes={net.num_codes} is that of a codebook; MAGVIT-v2 has 2^z_channels codes: set net.z_channels")
     sizes = asdict(net)
-    del sizes["start"]
+    del sizes["start"], sizes["kind"], sizes["num_codes"]
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         return ImageTokenizer(ImageTokenizerConfig(resolution=size or _SIZE, **sizes))
+
+
+def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
+    """The tokenizer of net.start, with a new upscaler if one is asked for."""
+    start = networks.load_image_tokenizer(net.start)
+    kind = "vqvae" if isinstance(start, VQVAE) else "magvit-v2"
+    if net.kind not in ("", kind):
+        raise InputError(f"net.start={net.start!r} is a {kind} tokenizer, and net.kind={net.kind}; leave one of them out")
+    if net.upscale in (1, start.upscale):
+        return start
+    if not isinstance(start, ImageTokenizer):
+        raise InputError(
+            f"net.upscale={net.upscale} adds an upscaler to a MAGVIT-v2 tokenizer, and {net.start!r} is a VQ-VAE; leave it out"
+        )
+    return _with_upscaler(start, net, seed=seed)
+
+
+_OF_MAGVIT = (
+    "decoder_ch_mult", "decoder_num_res_blocks", "patch", "encoder_kernel", "upscale", "upscaler_ch", "upscaler_num_res_blocks"
+)  # fmt: skip
+
+
+def _check_vqvae(net: ImageTokenizerSettings, size: int) -> None:
+    """Raises InputError for settings that a VQ-VAE has not, or that do not fit together."""
+    usual = ImageTokenizerSettings()
+    if others := [name for name in _OF_MAGVIT if getattr(net, name) != getattr(usual, name)]:
+        raise InputError(
+            f"net.{others[0]}={getattr(net, others[0])} is a setting of MAGVIT-v2 alone; leave it out beside net.kind=vqvae, whose decoder "
+            "mirrors encoder_ch_mult"
+        )
+    blocks = net.encoder_num_res_blocks
+    if len(set(blocks)) != 1 or len(blocks) != len(net.encoder_ch_mult):
+        raise InputError(
+            f"net.encoder_num_res_blocks={blocks} must be one number for each of encoder_ch_mult={net.encoder_ch_mult}, the same for all: "
+            "levels of a VQ-VAE are alike"
+        )
+    if net.num_codes < 0:
+        raise InputError(f"net.num_codes={net.num_codes} must be positive, or 0 for 2^z_channels")
+    if size % (factor := 2 ** (len(blocks) - 1)):
+        raise InputError(
+            f"net.encoder_ch_mult={net.encoder_ch_mult} makes squares of {factor} pixels, the world's pictures have {size}; use fewer levels"
+        )
 
 
 def _with_upscaler(start: ImageTokenizer, net: ImageTokenizerSettings, *, seed: int) -> ImageTokenizer:
@@ -69,7 +113,7 @@ def _new_vqvae(net: ImageTokenizerSettings, *, seed: int) -> VQVAE:
         block_out_channels=tuple(net.ch * multiple for multiple in net.encoder_ch_mult),
         layers_per_block=max(net.encoder_num_res_blocks),
         latent_channels=net.z_channels,
-        num_vq_embeddings=2**net.z_channels,
+        num_vq_embeddings=net.num_codes or 2**net.z_channels,
         norm_num_groups=net.ch,
     )
     with torch.random.fork_rng(devices=[]):

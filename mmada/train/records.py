@@ -29,18 +29,24 @@ __all__ = ["Learner", "check_layout", "settled"]
 
 _NEEDS: Mapping[str, Ability] = {
     **dict.fromkeys(("draw", "reason_draw", "t2i", "r2i"), "draw"),
-    "edit": "edit",
+    **dict.fromkeys(("edit", "restyle"), "edit"),
     "parallel": "parallel",
 }
 """What layouts of rows ask of a family."""
+_GROWING = ("chat", "plan")
+"""Layouts whose answer is sampled by `variable_length`: it ends the row."""
 
 
 def settled(stage: Stage, defaults: GenerationConfig, family: Family = MMADA) -> Stage:
     """A stage whose blocks are those that the checkpoint is sampled by: as long, if it does not say, and seeing as much."""
-    noise = family.text_noise if defaults.full_attention else "block"
-    components = tuple(
-        replace(component, noise=tuple(noise if name == "block" else name for name in component.noise)) for component in stage.components
-    )
+
+    def noise(component: MixtureComponent) -> tuple[str, ...]:
+        asked: str = family.text_noise if defaults.full_attention else "block"
+        if defaults.variable_length and component.layout in _GROWING:
+            asked = "last_block"
+        return tuple(asked if name == "block" else name for name in component.noise)
+
+    components = tuple(replace(component, noise=noise(component)) for component in stage.components)
     in_blocks = stage.prompt_in_blocks or defaults.prompt_in_blocks
     return replace(stage, components=components, block_length=stage.block_length or defaults.block_length, prompt_in_blocks=in_blocks)
 
@@ -108,7 +114,7 @@ class Learner:
             return str(error)
         if record.turns and self.answer_length is not None and lengths.text > self.answer_length:
             return lengths.reason(answer_length=self.answer_length)
-        in_blocks = all("block" in component.noise for component in self._components(record))
+        in_blocks = all(component.in_blocks for component in self._components(record))
         return lengths.reason(answer_length=self.answer_length if record.turns and not in_blocks else None, context=self.context)
 
     def rows(self, record: Record) -> dict[str, Canvas]:

@@ -18,10 +18,10 @@ from PIL import Image
 
 from mmada.canvas import Message, messages_of
 from mmada.data import Record
-from mmada.data.records import TASKS, Meta, Picture, TaskName, Thinking, Turn
+from mmada.data.records import EDIT_TASKS, TASKS, Meta, Picture, TaskName, Thinking, Turn
 from mmada.data.world import SampleKey, World, WorldSample
 from mmada.errors import InputError
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, EmptyAnswerError, ParallelRequest, Request, Result
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EmptyAnswerError, Request, Result, edit_request
 from mmada.image import load_image
 
 __all__ = ["ReplaySample", "check_target", "export_replay", "own_samples", "question_of", "world_samples"]
@@ -113,10 +113,8 @@ def own_samples(
 def _request(question: ReplaySample, index: int, seed: int) -> Request:
     if question.task in ("draw", "reason_draw"):
         return DrawRequest(question.messages[-1][1], think=question.task == "reason_draw", seed=seed + index)
-    if question.task == "edit":
-        return EditRequest(question.messages[-1][1], list(question.seen), seed=seed + index)
-    if question.task == "parallel":
-        return ParallelRequest(question.messages[-1][1], list(question.seen), seed=seed + index)
+    if question.task in EDIT_TASKS:
+        return edit_request(question.task, question.messages[-1][1], list(question.seen), seed=seed + index)
     messages = [Message(role, text) for role, text in question.messages]
     return ChatRequest(messages, images=list(question.seen), think=index % 2 == 0, seed=seed + index)
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
+from mmada.data.records import EDIT_TASKS
 from mmada.errors import InputError
 from mmada.generation.engine import Engine
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
-from mmada.generation.requests import Answer, ChatRequest, DrawRequest, EditRequest, ParallelRequest, Request
+from mmada.generation.requests import Answer, ChatRequest, DrawRequest, Request, edit_request
 from mmada.sampling import Denoiser
 from mmada.train.source import ExampleSource, TrainingExample
 from mmada.train.stages import TaskName
@@ -74,8 +75,6 @@ def _request(task: TaskName, sample: TrainingExample, planner: Planner, *, think
     if task in ("draw", "reason_draw"):
         return DrawRequest(sample.prompt, think=task == "reason_draw", seed=seed)
     seen = [planner.image_tokenizer.restore_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
-    if task == "edit":
-        return EditRequest(sample.prompt, seen, seed=seed)
-    if task == "parallel":
-        return ParallelRequest(sample.prompt, seen, seed=seed)
+    if task in EDIT_TASKS:
+        return edit_request(task, sample.prompt, seen, size=planner.drawing_size, seed=seed)
     return ChatRequest(sample.messages, seen, think=thinks, seed=seed)

@@ -23,12 +23,13 @@ from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.hub import networks as saved
+from mmada.image import VQVAE
 from mmada.sampling import Denoiser
 from mmada.train import state
 from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import STAY, FileSamples, read_samples, with_replay
-from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective
+from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective, in_range_of, spread_codebook
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
@@ -92,6 +93,16 @@ def _image_task(config: TrainConfig, stage: ImageStage) -> ImageTask:
         )
     network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size)
     pictures = partial(WorldPictures, world, seed=config.seed)
+    if isinstance(network, VQVAE):
+        if stage.entropy:
+            raise InputError(
+                f"stage.entropy={stage.entropy} is of bits, which codes of a VQ-VAE have not; set stage.entropy=0, or stage=vqvae"
+            )
+        if not config.net.start:
+            spread_codebook(network, pictures(), seed=config.seed)
+    elif stage.kind == "vqvae":
+        named = f"net.start={config.net.start!r}" if config.net.start else f"net.kind={config.net.kind}"
+        raise InputError(f"stage {stage.name!r} trains a VQ-VAE, and {named} is MAGVIT-v2; leave it out, or set stage=tokenizer")
     is_large = config.net.upscale > 1  # else what is trained lies before the upscaler, if there is one
     return ImageTask(
         stage,
@@ -211,8 +222,7 @@ def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Pa
 
     def encode(pictures: Sequence[Pixels]) -> Tensor:
         images = parts.planner.image_tokenizer
-        pixels = ImageBatch.of(pictures, factor=images.factor).pixels
-        codes = images.encode(pixels if images.pixel_range[0] < 0 else (pixels + 1) / 2)
+        codes = images.encode(in_range_of(images, ImageBatch.of(pictures, factor=images.factor).pixels))
         return torch.stack([parts.prompts.shaped(grid, (grid.shape[0], grid.shape[1])) for grid in codes])
 
     for component in stage.components:

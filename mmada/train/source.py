@@ -35,7 +35,7 @@ class TrainingExample:
     text, understand     messages (seen)  -> think, answer; text without messages is a target as it is
     draw                 messages         -> drawn
     reason_draw          messages         -> think, answer (a plain drawing prompt), drawn
-    edit                 messages (seen)  -> drawn
+    edit, restyle        messages (seen)  -> drawn
     parallel             messages (seen)  -> think, answer, drawn
     layout interview     messages (seen)  -> answer; the answers of earlier turns are targets too
     layout infill        pieces of a text; every second one is a target
@@ -100,6 +100,11 @@ class ComponentRows:
         self.component, self.stage, self.samples, self.prompts, self.seed = component, stage, samples, prompts, seed
         self.num_image_tokens = num_image_tokens
         self._close = prompts.encode("</think>")
+        if "last_block" in component.noise and not prompts.chat([Message("user", "?")], 1).ends_open:
+            raise InputError(
+                f"component {component.name!r}: noise=last_block, or defaults.variable_length=true, needs an answer that ends its row, and "
+                f"{type(prompts).__name__} write behind it; set defaults.variable_length=false"
+            )
 
     def rows(self, indices: Sequence[int]) -> list[Row]:
         return [self._row(index, sample) for index, sample in zip(indices, self.samples.take(indices), strict=True)]
@@ -116,9 +121,9 @@ class ComponentRows:
         prompts, layout, length = self.prompts, self.component.layout, self.stage.text_length
         if layout == "chat" and not sample.messages:
             return prompts.lm(answer, length=len(prompts.begin) + len(prompts.encode(answer)) + 1)
-        if layout == "edit":
+        if layout in ("edit", "restyle"):
             assert isinstance(prompts, EditPrompts)  # what records.check_layout lets through
-            return prompts.edit_row(sample.prompt, sample.seen, self._drawn(sample), drops=is_dropped)
+            return prompts.edit_row(sample.prompt, sample.seen, self._drawn(sample), restyle=layout == "restyle", drops=is_dropped)
         if layout == "parallel":
             assert isinstance(prompts, ParallelPrompts)
             room = self._answer_length(answer, spare, which)
@@ -165,7 +170,7 @@ class ComponentRows:
     def _answer_length(self, answer: str, spare: bool, which: float) -> int:
         """Positions for an answer: the smallest length that holds it with its end token, or, if `spare`, any that does."""
         needed = len(self.prompts.encode(answer)) + 1
-        if "block" in self.component.noise:
+        if self.component.in_blocks:
             block = self.stage.block_length
             assert block is not None  # settled by setup.py
             # A block that the prompt has begun ends later than it would alone, and so may the last one.

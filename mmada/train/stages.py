@@ -9,6 +9,8 @@
     block         count in each block of block_length: the row holds the answer as it is and, behind it, its blocks noised. Each
                   sees what comes before it and itself, as in a sampler that fills block after block without looking ahead.
                   What lies behind the answer is filled later. Source: BD3-LM (Arriola et al. 2025)
+    last_block    count in one block of block_length, each as likely. The row ends behind it and sees itself whole, as in a sampler that
+                  adds one block after another (SamplingParams.variable_length). p is then k / n divided by the number of blocks
     cosine, ...   exactly round(n mask_ratio(t)) positions, at least one                     MaskGIT; any name of diffusion.schedule
     all           everything
     hidden        everything, and nothing is scored: a part that is filled later
@@ -31,12 +33,14 @@ import torch
 from torch import Generator, Tensor
 
 from mmada.canvas import Pads
+from mmada.data.records import EDIT_TASKS
 from mmada.diffusion import noise
 from mmada.diffusion.schedule import schedule, text_mask_ratio
 from mmada.errors import InputError
 from mmada.train.optim import OptimizerConfig
 
 __all__ = [
+    "IN_BLOCKS",
     "OPTIONAL_TASKS",
     "STAGES",
     "UNSCORED",
@@ -50,7 +54,7 @@ __all__ = [
 ]
 
 PromptLayout: TypeAlias = Literal[
-    "chat", "plan", "interview", "infill", "draw", "reason_draw", "edit", "parallel", "lm", "lm_chat", "mmu", "t2i", "r2i"
+    "chat", "plan", "interview", "infill", "draw", "reason_draw", "edit", "restyle", "parallel", "lm", "lm_chat", "mmu", "t2i", "r2i"
 ]
 TaskName: TypeAlias = str
 """Name of a task that a source of samples declares: those of records (data/records.py), and any of a world."""
@@ -58,7 +62,9 @@ Weight: TypeAlias = Literal["1", "1/p", "1/(p a)"]
 Normalizer: TypeAlias = Literal["scored", "rows", "positions", "maskable", "weight"]
 
 UNSCORED = ("hidden", "given")
-OPTIONAL_TASKS = ("edit", "parallel")
+IN_BLOCKS = ("block", "last_block")
+"""Noise types of an answer that is learned block by block."""
+OPTIONAL_TASKS = EDIT_TASKS
 """Tasks without which a world or a mixture is whole: their components then take no part."""
 NUM_FIELDS: Mapping[str, int] = {"reason_draw": 2, "parallel": 2, "r2i": 2}
 
@@ -94,8 +100,8 @@ class MixtureComponent:
     task: TaskName
     """which samples its rows are made of"""
     layout: PromptLayout
-    """how a sample becomes a canvas: chat, draw, infill, reason_draw, edit and parallel as at inference, plan as a chat that is asked to think about a drawing.
-    In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
+    """how a sample becomes a canvas: chat, draw, infill, reason_draw, edit, restyle and parallel as at inference, plan as a chat that is asked to
+    think about a drawing. In interview every answer of a conversation is learned. The others are as published (canvas/prompts.py)"""
     noise: tuple[str, ...]
     """a noise type for each field of the canvas, in order: the answer, or the image, or both"""
     mixture_weight: float
@@ -133,9 +139,10 @@ class MixtureComponent:
                 "names another number of noise types; give one for each"
             )
         for noise_type in self.noise:
-            if noise_type not in ("independent", "count", "block", "all", *UNSCORED):
+            if noise_type not in ("independent", "count", *IN_BLOCKS, "all", *UNSCORED):
                 schedule(noise_type)
-        if "block" in self.noise[:-1] and any(noise_type not in UNSCORED for noise_type in self.noise[self.noise.index("block") + 1 :]):
+        first = next((n for n, noise_type in enumerate(self.noise) if noise_type in IN_BLOCKS), len(self.noise))
+        if any(noise_type not in UNSCORED for noise_type in self.noise[first + 1 :]):
             raise InputError(
                 f"component {self.name!r}: noise={self.noise} scores a part behind blocks, which is filled later; make it hidden"
             )
@@ -160,6 +167,11 @@ class MixtureComponent:
                 f"component {self.name!r}: complement=true needs a noise type with an exact count and weight=1, not {self.noise}, {self.weight}"
             )
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether its answers are learned block by block."""
+        return any(noise_type in IN_BLOCKS for noise_type in self.noise)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stage:
@@ -177,8 +189,8 @@ class Stage:
     answer_lengths: tuple[int, ...] = (4, 8, 16, 32, 64, 96)
     """lengths to which an answer in chat and reason_draw is padded with end tokens"""
     block_length: int | None = None
-    """positions of a block, for the noise type `block`; the answer's length is then the fewest blocks that hold it. None: as many as the
-    checkpoint's defaults say, by which it is sampled"""
+    """positions of a block, for the noise types `block` and `last_block`; the answer's length is then the fewest blocks that hold it. None: as
+    many as the checkpoint's defaults say, by which it is sampled"""
     prompt_in_blocks: bool = False
     """with the noise type `block`: blocks are counted from the beginning of the row. A run takes it from the checkpoint's defaults"""
     longer_answer_share: float = 0.3
@@ -204,15 +216,20 @@ class Stage:
             raise InputError(f"stage {self.name!r}: answer_lengths={self.answer_lengths} must ascend, from at least 2 tokens")
         if not 0 <= self.longer_answer_share <= 1:
             raise InputError(f"stage {self.name!r}: longer_answer_share={self.longer_answer_share} is a share of rows and must lie in 0..1")
-        if self.mask_value is not None and any("block" in component.noise for component in self.components):
-            raise InputError(f"stage {self.name!r}: the noise type block hides pairs entirely; leave mask_value={self.mask_value} out")
+        if self.mask_value is not None and any(component.in_blocks for component in self.components):
+            raise InputError(
+                f"stage {self.name!r}: the noise types block and last_block hide tokens entirely; leave mask_value={self.mask_value} out"
+            )
         if self.text_length is None and any(component.layout in ("lm", "lm_chat", "mmu", "t2i", "r2i") for component in self.components):
             raise InputError(f"stage {self.name!r}: published layouts need text_length; give one, such as 512")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageStage:
-    """A stage of the image tokenizer: weights of its losses, which are means over the images of a batch."""
+    """A stage of the image tokenizer: weights of its losses, which are means over the images of a batch.
+
+    The loss of an image tokenizer with frozen parts is the same; `trainable` names what moves, such as [decoder.*, post_quant_conv.*].
+    """
 
     name: str
     batch: int
@@ -220,6 +237,8 @@ class ImageStage:
     optim: OptimizerConfig
     steps: int
     """optimizer steps"""
+    kind: Literal["", "vqvae"] = ""
+    """of tokenizers that it is for; empty: any whose losses it has"""
     l1: float = 1.0
     """mean absolute error of pixels in [-1, 1]"""
     l2: float = 2.0
@@ -227,10 +246,11 @@ class ImageStage:
     gradient: float = 0.5
     """mean absolute error of the Sobel gradients: edges"""
     quantizer: float = 1.0
-    """distance of latents to their signs (quantizer.quantizer_loss)"""
+    """distance of latents to their signs (quantizer.quantizer_loss). Of a VQ-VAE: of codebook vectors to latents, and 0.25 times of latents to vectors"""
     entropy: float = 1.0
-    """each bit certain, all bits used (quantizer.entropy_loss)"""
+    """each bit certain, all bits used (quantizer.entropy_loss); 0 for a VQ-VAE, whose codes have no bits"""
     trainable: tuple[str, ...] = ("*",)
+    """patterns of parameter names (fnmatch); what matches none is frozen. With a frozen encoder and codebook codes stay as they are"""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.steps < 1:
@@ -314,6 +334,15 @@ STAGES: Mapping[str, Stage | ImageStage] = {
             steps=3000,
             optim=OptimizerConfig(name="muon", lr=2e-3, matrix_lr=0.02, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
         ),
+        # Latents follow their vectors and vectors their latents, so that both move by one optimizer at one rate.
+        ImageStage(
+            name="vqvae",
+            kind="vqvae",
+            batch=32,
+            steps=3000,
+            entropy=0.0,
+            optim=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, ema=0.995),
+        ),
         Stage(
             name="finetune",
             components=(
@@ -323,6 +352,7 @@ STAGES: Mapping[str, Stage | ImageStage] = {
                 replace(_TEXT, name="plan", task="reason_draw", mixture_weight=0.08, think=1.0),  # thinking that ends in a plain prompt
                 replace(_DRAW, name="make", task="reason_draw", mixture_weight=0.05),  # the same instructions drawn at once
                 replace(_DRAW, name="edit", task="edit", layout="edit", mixture_weight=0.4),
+                replace(_DRAW, name="restyle", task="restyle", layout="restyle", mixture_weight=0.4),
                 _PARALLEL,
             ),
             batch=16,

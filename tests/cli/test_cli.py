@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -69,7 +70,7 @@ except SystemExit:
         times.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert done.stdout.splitlines()[-1] == "[]"
     assert min(times) < 0.5
-    for verb in ("chat", "ask", "draw", "fill", "info", "convert"):
+    for verb in ("chat", "ask", "draw", "fill", "edit", "info", "convert"):
         assert verb in done.stdout
 
 
@@ -113,6 +114,7 @@ def test_convert_and_info(mmada, tmp_path):
     if facts["device"] == "cpu":
         assert facts["threads"]["commands"] == torch.get_num_threads()
         assert 1 <= facts["threads"]["serve"] <= available()
+        assert re.fullmatch(r"\d+\.\d times as fast as float32", facts["bfloat16"])
     reported = mmada("info", "-m", "copy")[1]
     assert "parameters      143,680" in reported
     assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}
@@ -232,6 +234,15 @@ BAD = [
     (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
     (["fill", "a [MASK]", "--best-of", "3", "--mask", "m.png"], "a text with holes makes no use of --mask, --best-of"),
     (["fill", "-i", "ok.png", "-p", "a cat", "--top-k", "2"], "an image makes no use of --top-k"),
+    (["edit", "ok.png"], "Missing argument"),
+    (["edit", "ok.png", " "], "instruction='' is empty"),
+    (["edit", "none.png", "x"], "none.png"),
+    (["edit", "ok.png", "x", "--size", "big"], "try 64x64"),
+    (["edit", "ok.png", "x", "-o", "out.xyz"], "no picture format"),
+    (["edit", "ok.png", "x", "--order", "first"], "order='first' is unknown"),
+    (["edit", "ok.png", "x", "--best-of", "2"], "No such option"),
+    (["edit", "ok.png", "x"], "MMaDA cannot edit by an instruction; MMaDA-Parallel-M, Lumina-DiMOO, MMaDA-Parallel-A can, and `mmada fill"),
+    (["edit", "ok.png", "x", "-m", "debug"], "redraws a part that a mask marks"),
     (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
     (["eval", "shapes", "--best-of", "3"], "mmada eval shapes makes no use of --best-of"),
     (["eval", "shape"], "suite='shape' is unknown: did you mean 'shapes'?"),

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import typer
 
 from mmada.canvas.prompts import Style
 from mmada.cli import app
 from mmada.errors import InputError
-from mmada.generation.requests import GenerationConfig
-from mmada.generation.settings import CACHE_NAMES, ImageSettings, TextSettings, changed, named_settings, settings_of
+from mmada.generation.requests import GenerationConfig, Order
+from mmada.generation.settings import (
+    CACHE_NAMES,
+    ORDER_NAMES,
+    EditSettings,
+    ImageSettings,
+    TextSettings,
+    changed,
+    named_settings,
+    settings_of,
+)
 from mmada.sampling.params import CACHES, SamplingParams
 from mmada.serve.config import ServeConfig
 from mmada.serve.request_parser import RequestParser
 from mmada.serve.schema import ChatBody, CompletionBody, EditForm, GenerationBody, VariationForm
 
-KINDS = {"text": TextSettings, "image": ImageSettings}
+KINDS = {"text": TextSettings, "image": ImageSettings, "edit": EditSettings}
 VERBS = {"chat": "text", "ask": "text", "draw": "image"}
 BODIES = {ChatBody: "text", CompletionBody: "text", GenerationBody: "image", EditForm: "image", VariationForm: "image"}
 
@@ -38,6 +49,18 @@ def test_fill_has_both_kinds_but_no_length(commands):
     names = {option.name for option in commands["fill"].params}
     assert names >= ({*settings_of(TextSettings), *settings_of(ImageSettings)} - {"max_new_tokens"})
     assert "max_new_tokens" not in names
+
+
+def test_edit_has_the_settings_of_images_and_of_edits_but_no_candidates(commands):
+    names = {option.name for option in commands["edit"].params}
+    assert names >= ({*settings_of(EditSettings), *settings_of(ImageSettings)} - {"negative_prompt", "best_of"})
+    assert not names & {"negative_prompt", "best_of"}
+
+
+def test_a_form_of_an_edit_has_its_settings():
+    found = EditForm.model_json_schema()["properties"]
+    for name, setting in settings_of(EditSettings).items():
+        assert setting.help in found["max_completion_tokens" if name == "max_new_tokens" else name]["description"]
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)
@@ -74,6 +97,7 @@ def test_the_reference_has_every_setting():
 
 def test_defaults_and_parameters_have_the_names_that_settings_stand_for():
     assert tuple(CACHES) == CACHE_NAMES
+    assert get_args(Order) == ORDER_NAMES
     for kind in KINDS.values():
         for setting in settings_of(kind).values():
             assert setting.checkpoint is None or hasattr(GenerationConfig(style=Style()), setting.checkpoint)

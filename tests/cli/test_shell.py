@@ -57,6 +57,7 @@ def test_a_file_is_not_replaced_without_a_word(mmada, tmp_path):
         ["chat", "x", *DEBUG, "--dtype", MARKUP],
         ["ask", MARKUP, "what?"],
         ["fill", "-i", MARKUP, "-p", "x"],
+        ["edit", MARKUP, "x"],
         ["fill", "-i", "ok.png", "-p", "x", "--extend", MARKUP],
         ["draw", "x", *DEBUG, "-o", f"{MARKUP}.xyz"],
         ["draw", "x", *DEBUG, "--size", MARKUP],

@@ -12,6 +12,7 @@ import pytest
 
 from mmada.data import ADAPTERS, Folder, Meta, Picture, RecordError, RecordFormat, SourceLocation, lengths_of, parse, split_text
 from mmada.data.formats import fitting_adapters
+from mmada.data.records import EDIT_TASKS
 from mmada.errors import InputError
 
 HERE = SourceLocation("data.jsonl", 17)
@@ -56,6 +57,11 @@ GOOD = {
     },
     "reason_draw without a prompt": {"task": "reason_draw", "messages": user("a"), "think": {"text": "b"}, "answer": {"image": "a.png"}},
     "edit": {"task": "edit", "messages": looking(text="add a hat"), "answer": {"image": "b.png"}},
+    "restyle": {
+        "task": "restyle",
+        "messages": user([{"type": "image", "image": n} for n in ("a.png", "s.png")] + [{"type": "text", "text": "like this"}]),
+        "answer": {"image": "b.png"},
+    },
     "parallel": {"task": "parallel", "messages": looking(text="add a hat"), "answer": {"text": "A hat is on it.", "image": "b.png"}},
     "meta": {
         "task": "text",
@@ -108,7 +114,7 @@ BAD = [
     (None, "the line is null"),
     ({**TEXT, "anwser": 1}, "anwser=1 is an unknown field, did you mean 'answer'?"),
     ({**TEXT, "level": 3}, "notes of your own go to meta.extra"),
-    ({**TEXT, "task": "vqa"}, "task='vqa' is unknown; use one of text, understand, draw, reason_draw, edit, parallel"),
+    ({**TEXT, "task": "vqa"}, "task='vqa' is unknown; use one of text, understand, draw, reason_draw, edit, restyle, parallel"),
     ({**TEXT, "task": None}, "task=None is unknown"),
     ({**TEXT, "id": ""}, "id='' is empty"),
     ({**TEXT, "id": 1.5}, "id=1.5 must be a text"),
@@ -155,6 +161,8 @@ BAD = [
     ({**EDIT, "messages": [*looking(), *looking()]}, "must be one turn of the user for task 'edit': how the image is to be changed"),
     ({**EDIT, "answer": {"text": "a"}}, "answer.image=None is missing; task 'edit' learns to draw it"),
     ({**EDIT, "answer": {"text": "a", "image": "b.png"}}, "answer.text='a' is not learned by task 'edit'; use 'parallel'"),
+    ({**EDIT, "task": "restyle"}, "messages=['a.png'] must be two images for task 'restyle'"),
+    ({**GOOD["restyle"], "answer": {"text": "a", "image": "b.png"}}, "answer.text='a' is not learned by task 'restyle'; use 'parallel'"),
     ({**EDIT, "think": {"text": "so"}}, "think='so' is not learned by task 'edit'; use 'parallel'"),
     ({**EDIT, "task": "parallel"}, "answer.text=None is missing; task 'parallel' learns it beside the image"),
     ({**DRAW, "answer": {"image": "https://x.org/a.png"}}, "answer.image='https://x.org/a.png' is a URL, which is never fetched"),
@@ -231,6 +239,7 @@ ADAPTED = [
     ("messages", {"messages": [*user("<image>add a hat"), assistant("A hat is on it.<image>")], "images": ["a.png", "b.png"]}, GOOD["parallel"]),
     ("edit", {"source": "a.png", "instruction": "add a hat", "image": "b.png"}, EDIT),
     ("edit", {"source": ["a.png"], "instruction": "add a hat", "image": "b.png", "text": "A hat is on it."}, GOOD["parallel"]),
+    ("edit", {"source": "a.png", "reference": "s.png", "instruction": "like this", "image": "b.png"}, GOOD["restyle"]),
     (
         "edit",
         {"source": "a.png", "instruction": "add a hat", "image": "b.png", "text": "<think>so</think> Done."},
@@ -265,6 +274,16 @@ NOT_ADAPTED = [
     ("edit", {"instruction": "q", "image": "b.png"}, "source=None is missing"),
     ("edit", {"source": "http://x/a.png", "instruction": "q", "image": "b.png"}, "source='http://x/a.png' is a URL"),
     ("edit", {"source": "a.png", "instruction": "q"}, "image=None is missing"),
+    (
+        "edit",
+        {"source": ["a.png", "c.png"], "reference": "s.png", "instruction": "q", "image": "b.png"},
+        "reference='s.png' is the style of one source",
+    ),
+    (
+        "edit",
+        {"source": "a.png", "reference": "http://x/s.png", "instruction": "q", "image": "b.png"},
+        "reference='http://x/s.png' is a URL",
+    ),
     ("edit", {"source": "a.png", "instruction": "q", "image": "b.png", "text": ""}, "text='' is empty"),
     ("instruction", {"instruction": "q", "output": ""}, "output='' is empty"),
     ("instruction", {"instruction": "q", "output": "<think>x</think>y", "think": "z"}, "keep one of them"),
@@ -332,7 +351,7 @@ def test_fitting_adapters():
 # Lengths of rows; the rows themselves are tested in tests/train/test_records.py.
 
 
-@pytest.mark.parametrize("value", [value for value in GOOD.values() if value["task"] not in ("edit", "parallel")])
+@pytest.mark.parametrize("value", [value for value in GOOD.values() if value["task"] not in EDIT_TASKS])
 def test_lengths_say_what_does_not_fit(debug, value):
     record, prompts = read(value), debug.prompts
     lengths = lengths_of(record, prompts, grid=(8, 8))
@@ -376,7 +395,7 @@ def test_the_example_of_the_module_is_a_record():
 def test_the_examples_of_the_docs_are_records():
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     values = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
-    assert [read(value).task for value in values] == ["text", "text", "understand", "draw", "reason_draw", "edit", "parallel"]
+    assert [read(value).task for value in values] == ["text", "text", "understand", "draw", "reason_draw", "edit", "restyle", "parallel"]
     assert set(re.findall(r"^\| `(\w+)` \| ", text.partition("## Other formats")[2].partition("## Check")[0], re.MULTILINE)) == set(
         ADAPTERS
     )

@@ -11,12 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmada.canvas import Hole, Message
+from mmada.data import Epochs, Record
+from mmada.data.records import Turn
 from mmada.errors import CheckpointError, InputError, TokenizerError
 from mmada.families import named
+from mmada.generation.requests import ChatRequest
 from mmada.hub import networks, tokenizer
 from mmada.hub.family import family_of
 from mmada.pipeline import MMaDA
 from mmada.sampling import CacheConfig, Denoising, SamplingParams, denoise
+from mmada.train.batch import noise_row
+from mmada.train.records import settled
+from mmada.train.source import ComponentRows, RecordExamples
+from mmada.train.stages import STAGES
 
 from .tiny import published, templated, tiny
 
@@ -88,6 +95,10 @@ def test_given_tokens_stay_and_no_mask_is_left(model, text, seed):
     assert all(i in model.layout.text_ids for i in filled[-8:].tolist())
 
 
+def record(question, answer):
+    return Record(id="1", task="text", turns=(Turn("user", question),), answer=answer)
+
+
 def grown(model, prompt, params):
     """The plain loop: masks of a block behind what is there, the surest committed, until an end token or the end of the room.
 
@@ -145,8 +156,87 @@ def test_a_row_grows_with_what_is_written(model):
         assert [together.token_ids(i).tolist() for i in range(len(canvases))] == alone
 
 
+def test_a_training_row_shows_the_room_that_the_sampler_shows(model):
+    """Rows of the sampler that end behind a block, with what stood there at a step: those of training, for the same answer."""
+    stage = settled(STAGES["finetune"], replace(model.defaults, block_length=4), model.family)
+    component = next(c for c in stage.components if c.name == "text")
+    assert component.noise == ("last_block",)
+    answer, prompts = "a b c d e", model.prompts
+    samples = RecordExamples(Epochs([record("Hi?", answer)], shuffle=False), encode=None)
+    (row,) = ComponentRows(component, stage, samples, prompts, seed=0, num_image_tokens=0).rows([0])
+    first, ids = int(row.canvas.fields[0].positions[0]), row.canvas.tokens
+    assert len(ids) == first + 12  # nine letters and the end, in blocks of 4
+    params = model.planner.text_params().with_(block_length=4, threshold=None, steps=12)
+    denoising = Denoising([row.canvas.masked(model.layout.mask_id)], params, mask_id=model.layout.mask_id)
+    shown = dict[int, set[int]]()  # length of the row -> numbers of masks in its last block
+    while not denoising.done:
+        query = denoising.inputs()
+        ((start, stop),) = query.spans
+        seen = query.tokens[0, start:stop]
+        is_masked = seen == model.layout.mask_id
+        assert seen[~is_masked].tolist() == ids[:stop][~is_masked].tolist()
+        assert not is_masked[:-4].any()
+        assert query.block_masks == ()
+        shown.setdefault(stop, set()).add(int(is_masked.sum()))
+        logits = torch.zeros(1, query.positions.shape[1], query.ids.stop - query.ids.start)
+        for i, position in enumerate(query.positions[0].tolist()):
+            logits[0, i, int(ids[position]) - query.ids.start] = 20.0
+        denoising.advance(logits)
+    learned = dict[int, set[int]]()
+    for index in range(64):
+        (view,) = noise_row(replace(row, index=index), component, layout=model.layout, seed=0, stratified=True, block_length=4)
+        view = view.cut()
+        is_masked = view.tokens == model.layout.mask_id
+        assert view.tokens[~is_masked].tolist() == ids[: len(view.tokens)][~is_masked].tolist()
+        assert not is_masked[:-4].any()
+        assert view.block_mask is None
+        learned.setdefault(len(view.tokens), set()).add(int(is_masked.sum()))
+    assert learned == shown == {first + 4 * n: {1, 2, 3, 4} for n in (1, 2, 3)}
+
+
+def test_rows_that_cannot_grow_are_refused(model, saved, data, tmp_path):
+    lumina = MMaDA.from_pretrained(saved("lumina-dimoo"), device="cpu")
+    stage = settled(STAGES["finetune"], replace(lumina.defaults, variable_length=True), lumina.family)
+    component = next(c for c in stage.components if c.name == "text")
+    with pytest.raises(
+        InputError, match=r"last_block, or defaults\.variable_length=true, needs an answer that ends its row, and LuminaPrompts"
+    ):
+        ComponentRows(component, stage, RecordExamples([], encode=None), lumina.prompts, seed=0, num_image_tokens=0)
+    fixed = settled(STAGES["finetune"], replace(model.defaults, variable_length=False), model.family)
+    assert next(c for c in fixed.components if c.name == "text").noise == ("count",)
+    with pytest.raises(InputError, match="variable_length=True needs full_attention=True"):
+        replace(model.defaults, full_attention=False)
+
+
+def test_updates_of_rewards_show_the_room_that_the_sampler_shows(model):
+    """Each look of an update ends behind its block, and sees itself whole."""
+    from mmada.rl.batch import TrainSegment, collate
+    from mmada.rl.mask_samples import blocks_of, draw_mask_samples
+    from mmada.rl.prompts import Prompt
+    from mmada.rl.rollout import Decoding, generate_rollouts
+    from mmada.rl.settings import ObjectiveConfig
+
+    prompt = Prompt(task="text", index=0, request=ChatRequest("Hi?", think=False))
+    decoding = Decoding(block_length=4, threshold=0.05, max_new_tokens=12)
+    (rollout,) = generate_rollouts([prompt], model.planner, model.denoiser, decoding, num=1, seed=3, record=True)
+    (part,) = rollout.parts
+    assert part.variable_length
+    assert not part.looks_ahead
+    first = int(part.field.positions[0])
+    assert [b.num_kept for b in blocks_of(part, "block")] == [4 * (n + 1) for n in range(-(-part.num_tokens // 4))]
+    for name in ("unigrpo", "trace"):
+        (looks,) = draw_mask_samples(part, ObjectiveConfig(name=name, updates=1), torch.Generator().manual_seed(0))
+        batch = collate(
+            [TrainSegment(part=part, mask_samples=looks, advantage=1.0, task=0)], layout=model.layout, normalizers=torch.ones(1)
+        )
+        assert sorted(batch.packing.lengths) == sorted(first + look.num_kept for look in looks)
+        assert batch.packing.block_ids is None or not batch.packing.block_ids.any()
+    with pytest.raises(InputError, match="variable_length=True never see it; use masking='block'"):
+        blocks_of(part, "whole")
+
+
 def test_surfaces_write_as_the_model_was_taught(model):
-    """Answers of the pipeline and of the server grow; what an update of reinforcement learning masks does not, nor do holes."""
+    """Answers of the pipeline, of the server and of rollouts grow; holes do not."""
     from mmada.rl.rollout import Decoding
     from mmada.serve.config import ServeConfig
     from mmada.serve.request_parser import RequestParser
@@ -158,7 +248,7 @@ def test_surfaces_write_as_the_model_was_taught(model):
     assert asked.request.params.variable_length
     fixed = model.planner.text_params(variable_length=False)
     assert model.run([asked.request])[0].text == model.chat("What is it?", seed=3).text
-    assert not Decoding().text(model.planner).variable_length
+    assert Decoding().text(model.planner).variable_length
     assert not model.planner.fill_params().variable_length
     assert fixed.looks_ahead
     for changes in ({"block_length": None}, {"full_attention": False}, {"propose_any": True, "steps": 4}):

@@ -198,6 +198,8 @@ def test_command_line(mmada, models, tmp_path, name):
         "draw": ("draw", "a cat", "--size", "8x12", "--steps", "2", "-o", "a.png"),
         "fill": ("fill", "a [MASK:2] b"),
         "inpaint": ("fill", "-i", "red.png", "--extend", "2,0,0,0", "-p", "a cat", "--steps", "2", "-o", "b.png"),
+        "edit": ("edit", "red.png", "a hat", "--no-think", "--steps", "2", "-o", "c.png"),
+        "parallel": ("edit", "red.png", "a hat", "--think", "--steps", "2", "--max-new-tokens", "8", "-o", "d.png"),
     }
     for ability, call in calls.items():
         status, _, err = mmada(*call, "-m", "model")
@@ -207,4 +209,5 @@ def test_command_line(mmada, models, tmp_path, name):
         else:
             assert status == 2
             assert f"{family.title} cannot" in err
-    assert (tmp_path / "a.png").exists() == ("draw" in family.abilities)
+    for file, ability in (("a.png", "draw"), ("b.png", "inpaint"), ("c.png", "edit"), ("d.png", "parallel")):
+        assert (tmp_path / file).exists() == (ability in family.abilities)

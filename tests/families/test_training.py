@@ -26,7 +26,7 @@ from mmada.train.stages import PromptLayout
 from .conftest import COLORS
 
 QUIET = {"prefetch": 0, "log_every": 1, "eval_every": 0, "sample_every": 0, "save_every": 0}
-OF_MMADA = ("mmada", "mmada-parallel-m")
+NOISE = {"mmada": "block", "mmada-parallel-m": "block", "illada": "last_block", "sdar": "block"}
 DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abilities]
 
 
@@ -76,7 +76,7 @@ def test_rows_and_noise_are_those_of_the_family(saved, data, tmp_path, name):
     color = next(color for color in COLORS if f"? {color}" in prompts.tokenizer.decode(row.canvas.tokens.tolist()))
     room = row.canvas.fields[0].num_total
     assert row.canvas.tokens.equal(prompts.chat([Message("user", f"Which one? {color}")], room, answer=color).tokens)
-    assert [component.noise for component in job.plan.components] == [("block" if name in (*OF_MMADA, "sdar") else "count",)]
+    assert [component.noise for component in job.plan.components] == [(NOISE.get(name, "count"),)]
 
 
 @pytest.mark.parametrize("name", DRAWING)
@@ -116,7 +116,7 @@ def test_what_a_family_cannot_learn_is_one_sentence(saved, data, tmp_path, caplo
     with pytest.raises(InputError, match=f"^LLaDA cannot draw; {able} can$"):
         build_task(config(tmp_path, start, both, **shapes))
     published = {"name": "1.1", "components": {"t2i": {"mixture_weight": 0}, "lm": {"mixture_weight": 0}}}
-    with pytest.raises(InputError, match=r"^component 'mmu': Lumina-DiMOO has no rows of layout=mmu; it learns chat, draw, edit$"):
+    with pytest.raises(InputError, match=r"^component 'mmu': Lumina-DiMOO has no rows of layout=mmu; it learns chat, draw, edit, restyle$"):
         build_task(config(tmp_path, saved("lumina-dimoo"), data / "pictures.jsonl", stage=published))
     with pytest.raises(InputError, match=f"^LLaDA cannot draw; {able} can$"):
         rl.build_task(rewarded(tmp_path, start, data / "pictures.jsonl", "draw"))
@@ -134,12 +134,12 @@ def sums(samples):
     return [float(sum(sample.image.tobytes() if sample.image else sample.text.encode())) for sample in samples]
 
 
-def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str):
+def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str, rewards=("tests.families.test_training:sums",)):
     """One step of reinforcement learning."""
     plan = {
         "prompts": 1,
-        "rewards": {"tests.families.test_training:sums": 1.0},
-        "decoding": {"max_new_tokens": 8, "image_steps": 3, "guidance_scale": 0.0},
+        "rewards": dict.fromkeys(rewards, 1.0),
+        "decoding": {"max_new_tokens": 8, "image_steps": 3, "guidance_scale": 0.0, "image_guidance_scale": 0.0},
     }
     values = {
         "model": {"start": str(start)},

@@ -16,7 +16,16 @@ from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenize
 from mmada.model import Transformer, preset
 from mmada.pipeline import MMaDA
 
-SMALL = {"max_new_tokens": 16, "max_thinking_tokens": 16, "block_length": 8, "image_height": 16, "image_width": 16, "image_steps": 4}
+SMALL = {
+    "max_new_tokens": 16,
+    "max_thinking_tokens": 16,
+    "block_length": 8,
+    "image_height": 16,
+    "image_width": 16,
+    "image_crops": False,
+    "one_image_size": False,
+    "image_steps": 4,
+}
 
 
 TEMPLATE = (

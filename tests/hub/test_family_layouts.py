@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from mmada import MMaDA
+from mmada.canvas import Message
+from mmada.errors import InputError
 from mmada.families import FAMILIES, Family
 from mmada.hub import networks, weights
 from mmada.hub.family import family_of
 
-from ..families.tiny import published
+from ..families.tiny import TEMPLATE, published, tiny
 from ..lazy import later
 
 pretrained = later("mmada.hub.pretrained")
@@ -51,3 +55,38 @@ def test_a_hub_name_counts_where_files_are_equal(tmp_path):
     directory = published(FAMILIES["mmada-parallel-m"], tmp_path / "0123abcd", **SIZES)
     layouts = [pretrained.MMaDAConfig.from_pretrained(directory, names=names).layout for names in ([], ["tyfeld/MMaDA-Parallel-M"])]
     assert [layout.interleave_id for layout in layouts] == [None, 126095]
+
+
+def test_generate_grows_rows_where_the_checkpoint_was_taught_so(saved_illada):
+    """By mmada.json, by generation_config.json, or by an argument; answers are those of `MMaDA.chat`."""
+    model, engine = pretrained.MMadaModelLM.from_pretrained(saved_illada), MMaDA.from_pretrained(saved_illada, device="cpu")
+    assert model.generation_config.variable_length
+    prompt = torch.tensor([engine.prompts.dialogue([Message("user", "What is it?")])])
+    found = {}
+    for grows in (None, True, False):
+        named = {} if grows is None else {"variable_length": grows}
+        params = engine.planner.text_params(**named)
+        wanted = engine.chat("What is it?", params=params, max_new_tokens=16, think=False).token_ids
+        found[grows] = model.generate(prompt, max_new_tokens=16, **named)[0, prompt.shape[1] :].tolist()
+        assert found[grows] == list(wanted)[: len(found[grows])]
+    assert found[None] == found[True] != found[False]
+    with pytest.raises(InputError, match="variable_length=True needs a block_length, full_attention=True"):
+        model.generate(prompt, full_attention=False, max_new_tokens=16)
+
+
+def test_another_generation_config_leaves_the_length_to_the_family(tmp_path):
+    directory = with_weights(FAMILIES["illada"], tmp_path / "iLLaDA-8B-Base")
+    assert pretrained.MMadaModelLM.from_pretrained(directory).generation_config.variable_length
+    (directory / "generation_config.json").write_text('{"max_new_tokens": 4}')
+    assert pretrained.MMadaModelLM.from_pretrained(directory).generation_config.variable_length
+    (directory / "generation_config.json").write_text('{"max_new_tokens": 4, "variable_length": false}')
+    assert not pretrained.MMadaModelLM.from_pretrained(directory).generation_config.variable_length
+
+
+@pytest.fixture(scope="module")
+def saved_illada(tmp_path_factory):
+    model = tiny(replace(FAMILIES["illada"], tags=("<|im_start|>", "<|im_end|>")), n_kv_heads=2, weight_tying=True)
+    model.prompts.tokenizer.template = TEMPLATE
+    directory = tmp_path_factory.mktemp("illada")
+    model.save_pretrained(directory)
+    return directory

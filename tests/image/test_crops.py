@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmada.errors import InputError
-from mmada.image import best_crop_size, crop_sizes, crop_window, floor_to_multiple
+from mmada.errors import ImageError, InputError
+from mmada.image import best_crop_size, crop_sizes, crop_window, crops_of_area, floor_to_multiple, windows
 
 
 @pytest.mark.parametrize("num_patches", [1, 3, 16])
@@ -63,3 +63,30 @@ def test_sides_are_floored(ramp):
 def test_arguments_are_checked():
     with pytest.raises(InputError, match="num_patches=0"):
         crop_sizes(0)
+
+
+def test_sizes_have_the_area_of_an_image_or_less():
+    assert crops_of_area(1024, 1024, factor=16) == crop_sizes(32)
+    assert crops_of_area(1024, 1024, factor=16, side=512) == crop_sizes(16)
+    assert crops_of_area(256, 256, factor=16, side=512) == crop_sizes(8)
+    assert crops_of_area(8, 8, factor=2) == crop_sizes(2, patch_size=4)
+    assert crops_of_area(1, 1, factor=2) == [(4, 4)]
+
+
+def test_one_generator_draws_the_windows_of_all(ramp):
+    drawn = windows([ramp, ramp], [(64, 64), (32, 64)], seed=7)
+    assert [image.size for image in drawn] == [(64, 64), (32, 64)]
+    rng = random.Random(7)
+    assert [image.tobytes() for image in drawn] == [crop_window(ramp, image.size, rng=rng).tobytes() for image in drawn]
+
+
+def test_what_is_a_window_already_stays_as_it_is(ramp):
+    for size in crop_sizes(4, patch_size=16):
+        (once,) = windows([ramp], [size], seed=1)
+        assert best_crop_size(once, crop_sizes(4, patch_size=16)) == size
+        assert windows([once], [size], seed=2)[0].tobytes() == once.tobytes()
+
+
+def test_a_line_is_refused_before_it_is_scaled():
+    with pytest.raises(ImageError, match=r"an image of 1x20000 scaled to cover 512x2048 has 512x10240000 pixels"):
+        crop_window(Image.new("RGB", (20000, 1)), (2048, 512))

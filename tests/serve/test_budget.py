@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel
 
+from mmada.generation.settings import ORDER_NAMES
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.http import create_app
@@ -262,6 +263,9 @@ FIELDS: dict[type[BaseModel], dict[str, st.SearchStrategy[Any]]] = {
         "images": st.builds(lambda url, count: [{"image_url": url}] * count, pictures, st.sampled_from([1, 1, 17])),
         "mask": pictures.map(lambda url: {"image_url": url}),
         "image_guidance_scale": scale,
+        "order": st.sampled_from(ORDER_NAMES),
+        "text_steps": st.sampled_from([1, 8, 1024]),
+        "max_completion_tokens": st.sampled_from([8, 100]),
         "restyle": st.booleans(),
         "thinking": st.booleans(),
     },

@@ -169,7 +169,7 @@ def test_the_tables_have_every_field():
     for body, values in HONOURED.items():
         assert set(values) | OF_REPLIES | NEUTRAL.get(body, set()) >= set(body.model_fields), body
         assert set(values) - {"stream"} <= set(body.model_fields), body
-    instructed = {"thinking", "restyle", "image_guidance_scale"}  # test_instructions
+    instructed = {"thinking", "restyle", "image_guidance_scale", "order", "text_steps", "max_completion_tokens"}  # test_instructions
     assert set(EditForm.model_fields) <= {*IMAGES, *OF_REPLIES, *instructed}
     assert set(EditBody.model_fields) <= {*IMAGES, *OF_REPLIES, *FILES, *instructed}
     assert set(ASKED) == set(UNSUPPORTED)

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from mmada.families import FAMILIES
 from mmada.generation.requests import EditRequest, ParallelRequest
+from mmada.generation.settings import ORDER_NAMES
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.http import create_app
@@ -81,6 +82,24 @@ def test_a_text_may_come_with_the_image(served):
     assert reply["data"][0]["text"] == alone.answer.text
 
 
+def test_text_and_image_may_be_filled_in_any_order(served):
+    settings = {"steps": 3, "text_steps": 6}
+    found = {}
+    for order in ORDER_NAMES:
+        status, reply = asked(served, "mmada-parallel-m", images=[url(RED)], order=order, max_completion_tokens=8, **settings)
+        assert status == 200, reply
+        (alone,) = served["mmada-parallel-m"][0].run(
+            [ParallelRequest("a hat", [RED], max_new_tokens=8, order=order, text_steps=6, image_steps=3, seed=3)]
+        )
+        assert (pixels(reply["data"][0]), reply["data"][0]["text"]) == (png(alone.image), alone.answer.text)
+        usage = reply["usage"]  # 8 x 4 codes of the source, as many drawn, eight tokens written
+        assert usage["output_tokens_details"] == {"image_tokens": 32, "text_tokens": 8}
+        assert usage["input_tokens_details"] == {"image_tokens": 32, "text_tokens": usage["input_tokens"] - 32}
+        assert usage["nfe"] == alone.num_forwards == (6 if order == "together" else 9)
+        found[order] = alone.codes.tolist(), alone.answer.token_ids
+    assert len({str(value) for value in found.values()}) == 3
+
+
 def test_a_stream_shows_an_edit_on_its_way(served):
     body = {"prompt": "x", "seed": 3, "images": [url(RED)], "steps": 3, "stream": True, "partial_images": 1, "include_trace": True}
     events = served["mmada-parallel-m"][1].post(PATH, json=body).text
@@ -93,6 +112,8 @@ def test_a_stream_shows_an_edit_on_its_way(served):
 def test_clients_are_told_which_models_need_no_mask(served):
     listed = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edits_by_instruction"] for name, (_, client) in served.items()}
     assert listed == {"mmada": False, "lumina-dimoo": True, "mmada-parallel-m": True}
+    orders = {name: client.get("/v1/models").json()["data"][0]["mmada"]["edit_orders"] for name, (_, client) in served.items()}
+    assert orders == {"mmada": [], "lumina-dimoo": ["none"], "mmada-parallel-m": list(ORDER_NAMES)}
 
 
 @pytest.mark.parametrize(
@@ -106,11 +127,26 @@ def test_clients_are_told_which_models_need_no_mask(served):
             "mmada-parallel-m",
             {"image_cache": "max-logit"},
             "image_cache",
-            "a text in the same passes changes it; leave it out, or edit without",
+            "a text in the same passes changes them; leave it out, or edit without",
         ),
         ("lumina-dimoo", {"restyle": True}, None, "1 images with restyle=True; give the content, then the image whose style"),
         ("lumina-dimoo", {"restyle": True, "mask": url(BLUE)}, "restyle", "take no mask; leave one of them out"),
         ("mmada", {}, None, "nothing says what to edit"),
+        (
+            "mmada",
+            {"order": "text_first"},
+            "order",
+            "MMaDA cannot write and draw in the same passes; MMaDA-Parallel-M, MMaDA-Parallel-A can",
+        ),
+        ("lumina-dimoo", {"text_steps": 4}, "text_steps", "Lumina-DiMOO cannot write and draw"),
+        ("mmada-parallel-m", {"thinking": True, "restyle": True}, "restyle", "MMaDA-Parallel-M cannot edit images"),
+        ("mmada-parallel-m", {"order": "first"}, "order", "must be 'together', 'text_first' or 'image_first'"),
+        ("mmada-parallel-m", {"order": "together", "thinking": False}, "order", "thinking=false wants none"),
+        ("mmada-parallel-m", {"order": "together", "mask": url(BLUE)}, "order", "take no mask"),
+        ("mmada-parallel-m", {"text_steps": 9999}, "text_steps", "above 1024"),
+        ("mmada-parallel-m", {"max_completion_tokens": 1024}, "max_completion_tokens", "does not fit the model's context"),
+        ("mmada-parallel-m", {"steps": 7, "text_steps": 8}, None, "image_steps=7 are more than the last three quarters of text_steps=8"),
+        ("mmada-parallel-m", {"steps": 3, "num_inference_steps": 4}, "steps", "disagree"),
     ],
 )
 def test_what_cannot_be_is_said(served, family, body, param, said):

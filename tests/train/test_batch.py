@@ -149,6 +149,25 @@ def test_blocks_are_noised_behind_the_clean_answer(twenty):
     assert view.maskable == 24
 
 
+def test_a_row_ends_behind_its_last_block(twenty):
+    """One of the answer's three blocks is noised and ends the row; weights make up for the two others, whatever the draw."""
+    component, row, first = twenty
+    component, lengths = replace(component, noise=("last_block",)), []
+    for index in range(24):
+        (view,) = noise_row(replace(row, index=index), component, layout=tiny.LAYOUT, seed=0, block_length=8)
+        view = view.cut()
+        lengths.append(len(view.tokens) - first)
+        is_masked = view.tokens == tiny.LAYOUT.mask_id
+        assert torch.equal(view.scored, is_masked)
+        assert not is_masked[:-8].any()
+        assert view.tokens[~is_masked].tolist() == row.canvas.tokens[: len(view.tokens)][~is_masked].tolist()
+        assert view.block_mask is None
+        assert view.maskable == pytest.approx(float(view.weight[is_masked].sum())) == 24
+    assert set(lengths) == {8, 16, 24}
+    (half,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, block_length=8, ratio=0.5)
+    assert int(half.scored.sum()) == 4
+
+
 @pytest.mark.parametrize("is_stratified", [False, True])
 def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
     """An answer in 16 blocks of 8 is masked everywhere from a little to wholly: each count of masks in 1..8 one to three times."""
@@ -246,7 +265,9 @@ def test_what_lies_behind_blocks_may_not_be_scored(twenty):
     component, *_ = twenty
     with pytest.raises(InputError, match="scores a part behind blocks, which is filled later; make it hidden"):
         replace(component, layout="reason_draw", noise=("block", "cosine"))
-    with pytest.raises(InputError, match=r"the noise type block hides pairs entirely; leave mask_value=-1\.0 out"):
+    with pytest.raises(InputError, match="scores a part behind blocks"):
+        replace(component, layout="reason_draw", noise=("last_block", "cosine"))
+    with pytest.raises(InputError, match=r"the noise types block and last_block hide tokens entirely; leave mask_value=-1\.0 out"):
         replace(tiny.stage("text"), mask_value=-1.0)
 
 

@@ -124,7 +124,7 @@ def test_debug_shrinks_any_stage(tmp_path, name):
     config = load(write(tmp_path, SHAPES + f"stage: '{name}'\ndebug: true"))
     assert config.stage.name == name
     assert config.stage.steps <= 4
-    assert config.stage.batch <= 4 * 7  # four rows for each component
+    assert config.stage.batch <= 4 * 8  # four rows for each component
     assert config.model.preset == "debug"
 
 

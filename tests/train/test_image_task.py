@@ -8,11 +8,16 @@ import torch
 from PIL import Image
 
 from mmada.errors import InputError
-from mmada.image import ImageTokenizer, ImageTokenizerConfig
+from mmada.hub.networks import load_image_tokenizer
+from mmada.image import VQVAE, ImageTokenizer, ImageTokenizerConfig
 from mmada.image.quantizer import entropy_loss, quantizer_loss
 from mmada.train import loop
-from mmada.train.image_task import LOSSES, ImageBatch, ImageTask, PixelObjective, sobel
+from mmada.train.config import ImageTokenizerSettings, load
+from mmada.train.export import export_save
+from mmada.train.image_task import LOSSES, ImageBatch, ImageTask, PixelObjective, in_range_of, sobel, spread_codebook
+from mmada.train.networks import freeze, new_image_tokenizer
 from mmada.train.optim import OptimizerConfig
+from mmada.train.setup import build_task, run
 from mmada.train.stages import STAGES
 from mmada.train.world import WorldPictures
 from mmada.worlds.shapes import Shapes
@@ -86,3 +91,110 @@ def test_processes_and_micro_batches_share_a_batch():
 def test_samples_are_originals_above_reconstructions(tmp_path):
     task().sample(tmp_path)
     assert Image.open(tmp_path / "reconstructions.png").size == (12 * 32, 2 * 32)
+
+
+# The VQ-VAE.
+
+SMALL = ImageTokenizerSettings(kind="vqvae", ch=8, encoder_ch_mult=(1, 1, 1), encoder_num_res_blocks=(1, 1, 1), z_channels=4, num_codes=32)
+VQ_STAGE = replace(STAGES["vqvae"], batch=4, steps=10, optim=OptimizerConfig(lr=1e-2, weight_decay=0.0, warmup=2, schedule="constant"))
+
+
+def vqvae_task(stage=VQ_STAGE):
+    network = new_image_tokenizer(SMALL, seed=0, size=32)
+    spread_codebook(network, pictures(), seed=0)
+    return ImageTask(stage, PixelObjective(network), pictures(), pictures("test"), num_held_out=2)
+
+
+def test_losses_of_a_vqvae_are_those_of_its_paper():
+    """Reconstruction in [-1, 1]; vectors to latents, a quarter of latents to vectors; gradients of pixels pass the codebook."""
+    job = vqvae_task()
+    (batch,) = job.batches(0, rank=0, world=1, accumulate=1)
+    tokenizer = job.module.tokenizer
+    losses = dict(zip(job.names, job.module(batch.pixels) / len(batch.pixels), strict=True))
+    shown = (batch.pixels + 1) / 2
+    z = tokenizer.latent(shown)
+    vectors = tokenizer.quantize.vectors(tokenizer.codes_of(z))
+    error = (tokenizer.decoder(tokenizer.post_quant_conv(vectors)) * 2 - 1) - batch.pixels
+    torch.testing.assert_close(losses["l1"], error.abs().mean())
+    torch.testing.assert_close(losses["l2"], error.square().mean())
+    torch.testing.assert_close(losses["gradient"], sobel(error).abs().mean())
+    torch.testing.assert_close(losses["quantizer"], 1.25 * (vectors - z).square().mean())
+    assert float(losses["entropy"].detach()) == 0
+    losses["l2"].backward(retain_graph=True)
+    assert float(tokenizer.encoder.conv_in.weight.grad.abs().sum()) > 0
+    assert tokenizer.quantize.embedding.weight.grad is None or not tokenizer.quantize.embedding.weight.grad.any()
+    losses["quantizer"].backward()
+    assert float(tokenizer.quantize.embedding.weight.grad.abs().sum()) > 0
+
+
+def test_a_new_codebook_lies_where_latents_are():
+    job, bare = vqvae_task(), new_image_tokenizer(SMALL, seed=0, size=32)
+    pixels = in_range_of(bare, ImageBatch.of([pictures()[i] for i in range(8)], factor=4).pixels)
+    used = [len(tokenizer.encode(pixels).unique()) for tokenizer in (bare, job.module.tokenizer)]
+    assert used[0] < used[1] > 16
+    again = new_image_tokenizer(SMALL, seed=0, size=32)
+    spread_codebook(again, pictures(), seed=0)
+    assert torch.equal(again.quantize.embedding.weight, job.module.tokenizer.quantize.embedding.weight)
+
+
+def test_a_vqvae_learns(tmp_path):
+    job, reports = vqvae_task(), []
+    loop.train(job, VQ_STAGE.optim, replace(tiny.QUIET, eval_every=10), steps=10, out=tmp_path, on_step=reports.append)
+    assert reports[-1].values["loss/l2"] < 0.5 * reports[0].values["loss/l2"]
+    assert reports[-1].values["eval/psnr"] > 10
+    assert 1 <= reports[-1].values["eval/codes"] <= 32
+
+
+def test_a_decoder_learns_behind_frozen_codes(tmp_path):
+    """What codes depend on stays bit for bit, so that a transformer's data stays true."""
+    stage = replace(VQ_STAGE, trainable=("decoder.*", "post_quant_conv.*"), steps=6)
+    job, reports = vqvae_task(stage), []
+    freeze(job.module, stage.trainable)
+    tokenizer = job.module.tokenizer
+    before = {name: tensor.clone() for name, tensor in tokenizer.state_dict().items()}
+    loop.train(job, stage.optim, tiny.QUIET, steps=6, out=tmp_path, on_step=reports.append)
+    assert reports[-1].values["loss/l1"] < 0.7 * reports[0].values["loss/l1"]
+    changed = {name for name, tensor in tokenizer.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not changed & tokenizer.encoding_tensors().keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["stage=tokenizer"], r"stage\.entropy=1\.0 is of bits, which codes of a VQ-VAE have not; set stage\.entropy=0, or stage=vqvae"),
+        (["net.kind=magvit-v2"], r"stage 'vqvae' trains a VQ-VAE, and net\.kind=magvit-v2 is MAGVIT-v2"),
+        (["net.upscale=4"], r"net\.upscale=4 is a setting of MAGVIT-v2 alone; leave it out beside net\.kind=vqvae"),
+        (["net.decoder_ch_mult=[1, 4]"], r"net\.decoder_ch_mult=\(1, 4\) is a setting of MAGVIT-v2 alone"),
+        (["net.encoder_num_res_blocks=[1, 2]"], r"net\.encoder_num_res_blocks=\(1, 2\) must be one number for each"),
+        (["net.num_codes=-1"], r"net\.num_codes=-1 must be positive"),
+        (["net.kind=''", "stage=tokenizer", "net.num_codes=64"], r"MAGVIT-v2 has 2\^z_channels codes: set net\.z_channels"),
+        (["net.encoder_ch_mult=[1,1,1,1,1,1,1]", "net.encoder_num_res_blocks=[1,1,1,1,1,1,1]"], "makes squares of 64 pixels"),
+        (["data.world=", "data.path=my.jsonl"], "trains on pictures of a world"),
+        (["net.kind=vq"], "net.kind='vq'"),
+    ],
+)
+def test_what_does_not_fit_a_vqvae_is_one_sentence(tmp_path, settings, message):
+    (tmp_path / "run.yaml").write_text("stage: vqvae\nnet: {kind: vqvae}\ndata: {world: shapes}\n")
+    with pytest.raises(InputError, match=message):
+        build_task(load(tmp_path / "run.yaml", [f"out={tmp_path}", *settings]))
+
+
+def test_a_vqvae_is_exported_with_its_averaged_weights_and_gone_on_from(tmp_path):
+    (tmp_path / "run.yaml").write_text("stage: vqvae\ndata: {world: shapes}\ndebug: true\n")
+    config = load(tmp_path / "run.yaml", [f"out={tmp_path / 'one'}", "loop.prefetch=0"])
+    run(config)
+    made = load_image_tokenizer(tmp_path / "one" / "model")
+    assert isinstance(made, VQVAE)
+    assert made.codebook_size == 64
+    (save,) = sorted((tmp_path / "one" / "state").glob("step-*"))[-1:]
+    export_save(save, tmp_path / "again")
+    again = load_image_tokenizer(tmp_path / "again").state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in made.state_dict().items())
+    start = [f"net.start={tmp_path / 'one' / 'model'}", f"out={tmp_path / 'two'}"]
+    job = build_task(load(tmp_path / "run.yaml", start))
+    assert all(torch.equal(tensor, again[name]) for name, tensor in job.module.tokenizer.state_dict().items())
+    with pytest.raises(InputError, match=r"is a vqvae tokenizer, and net\.kind=magvit-v2; leave one of them out"):
+        build_task(load(tmp_path / "run.yaml", [*start, "net.kind=magvit-v2"]))
+    with pytest.raises(InputError, match=r"net\.upscale=2 adds an upscaler to a MAGVIT-v2 tokenizer"):
+        build_task(load(tmp_path / "run.yaml", [*start, "net.upscale=2"]))

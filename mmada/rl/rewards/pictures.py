@@ -1,4 +1,4 @@
-"""Learned rewards of pictures, for those who have their weights. They bear on samples with an image.
+"""Rewards of pictures: learned ones, for those who have their weights, and likeness to a record's picture. They bear on samples with an image.
 
 reward = clip_score("openai/clip-vit-large-patch14")      any CLIP of transformers: directory or hub name
 reward = pick_score("yuvalkirstain/PickScore_v1")         a CLIP too, with its own scale
@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmada.data.records import Picture
 from mmada.errors import CheckpointError, MissingDependencyError
 from mmada.generation.requests import ChatRequest
-from mmada.image import load_image
+from mmada.image import fit, load_image, to_pixels
 from mmada.rl.records import Completion
 from mmada.rl.rewards.combine import Reward
 
-__all__ = ["clip_score", "from_pairs", "hps", "image_reward", "pick_score", "similarity"]
+__all__ = ["clip_score", "from_pairs", "hps", "image_reward", "pick_score", "pixels", "similarity"]
 
 
 def from_pairs(score: Callable[[Sequence[str], Sequence[Image.Image]], Sequence[float]], *, caption: bool = False) -> Reward:
@@ -115,6 +116,19 @@ def _package(module: str, distribution: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise MissingDependencyError(f"this reward needs the package {distribution}; pip install {distribution}") from error
+
+
+def pixels(samples: Sequence[Completion]) -> list[float | None]:
+    """1 - the mean difference to the picture that the record has, of full range; that picture is brought to the drawing's size.
+
+    None for what is no drawing, or where the record has no picture.
+    """
+    return [None if s.image is None or s.prompt.wanted is None else _likeness(s.image, s.prompt.wanted) for s in samples]
+
+
+def _likeness(drawn: Image.Image, wanted: Picture) -> float:
+    shown = fit(load_image(wanted.image), height=drawn.height, width=drawn.width, mode="crop")
+    return 1 - float((to_pixels([drawn]) - to_pixels([shown])).abs().mean()) / 2
 
 
 def _pair(sample: Completion, caption: bool) -> tuple[str, Image.Image] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mmada.data.answers import normalize_answer, read_answer
 from mmada.errors import MissingDependencyError
+from mmada.generation.requests import EditRequest
 from mmada.rl.records import Completion
 
 __all__ = ["brevity", "exact", "math_verified", "think_format"]
@@ -73,6 +74,8 @@ def _is_text(sample: Completion) -> bool:
 
 
 def _form(sample: Completion) -> float:
-    if sample.prompt.request.think:
+    request = sample.prompt.request
+    assert not isinstance(request, EditRequest)  # which has no text
+    if request.think:
         return float("<think>" in sample.text and read_answer(sample.text).state == "thought")
     return float(read_answer(sample.text).state == "direct")

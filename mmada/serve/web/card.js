@@ -59,6 +59,8 @@ export class Card {
       const text = isShared ? told[0] : thoughts.map((thought, i) => thought && `${i + 1}: ${thought}`).filter(Boolean).join("\n");
       parts.push(element("details", { className: "thinking", open: true }, element("summary", {}, "Plan"), element("div", { className: "thinking-text" }, text)));
     }
+    const texts = pictures.map((picture, i) => picture.text && (pictures.length > 1 ? `${i + 1}: ${picture.text}` : picture.text)).filter(Boolean);
+    if (texts.length) parts.push(element("p", { className: "thinking-text" }, texts.join("\n")));
     this.said.replaceChildren(...parts);
   }
 

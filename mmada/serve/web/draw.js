@@ -137,13 +137,13 @@ export class Draw {
     if (this.abort || !this.studio.isReady) return;
     const { facts } = this.studio;
     const { url } = await fitted(view.url, facts);
-    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction);
+    const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction, facts.edit_orders);
     if (wanted) this.redo(url, wanted);
   }
 
   /** mask: what is drawn anew; without one, the prompt says what is to be changed. */
-  redo(image, { prompt, mask, title = `${mask ? "Redrawn" : "Edited"}: ${prompt}` }) {
-    const body = { ...this.common(), prompt };
+  redo(image, { prompt, mask, order, title = `${mask ? "Redrawn" : "Edited"}: ${prompt}` }) {
+    const body = { ...this.common(), prompt, ...(order && { order }) };
     const files = mask ? { image, mask } : { image };
     this.run(title, { path: "/v1/images/edits", body, files }, { prompt });
   }

@@ -81,7 +81,7 @@ function take(card, place, told, { prompt, began }) {
   result.seed ??= told.seed;
   result.nfe += told.usage.nfe;
   result.ms = Math.round(performance.now() - began);
-  Object.assign(view.record, { prompt: told.revised_prompt || prompt, seed: told.seed + (told.index ?? 0), warning: told.warning, trace: told.trace });
+  Object.assign(view.record, { prompt: told.revised_prompt || prompt, seed: told.seed + (told.index ?? 0), warning: told.warning, text: told.text, trace: told.trace });
   card.complete(place);
 }
 

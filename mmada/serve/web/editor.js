@@ -7,6 +7,7 @@ import { download, loaded } from "./pictures.js";
 
 const PAINT = "Paint what is to be drawn anew.";
 const INSTRUCT = "Say what is to be changed. Or paint a part, and only that is drawn anew.";
+const ORDERS = { none: "none", together: "with the picture", text_first: "before the picture", image_first: "after the picture" };
 const KEYS = "Keys: arrows move, space paints, with shift erases.";
 
 export class Editor {
@@ -48,9 +49,13 @@ export class Editor {
     });
   }
 
-  /** Edit a picture; the promise brings {prompt, mask}, the mask only if something is painted, or null if nothing is to be done. */
-  async open(picture, factor, byInstruction) {
+  /**
+   * Edit a picture; the promise brings {prompt, mask}, the mask only if something is painted, or null if nothing is to be done.
+   * Without a mask it may bring an `order`, too, in which picture and text are filled. orders: what the model has for it; none is no text.
+   */
+  async open(picture, factor, byInstruction, orders) {
     this.byInstruction = byInstruction;
+    find("editor-order").replaceChildren(...orders.map((order) => new Option(ORDERS[order], order)));
     const image = find("editor-picture");
     image.src = picture.url;
     await image.decode();
@@ -83,7 +88,8 @@ export class Editor {
     const missing = this.cells.size || this.byInstruction ? (prompt ? "" : asked) : "Nothing is painted yet.";
     find("editor-problem").textContent = missing;
     if (missing) return;
-    this.answer = this.instructs ? { prompt } : { prompt, mask: this.mask() };
+    const order = find("editor-order").value;
+    this.answer = this.instructs ? { prompt, ...(order && order !== "none" && { order }) } : { prompt, mask: this.mask() };
     this.dialog.close();
   }
 
@@ -166,6 +172,7 @@ export class Editor {
     this.canvas.setAttribute("aria-label", label);
     find("editor-help").textContent = this.byInstruction ? `${INSTRUCT} ${KEYS}` : `${PAINT} ${KEYS}`;
     find("editor-words").textContent = this.instructs ? "What is to be changed" : "What the picture shows in the end";
+    find("editor-texts").hidden = !this.instructs || find("editor-order").length < 2;
     find("editor-send").textContent = this.instructs ? "Edit" : "Redraw";
   }
 

@@ -55,6 +55,7 @@ function drawingOf(result) {
     prompt: maybe(text, one.prompt),
     seed: maybe(number, one.seed),
     warning: maybe(text, one.warning),
+    text: maybe(text, one.text),
     trace: maybe(traceOf, one.trace),
   }));
   if (!pictures.length || pictures.some((one) => !one.frames.length)) throw new Error("it has no picture");
