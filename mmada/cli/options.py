@@ -28,6 +28,7 @@ __all__ = [
     "Seed",
     "Size",
     "Strict",
+    "TensorParallel",
     "Think",
     "Trace",
     "check_best_of",
@@ -49,6 +50,12 @@ Quantize = Annotated[
         metavar="int8|int4", help="Store the matrices in 8 or 4 bits: less memory, slower. Default: as saved.", rich_help_panel="Model"
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        min=1, help="GPUs of this machine that hold the model together, each by a process of its own.", rich_help_panel="Model", metavar="N"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Loading:
     device: Device = None
     dtype: Dtype = "auto"
     quantize: Quantize = None
+    tensor_parallel: TensorParallel = 1
 
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]
@@ -70,7 +78,8 @@ Cache = Annotated[
     str | None, typer.Option(metavar="|".join(settings_of(TextSettings)["cache"].choices), help=settings_of(TextSettings)["cache"].help)
 ]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know, and correct none.")]
+AsWritten = Annotated[bool, typer.Option("--strict", help="Read every word as it is written: correct no misspelled ones.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 
