@@ -179,6 +179,8 @@ class Prompts:
     """whether turns stand behind headers at all"""
     own_template: ClassVar[str | None] = None
     """without headers: the chat template of these prompts (hub/chat_template.py); None: that of the tokenizer's files says how turns are laid out"""
+    follows_files: ClassVar[bool] = False
+    """whether a chat template in the tokenizer's files stands over these prompts"""
 
     @property
     def begin(self) -> list[int]:
@@ -245,11 +247,6 @@ class Prompts:
     def insert_images(self, dialogue: Sequence[int], images: Sequence[Tensor]) -> list[int]:
         """A dialogue with the images that it is about, which stand before it."""
         return [*self._images(images), *dialogue]
-
-    def start_of_answer(self, tokens: Tensor) -> int:
-        """Where the answer to the last turn of a dialogue begins in a row: behind the last header and what stands after it."""
-        header = int((tokens == self.layout.special("end_header")).nonzero()[-1])
-        return header + 1 + len(self.encode(self.after_header))
 
     def _header(self, role: str) -> list[int]:
         return [self.layout.special("start_header"), *self.encode(role), self.layout.special("end_header")]

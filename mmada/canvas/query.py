@@ -41,8 +41,13 @@ def can_attend(query: Tensor, key: Tensor) -> Tensor:
     return torch.where(key % 2 == 0, key <= query, key == query)
 
 
-def causal_block_ids(num_given: int, num_open: int, block_length: int) -> Tensor:
-    """(num_given + num_open,) levels of a prompt and the blocks behind it: 0 0 … 2 2 … 4 4 …"""
+def causal_block_ids(num_given: int, num_open: int, block_length: int, *, prompt_in_blocks: bool = False) -> Tensor:
+    """(num_given + num_open,) levels of a prompt and the blocks behind it: 0 0 … 2 2 … 4 4 …
+
+    prompt_in_blocks  blocks are counted from the beginning of the prompt, and its last one may hold the first open positions, too (SDAR)
+    """
+    if prompt_in_blocks:
+        return 2 * (torch.arange(num_given + num_open) // block_length)
     blocks = torch.arange(num_open) // block_length
     return torch.cat([torch.zeros(num_given, dtype=torch.long), 2 + 2 * blocks])
 

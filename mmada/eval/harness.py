@@ -160,7 +160,10 @@ class HarnessModel(LM):  # type: ignore[misc]
     def get_model_info(self) -> dict[str, Any]:
         """For the results: what decoding and likelihoods were made with, and what they cost."""
         d = self.model.defaults
-        params = {name: getattr(d, name) for name in ("threshold", "block_length", "cache", "full_attention", "variable_length")}
+        params = {
+            name: getattr(d, name)
+            for name in ("threshold", "block_length", "cache", "full_attention", "prompt_in_blocks", "variable_length")
+        }
         cost = {"num_forwards": self.num_forwards, "num_new_tokens": self.num_tokens}
         return {"think": self.think, "scoring": self.scoring, "mc_num": self.mc_num, "seed": self.seed, **params, **cost}
 
@@ -253,7 +256,11 @@ class HarnessModel(LM):  # type: ignore[misc]
         suppress_tokens = torch.tensor([i for i in allowed.suppress_tokens if i not in wanted], dtype=torch.long, device=self._device)
         tokens = torch.tensor([*given, *wanted], device=self._device)
         length = len(wanted) if defaults.full_attention else defaults.block_length
-        block_mask = None if defaults.full_attention else BlockMask(causal_block_ids(len(given), len(wanted), length))
+        block_mask = None
+        if not defaults.full_attention:
+            in_blocks = defaults.prompt_in_blocks
+            block_mask = BlockMask(causal_block_ids(len(given), len(wanted), length, prompt_in_blocks=in_blocks))
+        begun = len(given) % length if defaults.prompt_in_blocks else 0  # of the first block
         generator = torch.Generator().manual_seed(self.seed)
 
         def logits_of(tokens: Tensor, is_masked: Tensor) -> Tensor:
@@ -265,8 +272,8 @@ class HarnessModel(LM):  # type: ignore[misc]
             return logits.index_fill(-1, suppress_tokens, -torch.inf)
 
         total = 0.0
-        for start in range(len(given), len(tokens), length):
-            row = tokens[: start + length]
+        for stop in range(len(given) - begun + length, len(tokens) + length, length):
+            row, start = tokens[:stop], max(len(given), stop - length)
             is_wanted = torch.arange(len(row), device=self._device) >= start
             if self.scoring == "confidence":
                 total += confident_log_likelihood(logits_of, row, is_wanted, mask_id=self.model.layout.mask_id)
@@ -287,7 +294,7 @@ class HarnessModel(LM):  # type: ignore[misc]
         d = self.model.defaults
         params = SamplingParams(threshold=1.0, stop_at_eos=False)
         if not d.full_attention:
-            params = replace(params, full_attention=False, block_length=d.block_length)
+            params = replace(params, full_attention=False, prompt_in_blocks=d.prompt_in_blocks, block_length=d.block_length)
         (row,) = self._fill([self._open(given, len(wanted))], params, [self.seed])
         return bool(row.ids.tolist() == list(wanted))
 

@@ -1,6 +1,6 @@
 """Which family a checkpoint is of.
 
-All families share their tensor names, and id 126084 is the begin of an image in one and a line break in another. So two readings must agree: of the
+Most families share their tensor names, and id 126084 is the begin of an image in one and a line break in another. So two readings must agree: of the
 class name and of the vocabulary. Where two families are equal in both, the name of the checkpoint decides, and otherwise the first in the list.
 """
 
@@ -10,18 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from mmada.errors import CheckpointError, InputError, suggest
+from mmada.families.dream import DREAM
 from mmada.families.family import Facts, Family
 from mmada.families.illada import ILLADA
 from mmada.families.llada import LLADA
+from mmada.families.llada_moe import LLADA_MOE
 from mmada.families.lumina_dimoo import LUMINA_DIMOO
 from mmada.families.mmada import MMADA
 from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A
 from mmada.families.mmada_parallel_m import MMADA_PARALLEL_M
+from mmada.families.sdar import SDAR
 
 __all__ = ["FAMILIES", "choose", "fitting", "named", "settled"]
 
 FAMILIES: Mapping[str, Family] = {
-    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA)
+    family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA, DREAM, SDAR, LLADA_MOE)
 }
 
 
@@ -56,7 +59,7 @@ def fitting(facts: Facts) -> Family:
 
 
 def settled(family: Family, facts: Facts, *, any_size: bool = False, any_constants: bool = False) -> Family:
-    """The family with the layout that the files of a checkpoint give it.
+    """The family with the layout and the defaults that the files of a checkpoint give it.
 
     any_size       sizes are not compared with those that are published
     any_constants  nor is what is the same for every size
@@ -76,7 +79,7 @@ def settled(family: Family, facts: Facts, *, any_size: bool = False, any_constan
             f"config.json is not that of {family.title}: {'; '.join(differences)}; copy the published one, or give "
             f"family={family.name!r} if the model is of another size"
         )
-    return replace(family, layout=family.settle(family.layout, facts))
+    return replace(family, layout=family.settle(family.layout, facts), defaults={**family.defaults, **family.read(facts)})
 
 
 def _goes_by(family: Family, names: Sequence[str]) -> bool:

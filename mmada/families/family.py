@@ -1,7 +1,8 @@
 """`Family`: what published checkpoints of one kind have in common, as a value.
 
-All families run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
-with. A family is one file of this room. Nothing outside asks which family a checkpoint is of: it uses what the value holds.
+Most run on one backbone with equal tensor names; they differ in vocabulary, prompts, image tokenizer and the settings that they are sampled
+with. Others run on a second backbone (model/qwen.py), which is named by a few fields of the configuration. A family is one file of this room. Nothing
+outside asks which family a checkpoint is of: it uses what the value holds.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Facts:
     eos_ids      what ends a text, as config.json has it: of the text, then of a turn
     bos_id, mask_id  of config.json
     names        that the checkpoint goes by: hub name, directory
-    config       what else config.json says, under the names of `TransformerConfig`; fields without a value are left out
+    config       what else config.json says, fields of `TransformerConfig` under their names there; what has no value is left out
     """
 
     class_name: str | None = None
@@ -79,6 +80,10 @@ LLADA_SIZES: Mapping[str, int] = {"d_model": 4096, "n_layers": 32, "n_heads": 32
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
     return replace(layout, vocab_size=facts.rows or layout.vocab_size)
+
+
+def _nothing(facts: Facts) -> Mapping[str, Any]:
+    return {}
 
 
 class EditPrompts(Prompts, ABC):
@@ -145,6 +150,9 @@ class Family:
     sizes            fields of config.json -> values of the published size
     context          tokens of a row, where config.json does not say how many
     least_context    tokens of a row, where config.json says fewer: what the published code, which has no limit, is asked for
+    read             fields of `GenerationConfig` that the files of a checkpoint say, beside `defaults`
+    config           fields of the backbone that config.json of a published checkpoint does not have, with their values
+    only             fields of config.json -> the values that a checkpoint of this family may have there
     prompts          lays conversations and images out
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
                      repository which `defaults` name
@@ -174,6 +182,9 @@ class Family:
     sizes: Mapping[str, int] = field(default_factory=dict)
     context: int = 4096
     least_context: int = 0
+    read: Callable[[Facts], Mapping[str, Any]] = _nothing
+    config: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
@@ -197,6 +208,8 @@ class Family:
             found.append(f"mask_token_id is {facts.mask_id}, not {self.layout.mask_id}")
         if facts.offset is not None and self.layout.codebook_size and facts.offset != self.layout.image_offset:
             found.append(f"text_vocab_size is {facts.offset}, not {self.layout.image_offset}")
+        shown = {name: facts.config[name] for name in self.only if name in facts.config}
+        found += [f"{name} is {value!r}, not {self.only[name][0]!r}" for name, value in shown.items() if value not in self.only[name]]
         if facts.token_ids is None:
             return found
         wanted = {string: self.layout.special(name) for name, string in self.strings.items()}

@@ -156,7 +156,7 @@ class Planner:
     def checked(self, fill: Fill) -> Fill:
         """The same. Raises InputError for rows that are too long, or steps that its blocks cannot share."""
         if isinstance(fill.params, SamplingParams):
-            fill.params.steps_per_block(fill.num_open)
+            fill.params.steps_per_block(fill.num_open, fill.num_given)
         for canvas, what in ((fill.canvas, "request"), *((negative, "negative prompt") for negative in fill.negatives)):
             self._check_length(what, len(canvas), fill.num_open)
         return fill
@@ -452,7 +452,8 @@ class Planner:
         params = self.family.text_params(
             threshold=d.threshold, block_length=d.block_length, full_attention=d.full_attention, cache=named_cache(d.cache)
         )
-        return params.with_(**{"variable_length": d.variable_length, **_params_of(settings), **changes})
+        own = {"variable_length": d.variable_length, "prompt_in_blocks": d.prompt_in_blocks}
+        return params.with_(**{**own, **_params_of(settings), **changes})
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""
@@ -571,7 +572,8 @@ class Planner:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""
         canvas = row.canvas
         tokens = canvas.tokens
-        shown = tokens[len(self.prompts.begin) :] if not request.messages else tokens[self.prompts.start_of_answer(tokens) :]
+        before = self.prompts.dialogue(messages_of(request.messages)) if request.messages else self.prompts.begin
+        shown = tokens[len(before) :]
         ends_in_a_hole = int(canvas.fields[0].positions[-1]) == len(canvas) - 2
         return Answer(
             self.prompts.decode(shown), None, "length" if ends_in_a_hole else "stop", tuple(row.ids.tolist()), row.num_forwards, row.trace

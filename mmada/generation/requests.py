@@ -66,6 +66,8 @@ class GenerationConfig:
     """of the keys and values of a text: none, prefix or dual (sampling/params.py); an approximation, unless full_attention is False"""
     full_attention: bool = True
     """whether the room behind the block that is being written is seen (sampling/params.py); the published models see it"""
+    prompt_in_blocks: bool = False
+    """without full_attention: whether blocks are counted from the beginning of the prompt (sampling/params.py), as SDAR was taught"""
     variable_length: bool = False
     """whether the room of an answer is added block by block as it is needed (sampling/params.py), as iLLaDA was taught"""
     image_height: int = 512

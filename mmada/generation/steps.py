@@ -61,6 +61,17 @@ class Fill:
         return sum(len(field.positions) for field in self.canvas.fields)
 
     @property
+    def num_given(self) -> int:
+        """Attended positions of a row that are given."""
+        start, stop = self.canvas.span
+        return stop - start - self.num_open
+
+    @property
+    def num_blocks(self) -> int:
+        """Of a row."""
+        return self.params.num_blocks(self.num_open, self.num_given)
+
+    @property
     def num_text(self) -> int:
         """Of these, how many are text; they come first."""
         return self.num_open if self.init is None else self.num_open - len(self.canvas.fields[-1].positions)

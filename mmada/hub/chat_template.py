@@ -56,6 +56,8 @@ def chat_template(prompts: Prompts) -> str | None:
     """The chat template (Jinja) of a checkpoint that was taught these prompts; None if that of its tokenizer's files is what lays turns out."""
     if not prompts.has_headers and prompts.own_template is None:
         return None
+    if prompts.follows_files and getattr(prompts.tokenizer, "template", None) is not None:
+        return None
     style = prompts.style
     headers = {
         "BOS": SPECIAL_STRINGS["bos"],

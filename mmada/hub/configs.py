@@ -18,7 +18,7 @@ from mmada.canvas import VocabLayout
 from mmada.hub import checkpoint, networks
 from mmada.hub.family import family_if_any, said, with_family
 from mmada.model import TransformerConfig
-from mmada.model.config import ALIASES
+from mmada.model.config import ALIASES, READ_AS, plain_names
 
 __all__ = ["ImageTokenizerConfig", "MMaDAConfig"]
 
@@ -30,7 +30,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
     attribute_map: ClassVar[dict[str, str]] = ALIASES
 
     def __init__(self, **kwargs: Any) -> None:
-        plain = {ALIASES.get(name, name): value for name, value in kwargs.items()}
+        plain = plain_names(kwargs)
         known = TransformerConfig.names()
         own = TransformerConfig(**{name: value for name, value in plain.items() if name in known})
         super().__init__(**{name: value for name, value in plain.items() if name not in known})
@@ -47,6 +47,11 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         """The same sizes, checked again."""
         return TransformerConfig(**{name: getattr(self, name) for name in TransformerConfig.names()})
 
+    def to_dict(self) -> dict[str, Any]:
+        """As in transformers, with the names of `TransformerConfig.names_of_transformers`."""
+        found: dict[str, Any] = super().to_dict()
+        return found if found.get("backbone", "mmada") == "mmada" else found | self.transformer.names_of_transformers()
+
     @property
     def layout(self) -> VocabLayout:
         """Where special tokens and image codes lie. Raises InputError as `TransformerConfig.layout` does."""
@@ -54,7 +59,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def head_dim(self) -> int:
-        return int(self.d_model // self.n_heads)  # without a new record: a compiled forward pass asks for it
+        return int(self.head_width or self.d_model // self.n_heads)  # without a new record: a compiled forward pass asks for it
 
     @property
     def num_kept_values(self) -> int:
@@ -83,7 +88,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
         """
         if self.vocab_layout is not None or (family := family_if_any(directory, names=names)) is None:
             return
-        known = said(checkpoint.read_config(directory)).keys() | said(dict.fromkeys(given, True)).keys()
+        known = said(checkpoint.read_config(directory)).keys() | {READ_AS.get(name, name) for name in given}
         settled = with_family(self.transformer, family, known)
         for name in TransformerConfig.names():
             setattr(self, name, getattr(settled, name))

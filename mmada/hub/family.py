@@ -21,7 +21,7 @@ from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint
 from mmada.image import VQVAEConfig
 from mmada.model import TransformerConfig
-from mmada.model.config import ALIASES
+from mmada.model.config import plain_names
 
 __all__ = ["FAMILY_KEY", "facts_of", "family_if_any", "family_of", "said", "token_ids_of", "with_family"]
 
@@ -102,10 +102,13 @@ def with_family(config: TransformerConfig, family: Family, known: Collection[str
     """
     if config.vocab_layout is not None or (family.layout == PUBLISHED and not config.extra.get(FAMILY_KEY)):
         return config
-    filled = replace(config, **family.unsaid({name: getattr(config, name, None) for name in known}))
+    said_so = {name: getattr(config, name, None) for name in known}
+    filled = replace(config, **{**family.unsaid(said_so), **family.config})
+    pad_id, rows = filled.pad_token_id, filled.embedding_size or filled.vocab_size
     return replace(
         filled,
         max_sequence_length=max(filled.max_sequence_length, family.least_context),
+        pad_token_id=family.layout.eos_id if isinstance(pad_id, int) and pad_id >= rows else pad_id,
         vocab_layout=family.layout.to_dict(),
         mask_token_id=family.layout.mask_id,
         weight_tying=filled.weight_tying or filled.tie_word_embeddings,
@@ -134,19 +137,21 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
 
 def said(values: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json says, under the names of `TransformerConfig`."""
-    return {ALIASES.get(name, name): value for name, value in values.items() if value is not None}
+    return plain_names({name: value for name, value in values.items() if value is not None})
 
 
 def token_ids_of(directory: Path) -> dict[str, int] | None:
-    """String -> id of every entry of tokenizer.json and of what tokenizer_config.json adds; None if there is no tokenizer.json.
+    """String -> id of every entry of tokenizer.json, or else of vocab.json, and of what tokenizer_config.json adds; None if there is neither.
 
     Raises CheckpointError if a file is damaged.
     """
-    file, more = directory / "tokenizer.json", directory / "tokenizer_config.json"
-    if not file.exists():
+    names = ("tokenizer.json", "vocab.json")
+    file, more = next((directory / name for name in names if (directory / name).exists()), None), directory / "tokenizer_config.json"
+    if file is None:
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
+        values = {"model": {"vocab": values}} if file.name == "vocab.json" else values
         vocabulary = values["model"].get("vocab", {})
         found: dict[str, int] = dict(vocabulary) if isinstance(vocabulary, dict) else {entry[0]: i for i, entry in enumerate(vocabulary)}
         found |= {token["content"]: token["id"] for token in values.get("added_tokens", [])}

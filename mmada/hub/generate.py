@@ -6,7 +6,7 @@ Settings come from the model's generation_config, then from the one that is give
 
     max_new_tokens or max_length, do_sample, temperature, top_k, top_p, num_return_sequences     as in transformers
     stop_strings, with tokenizer                                                                 as in transformers (hub/stop_strings.py)
-    block_length, threshold, steps, full_attention, variable_length, cache                       of the sampler (sampling/params.py)
+    block_length, threshold, steps, full_attention, prompt_in_blocks, variable_length, cache     of the sampler (sampling/params.py)
 
 What asks for something that a masked-diffusion model does not do (beams, processors of next-token logits, ...) is refused by name.
 """
@@ -92,7 +92,7 @@ class GenerateSettings:
 _NUM_NEW = 256
 """New tokens where nothing says how many, as for the published models."""
 
-_OWN = ("block_length", "threshold", "steps", "full_attention", "variable_length", "top_k", "top_p")
+_OWN = ("block_length", "threshold", "steps", "full_attention", "prompt_in_blocks", "variable_length", "top_k", "top_p")
 _KNOWN = (
     *_OWN, "cache", "do_sample", "temperature", "max_new_tokens", "max_length", "num_return_sequences", "return_dict_in_generate",
     "eos_token_id", "stop_strings", "tokenizer", *_NEUTRAL, *_REFUSED, *_WITHOUT_EFFECT,
@@ -129,7 +129,7 @@ def settings_of(values: Mapping[str, Any], layout: VocabLayout, *, num_given: in
     own = {name: values[name] for name in _OWN if name in values}
     own |= {"cache": named_cache(values["cache"]) if isinstance(values["cache"], str) else values["cache"]} if "cache" in values else {}
     params = fast_text().with_(**own, temperature=temperature)
-    params.steps_per_block(num_new)
+    params.steps_per_block(num_new, num_given)
     num_each = int(values.get("num_return_sequences", 1))
     if num_each < 1 or (num_each > 1 and not params.draws):
         raise InputError(f"num_return_sequences={num_each} needs a temperature above 0: without one all answers are the same")

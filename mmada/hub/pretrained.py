@@ -35,7 +35,7 @@ from mmada.hub.labels import labeled, loss_of
 from mmada.image.quantizer import LookupFreeQuantizer, bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
 from mmada.model.attention import Packing, as_bool
-from mmada.model.transformer import Backbone, initialize
+from mmada.model.transformer import initialize
 
 __all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM", "NoImageTextToText", "without_bars"]
 
@@ -62,14 +62,14 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ("Block",)
+    _no_split_modules = ("Block", "QwenBlock")
     accepts_loss_kwargs = True
     output_modalities = ("text",)
 
     def __init__(self, config: MMaDAConfig | TransformerConfig) -> None:
         config = MMaDAConfig.of(config) if isinstance(config, TransformerConfig) else config
         PreTrainedModel.__init__(self, config)
-        self.model = Backbone(config.transformer)
+        self._build(config.transformer)
         PreTrainedModel.post_init(self)
 
     def forward(  # type: ignore[override]
@@ -198,12 +198,10 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """transformers calls this for each module with parameters, and for what a checkpoint lacks; `initialize` draws by names."""
-        blocks: nn.ModuleList = self.model.transformer["blocks"]  # type: ignore[assignment]
-        for block in blocks:
-            for name in ("attn_out", "ff_out"):
-                if getattr(block, name) is module:
-                    holder = nn.ModuleDict({"blocks": nn.ModuleDict({name: module})})
-                    return initialize(holder, self.config.transformer)
+        for name, part in self.blocks.named_modules():
+            if part is module:
+                holder = nn.ModuleDict({"blocks": nn.ModuleDict({name.rpartition(".")[2]: module})})
+                return initialize(holder, self.config.transformer)
         return initialize(module, self.config.transformer)
 
     @classmethod
@@ -300,7 +298,7 @@ def _generation_config(directory: Path, config: MMaDAConfig) -> GenerationConfig
             found.variable_length = True
         return found
     values["full_attention"] = values.get("full_attention", values.get("sees_ahead", True))  # its former name
-    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "variable_length", "cache")
+    names = ("max_new_tokens", "block_length", "threshold", "full_attention", "prompt_in_blocks", "variable_length", "cache")
     return GenerationConfig(**{name: values[name] for name in names if name in values})
 
 

@@ -27,13 +27,20 @@ __all__ = ["NAMED", "TextTokenizer"]
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """Special tokens that tokenizer_config.json names."""
 
-_PLAIN_CLASSES = (None, "TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer")
+_OF_QWEN = ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer")
+"""Values of tokenizer_class whose files may be vocab.json and merges.txt alone: published ones of models that were made of Qwen."""
+
+_PLAIN_CLASSES = (None, "TokenizersBackend", "PreTrainedTokenizerFast", "PreTrainedTokenizer", *_OF_QWEN)
 """Values of tokenizer_class that add nothing to tokenizer.json."""
+
+_WORDS_OF_QWEN = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""Qwen2's pattern: endings of contractions, words with one sign before them, single digits, other signs, line ends, spaces."""
 
 _ABOUT_CALLS = ("model_max_length", "model_input_names", "padding_side", "truncation_side")
 """Of tokenizer_config.json, what transformers' tokenizers do when they are called."""
 
 _FILE, _CONFIG, _TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+_VOCABULARY, _MERGES = "vocab.json", "merges.txt"
 _TIDIED = (
     (" .", "."),
     (" ?", "?"),
@@ -74,11 +81,13 @@ class TextTokenizer:
         config = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         if not isinstance(config, dict):
             raise ValueError(f"{_CONFIG} is not a JSON object")
-        if config.get("tokenizer_class") not in _PLAIN_CLASSES or not (path / _FILE).exists():
+        kind, has_file = config.get("tokenizer_class"), (path / _FILE).exists()
+        in_two_files = not has_file and kind in _OF_QWEN and (path / _VOCABULARY).exists()
+        if kind not in _PLAIN_CLASSES or not (has_file or in_two_files):
             return cls._through_transformers(path)
         from tokenizers import Tokenizer
 
-        core = Tokenizer.from_str((path / _FILE).read_text(encoding="utf-8"))
+        core = _of_qwen(path) if in_two_files else Tokenizer.from_str((path / _FILE).read_text(encoding="utf-8"))
         _add_tokens(core, config)
         template, named = path / _TEMPLATE, config.get("chat_template")
         found = template.read_text(encoding="utf-8") if template.exists() else named if isinstance(named, str) else None
@@ -176,6 +185,18 @@ class TextTokenizer:
         """Text of ids; bytes that make no character become U+FFFD."""
         text = str(self.core.decode(list(ids), skip_special_tokens=skip_special_tokens))
         return _tidy(text) if self._tidies else text
+
+
+def _of_qwen(path: Path) -> Tokenizer:
+    """Byte-level BPE of vocab.json and merges.txt, as Qwen2's tokenizer of transformers builds it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    core = Tokenizer(models.BPE.from_file(str(path / _VOCABULARY), str(path / _MERGES)))
+    core.normalizer = normalizers.NFC()
+    words = pre_tokenizers.Split(Regex(_WORDS_OF_QWEN), "isolated")
+    core.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    core.decoder = decoders.ByteLevel()
+    return core
 
 
 def _add_tokens(core: Tokenizer, config: Mapping[str, Any]) -> None:

@@ -1,10 +1,10 @@
 """Configuration of the backbone: the published field names, with the values of MMaDA-8B as defaults.
 
-Three fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
+Some fields are ours. `vocab_layout` says where the special tokens and the image codes lie; a published config.json does not have
 it, and then the published layout is meant. `image_positions` is the number of image tokens whose place in the image is embedded
 (model/image_positions.py). `short_conv` is the number of neighboring tokens that an embedding carries along (layers.ShortConv). 0, the default of
-both, is the published model. Fields whose published alternatives no released model uses (ALiBi, biases, LayerNorm,
-dropout) must keep their values: anything else is an error that names the field.
+both, is the published model. `backbone` and the fields behind it are for models on another backbone (model/qwen.py). Fields whose published
+alternatives no released model uses (ALiBi, LayerNorm, dropout) must keep their values: anything else is an error that names the field.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import InputError, suggest
 
-__all__ = ["ALIASES", "PRESETS", "TransformerConfig", "preset"]
+__all__ = ["ALIASES", "BACKBONES", "PRESETS", "READ_AS", "TransformerConfig", "plain_names", "preset"]
 
 ALIASES = {
     "hidden_size": "d_model",
@@ -25,8 +25,17 @@ ALIASES = {
     "num_hidden_layers": "n_layers",
     "intermediate_size": "mlp_hidden_size",
     "max_position_embeddings": "max_sequence_length",
+    "initializer_range": "init_std",
 }
 """The names that transformers uses for the same fields."""
+
+READ_AS = {
+    **ALIASES,
+    "head_dim": "head_width",
+    "expert_intermediate_size": "expert_hidden_size",
+    "moe_intermediate_size": "expert_hidden_size",
+}
+"""All names under which a config.json may have a field; `head_dim` of a configuration is never None."""
 
 _ONLY: dict[str, tuple[Any, ...]] = {
     "activation_type": ("silu",),
@@ -43,10 +52,32 @@ _ONLY: dict[str, tuple[Any, ...]] = {
     "attention_layer_norm_with_affine": (True,),
     "bias_for_layer_norm": (False, None),
     "include_bias": (False,),
-    "include_qkv_bias": (False,),
     "scale_logits": (False,),
     "input_emb_norm": (False,),
 }
+
+
+BACKBONES: Mapping[str, tuple[str, ...]] = {
+    "mmada": ("include_qkv_bias", "head_norm"),
+    "qwen": ("attention_layer_norm", "image_positions", "short_conv"),
+}
+"""Names of modules and tensors (model/transformer.py, model/qwen.py) -> the fields that such a model does not have.
+
+Experts of the first are refused when it is built: which backbone a config.json is about, its family says."""
+
+
+def plain_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config.json under our names. Raises InputError for scaled rotary embeddings, which no model here has."""
+    plain = {READ_AS.get(name, name): value for name, value in values.items()}
+    for name in ("rope_parameters", "rope_scaling"):  # the first is how newer versions of transformers write rope_theta
+        rotary = plain.get(name) or {}
+        if (kind := rotary.get("rope_type", rotary.get("type", "default"))) != "default":
+            raise InputError(
+                f"{name} has rope_type={kind!r}, and only unscaled rotary embeddings are computed here; use a model without it"
+            )
+        if "rope_theta" in rotary:
+            plain.setdefault("rope_theta", rotary["rope_theta"])
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +86,10 @@ class TransformerConfig:
 
     d_model is the residual width, n_heads and n_kv_heads count attention heads (n_kv_heads None: as many as n_heads),
     mlp_hidden_size is the width of the gate and of the up projection. attention_layer_norm normalizes queries and keys over
-    their whole width. Raises InputError that lists every field with an unsupported value.
+    their whole width, head_norm those of each head. head_width is that of a head (None: d_model / n_heads). backbone names the modules
+    and their tensors. shifted_logits: the hidden state before a token predicts it, as in models that were next-token predictors.
+    num_experts: in the place of one feed-forward layer, so many of width expert_hidden_size, of which each token is fed to num_experts_per_tok.
+    Raises InputError that lists every field with an unsupported value.
     """
 
     d_model: int = 4096
@@ -106,6 +140,13 @@ class TransformerConfig:
     num_vq_tokens: int = 1024
     image_positions: int = 0
     short_conv: int = 0
+    backbone: str = "mmada"
+    head_width: int | None = None
+    head_norm: bool = False
+    shifted_logits: bool = False
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    expert_hidden_size: int | None = None
     vocab_layout: Mapping[str, int] | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """what a config.json says beyond these fields; it is written back as it was read"""
@@ -120,6 +161,7 @@ class TransformerConfig:
         if self.embedding_size is None:
             object.__setattr__(self, "embedding_size", self.vocab_size)
         self._check()
+        self._check_backbone()
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -129,7 +171,7 @@ class TransformerConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
         """A config.json as a configuration. Fields that are not of a backbone become `extra`. Raises InputError."""
-        plain = {ALIASES.get(name, name): value for name, value in values.items()}
+        plain = plain_names(values)
         known = cls.names()
         own = {name: value for name, value in plain.items() if name in known}
         return cls(**own, extra={name: value for name, value in plain.items() if name not in known})
@@ -139,7 +181,13 @@ class TransformerConfig:
         own = {name: getattr(self, name) for name in self.names()}
         if self.vocab_layout is not None:
             own["vocab_layout"] = dict(self.vocab_layout)
-        return {**self.extra, **own}
+        return {**self.extra, **own, **self.names_of_transformers()}
+
+    def names_of_transformers(self) -> dict[str, Any]:
+        """Fields under the names of transformers, by which other tools read models on another backbone than MMaDA's; none of MMaDA's."""
+        if self.backbone == "mmada":
+            return {}
+        return {**{name: getattr(self, ours) for name, ours in ALIASES.items()}, "head_dim": self.head_dim}
 
     @property
     def layout(self) -> VocabLayout:
@@ -158,7 +206,7 @@ class TransformerConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.d_model // self.n_heads
+        return self.head_width or self.d_model // self.n_heads
 
     @property
     def num_kept_values(self) -> int:
@@ -175,8 +223,10 @@ class TransformerConfig:
         small = [f"{name}={getattr(self, name)!r}" for name in sizes if not isinstance(getattr(self, name), int) or getattr(self, name) < 1]
         if small:
             raise InputError(f"{', '.join(small)} must be a whole number of at least 1")
-        if self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2:
+        if self.head_width is None and (self.d_model % self.n_heads or (self.d_model // self.n_heads) % 2):
             raise InputError(f"d_model={self.d_model} must be n_heads={self.n_heads} times an even head width")
+        if self.head_width is not None and (not isinstance(self.head_width, int) or self.head_width < 2 or self.head_width % 2):
+            raise InputError(f"head_width={self.head_width!r} must be an even number; leave it out for d_model / n_heads")
         if not isinstance(self.image_positions, int) or self.image_positions < 0:
             raise InputError(f"image_positions={self.image_positions!r} must be a whole number; 0 leaves places out, as published")
         if not isinstance(self.short_conv, int) or self.short_conv < 0 or (self.short_conv and self.short_conv % 2 == 0):
@@ -189,6 +239,21 @@ class TransformerConfig:
                 raise InputError(f"vocab_layout has vocab_size={layout.vocab_size}, the model {self.embedding_size} rows; make them agree")
             if self.mask_token_id != layout.mask_id:
                 raise InputError(f"mask_token_id={self.mask_token_id} is not vocab_layout's mask_id={layout.mask_id}; make them agree")
+
+    def _check_backbone(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise InputError(f"backbone={self.backbone!r} is unknown: {suggest(str(self.backbone), BACKBONES)}")
+        others = {name: getattr(self, name) for name in BACKBONES[self.backbone] if getattr(self, name)}
+        if others:
+            shown = ", ".join(f"{name}={value!r}" for name, value in others.items())
+            raise InputError(
+                f"unsupported backbone configuration: {shown} with backbone={self.backbone!r}, which has no such part; leave it out"
+            )
+        if self.num_experts and not (1 <= self.num_experts_per_tok <= self.num_experts and (self.expert_hidden_size or 0) > 0):
+            raise InputError(
+                f"num_experts={self.num_experts} with num_experts_per_tok={self.num_experts_per_tok} and expert_hidden_size={self.expert_hidden_size}; "
+                "a token is fed to one at least and all at most, and each has a width"
+            )
 
 
 # Rows of the small models have a hundred tokens: angles of 500,000^(-2j/32) would leave most pairs of a head next to unturned.

@@ -38,12 +38,14 @@ class _Row:
     selection: Tensor | None = None  # from the start of the row
 
     @classmethod
-    def of(cls, number: int, row: int, query: Query) -> _Row:
+    def of(cls, number: int, row: int, query: Query, *, reach: int = 0) -> _Row:
+        """reach: how many tokens before an asked position must be evaluated with it (shifted logits)."""
         start, stop = query.spans[row]
         kv_cache = query.kv_caches[row] if query.kv_caches else None
         window = (0, stop - start)
         if query.windows:
             first, last = query.windows[row]
+            first = max(start, first - reach)
             # What is not remembered is evaluated, whoever asks.
             window = (first - start, last - start) if is_cached(kv_cache, (first - start, last - start), stop - start) else window
         block_mask = query.block_masks[row] if query.block_masks else None
@@ -51,6 +53,7 @@ class _Row:
         chosen = query.selections[row] if query.selections else None
         if chosen is not None and kv_cache is not None and kv_cache.layers and len(kv_cache.layers[0][0]) == stop - start:
             selection = chosen - start
+            selection = selection if not reach else torch.cat([selection, (selection - reach).clamp_min(0)]).unique()
             positions = torch.searchsorted(selection.to(positions.device), positions)
             return cls(number, row, query.tokens[row, start:stop], positions, window, kv_cache, block_mask, selection)
         return cls(number, row, query.tokens[row, start:stop], positions - window[0], window, kv_cache, block_mask)
@@ -64,12 +67,13 @@ class TransformerDenoiser:
     """model(queries) for the sampler.
 
     max_tokens  how many tokens share one forward pass; more are evaluated in several. A single longer row still runs.
-    graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU
+    graphs      record short passes as CUDA graphs (model/graphs.py), where all weights lie on one GPU. Which experts a token is fed to decides
+                which kernels run, so models with experts are not recorded
     """
 
     def __init__(self, model: Transformer, *, max_tokens: int = 65536, graphs: bool = False) -> None:
         self.model, self.max_tokens = model, max_tokens
-        self._layers = LayerGraphs(model, model.layers) if graphs else None
+        self._layers = LayerGraphs(model, model.layers) if graphs and not model.config.num_experts else None
         self.num_forwards = 0
         self.num_tokens = 0
         """tokens that were evaluated, in all"""
@@ -81,7 +85,8 @@ class TransformerDenoiser:
 
     def logits(self, queries: Sequence[Query]) -> list[Tensor]:
         """The same outside of inference mode: FSDP gathers weights into tensors that must not be made in one."""
-        rows = [_Row.of(q, r, query) for q, query in enumerate(queries) for r in range(len(query.spans))]
+        reach = int(self.model.config.shifted_logits)
+        rows = [_Row.of(q, r, query, reach=reach) for q, query in enumerate(queries) for r in range(len(query.spans))]
         hidden: list[list[Tensor]] = [[torch.empty(0)] * len(query.spans) for query in queries]
         for chunk in self._chunks(sorted(rows, key=lambda row: (len(row.tokens), row.window, row.block_mask is None))):
             lengths = [len(row.tokens) for row in chunk]

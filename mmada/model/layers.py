@@ -1,11 +1,14 @@
 """One pre-norm transformer block, with the published names: RMSNorm, rotary attention, SwiGLU, no biases.
 
+`PreNormBlock` is what blocks of all backbones have in common; `Block` has MMaDA's names, and qwen.py the others.
+
 x = x + attn_out( attend( rotate(q), rotate(k), v ) )      q, k, v = {q,k,v}_proj( attn_norm(x) )
 x = x + ff_out( silu(ff_proj(h)) * up_proj(h) )            h = ff_norm(x)
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from mmada.model.attention import AttentionBias, Neighbors, attend, leave_packing_uncompiled, rotate
 from mmada.model.config import TransformerConfig
 
-__all__ = ["Block", "RMSNorm", "ShortConv", "is_wider", "narrowed"]
+__all__ = ["Block", "PreNormBlock", "RMSNorm", "ShortConv", "gated", "heads_of", "is_wider", "narrowed", "widened"]
 
 
 class RMSNorm(nn.Module):
@@ -116,31 +119,40 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(0, index) if x.is_cuda else F.embedding(index, x)
 
 
-class Block(nn.Module):
-    """(B, L, D) -> (B, L, D).
+def heads_of(x: Tensor, head_dim: int) -> Tensor:
+    """(B, L, heads * hd) -> (B, L, heads, hd)"""
+    heads: Tensor = x.unflatten(-1, (-1, head_dim))
+    return heads
+
+
+def gated(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) * up, in the place of both where no gradient is wanted."""
+    return F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
+
+
+class PreNormBlock(nn.Module, ABC):
+    """(B, L, D) -> (B, L, D): what reads the sequence, then what reads each token; each adds to what it was given.
 
     gradient_checkpointing  while training, compute the block again in the backward pass instead of keeping its activations.
                             transformers sets the attribute by this name, and beside it the function that does so
     """
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.gradient_checkpointing = False
         self._gradient_checkpointing_func: Any = partial(checkpoint, use_reentrant=False)
-        width, wide = config.d_model, config.mlp_hidden_size or 0
-        kv_width = (config.n_kv_heads or config.n_heads) * config.head_dim
-        self.head_dim = config.head_dim
-        self.attn_norm = RMSNorm(width, config.rms_norm_eps)
-        self.q_proj = nn.Linear(width, width, bias=False)
-        self.k_proj = nn.Linear(width, kv_width, bias=False)
-        self.v_proj = nn.Linear(width, kv_width, bias=False)
-        self.q_norm = RMSNorm(width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
-        self.attn_out = nn.Linear(width, width, bias=False)
-        self.ff_norm = RMSNorm(width, config.rms_norm_eps)
-        self.ff_proj = nn.Linear(width, wide, bias=False)
-        self.up_proj = nn.Linear(width, wide, bias=False)
-        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    @abstractmethod
+    def mixed(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        """(B, L, D) -> (B, L, heads * hd): what the heads read, before the projection back."""
+
+    @abstractmethod
+    def projected(self, mixed: Tensor) -> Tensor:
+        """(B, L, heads * hd) -> (B, L, D): the projection back into the residual stream."""
+
+    @abstractmethod
+    def fed(self, x: Tensor) -> Tensor:
+        """(B, L, D) -> (B, L, D): the update by each token alone."""
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """As in torch, but for the attention of packed rows."""
@@ -155,22 +167,49 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, index: Tensor | None = None) -> Tensor:
         """x of float32 beside weights of fewer bits: products with weights are theirs, all else is float32.
 
-        index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone
-        """
-        weight = self.attn_norm.weight
-        is_wide = is_wider(x, weight)
-        h = narrowed(self.attn_norm(x), weight)
-        q, k, v = (_widened(y, x) if is_wide else y for y in (self.q_proj(h), self.k_proj(h), self.v_proj(h)))
-        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q_norm(q), self.k_norm(k), v))  # (B, L, heads, hd)
-        mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias)
-        mixed = mixed.flatten(-2)
+        index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone"""
+        mixed = self.mixed(x, cos, sin, attn_bias)
         if index is not None:
             x, mixed = x[:, index], mixed[:, index]
-        x = _added(self.attn_out(narrowed(mixed, weight)), x)
-        h = narrowed(self.ff_norm(x), weight)
-        gate, up = self.ff_proj(h), self.up_proj(h)
-        gated = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
-        return _added(self.ff_out(gated), x)
+        x = _added(self.projected(mixed), x)
+        return _added(self.fed(x), x)
+
+
+class Block(PreNormBlock):
+    """With MMaDA's names."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        width, wide = config.d_model, config.mlp_hidden_size or 0
+        own_width, kv_width = config.n_heads * config.head_dim, (config.n_kv_heads or config.n_heads) * config.head_dim
+        self.head_dim = config.head_dim
+        self.attn_norm = RMSNorm(width, config.rms_norm_eps)
+        self.q_proj = nn.Linear(width, own_width, bias=False)
+        self.k_proj = nn.Linear(width, kv_width, bias=False)
+        self.v_proj = nn.Linear(width, kv_width, bias=False)
+        self.q_norm = RMSNorm(own_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.k_norm = RMSNorm(kv_width, config.rms_norm_eps) if config.attention_layer_norm else nn.Identity()
+        self.attn_out = nn.Linear(own_width, width, bias=False)
+        self.ff_norm = RMSNorm(width, config.rms_norm_eps)
+        self.ff_proj = nn.Linear(width, wide, bias=False)
+        self.up_proj = nn.Linear(width, wide, bias=False)
+        self.ff_out = nn.Linear(wide, width, bias=False)
+
+    def mixed(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        weight = self.attn_norm.weight
+        h = narrowed(self.attn_norm(x), weight)
+        q, k, v = (widened(projection(h), x, weight) for projection in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (heads_of(y, self.head_dim) for y in (self.q_norm(q), self.k_norm(k), v))
+        return attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias).flatten(-2)
+
+    def projected(self, mixed: Tensor) -> Tensor:
+        out: Tensor = self.attn_out(narrowed(mixed, self.attn_norm.weight))
+        return out
+
+    def fed(self, x: Tensor) -> Tensor:
+        h = narrowed(self.ff_norm(x), self.ff_norm.weight)
+        out: Tensor = self.ff_out(gated(self.ff_proj(h), self.up_proj(h)))
+        return out
 
 
 def is_wider(x: Tensor, weight: Tensor) -> bool:
@@ -198,9 +237,9 @@ _STEPS = ((256, 16), (1024, 32), (4096, 64))
 _LARGEST_STEP = 256
 
 
-def _widened(y: Tensor, x: Tensor) -> Tensor:
-    """What a product with `narrowed` rows gave, at the length and in the precision of x."""
-    return y[..., : x.shape[-2], :].to(x.dtype)
+def widened(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """What a product with rows gave that were `narrowed` for this weight, at the length and in the precision of x; else y itself."""
+    return y[..., : x.shape[-2], :].to(x.dtype) if is_wider(x, weight) else y
 
 
 def _added(update: Tensor, x: Tensor) -> Tensor:

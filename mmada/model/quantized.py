@@ -9,8 +9,8 @@
 The weight of a group that is farthest from 0 becomes the lowest code, with the scale's sign: all codes are used, and nothing needs a zero point.
 Source: absmax quantization in groups, as in GPTQ and QLoRA (Dettmers et al. 2023, "QLoRA", section 2).
 
-Left alone are embedding, head, norms and convolution. Embedding and head are rows of tokens, which are looked up or asked for in part,
-and their errors go into every logit. Gradients pass through a quantized matrix, and none reaches it.
+Left alone are embedding, head, norms, convolution, biases and routers. Embedding and head are rows of tokens, which are looked up or asked for in
+part, and their errors go into every logit. Gradients pass through a quantized matrix, and none reaches it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmada.errors import InputError, suggest
+from mmada.model.qwen import Router
 from mmada.model.transformer import Transformer
 
 __all__ = ["QUANTIZATIONS", "QuantizedLinear", "check_name", "pack", "packed", "quantization_of", "quantize", "unpack", "unpacked"]
@@ -84,15 +85,18 @@ def _group_size(width: int) -> int:
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer without bias whose matrix is stored in few bits: (..., I) -> (..., O).
+    """A linear layer whose matrix is stored in few bits: (..., I) -> (..., O).
 
     It is no nn.Linear: what would change `weight` in place, such as merging an adapter, must not find one. Its buffers are `codes` and `scales`.
     """
 
     codes: Tensor
     scales: Tensor
+    bias: nn.Parameter | None
 
-    def __init__(self, in_features: int, out_features: int, bits: int, *, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bits: int, *, bias: nn.Parameter | None = None, device: torch.device | str | None = None
+    ) -> None:
         super().__init__()
         if _group_size(in_features) < _SMALLEST_GROUP:
             raise InputError(f"a matrix is {in_features} wide, and quantized ones are multiples of {_SMALLEST_GROUP}; leave quantize out")
@@ -101,6 +105,7 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("codes", torch.zeros(out_features, width, dtype=kind, device=device))
         num_groups = in_features // _group_size(in_features)
         self.register_buffer("scales", torch.zeros(out_features, num_groups, dtype=torch.float16, device=device))
+        self.register_parameter("bias", bias)
 
     @property
     def weight(self) -> Tensor:
@@ -109,7 +114,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = _Linear.apply(x, self.codes, self.scales)  # type: ignore[no-untyped-call]
-        return out
+        return out if self.bias is None else out + self.bias.to(out.dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bits={self.bits}"
@@ -145,19 +150,18 @@ def quantize(model: Transformer, name: str) -> None:
     Raises InputError for an unknown name, a model that is quantized or adapted, and for matrices that are too narrow.
     """
     bits = check_name(name)
-    blocks: nn.ModuleList = model.model.transformer["blocks"]  # type: ignore[assignment]
-    for block in blocks:
-        for part, layer in list(block.named_children()):
-            if not hasattr(layer, "in_features"):
+    for block in model.blocks:
+        for part, layer in list(block.named_modules()):
+            if not hasattr(layer, "in_features") or isinstance(layer, Router):
                 continue
             if type(layer) is not nn.Linear:
                 raise InputError(
                     f"quantize={name!r} needs plain matrices, and {part} is a {type(layer).__name__}; quantize the model that it was made of"
                 )
-            made = QuantizedLinear(layer.in_features, layer.out_features, bits, device=layer.weight.device)
+            made = QuantizedLinear(layer.in_features, layer.out_features, bits, bias=layer.bias, device=layer.weight.device)
             if not layer.weight.is_meta:
                 made.codes, made.scales = pack(layer.weight.detach(), bits)
-            setattr(block, part, made.train(layer.training))
+            block.set_submodule(part, made.train(layer.training))
 
 
 def quantization_of(model: nn.Module) -> str | None:

@@ -83,6 +83,8 @@ def split_dim(name: str) -> int | None:
 
 def check_split(config: TransformerConfig, size: int) -> None:
     """Raises InputError if a model cannot be split over `size` processes."""
+    if size != 1 and config.backbone == "qwen":
+        raise InputError(f"tensor_parallel={size} splits MMaDA's blocks, and this model has Qwen's; leave it out")
     num_heads, wide = config.n_kv_heads or config.n_heads, config.mlp_hidden_size or 0
     if size < 1 or num_heads % size or wide % size:
         fitting = [n for n in range(1, num_heads + 1) if num_heads % n == 0 and wide % n == 0]

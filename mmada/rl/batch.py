@@ -125,10 +125,11 @@ def _rows(part: Segment, mask_samples: Sequence[MaskSample], mask_id: int) -> li
     length = part.block_length or answer_length
     pieces = []
     for look, mask_sample in zip(looks, mask_samples, strict=True):
-        begin = first + (mask_sample.num_kept - 1) // length * length
+        begin = first - part.num_begun + (mask_sample.num_kept - 1 + part.num_begun) // length * length
         pieces.append((look, begin, first + mask_sample.num_kept))
     share = all(mask_sample.given is mask_samples[0].given for mask_sample in mask_samples)
-    return [join_looks(some, first, length).cut() for some in ([pieces] if share else [[piece] for piece in pieces])]
+    groups = [pieces] if share else [[piece] for piece in pieces]
+    return [join_looks(some, first, length, prompt_in_blocks=part.prompt_in_blocks).cut() for some in groups]
 
 
 def _look(part: Segment, mask_sample: MaskSample, mask_id: int) -> NoisedRow:

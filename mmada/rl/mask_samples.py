@@ -96,9 +96,9 @@ def blocks_of(part: Segment, masking: Masking) -> tuple[BlockSpan, ...]:
             "masking='whole' shows what lies behind the active block, and models of full_attention=False or variable_length=True never see it; "
             "use masking='block'"
         )
-    width = part.block_length or answer_length
-    starts = range(0, n, width)
-    return tuple(BlockSpan(s, min(s + width, n), answer_length if part.looks_ahead else min(s + width, answer_length)) for s in starts)
+    width, begun = part.block_length or answer_length, part.num_begun
+    spans = [(max(0, s), s + width) for s in range(-begun, n, width)]
+    return tuple(BlockSpan(a, min(b, n), answer_length if part.looks_ahead else min(b, answer_length)) for a, b in spans)
 
 
 def times(timestep_sampling: TimestepSampling, start: float, updates: int) -> tuple[float, ...]:
@@ -180,11 +180,11 @@ def recorded(part: Segment, settings: ObjectiveConfig, generator: Generator) -> 
     if part.steps is None:
         raise InputError("the trace objective needs rollouts with their steps; sample with record=True")
     counts = torch.arange(len(part.steps)) < part.num_tokens
-    width = None if part.is_image or part.looks_ahead else part.block_length
+    width, begun = None if part.is_image or part.looks_ahead else part.block_length, part.num_begun
     groups: list[list[int]] = []
     block = -1
     for step in sorted(set(part.steps[counts & (part.steps >= 0)].tolist())):
-        own = 0 if width is None else int((part.steps == step).nonzero()[0]) // width
+        own = 0 if width is None else (int((part.steps == step).nonzero()[0]) + begun) // width
         # Steps share a view only within a block: the next block needs the tokens of this one as they are, and its own cut.
         if own != block or len(groups[-1]) == settings.steps_per_mask:
             groups.append([])
@@ -198,7 +198,9 @@ def recorded(part: Segment, settings: ObjectiveConfig, generator: Generator) -> 
             # What the sampler filled without a step, after the end, was open all along.
             is_masked = (part.steps < 0) | (part.steps >= steps[0])
             answer_length = len(part.steps)
-            kept = answer_length if width is None else min((int(is_scored.nonzero()[0]) // width + 1) * width, answer_length)
+            kept = answer_length
+            if width is not None:
+                kept = min(((int(is_scored.nonzero()[0]) + begun) // width + 1) * width - begun, answer_length)
             weight = is_scored.double() * factor / (int(is_scored.sum()) * len(groups))
             mask_samples.append(MaskSample(is_masked, weight, kept))
         drawn.append(tuple(mask_samples))

@@ -97,6 +97,8 @@ class Segment:
     full_attention: bool
     """as in sampling.SamplingParams: whether every slot of the row sees every other"""
     steps: Tensor | None = None
+    prompt_in_blocks: bool = False
+    """as in sampling.SamplingParams: whether blocks are counted from the beginning of the row"""
     variable_length: bool = False
     """as in sampling.SamplingParams: whether the row ended behind the active block"""
 
@@ -108,6 +110,11 @@ class Segment:
     @property
     def field(self) -> Field:
         return self.canvas.fields[0]
+
+    @property
+    def num_begun(self) -> int:
+        """Positions of the first block that the prompt holds."""
+        return int(self.field.positions[0]) % self.block_length if self.prompt_in_blocks and self.block_length is not None else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

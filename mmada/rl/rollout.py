@@ -162,6 +162,7 @@ def _part(sequence: SequenceState, planner: Planner) -> Segment:
         temperature=params.temperature,
         block_length=params.block_length,
         full_attention=params.full_attention,
+        prompt_in_blocks=params.prompt_in_blocks,
         variable_length=params.variable_length,
         steps=steps,
     )

@@ -78,6 +78,7 @@ class JointParams:
 
     block_length = None
     full_attention = True
+    prompt_in_blocks = False
     variable_length = False
 
     @property
@@ -89,7 +90,7 @@ class JointParams:
         """Of the first field."""
         return self.fields[0].temperature
 
-    def num_blocks(self, num_open: int) -> int:
+    def num_blocks(self, num_open: int, num_given: int = 0) -> int:
         return 1
 
     @property

@@ -33,7 +33,7 @@ from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
 from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
 from mmada.sampling.penalties import biased, counted, penalized
-from mmada.sampling.token_sampling import sample_tokens, sample_with_probability
+from mmada.sampling.token_sampling import narrowed, sample_tokens, sample_with_probability
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
@@ -117,6 +117,11 @@ class Denoising:
         if not params.looks_ahead and not all(canvas.ends_open for canvas in evaluated):
             name = "variable_length=True" if params.variable_length else "full_attention=False"
             raise InputError(f"{name} needs open positions that are one run at the end of the row; infilling has neither")
+        begun = [params.num_begun(_num_given(c)) for c in evaluated]
+        if begun != begun[:rows] * (len(begun) // rows):
+            raise InputError(
+                "prompt_in_blocks=True needs negative canvases whose prompts end at the same place of a block as their canvas's"
+            )
         if mask_id in self.ids and not params.propose_any:
             raise InputError(f"mask_id={mask_id} is among the ids that may be proposed; name it in IdRange.never")
 
@@ -133,7 +138,11 @@ class Denoising:
         self._eos = eos_id if params.stop_at_eos and eos_id is not None and eos_id in self.ids else None
         self._ends = torch.tensor([] if self._eos is None else [self._eos, *stop_ids], device=canvases[0].tokens.device)
         self._draws: Sequence[Draws] = [SeededDraws(seed) for seed in seeds] if draws is None else draws
-        self._steps_in_block = [params.steps_per_block(n) or 1 for n in self.counts]
+        self._begun = begun[:rows]
+        """per row, how much of its first block the prompt holds"""
+        sizes = [(len(c.fields[0].positions), _num_given(c)) for c in canvases]
+        self._num_blocks = [params.num_blocks(*size) for size in sizes]
+        self._steps_in_block = [params.steps_per_block(*size) or 1 for size in sizes]
         self._block, self._step = [0] * rows, [0] * rows
         self._live = list(range(rows))
         self._asked = self._live  # the rows of the step that is being taken
@@ -275,7 +284,7 @@ class Denoising:
 
     def num_blocks_done(self, row: int) -> int:
         """How many blocks of a row are finished, all of them once it has ended; known without asking the device."""
-        return self._block[row] if row in self._live else self.params.num_blocks(self.counts[row])
+        return self._block[row] if row in self._live else self._num_blocks[row]
 
     def canvas(self, row: int) -> Canvas:
         """The canvas of a row with what was filled so far."""
@@ -294,8 +303,7 @@ class Denoising:
         if self.params.looks_ahead:
             return start, stop
         row = evaluated % len(self.canvases)
-        behind = max(0, self.counts[row] - (self._block[row] + 1) * (self.params.block_length or 0))
-        return start, stop - behind
+        return start, stop - (self.counts[row] - self._slots_of_block(row).stop)
 
     def _block_mask(self, evaluated: int) -> BlockMask:
         """No token sees a block behind its own, so what was seen once stays true."""
@@ -303,7 +311,8 @@ class Denoising:
         num_open = self.counts[evaluated % len(self.canvases)]
         num_given = self._spans[evaluated][1] - start - num_open
         assert self.params.block_length is not None  # checked by Recipe
-        return BlockMask(causal_block_ids(num_given, stop - start - num_given, self.params.block_length))
+        in_blocks = self.params.prompt_in_blocks
+        return BlockMask(causal_block_ids(num_given, stop - start - num_given, self.params.block_length, prompt_in_blocks=in_blocks))
 
     def _evaluated(self, cache: CacheConfig, evaluated: int) -> tuple[int, int]:
         """The part of a row's span that is evaluated anew: everything at a block's first step, or else its surroundings."""
@@ -315,17 +324,24 @@ class Denoising:
                 return start, stop
             assert self.params.block_length is not None  # checked by Recipe
             # Of what came before, which sees no further, the last block alone has changed.
-            return places[slots.start - self.params.block_length], stop
-        last = places[slots.stop - 1] + 1
-        return max(start, places[slots.start] - cache.before), stop if cache.after is None else min(stop, last + cache.after)
+            return max(start, places[slots.start] - self.params.block_length), stop
+        # The prompt's part of a block changes with it.
+        first, last = places[slots.start] - (0 if self._block[row] else self._begun[row]), places[slots.stop - 1] + 1
+        return max(start, first - cache.before), stop if cache.after is None else min(stop, last + cache.after)
 
     def _range(self, row: int) -> range:
         """The slots among which a row chooses: those of its block."""
+        slots = self._slots_of_block(row)
+        # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
+        return range(0, slots.stop) if self.params.propose_any else slots
+
+    def _slots_of_block(self, row: int) -> range:
+        """The slots of the active block; none once all are finished."""
         count, width = self.counts[row], self.params.block_length
         if width is None:
             return range(count)
-        # A proposed [MASK] stays open beyond its block, and the published sampler goes on choosing among those.
-        return range(0 if self.params.propose_any else self._block[row] * width, min(count, (self._block[row] + 1) * width))
+        first = self._block[row] * width - self._begun[row]
+        return range(min(count, max(0, first)), min(count, first + width))
 
     def _window(self) -> _Window:
         """The open slots of each row of the step's range; rows with fewer than others repeat the spare slot."""
@@ -393,10 +409,11 @@ class Denoising:
 
     def _propose(self, logits: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor]:
         """(A, Q) int64 indices into the allowed slice, and how sure each is."""
-        if self.params.is_plain_softmax and not len(self._late_tokens):
+        if self.params.is_plain_softmax and not self.params.confidence_narrowed and not len(self._late_tokens):
             return sample_with_probability(logits, uniform)
         proposal = self._drawn(logits, uniform)
-        seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
+        seen = self._narrowed(logits) if self.params.confidence_narrowed else logits
+        seen = seen.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else seen
         return proposal, self.params.confidence(seen, proposal, uniform_order)
 
     def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
@@ -405,6 +422,10 @@ class Denoising:
             assert params.token_noise is not None
             return params.token_noise(logits, uniform, params.temperature).argmax(-1)
         return sample_tokens(logits, uniform, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
+
+    def _narrowed(self, logits: Tensor) -> Tensor:
+        params = self.params
+        return narrowed(logits, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p)
 
     @property
     def _has_token_noise(self) -> bool:
@@ -431,19 +452,19 @@ class Denoising:
         num_open = candidate.sum(1)
         num_transfer_tokens = torch.ones_like(num_open)
         if params.steps is not None:
-            width = params.block_length or max(self.counts)
-            host = [(min(width, self.counts[r] - self._block[r] * width), self._step[r], self._steps_in_block[r]) for r in self._asked]
+            host = [(len(self._slots_of_block(r)), self._step[r], self._steps_in_block[r]) for r in self._asked]
             num_start, step, steps = torch.tensor(host, device=device).unbind(1)
-            num_transfer_tokens = params.transfer_schedule(
-                TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
-            )
+            state = TransferState(num_open, num_start, self._num_total[torch.tensor(self._asked, device=device)], step, steps)
+            if params.commit_share is not None:
+                return candidate & (uniform < params.commit_share(state)[:, None])
+            num_transfer_tokens = params.transfer_schedule(state)
         order = confidence
         if params.commit_ties:
             order = order.log()  # in whose rounding ties are published
         if params.choice_temperature:
             factor = [params.anneal(self._step[r], self._steps_in_block[r]) for r in self._asked]
             noise = params.choice_temperature * torch.tensor(factor, device=device)[:, None] * params.choice_noise(uniform)
-            order = confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log() + noise
+            order = (confidence if params.noise_on_score else confidence.clamp_min(torch.finfo(confidence.dtype).tiny).log()) + noise
         if params.threshold is not None:
             is_sure = (confidence >= params.threshold) & candidate
             num_transfer_tokens = torch.maximum(num_transfer_tokens, is_sure.sum(1)).clamp_min(1)
@@ -497,7 +518,7 @@ class Denoising:
                 self._num_open[row] = after.stop - before.stop + (num_left if after.start < before.stop else 0)
             if has_ended:
                 self._end(row)
-            elif self._block[row] < self.params.num_blocks(self.counts[row]):
+            elif self._block[row] < self._num_blocks[row]:
                 survivors.append(row)
         finished = set(self._asked) - set(survivors)
         for row in finished:
@@ -541,6 +562,12 @@ def _pieces(num_rows: int, num_slots: int, *, most: int) -> Iterator[tuple[slice
     for row in range(0, num_rows, at_once):
         for slot in range(0, num_slots, slots):
             yield slice(row, row + at_once), slice(slot, slot + slots)
+
+
+def _num_given(canvas: Canvas) -> int:
+    """Attended positions that are not open."""
+    start, stop = canvas.span
+    return stop - start - len(canvas.fields[0].positions)
 
 
 class Steppable(Protocol):

@@ -17,8 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 
+import torch
 from torch import Tensor
 
+from mmada.diffusion.loss import widest
 from mmada.diffusion.schedule import Schedule, cosine
 from mmada.diffusion.transfer import even_at, remaining
 from mmada.errors import InputError, suggest
@@ -34,6 +36,7 @@ __all__ = [
     "MaxLogitCacheConfig",
     "SamplingParams",
     "TransferSchedule",
+    "TransferShare",
     "TransferState",
     "compounding",
     "constant",
@@ -48,6 +51,8 @@ __all__ = [
     "linear_target",
     "named_cache",
     "named_image_cache",
+    "share_of_open",
+    "time_share",
 ]
 
 
@@ -65,6 +70,8 @@ class TransferState:
 
 
 TransferSchedule = Callable[[TransferState], Tensor]
+TransferShare = Callable[[TransferState], Tensor]
+"""A number in 0..1 for each row, (A,) float32."""
 Anneal = Callable[[int, int], float]
 
 
@@ -117,8 +124,36 @@ def linear_target(count: TransferState) -> Tensor:
     return (count.num_start * before).floor().long() - (count.num_start * after).floor().long()
 
 
+@cache
+def time_share(eps: float) -> TransferShare:
+    """1 - s / t, where time falls from 1 to eps in equal steps, from t to s in this one; 1 in the last (Dream, LLaDA appendix A)."""
+
+    def share(count: TransferState) -> Tensor:
+        t, s = (_time(count.step + i, count.steps, eps) for i in (0, 1))
+        return torch.where(count.step + 1 < count.steps, 1 - s / t, 1.0)
+
+    return share
+
+
+def _time(step: Tensor, steps: Tensor, eps: float) -> Tensor:
+    """Element `step` of torch.linspace(1, eps, steps + 1) in float32, which multiplies and adds with one rounding."""
+    end = torch.tensor(eps, device=steps.device)
+    size, end = ((end - 1) / steps).to(widest(steps.device)), end.to(widest(steps.device))
+    return torch.where(step < (steps + 1) // 2, 1 + size * step, end - size * (steps - step)).float()
+
+
+@cache
+def share_of_open(share: TransferShare) -> TransferSchedule:
+    """Commit the whole part of a share of what is open now; a step may commit nothing (Dream)."""
+
+    def transfer_schedule(count: TransferState) -> Tensor:
+        return (count.num_open * share(count)).long()
+
+    return transfer_schedule
+
+
 def constant(step: int, steps: int) -> float:
-    """No annealing (Lumina-DiMOO)."""
+    """No annealing (Lumina-DiMOO, Dream)."""
     return 1.0
 
 
@@ -260,6 +295,9 @@ class SamplingParams:
     """evaluate the open positions after the active block too, as published. False leaves them out, and no token sees a block after its own,
     for models that were taught so (the noise type `block` of train/stages.py). Rows are shorter, and an answer does not depend on the length
     that it is given. Keys and values stay true, so every cache is exact"""
+    prompt_in_blocks: bool = False
+    """without full attention: blocks are counted from the beginning of the row, and no token of the prompt sees a block after its own, either.
+    The first block of open positions is what the prompt's last one leaves. For models that were taught so (SDAR)"""
     variable_length: bool = False
     """add the open positions of a block when the one before it is finished, so that rows are as long as what is written. Unlike without
     `full_attention`, everything that is there sees everything. For models that were taught so (iLLaDA)"""
@@ -273,6 +311,12 @@ class SamplingParams:
     """what `choice_temperature` scales"""
     commit_ties: bool = False
     """parity only: what is exactly as sure as the last committed position is committed, too"""
+    noise_on_score: bool = False
+    """parity only: `choice_temperature` scales noise on the score, not on its logarithm"""
+    confidence_narrowed: bool = False
+    """parity only: the score is that of the distribution after temperature, top-k and top-p"""
+    commit_share: TransferShare | None = None
+    """parity only: commit each open position by itself, with this probability; None: as many as `transfer_schedule` says"""
     random_leftover: bool = False
     """parity only: what the steps leave open becomes a random allowed id"""
 
@@ -292,6 +336,8 @@ class SamplingParams:
             raise InputError(
                 "full_attention=False needs a block_length, and propose_any=False; the blocks behind the active one are left out"
             )
+        if self.prompt_in_blocks and self.full_attention:
+            raise InputError("prompt_in_blocks=True needs full_attention=False and a block_length; blocks that see ahead are no blocks")
         if self.variable_length and (self.block_length is None or self.propose_any or not self.full_attention):
             raise InputError(
                 "variable_length=True needs a block_length, full_attention=True and propose_any=False; it adds one block after another"
@@ -319,16 +365,16 @@ class SamplingParams:
             raise InputError(f"threshold={self.threshold} is never reached by the score, which is at most {highest:g}; try {likely}")
         if self.steps is None and self.choice_temperature:
             raise InputError(f"choice_temperature={self.choice_temperature} is annealed over the steps; give steps=N, or set it to 0")
-        if self.confidence is negative_entropy and self.choice_temperature:
+        if self.confidence is negative_entropy and self.choice_temperature and not self.noise_on_score:
             raise InputError(
                 f"choice_temperature={self.choice_temperature} needs a positive score; use it with probability or margin, or set 0"
             )
 
-    def steps_per_block(self, num_open: int) -> int | None:
-        """Steps spent on each block of a field of `num_open` positions. Raises InputError if they do not divide."""
+    def steps_per_block(self, num_open: int, num_given: int = 0) -> int | None:
+        """Steps spent on each block of a field of `num_open` positions behind a prompt. Raises InputError if they do not divide."""
         if self.steps is None:
             return None
-        num_blocks = self.num_blocks(num_open)
+        num_blocks = self.num_blocks(num_open, num_given)
         if self.steps % num_blocks:
             near = max(num_blocks, self.steps - self.steps % num_blocks)
             raise InputError(
@@ -349,7 +395,7 @@ class SamplingParams:
     @property
     def draws(self) -> bool:
         """Whether the result depends on the seed."""
-        return bool(self.temperature or self.choice_temperature or self.confidence is random_order)
+        return bool(self.temperature or self.choice_temperature or self.confidence is random_order or self.commit_share)
 
     @property
     def is_plain_softmax(self) -> bool:
@@ -367,8 +413,13 @@ class SamplingParams:
         """Whether the open positions behind the active block are in the row."""
         return self.full_attention and not self.variable_length
 
-    def num_blocks(self, num_open: int) -> int:
-        return 1 if self.block_length is None else -(-num_open // self.block_length)
+    def num_begun(self, num_given: int) -> int:
+        """Positions of the first block that the prompt holds already."""
+        return num_given % self.block_length if self.prompt_in_blocks and self.block_length is not None else 0
+
+    def num_blocks(self, num_open: int, num_given: int = 0) -> int:
+        """Blocks of `num_open` positions behind a prompt of `num_given`."""
+        return 1 if self.block_length is None else -(-(num_open + self.num_begun(num_given)) // self.block_length)
 
     def with_(self, **changes: object) -> SamplingParams:
         """A copy with some settings changed."""

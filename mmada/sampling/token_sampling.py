@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmada.diffusion.loss import widest
 
-__all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "sample_tokens", "sample_with_probability"]
+__all__ = ["inverse_cumulative", "keep_top_k", "keep_top_p", "narrowed", "sample_tokens", "sample_with_probability"]
 
 
 def sample_tokens(
@@ -33,8 +33,15 @@ def sample_tokens(
     """logits (..., V), -inf where an id is not allowed; uniform (...) in [0, 1) -> (...) int64 indices into V."""
     if temperature == 0:
         return logits.argmax(-1)
+    return inverse_cumulative(narrowed(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p).exp_(), uniform)
+
+
+def narrowed(
+    logits: Tensor, *, temperature: float, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
+) -> Tensor:
+    """The logits (..., V) that are drawn from, the largest 0, and -inf where nothing is drawn; temperature 0 divides by nothing."""
     scaled = logits - logits.amax(-1, keepdim=True)
-    if temperature != 1:
+    if temperature not in (0, 1):
         scaled = scaled / temperature  # after the subtraction, so that no temperature is too low for it
     if min_p:
         scaled = scaled.masked_fill(scaled < math.log(min_p), -torch.inf)  # the likeliest has 0
@@ -42,7 +49,7 @@ def sample_tokens(
         scaled = keep_top_k(scaled, top_k)
     if top_p is not None:
         scaled = keep_top_p(scaled, top_p)
-    return inverse_cumulative(scaled.exp_(), uniform)
+    return scaled
 
 
 def sample_with_probability(logits: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:

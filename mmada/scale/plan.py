@@ -170,6 +170,10 @@ def remedies(
 def _split(shape: ModelShape, gpu: Accelerator, num_gpus: int, tp: int | None) -> int:
     config = shape.config
     heads, wide = config.n_kv_heads or config.n_heads, config.mlp_hidden_size or 0
+    if shape.config.backbone == "qwen":
+        if tp not in (None, 1):
+            raise InputError(f"tp={tp} splits MMaDA's blocks, and this model has Qwen's; use ddp or fsdp2")
+        return 1
     if tp is None:
         return max(n for n in range(1, gpu.gpus_per_node + 1) if num_gpus % n == 0 and heads % n == 0 and wide % n == 0)
     if tp < 1 or num_gpus % tp or heads % tp or wide % tp:

@@ -17,6 +17,7 @@ from typing import Literal
 from mmada.errors import InputError
 from mmada.model import TransformerConfig
 from mmada.model.tensor_parallel import split_dim
+from mmada.model.transformer import in_block
 
 __all__ = ["HEAD_BYTES", "MAX_LOGITS", "ModelShape", "TrainingStep", "matrices_of"]
 
@@ -27,14 +28,16 @@ HEAD_BYTES = 3 * 4 * MAX_LOGITS
 
 
 def matrices_of(config: TransformerConfig) -> dict[str, tuple[int, int]]:
-    """Name -> (rows, columns) of the matrices of one block."""
+    """Name -> (rows, columns) of the matrices of one block. Raises InputError for a model with experts, which are not counted yet."""
+    if config.num_experts:
+        raise InputError(f"num_experts={config.num_experts}: plans are for models with one feed-forward layer a block")
     width, wide = config.d_model, config.mlp_hidden_size or 0
-    keys = (config.n_kv_heads or config.n_heads) * config.head_dim
+    keys, queries = (config.n_kv_heads or config.n_heads) * config.head_dim, config.n_heads * config.head_dim
     return {
-        "q_proj": (width, width),
+        "q_proj": (queries, width),
         "k_proj": (keys, width),
         "v_proj": (keys, width),
-        "attn_out": (width, width),
+        "attn_out": (width, queries),
         "ff_proj": (wide, width),
         "up_proj": (wide, width),
         "ff_out": (width, wide),
@@ -59,12 +62,12 @@ class ModelShape:
 
     @property
     def num_in_blocks(self) -> int:
-        return sum(_size(shape) for name, shape in self.tensors.items() if ".blocks." in name)
+        return sum(_size(shape) for name, shape in self.tensors.items() if in_block(name))
 
     @property
     def num_matrix_parameters(self) -> int:
         """Of the matrices of all blocks, which Muon moves."""
-        return sum(_size(shape) for name, shape in self.tensors.items() if ".blocks." in name and len(shape) == 2)
+        return sum(_size(shape) for name, shape in self.tensors.items() if in_block(name) and len(shape) == 2)
 
     @property
     def whole(self) -> ModelShape:
@@ -86,7 +89,9 @@ class ModelShape:
         """Of one token in a row of `length`, `scored` being the share of tokens that the head is asked for."""
         config = self.config
         matrices = 2 * sum(rows * columns for rows, columns in matrices_of(config).values())
-        return config.n_layers * (matrices + 4 * length * config.d_model) + 2 * scored * self.num_head_rows * config.d_model
+        return (
+            config.n_layers * (matrices + 4 * length * config.n_heads * config.head_dim) + 2 * scored * self.num_head_rows * config.d_model
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,11 +172,11 @@ class TrainingStep:
         """
         config, number = shape.config, self.compute_bytes
         width, wide = config.d_model, config.mlp_hidden_size or 0
-        keys = (config.n_kv_heads or config.n_heads) * config.head_dim
+        keys, queries = (config.n_kv_heads or config.n_heads) * config.head_dim, config.n_heads * config.head_dim
         num_copies = 5 if self.weight_bytes != number else 2
         whole = 2 * 4 * (width + 1) + num_copies * number * width  # both norms in float32, and what q, k, v and the two gates are given
-        scales, normed = (8, 4 * (width + keys)) if config.attention_layer_norm else (0, 0)
-        attention = number * (2 * width + 2 * keys) + 4 * config.n_heads  # q, k, v, what comes out, and a sum of each head
+        scales, normed = (8, 4 * (queries + keys)) if config.attention_layer_norm or config.head_norm else (0, 0)
+        attention = number * (2 * queries + 2 * keys) + 4 * config.n_heads  # q, k, v, what comes out, and a sum of each head
         return whole + scales, normed + attention + 4 * number * wide
 
     def activation_bytes(self, shape: ModelShape, *, tp: int = 1) -> float:

@@ -284,7 +284,7 @@ class Engine:
         row = state.sequence
         assert row is not None
         own = row.denoising.num_blocks_done(row.row)
-        num_blocks = own + sum(before.fill.params.num_blocks(before.fill.num_open) for before in state.finished)
+        num_blocks = own + sum(before.fill.num_blocks for before in state.finished)
         is_thought = active_request.engine_request.kind == "draw" and row.fill.init is None
         if own and not is_thought and not active_request.has_block:
             active_request.has_block = True

@@ -98,11 +98,13 @@ def noise_row(
     stratified: bool = False,
     ratio: float | None = None,
     block_length: int | None = None,
+    prompt_in_blocks: bool = False,
 ) -> tuple[ComponentRow, ...]:
     """Draw the noise of a row: one noised row, or two if the component is complementary.
 
     ratio  mask exactly this share of what is scored instead, at least one position: for evaluation
     block_length  of the noise types `block` and `last_block`, which need it
+    prompt_in_blocks  its blocks are counted from the beginning of the row
     """
     canvas = row.canvas
     generator = Generator().manual_seed(integer("noise", seed, row.component, row.index))
@@ -111,7 +113,9 @@ def noise_row(
         # Rows i, i + 1, ... of a component cover [0, 1) evenly; the start depends on the seed, so that each time alone is uniform.
         t = (integer("time", seed, row.component) / 2**63 + row.index * _GOLDEN) % 1.0
     factor = torch.ones(len(canvas)) if row.factor is None else row.factor
-    drawn = _draw(canvas, component, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length)
+    drawn = _draw(
+        canvas, component, t, generator, eos_id=layout.eos_id, ratio=ratio, block_length=block_length, prompt_in_blocks=prompt_in_blocks
+    )
     is_masked, is_open = drawn.is_masked, drawn.is_open
     maskable = float(factor[drawn.could_be].sum())  # before codes are restored, which do not count
     if component.image_mask_ratio and ratio is None:
@@ -134,7 +138,13 @@ def noise_row(
             maskable=maskable, span=(canvas.span[0], canvas.span[1] if drawn.stop is None else drawn.stop),
         )  # fmt: skip
         looks = [(new, int(at[0]), int(at[-1]) + 1) for at in drawn.blocks]
-        noised.append(join_looks(looks, looks[0][1], len(drawn.blocks[0])) if looks else new)
+        if looks and prompt_in_blocks:
+            assert block_length is not None
+            # A block that the prompt has begun is shown whole: its tokens see each other.
+            whole = [(look, begin // block_length * block_length, end) for look, begin, end in looks]
+            noised.append(join_looks(whole, looks[0][1], block_length, prompt_in_blocks=True))
+        else:
+            noised.append(join_looks(looks, looks[0][1], len(drawn.blocks[0])) if looks else new)
     return tuple(noised)
 
 
@@ -163,6 +173,7 @@ def _draw(
     eos_id: int,
     ratio: float | None,
     block_length: int | None,
+    prompt_in_blocks: bool,
 ) -> _Drawn:
     """Mask each field by its law at time t, or exactly that ratio of it."""
     is_masked, is_open, could_be = torch.zeros(3, len(canvas), dtype=torch.bool)
@@ -174,7 +185,8 @@ def _draw(
         runs: tuple[Tensor, ...] = (part.positions,)
         if in_blocks:
             assert block_length is not None
-            runs = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length)
+            begun = int(part.positions[0]) % block_length if prompt_in_blocks else 0
+            runs = _blocks(part.positions, canvas.tokens[part.positions], eos_id, block_length, begun)
         blocks, num_runs = runs if noise_type == "block" else (), 1
         could_be[torch.cat(runs)] = noise_type not in UNSCORED
         if noise_type == "last_block":
@@ -193,11 +205,11 @@ def _draw(
     return _Drawn(is_masked, is_open, share, blocks, could_be, stop)
 
 
-def _blocks(at: Tensor, ids: Tensor, eos_id: int, length: int) -> tuple[Tensor, ...]:
-    """The blocks of an answer's positions that hold a part of it or its end token."""
+def _blocks(at: Tensor, ids: Tensor, eos_id: int, length: int, begun: int) -> tuple[Tensor, ...]:
+    """The blocks of an answer's positions that hold a part of it or its end token. begun: positions of the first that the prompt holds."""
     ends = (ids == eos_id).nonzero()
-    num_blocks = -(-(int(ends[0]) + 1 if len(ends) else len(at)) // length)
-    return tuple(torch.split(at[: num_blocks * length], length))
+    num_blocks = -(-(begun + (int(ends[0]) + 1 if len(ends) else len(at))) // length)
+    return tuple(at[max(0, n * length - begun) : (n + 1) * length - begun] for n in range(num_blocks))
 
 
 def _seen(canvas: Canvas, layout: VocabLayout) -> Tensor:

@@ -21,6 +21,7 @@ from mmada.errors import InputError, MissingDependencyError
 from mmada.hub.adapters import beside_quantized
 from mmada.model import Transformer
 from mmada.model.quantized import unpacked
+from mmada.model.transformer import layer_names
 from mmada.train.optim import OptimizerConfig
 
 __all__ = ["RATE", "Lora", "for_adapters", "inject", "merged", "save_adapter"]
@@ -40,7 +41,8 @@ class Lora:
     alpha: float = 8.0
     """the adapter's output is scaled by alpha / rank. It stays as it is for other ranks: then one learning rate does for all of them"""
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out")
-    """names of linear layers. ff_out is one of each block, and the head: words that the model never wrote are learned there"""
+    """names of linear layers. ff_out is one of each block, and the head: words that the model never wrote are learned there. A model on another
+    backbone (model/qwen.py) has names of its own for some; both are understood"""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or not self.alpha > 0:
@@ -64,11 +66,12 @@ def inject(model: Transformer, lora: Lora, *, seed: int, base: str | None = None
     except ImportError as error:
         raise MissingDependencyError("lora needs peft, which is not installed; pip install 'mmada[train]'") from error
     known = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    unknown = [name for name in lora.targets if name not in known]
+    targets = layer_names(model.config, lora.targets)
+    unknown = [name for name in targets if name not in known]
     if unknown:
         raise InputError(f"lora.targets={lora.targets}: the model has no layer {unknown[0]!r}; use q_proj, k_proj, v_proj, ...")
     model.requires_grad_(False)
-    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets), base_model_name_or_path=base)
+    settings = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, base_model_name_or_path=base)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # restored by fork_rng
         with beside_quantized(settings):
@@ -90,6 +93,7 @@ def merged(model: Transformer, weights: Mapping[str, Tensor]) -> dict[str, Tenso
             base = weights[f"{name}.base_layer.weight"]
             a, b = (weights[f"{name}.lora_{x}.{_NAME}.weight"].to(base.device) for x in "AB")
             plain[f"{name}.weight"] = (base + layer.scaling[_NAME] * (b @ a)).to(base.dtype)
+            plain |= {f"{name}.bias": weights[f"{name}.base_layer.bias"]} if f"{name}.base_layer.bias" in weights else {}
     return plain
 
 

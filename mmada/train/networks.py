@@ -21,6 +21,7 @@ from mmada.hub.family import FAMILY_KEY
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 from mmada.model import Transformer, preset
+from mmada.model.layers import PreNormBlock
 from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
 from mmada.train.config import ImageTokenizerSettings, TrainConfig
@@ -191,7 +192,7 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
             sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
-            model = Transformer(replace(sizes, extra={FAMILY_KEY: family.name}) if config.model.family else sizes)
+            model = Transformer(replace(sizes, extra={FAMILY_KEY: family.name}, **family.config) if config.model.family else sizes)
             model.to(dtype)
     tokenizer.check(text, model.config.layout, family)
     if config.model.code_bits:
@@ -217,5 +218,5 @@ def freeze(module: nn.Module, patterns: tuple[str, ...]) -> None:
 def compile_blocks(module: nn.Module) -> None:
     """torch.compile each repeated block, for all shapes: they share one compiled code, made in half a minute."""
     for part in module.modules():
-        if type(part).__name__ in ("Block", "ResnetBlock"):
+        if isinstance(part, PreNormBlock) or type(part).__name__ == "ResnetBlock":
             part.compile(dynamic=True)

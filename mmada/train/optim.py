@@ -23,6 +23,7 @@ from torch.optim import AdamW, Optimizer
 
 from mmada.errors import InputError
 from mmada.model.precision import multiplies_bfloat16
+from mmada.model.transformer import in_block, is_table
 from mmada.train.sharding import is_sharded, like, local, whole
 
 __all__ = ["Ema", "Muon", "OptimizerConfig", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
@@ -139,13 +140,12 @@ def _is_for_muon(name: str, parameter: Tensor) -> bool:
     LoRA's factors, pixels and codes have ranks so low that orthogonalizing them makes no sense.
     """
     if parameter.dim() == 2:
-        return ".blocks." in name and "lora_" not in name
+        return in_block(name) and "lora_" not in name
     return parameter.dim() > 2 and min(parameter.shape[:2]) >= _FEWEST_CHANNELS
 
 
 def _decays(name: str, parameter: Tensor) -> bool:
-    is_table = ".blocks." not in name and any(table in name for table in (".wte.", ".wpe_image.", ".ff_out."))
-    return parameter.dim() >= 2 and not is_table
+    return parameter.dim() >= 2 and not is_table(name)
 
 
 class Muon(Optimizer):

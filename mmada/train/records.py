@@ -47,7 +47,8 @@ def settled(stage: Stage, defaults: GenerationConfig, family: Family = MMADA) ->
         return tuple(asked if name == "block" else name for name in component.noise)
 
     components = tuple(replace(component, noise=noise(component)) for component in stage.components)
-    return replace(stage, components=components, block_length=stage.block_length or defaults.block_length)
+    in_blocks = stage.prompt_in_blocks or defaults.prompt_in_blocks
+    return replace(stage, components=components, block_length=stage.block_length or defaults.block_length, prompt_in_blocks=in_blocks)
 
 
 def check_layout(component: MixtureComponent, family: Family) -> None:

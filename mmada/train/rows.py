@@ -73,15 +73,17 @@ class NoisedRow:
         return replace(self, block_mask=BlockMask(padded(block_mask.block_ids, _PADDING), padded(position_ids, 0)), **parts)
 
 
-def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: int) -> Row:
+def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: int, *, prompt_in_blocks: bool = False) -> Row:
     """One row for several looks at one canvas, each of which noises one block of the answer.
 
     looks  (the whole row as this look shows it, begin and end of its block); all show the same prompt. They may be one row
     first  position where the answer begins
+    prompt_in_blocks  blocks are counted from the beginning of the row, and a look shows what the prompt holds of its block, too
     The row has the fields of the first look. Cut it as any other.
     """
-    blocks = [(begin - first) // block_length for _, begin, _ in looks]
-    last, most = first + max(blocks) * block_length, max(map(blocks.count, blocks))
+    origin = 0 if prompt_in_blocks else first
+    blocks = [(begin - origin) // block_length for _, begin, _ in looks]
+    last, most = origin + max(blocks) * block_length, max(map(blocks.count, blocks))
     is_answer = torch.arange(last) >= first
     # The last block need not stand there as it is: no block comes after it.
     shown = looks[0][0]
@@ -89,7 +91,7 @@ def join_looks(looks: Sequence[tuple[Row, int, int]], first: int, block_length: 
     parts["tokens"] = [torch.where(is_answer, shown.clean[:last], shown.tokens[:last])]
     parts["scored"] = [shown.scored[:last] & ~is_answer]
     parts["weight"] = [shown.weight[:last].masked_fill(is_answer, 0.0)]
-    block_ids, position_ids = [most * causal_block_ids(first, last - first, block_length)], [torch.arange(last)]
+    block_ids, position_ids = [most * causal_block_ids(origin, last - origin, block_length)], [torch.arange(last)]
     for i, ((look, begin, end), block) in enumerate(zip(looks, blocks, strict=True)):
         for name in _TENSORS:
             parts[name].append(getattr(look, name)[begin:end])

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from mmada.hub.weights import Unread
 from mmada.model import Transformer
-from mmada.model.layers import Block
+from mmada.model.layers import PreNormBlock
 from mmada.model.tensor_parallel import TPGroup, own_range, split, split_dim
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32",
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    units = [part for part in module.modules() if isinstance(part, Block)]
+    units = [part for part in module.modules() if isinstance(part, PreNormBlock)]
     for unit in (*units, module):  # the root is gathered anew in each pass: what moves its rows in between is seen
         fully_shard(unit, mesh=mesh["groups"], mp_policy=policy, reshard_after_forward=True)
     _fill(module, unread, device)

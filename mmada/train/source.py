@@ -173,7 +173,8 @@ class ComponentRows:
         if self.component.in_blocks:
             block = self.stage.block_length
             assert block is not None  # settled by setup.py
-            return -(-needed // block) * block
+            # A block that the prompt has begun ends later than it would alone, and so may the last one.
+            return -(-needed // block) * block + (block if self.stage.prompt_in_blocks else 0)
         fitting = [answer_length for answer_length in self.stage.answer_lengths if answer_length >= needed]
         if not fitting:
             raise InputError(

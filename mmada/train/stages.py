@@ -191,6 +191,8 @@ class Stage:
     block_length: int | None = None
     """positions of a block, for the noise types `block` and `last_block`; the answer's length is then the fewest blocks that hold it. None: as
     many as the checkpoint's defaults say, by which it is sampled"""
+    prompt_in_blocks: bool = False
+    """with the noise type `block`: blocks are counted from the beginning of the row. A run takes it from the checkpoint's defaults"""
     longer_answer_share: float = 0.3
     """share of rows whose length is any of those that fit, instead of the smallest: inference does not know the length"""
     stratified: bool = True

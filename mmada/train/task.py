@@ -79,7 +79,15 @@ class BatchPlan:
     def _noise(self, row: Row) -> tuple[ComponentRow, ...]:
         component = next(component for component in self.components if component.name == row.component)
         s = self.stage
-        return noise_row(row, component, layout=self.layout, seed=self.seed, stratified=s.stratified, block_length=s.block_length)
+        return noise_row(
+            row,
+            component,
+            layout=self.layout,
+            seed=self.seed,
+            stratified=s.stratified,
+            block_length=s.block_length,
+            prompt_in_blocks=s.prompt_in_blocks,
+        )
 
 
 @dataclass(slots=True)
@@ -160,13 +168,19 @@ class DiffusionTask:
 
     def _noised(self, plain: MixtureComponent, components: Sequence[MixtureComponent], rows: Sequence[Row]) -> list[ComponentRow]:
         """Each row at each ratio, in the component of that name."""
-        block_length = self.plan.stage.block_length
+        stage = self.plan.stage
         return [
             replace(noised, component=at.name)
             for at, ratio in zip(components, EVAL_RATIOS, strict=True)
             for row in rows
             for noised in noise_row(
-                replace(row, factor=None), plain, layout=self.plan.layout, seed=0, ratio=ratio, block_length=block_length
+                replace(row, factor=None),
+                plain,
+                layout=self.plan.layout,
+                seed=0,
+                ratio=ratio,
+                block_length=stage.block_length,
+                prompt_in_blocks=stage.prompt_in_blocks,
             )
         ]
 

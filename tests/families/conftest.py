@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 from mmada.families import named
 
-from .tiny import TEMPLATE, tiny
+from .tiny import TEMPLATED, templated, tiny
 
 COLORS = ("red", "blue", "green", "white")
 
@@ -24,11 +23,7 @@ def saved(tmp_path_factory):
     def directory(name: str) -> Path:
         if name not in made:
             family = named(name)
-            model = (
-                tiny(replace(family, tags=(*family.tags, "<|im_start|>", "<|im_end|>")), n_kv_heads=2) if name == "illada" else tiny(family)
-            )
-            if name == "illada":
-                model.prompts.tokenizer.template = TEMPLATE
+            model = templated(family) if name in TEMPLATED else tiny(family)
             made[name] = root / name
             model.save_pretrained(made[name])
         return made[name]

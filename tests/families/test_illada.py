@@ -25,15 +25,13 @@ from mmada.train.records import settled
 from mmada.train.source import ComponentRows, RecordExamples
 from mmada.train.stages import STAGES
 
-from .tiny import TEMPLATE, published, tiny
+from .tiny import published, templated, tiny
 
 
 @pytest.fixture(scope="module")
 def model():
     """Grouped keys and one matrix for embedding and head."""
-    made = tiny(replace(named("illada"), tags=("<|im_start|>", "<|im_end|>")), n_kv_heads=2, weight_tying=True)
-    made.prompts.tokenizer.template = TEMPLATE
-    return made
+    return templated(named("illada"), n_kv_heads=2, weight_tying=True)
 
 
 def test_what_ends_a_text_is_read_from_the_files(tmp_path):

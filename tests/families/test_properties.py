@@ -21,7 +21,7 @@ from mmada.pipeline import MMaDA
 from mmada.sampling import CACHES, CacheConfig, Denoising, JointParams, MaxLogitCacheConfig, denoise
 from mmada.sampling.joint import JointDenoising
 
-from .tiny import TEMPLATE, planned, tiny
+from .tiny import TEMPLATED, planned, templated, tiny
 
 DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abilities]
 EDITING = [name for name, family in FAMILIES.items() if "edit" in family.abilities]
@@ -41,9 +41,7 @@ def models():
 
     def model(name: str) -> MMaDA:
         if name not in made:
-            own = replace(FAMILIES[name], tags=(*FAMILIES[name].tags, "<|im_start|>", "<|im_end|>")) if name == "illada" else FAMILIES[name]
-            made[name] = tiny(own)
-            made[name].prompts.tokenizer.template = TEMPLATE if name == "illada" else None
+            made[name] = templated(FAMILIES[name]) if name in TEMPLATED else tiny(FAMILIES[name])
         return made[name]
 
     return model
@@ -113,7 +111,9 @@ def test_a_cache_of_texts_is_exact_where_nothing_that_is_kept_changes(models, na
     ):  # Lumina-DiMOO has an end token behind the answer, which blocks would have to see
         causal = {"full_attention": False, "variable_length": False}
         assert run(cache=cache, **causal) == run(cache=None, **causal)
-    at_once = {"steps": 2, "threshold": None, "variable_length": False}
+    first, last = int(canvas.fields[0].positions[0]), int(canvas.fields[0].positions[-1])
+    num_blocks = last // 4 - first // 4 + 1 if model.defaults.prompt_in_blocks else 2  # blocks of the row, or of the answer
+    at_once = {"steps": num_blocks, "threshold": None, "variable_length": False}
     assert run(cache=cache, **at_once) == run(cache=None, **at_once)
 
 

@@ -17,7 +17,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest, EditRequest, Fil
 from mmada.pipeline import MMaDA
 from mmada.sampling import MaxLogitCacheConfig, SamplingParams
 
-from .tiny import tiny
+from .tiny import TEMPLATED, tiny
 
 PICTURE = Image.new("RGB", (8, 12), "red")
 OTHER = Image.new("RGB", (8, 12), "blue")
@@ -26,7 +26,7 @@ OPEN = SamplingParams(steps=4, stop_at_eos=False, temperature=1.0)
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, MMaDA]:
-    return {name: tiny(family) for name, family in FAMILIES.items() if name != "illada"}
+    return {name: tiny(family) for name, family in FAMILIES.items() if name not in TEMPLATED}
 
 
 def requests_of(model: MMaDA) -> list:
@@ -81,7 +81,7 @@ def test_an_edit_with_a_cache_evaluates_less_and_is_exact_where_nothing_is_left_
         model.run([replace(asked, image_cache="max")])
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in TEMPLATED])
 def test_requests_of_every_kind_share_steps(models, name):
     """Each result is that of the request alone."""
     model = models[name]
@@ -93,7 +93,7 @@ def test_requests_of_every_kind_share_steps(models, name):
         assert compared(alone) == compared(result), type(request)
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in TEMPLATED])
 @pytest.mark.parametrize(
     ("ability", "ask"),
     [
@@ -183,7 +183,7 @@ def mmada(monkeypatch, capsys, tmp_path):
     return call
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "illada"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in TEMPLATED])
 def test_command_line(mmada, models, tmp_path, name):
     models[name].save_pretrained("model")
     PICTURE.save("red.png")

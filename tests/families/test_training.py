@@ -26,7 +26,7 @@ from mmada.train.stages import PromptLayout
 from .conftest import COLORS
 
 QUIET = {"prefetch": 0, "log_every": 1, "eval_every": 0, "sample_every": 0, "save_every": 0}
-NOISE = {"mmada": "block", "mmada-parallel-m": "block", "illada": "last_block"}
+NOISE = {"mmada": "block", "mmada-parallel-m": "block", "illada": "last_block", "sdar": "block"}
 DRAWING = [name for name, family in FAMILIES.items() if "draw" in family.abilities]
 
 
@@ -154,7 +154,9 @@ def rewarded(tmp_path: Path, start: Path, path: Path, *tasks: str, rewards=("tes
     return rl_config.load(written(tmp_path / "rl.yaml", {**values, "tasks": tasks_, "unfinished": "score", "defaults": defaults}))
 
 
-@pytest.mark.parametrize(("name", "tasks"), [("llada", ("text",)), ("lumina-dimoo", ("draw", "understand"))])
+@pytest.mark.parametrize(
+    ("name", "tasks"), [("llada", ("text",)), ("dream", ("text",)), ("sdar", ("text",)), ("lumina-dimoo", ("draw", "understand"))]
+)
 def test_rewards_move_the_weights(saved, data, tmp_path, name, tasks):
     path = data / ("words.jsonl" if tasks == ("text",) else "pictures.jsonl")
     rl.run(rewarded(tmp_path, saved(name), path, *tasks))

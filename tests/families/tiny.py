@@ -37,6 +37,14 @@ TEMPLATE = (
 )
 """A chat template such as iLLaDA's files may hold."""
 
+TEMPLATED = ("illada", "llada-moe")
+"""Families that cannot chat without the chat template of their files."""
+
+OF_CONFIG: dict[str, dict[str, int]] = {
+    "llada-moe": {"num_experts": 5, "num_experts_per_tok": 2, "expert_hidden_size": 24},
+}
+"""Family -> what config.json of its checkpoints says, beside sizes that others have, too."""
+
 
 def compact(family: Family) -> tuple[VocabLayout, list[str]]:
     """A layout with the family's special tokens behind 256 bytes, and their strings in order."""
@@ -49,12 +57,20 @@ def compact(family: Family) -> tuple[VocabLayout, list[str]]:
     return layout, strings
 
 
+def templated(family: Family, **sizes: int) -> MMaDA:
+    """With a chat template."""
+    made = tiny(replace(family, tags=(*family.tags, "<|im_start|>", "<|im_end|>")), **sizes)
+    made.prompts.tokenizer.template = TEMPLATE
+    return made
+
+
 def tiny(family: Family, **sizes: int) -> MMaDA:
     layout, strings = compact(family)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2, **sizes)
-        model = Transformer(replace(config, extra={"family": family.name}))
+        config = preset("debug", layout=layout, max_sequence_length=1024, init_std=0.2)
+        sizes = {**family.config, **OF_CONFIG.get(family.name, {}), **sizes}
+        model = Transformer(replace(config, extra={"family": family.name}, **sizes))
         images = image_tokenizer(family) if codes_of(layout) else None
     defaults = GenerationConfig(**{**family.defaults, **SMALL})
     own = replace(family, layout=layout)
@@ -105,7 +121,7 @@ def published(family: Family, directory: Path, /, **changes: object) -> Path:
     }
     unknown = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5}
     config |= {name: unknown[name] for name, value in family.constants.items() if value is None}
-    (directory / "config.json").write_text(json.dumps({**config, **changes}))
+    (directory / "config.json").write_text(json.dumps({**config, **OF_CONFIG.get(family.name, {}), **changes}))
     strings = {string: layout.special(name) for name, string in family.strings.items()}
     free = iter(range(layout.image_offset))
     strings |= {tag: next(i for i in free if i not in strings.values()) for tag in family.tags if tag not in strings}

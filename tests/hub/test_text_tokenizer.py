@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from mmada.canvas import SPECIAL_STRINGS
 from mmada.hub import checkpoint
+from mmada.hub.family import token_ids_of
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.hub.tokenizer import byte_level
 
@@ -112,3 +113,34 @@ def test_a_class_of_its_own_is_read_through_transformers(tmp_path):
     for text in ("the cat 12", "a<|eot_id|>b"):
         assert ours.encode(text, special_tokens=True) == theirs(text, add_special_tokens=False)["input_ids"]
     assert ours.config["tokenizer_class"] == "TokenizersBackend"
+
+
+@settings(derandomize=True, deadline=None, max_examples=30)
+@example("naïve 日本語 😀\u200d\r\n\x00\t  end<|im_end|>\n\n12 DON'T")
+@example("e\u0301 \u0041\u030a")
+@given(
+    st.lists(
+        st.one_of(st.sampled_from(["<|im_end|>", "<|mask|>", " the", "\n\n", "don't", "  ", "42"]), st.text(max_size=12)), max_size=8
+    ).map("".join)
+)
+def test_two_files_of_qwen_are_read_without_transformers(tmp_path_factory, text):
+    """vocab.json and merges.txt beside a tokenizer_class that is code of the hub, as Dream publishes them."""
+    path = tmp_path_factory.getbasetemp() / "two-files"
+    if not path.exists():
+        path.mkdir()
+        core = byte_level(CORPUS, num_merges=20, special=()).core
+        core.model.save(str(path))
+        added = {"content": "", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+        names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|beginoftext|>", "<|mask|>")
+        more = {str(core.get_vocab_size() + i): {**added, "content": name} for i, name in enumerate(names)}
+        config = {"tokenizer_class": "DreamTokenizer", "added_tokens_decoder": more, "eos_token": "<|endoftext|>", "mask_token": "<|mask|>"}
+        (path / "tokenizer_config.json").write_text(json.dumps({**config, "auto_map": {"AutoTokenizer": ["x.DreamTokenizer", None]}}))
+    ours, text_ids = TextTokenizer.read(path), json.loads((path / "vocab.json").read_text())
+    merges = [tuple(line.split()) for line in (path / "merges.txt").read_text().splitlines()[1:]]
+    theirs = transformers.Qwen2Tokenizer(vocab=text_ids, merges=merges)
+    theirs.add_tokens([transformers.AddedToken(name, special=True, normalized=False) for name in ours.special_strings])
+    assert token_ids_of(path) == ours.get_vocab()
+    for special in (False, True):
+        ids = ours.encode(text, special_tokens=special)
+        assert ids == theirs(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+        assert ours.decode(ids) == theirs.decode(ids)

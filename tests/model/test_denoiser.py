@@ -11,6 +11,13 @@ from mmada.sampling import Denoising, SamplingParams, denoise, fast_text
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
 MASK = 22
+QWEN = {"backbone": "qwen", "n_kv_heads": 2}
+CHANGES = {
+    "plain": {},
+    "as built in": {"n_kv_heads": 2, "attention_layer_norm": True, "short_conv": 5},
+    "qwen": QWEN | {"include_qkv_bias": True, "shifted_logits": True},
+    "experts": QWEN | {"head_norm": True, "num_experts": 4, "num_experts_per_tok": 2, "expert_hidden_size": 24},
+}
 
 
 def query(rows, length, spans, num_positions, ids, seed):
@@ -48,7 +55,7 @@ def test_a_mixture_equals_each_row_alone(model):
 
 
 @pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no instructions for products in bfloat16, and others promise no bits")
-@pytest.mark.parametrize("changes", [{}, {"n_kv_heads": 2, "attention_layer_norm": True, "short_conv": 5}], ids=["plain", "as built in"])
+@pytest.mark.parametrize("changes", [*CHANGES.values()], ids=[*CHANGES])
 def test_in_bfloat16_a_row_has_the_same_bits_alone_and_in_any_company(build_model, changes):
     denoiser = TransformerDenoiser(build_model(**changes).bfloat16())
     queries = [query(1, length, [(0, length)], 1 + length % 5, TEXT, length) for length in (1, 2, 3, 5, 9, 9, 17, 33, 64)]
@@ -71,8 +78,11 @@ def test_products_in_bfloat16_have_few_numbers_of_rows(build_model):
 
 
 @torch.no_grad()
-def test_beside_weights_of_bfloat16_everything_else_is_float32_on_a_cpu(build_model):
-    model = build_model(n_kv_heads=2, attention_layer_norm=True, short_conv=3)
+@pytest.mark.parametrize(
+    "changes", [{"n_kv_heads": 2, "attention_layer_norm": True, "short_conv": 3}, CHANGES["qwen"]], ids=["own", "qwen"]
+)
+def test_beside_weights_of_bfloat16_everything_else_is_float32_on_a_cpu(build_model, changes):
+    model = build_model(**changes)
     expected = TransformerDenoiser(model)(mixture())
     half = copy.deepcopy(model).bfloat16()
     assert (model.wide_dtype, half.wide_dtype, copy.deepcopy(model).double().wide_dtype) == (torch.float32, torch.float32, torch.float64)

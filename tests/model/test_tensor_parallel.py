@@ -73,6 +73,13 @@ def test_heads_that_cannot_be_shared_out_are_refused(size, message):
         check_split(config, size)
 
 
+def test_blocks_of_qwen_are_refused():
+    config = preset("debug", layout=LAYOUT, d_model=32, n_heads=4, n_kv_heads=2, n_layers=2, mlp_hidden_size=48, backbone="qwen")
+    check_split(config, 1)
+    with pytest.raises(InputError, match="tensor_parallel=2 splits MMaDA's blocks, and this model has Qwen's"):
+        check_split(config, 2)
+
+
 def test_layers_of_others_are_refused():
     model = build()
     model.model.transformer["blocks"][0].q_proj = torch.nn.Bilinear(2, 2, 2)

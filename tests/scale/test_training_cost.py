@@ -275,6 +275,13 @@ def test_two_processes_of_tensor_parallelism_hold_and_send_what_the_plan_says(tm
         assert facts["kept"] == alone.activation_bytes(normed, tp=2) + outside
 
 
+def test_blocks_of_qwen_are_not_planned_in_parts():
+    shape = shape_of(tiny(backbone="qwen"))
+    with pytest.raises(InputError, match="tp=2 splits MMaDA's blocks"):
+        plan(shape, TrainingStep(length=64), A100, num_gpus=2, strategy="tp", tp=2)
+    assert plan(shape, TrainingStep(length=64), A100, num_gpus=2, strategy="tp").tp == 1
+
+
 def test_adapters_are_not_planned_in_parts():
     shape = shape_of(tiny())
     with pytest.raises(InputError, match="lora_rank=4 puts adapters beside"):

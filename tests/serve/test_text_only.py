@@ -9,7 +9,7 @@ import pytest
 
 from mmada.families import named
 
-from ..families.tiny import tiny
+from ..families.tiny import TEMPLATED, templated, tiny
 from ..lazy import later
 from ..processes import mmada
 from .process import Server, serving
@@ -59,3 +59,16 @@ def test_a_batch(llada, tmp_path):
     done = mmada(["batch", "in.jsonl", "-o", "out.jsonl", "--model", llada[0]], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "out.jsonl").read_text())["response"]["status_code"] == 200
+
+
+@pytest.mark.parametrize("name", ["dream", "sdar", "llada-moe"])
+def test_models_on_the_second_backbone_answer_as_in_a_process(tmp_path, name):
+    model = (templated if name in TEMPLATED else tiny)(named(name))
+    model.save_pretrained(tmp_path / name)
+    settings = {"seed": 3, "max_tokens": 12}
+    with serving(tmp_path / "log", "--model", str(tmp_path / name), "--threads", "1") as server:
+        client = server.client()
+        whole = client.chat.completions.create(model=name, messages=HELLO, **settings).choices[0].message.content
+        parts = client.chat.completions.create(model=name, messages=HELLO, stream=True, **settings)
+        assert "".join(part.choices[0].delta.content or "" for part in parts if part.choices).strip() == whole
+    assert whole == model.chat("hi", seed=3, max_new_tokens=12).text

@@ -187,10 +187,11 @@ def test_times_of_the_blocks_of_a_row_are_spread(is_stratified):
         assert all(1 <= frequency <= 3 for frequency in frequencies), frequencies
 
 
-def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
+@pytest.mark.parametrize("changes", [{"short_conv": 9}, {"backbone": "qwen", "shifted_logits": True}], ids=["neighbors", "shifted"])
+def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty, changes):
     """A block's hidden states in a row of training are those of the row that the sampler makes: the answer before it, and itself."""
     component, row, first = twenty
-    model = Transformer(preset("debug", layout=tiny.LAYOUT, short_conv=9)).eval()
+    model = Transformer(preset("debug", layout=tiny.LAYOUT, **changes)).eval()
     (view,) = noise_row(row, component, layout=tiny.LAYOUT, seed=0, block_length=8)
     batch = collate([view], [component], layout=tiny.LAYOUT)
     found = model.trunk(batch.tokens, batch.mask)[0, first + 16 :].split(8)
@@ -215,6 +216,49 @@ def test_what_a_noised_block_meets_is_what_the_sampler_shows_it(twenty):
         shown[-8:] = block
         expected = model.trunk(shown[None], Packing.of([stop - start], list(query.block_masks)))[0, -8:]
         torch.testing.assert_close(found[n], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3])
+def test_blocks_counted_from_the_beginning_meet_what_the_sampler_shows_them(twenty, cut):
+    """With `prompt_in_blocks`: a block that the prompt has begun is noised and seen with the prompt's part of it."""
+    component, row, first = twenty
+    first, size = first - cut, 4
+    clean = row.canvas.tokens[cut : first + cut + 32]
+    canvas = Canvas(
+        clean,
+        torch.ones_like(clean, dtype=torch.bool),
+        (replace(row.canvas.fields[0], positions=row.canvas.fields[0].positions[:32] - cut),),
+    )
+    model = Transformer(preset("debug", layout=tiny.LAYOUT, backbone="qwen", head_norm=True, init_std=0.2)).eval()
+    new = replace(row, canvas=canvas, factor=None)
+    (view,) = noise_row(new, component, layout=tiny.LAYOUT, seed=0, block_length=size, prompt_in_blocks=True)
+    batch = collate([view], [component], layout=tiny.LAYOUT)
+    found = model.trunk(batch.tokens, batch.mask)[0]
+    position_ids, begins = view.block_mask.position_ids, []
+    params = SamplingParams(steps=None, threshold=0.5, block_length=size, full_attention=False, prompt_in_blocks=True)
+    last = first // size * size + -(-(first % size + 21) // size) * size  # behind the block that holds the end token
+    num_clean = len(view.tokens) - (last - first // size * size)
+    for begin in range(first // size * size, last, size):
+        at = slice(num_clean + begin - first // size * size, num_clean + begin - first // size * size + size)
+        assert position_ids[at].tolist() == list(range(begin, begin + size))
+        assert view.clean[at].tolist() == clean[begin : begin + size].tolist()
+        assert not view.scored[at][position_ids[at] < first].any()
+        assert view.scored[at].any()
+        shown = torch.cat([clean[:begin], view.tokens[at]])
+        denoising = Denoising([canvas.masked(tiny.LAYOUT.mask_id)], params, mask_id=258)
+        while denoising.spans and denoising.inputs().spans[0][1] < begin + size:  # finish the blocks before
+            query = denoising.inputs()
+            logits = torch.zeros(1, query.positions.shape[1], query.ids.stop)
+            logits[0, torch.arange(query.positions.shape[1]), clean[query.positions[0]]] = 20.0
+            denoising.advance(logits)
+        query = denoising.inputs()
+        assert query.spans[0] == (0, begin + size)
+        assert query.tokens[0, :begin].tolist() == clean[:begin].tolist()
+        expected = model.trunk(shown[None], Packing.of([len(shown)], list(query.block_masks)))[0, -size:]
+        torch.testing.assert_close(found[at], expected, rtol=1e-4, atol=1e-4)
+        begins.append(begin)
+    assert int(view.scored.sum()) == int(view.scored[num_clean:].sum()) > 0
+    assert len(begins) >= 6
 
 
 def test_what_lies_behind_blocks_may_not_be_scored(twenty):
