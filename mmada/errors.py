@@ -5,7 +5,8 @@
     ├── CheckpointError (also ValueError)  weights or configuration that do not fit; lists all mismatches
     ├── TokenizerError (also ValueError)   a text tokenizer that does not belong to the vocabulary layout
     ├── ImageError (also ValueError)       an image that cannot be read or has an unusable size
-    └── MissingDependencyError (also ImportError)  an extra that is not installed
+    ├── MissingDependencyError (also ImportError)  an extra that is not installed
+    └── StoppedError                       processes that hold a model together do not work together any more
 
 Below the command line every message is one sentence with argument, value and remedy; the command line prints it and
 exits with status 2.
@@ -15,7 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError", "suggest"]
+__all__ = [
+    "CheckpointError",
+    "ImageError",
+    "InputError",
+    "MMaDAError",
+    "MissingDependencyError",
+    "StoppedError",
+    "TokenizerError",
+    "suggest",
+]
 
 
 class MMaDAError(Exception):
@@ -43,6 +53,10 @@ class ImageError(MMaDAError, ValueError):
 
 class MissingDependencyError(MMaDAError, ImportError):
     """A feature needs an optional dependency that is not installed."""
+
+
+class StoppedError(MMaDAError):
+    """A model that several processes hold together has lost one of them, and answers nothing any more."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

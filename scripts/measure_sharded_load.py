@@ -1,4 +1,5 @@
-"""Host memory of processes that share a checkpoint (FSDP2), against reading it whole in each: a random network of 1.07 B, on the CPU.
+"""Host memory of processes that share a checkpoint (FSDP2: shards; tensor parallelism: parts), against reading it whole in each: a random
+network of 1.07 B, on the CPU.
 
     python scripts/measure_sharded_load.py -o docs/results/sharded-load.json
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/sharded-load.json"))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rank", choices=["shards", "whole"], help="for the processes that this script starts")
+    parser.add_argument("--rank", choices=["shards", "parts", "whole"], help="for the processes that this script starts")
     parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args()
     if options.rank:
@@ -38,7 +39,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         num_weights, largest = write(Path(folder))
-        found = {how: run(how, Path(folder), options.processes) for how in ("shards", "whole")}
+        found = {how: run(how, Path(folder), options.processes) for how in ("shards", "parts", "whole")}
     share = 4 * num_weights / options.processes
     result = {
         "num_weights": num_weights,
@@ -89,8 +90,9 @@ def measured(checkpoint: Path, *, how: str) -> dict[str, float]:
     device = begin().device
     torch.distributed.barrier()
     before, clock = peak(), time.monotonic()
-    model = networks.load_transformer(checkpoint, dtype=torch.bfloat16, deferred=how == "shards").train()
-    shard(DiffusionLoss(model), device=device, precision="bf16")
+    model = networks.load_transformer(checkpoint, dtype=torch.bfloat16, deferred=how != "whole").train()
+    groups = torch.distributed.get_world_size() if how == "parts" else 1
+    shard(DiffusionLoss(model), device=device, precision="bf16", tensor_parallel=groups)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     return {"before_bytes": before, "peak_bytes": peak() - before, "seconds": round(time.monotonic() - clock, 1)}
 

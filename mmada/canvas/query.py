@@ -47,7 +47,7 @@ def causal_block_ids(num_given: int, num_open: int, block_length: int) -> Tensor
     return torch.cat([torch.zeros(num_given, dtype=torch.long), 2 + 2 * blocks])
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class KVCache:
     """Keys and values of a row, as the last passes left them that computed them. Who evaluates writes it, who asks holds it.
 

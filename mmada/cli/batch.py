@@ -51,6 +51,10 @@ def batch(
 
     if replicas is not None and not ray:
         raise InputError(f"replicas={replicas} are spread by Ray; give --ray, or leave it out")
+    if ray and loading.tensor_parallel > 1:
+        raise InputError(
+            f"tensor_parallel={loading.tensor_parallel} is of this machine, and --ray spreads whole models over a cluster; leave one of them out"
+        )
     check_writable(output, "output")
     check_model(model, loading.dtype)
     found = check_batch(requests, limit=limit, strict=strict)

@@ -68,7 +68,9 @@ def evaluate(
         return
     chosen = _find(suite, world)
     options.refuse_others(
-        context, ("suite", "world", "out", "force", *(("quantize",) if chosen.needs_model else ()), *chosen.options), f"mmada eval {suite}"
+        context,
+        ("suite", "world", "out", "force", *(("quantize", "tensor_parallel") if chosen.needs_model else ()), *chosen.options),
+        f"mmada eval {suite}",
     )
     environment = report.environment(" ".join(["mmada", *sys.argv[1:]]), loading.device)
     settings = SuiteSettings(

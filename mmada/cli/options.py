@@ -28,6 +28,7 @@ __all__ = [
     "Seed",
     "Size",
     "Strict",
+    "TensorParallel",
     "Think",
     "Trace",
     "check_best_of",
@@ -49,6 +50,12 @@ Quantize = Annotated[
         metavar="int8|int4", help="Store the matrices in 8 or 4 bits: less memory, slower. Default: as saved.", rich_help_panel="Model"
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        min=1, help="GPUs of this machine that hold the model together, each by a process of its own.", rich_help_panel="Model", metavar="N"
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Loading:
     device: Device = None
     dtype: Dtype = "auto"
     quantize: Quantize = None
+    tensor_parallel: TensorParallel = 1
 
 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again. An existing run in `out` is moved to out.1, out.2, ...")]

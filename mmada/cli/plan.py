@@ -31,7 +31,7 @@ def plan(
         float, typer.Option(help="Share of the peak that kernels reach where nothing is waited for.", rich_help_panel=_MACHINE)
     ] = 0.5,
     strategy: Annotated[
-        str | None, typer.Option(metavar="ddp|fsdp2|tp", help="Only this one. Default: all three.", rich_help_panel=_MACHINE)
+        str | None, typer.Option(metavar="ddp|fsdp2|tp", help="Only this one. Default: all that can be.", rich_help_panel=_MACHINE)
     ] = None,
     tp: Annotated[
         int | None, typer.Option(min=1, help="GPUs that share each block, for tp. Default: a server.", rich_help_panel=_MACHINE)
@@ -89,7 +89,9 @@ def plan(
         lora_rank=lora_rank,
         checkpointing=checkpointing,
     )
-    kinds = {one: [strategy] if strategy else STRATEGIES[: 1 if one == 1 else None] for one in counts}  # one GPU has nothing to share
+    # One GPU has nothing to share, and adapters are not split.
+    others = STRATEGIES[: 2 if lora_rank else None]
+    kinds = {one: [strategy] if strategy else others[: 1 if one == 1 else None] for one in counts}
     tables = {
         count: [planned(shape, step, machine, num_gpus=count, strategy=one, tp=tp, efficiency=efficiency) for one in kinds[count]]
         for count in counts

@@ -148,8 +148,12 @@ def start(
     from importlib.util import find_spec
 
     from mmada.cli.session import check_model, load, remarks
-    from mmada.errors import MissingDependencyError
+    from mmada.errors import InputError, MissingDependencyError
 
+    if workers > 1 and loading.tensor_parallel > 1:
+        raise InputError(
+            f"workers={workers} hold whole models, and tensor_parallel={loading.tensor_parallel} processes hold one together; leave one of them out"
+        )
     missing = [package for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart") if find_spec(package) is None]
     if missing:
         raise MissingDependencyError(f"the server needs {', '.join(missing)}; install the extra: pip install 'mmada[serve]'")
@@ -193,7 +197,7 @@ def start(
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
-    bytes_per_token = backbone.config.num_kept_values * backbone.dtype.itemsize
-    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=bytes_per_token, worker=worker)
+    per_token = pipeline.bytes_per_token
+    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=per_token, worker=worker)
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
     run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)

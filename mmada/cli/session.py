@@ -66,6 +66,12 @@ def load(name: str, loading: Loading, *, cache: str | None = None) -> MMaDA:
     if name == "debug":
         remarks.print("model debug: random weights, its answers and drawings make no sense", style="dim")
     model = MMaDA.from_pretrained(name, **asdict(loading))
+    if model.tensor_parallel > 1:
+        n, held = model.tensor_parallel, sum(weight.numel() * weight.element_size() for weight in model.model.parameters())
+        remarks.print(
+            f"{n} processes, tensor parallelism, {model.model.device.type}; each holds 1/{n} of every matrix and of every KV cache, "
+            f"{held / 1e9:.3g} GB of weights; the image tokenizer is with the first"
+        )
     return model if cache is None else model.use(cache=cache)
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from mmada.canvas import Query, VocabLayout
-from mmada.errors import MMaDAError
+from mmada.errors import MMaDAError, StoppedError
 from mmada.generation.scheduler import ScheduledSequence, Scheduler
 from mmada.generation.steps import BegunProgram, Fill, Program, Rank, RequestState, SequenceState, Work
 from mmada.sampling import Denoiser, Denoising, JointDenoising, JointParams, Ranking
@@ -430,6 +430,8 @@ class Engine:
         try:
             queries = [turn.inputs() for turn in turns]
             answers: list[Tensor] = list(self._denoiser(queries))
+        except StoppedError:  # there is nothing to try again with
+            raise
         except Exception as error:  # whatever a device raises, out of memory above all
             if not self._isolate:
                 raise

@@ -39,6 +39,7 @@ from mmada.image import (
 from mmada.image.quantizer import bit_weights, sign_table
 from mmada.model import Transformer, TransformerConfig
 from mmada.model.quantized import QUANTIZATIONS, check_name, packed, quantization_of, quantize
+from mmada.model.tensor_parallel import SplitTransformer, TPGroup, check_split
 
 __all__ = [
     "IMAGE_TOKENIZER_TYPE",
@@ -46,6 +47,7 @@ __all__ = [
     "image_factor",
     "image_tokenizer_config",
     "load_image_tokenizer",
+    "load_part",
     "load_transformer",
     "quantization",
     "save_image_tokenizer",
@@ -183,6 +185,29 @@ def save_transformer_config(config: TransformerConfig, directory: Path, *, dtype
     about = {"architectures": [family.classes[0]], "model_type": family.model_type, "dtype": dtype}
     packing = {} if quantized_as is None else {"quantization_config": {"quant_method": _QUANTIZED_BY, "weights": quantized_as}}
     _write_config(directory, {**config.to_dict(), **about, **packing})
+
+
+def load_part(
+    directory: Path,
+    tp: TPGroup,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "cpu",
+    family: Family | None = None,
+) -> SplitTransformer:
+    """This process's part of the transformer of a directory, in evaluation mode; of safetensors nothing else is read.
+
+    Arguments and errors as of `load_transformer`. Raises InputError if it cannot be split over so many processes, or is quantized.
+    """
+    if quantization(directory) is not None:
+        raise InputError(
+            f"{directory} is quantized, and tensor_parallel={tp.size} splits plain matrices; give the checkpoint that it was made of"
+        )
+    check_split(transformer_config(directory, family=family), tp.size)
+    model = load_transformer(directory, dtype=dtype, family=family, deferred=True)
+    weights.split(model, tp, device=device)
+    assert isinstance(model, SplitTransformer)
+    return model
 
 
 # The image tokenizer.

@@ -1,7 +1,8 @@
 """The tensors of a checkpoint directory, read and written one by one.
 
     load(module, directory)      fill a network: the peak is the network and one tensor
-    defer(module, directory)     give it parameters that are read later, by rows: processes that share a network read their part only
+    defer(module, directory)     give it parameters that are read later, in parts: processes that share a network read their part only
+    split(model, tp)             tensor parallelism: keep this process's parts, or read no others
     write(directory, tensors)    model.safetensors, or model-00001-of-0000N.safetensors with an index
 
 Reading converts each tensor as it comes and closes the file behind it, so that a mapped file never stays in memory beside the result.
@@ -23,8 +24,10 @@ from torch.overrides import TorchFunctionMode
 
 from mmada.errors import CheckpointError, InputError
 from mmada.hub import checkpoint
+from mmada.model import Transformer, tensor_parallel
+from mmada.model.tensor_parallel import TPGroup
 
-__all__ = ["Unfilled", "Unread", "defer", "load", "own_dtype", "size_in_bytes", "write"]
+__all__ = ["Unfilled", "Unread", "defer", "load", "own_dtype", "size_in_bytes", "split", "write"]
 
 _FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -60,12 +63,12 @@ class Unread(nn.Parameter):
         memo[id(self)] = copied
         return copied
 
-    def rows(self, start: int, stop: int, *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-        """Rows [start, stop) as a tensor of their own; no others are read."""
+    def part(self, index: tuple[slice, ...], *, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        """tensor[index] as a tensor of its own, a slice for each dimension; nothing else is read."""
         from safetensors import safe_open
 
         with safe_open(self.file, framework="pt") as stream:
-            part = stream.get_slice(self.stored_name)[start:stop]
+            part = stream.get_slice(self.stored_name)[index]
             return _converted(part, dtype, torch.device(device))
 
 
@@ -91,6 +94,25 @@ def defer(module: nn.Module, directory: Path, *, dtype: torch.dtype | None = Non
         made = Unread(places[name], name, shape=tuple(parameter.shape), dtype=kept, requires_grad=parameter.requires_grad)
         module.get_submodule(owner).register_parameter(last, made)
     return True
+
+
+@torch.no_grad()
+def split(model: Transformer, tp: TPGroup, *, device: torch.device | str = "cpu") -> None:
+    """Split a transformer over processes, in place; of `Unread` weights each process reads its parts alone.
+
+    Raises InputError if it cannot be split.
+    """
+    tensor_parallel.split(model, tp)
+    for name, parameter in list(model.named_parameters()):
+        index, dim = [slice(None)] * parameter.dim(), tensor_parallel.split_dim(name)
+        if dim is not None:
+            index[dim] = slice(*tensor_parallel.own_range(parameter.shape[dim], tp.rank, tp.size))
+        if isinstance(parameter, Unread):
+            own = parameter.part(tuple(index), dtype=parameter.dtype, device=device)
+        else:
+            own = _converted(parameter[tuple(index)], None, torch.device(device))
+        owner, _, last = name.rpartition(".")
+        model.get_submodule(owner).register_parameter(last, nn.Parameter(own, requires_grad=parameter.requires_grad))
 
 
 def load(

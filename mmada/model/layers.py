@@ -6,6 +6,7 @@ x = x + ff_out( silu(ff_proj(h)) * up_proj(h) )            h = ff_norm(x)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,12 @@ __all__ = ["Block", "RMSNorm", "ShortConv"]
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) in float32, back to the input's dtype, then times the weight (in that order, as published)."""
+    """x / rms(x) in float32, back to the input's dtype, then times the weight (in that order, as published).
+
+    averaged  of the means of a part of the width, those of the whole width; None: the width is here (model/tensor_parallel.py)
+    """
+
+    averaged: Callable[[Tensor], Tensor] | None = None
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -29,39 +35,46 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normed(x, self.weight)
+
+    def normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The same with a weight that is given."""
         if torch.is_grad_enabled():
-            out: Tensor = _RMSNorm.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+            out: Tensor = _RMSNorm.apply(x, weight, self.eps, self.averaged)  # type: ignore[no-untyped-call]
             return out
         wide = x.float()
-        normed = wide * _scale(wide, self.eps)
-        if x.dtype == self.weight.dtype == normed.dtype:
-            return normed.mul_(self.weight)
-        return normed.to(x.dtype) * self.weight
+        normed = wide * _scale(wide, self.eps, self.averaged)
+        if x.dtype == weight.dtype == normed.dtype:
+            return normed.mul_(weight)
+        return normed.to(x.dtype) * weight
 
 
-def _scale(wide: Tensor, eps: float) -> Tensor:
+def _scale(wide: Tensor, eps: float, averaged: Callable[[Tensor], Tensor] | None) -> Tensor:
     """1 / rms(x), (..., 1) float32."""
-    return wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    mean = wide.square().mean(-1, keepdim=True)
+    return (mean if averaged is None else averaged(mean)).add_(eps).rsqrt_()
 
 
 class _RMSNorm(torch.autograd.Function):
     """Its gradient in four passes over memory instead of nine: on a CPU 1.8 times as fast as what autograd derives."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, averaged: Callable[[Tensor], Tensor] | None) -> Tensor:
         wide = x.float()
-        scale = _scale(wide, eps)
+        scale = _scale(wide, eps, averaged)
         normed = wide * scale
+        ctx.averaged = averaged
         ctx.save_for_backward(normed, scale, weight)
         return normed.to(x.dtype) * weight
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         normed, scale, weight = ctx.saved_tensors
         product = (grad.float() * normed).flatten(0, -2)  # (rows, D)
         along = torch.mv(product, weight.float()).view(scale.shape) / normed.shape[-1]
+        along = along if ctx.averaged is None else ctx.averaged(along)
         inward = (grad * weight).float().addcmul_(normed, along, value=-1).mul_(scale)
-        return inward.to(grad.dtype), product.sum(0).to(weight.dtype), None
+        return inward.to(grad.dtype), product.sum(0).to(weight.dtype), None, None
 
 
 class ShortConv(nn.Module):
@@ -84,10 +97,14 @@ class ShortConv(nn.Module):
 
     def forward(self, x: Tensor, near: Neighbors | None) -> Tensor:
         """near  who stands at each offset (attention.neighbors); None: whoever is there in the row"""
+        return self.convolved(x, near, self.weight)
+
+    def convolved(self, x: Tensor, near: Neighbors | None, weights: Tensor) -> Tensor:
+        """The same with weights that are given."""
         padded = F.pad(x, (0, 0, self.reach, self.reach))
         index = None if near is None else near.index
         out = x
-        for tap, weight in enumerate(self.weight):
+        for tap, weight in enumerate(weights):
             neighbour = padded[:, tap : tap + x.shape[1]] if index is None else _rows(x[0], index[tap])[None]
             weighted = neighbour * weight
             out = out + (weighted if near is None else weighted * near.seen[tap, ..., None].to(x.dtype))

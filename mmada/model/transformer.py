@@ -189,9 +189,10 @@ class Transformer(nn.Module):
         if input_ids is None:
             raise InputError("inputs_embeds do not say where images are, which this model embeds (image_positions); give input_ids")
         position_ids = image_position_ids(input_ids, self.config.layout)
-        table: Tensor = self.model.transformer["wpe_image"].weight  # type: ignore[assignment]
-        known = (position_ids >= 0) & (position_ids < len(table))
-        return F.embedding(position_ids.clamp(0, len(table) - 1), table) * known[..., None].to(table.dtype)
+        last = self.config.image_positions - 1
+        known = (position_ids >= 0) & (position_ids <= last)
+        found: Tensor = self.model.transformer["wpe_image"](position_ids.clamp(0, last))
+        return found * known[..., None].to(found.dtype)
 
     def num_logits(self, vocab: tuple[int, int] | None = None) -> int:
         """Logits that `head` computes for a position: of all rows where the head is adapted or quantized, whatever is asked for."""

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -66,6 +67,7 @@ from mmada.sampling import Denoiser, JointParams, SamplingParams
 
 if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
+    from mmada.model.mirror import LeadingDenoiser
 
 __all__ = ["DESCRIBE", "MMaDA", "Progress"]
 
@@ -140,6 +142,7 @@ class MMaDA:
     family           of the checkpoint: what it can do, and how it is sampled
     max_tokens       tokens that share a forward pass
     max_logits       numbers that a step of `run` is told: with max_tokens, what bounds its memory
+    denoiser         what asks the transformer; None: here, in one process
     """
 
     def __init__(
@@ -152,10 +155,14 @@ class MMaDA:
         family: Family = MMADA,
         max_tokens: int = 65536,
         max_logits: int = MAX_LOGITS,
+        denoiser: LeadingDenoiser | None = None,
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
         self.max_tokens, self.max_logits = max_tokens, max_logits
-        self.denoiser: Denoiser = TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
+        self._leading = denoiser
+        if denoiser is not None:
+            denoiser.max_tokens = max_tokens
+        self.denoiser: Denoiser = denoiser or TransformerDenoiser(model, max_tokens=max_tokens, graphs=True)
         context = model.config.max_sequence_length
         defaults = defaults or GenerationConfig(style=prompts.style)
         self.planner = Planner(prompts, defaults, context=context, image_tokenizer=lambda: self.image_tokenizer, family=family)
@@ -173,6 +180,7 @@ class MMaDA:
         revision: str | None = None,
         family: str | None = None,
         quantize: str | None = None,
+        tensor_parallel: int = 1,
         **options: Any,
     ) -> MMaDA:
         """A checkpoint directory, a built-in name such as "mmada-emoji-mixcot" or "debug", or a hub name such as "Gen-Verse/MMaDA-8B-MixCoT".
@@ -182,6 +190,7 @@ class MMaDA:
         dtype            default: as saved
         family           name of the model's family (families/); default: told by the class and vocabulary of its files, and its name
         quantize         int8 or int4: matrices of the blocks take a half or a quarter of bfloat16 (model/quantized.py); default: as saved
+        tensor_parallel  how many GPUs of this machine hold the model together, each by a process of its own (docs/scale.md); 1: one
         options          of transformers, which then loads the model: quantization_config, device_map (one device), variant, ...; and of the
                          hub's client: token, cache_dir, local_files_only, force_download, subfolder
         An adapter's directory is loaded with the base that it names, its changes merged into the weights, or beside them if they are quantized.
@@ -192,7 +201,7 @@ class MMaDA:
             dtype = options.pop("torch_dtype")
         options = {name: value for name, value in options.items() if value is not None}
         for option in sorted(options.keys() - set(_OPTIONS)):
-            known = [*_OPTIONS, *checkpoint.HUB_KEYWORDS, "image_tokenizer", "device", "dtype", "quantize"]
+            known = [*_OPTIONS, *checkpoint.HUB_KEYWORDS, "image_tokenizer", "device", "dtype", "quantize", "tensor_parallel"]
             raise InputError(f"{option}={options[option]!r} is no option of from_pretrained: {suggest(option, known)}")
         if quantize is not None and options:
             raise InputError(
@@ -203,6 +212,14 @@ class MMaDA:
                 f"device={str(device)!r} and device_map={options['device_map']!r} both say where the model goes; give one of them"
             )
         device = torch.device(device) if device is not None else _best_device()
+        if tensor_parallel != 1:
+            from mmada.pipeline.followers import check_devices
+
+            check_devices(tensor_parallel, device)
+            if others := [*sorted(options), *(["quantize"] if quantize is not None else [])]:
+                raise InputError(
+                    f"tensor_parallel={tensor_parallel} splits plain matrices, and {others[0]} loads others; leave one of them out"
+                )
         if str(name) == "debug":
             if options:
                 raise InputError(f"the debug model has no files to load, and {', '.join(sorted(options))} is about loading; leave it out")
@@ -211,9 +228,14 @@ class MMaDA:
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             if quantize is not None:
                 quantize_matrices(made.model, quantize)
-            return made.to(device)
+            return made.to(device) if tensor_parallel == 1 else made._split(device, tensor_parallel)
         directory = checkpoint.find(name, revision=revision, **hub)
         if (adapter := adapter_of(directory)) is not None:
+            if tensor_parallel != 1:
+                raise InputError(
+                    f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} holds an adapter; "
+                    f"make a model of it (mmada convert {directory} OUT)"
+                )
             place = None if "device_map" in options else device
             made = cls.from_pretrained(
                 adapter.base,
@@ -237,13 +259,22 @@ class MMaDA:
             raise InputError(
                 f"quantize={quantize!r}: {directory} is quantized already; leave quantize out, or give the checkpoint that it was made of"
             )
-        if options or packed_by_others:
-            model: Transformer = _through_transformers(directory, dtype, device, options)
+        if packed_by_others and tensor_parallel != 1:
+            raise InputError(
+                f"tensor_parallel={tensor_parallel} splits plain matrices, and {directory} is quantized; give what it was made of"
+            )
+        denoiser = None
+        if tensor_parallel != 1:
+            denoiser = _led(directory, kind, dtype, device, tensor_parallel)
+            model: Transformer = denoiser.model
+        elif options or packed_by_others:
+            model = _through_transformers(directory, dtype, device, options)
         else:
             model = networks.load_transformer(directory, dtype=dtype, device=device, family=kind, quantize_as=quantize)
         defaults = GenerationConfig.load(directory, kind)
         prompts = kind.prompts(kind.layout, tokenizer.load(directory, kind.layout, kind), defaults.style)
-        made = cls(model, prompts, image_tokenizer or image_tokenizer_of(directory, kind), defaults=defaults, family=kind)
+        images = image_tokenizer or image_tokenizer_of(directory, kind)
+        made = cls(model, prompts, images, defaults=defaults, family=kind, denoiser=denoiser)
         made.planner.lexicon = Lexicon.load(directory)
         made.planner.reader = partial(_world, defaults.world) if defaults.world else None
         return made
@@ -284,8 +315,41 @@ class MMaDA:
         )
         return cls(model, Prompts(layout, text, defaults.style), images, defaults=defaults)
 
+    def _split(self, device: torch.device, size: int) -> MMaDA:
+        """The same over several processes, which read it from a directory that does not stay."""
+        with TemporaryDirectory() as folder:
+            networks.save_transformer(self.model, folder)
+            denoiser = _led(Path(folder), self.family, "auto", device, size)
+        return MMaDA(denoiser.model, self.prompts, self._image_tokenizer, defaults=self.defaults, family=self.family, denoiser=denoiser)
+
+    @property
+    def tensor_parallel(self) -> int:
+        """How many processes hold the model together."""
+        return 1 if self._leading is None else self._leading.size
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What a KV cache takes of each process for a token."""
+        return self.model.config.num_kept_values * self.model.dtype.itemsize // self.tensor_parallel
+
+    def close(self) -> None:
+        """End the other processes of a model with tensor_parallel above 1, which then answers nothing; else nothing happens."""
+        if self._leading is not None:
+            self._leading.close()
+
+    def _refuse_split(self, what: str) -> None:
+        """Raises InputError if this process holds a part of the weights."""
+        if self._leading is not None:
+            raise InputError(
+                f"{what} needs whole weights, and tensor_parallel={self.tensor_parallel} processes hold them; load with tensor_parallel=1"
+            )
+
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:
-        """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it."""
+        """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it.
+
+        Raises InputError if other processes hold parts of the weights.
+        """
+        self._refuse_split("save_pretrained")
         path, d = Path(directory), self.defaults
         networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
         d.save(path)
@@ -311,7 +375,8 @@ class MMaDA:
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
 
     def to(self, device: str | torch.device) -> MMaDA:
-        """Move the networks; returns self."""
+        """Move the networks; returns self. Raises InputError if other processes hold parts of them."""
+        self._refuse_split("to")
         self.model.to(device)
         if isinstance(self._image_tokenizer, BaseImageTokenizer):
             self._image_tokenizer.to(device)
@@ -402,6 +467,7 @@ class MMaDA:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: what it is made of. Recorded CUDA graphs stay behind."""
+        self._refuse_split("a copy")
         made = {
             "model": self.model,
             "prompts": self.prompts,
@@ -622,6 +688,13 @@ def _through_transformers(directory: Path, dtype: str | torch.dtype, device: tor
             f"device_map puts parts of the model on {', '.join(places)}, and all of it must be on one device; give device_map={places[0]!r}"
         )
     return model if "device_map" in options else model.to(device)
+
+
+def _led(directory: Path, family: Family, dtype: str | torch.dtype, device: torch.device, size: int) -> LeadingDenoiser:
+    from mmada.pipeline.followers import Part, lead
+
+    name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
+    return lead(Part(directory=str(directory), family=family.name, dtype=name, device=device.type, size=size))
 
 
 def _best_device() -> torch.device:

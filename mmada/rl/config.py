@@ -162,6 +162,11 @@ class RLConfig:
             raise InputError(f"reward_timeout={self.reward_timeout} must not be negative; 0 sets no limit")
         if self.loop.prefetch:
             raise InputError(f"loop.prefetch={self.loop.prefetch} would sample with weights that are not there yet; set it to 0")
+        if self.loop.tensor_parallel > 1:
+            raise InputError(
+                f"loop.tensor_parallel={self.loop.tensor_parallel} is of `mmada train` alone: rollouts are shared out to single processes; "
+                "set it to 1, and use FSDP2"
+            )
         check_quantized(self.model, self.lora)
         fill(GenerationConfig(), self.defaults, "defaults.")
 

@@ -2,7 +2,7 @@
 
     ddp     every GPU holds the model; gradients are summed once a step
     fsdp2   everything is shared out over all GPUs; weights are gathered block by block, forward and backward, in each micro-batch
-    tp      each block is split over `tp` GPUs of a server, whose sums wait for each other; groups of them share out as fsdp2 does
+    tp      every matrix is split over `tp` GPUs of a server, whose sums wait for each other; groups of them share out as fsdp2 does
 
 A plan is arithmetic. Two numbers in it are assumptions: the share of the peak that kernels reach, and that of a link.
 """
@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from mmada.errors import InputError
 from mmada.scale.hardware import Accelerator
-from mmada.scale.training_cost import HEAD_BYTES, ModelShape, TrainingStep
+from mmada.scale.training_cost import HEAD_BYTES, MAX_LOGITS, ModelShape, TrainingStep
 
 __all__ = ["EFFICIENCY", "LINK_EFFICIENCY", "STRATEGIES", "Plan", "Strategy", "plan", "remedies", "usable_bytes"]
 
@@ -95,9 +95,11 @@ def plan(
         raise InputError(f"efficiency={efficiency} must lie in 0..1: it is a share of the peak")
     if step.length > shape.config.max_sequence_length:
         raise InputError(f"length={step.length} is above the model's context of {shape.config.max_sequence_length}; give fewer tokens")
+    if strategy == "tp" and step.lora_rank:
+        raise InputError(f"strategy='tp' splits plain matrices, and lora_rank={step.lora_rank} puts adapters beside them; use ddp or fsdp2")
     split = _split(shape, gpu, num_gpus, tp) if strategy == "tp" else 1
     sent = _sent(shape, step, num_gpus, strategy, split)
-    within = {name: num for name, num in sent.items() if name == "activations"}  # of tensor parallelism, inside a server
+    within = {name: num for name, num in sent.items() if name in ("activations", "logits")}  # of tensor parallelism, inside a server
     others = sum(sent.values()) - sum(within.values())
     outer = num_gpus // split
     bandwidth = _bandwidth(gpu, num_gpus, split)
@@ -151,7 +153,7 @@ def remedies(
     for count in counts:
         for words, changed in changes:
             for one in dict.fromkeys(strategies):
-                if one == "tp" and _split(shape, gpu, count, None) == 1:
+                if one == "tp" and (changed.lora_rank or _split(shape, gpu, count, None) == 1):
                     continue
                 tried = plan(shape, changed, gpu, num_gpus=count, strategy=one, efficiency=efficiency)
                 if tried.fits:
@@ -167,11 +169,11 @@ def remedies(
 
 def _split(shape: ModelShape, gpu: Accelerator, num_gpus: int, tp: int | None) -> int:
     config = shape.config
-    heads = config.n_kv_heads or config.n_heads
+    heads, wide = config.n_kv_heads or config.n_heads, config.mlp_hidden_size or 0
     if tp is None:
-        return max(n for n in range(1, gpu.gpus_per_node + 1) if num_gpus % n == 0 and heads % n == 0)
-    if tp < 1 or num_gpus % tp or heads % tp:
-        raise InputError(f"tp={tp} must divide {num_gpus} GPUs and the model's {heads} heads of keys")
+        return max(n for n in range(1, gpu.gpus_per_node + 1) if num_gpus % n == 0 and heads % n == 0 and wide % n == 0)
+    if tp < 1 or num_gpus % tp or heads % tp or wide % tp:
+        raise InputError(f"tp={tp} must divide {num_gpus} GPUs, the model's {heads} heads of keys and its feed-forward width of {wide}")
     if tp > gpu.gpus_per_node:
         raise InputError(f"tp={tp} is above the {gpu.gpus_per_node} GPUs of a server, whose links it needs; give fewer")
     return tp
@@ -188,7 +190,8 @@ def _memory(shape: ModelShape, step: TrainingStep, num_gpus: int, strategy: Stra
     """Bytes of one GPU."""
     state = step.state_bytes(shape)
     share = 1 if strategy == "ddp" else num_gpus
-    memory = {name: num / share for name, num in state.items()}
+    whole = step.state_bytes(shape.whole) if tp > 1 else dict.fromkeys(state, 0.0)
+    memory = {name: (num - whole[name]) / share + whole[name] * tp / share for name, num in state.items()}
     number = step.compute_bytes
     outside = shape.num_parameters - shape.num_in_blocks
     if strategy == "ddp":
@@ -199,7 +202,7 @@ def _memory(shape: ModelShape, step: TrainingStep, num_gpus: int, strategy: Stra
         # Two blocks, of which one is on its way, and what lies outside of blocks; the gradients of one block before they are shared out.
         gathered = number * (2 * shape.num_block_parameters + outside)
         unreduced = number * (shape.num_block_parameters + outside) if not step.lora_rank else 0
-        memory["gathered"] = (gathered + unreduced) / tp if num_gpus > tp else 0.0
+        memory["gathered"] = (gathered + unreduced) / tp if num_gpus > 1 else 0.0
     memory["activations"] = step.activation_bytes(shape, tp=tp)
     memory["head"] = min(HEAD_BYTES, 12 * step.scored * step.num_tokens * shape.num_head_rows)
     return {name: num for name, num in memory.items() if num}
@@ -218,9 +221,15 @@ def _sent(shape: ModelShape, step: TrainingStep, num_gpus: int, strategy: Strate
         sent["gathered weights"] = 2 * step.accumulate * ring * gathered / tp
         sent["shared-out gradients"] = ring * trained * step.compute_bytes / tp
     if tp > 1:
-        # Two sums of a block forward, two backward, and with checkpointing two more.
+        # Two sums of a block forward, two backward, and with checkpointing two more. What the embedding finds is gathered.
         sums = (6 if step.checkpointing else 4) * shape.config.n_layers
-        sent["activations"] = step.accumulate * sums * 2 * (tp - 1) / tp * step.num_tokens * shape.config.d_model * step.compute_bytes
+        states, part = step.num_tokens * shape.config.d_model * step.compute_bytes, step.accumulate * (tp - 1) / tp
+        squares = 4 * step.num_tokens if shape.config.attention_layer_norm else 0  # of queries, or of keys
+        sent["activations"] = part * ((2 * sums + 1) * states + 2 * sums * squares)
+        # Logits are summed, twice where they are computed again in the backward pass; the gradient of what the head reads is gathered.
+        logits = step.scored * step.num_tokens * shape.num_head_rows
+        passes = 2 if logits > MAX_LOGITS else 1
+        sent["logits"] = part * (2 * passes * logits * step.compute_bytes + step.scored * states)
     return {name: num for name, num in sent.items() if num}
 
 

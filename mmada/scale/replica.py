@@ -70,10 +70,9 @@ class Replica:
         from mmada.serve.request_parser import RequestParser
 
         config = ServeConfig(**settings)
-        backbone = pipeline.model
-        kept = backbone.config.num_kept_values * backbone.dtype.itemsize
+        kept, device = pipeline.bytes_per_token, pipeline.model.device
         factor = pipeline.pixels_per_code
-        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=kept)
+        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept)
         self._app = create_app(self.engine, RequestParser(pipeline.planner, config, factor=factor), config)
 
     @asynccontextmanager

@@ -16,11 +16,14 @@ from typing import Literal
 
 from mmada.errors import InputError
 from mmada.model import TransformerConfig
+from mmada.model.tensor_parallel import split_dim
 
-__all__ = ["HEAD_BYTES", "ModelShape", "TrainingStep", "matrices_of"]
+__all__ = ["HEAD_BYTES", "MAX_LOGITS", "ModelShape", "TrainingStep", "matrices_of"]
 
-HEAD_BYTES = 3 * 4 * 2**26
-"""Logits in float32, their log-probabilities and the gradient, of one chunk (train/scoring.MAX_LOGITS)."""
+MAX_LOGITS = 2**26
+"""Of one chunk (train/scoring.MAX_LOGITS)."""
+HEAD_BYTES = 3 * 4 * MAX_LOGITS
+"""Logits in float32, their log-probabilities and the gradient, of one chunk."""
 
 
 def matrices_of(config: TransformerConfig) -> dict[str, tuple[int, int]]:
@@ -62,6 +65,11 @@ class ModelShape:
     def num_matrix_parameters(self) -> int:
         """Of the matrices of all blocks, which Muon moves."""
         return sum(_size(shape) for name, shape in self.tensors.items() if ".blocks." in name and len(shape) == 2)
+
+    @property
+    def whole(self) -> ModelShape:
+        """Of what tensor parallelism does not split."""
+        return ModelShape(self.config, {name: shape for name, shape in self.tensors.items() if split_dim(name) is None})
 
     @property
     def num_head_rows(self) -> int:
@@ -162,9 +170,9 @@ class TrainingStep:
         keys = (config.n_kv_heads or config.n_heads) * config.head_dim
         num_copies = 5 if self.weight_bytes != number else 2
         whole = 2 * 4 * (width + 1) + num_copies * number * width  # both norms in float32, and what q, k, v and the two gates are given
-        normed = 4 * (width + keys + 2) if config.attention_layer_norm else 0
+        scales, normed = (8, 4 * (width + keys)) if config.attention_layer_norm else (0, 0)
         attention = number * (2 * width + 2 * keys) + 4 * config.n_heads  # q, k, v, what comes out, and a sum of each head
-        return whole, normed + attention + 4 * number * wide
+        return whole + scales, normed + attention + 4 * number * wide
 
     def activation_bytes(self, shape: ModelShape, *, tp: int = 1) -> float:
         """Of a micro-batch on one GPU, without the head's. tp: GPUs that share each block."""

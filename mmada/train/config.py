@@ -235,6 +235,22 @@ class TrainConfig:
             raise InputError("model.code_bits trains rows that lora freezes; set one of them to its default")
         if isinstance(self.stage, ImageStage) and self.lora.rank:
             raise InputError("lora is for the transformer; remove it from an image tokenizer's stage")
+        self._check_tensor_parallel()
+
+    def _check_tensor_parallel(self) -> None:
+        if self.loop.tensor_parallel == 1:
+            return
+        given = f"loop.tensor_parallel={self.loop.tensor_parallel}"
+        if isinstance(self.stage, ImageStage):
+            raise InputError(f"{given} splits the transformer, and stage {self.stage.name!r} trains an image tokenizer; set it to 1")
+        if self.lora.rank:
+            raise InputError(
+                f"{given} splits plain matrices, and lora.rank={self.lora.rank} puts adapters beside them; use FSDP2 for adapters"
+            )
+        if self.model.code_bits:
+            raise InputError(
+                f"{given} splits plain matrices, and model.code_bits=true adds maps to the head; set one of them to its default"
+            )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -51,6 +51,8 @@ class LoopConfig:
     """micro-batches that a global batch is split into on each process"""
     precision: Literal["fp32", "bf16"] = "fp32"
     """autocast of the forward pass; weights keep model.dtype"""
+    tensor_parallel: int = 1
+    """processes that split each matrix, for a model that one GPU does not hold or is too slow for; 1: none. More processes than that need FSDP2"""
     compile: bool = False
     """torch.compile each block, once for all shapes"""
     checkpointing: bool = False
@@ -80,7 +82,7 @@ class LoopConfig:
     """services that get the numbers of the run, too; each finds account and address in the environment, by its own variables"""
 
     def __post_init__(self) -> None:
-        for name in ("accumulate", "keep", "log_every", "round_to"):
+        for name in ("accumulate", "keep", "log_every", "round_to", "tensor_parallel"):
             if getattr(self, name) < 1:
                 raise InputError(f"loop.{name}={getattr(self, name)} must be at least 1")
         for name in ("prefetch", "workers", "eval_every", "sample_every", "save_every", "max_minutes"):
@@ -88,6 +90,10 @@ class LoopConfig:
                 raise InputError(f"loop.{name}={getattr(self, name)} must not be negative; 0 turns it off")
         if self.keep_best and not self.eval_every:
             raise InputError("loop.keep_best=true chooses among evaluations, and loop.eval_every=0 makes none; set it to 25, for example")
+        if self.compile and self.tensor_parallel > 1:
+            raise InputError(
+                f"loop.compile=true is not done with loop.tensor_parallel={self.tensor_parallel}, whose sums torch.compile does not know; set it to false"
+            )
         if self.workers and not self.prefetch:
             raise InputError(f"loop.workers={self.workers} make batches ahead, and loop.prefetch=0 asks for none; set it to 1 or more")
 
@@ -112,10 +118,11 @@ def train(
     work as a launcher was asked to make them.
     """
     plans.begin()
+    plans.check_groups(settings.tensor_parallel)
     accelerator = _accelerator(settings)
-    if plans.asked() == "FSDP2":
-        shard(task.module, device=accelerator.device, precision=settings.precision)
-    plan = plans.in_force(accelerator, task.module, settings.precision)
+    if plans.asked(tensor_parallel=settings.tensor_parallel) in ("FSDP2", "tensor parallelism"):
+        shard(task.module, device=accelerator.device, precision=settings.precision, tensor_parallel=settings.tensor_parallel)
+    plan = plans.in_force(accelerator, task.module, settings.precision, tensor_parallel=settings.tensor_parallel)
     if on_plan is not None:
         on_plan(plan)
     deepspeed = accelerator.state.deepspeed_plugin
@@ -135,7 +142,7 @@ def train(
         )
     built = build(task.module.named_parameters(), optim)
     # accelerate has no part in shards: nothing is wrapped, and no optimizer is told of other parameters.
-    prepared: Any = (task.module, *built) if plan.strategy == "FSDP2" else accelerator.prepare(task.module, *built)
+    prepared: Any = (task.module, *built) if plan.in_shards else accelerator.prepare(task.module, *built)
     model, *optimizers = prepared
     unwrapped = accelerator.unwrap_model(model)
     ema = Ema({name: p for name, p in unwrapped.named_parameters() if p.requires_grad}, optim.ema) if optim.ema else None
@@ -216,6 +223,11 @@ class _Runner:
     def ema(self) -> Ema | None:
         return self.live.ema
 
+    @property
+    def _share_of_data(self) -> dict[str, int]:
+        """Which part of a batch is this process's: those of a tensor-parallel group have the same."""
+        return {"rank": self.accelerator.process_index // self.plan.tensor_parallel, "world": self.plan.num_groups}
+
     def __post_init__(self) -> None:
         self.window = torch.zeros(2, len(self.task.names), device=self.accelerator.device)
 
@@ -287,8 +299,7 @@ class _Runner:
 
     def _compare(self, task: Compares) -> dict[str, float]:
         """Name of `Compares` -> mean loss; logged too."""
-        a = self.accelerator
-        parts = task.compare(self.model, a.device, rank=a.process_index, world=a.num_processes)
+        parts = task.compare(self.model, self.accelerator.device, **self._share_of_data)
         values = self._means(parts) if parts else {}
         if self.log is not None and values:
             self.log.write(self.progress.step, {f"compare/{name}": value for name, value in values.items()})
@@ -307,20 +318,23 @@ class _Runner:
             self.accelerator.wait_for_everyone()
 
     def _batches(self, step: int) -> Sequence[MicroBatch]:
-        a = self.accelerator
-        return self.task.batches(step, rank=a.process_index, world=a.num_processes, accumulate=self.settings.accumulate)
+        return self.task.batches(step, **self._share_of_data, accumulate=self.settings.accumulate)
 
     def _share(self, batches: Sequence[MicroBatch], *, late: bool, stop: bool) -> list[float]:
         """F + 3 sums over micro-batches and processes: normalizers, tokens, late, stop. One message a step."""
         own = torch.stack([batch.normalizers for batch in batches]).sum(0)
-        others = torch.tensor([sum(batch.num_tokens for batch in batches), late, stop])
-        return self._sum(torch.cat([own, others.to(own)])).tolist()
+        counted = self._once(torch.cat([own, own.new_tensor([sum(batch.num_tokens for batch in batches)])]))
+        return self._sum(torch.cat([counted, own.new_tensor([late, stop])])).tolist()
 
     def _sum(self, values: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:  # without a wait for the device
             return values.clone()
         total: Tensor = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
         return total
+
+    def _once(self, values: Tensor) -> Tensor:
+        """Values for a sum over processes, in which each tensor-parallel group counts once."""
+        return values if self.accelerator.process_index % self.plan.tensor_parallel == 0 else torch.zeros_like(values)
 
     def _step(self, batches: Sequence[MicroBatch], normalizers: Tensor) -> float:
         """One optimizer step. Returns the norm of the gradient."""
@@ -334,7 +348,7 @@ class _Runner:
                 if a.state.deepspeed_plugin is not None:  # its backward pass also moves the weights
                     self._check(losses.detach().sum(), losses.detach(), normalizers)
                 # accelerate divides by the micro-batches, and processes average their gradients: both are undone.
-                a.backward((losses * share).sum() * (a.num_processes * self.settings.accumulate))
+                a.backward((losses * share).sum() * (self.plan.num_groups * self.settings.accumulate))
                 sums += losses.detach()
                 if a.sync_gradients:
                     norm = whole(torch.as_tensor(a.clip_grad_norm_(self.model.parameters(), self.optim.clip or math.inf) or 0.0))
@@ -344,12 +358,12 @@ class _Runner:
                     optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update()
-        self.window += torch.stack([sums, normalizers.to(device) / a.num_processes])
+        self.window += torch.stack([sums, normalizers.to(device) / self.plan.num_groups])
         return float(norm)
 
     def _losses(self, norm: float, rate: float) -> dict[str, float]:
         """Means since the last report. Every process calls it."""
-        total = self._sum(self.window).cpu()
+        total = self._sum(self._once(self.window)).cpu()
         self.window.zero_()
         means = total[0] / total[1].clamp_min(1e-12)
         values = {f"loss/{name}": float(mean) for name, mean, count in zip(self.task.names, means, total[1], strict=True) if count}
@@ -398,12 +412,11 @@ class _Runner:
             self._as_averaged(lambda: self.task.sample(target))
 
     def _evaluate(self) -> dict[str, float]:
-        a = self.accelerator
-        return self._means(self.task.evaluate(self.model, a.device, rank=a.process_index, world=a.num_processes))
+        return self._means(self.task.evaluate(self.model, self.accelerator.device, **self._share_of_data))
 
     def _means(self, parts: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         """Quotients of (sum, count) over all processes; nothing where nothing was counted."""
-        total = self._sum(torch.tensor(list(parts.values()), dtype=torch.float32)).cpu()
+        total = self._sum(self._once(torch.tensor(list(parts.values()), dtype=torch.float32))).cpu()
         return {name: float(value / count) for name, (value, count) in zip(parts, total, strict=True) if count}
 
     def _as_averaged(self, function: Callable[[], None]) -> None:
@@ -415,11 +428,9 @@ class _Runner:
         self.model.train()
 
     def _export(self) -> None:
-        if self.plan.strategy == "FSDP2":
-            weights = whole_state(self.model, is_kept=self.accelerator.is_main_process)
-        else:
-            weights = self.accelerator.get_state_dict(self.model)
-        if self.accelerator.is_main_process:
+        a = self.accelerator
+        weights = whole_state(self.model, is_kept=a.is_main_process) if self.plan.in_shards else a.get_state_dict(self.model)
+        if a.is_main_process:
             self.task.export(self.out / "model", weights)
 
 

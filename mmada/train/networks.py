@@ -173,7 +173,9 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
 def backbone(config: TrainConfig, start: Path | None, family: Family, text: TextTokenizer, *, codebook_size: int) -> Transformer:
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
-        deferred = asked() == "FSDP2" and not config.model.code_bits  # whose maps are added to rows that must be there
+        strategy = asked(tensor_parallel=config.loop.tensor_parallel)
+        # The maps of code_bits are added to rows that must be there.
+        deferred = strategy in ("FSDP2", "tensor parallelism") and not config.model.code_bits
         model = networks.load_transformer(
             start, dtype=dtype, family=family, quantize_as=config.model.quantize or None, deferred=deferred
         ).train()

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
     from torch import nn
 
-__all__ = ["Plan", "Strategy", "asked", "begin", "in_force"]
+__all__ = ["Plan", "Strategy", "asked", "begin", "check_groups", "in_force"]
 
-Strategy: TypeAlias = Literal["one process", "DDP", "FSDP2", "DeepSpeed"]
+Strategy: TypeAlias = Literal["one process", "DDP", "FSDP2", "DeepSpeed", "tensor parallelism"]
 
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where launchers say how many processes there are."""
 _FOREIGN = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
-    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config (tensor or context parallelism)",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
 }
 _NOT_IN_FSDP = {
     "FSDP_OFFLOAD_PARAMS": "fsdp_offload_params: true is not done here, for weights stay on their devices; set it to false and start more processes",
@@ -48,6 +48,7 @@ class Plan:
     precision   that the forward pass computes in
     num_weights, num_trained  of the network, over all processes
     zero_stage  of DeepSpeed
+    tensor_parallel  processes that split each matrix: all of them, or with FSDP2 groups of so many, which share out their parts
     """
 
     strategy: Strategy
@@ -59,11 +60,13 @@ class Plan:
     num_weights: int
     num_trained: int
     zero_stage: int = 0
+    tensor_parallel: int = 1
 
     def __str__(self) -> str:
         processes = "1 process" if self.num_processes == 1 else f"{self.num_processes} processes"
         nodes = "1 node" if self.num_nodes == 1 else f"{self.num_nodes} nodes"
         name = f"DeepSpeed ZeRO-{self.zero_stage}" if self.strategy == "DeepSpeed" else self.strategy
+        name = f"FSDP2 over {self.num_groups} x tensor parallelism over {self.tensor_parallel}" if self._is_both else name
         strategy = "" if self.num_processes == 1 and self.strategy == "one process" else f", {name}"
         computed = ", computed in bfloat16" if self.precision == "bf16" else ""
         trained = f"{_millions(self.num_weights)} weights, {_millions(self.num_trained)} trained in {' and '.join(self.dtypes)}{computed}"
@@ -72,11 +75,30 @@ class Plan:
     @property
     def is_sharded(self) -> bool:
         """Whether a forward pass needs all processes."""
-        return self.strategy in ("FSDP2", "DeepSpeed")
+        return self.in_shards or self.strategy == "DeepSpeed"
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether weights are shared out by sharding.py."""
+        return self.strategy in ("FSDP2", "tensor parallelism")
+
+    @property
+    def num_groups(self) -> int:
+        """How many processes or groups of processes have batches of their own."""
+        return self.num_processes // self.tensor_parallel
+
+    @property
+    def _is_both(self) -> bool:
+        return self.strategy == "FSDP2" and self.tensor_parallel > 1
 
     @property
     def _held(self) -> str:
         share = f"1/{self.num_processes}"
+        if self.tensor_parallel > 1:
+            return (
+                f"each process holds {share} of every matrix, its gradient, optimizer states and average, "
+                f"and {f'1/{self.num_groups} of the norms' if self._is_both else 'all norms'}"
+            )
         if self.strategy == "FSDP2":
             return f"each process holds {share} of the weights, their gradients, optimizer states and averages"
         if self.strategy == "DeepSpeed" and self.zero_stage == 3:
@@ -96,12 +118,14 @@ class Plan:
         )
 
 
-def asked(environ: Mapping[str, str] = os.environ) -> Strategy:
-    """The strategy that a launcher's environment asks for."""
+def asked(environ: Mapping[str, str] = os.environ, *, tensor_parallel: int = 1) -> Strategy:
+    """The strategy that a launcher's environment asks for, and the run's settings (loop.tensor_parallel)."""
     if _is_on(environ, "ACCELERATE_USE_FSDP"):
         return "FSDP2"
     if _is_on(environ, "ACCELERATE_USE_DEEPSPEED"):
         return "DeepSpeed"
+    if tensor_parallel > 1:
+        return "tensor parallelism"
     return "DDP" if _num_asked(environ) > 1 else "one process"
 
 
@@ -137,7 +161,9 @@ def _check(environ: Mapping[str, str], *, on_cpu: bool) -> None:
         )
     for name, what in _FOREIGN.items():
         if _is_on(environ, name):
-            raise InputError(f"{what} was asked for ({name}=true), which runs here do not know; use a file of configs/accelerate")
+            raise InputError(
+                f"{what} was asked for ({name}=true), which runs here do not know; use a file of configs/accelerate, and loop.tensor_parallel"
+            )
     strategy = asked(environ)
     if strategy == "DeepSpeed":
         if on_cpu:
@@ -156,15 +182,37 @@ def _check(environ: Mapping[str, str], *, on_cpu: bool) -> None:
             raise InputError("FSDP2 was asked for with one process, which has nobody to share with; set --num_processes to 2 or more")
 
 
-def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp32", "bf16"]) -> Plan:
+def check_groups(tensor_parallel: int, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises InputError if loop.tensor_parallel does not go with the processes that were started."""
+    if tensor_parallel == 1:
+        return
+    given, number = f"loop.tensor_parallel={tensor_parallel}", _num_asked(environ)
+    if number % tensor_parallel:
+        raise InputError(f"{given} does not divide the {number} processes that were started; start {tensor_parallel}, or a multiple of it")
+    strategy = asked(environ, tensor_parallel=tensor_parallel)
+    if strategy == "DeepSpeed":
+        raise InputError(f"{given} is not done with DeepSpeed; use configs/accelerate/fsdp2.yaml, or torchrun alone")
+    if strategy == "FSDP2" and number == tensor_parallel:
+        raise InputError(
+            f"{given} takes all {number} processes, and FSDP2 was asked for, too; start {2 * number} processes, or leave FSDP2 out"
+        )
+    if strategy != "FSDP2" and number > tensor_parallel:
+        raise InputError(
+            f"{given} makes {number // tensor_parallel} groups of the {number} processes, which FSDP2 must share the model out to; "
+            f"set ACCELERATE_USE_FSDP=true, or start {tensor_parallel} processes"
+        )
+
+
+def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp32", "bf16"], *, tensor_parallel: int = 1) -> Plan:
     """What is carried out. Raises InputError if something else was asked for.
 
-    module     what is trained, sharded if it will be; precision: of the run's settings (loop.precision)
+    module     what is trained, sharded if it will be; precision, tensor_parallel: of the run's settings (loop.precision)
     """
-    wanted = asked()
+    wanted = asked(tensor_parallel=tensor_parallel)
     kind, num_processes, parameters = accelerator.distributed_type.value, accelerator.num_processes, list(module.parameters())
     sharded = any(map(is_sharded, parameters))
-    found: Strategy = "FSDP2" if sharded else "DeepSpeed" if kind == "DEEPSPEED" else "DDP" if num_processes > 1 else "one process"
+    by_us: Strategy = "tensor parallelism" if num_processes == tensor_parallel else "FSDP2"
+    found: Strategy = by_us if sharded else "DeepSpeed" if kind == "DEEPSPEED" else "DDP" if num_processes > 1 else "one process"
     if found != wanted or num_processes != _num_asked(os.environ):
         raise InputError(
             f"{wanted} over {_num_asked(os.environ)} processes was asked for, and {found} over {num_processes} is in force; "
@@ -187,6 +235,7 @@ def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp
         num_weights=sum(parameter.numel() for parameter in parameters),
         num_trained=sum(parameter.numel() for parameter in trained),
         zero_stage=0 if plugin is None else plugin.zero_stage,
+        tensor_parallel=tensor_parallel,
     )
 
 

@@ -6,6 +6,9 @@
     like(rows, tensor)  of whole rows, those that this process holds of the tensor
     write, read       (write_later) tensors in torch's distributed checkpoint: any number of processes reads what any other number wrote
 
+With tensor parallelism groups of processes split every matrix first (model/tensor_parallel.py), and FSDP2 shares out the parts. The mesh is
+(groups, processes of a group); FSDP2 also carries precision where there is one group.
+
 Weights that are still in files are read by rows. So a process never holds more than its part and the tensor at hand.
 
 Trained weights stay in float32 where the forward pass is computed in bfloat16. Blocks are gathered in bfloat16, and gradients are added up
@@ -14,27 +17,36 @@ in float32. The optimizer moves the float32 rows.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from mmada.hub.weights import Unread
+from mmada.model import Transformer
 from mmada.model.layers import Block
+from mmada.model.tensor_parallel import TPGroup, own_range, split, split_dim
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
 
 __all__ = ["gathered", "is_sharded", "like", "local", "read", "shard", "sizes", "whole", "whole_state", "write", "write_later"]
 
 
-def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32", "bf16"]) -> None:
+def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32", "bf16"], tensor_parallel: int = 1) -> None:
     """Shard a module over all processes, in place, and fill what was `Unread`.
 
     precision  that the forward pass computes in; with bf16, trained weights are held in float32
+    tensor_parallel  processes that split each matrix of the module's transformer
+    Raises InputError for a transformer that cannot be split so.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -42,15 +54,38 @@ def shard(module: nn.Module, *, device: torch.device, precision: Literal["fp32",
     if precision == "bf16":
         _keep_masters(module)
     unread = _emptied(module)
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size() // tensor_parallel, tensor_parallel), mesh_dim_names=("groups", "parts"))
+    if tensor_parallel > 1:
+        _split(module, mesh["parts"], device)
     # Inputs are not cast: rotary tables and losses are float32 in one process, too.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if precision == "bf16" else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
     units = [part for part in module.modules() if isinstance(part, Block)]
     for unit in (*units, module):  # the root is gathered anew in each pass: what moves its rows in between is seen
-        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        fully_shard(unit, mesh=mesh["groups"], mp_policy=policy, reshard_after_forward=True)
     _fill(module, unread, device)
+
+
+def _split(module: nn.Module, mesh: DeviceMesh, device: torch.device) -> None:
+    """Give the transformer of a module this process's parts of its weights. What was read later stays without numbers."""
+    from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+
+    # Two dimensions are gathered one after the other, which torch warns of.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
+    (model,) = (part for part in module.modules() if isinstance(part, Transformer))
+    tp = TPGroup(mesh.get_local_rank(), mesh.size(), mesh.get_group())
+    split(model, tp)
+    for name, parameter in list(model.named_parameters()):
+        dim, own = split_dim(name), parameter.detach()
+        placements: list[Placement] = [Replicate() if dim is None else Shard(dim)]
+        if dim is not None:
+            start, stop = own_range(parameter.shape[dim], tp.rank, tp.size)
+            own = own.narrow(dim, start, stop - start).clone()
+        own = own if own.is_meta else own.to(device)
+        made = DTensor.from_local(own, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
+        owner, _, last = name.rpartition(".")
+        model.get_submodule(owner).register_parameter(last, nn.Parameter(made, requires_grad=parameter.requires_grad))
 
 
 def _keep_masters(module: nn.Module) -> None:
@@ -77,7 +112,7 @@ def _emptied(module: nn.Module) -> dict[str, Unread]:
 
 @torch.no_grad()
 def _fill(module: nn.Module, unread: Mapping[str, Unread], device: torch.device) -> None:
-    """Read the rows of this process: those that torch.chunk would give it."""
+    """Read what this process holds."""
     from torch.distributed.tensor import DTensor
 
     found: dict[str, Tensor] = {}
@@ -85,14 +120,23 @@ def _fill(module: nn.Module, unread: Mapping[str, Unread], device: torch.device)
         if name not in unread:
             continue
         assert isinstance(parameter, DTensor)
-        num_rows, world, rank = parameter.shape[0], dist.get_world_size(), dist.get_rank()
-        size = -(-num_rows // world)
-        start, stop = min(rank * size, num_rows), min((rank + 1) * size, num_rows)
-        rows = unread[name].rows(start, stop, dtype=parameter.dtype, device=device)
+        own = unread[name].part(_own_index(parameter), dtype=parameter.dtype, device=device)
         found[name] = DTensor.from_local(
-            rows, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
+            own, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
         )
     module.load_state_dict(found, strict=False, assign=True)
+
+
+def _own_index(tensor: DTensor) -> tuple[slice, ...]:
+    """What this process holds of a whole tensor: first tensor parallelism takes its part, then FSDP2 its rows of that, as torch.chunk would."""
+    ranges, mesh = [(0, size) for size in tensor.shape], tensor.device_mesh
+    for axis in reversed(range(mesh.ndim)):
+        dim: int | None = getattr(tensor.placements[axis], "dim", None)
+        if dim is not None:
+            first, last = ranges[dim]
+            start, stop = own_range(last - first, mesh.get_local_rank(axis), mesh.size(axis))
+            ranges[dim] = (first + start, first + stop)
+    return tuple(slice(start, stop) for start, stop in ranges)
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -124,10 +168,8 @@ def whole_state(module: nn.Module, *, is_kept: bool) -> dict[str, Tensor]:
 
 def like(rows: Tensor, tensor: Tensor) -> Tensor:
     """The part of whole `rows` that this process holds of `tensor`."""
-    if not is_sharded(tensor):
-        return rows
-    size, rank = -(-len(rows) // dist.get_world_size()), dist.get_rank()
-    return rows[min(rank * size, len(rows)) : min((rank + 1) * size, len(rows))]
+    found: Any = tensor
+    return rows[_own_index(found)] if is_sharded(tensor) else rows
 
 
 def write(directory: Path, tensors: Mapping[str, Tensor]) -> None:

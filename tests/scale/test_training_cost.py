@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from mmada.canvas import VocabLayout
+from mmada.errors import InputError
 from mmada.hub.networks import shapes
 from mmada.model import Transformer, preset
 from mmada.scale.hardware import ACCELERATORS
@@ -90,11 +92,12 @@ def test_state_of_adapters():
     assert held(moments(optimizers)) == state["optimizer"]
 
 
-def kept(config, step):
+def kept(config, step, prepared=lambda model: None):
     """Bytes that autograd keeps of a forward pass, each tensor once, without weights."""
     model = Transformer(config).to(getattr(torch, step.dtype)).train()
     if step.checkpointing:
         model.checkpoint_gradients()
+    prepared(model)
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     found = {}
 
@@ -214,3 +217,65 @@ def test_two_processes_hold_and_send_what_the_plan_says(tmp_path):
         assert doubled.memory_bytes["optimizer"] == facts["ddp"]["optimizer"]
         assert doubled.sent_bytes["gradients"] == facts["ddp"]["summed"]
         assert doubled.memory_bytes["buckets"] == facts["ddp"]["summed"]
+
+
+def counted_in_parts(folder):
+    """Bytes that one of two processes holds, gives to collectives and keeps of a forward pass, by tensor parallelism."""
+    import torch.distributed as dist
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from mmada.hub import weights
+    from mmada.model.tensor_parallel import TPGroup
+    from mmada.train.sharding import shard
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            name = str(function)
+            if name in ("c10d.allreduce_.default", "c10d.allgather_.default"):
+                (own,) = args[0] if "reduce" in name else args[1]
+                sent[name] = sent.get(name, 0) + own.numel() * own.element_size()
+            return function(*args, **(kwargs or {}))
+
+    dist.init_process_group("gloo")
+    torch.manual_seed(0)
+    facts, in_parts = {}, partial(weights.split, tp=TPGroup(dist.get_rank(), 2))
+    for name in ("adamw", "muon"):
+        model = Transformer(tiny("3m")).train()
+        shard(model, device=torch.device("cpu"), precision="fp32", tensor_parallel=2)
+        sent: dict[str, int] = {}
+        with Counted():
+            optimizers, averages = stepped(model, STEPS[name])
+        facts[name] = {
+            "weights": held(model.parameters()),
+            "gradients": held(weight.grad for weight in model.parameters()),
+            "optimizer": held(moments(optimizers)),
+            "averages": held(averages.values()),
+            "sent": sent,
+        }
+    facts["kept"] = kept(tiny(n_layers=6, n_kv_heads=2, attention_layer_norm=True), replace(STEPS["adamw"], precision="fp32"), in_parts)
+    (folder / f"{dist.get_rank()}.json").write_text(json.dumps(facts))
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_of_tensor_parallelism_hold_and_send_what_the_plan_says(tmp_path):
+    assert processes.ranks(counted_in_parts, tmp_path) == [0, 0]
+    alone = replace(STEPS["adamw"], precision="fp32", scored=1.0)
+    shape, normed = shape_of(tiny("3m")), shape_of(tiny(n_layers=6, n_kv_heads=2, attention_layer_norm=True))
+    outside = 2 * 4 * alone.length * normed.config.head_dim + (8 + 4) * alone.num_tokens  # as in one process
+    for rank in range(2):
+        facts = json.loads((tmp_path / f"{rank}.json").read_text())
+        for name in ("adamw", "muon"):
+            made = plan(shape, replace(STEPS[name], precision="fp32", scored=1.0), A100, num_gpus=2, strategy="tp", tp=2)
+            counted = facts[name]
+            for part in ("weights", "gradients", "optimizer", "averages"):
+                assert counted[part] == made.memory_bytes.get(part, 0)
+            # A ring of two sends as much as it sums, and half of what it gathers.
+            assert sum(counted["sent"].values()) == sum(made.sent_bytes.values())
+        assert facts["kept"] == alone.activation_bytes(normed, tp=2) + outside
+
+
+def test_adapters_are_not_planned_in_parts():
+    shape = shape_of(tiny())
+    with pytest.raises(InputError, match="lora_rank=4 puts adapters beside"):
+        plan(shape, TrainingStep(length=64, lora_rank=4), A100, num_gpus=2, strategy="tp")

@@ -100,9 +100,10 @@ def test_sharded_weights_equal_one_process_with_the_same_global_batch(two, tmp_p
 
 
 @pytest.mark.integration
-def test_muon_moves_parts_as_it_moves_whole_matrices(two):
+@pytest.mark.parametrize("name", ["muon", "split-muon"])
+def test_muon_moves_parts_as_it_moves_whole_matrices(two, name):
     for rank in range(2):
-        made = torch.load(two / f"muon-{rank}.pt")
+        made = torch.load(two / f"{name}-{rank}.pt")
         assert len(made["whole"]) > 8
         assert all(map(torch.equal, made["whole"], made["parts"]))
         assert not torch.equal(made["whole"][0], tiny.model().model.transformer["blocks"][0].q_proj.weight)

@@ -15,7 +15,7 @@ from mmada.data.seeds import integer
 from mmada.errors import CheckpointError
 from mmada.hub import tokenizer
 from mmada.model import Transformer, preset
-from mmada.train import state
+from mmada.train import scoring, state
 from mmada.train.loop import LoopConfig, train
 from mmada.train.optim import Muon, OptimizerConfig, build
 from mmada.train.plan import begin
@@ -105,7 +105,8 @@ def weights(job):
 
 def main(mode, out):
     """Another process: `rank` is one of several, with copies of the weights and then with shards; `more` goes on with shards;
-    `long` trains with shards from the start, and the second process may die; `kill` dies in its second save; `saves` saves in both ways."""
+    `parts` splits every matrix; `long` trains with shards from the start, and the second process may die; `kill` dies in its second save;
+    `saves` saves in both ways."""
     if mode == "kill":
         whole = state.publish
 
@@ -117,6 +118,11 @@ def main(mode, out):
 
         state.publish = publish
         fit(small(), out, settings=replace(QUIET, save_every=2, async_saves="ASYNC" in os.environ))
+        return
+    if mode == "parts":  # every matrix is split, logits come in chunks, and the best weights are kept
+        begin()
+        scoring.MAX_LOGITS = 3000
+        best_of_four(Path(out), async_saves=True, tensor_parallel=2)
         return
     if mode == "saves":  # while the run waits, and while it goes on
         begin_sharded()
@@ -144,6 +150,7 @@ def main(mode, out):
     begin_sharded()
     exported(small(), Path(out) / "sharded", steps=3, settings=replace(QUIET, accumulate=2, eval_every=3))
     torch.save(muon_in_parts(), Path(out) / f"muon-{rank}.pt")
+    torch.save(muon_in_parts(tensor_parallel=2), Path(out) / f"split-muon-{rank}.pt")
 
 
 def begin_sharded():
@@ -182,13 +189,13 @@ def die_at_5(report):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def muon_in_parts():
+def muon_in_parts(**shards):
     """Weights of Muon after two steps with the same gradients: whole, and put together of the parts that each process moved."""
     made = {}
     for name in ("whole", "parts"):
         network = model()
         if name == "parts":
-            shard(network, device=torch.device("cpu"), precision="fp32")
+            shard(network, device=torch.device("cpu"), precision="fp32", **shards)
         (optimizer,) = (one for one in build(network.named_parameters(), OptimizerConfig(name="muon")) if isinstance(one, Muon))
         moved = optimizer.param_groups[0]["params"]
         for step in range(2):
