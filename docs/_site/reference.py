@@ -26,6 +26,7 @@ CONFIGS = {
     "Training": "mmada.train.config:TrainConfig",
     "Reinforcement learning": "mmada.rl.config:RLConfig",
     "Server": "mmada.serve.config:ServeConfig",
+    "Replicas over Ray Serve": "mmada.scale.serve_config:ReplicasConfig",
     "Settings of a text": "mmada.generation.settings:TextSettings",
     "Settings of an image": "mmada.generation.settings:ImageSettings",
     "Settings of an edit": "mmada.generation.settings:EditSettings",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmada.cli import options
 from mmada.hub.checkpoint import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    import logging
+
+    from mmada.serve.config import ServeConfig
 
 __all__ = ["default_name", "serve", "start"]
 
@@ -42,7 +47,14 @@ def serve(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes behind the port, each with the model: one for each core at most.")] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of a process on CPUs. 0: measured at the start.")] = 0,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Processes over the Ray cluster of RAY_ADDRESS, or of this machine, each with the model, by Ray Serve. 0: without Ray.",
+        ),
+    ] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of a process on CPUs. 0: measured at the start; with --replicas, one.")] = 0,
     max_queue: Annotated[
         int, typer.Option(min=1, help="Generations that may wait. More are answered with 429.", rich_help_panel=_LIMITS)
     ] = 128,
@@ -111,7 +123,81 @@ def serve(
         "allow_remote_images": allow_remote_images,
         "allow_origins": tuple(allow_origin or ()),
     }
+    if replicas:
+        if workers > 1 or access_log or loading.tensor_parallel > 1:
+            from mmada.errors import InputError
+
+            parallel = f"--tensor-parallel {loading.tensor_parallel}" if loading.tensor_parallel > 1 else "--access-log"
+            given = f"--workers {workers}" if workers > 1 else parallel
+            raise InputError(f"{given} has no effect on the replicas of --replicas {replicas}; leave one of the two out")
+        _start_replicas(model, settings, loading, cache=cache, host=host, port=port, drain=drain, replicas=replicas, threads=threads)
+        return
     start(model, settings, loading, cache=cache, host=host, port=port, drain=drain, access_log=access_log, workers=workers, threads=threads)
+
+
+def _start_replicas(
+    model: str,
+    settings: Mapping[str, Any],
+    loading: options.Loading,
+    *,
+    cache: str | None,
+    host: str,
+    port: int,
+    drain: float,
+    replicas: int,
+    threads: int,
+) -> None:
+    """Serve by Ray Serve until a signal comes."""
+    from dataclasses import asdict
+
+    from mmada.cli.session import check_model
+    from mmada.scale.replica import check_packages
+
+    check_packages()
+    from mmada.scale.serve import serve_replicas
+    from mmada.scale.serve_config import ReplicasConfig
+
+    check_model(model, loading.dtype)
+    log = _begin(host, settings)
+
+    def announce(url: str) -> None:
+        log.info("%d replicas running on %s (Press CTRL+C to quit)", replicas, url)
+
+    config = ReplicasConfig(
+        model=model,
+        replicas=replicas,
+        cpus=max(1, threads),
+        cache=cache,
+        drain=drain,
+        server=_config(host, settings),
+        **{name: value for name, value in asdict(loading).items() if name != "tensor_parallel"},
+    )
+    serve_replicas(config, host=host, port=port, ready=announce)
+
+
+def _config(host: str, settings: Mapping[str, Any]) -> ServeConfig:
+    """The settings, with the names that a server which listens on `host` answers to."""
+    from mmada.serve.config import ServeConfig
+    from mmada.serve.hosts import usual_hosts
+
+    named = settings.get("allowed_hosts") or ()
+    hosts = (*named, *usual_hosts(host, has_keys=bool(settings.get("api_keys")) and not named))
+    return ServeConfig(**{**settings, "allowed_hosts": hosts})
+
+
+def _begin(host: str, settings: Mapping[str, Any]) -> logging.Logger:
+    """The server's log, and a warning if it is open to others."""
+    import logging
+
+    from mmada.cli.session import remarks
+    from mmada.serve.hosts import is_loopback
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log = logging.getLogger("mmada.serve")
+    log.setLevel(logging.INFO)
+    if not is_loopback(host) and not settings.get("api_keys"):
+        remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
+    return log
 
 
 def default_name(model: str) -> str:
@@ -142,12 +228,11 @@ def start(
     threads   of each on CPUs; 0: measured
     ready     called with the server's address as soon as it answers
     """
-    import logging
     import time
     from dataclasses import replace
     from importlib.util import find_spec
 
-    from mmada.cli.session import check_model, load, remarks
+    from mmada.cli.session import check_model, load
     from mmada.errors import InputError, MissingDependencyError
 
     if workers > 1 and loading.tensor_parallel > 1:
@@ -160,23 +245,14 @@ def start(
 
     check_model(model, loading.dtype)
 
-    from mmada.serve.config import ServeConfig
     from mmada.serve.engine import Engine
-    from mmada.serve.hosts import is_loopback, usual_hosts
     from mmada.serve.http import create_app
     from mmada.serve.listen import address_of, run
     from mmada.serve.request_parser import RequestParser
     from mmada.serve.threads import available, set_threads
     from mmada.serve.workers import listen, supervise
 
-    named = settings.get("allowed_hosts") or ()
-    hosts = (*named, *usual_hosts(host, has_keys=bool(settings.get("api_keys")) and not named))
-    config = ServeConfig(**{**settings, "allowed_hosts": hosts})
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    log = logging.getLogger("mmada.serve")
-    log.setLevel(logging.INFO)
-    if not is_loopback(host) and not config.api_keys:
-        remarks.print(f"warning: {host} may be reached by others, and no --api-key is set", style="yellow")
+    config, log = _config(host, settings), _begin(host, settings)
     created, worker = int(time.time()), None
     if workers > 1:
         sockets = listen(host, port)
@@ -197,7 +273,15 @@ def start(
     backbone = pipeline.model
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
-    per_token = pipeline.bytes_per_token
-    engine = Engine(pipeline.planner, pipeline.denoiser, config, device=backbone.device, bytes_per_token=per_token, worker=worker)
+    place, folder = (None, None) if worker is None else (worker.place, worker.folder)
+    engine = Engine(
+        pipeline.planner,
+        pipeline.denoiser,
+        config,
+        device=backbone.device,
+        bytes_per_token=pipeline.bytes_per_token,
+        place=place,
+        folder=folder,
+    )
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
     run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)

@@ -142,6 +142,9 @@ class RLConfig:
     """who samples: this process, or workers over Ray, each with a whole model (docs/rl.md). The rollouts are the same"""
     rollout_workers: int = 2
     """of rollouts=ray"""
+    rollout_staleness: int = 0
+    """rounds that the weights which sample may be older than those that train: while one round trains, the next ones are sampled. It is the same
+    for every round, except the first ones, so that the seed decides the rollouts. 0: a round waits for its rollouts"""
     rollout_gpus: float = 0.0
     """of each worker; below 1, several share one. 0: they sample on CPUs"""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +160,16 @@ class RLConfig:
         if self.rollout_workers < 1 or not self.rollout_gpus >= 0:
             raise InputError(
                 f"rollout_workers={self.rollout_workers} must be at least 1, and rollout_gpus={self.rollout_gpus} must not be negative"
+            )
+        if self.rollout_staleness < 0:
+            raise InputError(f"rollout_staleness={self.rollout_staleness} must not be negative; 0 samples by the latest weights")
+        if self.rollout_staleness and self.rollouts == "here":
+            raise InputError(
+                f"rollout_staleness={self.rollout_staleness} needs workers that sample while this process trains; set rollouts=ray, or 0"
+            )
+        if self.rollout_staleness and not self.objective.has_ratio:
+            raise InputError(
+                f"objective.name={self.objective.name!r} has no importance ratio, which corrects for older weights; set rollout_staleness=0"
             )
         if not self.reward_timeout >= 0:
             raise InputError(f"reward_timeout={self.reward_timeout} must not be negative; 0 sets no limit")

@@ -25,7 +25,7 @@ from mmada.generation.steps import Program, SequenceState
 from mmada.rl.records import Completion, Prompt, Rollout, Segment
 from mmada.sampling import Denoiser, SamplingParams
 
-__all__ = ["Decoding", "RemoteRollouts", "generate_rollouts"]
+__all__ = ["Decoding", "PendingRollouts", "RemoteRollouts", "generate_rollouts"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,17 +79,24 @@ class Decoding:
         return planner.family.edit_params(steps=steps, temperature=self.image_temperature, **scales).with_(top_p=self.top_p)
 
 
+class PendingRollouts(Protocol):
+    """Rollouts that are being sampled."""
+
+    def result(self) -> tuple[list[Rollout], int]:
+        """Those of each prompt in turn, and how many prompts were sampled again because a worker died."""
+        ...
+
+
 class RemoteRollouts(Protocol):
-    """Who samples elsewhere, with models of its own.
+    """Who samples elsewhere, with models of its own. What is begun first is sampled first.
 
     weights  all that has changed since the run began: name of the module -> tensor on the CPU
     num, seed, record  as in generate_rollouts, which the rollouts equal
-    Returns the rollouts of each prompt in turn, and how many prompts were sampled again because a worker died.
     """
 
-    def __call__(
+    def begin(
         self, weights: Mapping[str, Tensor], prompts: Sequence[Prompt], decoding: Decoding, *, num: int, seed: int, record: bool
-    ) -> tuple[list[Rollout], int]: ...
+    ) -> PendingRollouts: ...
 
 
 def generate_rollouts(

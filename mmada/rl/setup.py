@@ -50,7 +50,7 @@ _ABILITIES: Mapping[str, Ability] = {
     "restyle": "edit",
 }
 """What each task asks of a model's family."""
-_KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale")
+_KEPT = ("model", "net", "lora", "seed", "debug", "data", "tasks", "objective", "group", "scale", "rollout_staleness")
 """Settings that a run keeps to its end; learning rates, numbers of steps and the loop's settings may change."""
 
 
@@ -261,6 +261,7 @@ def _record(config: RLConfig, out: Path) -> None:
         sections = (("data", PromptDataConfig()), ("model", ModelConfig()), ("net", ImageTokenizerSettings()))
         for name, default in sections:  # what an older version did not know had its default
             before[name] = plain(asdict(default)) | before.get(name, {})
+        before.setdefault("rollout_staleness", 0)
         tasks = {task["name"]: task for task in before.get("tasks", [])}
         before["tasks"] = [_completed(task, tasks.get(task["name"])) for task in values["tasks"]]
         changed = [name for name in _KEPT if before.get(name) != values[name]]

@@ -5,6 +5,9 @@
              -> old and reference log-probabilities on those views: an Experience
     each n   the n-th batches of the experience -> new log-probabilities -> objective -> the loop's optimizers
 
+With workers (rollouts=ray) and rollout_staleness=K, the weights are those of round r - K, and the rollouts of the next rounds are sampled while
+this one trains (weight_versions.py). The old policy is the one that sampled, in every update.
+
 Rollouts depend on the weights, the seed and the round alone. An experience that is not used up is part of every save, so a run that is
 stopped within a round goes on with the same rollouts, masks
 and log-probabilities. Resuming gives the same weights, bit for bit.
@@ -38,8 +41,9 @@ from mmada.rl.measures import MEASURES, Measures
 from mmada.rl.prompts import PromptSource
 from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rewards import Reward, Scores, combine
-from mmada.rl.rollout import Decoding, RemoteRollouts, generate_rollouts
+from mmada.rl.rollout import Decoding, PendingRollouts, RemoteRollouts, generate_rollouts
 from mmada.rl.step import Policy, frozen_adapters, loss_terms
+from mmada.rl.weight_versions import WeightVersions, rounds_to_ask, version_of
 from mmada.train.sharding import is_sharded, shard, whole
 from mmada.train.state import steps_of
 
@@ -90,12 +94,15 @@ class RLTask:
     _model: nn.Module = field(init=False)
     _accelerator: Accelerator | None = None
     _measures: Measures = field(init=False)
+    _versions: WeightVersions = field(init=False)
+    _asked: dict[int, list[tuple[PendingRollouts | None, list[int]]]] = field(default_factory=dict, init=False)
+    """round -> for each task, what was asked of the workers (on the main process), and how many prompts each process has in it"""
 
     def __post_init__(self) -> None:
-        self._model = self.module
+        self._model, self._versions = self.module, WeightVersions(self.module)
         names = [f"{name}/{task.name}" for task in self.config.active for name in MEASURES]
         names += [f"reward/{task.name}/{reward}" for task in self.config.active for reward in self.rewards[task.name]]
-        self._measures = Measures([*names, "rollout_seconds", *(["resampled"] if self.config.rollouts != "here" else [])])
+        self._measures = Measures([*names, "rollout_seconds", *(["resampled", "staleness"] if self.config.rollouts != "here" else [])])
 
     # What the loop asks for.
 
@@ -211,6 +218,8 @@ class RLTask:
         trained: list[tuple[int, list[tuple[TrainSegment, ...]]]] = []
         self.latest = []
         with torch.no_grad():
+            if self.config.rollouts != "here":
+                self._ask_workers(step, rank, world)
             for i, task in enumerate(self.config.active):
                 rollouts, found = self._round(task, step, rank, world, device)
                 for j, rollout in enumerate(rollouts):
@@ -218,22 +227,21 @@ class RLTask:
                     if bool(found.is_kept[group, place]):
                         trained.append((i, self._mask_samples(rollout, step, i, float(found.values[group, place]))))
             self._measures.add("rollout_seconds", [time.monotonic() - begin])
-            batches = tuple(
-                tuple(self._with_logps(self._batch(trained[micro::accumulate], n), n, device) for micro in range(accumulate))
-                for n in range(self.config.objective.updates)
-            )
-        return Experience(step, batches)
+            batches = [
+                [self._batch(trained[micro::accumulate], n) for micro in range(accumulate)] for n in range(self.config.objective.updates)
+            ]
+            return Experience(step, self._with_ref(self._with_old(batches, step, device), device))
 
     def _round(self, task: RLTaskConfig, step: int, rank: int, world: int, device: torch.device) -> tuple[list[Rollout], Advantages]:
         """The rollouts of one task, and their advantages (P, G)."""
         c = self.config
         number = step // c.objective.updates
-        indices = range(number * task.prompts + rank, (number + 1) * task.prompts, world)
-        prompts, seed = self.sources[task.name].take(indices), integer("round", c.seed, number)
+        indices = self._indices(task, number, rank, world)
         if c.rollouts == "here":
+            prompts, seed = self.sources[task.name].take(indices), integer("round", c.seed, number)
             rollouts = self._rollouts(prompts, task.decoding, c.group, seed, device)
         else:
-            rollouts = self._remote_rollouts(prompts, task.decoding, seed, rank, world)
+            rollouts = self._remote_rollouts(number, self.config.active.index(task), rank, world)
         scores = combine([rollout.sample for rollout in rollouts], self.rewards[task.name])
         total = torch.tensor([self._total(r, t) for r, t in zip(rollouts, scores.total, strict=True)], dtype=torch.float64)
         found = advantages(total.view(len(indices), c.group), scale=c.scale, drop_zero_variance=c.drop_zero_variance, total=self._added)
@@ -269,19 +277,32 @@ class RLTask:
             counts[task] += 1
         return collate([part for _, updates in trained for part in updates[update]], layout=self.planner.layout, normalizers=counts)
 
-    def _with_logps(self, batch: PolicyBatch, update: int, device: torch.device) -> PolicyBatch:
-        """The batch with what is compared with. The first update is compared with itself, so it needs no pass for the old policy."""
-        on_device, old, ref = batch.to(device), None, None
-        if update and self.config.objective.has_ratio:
-            old = self._model(on_device)[0].cpu()
+    def _with_old(self, batches: Sequence[Sequence[PolicyBatch]], step: int, device: torch.device) -> list[list[PolicyBatch]]:
+        """The batches with what the policy that sampled says. An update that is compared with itself needs no pass for it."""
+        if not self.config.objective.has_ratio:
+            return [list(part) for part in batches]
+        number, version = self._version(step)
+        with self._versions.swapped(version) if version != number else nullcontext():
+            return [
+                [replace(batch, old=self._model(batch.to(device))[0].cpu()) if n or version != number else batch for batch in part]
+                for n, part in enumerate(batches)
+            ]
+
+    def _with_ref(self, batches: Sequence[Sequence[PolicyBatch]], device: torch.device) -> tuple[tuple[PolicyBatch, ...], ...]:
+        """The batches with what the reference says."""
+        return tuple(tuple(replace(batch, ref=self._reference_logps(batch.to(device))) for batch in part) for part in batches)
+
+    def _reference_logps(self, batch: PolicyBatch) -> Tensor | None:
+        if self.reference is None:
+            return None
         if self.reference is self.module:
             with frozen_adapters(self.module):
-                ref = self._model(on_device)[0].cpu()
-        elif self.reference is not None:
-            # With shards the precision of the pass is that of the gathered weights (train/sharding.py).
-            with self._accelerator.autocast() if self._accelerator is not None and not self._is_sharded else nullcontext():
-                ref = self.reference(on_device)[0].cpu()
-        return replace(batch, old=old, ref=ref)
+                logps: Tensor = self._model(batch)[0].cpu()
+            return logps
+        # With shards the precision of the pass is that of the gathered weights (train/sharding.py).
+        with self._accelerator.autocast() if self._accelerator is not None and not self._is_sharded else nullcontext():
+            found: Tensor = self.reference(batch)[0].cpu()
+        return found
 
     def _rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, num: int, seed: int, device: torch.device) -> list[Rollout]:
         return generate_rollouts(
@@ -296,26 +317,56 @@ class RLTask:
             agree=self._agree,
         )
 
-    def _remote_rollouts(self, prompts: Sequence[Prompt], decoding: Decoding, seed: int, rank: int, world: int) -> list[Rollout]:
-        """The main process asks the workers for all processes, which get back what they asked for."""
+    def _version(self, step: int) -> tuple[int, int]:
+        """The round of a step, and that whose first weights sample its rollouts."""
+        number = step // self.config.objective.updates
+        return number, version_of(number, self.config.rollout_staleness)
+
+    def _indices(self, task: RLTaskConfig, number: int, rank: int, world: int) -> range:
+        return range(number * task.prompts + rank, (number + 1) * task.prompts, world)
+
+    def _ask_workers(self, step: int, rank: int, world: int) -> None:
+        """At the start of a round: ask for what is due by now, each round by its own weights. Later rounds are sampled while this one trains."""
+        c, (number, oldest) = self.config, self._version(step)
+        if c.rollout_staleness:
+            self._versions.keep(number, first=oldest)
+        num_rounds = -(-c.steps // c.objective.updates)
+        for later in rounds_to_ask(number, c.rollout_staleness, max(num_rounds, number + 1), self._asked):
+            version = version_of(later, c.rollout_staleness)
+            with self._versions.swapped(version) if version != number else nullcontext():
+                self._asked[later] = self._ask(later, rank, world)
+        self._measures.add("staleness", [float(number - oldest)])
+
+    def _ask(self, number: int, rank: int, world: int) -> list[tuple[PendingRollouts | None, list[int]]]:
+        """Begin the rollouts of a round by the weights as they are. The main process asks the workers for all processes."""
         changed: dict[str, Tensor] = {}
         for name, parameter in self.module.named_parameters():
             if parameter.requires_grad:
                 full = whole(parameter.detach())  # every process takes part
                 changed |= {name: full.cpu()} if rank == 0 else {}
-        asked = [list(prompts)]
-        if world > 1:
-            asked = [[] for _ in range(world)]
-            dist.gather_object(list(prompts), asked if rank == 0 else None)
+        seed, asked = integer("round", self.config.seed, number), list[tuple[PendingRollouts | None, list[int]]]()
+        for task in self.config.active:
+            parts = [self._indices(task, number, other, world) for other in range(world)]
+            pending = None
+            if rank == 0:
+                assert self.remote is not None  # setup.check_remote
+                prompts = self.sources[task.name].take([index for part in parts for index in part])
+                record = self.config.objective.needs_steps
+                pending = self.remote.begin(changed, prompts, task.decoding, num=self.config.group, seed=seed, record=record)
+            asked.append((pending, [len(part) for part in parts]))
+        return asked
+
+    def _remote_rollouts(self, number: int, place: int, rank: int, world: int) -> list[Rollout]:
+        """Each process gets its part of what the main one has asked for."""
+        pending, sizes = self._asked[number][place]
+        if place == len(self._asked[number]) - 1:
+            del self._asked[number]
         parts: list[list[Rollout]] = []
-        if rank == 0:
-            assert self.remote is not None  # setup.check_remote
-            num, everything = self.config.group, [prompt for part in asked for prompt in part]
-            record = self.config.objective.needs_steps
-            found, num_again = self.remote(changed, everything, decoding, num=num, seed=seed, record=record)
+        if pending is not None:
+            found, num_again = pending.result()
             self._measures.add("resampled", [float(num_again)])
-            for part in asked:
-                parts, found = [*parts, found[: num * len(part)]], found[num * len(part) :]
+            for size in sizes:
+                parts, found = [*parts, found[: self.config.group * size]], found[self.config.group * size :]
         if world == 1:
             return parts[0]
         own: list[Any] = [None]
@@ -379,6 +430,7 @@ class RLTask:
             "world": self._accelerator.num_processes,
             "experience": self.experience and self.experience.state_dict(),
             "measures": self._measures.pending,  # a round that was sampled, and no update of it done
+            "versions": self._versions.state_dict(),  # what is being sampled is sampled again, by these
         }
         torch.save(values, _file(directory, self._accelerator.process_index))
 
@@ -388,6 +440,10 @@ class RLTask:
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
         first = self._stored(_file(directory, 0))
         experience = first["experience"] and Experience.from_state_dict(first["experience"])
+        if self.config.rollout_staleness:
+            self._versions.load(
+                [(first if other == 0 else self._stored(_file(directory, other)))["versions"] for other in range(first["world"])]
+            )
         is_over = experience is None or not 0 <= steps_of(directory) - experience.first_step < len(experience.batches)
         if first["world"] == world:
             own = first if rank == 0 else self._stored(_file(directory, rank))

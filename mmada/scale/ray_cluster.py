@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,11 @@ __all__ = ["connected"]
 
 
 @contextmanager
-def connected(setting: str) -> Iterator[Any]:
+def connected(setting: str, *, environment: Mapping[str, str] | None = None) -> Iterator[Any]:
     """The module `ray`, connected to the cluster that RAY_ADDRESS names, or else to one on this machine, which ends with the block.
 
-    setting  what asked for it, such as --ray, for the error
+    setting      what asked for it, such as --ray, for the error
+    environment  variables of the processes that are started through this connection
     A connection that is there already is used, and stays. Raises MissingDependencyError without Ray.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -26,7 +27,8 @@ def connected(setting: str) -> Iterator[Any]:
         raise MissingDependencyError(f"{setting} needs ray; install the extra: pip install 'mmada[scale]'") from error
     was_connected = ray.is_initialized()
     if not was_connected:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        variables = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **variables)
     try:
         yield ray
     finally:

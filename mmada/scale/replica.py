@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from mmada.errors import InputError, MissingDependencyError, MMaDAError
 from mmada.pipeline import MMaDA
 from mmada.scale.batch_lines import BatchLine
+from mmada.serve.board import Place
 
 __all__ = ["Replica", "ReplicaDownError", "batch_settings", "check_packages", "load"]
 
@@ -61,9 +62,22 @@ def load(model: str, loading: Mapping[str, Any]) -> MMaDA:
 
 
 class Replica:
-    """A model with its engine and its application. settings: fields of ServeConfig."""
+    """A model with its engine and its application.
 
-    def __init__(self, pipeline: MMaDA, settings: Mapping[str, Any]) -> None:
+    settings  fields of ServeConfig
+    place     counts that it shares with other replicas
+    created, metrics_text  as in create_app
+    """
+
+    def __init__(
+        self,
+        pipeline: MMaDA,
+        settings: Mapping[str, Any],
+        *,
+        place: Place | None = None,
+        created: int | None = None,
+        metrics_text: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
         from mmada.serve.config import ServeConfig
         from mmada.serve.engine import Engine
         from mmada.serve.http import create_app
@@ -72,18 +86,19 @@ class Replica:
         config = ServeConfig(**settings)
         kept, device = pipeline.bytes_per_token, pipeline.model.device
         factor = pipeline.pixels_per_code
-        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept)
-        self._app = create_app(self.engine, RequestParser(pipeline.planner, config, factor=factor), config)
+        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept, place=place)
+        parser = RequestParser(pipeline.planner, config, factor=factor)
+        self.app = create_app(self.engine, parser, config, created=created, metrics_text=metrics_text)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Replica]:
         """Start its engine, and stop it in the end."""
-        async with self._app.router.lifespan_context(self._app):
+        async with self.app.router.lifespan_context(self.app):
             yield self
 
     async def answer(self, line: BatchLine) -> dict[str, Any]:
         """Status, request id and body. Raises ReplicaDownError if the engine has stopped: then nothing was answered."""
-        status, request_id, data = await _post(self._app, line.url, line.body)
+        status, request_id, data = await _post(self.app, line.url, line.body)
         if status == 503:
             raise ReplicaDownError(f"{json.loads(data)['error']['message']}; what was answered is kept, and the same command goes on")
         return {"status_code": status, "request_id": request_id, "body": json.loads(data)}

@@ -6,8 +6,8 @@
     a round:  weights that are trained -> object store -> workers      an adapter alone with LoRA, for the rest never changes
               prompts, dealt out in turn -> workers -> rollouts, in the order of the prompts
 
-A rollout depends on the weights, its prompt and the seed alone, so workers give what one process would. The round waits for all of them: no
-rollout is of older weights (staleness 0). What a worker that died had not given is sampled again by another, and counted.
+A rollout depends on the weights, its prompt and the seed alone, so workers give what one process would. Several rounds may be asked for at
+once, each by weights of its own (rl/weight_versions.py). What a worker that died had not given is sampled again by another, and counted.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mmada.rl.records import Prompt, Rollout
 from mmada.rl.rollout import Decoding
 from mmada.scale.ray_cluster import connected
 
-__all__ = ["RayRollouts", "RolloutWorker", "ray_rollouts"]
+__all__ = ["AskedRollouts", "RayRollouts", "RolloutWorker", "ray_rollouts"]
 
 _MAX_DEATHS = 3
 """Workers that may die of the same prompts."""
@@ -107,50 +107,73 @@ class RayRollouts:
         found: list[int] = ray.get([worker.pid.remote() for worker in self._workers])
         return found
 
-    def __call__(
+    def begin(
         self, weights: Mapping[str, Tensor], prompts: Sequence[Prompt], decoding: Decoding, *, num: int, seed: int, record: bool
-    ) -> tuple[list[Rollout], int]:
+    ) -> AskedRollouts:
+        """Ask the workers, who sample what they were asked for in turn."""
         import ray
-        from ray.exceptions import RayActorError
 
         if not self._workers:
             self.pids()
         self._version += 1
-        stored = [ray.put(dict(weights))]
+        return AskedRollouts(self, self._version, [ray.put(dict(weights))], prompts, (decoding, num, seed, record))
 
-        def ask(place: int, indices: Sequence[int]) -> Any:
-            own = [prompts[i] for i in indices]
-            return self._workers[place].sample.remote(self._version, stored, own, decoding, num, seed, record)
+    def worker(self, place: int) -> Any:
+        return self._workers[place]
 
-        parts = [range(place, len(prompts), len(self._workers)) for place in range(len(self._workers))]
-        asked = {ask(place, part): (place, part, 1) for place, part in enumerate(parts) if part}
-        groups: dict[int, list[Rollout]] = {}
-        num_again = 0
-        while asked:
-            (done,), _ = ray.wait(list(asked), num_returns=1)
-            place, part, deaths = asked.pop(done)
-            try:
-                with _own_errors():
-                    rollouts = ray.get(done)
-            except RayActorError as error:
-                if deaths == _MAX_DEATHS:
-                    raise InputError(
-                        f"{deaths} rollout workers died of the same prompts, {prompts[part[0]].place} among them ({_first_line(error)}); "
-                        "give them less at once (group, max_tokens), or more memory"
-                    ) from error
-                self._workers[place] = self._started()
-                num_again += len(part)
-                asked[ask(place, part)] = (place, part, deaths + 1)
-                continue
-            groups |= {index: rollouts[j * num : (j + 1) * num] for j, index in enumerate(part)}
-        self.num_again += num_again
-        return [rollout for index in range(len(prompts)) for rollout in groups[index]], num_again
+    def replace(self, place: int, dead: Any) -> None:
+        """Start a worker in the place of one that died. Several rounds may find that it did."""
+        if self._workers[place] is dead:
+            self._workers[place] = self._started()
+
+    def __len__(self) -> int:
+        return len(self._workers)
 
     def _started(self) -> Any:
         import ray
 
         kind = ray.remote(num_cpus=1, num_gpus=self._config.rollout_gpus, max_restarts=0, max_task_retries=0)(RolloutWorker)
         return kind.remote(self._config, self._num_threads)
+
+
+class AskedRollouts:
+    """`PendingRollouts` of workers: prompts are dealt out in turn, at once."""
+
+    def __init__(self, team: RayRollouts, version: int, weights: list[Any], prompts: Sequence[Prompt], how: tuple[Any, ...]) -> None:
+        self._team, self._version, self._weights, self._prompts, self._how = team, version, weights, prompts, how
+        parts = [range(place, len(prompts), len(team)) for place in range(len(team))]
+        self._asked = dict(self._ask(place, part, 1) for place, part in enumerate(parts) if part)
+
+    def result(self) -> tuple[list[Rollout], int]:
+        """Wait for them. Raises InputError if workers died of the same prompts again and again."""
+        import ray
+        from ray.exceptions import RayActorError
+
+        num, num_again = self._how[1], 0
+        groups: dict[int, list[Rollout]] = {}
+        while self._asked:
+            (done,), _ = ray.wait(list(self._asked), num_returns=1)
+            place, worker, part, deaths = self._asked.pop(done)
+            try:
+                with _own_errors():
+                    rollouts = ray.get(done)
+            except RayActorError as error:
+                if deaths == _MAX_DEATHS:
+                    raise InputError(
+                        f"{deaths} rollout workers died of the same prompts, {self._prompts[part[0]].place} among them ({_first_line(error)}); "
+                        "give them less at once (group, max_tokens), or more memory"
+                    ) from error
+                self._team.replace(place, worker)
+                num_again += len(part)
+                self._asked |= [self._ask(place, part, deaths + 1)]
+                continue
+            groups |= {index: rollouts[j * num : (j + 1) * num] for j, index in enumerate(part)}
+        self._team.num_again += num_again
+        return [rollout for index in range(len(self._prompts)) for rollout in groups[index]], num_again
+
+    def _ask(self, place: int, part: Sequence[int], deaths: int) -> tuple[Any, tuple[int, Any, Sequence[int], int]]:
+        worker, own = self._team.worker(place), [self._prompts[i] for i in part]
+        return worker.sample.remote(self._version, self._weights, own, *self._how), (place, worker, part, deaths)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,6 @@ from mmada.serve.board import Place
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
 from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, OutputStream, TextDelta
-from mmada.serve.workers import Worker
 
 __all__ = ["Engine"]
 
@@ -65,7 +65,8 @@ class Engine:
     denoiser  evaluates queries; called by the engine's thread only
     device    where it wants its queries
     bytes_per_token  of a cache, keys and values of all layers: config.num_kept_values times the size of a number
-    worker  which of several processes of one server this is; they share limits and counters. None: the only one
+    place   its row of the counts that several processes of one server share; None: the only one
+    folder  where workers of one machine keep their counters (metrics.py)
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Engine:
         *,
         device: torch.device | str = "cpu",
         bytes_per_token: int = 1,
-        worker: Worker | None = None,
+        place: Place | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._planner, self._config = planner, config
-        self._place = place = Place() if worker is None else worker.place
+        self._place = place = Place() if place is None else place
         self._bytes_per_token = bytes_per_token
         self._scheduler = Scheduler(
             max_queue=config.max_queue,
@@ -110,7 +112,7 @@ class Engine:
             num_running=lambda: self._scheduler.num_running + place.elsewhere("running"),
             num_waiting=lambda: self._scheduler.num_waiting + place.elsewhere("waiting"),
             cache_bytes=lambda: self._scheduler.num_kept * bytes_per_token + place.elsewhere("cache_bytes"),
-            folder=None if worker is None else worker.folder,
+            folder=folder,
         )
 
     # For other threads.

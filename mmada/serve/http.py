@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -73,10 +73,18 @@ _FETCH_SECONDS = 10.0
 """For all images of a request that have to be fetched, together."""
 
 
-def create_app(engine: Engine, parser: RequestParser, config: ServeConfig, *, created: int | None = None) -> FastAPI:
+def create_app(
+    engine: Engine,
+    parser: RequestParser,
+    config: ServeConfig,
+    *,
+    created: int | None = None,
+    metrics_text: Callable[[], Awaitable[bytes]] | None = None,
+) -> FastAPI:
     """The application of one model. It starts the engine, and stops it in the end.
 
-    created  seconds since 1970 that the model's card tells; None: now
+    created       seconds since 1970 that the model's card tells; None: now
+    metrics_text  what /metrics answers; None: the numbers of the engine
     """
 
     generations = _Generations(engine, parser, config)
@@ -92,7 +100,8 @@ def create_app(engine: Engine, parser: RequestParser, config: ServeConfig, *, cr
 
     app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     _add_errors(app)
-    _add_status(app, engine, config, parser, created=int(time.time()) if created is None else created)
+    created = int(time.time()) if created is None else created
+    _add_status(app, engine, config, parser, created=created, metrics_text=metrics_text)
     generations.add_to(app)
     # A route for each file: mounted at "/" as a whole, they would answer 404 where a path is known and its method is not.
     files = _Web(directory=WEB, html=True)
@@ -409,7 +418,15 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
 # Status and errors.
 
 
-def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: RequestParser, *, created: int) -> None:
+def _add_status(
+    app: FastAPI,
+    engine: Engine,
+    config: ServeConfig,
+    parser: RequestParser,
+    *,
+    created: int,
+    metrics_text: Callable[[], Awaitable[bytes]] | None,
+) -> None:
     @cache
     def card() -> ModelCard:
         """Made when it is first asked for: the start does not wait for the world that knows the examples."""
@@ -442,7 +459,8 @@ def _add_status(app: FastAPI, engine: Engine, config: ServeConfig, parser: Reque
     @app.get("/metrics", tags=["status"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **ERRORS})
     async def metrics() -> Response:
         """For Prometheus."""
-        return Response(engine.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = engine.metrics.text() if metrics_text is None else await metrics_text()
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     app.head("/metrics", include_in_schema=False)(metrics)
 

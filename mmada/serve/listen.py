@@ -20,7 +20,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
@@ -105,11 +105,11 @@ def address_of(host: str, port: int) -> str:
 def _timed(config: ServeConfig, closed: Callable[[], None]) -> type[asyncio.Protocol]:
     """uvicorn's protocol, with time limits for what stands before a body and for the answer. closed: told of each connection that ends."""
 
-    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    class Protocol(H11Protocol):
         _alarm: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(WatchedTransport(transport, config.write_timeout, self.loop))
+            super().connection_made(WatchedTransport(transport, config.write_timeout, self.loop))  # type: ignore[arg-type]
             self._watch()
 
         def data_received(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ def _timed(config: ServeConfig, closed: Callable[[], None]) -> type[asyncio.Prot
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
-            self.transport.done()
+            self.transport.done()  # type: ignore[attr-defined]
             closed()
             super().connection_lost(exc)
 
@@ -171,6 +171,7 @@ def run(
         host=host,
         port=port,
         http=_timed(config, lambda: None if worker is None else worker.place.add("closed", 1)),
+        loop="asyncio",  # the limits rest on its transports, and on the protocol above, whatever else is installed (uvicorn[standard])
         ws="none",
         log_level="info",
         access_log=access_log,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest, values
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Samples"]
+
+Samples: TypeAlias = "dict[tuple[str, str, tuple[tuple[str, str], ...]], float]"
+"""What was counted: (metric, its sample, labels) -> value. Sums of these are samples, too."""
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -65,8 +69,23 @@ class Metrics:
             "mmada_tokens_per_forward", "Tokens that a model evaluation of a generation brought", ["kind"], buckets=_SHARES, registry=r
         )
 
-    def text(self) -> bytes:
-        """In the exposition format, version 0.0.4."""
+    def counted(self) -> Samples:
+        """Counters and histograms of this process."""
+        return {
+            (metric.name, sample.name, tuple(sample.labels.items())): sample.value
+            for metric in self.registry.collect()
+            if metric.type != "gauge"
+            for sample in metric.samples
+            if not sample.name.endswith("_created")
+        }
+
+    def text(self, counted: Samples | None = None) -> bytes:
+        """In the exposition format, version 0.0.4. counted: sums that stand in the place of this process's own counters."""
+        if counted is not None:
+            summed = CollectorRegistry()
+            summed.register(self._gauges)
+            summed.register(_Counted(self.registry, counted))
+            return generate_latest(summed)
         if self._folder is None:
             return generate_latest(self.registry)
         summed = CollectorRegistry()
@@ -84,3 +103,20 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         for (name, text), number in self._gauges.items():
             yield GaugeMetricFamily(name, text, value=number())
+
+
+class _Counted(Collector):
+    """Samples under the names and descriptions that a registry has."""
+
+    def __init__(self, registry: CollectorRegistry, counted: Samples) -> None:
+        self._registry, self._counted = registry, counted
+
+    def collect(self) -> Iterator[Metric]:
+        for known in self._registry.collect():
+            if known.type == "gauge":
+                continue
+            metric = Metric(known.name, known.documentation, known.type)
+            for (name, sample, labels), value in self._counted.items():
+                if name == known.name:
+                    metric.add_sample(sample, dict(labels), value)
+            yield metric

@@ -51,7 +51,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        number = secrets.token_hex(8)
+        number = scope.get("request_id") or secrets.token_hex(8)  # a proxy in front may have given one
         begun = False
 
         async def send_with_id(message: MutableMapping[str, Any]) -> None:

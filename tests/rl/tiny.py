@@ -1,5 +1,6 @@
 """Real classes at a tiny size: the debug model, prompts that are letters, rewards that count. `main` trains in another process."""
 
+import copy
 import os
 import signal
 from dataclasses import replace
@@ -13,7 +14,7 @@ from mmada.generation.requests import ChatRequest, DrawRequest
 from mmada.pipeline import MMaDA
 from mmada.rl.config import RLConfig, RLTaskConfig
 from mmada.rl.records import Prompt, Segment
-from mmada.rl.rollout import Decoding
+from mmada.rl.rollout import Decoding, generate_rollouts
 from mmada.rl.settings import ObjectiveConfig
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
@@ -79,6 +80,28 @@ def task(settings, *, rewards=None, model=None, reference=None, sources=None):
         reference=reference,
         held_out={name: Letters(name) for name in names},
     )
+
+
+class Elsewhere:
+    """Workers in this process: a model of their own, which samples when somebody waits for it."""
+
+    def __init__(self, job):
+        self.policy, self.planner, self.sent = copy.deepcopy(job.module).eval(), job.planner, []
+
+    def begin(self, weights, prompts, decoding, *, num, seed, record):
+        held = {name: tensor.clone() for name, tensor in weights.items()}
+        self.sent.append((prompts[0].index, held))
+        outer = self
+
+        class Pending:
+            def result(self):
+                with torch.no_grad():
+                    for name, tensor in held.items():
+                        outer.policy.get_parameter(name).copy_(tensor)
+                    denoise = lambda queries: outer.policy(queries=queries)  # noqa: E731
+                    return generate_rollouts(prompts, outer.planner, denoise, decoding, num=num, seed=seed, record=record), 0
+
+        return Pending()
 
 
 def fit(job, out, *, steps=None, settings=None, reports=None):

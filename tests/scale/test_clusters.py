@@ -96,6 +96,7 @@ REQUIRED = {
     "Job": ("batch/v1", ("template", "completions", "parallelism")),
     "Deployment": ("apps/v1", ("template", "selector", "replicas")),
     "RayJob": ("ray.io/v1", ("entrypoint", "rayClusterSpec")),
+    "RayService": ("ray.io/v1", ("serveConfigV2", "rayClusterConfig")),
 }
 
 
@@ -155,6 +156,37 @@ def test_the_batch_asks_for_the_replicas_that_there_are():
     (group,) = job["rayClusterSpec"]["workerGroupSpecs"]
     assert values["ray"]
     assert values["replicas"] == group["replicas"] == group["minReplicas"]
+
+
+def test_the_service_has_room_for_its_replicas_and_time_for_their_requests():
+    from mmada.scale.serve_config import KEYS, replicas_config
+    from mmada.scale.serve_proxy import CALLBACK
+
+    service = objects("serve-rayservice.yaml")["RayService"]["spec"]
+    (group,) = service["rayClusterConfig"]["workerGroupSpecs"]
+    serving = yaml.safe_load(service["serveConfigV2"])
+    (application,) = serving["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert callable(getattr(__import__(module, fromlist=[name]), name))
+    config, (worker,) = replicas_config(application["args"]), group["template"]["spec"]["containers"]
+    limits = worker["resources"]["limits"]
+    assert config.replicas * config.gpus == group["replicas"] * limits["nvidia.com/gpu"]
+    assert config.cpus <= int(limits["cpu"])
+    assert config.model.startswith(worker["volumeMounts"][0]["mountPath"] + "/")
+    assert config.drain < group["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert config.drain >= config.server.request_timeout
+    assert service["rayClusterDeletionDelaySeconds"] > config.server.request_timeout
+    for pod in pods(service):
+        (container,) = pod["spec"]["containers"]
+        environment = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert environment == {CALLBACK[0]: CALLBACK[1], KEYS: None}
+        assert container["ports"][0]["containerPort"] == serving["http_options"]["port"]
+
+
+def test_ray_reads_the_configuration_of_the_service():
+    schema = pytest.importorskip("ray.serve.schema", reason="Ray Serve is not installed (pip install 'mmada[scale]')")
+    read = schema.ServeDeploySchema(**yaml.safe_load(objects("serve-rayservice.yaml")["RayService"]["spec"]["serveConfigV2"]))
+    assert (read.proxy_location, read.applications[0].route_prefix) == ("EveryNode", "/")
 
 
 def test_the_server_is_asked_where_it_listens():

@@ -311,3 +311,13 @@ def test_which_names_are_answered():
     assert is_allowed("a.example.com", ("*.example.com",))
     assert not is_allowed("example.com", ("*.example.com",))
     assert not is_allowed("", here)
+
+
+def test_the_limits_rest_on_one_protocol_whatever_else_is_installed():
+    """uvicorn takes httptools and uvloop where they are installed, as with ray[serve]; under them the limit for readers failed."""
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from mmada.serve.config import ServeConfig
+    from mmada.serve.listen import _timed
+
+    assert issubclass(_timed(ServeConfig(), lambda: None), H11Protocol)
