@@ -17,7 +17,7 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.serve.board import Board, Place
-from mmada.serve.workers import listen
+from mmada.serve.workers import device_of_worker, listen
 
 from .process import Server, serving
 
@@ -187,6 +187,45 @@ def test_a_signal_drains_all_workers(two):
             os.kill(pid, 0)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(two.address, timeout=5)
+
+
+def test_workers_are_replaced_in_turn_without_losing_or_refusing_requests(tmp_path):
+    with serving(tmp_path / "log", "--workers", "2") as server:
+        before = server.pids()
+        stream = Connection(server)
+        stream.begin(words(0, room=400, stream=True))
+        assert server.process.pid is not None
+        os.kill(server.process.pid, signal.SIGHUP)
+        answers = []
+        while len(server.pids()) < 4 or server.log.read_text().count("Application startup complete") < 4:
+            asking = Connection(server)  # a new one each time: a worker that leaves closes those that wait
+            answers.append(asking.answer(words(1)))
+            asking.close()
+        assert "[DONE]" in stream.rest()
+        stream.close()
+        assert len(set(answers)) == 1
+        for pid in before:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        text = server.log.read_text()
+        assert text.count("finishes its requests, and is replaced") == 2
+        assert "it is started again" not in text
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "device", "num_gpus", "chosen"),
+    [
+        (0, None, 2, "cuda:0"),
+        (3, None, 2, "cuda:1"),
+        (1, "cuda", 2, "cuda:1"),
+        (1, "cuda:0", 2, "cuda:0"),
+        (1, "cpu", 2, "cpu"),
+        (1, None, 0, None),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(number, device, num_gpus, chosen):
+    assert device_of_worker(number, device, num_gpus) == chosen
 
 
 def test_a_wrong_model_and_a_taken_port_are_errors_once(tmp_path):
