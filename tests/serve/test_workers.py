@@ -192,17 +192,21 @@ def test_a_signal_drains_all_workers(two):
 def test_workers_are_replaced_in_turn_without_losing_or_refusing_requests(tmp_path):
     with serving(tmp_path / "log", "--workers", "2") as server:
         before = server.pids()
-        stream = Connection(server)
-        stream.begin(words(0, room=400, stream=True))
+        streams = [Connection(server) for _ in range(2)]
+        for i, stream in enumerate(streams):
+            stream.begin(words(i, room=400, stream=True))
         assert server.process.pid is not None
         os.kill(server.process.pid, signal.SIGHUP)
+        until(lambda: "Shutting down" in server.log.read_text())
+        assert "finished" not in server.log.read_text()  # the worker ends while its stream runs
         answers = []
         while len(server.pids()) < 4 or server.log.read_text().count("Application startup complete") < 4:
             asking = Connection(server)  # a new one each time: a worker that leaves closes those that wait
             answers.append(asking.answer(words(1)))
             asking.close()
-        assert "[DONE]" in stream.rest()
-        stream.close()
+        for stream in streams:
+            assert "[DONE]" in stream.rest()
+            stream.close()
         assert len(set(answers)) == 1
         for pid in before:
             with pytest.raises(ProcessLookupError):
