@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +14,12 @@ from mmada.hub.networks import shapes
 from mmada.model import TransformerConfig, preset
 from mmada.scale.hardware import ACCELERATORS, accelerator
 from mmada.scale.plan import STRATEGIES, plan, remedies, usable_bytes
+from mmada.scale.plan_config import planned_run
 from mmada.scale.training_cost import ModelShape, TrainingStep
 
 from .. import processes
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 H100, A100, H800 = (ACCELERATORS[name] for name in ("h100", "a100", "h800"))
 
 
@@ -122,6 +125,57 @@ def test_7b_on_96_h800():
         assert low < reached / predicted.tokens_per_second < high
 
 
+# Runs.
+
+TOKENIZERS = {"vqvae.yaml", "emoji/crisp.yaml", "emoji/decoder.yaml", "emoji/tokenizer.yaml"}
+RUNS = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("accelerate", "data"))
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_shipped_config_is_planned_or_refused_with_the_reason(name):
+    if name == "debug.yaml":
+        with pytest.raises(InputError, match="holds 9 runs"):
+            planned_run(CONFIGS / name)
+    elif name in TOKENIZERS:
+        with pytest.raises(InputError, match="trains an image tokenizer"):
+            planned_run(CONFIGS / name)
+    else:
+        run = planned_run(CONFIGS / name)
+        step = TrainingStep(**run.step)
+        assert run.batch >= run.rows(1, step.accumulate) * step.accumulate
+        assert run.model
+
+
+def test_a_run_is_planned_by_its_settings():
+    run = planned_run(
+        CONFIGS / "published" / "stage2.1.yaml",
+        ["loop.accumulate=2", "stage.optim.ema=0.99", "loop.tensor_parallel=2", "loop.compile=false"],
+    )
+    assert (run.name, run.model, run.starts, run.batch, run.tensor_parallel) == ("2.1", "runs/published/1.3/model", True, 1024, 2)
+    step = TrainingStep(**run.step)
+    assert step == TrainingStep(accumulate=2, ema=True, checkpointing=True)
+    assert [run.rows(groups, 2) for groups in (8, 64, 500)] == [64, 8, 2]
+    with pytest.raises(InputError, match=r"the 1 rows that each of 600 GPUs has; give --accumulate 1"):
+        run.rows(600, 2)
+    with pytest.raises(InputError, match="gpus=2000 cannot share batch=1024 rows"):
+        run.rows(2000, 1)
+    new = planned_run(CONFIGS / "emoji" / "words.yaml")
+    assert (new.model, new.starts, new.step["length"]) == ("6m", False, 512)
+
+
+def test_an_update_of_rl_is_planned():
+    run = planned_run(CONFIGS / "rl" / "8b-lora.yaml", ["lora.rank=16"])
+    assert (run.name, run.batch, run.step["accumulate"], run.step["lora_rank"], run.step["dtype"]) == ("unigrpo", 32, 16, 16, "bfloat16")
+    assert run.rows(1, 16) == 2
+    with pytest.raises(InputError, match="gpus=8 want 8 prompts"):
+        run.rows(8, 1)
+    assert replace(run, batch=9 * 8).rows(8, 4) == 4  # one GPU has the rollouts of two prompts
+    assert "ff_out" not in run.step["lora_targets"]
+    assert [one.split()[0] for one in run.remarks] == ["sampling"]
+    whole = planned_run(CONFIGS / "rl" / "8b-lora.yaml", ["lora.rank=0"])
+    assert "copy of the weights" in whole.remarks[1]
+
+
 # The verb.
 
 
@@ -158,3 +212,26 @@ def test_the_verb_refuses_what_does_not_fit(tmp_path):
         wrong = command(tmp_path, *words)
         assert wrong.returncode == 2, wrong
         assert problem in wrong.stderr
+
+
+def test_the_verb_takes_a_runs_file_and_options_count_more(tmp_path):
+    file = str(CONFIGS / "published" / "stage2.1.yaml")
+    done = command(tmp_path, "loop.accumulate=8", "--config", file, "--model", "8b", "--gpus", "8,64", "--no-checkpointing", "--json")
+    found = json.loads(done.stdout)
+    assert found["step"]["accumulate"] == 8
+    assert not found["step"]["checkpointing"]
+    rows = {count: {one["strategy"]: one["rows"] for one in plans} for count, plans in found["plans"].items()}
+    assert rows["8"]["fsdp2"] == 16
+    assert rows["64"]["fsdp2"] == 2
+    assert rows["64"]["tp8"] == 16  # eight groups
+    assert "2.1: 1024 rows a step" in done.stderr
+    assert "--checkpointing instead of what it says" in done.stderr.replace("\n", " ")
+    assert "4096 tokens, the model's context" in done.stderr.replace("\n", " ")
+    for words, problem in (
+        (["--config", file], "give its size by --model"),
+        (["loop.accumulate=8"], "give it by --config"),
+        (["--config", file, "--model", "8b", "loop.acumulate=8"], "loop.accumulate"),
+    ):
+        wrong = command(tmp_path, *words)
+        assert wrong.returncode == 2, wrong
+        assert problem in wrong.stderr.replace("\n", " ")
