@@ -224,13 +224,14 @@ def test_the_verb_takes_a_runs_file_and_options_count_more(tmp_path):
     assert rows["8"]["fsdp2"] == 16
     assert rows["64"]["fsdp2"] == 2
     assert rows["64"]["tp8"] == 16  # eight groups
-    assert "2.1: 1024 rows a step" in done.stderr
-    assert "--checkpointing instead of what it says" in done.stderr.replace("\n", " ")
-    assert "4096 tokens, the model's context" in done.stderr.replace("\n", " ")
+    remarks = " ".join(done.stderr.split())
+    assert "2.1: 1024 rows a step" in remarks
+    assert "--checkpointing --model instead of what it says" in remarks
+    assert "4096 tokens, the model's context" in remarks
     for words, problem in (
         (["--config", file], "give its size by --model"),
         (["loop.accumulate=8"], "give it by --config"),
-        (["--config", file, "--model", "8b", "loop.acumulate=8"], "loop.accumulate"),
+        (["--config", file, "--model", "8b", "loop.acumulate=8"], "did you mean 'accumulate'"),
     ):
         wrong = command(tmp_path, *words)
         assert wrong.returncode == 2, wrong
