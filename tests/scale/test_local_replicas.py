@@ -53,6 +53,22 @@ def test_a_killed_process_takes_no_request_with_it(debug, tmp_path):
         assert said(result["response"]["body"]) == said(alone[custom_id]["response"]["body"])
 
 
+@pytest.mark.slow
+def test_four_processes_answer_as_one(debug, tmp_path):
+    async def run():
+        async with local_replicas("debug", SETTINGS, LOADING, count=4) as replicas:
+            assert len(set(replicas.pids)) == 4
+            return await answer_batch(lines_of(requests), found, replicas, in_flight=12)
+
+    requests = written(tmp_path / "in", [chat(i) for i in range(24)])
+    with result_file(tmp_path / "out") as found:
+        assert asyncio.run(run()).num_answered == 24
+    answered(debug, requests, tmp_path / "alone")
+    alone = results(tmp_path / "alone")
+    for custom_id, result in results(tmp_path / "out").items():
+        assert said(result["response"]["body"]) == said(alone[custom_id]["response"]["body"])
+
+
 @pytest.mark.integration
 def test_what_cannot_be_loaded_is_said_as_by_one(tmp_path):
     async def run():
