@@ -68,7 +68,8 @@ class LocalReplicas:
                     "no process is left that answers, perhaps for lack of memory; the same command goes on with what is left"
                 )
             member, number = min(living, key=lambda one: len(one.asked)), next(self._numbers)
-            answered = member.asked[number] = asyncio.get_running_loop().create_future()
+            answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            member.asked[number] = answered
             try:
                 member.connection.send((number, line))
                 return await answered

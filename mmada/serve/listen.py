@@ -44,6 +44,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine, self._ready, self._worker = engine, ready, worker
         self._opening: set[asyncio.Task[None]] = set()
+        self._is_signaled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -63,8 +64,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._engine.drain()
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        self.force_exit = self._is_signaled
+        self.should_exit = self._is_signaled = True
 
     def _take(self, worker: Worker) -> None:
         """A connection from the supervisor, or its end."""

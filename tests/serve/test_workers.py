@@ -173,11 +173,13 @@ def test_a_worker_that_is_killed_takes_its_streams_alone_and_is_started_again(tw
         connection.close()
 
 
-def test_a_signal_drains_all_workers(two):
+def test_a_signal_drains_all_workers_and_one_that_is_being_replaced(two):
     streams = [Connection(two) for _ in range(2)]
     for i, stream in enumerate(streams):
-        stream.begin(words(i, room=100, stream=True))
+        stream.begin(words(i, room=400, stream=True))
     workers = two.pids()
+    os.kill(two.process.pid, signal.SIGHUP)
+    until(lambda: two.log.read_text().count("Shutting down") == 1)
     two.process.terminate()
     assert all("[DONE]" in stream.rest() for stream in streams)
     two.process.join(60)
