@@ -9,6 +9,8 @@ Each checkout serves in a process of its own, with its default settings and the 
     text      64 clients chat, with the model's defaults   chats per second
     alone     one client chats, alone and then beside 16 clients who draw    95th percentile of its seconds
 
+Options of a third server, of the new checkout, make a third arm: --also-options "--workers 2 --dtype bfloat16".
+
 A client sends its next request when the last one is answered, over a connection of its own. The client is a few lines of asyncio, since an
 official client takes as long as a small model. Checkouts take turns, and medians over the turns are reported.
 """
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("--after", type=Path, default=Path(__file__).resolve().parents[1], help="a checkout of the new one")
     parser.add_argument("--before-options", default="", help="further options of its `mmada serve`")
     parser.add_argument("--after-options", default="", help="the same of the new one")
+    parser.add_argument("--also-options", help="of a third server, of the new checkout; default: none")
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of requests")
@@ -193,6 +196,8 @@ def main() -> None:
 
     trees = {"before": arguments.before.resolve(), "after": arguments.after.resolve()}
     options = {"before": arguments.before_options.split(), "after": arguments.after_options.split()}
+    if arguments.also_options is not None:
+        trees["also"], options["also"] = trees["after"], arguments.also_options.split()
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in trees}
     for _ in range(arguments.turns):
         for name, tree in trees.items():
@@ -205,7 +210,16 @@ def main() -> None:
 def summary(turns: dict[str, list[dict[str, float]]], arguments: argparse.Namespace, commits: dict[str, str]) -> dict[str, Any]:
     """Medians over the turns so far, and what they are to each other."""
     medians = {name: {key: round(statistics.median(turn[key] for turn in found), 4) for key in found[0]} for name, found in turns.items()}
-    before, after = medians["before"], medians["after"]
+    before = medians["before"]
+
+    def ratios(name: str) -> dict[str, float]:
+        after, suffix = medians[name], "" if name == "after" else f"_{name}"
+        return {
+            f"images_ratio{suffix}": round(after["images_per_second"] / before["images_per_second"], 2),
+            f"text_ratio{suffix}": round(after["texts_per_second"] / before["texts_per_second"], 2),
+            f"chat_p95_loaded_over_alone{suffix}": after["chat_p95_loaded_over_alone"],
+        }
+
     return {
         "suite": "serve throughput",
         "environment": report.environment(" ".join(["python", "scripts/bench_throughput.py", *sys.argv[1:]])),
@@ -217,11 +231,10 @@ def summary(turns: dict[str, list[dict[str, float]]], arguments: argparse.Namesp
             **{f"{name}_commit": commit for name, commit in commits.items()},
             "before_options": arguments.before_options,
             "after_options": arguments.after_options,
+            **({} if arguments.also_options is None else {"also_options": arguments.also_options}),
         },
         **medians,
-        "images_ratio": round(after["images_per_second"] / before["images_per_second"], 2),
-        "text_ratio": round(after["texts_per_second"] / before["texts_per_second"], 2),
-        "chat_p95_loaded_over_alone": after["chat_p95_loaded_over_alone"],
+        **{key: value for name in medians if name != "before" for key, value in ratios(name).items()},
         "turns": {name: [{key: round(value, 4) for key, value in turn.items()} for turn in found] for name, found in turns.items()},
     }
 

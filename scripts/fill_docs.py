@@ -17,7 +17,7 @@ from mmada.worlds.emoji.measure import tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-DOCUMENTS = ("README.md", "docs/finetune.md", "docs/models.md", "docs/rl.md", "docs/scale.md", "docs/speed.md")
+DOCUMENTS = ("README.md", "docs/families.md", "docs/finetune.md", "docs/models.md", "docs/rl.md", "docs/scale.md", "docs/speed.md")
 
 
 def _emoji(name: str, table: Callable[[Mapping[str, object]], str]) -> Callable[[], str]:
@@ -54,6 +54,53 @@ def _scaling() -> str:
     return "\n".join(lines)
 
 
+def _memory() -> str:
+    """Memory of requests to models of the published sizes, computed, in GB; bold where it is more than a card of 24 GB has to give."""
+    found = report.load(RESULTS / "memory.json")
+    room, kinds = found["card"] - found["reserve"], list(found["cases"][0]["bytes"])
+    lines = [
+        "| family | request | tokens of a pass | beside the weights | " + " | ".join(kinds) + " |",
+        "|---|---|---|---|" + "---|" * len(kinds),
+    ]
+    for case in found["cases"]:
+        totals = {kind: sum(parts.values()) for kind, parts in case["bytes"].items()}
+        beside = totals["bf16"] - case["bytes"]["bf16"]["weights"]
+        shown = (f"{total / 1e9:.1f} GB" if total <= room else f"**{total / 1e9:.1f} GB**" for total in totals.values())
+        lines.append(f"| `{case['family']}` | {case['what']} | {case['tokens']:,} | {beside / 1e9:.1f} GB | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _loading() -> str:
+    """Memory of loading in units of the files, and seconds of the processor."""
+    named = "`MMaDA` | `MMadaModelLM` | `load_file`"
+    lines = [f"| family | parameters | files | largest tensor | memory at most: {named} | seconds: {named} |", "|" + "---|" * 10]
+    for name, run in report.load(RESULTS / "loading.json")["families"].items():
+        ways = [run["ways"][way] for way in ("load_transformer", "MMadaModelLM", "load_file")]
+        peaks, seconds = (" | ".join(f"{way[field]:{form}}" for way in ways) for field, form in (("peak", ".3f"), ("cpu_seconds", ".1f")))
+        lines.append(f"| `{name}` | {run['parameters'] / 1e9:.2f} B | {run['files']} | {run['tensor']:.2f} | {peaks} | {seconds} |")
+    return "\n".join(lines)
+
+
+def _quantized() -> str:
+    """What eight and four bits change."""
+    lines = [
+        "| model | | change of a logit: mean | most | KL, nats | same best token | same answers | codes as before | drawings accepted | seconds a pass | MB |",
+        "|" + "---|" * 11,
+    ]
+    for name, case in report.load(RESULTS / "quantized.json")["cases"].items():
+        model, _, kind = name.rpartition(", ")
+        answers = (
+            f"{case['same_answers']} of {case['answers']} | {100 * case['same_codes']:.0f} % | {case['accepted']} of {case['drawings']}"
+            if "answers" in case
+            else "| | "
+        )
+        lines.append(
+            f"| {model} | {kind} | {case['mean_change']:.3f} | {case['max_change']:.2f} | {case['kl']:.4f} | {100 * case['same_best']:.0f} % | "
+            f"{answers} | {case['seconds_a_pass']:.3f} | {case['megabytes']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def _startup() -> str:
     lines = ["| command | seconds | in units of `import torch` |", "|---|---|---|"]
     for command, measured in report.load(RESULTS / "startup.json")["seconds"].items():
@@ -84,6 +131,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "finetune": _finetune,
     "scaling": _scaling,
     "startup": _startup,
+    "memory": _memory,
+    "loading": _loading,
+    "quantized": _quantized,
     "strangers": lambda: tables.strangers({"right": report.load(RESULTS / "strangers.json")}),
     "strangers-before": lambda: tables.strangers(
         {"max": report.load(RESULTS / "strangers-max.json"), "chat": report.load(RESULTS / "strangers.json")}

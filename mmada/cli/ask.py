@@ -21,6 +21,7 @@ def ask(
     model: options.Model = DEFAULT_MODEL,
     think: options.Think = None,
     seed: options.Seed = 0,
+    strict: options.AsWritten = False,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
     force: options.Force = False,
@@ -51,6 +52,7 @@ def ask(
             max_new_tokens=settings.max_new_tokens,
             params=params,
             seed=seed,
+            strict=strict,
             on_step=on_step,
         )
     show(answer)

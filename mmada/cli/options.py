@@ -78,7 +78,8 @@ Cache = Annotated[
     str | None, typer.Option(metavar="|".join(settings_of(TextSettings)["cache"].choices), help=settings_of(TextSettings)["cache"].help)
 ]
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know, and correct none.")]
+AsWritten = Annotated[bool, typer.Option("--strict", help="Read every word as it is written: correct no misspelled ones.")]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 

@@ -151,8 +151,14 @@ def _start_replicas(
     from dataclasses import asdict
 
     from mmada.cli.session import check_model
+    from mmada.errors import InputError
     from mmada.scale.replica import check_packages
 
+    loads = asdict(loading)
+    if (shared := loads.pop("tensor_parallel")) > 1:
+        raise InputError(
+            f"replicas={replicas} hold whole models, and tensor_parallel={shared} processes hold one together; leave one of them out"
+        )
     check_packages()
     from mmada.scale.serve import serve_replicas
     from mmada.scale.serve_config import ReplicasConfig
@@ -170,7 +176,7 @@ def _start_replicas(
         cache=cache,
         drain=drain,
         server=_config(host, settings),
-        **{name: value for name, value in asdict(loading).items() if name != "tensor_parallel"},
+        **loads,
     )
     serve_replicas(config, host=host, port=port, ready=announce)
 
@@ -289,4 +295,7 @@ def start(
         folder=folder,
     )
     app = create_app(engine, RequestParser(pipeline.planner, config, factor=factor), config, created=created)
-    run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)
+    try:
+        run(app, engine, config, host=host, port=port, drain_seconds=drain, access_log=access_log, ready=ready, worker=worker)
+    finally:
+        pipeline.close()

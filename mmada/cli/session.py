@@ -38,6 +38,7 @@ __all__ = [
     "remarks",
     "report",
     "save",
+    "slower",
     "watched",
     "wrote",
 ]
@@ -72,7 +73,20 @@ def load(name: str, loading: Loading, *, cache: str | None = None) -> MMaDA:
             f"{n} processes, tensor parallelism, {model.model.device.type}; each holds 1/{n} of every matrix and of every KV cache, "
             f"{held / 1e9:.3g} GB of weights; the image tokenizer is with the first"
         )
+    if (remark := slower(model)) is not None:
+        remarks.print(remark, style="dim")
     return model if cache is None else model.use(cache=cache)
+
+
+def slower(model: MMaDA) -> str | None:
+    """What is to be said of a model in fewer bits than float32 on a CPU whose products in them take longer, by measurement; else None."""
+    from mmada.model.precision import product_gain
+
+    backbone = model.model
+    if backbone.device.type != "cpu" or backbone.dtype.itemsize >= 4 or (gain := product_gain(backbone.config, backbone.dtype)) >= 1:
+        return None
+    name = str(backbone.dtype).removeprefix("torch.")
+    return f"products in {name} take {1 / gain:.1f} times as long as in float32 on this CPU; --dtype float32 is faster, and takes twice the memory"
 
 
 def check_model(name: str, dtype: str = "auto") -> None:

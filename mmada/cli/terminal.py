@@ -43,10 +43,11 @@ class Terminal:
         seed: int,
         max_new_tokens: int | None,
         params: SamplingParams | None = None,
+        strict: bool = False,
         console: Console | None = None,
     ) -> None:
         self.pipeline, self.think, self.seed = pipeline, think, seed
-        self.max_new_tokens, self.params = max_new_tokens, params
+        self.max_new_tokens, self.params, self.strict = max_new_tokens, params, strict
         self.draws_thinking: bool | None = think
         """None: as the checkpoint does by default, until /think says otherwise"""
         self.console = console or Console(highlight=False, markup=False, emoji=False)
@@ -121,6 +122,7 @@ class Terminal:
                 seed=self.seed,
                 max_new_tokens=self.max_new_tokens,
                 params=self.params,
+                strict=self.strict,
                 on_step=lambda progress: live.update(self._look(progress)),
             )
         if answer.thinking and self.is_shown:

@@ -14,6 +14,7 @@
     kinds                   kinds of a task, which a run may narrow down to
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
     asked, is_asked_for     what of a drawing prompt asks for something to be seen
+    with_commas             commas of lists, in what a chat is asked
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
     showcase, limits        what visitors of the studio may try with one click, and what a model of the world cannot do
     rewards, suites         rewards and measurements of its own
@@ -235,6 +236,10 @@ class World(ABC):
     def restated(self, prompt: str) -> str | None:
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
         return None
+
+    def with_commas(self, text: str) -> str:
+        """A turn of a chat with the commas that a list of things lacks; by default as it is."""
+        return text
 
     def showcase(self) -> Sequence[Showpiece]:
         """What visitors of a model may try."""

@@ -18,7 +18,7 @@ from mmada.families.mmada import MMADA
 from mmada.families.mmada_parallel_a import MMADA_PARALLEL_A
 from mmada.families.mmada_parallel_m import MMADA_PARALLEL_M
 
-__all__ = ["FAMILIES", "choose", "named", "settled"]
+__all__ = ["FAMILIES", "choose", "fitting", "named", "settled"]
 
 FAMILIES: Mapping[str, Family] = {
     family.name: family for family in (MMADA, LLADA, MMADA_PARALLEL_M, LUMINA_DIMOO, MMADA_PARALLEL_A, ILLADA)
@@ -33,7 +33,15 @@ def named(name: str) -> Family:
 
 
 def choose(facts: Facts) -> Family:
-    """The family of a checkpoint, with its layout settled. Raises CheckpointError, with both readings, if there is none."""
+    """The family of a checkpoint, with its layout settled.
+
+    Raises CheckpointError, with both readings, if there is none; and for files that are not as the family has them.
+    """
+    return settled(fitting(facts), facts)
+
+
+def fitting(facts: Facts) -> Family:
+    """The family that a checkpoint is of by its class and vocabulary. Raises CheckpointError, with both readings, if there is none."""
     by_class = [f for f in FAMILIES.values() if facts.class_name is None or facts.class_name in f.classes]
     by_vocabulary = [f for f in FAMILIES.values() if not f.differences(facts)]
     both = [f for f in by_class if f in by_vocabulary]
@@ -44,14 +52,29 @@ def choose(facts: Facts) -> Family:
         )
     own = [f for f in both if _goes_by(f, facts.names)]
     exact = [f for f in both if facts.rows == f.layout.vocab_size]
-    return settled((own or exact or both)[0], facts)
+    return (own or exact or both)[0]
 
 
-def settled(family: Family, facts: Facts) -> Family:
-    """The family with the layout that the files of a checkpoint give it. Raises CheckpointError for files that are not as it says."""
+def settled(family: Family, facts: Facts, *, any_size: bool = False, any_constants: bool = False) -> Family:
+    """The family with the layout that the files of a checkpoint give it.
+
+    any_size       sizes are not compared with those that are published
+    any_constants  nor is what is the same for every size
+    Raises CheckpointError for files that are not as it says.
+    """
     if differences := family.differences(facts):
         raise CheckpointError(
             f"this is no checkpoint of {family.title}: {'; '.join(differences)}; use the files that were published together"
+        )
+    if not any_constants and (differences := family.other_constants(facts)):
+        raise CheckpointError(
+            f"config.json is not that of {family.title}: {'; '.join(differences)}; copy the published one, or add "
+            f'"family": "{family.name}" to it if the model was trained so'
+        )
+    if not any_size and (differences := family.other_sizes(facts)):
+        raise CheckpointError(
+            f"config.json is not that of {family.title}: {'; '.join(differences)}; copy the published one, or give "
+            f"family={family.name!r} if the model is of another size"
         )
     return replace(family, layout=family.settle(family.layout, facts))
 

@@ -20,7 +20,7 @@ from mmada.sampling import SamplingParams, fast_image, fast_text
 from mmada.sampling.joint import JointParams, Timeline, together
 from mmada.sampling.params import follow_schedule
 
-__all__ = ["Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "able", "text_and_image"]
+__all__ = ["LLADA_CONSTANTS", "LLADA_SIZES", "Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "able", "text_and_image"]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """What a family can do.
@@ -56,6 +56,7 @@ class Facts:
     eos_ids      what ends a text, as config.json has it: of the text, then of a turn
     bos_id, mask_id  of config.json
     names        that the checkpoint goes by: hub name, directory
+    config       what else config.json says, under the names of `TransformerConfig`; fields without a value are left out
     """
 
     class_name: str | None = None
@@ -66,6 +67,14 @@ class Facts:
     bos_id: int | None = None
     mask_id: int | None = None
     names: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+LLADA_CONSTANTS: Mapping[str, Any] = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5, "weight_tying": False}
+"""Of LLaDA-8B, and of what was trained from it. Source: its config.json, and the published code of the other families."""
+
+LLADA_SIZES: Mapping[str, int] = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
+"""Likewise."""
 
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:
@@ -132,6 +141,10 @@ class Family:
     tags             strings that prompts are made of and that must be one token each
     spare_rows       how many more rows than the layout's an embedding may have, for padding
     settle           the layout of a checkpoint, of this family's and what its files say
+    constants        fields of config.json that are the same for every size -> their values; None: config.json must say it
+    sizes            fields of config.json -> values of the published size
+    context          tokens of a row, where config.json does not say how many
+    least_context    tokens of a row, where config.json says fewer: what the published code, which has no limit, is asked for
     prompts          lays conversations and images out
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
                      repository which `defaults` name
@@ -157,6 +170,10 @@ class Family:
     tags: tuple[str, ...] = ()
     spare_rows: int = 0
     settle: Callable[[VocabLayout, Facts], VocabLayout] = _as_it_is
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    context: int = 4096
+    least_context: int = 0
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None
     image_tokenizer_dir: str = "image_tokenizer"
@@ -187,6 +204,26 @@ class Family:
         found += [f"{tag} is no token" for tag in self.tags if tag not in facts.token_ids]
         return found
 
+    def other_constants(self, facts: Facts) -> list[str]:
+        """Where config.json differs from this family in what tensors do not show, in words, or is silent on what must be said."""
+        wrong = _unlike(facts.config, {name: value for name, value in self.constants.items() if value is not None})
+        silent = [name for name, value in self.constants.items() if value is None and name not in facts.config]
+        return [*wrong, *(f"{name} is not said, and {self.title} has no known value for it" for name in silent)]
+
+    def other_sizes(self, facts: Facts) -> list[str]:
+        """Where config.json differs from the published size, in words; nothing if it is that of another size."""
+        return _unlike(facts.config, self.sizes) if self.is_published_size(facts.config) else []
+
+    def is_published_size(self, config: Mapping[str, Any]) -> bool:
+        """Whether most sizes are the published ones; those of which config.json is silent count as such."""
+        return 2 * len(_unlike(config, self.sizes)) < len(self.sizes) or not self.sizes
+
+    def unsaid(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of what config.json is silent about. For a model of another size sizes are not among them."""
+        sizes = self.sizes if self.is_published_size(config) else {}
+        known = {**self.constants, **sizes, "max_sequence_length": self.context}
+        return {name: value for name, value in known.items() if value is not None and name not in config}
+
     @property
     def new_strings(self) -> dict[str, str]:
         """Special token -> how a new text tokenizer writes it, in the order of their ids; `tags` come behind them."""
@@ -210,6 +247,11 @@ class Family:
             raise InputError(f"{problem}; {able(ability, families)} can")
 
 
+def _unlike(config: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    wrong = {name: value for name, value in expected.items() if config.get(name, value) != value}
+    return [f"{name} is {config[name]!r}, not {value!r}" for name, value in wrong.items()]
+
+
 def able(ability: Ability, families: Sequence[Family]) -> str:
     """Titles of those of `families` that have an ability."""
     return ", ".join(family.title for family in families if ability in family.abilities)
@@ -220,10 +262,13 @@ def text_and_image(
 ) -> JointParams:
     """Both in the same passes, as MMaDA-Parallel does.
 
-    image        its guidance, and the steps of the text, which its schedule counts; the schedule and the choice are set here
+    image        its guidance; the steps that its schedule counts, the schedule and the choice are set here
     temperature  of the choice of codes; at 0 the likeliest ones are proposed
     timeline     None: the image takes `image_steps` of the steps of the text
     """
     proposed = 1.0 if temperature else 0.0
-    image = image.with_(transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
-    return JointParams(fields=(text, image), timeline=together(text_steps, image_steps) if timeline is None else timeline)
+    timeline = together(text_steps, image_steps) if timeline is None else timeline
+    # The schedule ends with the image's last step. Together that is the last step of the text, as published.
+    steps = 1 + max((k for turns in timeline for number, k in turns if number == 1), default=text_steps - 1)
+    image = image.with_(steps=steps, transfer_schedule=follow_schedule(cosine), temperature=proposed, choice_temperature=temperature)
+    return JointParams(fields=(text, image), timeline=timeline)

@@ -1,7 +1,8 @@
 """iLLaDA-8B-Base and -Instruct: text alone, with grouped keys, tied embeddings, a context of 8,192 tokens and a vocabulary of its own.
 
 What its end tokens are, and how turns are laid out, is read from the files of a checkpoint: config.json and the chat template of its tokenizer.
-Source: README of ML-GSAI/LLaDA, June 2026. No number of it was recorded.
+So are the base of its rotary positions and the epsilon of its norms, which are published nowhere else.
+Source: README of ML-GSAI/LLaDA and the hub's card of iLLaDA-8B-Base, June 2026. No number of it was recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import ClassVar
 from mmada.canvas import Message, Prompts, VocabLayout
 from mmada.errors import CheckpointError, InputError
 from mmada.families.chat_template import TemplateTokenizer, template_ids
-from mmada.families.family import Facts, Family
+from mmada.families.family import LLADA_SIZES, Facts, Family
 
 __all__ = ["ILLADA", "IlladaPrompts"]
 
@@ -56,8 +57,11 @@ ILLADA = Family(
     hub_names=("GSAI-ML/iLLaDA-8B-Base", "GSAI-ML/iLLaDA-8B-Instruct"),
     license="Apache-2.0",
     abilities=frozenset({"chat", "fill"}),
-    strings={},
+    strings={"mask": "<[MASK]>"},
     settle=_settle,
+    constants={"tie_word_embeddings": True, "rope_theta": None, "rms_norm_eps": None},
+    sizes={**LLADA_SIZES, "n_kv_heads": 8, "mlp_hidden_size": 14336},
+    context=8192,
     prompts=IlladaPrompts,
     defaults={"variable_length": True},
     layouts=frozenset({"chat", "infill"}),

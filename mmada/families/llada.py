@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mmada.canvas import SPECIAL_STRINGS, Prompts, VocabLayout
-from mmada.families.family import Family
+from mmada.families.family import LLADA_CONSTANTS, LLADA_SIZES, Family
 from mmada.sampling import SamplingParams
 from mmada.sampling.confidence import narrow_probability, random_order
 from mmada.sampling.draws import gumbel_power
@@ -80,6 +80,8 @@ LLADA = Family(
     license="MIT (hub cards; the repository has no license file)",
     abilities=frozenset({"chat", "fill"}),
     strings={name: SPECIAL_STRINGS[name] for name in _NAMED},
+    constants=LLADA_CONSTANTS,
+    sizes=LLADA_SIZES,
     prompts=LladaPrompts,
     has_known_chat=True,
     layouts=frozenset({"chat", "interview", "infill"}),

@@ -22,7 +22,7 @@ from torch import Tensor
 from mmada.canvas import Canvas, Field, IdRange, Message, Pads, VocabLayout
 from mmada.diffusion.schedule import cosine
 from mmada.errors import InputError
-from mmada.families.family import EditPrompts, Family
+from mmada.families.family import LLADA_CONSTANTS, LLADA_SIZES, EditPrompts, Family
 from mmada.sampling import SamplingParams, published_text
 from mmada.sampling.confidence import narrow_probability
 from mmada.sampling.draws import gumbel_divided, gumbel_power
@@ -264,6 +264,11 @@ LUMINA_DIMOO = Family(
     },
     tags=("<system>", "</system>", "<user>", "</user>"),
     spare_rows=127,
+    constants=LLADA_CONSTANTS,
+    sizes=LLADA_SIZES,
+    # Its code makes rotary angles for rows of any length. Two sources of 1024 x 1024 pixels and a drawing of that size are 3 x 4,162 tokens.
+    context=16384,
+    least_context=16384,
     prompts=LuminaPrompts,
     image_tokenizer="vqvae",
     image_tokenizer_dir="vqvae",

@@ -1,7 +1,7 @@
 """MMaDA-8B-Base and -MixCoT, and every checkpoint that this package trains: the vocabulary and prompts of `canvas/`."""
 
 from mmada.canvas import PUBLISHED, SPECIAL_STRINGS
-from mmada.families.family import Family
+from mmada.families.family import LLADA_CONSTANTS, LLADA_SIZES, Family
 
 __all__ = ["MMADA"]
 
@@ -18,6 +18,8 @@ MMADA = Family(
     license="MIT",
     abilities=frozenset({"chat", "look", "draw", "fill", "inpaint"}),
     strings={name: SPECIAL_STRINGS[name] for name in _NAMED},
+    constants=LLADA_CONSTANTS,
+    sizes=LLADA_SIZES,
     image_tokenizer="magvit-v2",
     layouts=frozenset({"chat", "plan", "interview", "infill", "draw", "reason_draw", "lm", "lm_chat", "mmu", "t2i", "r2i"}),
     text_noise="block",

@@ -2,6 +2,7 @@
 
 lexicon.unknown("a red car and two zeppelins")      ("zeppelins",)
 lexicon.sentence(("zeppelins",))                    "I cannot draw: zeppelins. Nearest that I know: airplane, rocket."
+lexicon.speller.read("a red caar")                  "a red car", (("caar", "car"),)
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmada.errors import CheckpointError
+from mmada.generation.speller import Correction, Speller
 
 __all__ = ["LEXICON_NAME", "Lexicon"]
 
@@ -38,6 +40,10 @@ class Lexicon:
     """everything else that a prompt may say"""
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """word that is not known -> things that are like it; where there are none, the word is at least no misspelling"""
+    taught: Mapping[str, int] = field(default_factory=dict)
+    """word of any training text -> how often it is there: what a misspelled word is read as; empty: nothing is taken for misspelled"""
+    english: tuple[str, ...] = ()
+    """words and names that were not taught and are near words that were: no misspellings of these"""
 
     @classmethod
     def load(cls, directory: Path) -> Lexicon | None:
@@ -48,13 +54,14 @@ class Lexicon:
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             near = {word: tuple(things) for word, things in found["near"].items()}
-            return cls(tuple(found["things"]), tuple(found["words"]), near)
+            taught = {str(word): int(number) for word, number in found.get("taught", {}).items()}
+            return cls(tuple(found["things"]), tuple(found["words"]), near, taught, tuple(found.get("english", "").split()))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} is no lexicon ({error!r}); write things, words and near, or delete it") from error
 
     def save(self, directory: Path) -> None:
         """Write lexicon.json into a directory that exists. Raises OSError if it cannot be written."""
-        record = {"things": self.things, "words": self.words, "near": self.near}
+        record = {"things": self.things, "words": self.words, "near": self.near, "taught": self.taught, "english": " ".join(self.english)}
         (directory / LEXICON_NAME).write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
 
     @cached_property
@@ -64,6 +71,12 @@ class Lexicon:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._entries), default=1)
+
+    @cached_property
+    def speller(self) -> Speller:
+        """Who reads misspelled words, all of a prompt's and not only those that are drawn."""
+        known = {word for entry in self._entries for word in entry} | {form for word in self.near for form in (word, f"{word}s")}
+        return Speller(self.taught, known.union(self.english) if self.taught else ())
 
     def unknown(self, text: str) -> tuple[str, ...]:
         """What of a text is not known, each once, in its order; words that stand side by side are one phrase."""
@@ -83,6 +96,14 @@ class Lexicon:
             i += known or 1
         found += [" ".join(phrase)] if phrase else []
         return tuple(dict.fromkeys(found))
+
+    def respelled(self, before: str, after: str) -> tuple[Correction, ...]:
+        """Unknown words of a text that a rule replaced by words which are spelled like them, as in "elefant" -> "elephant"."""
+        old, new = (dict.fromkeys(filter(str.isalpha, _tokens(text))) for text in (before, after))
+        added = [word for word in new if word not in old]
+        gone = [word for word in old if word not in new and self.unknown(word)] if added else []
+        found = ((word, get_close_matches(word, added, 1, _SPELLING)) for word in gone)
+        return tuple((word, like[0]) for word, like in found if like)
 
     def nearest(self, phrases: Sequence[str], *, most: int = 4) -> tuple[str, ...]:
         """Things that are like what is not known: by meaning, or by spelling."""

@@ -28,6 +28,7 @@ from mmada.families.mmada import MMADA
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
+from mmada.generation.speller import Correction, corrections_said
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import (
     BaseImageTokenizer,
@@ -57,6 +58,7 @@ class Reader(Protocol):
     def asked(self, prompt: str) -> str: ...
     def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
+    def with_commas(self, text: str) -> str: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -198,12 +200,16 @@ class Planner:
         if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
             for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
                 self._check_length(what, len(self.prompts.encode(text)), 0)
-        if request.strict and self.lexicon is not None and (unknown := self.unknown_in(self.read(request))):
+        if request.strict and self.lexicon is not None and (unknown := self._unknown_as_written(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
 
     def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
         """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
         return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
+
+    def _unknown_as_written(self, request: DrawRequest) -> tuple[str, ...]:
+        """The same of a strict request: words that only a rule would read are unknown, too."""
+        return (*self.unknown_in(self.read(request)), *(written for written, _ in self.corrections(request)))
 
     def asks_for_more(self, request: DrawRequest, unknown: tuple[str, ...]) -> bool:
         """Whether a plan of the prompt itself must say if unknown phrases are asked for, where the drawing's plan came from other words."""
@@ -249,6 +255,7 @@ class Planner:
         """A blank picture in place of a drawing that could not be made, of a request as it came."""
         unknown = self.unknown_in(self.read(request))
         said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
+        corrections = self.corrections(request)
         factor = self.image_tokenizer.decode_factor
         size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
         return Drawing(
@@ -259,15 +266,35 @@ class Planner:
             num_forwards=num_forwards,
             seed=seed_of(request.seed, 0),
             unknown=unknown,
-            problem=f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}",
+            corrections=corrections,
+            problem=" ".join(filter(None, (f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}", corrections_said(corrections)))),
         )
 
     def read(self, request: DrawRequest) -> DrawRequest:
-        """A request with its prompt as the checkpoint was taught to read: calm, and without what is told beside what is asked for."""
-        prompt = self._calm(request.prompt)
+        """A request with its prompt as the checkpoint was taught to read: calm, spelled, and without what is told beside what is asked for."""
+        prompt, _ = self._spelled(request.prompt, strict=request.strict)
         if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row:
             prompt = self.reader().asked(prompt)
         return request if prompt == request.prompt else replace(request, prompt=prompt)
+
+    def corrections(self, request: ChatRequest | DrawRequest) -> tuple[Correction, ...]:
+        """What of a prompt, or of the last turn of a user, is read otherwise than it is written."""
+        if isinstance(request, DrawRequest):
+            spelled, corrections = self._spelled(request.prompt, strict=request.strict)
+            by_rule = () if self.lexicon is None else self.lexicon.respelled(spelled, self.read(request).prompt)
+            return (*corrections, *by_rule)
+        asked = [turn.content for turn in messages_of(request.messages) if turn.role == "user"]
+        return self._spelled(asked[-1], strict=request.strict)[1] if asked else ()
+
+    def _spelled(self, text: str, *, strict: bool) -> tuple[str, tuple[Correction, ...]]:
+        """A calm text, with misspelled words as they are read where the checkpoint ships the words that it was taught."""
+        calm = self._calm(text)
+        return (calm, ()) if strict or self.lexicon is None else self.lexicon.speller.read(calm)
+
+    def _heard(self, text: str, *, strict: bool) -> str:
+        """A turn of a user as the checkpoint was taught to read: calm, spelled, and with the commas of its lists."""
+        spelled, _ = self._spelled(text, strict=strict)
+        return spelled if strict or self.reader is None else self.reader().with_commas(spelled)
 
     def _calm(self, text: str) -> str:
         """A text without the capitals of a headline, where the checkpoint was taught sentences alone: "DRAW A DOG", "Draw A Dog For Me"."""
@@ -300,7 +327,10 @@ class Planner:
     def chat_canvas(self, request: ChatRequest, num_new: int, codes: Sequence[Tensor], params: SamplingParams) -> Canvas:
         """codes: (N,) of each picture."""
         ids = self.layout.any_ids if params.propose_any else None
-        turns = [replace(turn, content=self._calm(turn.content)) if turn.role == "user" else turn for turn in messages_of(request.messages)]
+        turns = [
+            replace(turn, content=self._heard(turn.content, strict=request.strict)) if turn.role == "user" else turn
+            for turn in messages_of(request.messages)
+        ]
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:

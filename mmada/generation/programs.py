@@ -29,6 +29,7 @@ from mmada.generation.requests import (
     Request,
     Result,
 )
+from mmada.generation.speller import corrections_said
 from mmada.generation.steps import BegunProgram, Fill, InitCodes, Program, Rank, SequenceState, Work
 from mmada.sampling import Ranking, SamplingParams
 
@@ -69,7 +70,9 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     codes, warning = (yield Work(partial(planner.seen, request.images, request.seed))) if request.images else ([], None)
     params = request.params or planner.text_params()
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
-    return replace(planner.answer(row), warning=warning)
+    corrections = planner.corrections(request)
+    warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
+    return replace(planner.answer(row), warning=warning, corrections=corrections)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
@@ -100,7 +103,7 @@ def draw(
     request = planner.read(given)
     if request is not given:
         drawing = _drawing(planner, request, request.prompt, init)
-    unknown = planner.unknown_in(request)
+    unknown, corrections = planner.unknown_in(request), planner.corrections(given)
     if (problem := planner.objection(request)) is not None:
         return planner.refused(given, init, problem)
     num_forwards, warning = 0, planner.doubts_of_size(init)
@@ -140,6 +143,7 @@ def draw(
         drawing = replace(drawing, thinking=said.thinking)
     if unknown and planner.lexicon is not None:
         warning = " ".join(filter(None, (planner.lexicon.sentence(unknown), warning)))
+    warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
     rows: tuple[SequenceState, ...] = yield drawing
     best = 0
     if len(rows) > 1:
@@ -158,6 +162,7 @@ def draw(
         seed=drawing.seeds[best],
         warning=warning,
         unknown=unknown,
+        corrections=corrections,
     )
 
 

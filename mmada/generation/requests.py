@@ -17,6 +17,7 @@ from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
+from mmada.generation.speller import Correction
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
 from mmada.image import FitMode, ImageSource
@@ -169,7 +170,10 @@ def image_tokenizer_of(directory: Path, family: Family | None = None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text."""
+    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text.
+
+    strict  read every word as it is written, where a checkpoint with a lexicon reads misspelled ones as those that it was taught
+    """
 
     messages: Conversation
     images: Sequence[ImageSource] = ()
@@ -178,6 +182,7 @@ class ChatRequest:
     max_new_tokens: int | None = None
     params: SamplingParams | None = None
     seed: int = 0
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +195,7 @@ class DrawRequest:
     extend    (left, top, right, bottom) pixels of the drawing to add around `image` and draw
     think     say first what is to be drawn, then draw that; None: as the checkpoint is best used, never with an `image`
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
-    strict    refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
+    strict    read every word as it is written, and refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
     image_cache  what is not evaluated at every step: none or max-logit; None: as the checkpoint is best used
     """
 
@@ -296,7 +301,9 @@ class Answer:
     num_forwards: int
     trace: tuple[DenoisingStep, ...] = ()
     warning: str | None = None
-    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught"""
+    """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught, or a word that was read as another"""
+    corrections: tuple[Correction, ...] = ()
+    """words that were taken for misspelled, as they were written and as they were read"""
 
     def __str__(self) -> str:
         return self.text
@@ -342,6 +349,8 @@ class Drawing:
     """what could not be done as it was asked, or may be wrong: a thought too long to be drawn from, a size that the checkpoint was not taught"""
     unknown: tuple[str, ...] = ()
     """phrases of the prompt that the checkpoint does not know (its lexicon); the rest was drawn"""
+    corrections: tuple[Correction, ...] = ()
+    """words of the prompt that were taken for misspelled, as they were written and as they were read; the warning names them, too"""
     problem: str | None = None
     """why nothing was drawn: the picture is blank then, and `MMaDA.run` raises NotDrawnError"""
     answer: Answer | None = None

@@ -5,7 +5,8 @@ transformers has no entry point for models: its registries are filled by calls, 
 nothing else. What is loaded already when mmada comes is registered at once.
 
     transformers.models.auto.configuration_auto     AutoConfig
-    transformers.models.auto.modeling_auto          AutoModel, AutoModelForMaskedLM; AutoModelForCausalLM, which says what to use instead
+    transformers.models.auto.modeling_auto          AutoModel, AutoModelForMaskedLM; AutoModelForCausalLM and those for pictures, which
+                                                    say what to use instead
     transformers.models.auto.image_processing_auto  AutoImageProcessor
     transformers.models.auto.processing_auto        AutoProcessor
     transformers.pipelines                          pipeline("text-generation"), which needs `generate` alone
@@ -37,11 +38,13 @@ def _configs(module: ModuleType) -> None:
 
 def _models(module: ModuleType) -> None:
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
-    from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM, NoCausalLM
+    from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM, NoCausalLM, NoImageTextToText
 
     for auto in (module.AutoModel, module.AutoModelForMaskedLM):
         auto.register(MMaDAConfig, MMadaModelLM, exist_ok=True)
     module.AutoModelForCausalLM.register(MMaDAConfig, NoCausalLM, exist_ok=True)
+    for auto in (module.AutoModelForImageTextToText, module.AutoModelForMultimodalLM):
+        auto.register(MMaDAConfig, NoImageTextToText, exist_ok=True)
     module.AutoModel.register(ImageTokenizerConfig, ImageTokenizer, exist_ok=True)
 
 

@@ -6,8 +6,7 @@ A file of its own, since transformers reads configurations long before its class
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +15,8 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from mmada import image
 from mmada.canvas import VocabLayout
-from mmada.errors import CheckpointError
 from mmada.hub import checkpoint, networks
-from mmada.hub.family import family_of, with_family
+from mmada.hub.family import family_if_any, said, with_family
 from mmada.model import TransformerConfig
 from mmada.model.config import ALIASES
 
@@ -74,19 +72,23 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
             checkpoint.read_config(directory)
         found = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if directory.is_dir():
-            (found[0] if isinstance(found, tuple) else found).settle(directory, names=names)
+            (found[0] if isinstance(found, tuple) else found).settle(directory, names=names, given=kwargs)
         return found
 
-    def settle(self, directory: Path, *, names: Sequence[str] = ()) -> None:
-        """Take what a published config.json does not say from the checkpoint's family, as `MMaDA` does; stay as it is if none fits."""
-        if self.vocab_layout is not None:
+    def settle(self, directory: Path, *, names: Sequence[str] = (), given: Collection[str] = ()) -> None:
+        """Take what a published config.json does not say from the checkpoint's family, as `MMaDA` does; stay as it is if none fits.
+
+        given  fields that were given beside config.json
+        Raises CheckpointError for values that are not those of the family.
+        """
+        if self.vocab_layout is not None or (family := family_if_any(directory, names=names)) is None:
             return
-        with suppress(CheckpointError):
-            settled = with_family(self.transformer, family_of(directory, names=names))
-            for name in ("vocab_layout", "mask_token_id", "weight_tying"):
-                setattr(self, name, getattr(settled, name))
-            for name, value in settled.extra.items():
-                setattr(self, name, value)
+        known = said(checkpoint.read_config(directory)).keys() | said(dict.fromkeys(given, True)).keys()
+        settled = with_family(self.transformer, family, known)
+        for name in TransformerConfig.names():
+            setattr(self, name, getattr(settled, name))
+        for name, value in settled.extra.items():
+            setattr(self, name, value)
 
 
 class ImageTokenizerConfig(PreTrainedConfig):  # type: ignore[misc]

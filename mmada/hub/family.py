@@ -1,29 +1,29 @@
 """Which family the files of a checkpoint directory are of, and whether they are as the family has them.
 
 family_of(directory)          the family, its layout settled by what the files say
+family_if_any(directory)      the same, or None for files that are of no family
 with_family(config, family)   the configuration, with the layout that config.json of a published checkpoint does not have
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from mmada.canvas import PUBLISHED, VocabLayout
 from mmada.errors import CheckpointError
 from mmada.families import Facts, Family, choose, named
-from mmada.families.choice import settled
+from mmada.families.choice import fitting, settled
 from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint
+from mmada.image import VQVAEConfig
 from mmada.model import TransformerConfig
+from mmada.model.config import ALIASES
 
-__all__ = ["FAMILY_KEY", "facts_of", "family_of", "token_ids_of", "with_family"]
-
-_LEVELS = 5
-"""of the published image tokenizer; each but the last halves the sides"""
+__all__ = ["FAMILY_KEY", "facts_of", "family_if_any", "family_of", "said", "token_ids_of", "with_family"]
 
 _REMEDY = "leave the family out, or give a checkpoint of it"
 
@@ -36,8 +36,9 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
 
     names   what else the checkpoint goes by, such as its hub name
     family  which it is; None: what config.json says, or else what class name and vocabulary say
-    Raises CheckpointError if no family fits, or the files are those of another family than `family`, with both named; InputError for an
-    unknown family.
+    What tensors do not show is compared with what is published, unless config.json itself names the family; sizes are, unless anybody does.
+    Raises CheckpointError if no family fits, or the files are those of another family than `family`, with both named. Also if config.json has
+    other values than the published one. InputError for an unknown family.
     """
     values = checkpoint.read_config(directory)
     wanted = family or values.get(FAMILY_KEY)
@@ -51,11 +52,23 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
         return replace(own, layout=VocabLayout.from_dict(dict(layout)))
     facts = facts_of(directory, values, names=names)
     try:
-        found = choose(facts) if wanted is None else settled(named(wanted), facts)
+        is_named = {"any_size": True, "any_constants": FAMILY_KEY in values}
+        found = choose(facts) if wanted is None else settled(named(wanted), facts, **is_named)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: {error}{_other_reading(facts, wanted)}") from error
     _check_image_tokenizer(directory / found.image_tokenizer_dir, found)
     return found
+
+
+def family_if_any(directory: Path, *, names: Sequence[str] = ()) -> Family | None:
+    """As `family_of`, but None for a checkpoint that is of no family by its class and vocabulary."""
+    values = checkpoint.read_config(directory)
+    if not {FAMILY_KEY, "vocab_layout"} & values.keys():
+        try:
+            fitting(facts_of(directory, values, names=names))
+        except CheckpointError:
+            return None
+    return family_of(directory, names=names)
 
 
 def _other_reading(facts: Facts, wanted: str | None) -> str:
@@ -69,30 +82,34 @@ def _other_reading(facts: Facts, wanted: str | None) -> str:
 
 
 def _check_image_tokenizer(directory: Path, family: Family) -> None:
-    """Raises CheckpointError if an image tokenizer of diffusers lies in a checkpoint and has not as many codes, or not the factor, of the family."""
+    """Raises CheckpointError if an image tokenizer of diffusers lies in a checkpoint and is not of the published sizes."""
     file = directory / checkpoint.CONFIG_NAME
-    if family.image_tokenizer is None or not file.exists():
-        return
-    values = checkpoint.read_config(directory)
+    values = checkpoint.read_config(directory) if family.image_tokenizer is not None and file.exists() else {}
     if "num_vq_embeddings" not in values:
         return
-    codes, levels = values["num_vq_embeddings"], len(values.get("block_out_channels") or ())
-    wrong = [] if codes == family.layout.codebook_size else [f"num_vq_embeddings is {codes}, not {family.layout.codebook_size}"]
-    wrong += [] if levels == _LEVELS else [f"block_out_channels has {levels} levels, not {_LEVELS}, of which a code of 16 pixels is made"]
+    published = VQVAEConfig()
+    expected = {one.name: getattr(published, one.name) for one in fields(published)} | {"vq_embed_dim": published.embedding_size}
+    found = {name: tuple(value) if isinstance(value := values.get(name), list) else value for name in expected}
+    wrong = [f"{name} is {own}, not {expected[name]}" for name, own in found.items() if own not in (None, expected[name])]
     if wrong:
         raise CheckpointError(f"{file}: {'; '.join(wrong)}; use the image tokenizer that {family.title} was trained with")
 
 
-def with_family(config: TransformerConfig, family: Family) -> TransformerConfig:
-    """The configuration of a published checkpoint, with the family's layout and name; one of our own as it is."""
+def with_family(config: TransformerConfig, family: Family, known: Collection[str]) -> TransformerConfig:
+    """The configuration of a published checkpoint, with the family's layout and name, and what its config.json does not say; one of our own as it is.
+
+    known  fields that config.json has, or that were given
+    """
     if config.vocab_layout is not None or (family.layout == PUBLISHED and not config.extra.get(FAMILY_KEY)):
         return config
+    filled = replace(config, **family.unsaid({name: getattr(config, name, None) for name in known}))
     return replace(
-        config,
+        filled,
+        max_sequence_length=max(filled.max_sequence_length, family.least_context),
         vocab_layout=family.layout.to_dict(),
         mask_token_id=family.layout.mask_id,
-        weight_tying=config.weight_tying or config.tie_word_embeddings,
-        extra={**config.extra, FAMILY_KEY: family.name},
+        weight_tying=filled.weight_tying or filled.tie_word_embeddings,
+        extra={**filled.extra, FAMILY_KEY: family.name},
     )
 
 
@@ -111,7 +128,13 @@ def facts_of(directory: Path, values: Mapping[str, Any], *, names: Sequence[str]
         bos_id=values.get("bos_token_id"),
         mask_id=values.get("mask_token_id"),
         names=tuple(str(name) for name in known if name),
+        config=said(values),
     )
+
+
+def said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json says, under the names of `TransformerConfig`."""
+    return {ALIASES.get(name, name): value for name, value in values.items() if value is not None}
 
 
 def token_ids_of(directory: Path) -> dict[str, int] | None:

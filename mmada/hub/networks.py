@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mmada.errors import CheckpointError, InputError
 from mmada.families import Family, named
 from mmada.hub import checkpoint, weights
-from mmada.hub.family import FAMILY_KEY, family_of, with_family
+from mmada.hub.family import FAMILY_KEY, family_if_any, said, with_family
 from mmada.image import (
     VQVAE,
     BaseImageTokenizer,
@@ -94,14 +94,14 @@ def transformer_config(directory: Path, *, family: Family | None = None) -> Tran
     """What config.json says, with the layout of the checkpoint's family.
 
     family  of the checkpoint; None: found by its files, and left open if none fits
-    Raises CheckpointError if config.json is missing or damaged, InputError for values that no model has.
+    Raises CheckpointError if config.json is missing or damaged, or has values that are not those of its family; InputError for values that
+    no model has.
     """
     values = checkpoint.read_config(directory)
     config = TransformerConfig.from_dict({name: value for name, value in values.items() if name not in _ABOUT_FILES})
     if family is None and config.vocab_layout is None:
-        with suppress(CheckpointError):
-            family = family_of(directory)
-    return config if family is None else with_family(config, family)
+        family = family_if_any(directory)
+    return config if family is None else with_family(config, family, said(values))
 
 
 def quantization(directory: Path) -> str | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import MaskedLMOutput
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from mmada import image
-from mmada.errors import InputError
+from mmada.errors import InputError, MMaDAError
 from mmada.families import named
 from mmada.families.mmada import MMADA
 from mmada.hub import checkpoint, networks
@@ -36,7 +37,7 @@ from mmada.model import Transformer, TransformerConfig
 from mmada.model.attention import Packing, as_bool
 from mmada.model.transformer import Backbone, initialize
 
-__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM"]
+__all__ = ["GenerateOutput", "ImageTokenizer", "MMadaModelLM", "NoCausalLM", "NoImageTextToText", "without_bars"]
 
 
 @dataclass
@@ -260,6 +261,19 @@ class NoCausalLM(MMadaModelLM):
         raise InputError(_NOT_CAUSAL)
 
 
+class NoImageTextToText(MMadaModelLM):
+    """What AutoModelForImageTextToText and AutoModelForMultimodalLM get, and with them the pipelines of these tasks: a refusal."""
+
+    @classmethod
+    def from_pretrained(cls, *_: Any, **__: Any) -> MMadaModelLM:
+        """Raises MMaDAError, which is no ValueError: after one pipelines go on with the class that config.json names."""
+        raise MMaDAError(_NO_PICTURES)
+
+    @classmethod
+    def _from_config(cls, *_: Any, **__: Any) -> Any:
+        raise MMaDAError(_NO_PICTURES)
+
+
 # pipeline("text-generation") needs `generate` alone. It loads what config.json names where AutoModelForCausalLM refuses (hub/auto.py), and
 # then looks for the name of that class among those that are registered for causal models.
 NoCausalLM.__name__ = MMadaModelLM.__name__
@@ -267,6 +281,11 @@ NoCausalLM.__name__ = MMadaModelLM.__name__
 _NOT_CAUSAL = (
     "AutoModelForCausalLM expects logits of the next token, and this model's are about the token itself; "
     "use AutoModelForMaskedLM, which has generate and labels, too, or MMaDA.from_pretrained"
+)
+
+_NO_PICTURES = (
+    "image-text-to-text and any-to-any expect one network that takes pixels, and here pictures become codes by a second one; "
+    "use MMaDA.from_pretrained, whose ask takes a picture and whose draw makes one"
 )
 
 
@@ -283,6 +302,24 @@ def _generation_config(directory: Path, config: MMaDAConfig) -> GenerationConfig
     values["full_attention"] = values.get("full_attention", values.get("sees_ahead", True))  # its former name
     names = ("max_new_tokens", "block_length", "threshold", "full_attention", "variable_length", "cache")
     return GenerationConfig(**{name: values[name] for name in names if name in values})
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Without transformers' progress bars: it shows one for any checkpoint, however small, and wherever its output goes."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    of_the_hub = not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+        if not of_the_hub:
+            disable_progress_bars()
 
 
 class ImageTokenizer(image.ImageTokenizer, PreTrainedModel):  # type: ignore[misc]

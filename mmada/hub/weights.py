@@ -1,11 +1,12 @@
 """The tensors of a checkpoint directory, read and written one by one.
 
-    load(module, directory)      fill a network: the peak is the network and one tensor
+    load(module, directory)      fill a network: the peak is the network and a small part of a file
     defer(module, directory)     give it parameters that are read later, in parts: processes that share a network read their part only
     split(model, tp)             tensor parallelism: keep this process's parts, or read no others
     write(directory, tensors)    model.safetensors, or model-00001-of-0000N.safetensors with an index
 
-Reading converts each tensor as it comes and closes the file behind it, so that a mapped file never stays in memory beside the result.
+Reading converts each tensor as it comes, a few rows at a time, and closes the file behind them. What was read of a mapped file counts as memory of
+the process until then, so that a file never stays in memory beside the result.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from mmada.model.tensor_parallel import TPGroup
 __all__ = ["Unfilled", "Unread", "defer", "load", "own_dtype", "size_in_bytes", "split", "write"]
 
 _FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
+_AT_ONCE = 2**25
+"""Bytes of a file that are read before it is closed and opened anew."""
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -134,9 +138,10 @@ def load(
     """
     place = torch.device(device or "cpu")
     found = {name: _converted(tensor, dtype, place) for name, tensor in {**(keep or {})}.items()}
-    for saved, tensor in _read(directory):
+    for saved, tensor, copied in _read(directory):
         for name, part in ({saved: tensor} if change is None else change(saved, tensor.to(place))).items():
-            found[name] = _converted(part, None if name in exact else dtype, place)
+            kept = None if name in exact else dtype
+            found[name] = copied(kept, place) if part is tensor else _converted(part, kept, place)
     module.load_state_dict(found, assign=True)
 
 
@@ -148,18 +153,23 @@ def own_dtype(directory: Path, values: Mapping[str, Any]) -> torch.dtype:
     named = values.get("dtype") or values.get("torch_dtype")
     if isinstance(named, str) and isinstance(found := getattr(torch, named.removeprefix("torch."), None), torch.dtype):
         return found
-    for _, tensor in _read(directory):
+    for _, tensor, _ in _read(directory):
         if tensor.is_floating_point():
             return tensor.dtype if tensor.dtype.itemsize > 1 else torch.float32
     return torch.float32
 
 
-def _read(directory: Path) -> Iterator[tuple[str, Tensor]]:
+_Copy = Callable[[torch.dtype | None, torch.device], Tensor]
+
+
+def _read(directory: Path) -> Iterator[tuple[str, Tensor, _Copy]]:
+    """Name, tensor, and a function that copies it as `_converted` does; the tensor itself is not read until it is used."""
     from safetensors import safe_open
 
     pickled = directory / checkpoint.PICKLE_NAME
     if pickled.exists() and not any(directory.glob("*.safetensors")):
-        yield from torch.load(pickled, map_location="cpu", weights_only=True).items()
+        for name, tensor in torch.load(pickled, map_location="cpu", weights_only=True).items():
+            yield name, tensor, partial(_converted, tensor)
         return
     files = checkpoint.weight_files(directory)
     with _bar(files) as shown:
@@ -168,7 +178,24 @@ def _read(directory: Path) -> Iterator[tuple[str, Tensor]]:
                 names = list(stream.keys())
             for name in names:
                 with safe_open(file, framework="pt") as stream:
-                    yield name, stream.get_tensor(name)
+                    tensor = stream.get_tensor(name)
+                yield name, tensor, partial(_copied, file, name, tensor)
+
+
+def _copied(file: Path, name: str, tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    """`_converted(tensor, dtype, device)` of a tensor of a file, a few rows at a time."""
+    from safetensors import safe_open
+
+    if tensor.dim() == 0 or tensor.nbytes <= _AT_ONCE:
+        return _converted(tensor, dtype, device)
+    kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+    made = torch.empty(tensor.shape, dtype=kind, device=device)
+    step = max(1, _AT_ONCE * len(tensor) // tensor.nbytes)
+    for rows in made.split(step):
+        start = rows.storage_offset() // (tensor.numel() // len(tensor))
+        with safe_open(file, framework="pt") as stream:
+            rows.copy_(stream.get_slice(name)[start : start + len(rows)])
+    return made
 
 
 def _bar(files: list[Path]) -> AbstractContextManager[Any]:

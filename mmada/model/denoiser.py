@@ -4,9 +4,9 @@
             -> trunk, on their windows where they have any -> hidden states at the asked positions
             -> head, each query with its own vocabulary slice
 
-No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU in
-float32 they do not to the last bit, elsewhere but for rounding, since
-matrix products of another size may add up in another order.
+No padding is computed, and a row's numbers do not depend on its neighbors. On a CPU that holds to the last bit,
+in float32 and, if the CPU multiplies it, in bfloat16. Elsewhere it holds but for rounding, since matrix products
+of another size may add up in another order.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class TransformerDenoiser:
             tokens = torch.cat([row.tokens for row in chunk])[None]
             packing = Packing.of(lengths, [row.block_mask for row in chunk])
             index = _asked(chunk)
-            states = self.model.trunk(tokens, packing, kv_cache=_packed_cache(chunk, lengths), layers=self._layers, index=index)[0]
+            cache, dtype = _packed_cache(chunk, lengths), self.model.wide_dtype
+            states = self.model.trunk(tokens, packing, kv_cache=cache, layers=self._layers, index=index, compute_dtype=dtype)[0]
             sizes = [len(row.positions) for row in chunk]
             for row, state in zip(chunk, states[: sum(sizes)].split(sizes), strict=True):
                 hidden[row.query][row.row] = state  # (Q, D)

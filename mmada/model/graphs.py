@@ -26,8 +26,8 @@ from mmada.model.attention import AttentionBias
 
 __all__ = ["Capture", "CudaGraphCapture", "LayerGraphs", "Layers"]
 
-Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, AttentionBias], Tensor]
-"""x (1, T, D), cos and sin (T, hd), which tokens attend to which -> hidden states (1, T, D)"""
+Layers: TypeAlias = Callable[[Tensor, Tensor, Tensor, AttentionBias, Tensor | None], Tensor]
+"""x (1, T, D), cos and sin (T, hd), which tokens attend to which, index (n,) of those wanted or None -> hidden states (1, n or T, D)"""
 Replay: TypeAlias = Callable[[], Tensor]
 """Computes again from what stands in the tensors now; the result is overwritten by the next replay."""
 
@@ -112,17 +112,24 @@ class LayerGraphs:
         self._lock = Lock()
         """Threads that share a model share its recordings, and what those read."""
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
-        key = self._key(x, attn_bias) if self._works and x.device.type == self._device and x.shape[1] <= self.max_tokens else None
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, index: Tensor | None = None) -> Tensor:
+        if x.device.type != self._device:
+            return self._layers(x, cos, sin, attn_bias, index)
+        # The wanted ones differ from pass to pass, and recorded passes are to have the bits of others: all are computed.
+        hidden = self._all(x, cos, sin, attn_bias)
+        return hidden if index is None else hidden[:, index]
+
+    def _all(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias) -> Tensor:
+        key = self._key(x, attn_bias) if self._works and x.shape[1] <= self.max_tokens else None
         if key is None:
-            return self._layers(x, cos, sin, attn_bias)
+            return self._layers(x, cos, sin, attn_bias, None)
         # Streams and recordings belong to the current device, which is not always that of the weights.
         with self._lock, torch.cuda.device(x.device) if x.is_cuda else nullcontext():
             recording = self._graphs.get(key) or self._recorded(key, x, cos, sin, attn_bias)
             if recording is not None:
                 self._graphs.move_to_end(key)
                 return self._replayed(recording, (x, cos, sin, *attn_bias.tensors))
-        return self._layers(x, cos, sin, attn_bias)
+        return self._layers(x, cos, sin, attn_bias, None)
 
     def _replayed(self, recording: _Recording, inputs: tuple[Tensor, ...]) -> Tensor:
         if self._read is not None:  # the last caller may have another stream
@@ -158,7 +165,7 @@ class LayerGraphs:
         x, cos, sin, *rest = inputs = tuple(tensor.clone() for tensor in (x, cos, sin, *attn_bias.tensors))
         attn_bias = attn_bias.with_tensors(rest)
         try:
-            replay = self._record(lambda: self._layers(x, cos, sin, attn_bias))
+            replay = self._record(lambda: self._layers(x, cos, sin, attn_bias, None))
         except torch.OutOfMemoryError:
             self._graphs.clear()  # they hold memory
             return None

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from mmada.model.attention import AttentionBias, Neighbors, attend, leave_packing_uncompiled, rotate
 from mmada.model.config import TransformerConfig
 
-__all__ = ["Block", "RMSNorm", "ShortConv"]
+__all__ = ["Block", "RMSNorm", "ShortConv", "is_wider", "narrowed"]
 
 
 class RMSNorm(nn.Module):
@@ -44,7 +44,7 @@ class RMSNorm(nn.Module):
             return out
         wide = x.float()
         normed = wide * _scale(wide, self.eps, self.averaged)
-        if x.dtype == weight.dtype == normed.dtype:
+        if x.dtype == normed.dtype and weight.dtype.itemsize <= normed.dtype.itemsize:
             return normed.mul_(weight)
         return normed.to(x.dtype) * weight
 
@@ -153,21 +153,57 @@ class Block(nn.Module):
         return super().__call__(*args)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attn_bias: AttentionBias, index: Tensor | None = None) -> Tensor:
-        """index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone"""
-        h = self.attn_norm(x)
-        q, k, v = self.q_norm(self.q_proj(h)), self.k_norm(self.k_proj(h)), self.v_proj(h)
-        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (q, k, v))  # (B, L, heads, hd)
+        """x of float32 beside weights of fewer bits: products with weights are theirs, all else is float32.
+
+        index  tokens (n,) of a batch of one whose results are wanted: what comes after the attention is computed for these alone
+        """
+        weight = self.attn_norm.weight
+        is_wide = is_wider(x, weight)
+        h = narrowed(self.attn_norm(x), weight)
+        q, k, v = (_widened(y, x) if is_wide else y for y in (self.q_proj(h), self.k_proj(h), self.v_proj(h)))
+        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (self.q_norm(q), self.k_norm(k), v))  # (B, L, heads, hd)
         mixed = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, attn_bias)
         mixed = mixed.flatten(-2)
         if index is not None:
             x, mixed = x[:, index], mixed[:, index]
-        x = _added(self.attn_out(mixed), x)
-        h = self.ff_norm(x)
+        x = _added(self.attn_out(narrowed(mixed, weight)), x)
+        h = narrowed(self.ff_norm(x), weight)
         gate, up = self.ff_proj(h), self.up_proj(h)
         gated = F.silu(gate) * up if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
         return _added(self.ff_out(gated), x)
 
 
+def is_wider(x: Tensor, weight: Tensor) -> bool:
+    """Whether x has more bits than a weight beside it, so that products are the weight's (`narrowed`)."""
+    return x.dtype.itemsize > weight.dtype.itemsize
+
+
+def narrowed(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., L, D) in the precision of a weight with fewer bits, and rows of zeros behind it; else x itself.
+
+    oneDNN compiles a kernel for every number of rows: 0.6 ms and 0.6 MB each. Packed rows have new numbers at every step, and so have few ones here.
+    """
+    if not is_wider(x, weight):
+        return x
+    *before, length, width = x.shape
+    step = next((step for most, step in _STEPS if length <= most), _LARGEST_STEP)
+    out = torch.empty(*before, -(-length // step) * step, width, dtype=weight.dtype, device=x.device)
+    out[..., :length, :] = x
+    out[..., length:, :] = 0
+    return out
+
+
+_STEPS = ((256, 16), (1024, 32), (4096, 64))
+"""Rows up to the first number are a multiple of the second."""
+_LARGEST_STEP = 256
+
+
+def _widened(y: Tensor, x: Tensor) -> Tensor:
+    """What a product with `narrowed` rows gave, at the length and in the precision of x."""
+    return y[..., : x.shape[-2], :].to(x.dtype)
+
+
 def _added(update: Tensor, x: Tensor) -> Tensor:
     """update + x: where no gradient is wanted in the place of the update, which nobody else holds."""
+    update = update if update.shape == x.shape else update[..., : x.shape[-2], :]  # rows of `narrowed`
     return update + x if torch.is_grad_enabled() or update.dtype != x.dtype else update.add_(x)

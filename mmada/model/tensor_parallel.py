@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from mmada.errors import InputError
 from mmada.model.attention import Neighbors
 from mmada.model.config import TransformerConfig
-from mmada.model.layers import RMSNorm, ShortConv
+from mmada.model.layers import RMSNorm, ShortConv, is_wider, narrowed
 from mmada.model.transformer import Transformer
 
 __all__ = ["SplitTransformer", "TPGroup", "check_split", "own_range", "split", "split_dim"]
@@ -198,9 +198,12 @@ class SplitTransformer(Transformer):
         return _held(super().head_weight)
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
-        weight = self.head_weight
+        weight = self.head_weight if vocab is None else self.head_weight[vocab[0] : vocab[1]]
         own = _exchanged(hidden, self.tp.own, self.tp.gather)
-        return _summed(F.linear(own, weight if vocab is None else weight[vocab[0] : vocab[1]]), self.tp)
+        if not is_wider(own, weight):
+            return _summed(F.linear(own, weight), self.tp)
+        rows = own.flatten(0, -2)
+        return _summed(F.linear(narrowed(rows, weight), weight)[: len(rows)].view(*own.shape[:-1], -1), self.tp)
 
 
 def _entered(x: Tensor, tp: TPGroup) -> Tensor:

@@ -21,7 +21,7 @@ from mmada.model.cache import PackedKVCache
 from mmada.model.config import TransformerConfig
 from mmada.model.graphs import Layers
 from mmada.model.image_positions import image_position_ids
-from mmada.model.layers import Block, RMSNorm, ShortConv
+from mmada.model.layers import Block, RMSNorm, ShortConv, is_wider, narrowed
 
 __all__ = ["Backbone", "Output", "Transformer", "initialize"]
 
@@ -82,6 +82,12 @@ class Transformer(nn.Module):
         embedding: Tensor = self.model.transformer["wte"].weight  # type: ignore[assignment]
         return embedding.dtype
 
+    @property
+    def wide_dtype(self) -> torch.dtype:
+        """What the denoiser computes in, and keeps keys and values in, but for products with weights: float32 on CPUs, where fewer bits make nothing
+        else faster."""
+        return torch.float32 if self.device.type == "cpu" and self.dtype.itemsize < torch.float32.itemsize else self.dtype
+
     def checkpoint_gradients(self) -> None:
         """While training, compute each block again in the backward pass: less memory, a third more time."""
         for block in self.model.transformer["blocks"]:  # type: ignore[attr-defined]
@@ -124,17 +130,20 @@ class Transformer(nn.Module):
         kv_cache: PackedKVCache | None = None,
         layers: Layers | None = None,
         index: Tensor | None = None,
+        compute_dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Hidden states (B, L, D) after the final norm. `collect` receives the input of each block and the result.
 
         kv_cache  of packed rows, evaluate these windows only: (1, evaluated tokens, D)
         layers  what computes them in the place of `self.layers`, such as recordings of it (model/graphs.py)
         index   (n,) int64 of evaluated tokens whose hidden states are wanted: (1, n, D), and the last block computes less
+        compute_dtype  of everything but the products with weights, such as `wide_dtype`; None: that of the weights
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give either input_ids or inputs_embeds, not both and not neither")
         parts = self.model.transformer
         x: Tensor = parts["wte"](input_ids) if inputs_embeds is None else inputs_embeds
+        x = x if compute_dtype is None else x.to(compute_dtype)
         rows, length = x.shape[:2]
         self._check_length(length if not isinstance(attention_mask, Packing) else attention_mask.num_positions)
         # Under autocast the attention runs in the autocast dtype, and the bias must have it too.
@@ -150,9 +159,8 @@ class Transformer(nn.Module):
             x, position_ids = x[:, evaluated], position_ids[evaluated]
         cos, sin = rotary(position_ids, self.config.head_dim, self.config.rope_theta)
         if layers is None:
-            return self.layers(x, cos, sin, attn_bias, collect=collect, index=index)
-        hidden = layers(x, cos, sin, attn_bias)
-        return hidden if index is None else hidden[:, index]
+            return self.layers(x, cos, sin, attn_bias, index, collect=collect)
+        return layers(x, cos, sin, attn_bias, index)
 
     def _check_length(self, num_positions: int) -> None:
         """Raises InputError for a row with more positions than the model was made for, whoever asks: its numbers would mean nothing."""
@@ -168,9 +176,9 @@ class Transformer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         attn_bias: AttentionBias,
+        index: Tensor | None = None,
         *,
         collect: list[Tensor] | None = None,
-        index: Tensor | None = None,
     ) -> Tensor:
         """All blocks and the final norm: (B, L, D) -> (B, L, D), or (1, n, D) of the tokens in `index`."""
         parts = self.model.transformer
@@ -207,10 +215,14 @@ class Transformer(nn.Module):
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
         """Logits (..., V) of hidden states (..., D), or of the vocabulary rows [start, stop) only."""
         if self._has_special_head:
-            logits: Tensor = self.get_output_embeddings()(hidden)
+            embedding: Tensor = self.model.transformer["wte"].weight  # type: ignore[assignment]
+            logits: Tensor = self.get_output_embeddings()(hidden.to(embedding.dtype) if is_wider(hidden, embedding) else hidden)
             return logits if vocab is None else logits[..., vocab[0] : vocab[1]]
-        weight = self.head_weight
-        return F.linear(hidden, weight if vocab is None else weight[vocab[0] : vocab[1]])
+        weight = self.head_weight if vocab is None else self.head_weight[vocab[0] : vocab[1]]
+        if not is_wider(hidden, weight):
+            return F.linear(hidden, weight)
+        rows = hidden.flatten(0, -2)
+        return F.linear(narrowed(rows, weight), weight)[: len(rows)].view(*hidden.shape[:-1], -1)
 
     @property
     def head_weight(self) -> Tensor:

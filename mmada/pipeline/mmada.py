@@ -330,7 +330,7 @@ class MMaDA:
     @property
     def bytes_per_token(self) -> int:
         """What a KV cache takes of each process for a token."""
-        return self.model.config.num_kept_values * self.model.dtype.itemsize // self.tensor_parallel
+        return self.model.config.num_kept_values * self.model.wide_dtype.itemsize // self.tensor_parallel
 
     def close(self) -> None:
         """End the other processes of a model with tensor_parallel above 1, which then answers nothing; else nothing happens."""
@@ -491,11 +491,15 @@ class MMaDA:
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer."""
-        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed), Answer, on_step, trace)
+        """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer.
+
+        strict: read every word as it is written, where a checkpoint with a lexicon would correct misspelled ones (`Answer.corrections`).
+        """
+        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
     def ask(
         self,
@@ -506,11 +510,12 @@ class MMaDA:
         max_new_tokens: int | None = None,
         params: SamplingParams | None = None,
         seed: int = 0,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question about an image."""
-        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed), Answer, on_step, trace)
+        """Answer a question about an image; strict as in chat."""
+        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
     def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
         """Describe an image in words."""
@@ -528,14 +533,18 @@ class MMaDA:
         params: SamplingParams | None = None,
         seed: int = 0,
         best_of: int = 1,
+        strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Drawing:
         """Draw an image of (height, width) pixels; of several (`best_of`), the one that the model itself finds likeliest.
 
         think: say first what is to be drawn, then draw that; None is the checkpoint's default (`defaults.thinks_before_drawing`).
+        strict: read every word as it is written, and raise InputError where one is not known, instead of drawing the rest.
         """
-        request = DrawRequest(prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, params, seed, best_of)
+        request = DrawRequest(
+            prompt, negative_prompt, size, None, None, (0, 0, 0, 0), think, steps, guidance_scale, params, seed, best_of, strict
+        )
         return self._one(request, Drawing, on_step, trace)
 
     def fill(
@@ -671,9 +680,10 @@ def _through_transformers(directory: Path, dtype: str | torch.dtype, device: tor
     """
     asked = ", ".join(options) or "quantized weights"
     try:
-        from mmada.hub.pretrained import MMadaModelLM
+        from mmada.hub.pretrained import MMadaModelLM, without_bars
 
-        model = MMadaModelLM.from_pretrained(directory, dtype=dtype, **options)
+        with without_bars():
+            model = MMadaModelLM.from_pretrained(directory, dtype=dtype, **options)
     except ImportError as error:
         reason = " ".join(str(error).split())
         raise MissingDependencyError(f"{directory}: {asked} needs a package that is not installed: {reason}; install it") from error

@@ -33,7 +33,7 @@ from mmada.sampling.draws import Draws, SeededDraws
 from mmada.sampling.logit_cache import LogitCache
 from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingParams, TransferState
 from mmada.sampling.penalties import biased, counted, penalized
-from mmada.sampling.token_sampling import sample_tokens
+from mmada.sampling.token_sampling import sample_tokens, sample_with_probability
 
 __all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
 
@@ -354,9 +354,7 @@ class Denoising:
         )
         for at in _pieces(num_rows, num_slots, most=max(1, LOGITS_AT_ONCE // num_ids)):
             piece = self._adjusted(self._combine(copies[(slice(None), *at)].float()), rows[at[0]])
-            proposal[at] = self._propose(piece, uniform[at])
-            seen = piece.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else piece
-            sure = self.params.confidence(seen, proposal[at], uniform_order[at])
+            proposal[at], sure = self._propose(piece, uniform[at], uniform_order[at])
             confidence = confidence.to(sure.dtype)
             confidence[at] = sure
             if self._num_alternatives:
@@ -393,8 +391,15 @@ class Denoising:
         inside = [i - self.ids.start for i in token_ids if self.ids.start <= i < self.ids.stop]
         return torch.tensor(inside, dtype=torch.long, device=self.canvases[0].tokens.device)
 
-    def _propose(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        """(A, Q) int64 indices into the allowed slice."""
+    def _propose(self, logits: Tensor, uniform: Tensor, uniform_order: Tensor) -> tuple[Tensor, Tensor]:
+        """(A, Q) int64 indices into the allowed slice, and how sure each is."""
+        if self.params.is_plain_softmax and not len(self._late_tokens):
+            return sample_with_probability(logits, uniform)
+        proposal = self._drawn(logits, uniform)
+        seen = logits.index_fill(-1, self._late_tokens, -torch.inf) if len(self._late_tokens) else logits
+        return proposal, self.params.confidence(seen, proposal, uniform_order)
+
+    def _drawn(self, logits: Tensor, uniform: Tensor) -> Tensor:
         params = self.params
         if self._has_token_noise:
             assert params.token_noise is not None

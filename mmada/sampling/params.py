@@ -352,6 +352,12 @@ class SamplingParams:
         return bool(self.temperature or self.choice_temperature or self.confidence is random_order)
 
     @property
+    def is_plain_softmax(self) -> bool:
+        """Whether proposals are drawn from the softmax itself, and their probability is the score."""
+        is_cut = self.top_k is not None or self.top_p is not None or bool(self.min_p)
+        return self.temperature == 1 and not is_cut and self.token_noise is None and self.confidence is probability
+
+    @property
     def has_penalties(self) -> bool:
         """Whether logits depend on what is written already."""
         return (self.frequency_penalty, self.presence_penalty, self.repetition_penalty) != (0, 0, 1)

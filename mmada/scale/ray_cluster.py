@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mmada.errors import MissingDependencyError
+from mmada.errors import InputError, MissingDependencyError
 
 __all__ = ["connected"]
 
@@ -18,7 +18,7 @@ def connected(setting: str, *, environment: Mapping[str, str] | None = None) -> 
 
     setting      what asked for it, such as --ray, for the error
     environment  variables of the processes that are started through this connection
-    A connection that is there already is used, and stays. Raises MissingDependencyError without Ray.
+    A connection that is there already is used, and stays. Raises MissingDependencyError without Ray, InputError if the cluster is not reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -28,7 +28,14 @@ def connected(setting: str, *, environment: Mapping[str, str] | None = None) -> 
     was_connected = ray.is_initialized()
     if not was_connected:
         variables = {"runtime_env": {"env_vars": dict(environment)}} if environment else {}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **variables)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **variables)
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS", "")
+            raise InputError(
+                f"{setting} does not reach the Ray cluster of RAY_ADDRESS={address!r} ({error}); see that it runs, and that RAY_AUTH_MODE "
+                "is the same here and there"
+            ) from error
     try:
         yield ray
     finally:

@@ -111,9 +111,11 @@ class RequestParser:
         self._check_length("max_tokens" if body.max_completion_tokens is None else "max_completion_tokens", room or 0)
         params = self._adjusted(self._planner.text_params(self._text_settings(body)), body)
         seeds = self._seeds(body.seed, body.n or 1)
+        strict = bool(body.strict)
         with about("messages"):
             fitted = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
-        return self._texts(body, [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed) for seed in seeds], seeds[0])
+        requests = [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed, strict) for seed in seeds]
+        return self._texts(body, requests, seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt

@@ -317,6 +317,7 @@ class ChatBody(TextOptions):
     )
     reasoning: Reasoning | None = Field(None, description="Extension: the effort as an object.")
     chat_template_kwargs: TemplateOptions | None = Field(None, description="Extension: thinking on or off, as other servers are told.")
+    strict: bool | None = Field(None, description="Extension: read every word as it is written, and correct no misspelled ones.")
 
     @property
     def thinks(self) -> bool | None:
@@ -405,7 +406,8 @@ class GenerationBody(ImageOptions):
     prompt: str
     thinking: bool | None = Field(None, description="Extension: think about the prompt first, or not. Default: the checkpoint's.")
     strict: bool | None = Field(
-        None, description="Extension: refuse a prompt with words that the checkpoint does not know, instead of drawing the rest."
+        None,
+        description="Extension: refuse a prompt with words that the checkpoint does not know, instead of drawing the rest; correct no misspelled ones.",
     )
 
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from mmada.errors import InputError
+from mmada.model.precision import multiplies_bfloat16
 from mmada.train.sharding import is_sharded, like, local, whole
 
 __all__ = ["Ema", "Muon", "OptimizerConfig", "build", "lr_scale", "orthogonal", "set_lr", "settings_kept"]
@@ -230,7 +230,7 @@ def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
 
     Newton-Schulz iteration x <- a x + (b A + c A^2) x, A = x x^T, with the coefficients of Jordan et al.: steepest at 0.
     """
-    x = matrix.bfloat16() if matrix.device.type != "cpu" or _has_bfloat16() else matrix.float()
+    x = matrix.bfloat16() if matrix.device.type != "cpu" or multiplies_bfloat16() else matrix.float()
     is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-7)
@@ -240,13 +240,6 @@ def orthogonal(matrix: Tensor, *, steps: int = 5) -> Tensor:
         gram = x @ x.mT
         x = add(x, add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
-
-
-@cache
-def _has_bfloat16() -> bool:
-    """Whether this CPU has instructions for products in bfloat16 (AVX-512 BF16, AMX)."""
-    tests = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return any(test is not None and test() for test in tests)
 
 
 class Ema:

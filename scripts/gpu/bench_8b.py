@@ -3,6 +3,7 @@
     python scripts/gpu/bench_8b.py -o docs/results/gpu-8b.json             # one CUDA GPU with 40 GB or more, a few minutes
     python scripts/gpu/bench_8b.py --preset debug --device cpu --repeats 1  # the same on a CPU in seconds, to see that it runs
     python scripts/gpu/bench_8b.py --preset 40m --device cpu --repeats 1 --only '(none|prefix|dual)$'  # an 8B's lengths
+    python scripts/gpu/bench_8b.py --quantize int8 int4 --only '(a step|padding)$' -o out.json    # the same with matrices of few bits, and memory
 
 Random weights decide nothing about quality, and with them a confidence threshold is hardly ever reached: threshold recipes are
 timed as so many tokens a step (`steps`), which is what a threshold amounts to. Each figure is the median of `--repeats` runs
@@ -27,6 +28,7 @@ import torch
 from mmada.canvas import PUBLISHED, Canvas, Field, IdRange, VocabLayout
 from mmada.eval import report
 from mmada.model import Transformer, TransformerDenoiser, preset
+from mmada.model.quantized import QUANTIZATIONS, quantize
 from mmada.sampling import CACHES, Denoising, SamplingParams, denoise, fast_image, named_cache
 
 QUESTION, ANSWER, BLOCK = 128, 256, 32
@@ -109,17 +111,27 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="8b")
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="", help="cases whose name matches this regular expression")
-    parser.add_argument("--out", "-o", type=Path)
-    args = parser.parse_args()
-    model = build(args.preset, torch.device(args.device))
-    small = args.preset == "debug"
-    cases = {
+def measure_all(args: argparse.Namespace, kind: str | None, results: dict[str, Any]) -> None:
+    """The cases with floats (kind None) or with matrices of few bits, whose names say so, and the GPU memory that they took at most."""
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    model = build(args.preset, device)
+    if kind is not None:
+        quantize(model, kind)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for name, start in cases_of(model, small=args.preset == "debug").items():
+        if re.search(args.only, name):
+            shown = name if kind is None else f"{name}, {kind}"
+            results["cases"][shown] = measure(model, start, args.repeats)
+            print(f"{shown:<44} {results['cases'][shown]}", flush=True)
+    if device.type == "cuda":
+        results["peak_memory_gib" if kind is None else f"peak_memory_gib_{kind}"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+
+
+def cases_of(model: Transformer, *, small: bool) -> dict[str, Callable[[], Denoising]]:
+    return {
         "text, 1 token a step": text(model, 1, 1, small=small),
         "text, 4 tokens a step": text(model, 1, 4, small=small),
         "text, 4 tokens a step, batch 16": text(model, 16, 4, small=small),
@@ -134,19 +146,25 @@ def main() -> None:
         "image, 15 steps, no padding": image(model, 1, 15, padding=0, small=small),
         "image, 15 steps, no padding, batch 8": image(model, 8, 15, padding=0, small=small),
     }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="8b")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="cases whose name matches this regular expression")
+    parser.add_argument("--quantize", nargs="*", choices=QUANTIZATIONS, default=[], help="measure these, too")
+    parser.add_argument("--out", "-o", type=Path)
+    args = parser.parse_args()
     results: dict[str, Any] = {
         "suite": "gpu-8b",
         "environment": report.environment(" ".join(["python", *sys.argv]), args.device),
         "preset": args.preset,
     }
     results["cases"] = {}
-    for name, start in cases.items():
-        if not re.search(args.only, name):
-            continue
-        results["cases"][name] = measure(model, start, args.repeats)
-        print(f"{name:<44} {results['cases'][name]}", flush=True)
-    if model.device.type == "cuda":
-        results["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    for kind in (None, *args.quantize):
+        measure_all(args, kind, results)
     if args.out:
         report.save(args.out, results)
 

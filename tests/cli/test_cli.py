@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -113,6 +114,7 @@ def test_convert_and_info(mmada, tmp_path):
     if facts["device"] == "cpu":
         assert facts["threads"]["commands"] == torch.get_num_threads()
         assert 1 <= facts["threads"]["serve"] <= available()
+        assert re.fullmatch(r"\d+\.\d times as fast as float32", facts["bfloat16"])
     reported = mmada("info", "-m", "copy")[1]
     assert "parameters      143,680" in reported
     assert {name: facts["defaults"][name] for name in ("full_attention", "image_height")} == {"full_attention": True, "image_height": 32}

@@ -15,15 +15,12 @@ from .tiny import published
 
 MANIFEST = Path(__file__).parents[1] / "golden_data" / "manifest_mmada_8b.json"
 PAGE = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
-SIZES = {
-    "illada": {"n_kv_heads": 8, "mlp_hidden_size": 14336, "weight_tying": True, "max_sequence_length": 8192},
-}
 PARAMETERS = {"mmada": 8.08, "mmada-parallel-m": 8.08, "llada": 8.02, "lumina-dimoo": 8.08, "mmada-parallel-a": 8.08, "illada": 7.62}
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_full_size(tmp_path, family):
-    directory = published(family, tmp_path / family.hub_names[0].split("/")[1], **SIZES.get(family.name, {}))
+    directory = published(family, tmp_path / family.hub_names[0].split("/")[1])
     config = networks.transformer_config(directory)
     assert config.layout.image_offset == family.layout.image_offset
     shapes = networks.shapes(config)

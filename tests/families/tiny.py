@@ -10,7 +10,10 @@ import torch
 
 from mmada.canvas import VocabLayout
 from mmada.families import Family
-from mmada.generation.requests import GenerationConfig
+from mmada.generation.planner import Planner
+from mmada.generation.programs import program_of
+from mmada.generation.requests import GenerationConfig, Request
+from mmada.generation.steps import Fill, Work
 from mmada.hub import tokenizer
 from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
 from mmada.model import Transformer, preset
@@ -74,11 +77,21 @@ def image_tokenizer(family: Family) -> BaseImageTokenizer:
     return ImageTokenizer(small).eval()
 
 
+def planned(request: Request, planner: Planner) -> Fill:
+    """The first row that a request asks for."""
+    program = program_of(request, planner)
+    asked = next(program)
+    while isinstance(asked, Work):
+        asked = program.send(asked.function())
+    assert isinstance(asked, Fill)
+    return asked
+
+
 def codes_of(layout: VocabLayout) -> int:
     return layout.codebook_size
 
 
-def published(family: Family, directory: Path, **changes: object) -> Path:
+def published(family: Family, directory: Path, /, **changes: object) -> Path:
     """What the files of a published checkpoint say that a family is told by; no weights."""
     directory.mkdir(parents=True, exist_ok=True)
     layout = family.layout
@@ -90,6 +103,8 @@ def published(family: Family, directory: Path, **changes: object) -> Path:
         "mask_token_id": layout.mask_id,
         "eos_token_id": layout.eos_id,
     }
+    unknown = {"rope_theta": 500000.0, "rms_norm_eps": 1e-5}
+    config |= {name: unknown[name] for name, value in family.constants.items() if value is None}
     (directory / "config.json").write_text(json.dumps({**config, **changes}))
     strings = {string: layout.special(name) for name, string in family.strings.items()}
     free = iter(range(layout.image_offset))

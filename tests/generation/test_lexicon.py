@@ -32,6 +32,12 @@ def test_nearest_by_meaning_then_by_spelling():
     assert LEXICON.sentence(("rain",)) == "I cannot draw: rain."
 
 
+def test_what_a_rule_read_otherwise():
+    assert LEXICON.respelled("an airplene and a dogg", "an airplane and a dog") == (("airplene", "airplane"), ("dogg", "dog"))
+    assert LEXICON.respelled("an airplane for my wife, a zeppelin", "an airplane") == ()
+    assert LEXICON.respelled("a dog", "one red dog") == ()
+
+
 def test_files(tmp_path):
     assert Lexicon.load(tmp_path) is None
     LEXICON.save(tmp_path)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmada import MMaDA
 from mmada.canvas import Message, Style, messages_of
-from mmada.errors import CheckpointError, InputError
+from mmada.errors import CheckpointError, InputError, MMaDAError
 from mmada.hub import labels as labels_of
 
 from ..lazy import later
@@ -34,6 +34,7 @@ TextStreamer = later("transformers", "TextStreamer")
 Trainer = later("transformers", "Trainer")
 TrainingArguments = later("transformers", "TrainingArguments")
 pipeline = later("transformers", "pipeline")
+transformers = later("transformers")
 MMadaModelLM = later("mmada.hub.pretrained", "MMadaModelLM")
 MaskedDiffusionCollator = later("mmada", "MaskedDiffusionCollator")
 
@@ -499,6 +500,35 @@ def test_other_pipelines(model, tokenizer):
     (best, *_) = pipeline("fill-mask", model=model, tokenizer=tokenizer)(f"a {tokenizer.mask_token} b")
     assert set(best) >= {"score", "token", "sequence"}
     assert len(pipeline("feature-extraction", model=model, tokenizer=tokenizer)("ab")[0]) == 2
+
+
+@pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
+def test_pipelines_for_pictures_are_refused_in_a_sentence(directory, model, task, caplog):
+    """By directory before anything is loaded; for an object, which transformers asks for nothing but its name, by the call."""
+    with pytest.raises(MMaDAError, match=r"pictures become codes by a second one; use MMaDA\.from_pretrained, whose ask"):
+        pipeline(task, model=str(directory))
+    assert not caplog.text
+    made = pipeline(task, model=model, processor=AutoProcessor.from_pretrained(directory))
+    content = [{"type": "image", "image": Image.new("RGB", (8, 8))}, {"type": "text", "text": "What?"}]
+    with pytest.raises(InputError, match=r"pixel_values=.*MMaDA.ask takes a picture"):
+        made(text=[{"role": "user", "content": content}], max_new_tokens=4)
+
+
+def test_auto_classes_for_pictures_are_refused_in_a_sentence(directory, model):
+    for name in ("AutoModelForImageTextToText", "AutoModelForMultimodalLM"):
+        auto = getattr(transformers, name)
+        for load in (lambda auto=auto: auto.from_pretrained(directory), lambda auto=auto: auto.from_config(model.config)):
+            with pytest.raises(MMaDAError, match="expect one network that takes pixels"):
+                load()
+
+
+def test_no_bar_of_transformers_is_shown_where_mmada_loads(directory, capfd):
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    before = transformers.utils.logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    MMaDA.from_pretrained(directory, device_map="cpu")
+    assert "Loading weights" not in capfd.readouterr().err
+    assert (transformers.utils.logging.is_progress_bar_enabled(), are_progress_bars_disabled()) == before
 
 
 def test_causal_models_are_refused_since_logits_are_not_shifted(directory, model):

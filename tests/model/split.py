@@ -28,6 +28,7 @@ def main(folder):
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     tp = TPGroup(dist.get_rank(), dist.get_world_size())
     facts = [compared(changes, tp) for changes in CHANGES]
+    narrow = narrow_logits(tp)
     part = build(**CHANGES[1])
     weights.split(part, tp)
     if tp.rank:
@@ -50,7 +51,19 @@ def main(folder):
     again = answered(leading, "none")  # neither an error of the queries nor an interrupt drives the processes apart
     leading.close()
     refused.append(refusal(lambda: answered(leading, "none")))
-    torch.save({"compared": facts, "answers": answers, "again": again, "refused": refused}, Path(folder) / "facts.pt")
+    torch.save({"compared": facts, "narrow": narrow, "answers": answers, "again": again, "refused": refused}, Path(folder) / "facts.pt")
+
+
+def narrow_logits(tp):
+    """Of weights in bfloat16: those of a whole model and of a split one."""
+    found = []
+    for is_split in (False, True):
+        model = build(**CHANGES[1]).bfloat16()
+        if is_split:
+            weights.split(model, tp)
+        query = Query(TOKENS, ((0, 10),) * 3, torch.arange(10).repeat(3, 1), LAYOUT.text_ids)
+        found += TransformerDenoiser(model)([query])
+    return found
 
 
 def refusal(call):

@@ -1,10 +1,12 @@
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mmada.canvas import Canvas, Field, IdRange, Query
+from mmada.canvas import Canvas, Field, IdRange, KVCache, Query
 from mmada.model import TransformerDenoiser
+from mmada.model.precision import multiplies_bfloat16
 from mmada.sampling import Denoising, SamplingParams, denoise, fast_text
 
 CODES, TEXT = IdRange(32, 48), IdRange(0, 32, (22,))
@@ -43,6 +45,49 @@ def test_a_mixture_equals_each_row_alone(model):
     for q, logits in zip(queries, TransformerDenoiser(model)(queries), strict=True):
         assert logits.shape == (*q.positions.shape, q.ids.stop - q.ids.start)
         torch.testing.assert_close(logits, reference(model, q), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this CPU has no instructions for products in bfloat16, and others promise no bits")
+@pytest.mark.parametrize("changes", [{}, {"n_kv_heads": 2, "attention_layer_norm": True, "short_conv": 5}], ids=["plain", "as built in"])
+def test_in_bfloat16_a_row_has_the_same_bits_alone_and_in_any_company(build_model, changes):
+    denoiser = TransformerDenoiser(build_model(**changes).bfloat16())
+    queries = [query(1, length, [(0, length)], 1 + length % 5, TEXT, length) for length in (1, 2, 3, 5, 9, 9, 17, 33, 64)]
+    alone = [denoiser([one])[0] for one in queries]
+    for first in range(len(queries)):
+        together = denoiser(queries[first:])
+        assert all(torch.equal(a, b) for a, b in zip(alone[first:], together, strict=True))
+
+
+def test_products_in_bfloat16_have_few_numbers_of_rows(build_model):
+    """oneDNN compiles a kernel for each: a server grew by 228 MB in 200 requests."""
+    model, sizes = build_model().bfloat16(), set()
+    for part in model.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_pre_hook(lambda _, called: sizes.add(called[0].shape[1]))
+    denoiser = TransformerDenoiser(model)
+    for length in range(1, 64):
+        denoiser([query(1, length, [(0, length)], 1, TEXT, 0)])
+    assert sizes == {16, 32, 48, 64}
+
+
+@torch.no_grad()
+def test_beside_weights_of_bfloat16_everything_else_is_float32_on_a_cpu(build_model):
+    model = build_model(n_kv_heads=2, attention_layer_norm=True, short_conv=3)
+    expected = TransformerDenoiser(model)(mixture())
+    half = copy.deepcopy(model).bfloat16()
+    assert (model.wide_dtype, half.wide_dtype, copy.deepcopy(model).double().wide_dtype) == (torch.float32, torch.float32, torch.float64)
+    found = TransformerDenoiser(half)(mixture())
+    assert all(logits.dtype == torch.bfloat16 for logits in found)
+    rounded = [reference(half, q) for q in mixture()]  # every sum and norm in bfloat16
+
+    def error(logits):
+        return sum(float((a.float() - b).square().sum()) for a, b in zip(logits, expected, strict=True))
+
+    assert error(found) < 0.8 * error(rounded)
+    cache = KVCache()
+    one = query(1, 9, [(0, 9)], 2, TEXT, 0)
+    TransformerDenoiser(half)([replace(one, kv_caches=(cache,))])
+    assert {tensor.dtype for layer in cache.layers for tensor in layer} == {torch.float32}
 
 
 def test_several_questions_about_a_row_evaluate_it_once(model):

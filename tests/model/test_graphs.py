@@ -85,6 +85,19 @@ def test_requests_of_every_kind_share_recorded_passes(model):
     assert layers.num_replays > 0
 
 
+def test_where_nothing_is_recorded_the_last_block_computes_only_what_is_asked_for(model):
+    """With graphs, which every pipeline has, a CPU computed the last block for all tokens."""
+    sizes = []
+    hook = model.model.transformer["blocks"][-1].ff_proj.register_forward_hook(lambda *called: sizes.append(called[1][0].shape[1]))
+    try:
+        params = SamplingParams(steps=16)
+        found = run(model, LayerGraphs(model, model.layers), [Denoising([canvas(9)], params, mask_id=MASK)])
+    finally:
+        hook.remove()
+    assert sizes == [max(4, num_open) for num_open in range(16, 0, -1)]  # of 25 tokens
+    assert found == run(model, graphs_of(model, Recorder()), [Denoising([canvas(9)], params, mask_id=MASK)])
+
+
 def test_a_shape_is_recorded_once_when_it_returns(model):
     recorder = Recorder()
     layers = graphs_of(model, recorder, after=2)

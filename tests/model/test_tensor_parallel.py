@@ -27,6 +27,12 @@ def test_logits_and_gradients_are_those_of_a_whole_model(facts):
         assert gradients < 1e-5
 
 
+def test_weights_in_bfloat16_agree_as_far_as_they_can(facts):
+    whole, parts = facts["narrow"]
+    assert whole.shape == parts.shape
+    assert 0 < float((whole.float() - parts.float()).abs().max()) < 0.05 * float(whole.float().abs().max())
+
+
 def test_a_leader_answers_as_a_whole_model_with_every_cache(facts):
     assert set(facts["answers"]) == {"none", "prefix", "dual"}
     for whole, leading in facts["answers"].values():

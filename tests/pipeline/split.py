@@ -60,6 +60,7 @@ def lose_a_follower(folder):
             led.chat("Hello")
         except StoppedError as error:
             messages.append(str(error))
+    led.close()
     (folder / "messages.json").write_text(json.dumps(messages))
 
 

@@ -51,6 +51,16 @@ def test_a_step_that_is_taken_in_pieces_is_the_same_step(problem, most):
 
 
 @few
+@given(problems())
+def test_proposals_and_their_probabilities_by_one_softmax_are_those_of_two(problem):
+    """At temperature 1 the score is taken from the softmax that was drawn from; another function with the same scores is asked for its own."""
+    params = problem.params.with_(temperature=1.0, top_k=None, top_p=None, min_p=None, confidence=probability, token_noise=None)
+    general = params.with_(confidence=lambda *arguments: probability(*arguments))
+    assert (params.is_plain_softmax, general.is_plain_softmax) == (True, False)
+    assert run(replace(problem, params=general).start()).trace == run(replace(problem, params=params).start()).trace
+
+
+@few
 @given(problems(), st.integers(1, 30), st.integers(1, 400))
 def test_to_be_told_of_alternatives_changes_nothing(problem, num_alternatives, most):
     plain, observed = run(problem.start()), problem.start(num_alternatives=num_alternatives)

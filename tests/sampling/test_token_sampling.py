@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmada.sampling.token_sampling import inverse_cumulative, keep_top_k, keep_top_p, sample_tokens
+from mmada.sampling.confidence import probability
+from mmada.sampling.token_sampling import inverse_cumulative, keep_top_k, keep_top_p, sample_tokens, sample_with_probability
 
 few = settings(derandomize=True, deadline=None)
 below_one = st.floats(0, 1, exclude_max=True, width=32)
@@ -170,3 +171,15 @@ def test_what_is_not_a_number_gives_no_index_outside():
     """On a GPU one such index would end the process, and all other requests with it."""
     for size in (6, 128, 300):
         assert int(inverse_cumulative(torch.full((3, size), math.nan), torch.tensor([0.0, 0.5, 0.999])).max()) < size
+
+
+@few
+@given(st.integers(0, 10**6), st.sampled_from([1, 5, 128, 300]), st.sampled_from([0.1, 3.0, 40.0]))
+def test_a_draw_and_its_probability_are_those_of_two_calls_to_the_bit(seed, num_ids, scale):
+    logits, uniform = scale * torch.randn(3, 7, num_ids, generator=seeded(seed)), torch.rand(3, 7, generator=seeded(seed + 1))
+    logits[..., : num_ids // 3] = -torch.inf
+    index, score = sample_with_probability(logits, uniform)
+    assert torch.equal(index, sample_tokens(logits, uniform, temperature=1.0))
+    expected = probability(logits, index, uniform)
+    assert score.dtype == expected.dtype
+    assert torch.equal(score, expected)

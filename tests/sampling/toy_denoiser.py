@@ -119,7 +119,7 @@ def param_sets(draw: st.DrawFn, counts: Sequence[int]) -> SamplingParams:
         transfer_schedule=draw(st.sampled_from([even, follow_schedule(cosine)])),
         confidence=confidence,
         threshold=threshold,
-        temperature=draw(st.sampled_from([0.0, 0.7, 1.5])),
+        temperature=draw(st.sampled_from([0.0, 0.7, 1.0, 1.5])),
         top_k=draw(st.none() | st.integers(1, 5)),
         top_p=draw(st.none() | st.floats(0.3, 1)),
         choice_temperature=0.0 if confidence is negative_entropy or steps is None else draw(st.sampled_from([0.0, 1.0])),

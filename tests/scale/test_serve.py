@@ -21,6 +21,7 @@ import pytest
 from mmada.errors import InputError, MissingDependencyError
 from mmada.scale import serve
 from mmada.scale.batch_lines import BatchLine
+from mmada.scale.ray_cluster import connected
 from mmada.scale.replica import Replica
 from mmada.scale.serve_config import KEYS, ReplicasConfig, replicas_config
 from mmada.scale.serve_counts import Counts
@@ -80,6 +81,20 @@ def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
         serve.build({})
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmada\[scale\]'"):
         serve.serve_replicas(ReplicasConfig(), host="127.0.0.1", port=0, ready=print)
+
+
+def test_a_cluster_that_is_not_reached_is_a_sentence(monkeypatch):
+    def init(**_):
+        raise ConnectionError("refused")
+
+    ray = types.SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(__import__("sys").modules, "ray", ray)
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:6379")
+    with (
+        pytest.raises(InputError, match=r"--ray does not reach the Ray cluster of RAY_ADDRESS='nowhere:6379' \(refused\)"),
+        connected("--ray"),
+    ):
+        pass
 
 
 # Counts.

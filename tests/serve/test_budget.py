@@ -249,6 +249,7 @@ FIELDS: dict[type[BaseModel], dict[str, st.SearchStrategy[Any]]] = {
         "reasoning_effort": st.sampled_from(["none", "low"]),
         "reasoning": st.just({"effort": "low"}),
         "chat_template_kwargs": st.just({"enable_thinking": True}),
+        "strict": st.booleans(),
     },
     CompletionBody: {
         **written,

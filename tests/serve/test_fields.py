@@ -82,6 +82,7 @@ HONOURED: dict[type[BaseModel], dict[str, object]] = {
         "reasoning": {"effort": "low"},
         "chat_template_kwargs": {"enable_thinking": True},
         "ignore_eos": True,
+        "strict": True,
     },
     CompletionBody: {**TEXTS, "prompt": "b", "suffix": "c", "max_tokens": 3},
     GenerationBody: {**IMAGES, "thinking": True, "strict": True},

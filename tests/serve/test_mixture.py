@@ -18,6 +18,8 @@ from PIL import Image
 
 from mmada.canvas import Hole
 from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError, FillRequest
+from mmada.model.precision import multiplies_bfloat16
+from mmada.pipeline import MMaDA
 
 from ..lazy import later
 from .process import Server, png, serving
@@ -166,9 +168,20 @@ def two_workers(tmp_path) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture
+def in_bfloat16(tmp_path) -> Iterator[Server]:
+    if not multiplies_bfloat16():
+        pytest.skip("this CPU has no instructions for products in bfloat16, and others promise no bits")
+    with serving(tmp_path / "log", "--dtype", "bfloat16", "--threads", "1") as running:
+        yield running
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["server", "two_workers"])
+@pytest.mark.parametrize("where", ["server", "two_workers", "in_bfloat16"])
 def test_200_mixed_requests(where, request, debug, picture):
+    if where == "in_bfloat16":
+        debug = MMaDA.debug()
+        debug.model.bfloat16()
     server: Server = request.getfixturevalue(where)
     rng = random.Random(0)
     within = 4 / len(server.pids())  # as much for each process

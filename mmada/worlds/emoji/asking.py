@@ -46,14 +46,16 @@ _WHY = _any("for", "as", "to", "on behalf of", "because(?: of)?", "since", "afte
 _TELLS = _compiled(rf"^(?:{_FIRST}\b[,!]?\s+)*(?:{_WHY}\s+)?{_SOMEBODY}\b")
 """How a sentence begins that is about somebody, the weather or the day."""
 _IS = _any("is", "are", "was", "were", "has", "have", "says?", "said", "keeps?", "barks?", "starts?", "needs?", "wants?", "would", "asked")
-_SAYS = _compiled(rf"^(?!an? |one |two |three |four |\d)[\w' -]+? {_IS}\b")
+_SAYS = _compiled(rf"^(?!(?:and |plus |or )?(?:an? |one |two |three |four |\d))[\w' -]+? {_IS}\b")
 _SCENE = _compiled(
-    r"^(?!an? |one |two |three |four |some |\d|draw |paint |show ).*\b(?:at|in|after|before|for|here|today|tonight|tomorrow|yesterday|soon|again|next|last|"
+    r"^(?!(?:and |plus |or )?(?:an? |one |two |three |four |some |\d|draw |paint |show )).*\b(?:"
+    r"at|in|after|before|for|here|today|tonight|tomorrow|yesterday|soon|again|next|last|"
     r"weekend|week|month|year|morning|afternoon|evening|night|[a-z]+day)\b"
 )
 """How it is said without a subject where somebody is, and when: "bored at the airport"."""
 _CIVIL = _compiled(
-    r"^(?:thanks?|thx|ty|cheers|please|hi|hello|hey|good (?:morning|evening|day|night|afternoon|luck)|greetings?|happy|merry|have a|see you|bye|"
+    r"^(?:and |but )?(?:hurry|"
+    r"thanks?|thx|ty|cheers|please|hi|hello|hey|good (?:morning|evening|day|night|afternoon|luck)|greetings?|happy|merry|have a|see you|bye|"
     r"god bless|take your time|no rush|nice to|dear|sorry|excuse me|welcome|congratulations|best)\b"
 )
 """How civil phrases begin that ask for nothing."""
@@ -62,18 +64,28 @@ _WISH = _any(
     "(?:would|'d) (?:really |so )?(?:like|love|enjoy)", "could (?:really )?use", "requests?", "fanc(?:y|ies)", "crav(?:e|es|ing)", "looking for",
     r"promised(?: \w+)?", "gets",
     "thinking of", "draw", "paint", "sketch", "doodle", "show", "render", "create", "generate", "illustrate", "make", "give", "gimme", "send",
+    "design", "display", "produce", "depict", "portray", "(?:ask|beg|call|cry|shout)(?:s|ing|ed)? for",
     "(?:can|could|may|might|let) (?:i|we|me|us) (?:please )?(?:have|get|see)", "(?:surprise|treat|reward) (?:me|us) (?:with|to)",
+    "(?:i|we|he|she|they) (?:can|could|may|might) have",
 )  # fmt: skip
 _WITH_WISH = _compiled(rf"^(?P<told>.*?)\b{_WISH}\b(?P<rest>.*)$")
 _TO_WHOM = _compiled(
-    r"^(?:\s+(?:me|us|him|her|them|for me|please|now|to (?:see|have|get|draw)|(?:him|her|you) to draw|that you draw|a (?:picture|drawing|image) of))*"
+    r"^(?:\s+(?:me|us|him|her|them|for me|please|now|to (?:see|have|get|draw)|(?:him|her|you) to draw|that you draw|a (?:picture|drawing|image) (?:of|with)))*"
     r"[\s:,]+"
 )
 _FIRST_WHY = _compiled(rf"^(?:{_FIRST}\b[,!]?\s+)*{_WHY}\b[^,:]*[,:]\s+")
 _FIRST_WHOM = _compiled(rf"^for {_WHOSE}(?: [\w']+){{1,2}}? (?=(?:an?|one|two|three|four|\d|at|in|on)\b)")
 _WHOM = _compiled(rf"\bfor {_WHOSE}\b")
 _HEADING = _compiled(r"^[^:,]*:\s+")
-_FOR_WHOM = _compiled(rf"[\s,]+for (?:{_WHOSE}|me|us|you|him|her|them|everyone|everybody|the|an?|this|that|school|work|class|church)\b.*$")
+_PICTURE_OF = _compiled(
+    r"^(?:an? |one |my |our |the )?(?:(?:nice|quick|little|cute|simple|small|lovely|pretty|tiny|funny|app|emoji) )*"
+    r"(?:picture|drawing|painting|image|doodle|sketch|illustration|icon|logo|sticker)(?: idea)?(?: of|:|,| with| showing)\s+"
+)
+"""How it is said that a picture is wanted, before what it is to show: "app icon idea, a key"."""
+_FOR_WHOM = _compiled(
+    rf"[\s,]+for (?:{_WHOSE}|me|us|you|him|her|them|everyone|everybody|the|an?|this|that|school|work|class|church|"
+    r"m[ou]m(?:my)?|dad(?:dy)?|gran(?:ny)?|grand(?:m|p)a|(?:uncle|aunt(?:ie)?|mrs?|ms|miss) \w+)\b.*$"
+)
 _REASON = _compiled(
     r"[\s,]+(?:because|since|so that|so (?:it|i|we|my|he|she|they))\b.*$|"
     r"\s+as an? (?:template|present|gift|surprise|emoji|joke|reward|poster|sticker|card|logo|icon)\b.*$|"
@@ -81,19 +93,28 @@ _REASON = _compiled(
     r"\s+all (?:day|night|week|morning|afternoon|evening)\b|"
     r"\s+would (?:be|make|help|cheer|brighten)\b.*$"
 )
+_OWNED = _compiled(r"^(?:and |plus |or )?(?:my|our|his|her|their|your) [\w'-]+(?: [\w'-]+)?\W*$")
+"""A thing of somebody's that is listed: "a dog, and my bicycle"."""
+_EXCLAIMS = _compiled(r"^what an? ")
+_IT = _compiled(r"^\s*(?:it|this|that|them|these|those)\b")
+"""What is wished for where another sentence names it: "We need it for the menu."."""
 _NOT = _compiled(r"\b(?:don'?t|do not|does not|doesn't|not|never|no)\s*$")
 _A_THING = _compiled(r"^(?:an?|one|two|three|four|some|\d+)\b")
-_COLOURS = _any(*sorted(map(re.escape, BACKGROUNDS), key=len, reverse=True))
+_COLOURS = _any(*sorted(map(re.escape, (*BACKGROUNDS, "grey")), key=len, reverse=True))
+_PLAINLY = r"(?:(?:an?|the|all|plain|solid|simple|pure|clean|light|soft|nice|pretty|just) )*"
 _ALL_COLOURS = frozenset(
     {thing.colour for thing in objects().values() if thing.colour} | {"pink", "gray", "grey", "golden", "silver", "turquoise"}
 )
 _BEHIND = _compiled(
-    rf"[\s,.]*\b(?:and )?(?:with|in front of|before|against|on)\s+(?:an? |the )?({_COLOURS})"
-    r"(?:\s+(?:behind (?:it|them|that)|background|backdrop)\b|(?=\W*$|[,.!?;]|\s+(?:for|please|pls)\b))|"
-    rf"[\s,.;]*\b(?:and |make |use |let |with )*(?:the |a )?background(?: colou?r)?(?:\s*(?:is|should be|must be|be|in|to|:))*\s*(?:an? )?({_COLOURS})\b"
+    rf"[\s,.]*\b(?:and )?(?:with|in front of|before|against|on|(?:with )?everything)\s+{_PLAINLY}({_COLOURS})"
+    r"(?:\s+(?:behind (?:it|them|that)|background|backdrop)\b|"
+    r"(?=\W*$|[,.!?;]|\s+(?:for|please|pls|pretty please|would|because|so|as)\b))|"
+    rf"[\s,.;]*\b(?:and |make |use |let |with )*(?:the |a )?background(?: colou?r)?(?:\s*(?:is|should be|must be|be|in|to|:))*\s*{_PLAINLY}({_COLOURS})\b"
 )
 _ORANGE = _compiled(
-    r"\borange(?= (?:background|backdrop|behind (?:it|them))\b)|(?<=background )orange\b|(?<=background should be )orange\b"
+    r"\borange(?= (?:background|backdrop|behind (?:it|them))\b)|(?<=background )orange\b|"
+    r"(?<=background should be )orange\b|(?<=background is )orange\b|(?<=background in )orange\b|"
+    r"(?<=\bon )orange(?=\W*$| for\b| please\b| pls\b| with\b)"
 )
 """A color that no background has, where the word is no fruit."""
 _BACKDROP = _compiled(rf"\bon an? {_COLOURS} background\b|\bbackground\b|\bbackdrop\b")
@@ -114,7 +135,7 @@ def asked(prompt: str) -> str:
     wanted = [part for part in parts if _names(part) and not _is_told(part) and not _is_about_another(part, parts)]
     if not wanted and not (wanted := [part for part in parts if _names(part)]):
         return prompt
-    strange = [part for part in parts if not _names(part) and not _is_told(part) and not _CIVIL.match(part)]
+    strange = [part for part in parts if not _names(part) and not _is_told(part) and not _CIVIL.match(part) and not _is_an_end(part)]
     return _spelled(" ".join(_wanted(part) for part in parts if part in wanted or part in strange))
 
 
@@ -140,9 +161,16 @@ def _is_told(part: str) -> bool:
     wish = _WITH_WISH.match(part)
     if wish is not None and _TELLS.match(part) and not _names(part) and not _lexicon().unknown(wish["rest"]):
         return True  # "my school needs a picture", without saying of what
+    if wish is not None and _TELLS.match(part) and _IT.match(wish["rest"]) and not _belongs(part):
+        return True
     if _BACKDROP.search(part) or wish is not None:
         return False
-    return bool(_TELLS.match(part)) or (not _names(part) and bool(_SAYS.match(part) or _SCENE.match(part)))
+    return bool(_TELLS.match(part)) or (not _names(part) and bool(_SAYS.match(part) or _SCENE.match(part) or _EXCLAIMS.match(part)))
+
+
+def _is_an_end(part: str) -> bool:
+    """Whether a part says for whom or why, cut off from what it belongs to: "(no rockets) would help me explain a word"."""
+    return bool(_FOR_WHOM.match(f" {part}") or _REASON.match(f" {part}"))
 
 
 def is_asked_for(prompt: str, phrase: str) -> bool:
@@ -173,12 +201,15 @@ def _nouns(said: str) -> set[str]:
 def _wanted(part: str) -> str:
     """A sentence without what is told in it: who asks, for whom, and why."""
     part = _behind_a_wish(part)
+    heading = _PICTURE_OF.match(part)
+    if heading is not None and _names(part[heading.end() :]):
+        part = part[heading.end() :]
     for pattern in (_FIRST_WHY, _HEADING, _FIRST_WHOM):
         match = pattern.match(part)
         if match is not None and _names(part[match.end() :]) and (_WHOM.search(match.group()) or not _belongs(match.group())):
             part = part[match.end() :]
     clauses = re.split(r",\s+(?=\S)", part)
-    kept = [clause for i, clause in enumerate(clauses) if not (_is_told(clause) or (i and _CIVIL.match(clause)))]
+    kept = [clause for i, clause in enumerate(clauses) if _OWNED.match(clause) or not (_is_told(clause) or (i and _CIVIL.match(clause)))]
     part = ", ".join(kept) if any(map(_names, kept)) else part
     return _without(_REASON, _without(_FOR_WHOM, part))
 
@@ -226,8 +257,12 @@ def _is_for_a_thing(told: str) -> bool:
 
 def _plainly_coloured(said: str) -> str:
     """Colors beside their shapes, and the background in the words of the grammar."""
-    said = _ORANGE.sub("orange-colored", said)
-    said = _BEHIND.sub(lambda match: f" on a {match[1] or match[2]} background", said)
+    said = _ORANGE.sub("orange-colored", re.sub(r"\bbg\b", "background", said, flags=re.IGNORECASE))
+    said = _BEHIND.sub(lambda match: f" on a {_spelled_colour(match[1] or match[2])} background", said)
     lowered = said.lower()
     coloured = in_colours(lowered)
     return said if coloured == lowered else coloured
+
+
+def _spelled_colour(colour: str) -> str:
+    return "gray" if colour.lower() == "grey" else colour

@@ -21,19 +21,22 @@ from mmada.data.answers import NUMBER_WORDS
 from mmada.errors import InputError
 from mmada.worlds.emoji.grammar import canonical
 from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, OTHER_FORMS, SOFT, SYNONYMS, plural_of, unknown_words
+from mmada.worlds.emoji.natural.spelling import english_words
 from mmada.worlds.emoji.natural.voice import sections
 from mmada.worlds.emoji.objects import SHAPES, noun_index, objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS, MAX_ITEMS
 from mmada.worlds.emoji.spec import SceneSpec
 from mmada.worlds.emoji.split import Split
 
-__all__ = ["NOT_WANTED", "known_nouns", "noun_pattern", "restated", "spelled"]
+__all__ = ["NOT_WANTED", "known_nouns", "noun_pattern", "restated", "spelled", "with_commas"]
 
 SPLITS: tuple[Split, ...] = ("train", "test")
 _SPELLING = 0.8
-"""How alike a word and a name must be (difflib's ratio)."""
+"""How alike a word and a name must be (difflib's ratio). They begin alike, too: a rainy day is no train."""
 
 _NUMBERS = {"a": 1, "an": 1, "single": 1, "both": 2, "pair": 2, "couple": 2} | {word: n for n, word in enumerate(NUMBER_WORDS)}
+_LIST = 3
+"""Names that stand side by side without a comma, at least: two may be one thing."""
 NOT_WANTED = re.compile(
     r"\b(?:no|not|without|(?:don't|dont|do not) (?:draw|want|need|show|add|paint|like)(?: me)?|instead of|but not|leave out)"
     rf"(?: (?:any|an?|the|{'|'.join(SOFT)}))*$"
@@ -114,20 +117,38 @@ def spelled(prompt: str) -> str:
 def _as_spelled(word: str) -> str:
     if word in _words():
         return word
-    near = get_close_matches(word, [noun for noun in known_nouns() if " " not in noun], 1, _SPELLING)
+    nouns = [noun for noun in known_nouns() if " " not in noun and noun[0] == word[0] and abs(len(noun) - len(word)) <= 1]
+    near = get_close_matches(word, nouns, 1, _SPELLING)
     return near[0] if near else word
 
 
 @cache
 def _words() -> frozenset[str]:
-    """Every word of the lexicon, of the lists of unknown words, and of several sections of the voices: none of them is a misspelling."""
+    """Every word of the lexicon, of the lists of unknown words, of several sections of the voices, and English ones near them: no misspellings."""
     from mmada.worlds.emoji.lexicon import lexicon
 
     known = lexicon()
     lists = (unknown_words(kind, split) for kind in KINDS_OF_WORDS for split in SPLITS)
     singular = {word for entry in (*known.things, *known.words) for word in entry.split()} | {word for words in lists for word in words}
     said = Counter(word for lines in sections().values() for word in set(re.findall("[a-z]{5,}", "\n".join(lines).lower())))
-    return frozenset(singular | {plural_of(word) for word in singular} | {word for word, number in said.items() if number > 1})
+    several = {word for word, number in said.items() if number > 1}
+    return frozenset(singular | {plural_of(word) for word in singular} | several | set(english_words()))
+
+
+def with_commas(text: str) -> str:
+    """A text with commas between three objects or more that stand side by side: "cake cactus pear" is a list."""
+    found: list[list[re.Match[str]]] = [[]]
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a letter such as a dotted I, which no list of ours has
+        return text
+    for match in noun_pattern().finditer(lowered):
+        if found[-1] and text[found[-1][-1].end() : match.start()] == " ":
+            found[-1].append(match)
+        else:
+            found.append([match])
+    for match in reversed([match for row in found if len(row) >= _LIST for match in row[:-1]]):
+        text = f"{text[: match.end()]},{text[match.end() :]}"
+    return text
 
 
 def in_colours(said: str) -> str:

@@ -123,6 +123,11 @@ class EmojiWorld(World):
 
         return restated(prompt)
 
+    def with_commas(self, text: str) -> str:
+        from mmada.worlds.emoji.reading import with_commas
+
+        return with_commas(text)
+
     def showcase(self) -> Sequence[Showpiece]:
         return showcase()
 

@@ -26,7 +26,20 @@ from mmada.worlds.emoji.tasks import KINDS, sample
         ("bored at the airport, draw a pear and a sofa", "a pear and a sofa"),
         ("because it is Friday, we need a key", "a key"),
         ("two frogs for our club on a pink background", "two frogs on a pink background"),
+        ("a doodle of four drums would be great", "four drums"),
+        ("app icon idea, a key", "a key"),
+        ("a lion (no rockets) would help me explain a word", "a lion (no rockets)"),
+        ("We need it for the menu. a bell for grandma please", "a bell"),
+        ("What a storm we had! two frogs", "two frogs"),
+        ("Rainy Sunday, and mommy said I can have a heart", "a heart"),
+        ("two stars on a plain white background", "two stars on a white background"),
+        ("a snowman, and make the background grey.", "a snowman on a gray background."),
+        ("a unicorn and everything pink behind it", "a unicorn on a pink background"),
+        ("a cake, pink bg", "a cake, pink background"),
         # What belongs to the picture stays.
+        ("a snail, and my bicycle", "a snail, and my bicycle"),
+        ("a snail, and a tooth for me", "a snail, and a tooth"),
+        ("a bed on orange for me", "a bed on orange-colored"),
         ("a hat for a dog", "a hat for a dog"),
         ("a dog and a bus. The bus is on the left.", "a dog and a bus. The bus is on the left."),
         ("a dog. I don't want cats", "a dog. I don't want cats"),
@@ -82,7 +95,13 @@ def test_what_is_read_of_it(prompt, plain):
 
 def test_the_words_around_a_request_are_known():
     words = lexicon()
-    for prompt in ("a bee close to a rose", "a small key", "a purple grape bunch along with a sweet fish, thx", "a cat underneath a bell"):
+    for prompt in (
+        "a bee close to a rose",
+        "a small key",
+        "a purple grape bunch along with a sweet fish, thx",
+        "a cat underneath a bell",
+        "an american football, two baby chicks",
+    ):
         assert words.unknown(prompt) == ()
     assert words.unknown("a purple cat close to a sofa") == ("purple", "sofa")
 

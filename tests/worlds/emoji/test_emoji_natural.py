@@ -16,7 +16,7 @@ from mmada.worlds.emoji.natural.drawing import NOTHING
 from mmada.worlds.emoji.natural.frames import DRAW_FRAMES
 from mmada.worlds.emoji.natural.lists import unknown_words
 from mmada.worlds.emoji.plans import is_plain, problem_of
-from mmada.worlds.emoji.reading import restated, spelled
+from mmada.worlds.emoji.reading import restated, spelled, with_commas
 from mmada.worlds.emoji.scenes import render
 from mmada.worlds.emoji.tasks import KINDS, held_out_in, picture, sample
 from mmada.worlds.emoji.verify import is_correct
@@ -108,6 +108,26 @@ def test_natural_requests_hold_nothing_that_is_held_out():
         assert not held_out_in(example)
         assert not test_words & set((example.think or "").replace(",", " ").replace(";", " ").split())
         assert example.answer == NOTHING or (example.spec is not None and is_correct(example, example.answer))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("Kick one out: Cake cactus maple leaf bus please", "Kick one out: Cake, cactus, maple leaf, bus please"),
+        ("cake, cactus, pear", "cake, cactus, pear"),
+        ("is an apple car a thing", "is an apple car a thing"),
+        ("a dog and a cat and a car", "a dog and a cat and a car"),
+    ],
+)
+def test_lists_get_their_commas(text, read):
+    assert with_commas(text) == read
+
+
+def test_nothing_else_gets_commas():
+    for kind in KINDS:
+        for seed in range(8):
+            prompt = sample(kind, np.random.default_rng(seed), "test" if seed % 2 else "train").prompt
+            assert with_commas(prompt) == prompt
 
 
 def test_the_suites_are_not_trained():

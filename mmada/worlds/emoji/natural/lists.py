@@ -52,11 +52,14 @@ SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "top hat": ("tall hat",),
 }
 """Object -> other words for it; their plurals end in s or as `plural_of` makes them."""
-OTHER_FORMS: Mapping[str, tuple[str, bool]] = {
-    "grapes": ("bunch of grapes", False), "cheese": ("piece of cheese", False), "cheeses": ("piece of cheese", True), "cacti": ("cactus", True),
-    "trousers": ("pair of jeans", False),
+_UNTRAINED_SYNONYMS: Mapping[str, tuple[str, ...]] = {
+    "football": ("american football",), "chick": ("baby chick", "chickie"), "dog": ("puppy dog", "doggie"), "cat": ("kitty cat", "pussycat"),
+    "rabbit": ("bunny rabbit",), "panda": ("panda bear",), "koala": ("koala bear",), "bee": ("honey bee", "honeybee"), "cow": ("milk cow", "dairy cow"),
+    "taxi": ("taxi cab", "taxicab", "yellow cab"), "saw": ("hand saw", "handsaw"), "rocket": ("space rocket",), "hourglass": ("sand timer", "sand clock"),
+    "chili pepper": ("chile pepper",), "mushroom": ("toadstool",), "pizza": ("slice of pizza", "pizza slice"),
+    "cup of coffee": ("mug of coffee", "coffee mug"), "pair of jeans": ("pair of blue jeans",), "lock": ("padlock",), "gift": ("wrapped gift",),
 }  # fmt: skip
-"""Words for objects that are read, and were never trained: the object, and whether the word means several."""
+"""Object -> more words for it, as in SYNONYMS, but such as were never trained: among them the adjectives that say what it is anyway."""
 NUMBERS = ("zero", "one", "two", "three", "four")
 MANY = (
     "five",
@@ -133,3 +136,13 @@ def plural_of(noun: str) -> str:
     if noun.endswith(("s", "x", "z", "ch", "sh")) or noun in ("potato", "tomato"):
         return f"{noun}es"
     return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+
+
+OTHER_FORMS: Mapping[str, tuple[str, bool]] = {
+    "grapes": ("bunch of grapes", False), "cheese": ("piece of cheese", False), "cheeses": ("piece of cheese", True), "cacti": ("cactus", True),
+    "trousers": ("pair of jeans", False), "blue jeans": ("pair of jeans", False),
+} | {
+    form: (name, is_several)
+    for name, words in _UNTRAINED_SYNONYMS.items() for word in words for form, is_several in ((word, False), (plural_of(word), True))
+}  # fmt: skip
+"""Words for objects that are read, and were never trained: the object, and whether the word means several."""
