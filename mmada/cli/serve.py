@@ -124,11 +124,10 @@ def serve(
         "allow_origins": tuple(allow_origin or ()),
     }
     if replicas:
-        if workers > 1 or access_log or loading.tensor_parallel > 1:
+        if workers > 1 or access_log:
             from mmada.errors import InputError
 
-            parallel = f"--tensor-parallel {loading.tensor_parallel}" if loading.tensor_parallel > 1 else "--access-log"
-            given = f"--workers {workers}" if workers > 1 else parallel
+            given = f"--workers {workers}" if workers > 1 else "--access-log"
             raise InputError(f"{given} has no effect on the replicas of --replicas {replicas}; leave one of the two out")
         _start_replicas(model, settings, loading, cache=cache, host=host, port=port, drain=drain, replicas=replicas, threads=threads)
         return
