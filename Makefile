@@ -34,8 +34,8 @@ test-integration: setup ## run the tests with browsers, processes and whole comm
 	$(BIN)/python -m pytest -n 2 --durations=10 -m "integration and not slow"
 
 test-slow: setup ## run the tests that are marked slow, and properties on more examples; results in outputs/slow.json
-	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough --junit-xml $(SLOW:.json=.xml); \
-	status=$$?; $(BIN)/python scripts/slow_summary.py $(SLOW:.json=.xml) -o $(SLOW) && exit $$status
+	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough --junit-xml outputs/slow.xml; \
+	status=$$?; $(BIN)/python scripts/slow_summary.py outputs/slow.xml -o $(SLOW) && exit $$status
 
 coverage: setup ## run all tests but the slow ones and say which lines of the package they reach
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=mmada --cov-report=term:skip-covered

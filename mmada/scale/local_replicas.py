@@ -92,14 +92,14 @@ async def local_replicas(
     """
     context, loop = _context(), asyncio.get_running_loop()
     members: list[_Member] = []
-    for number in range(count):
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, number, count, model, dict(settings), dict(loading)))
-        process.start()
-        theirs.close()
-        members.append(_Member(process, ours, loop.create_future()))
-        threading.Thread(target=_listen, args=(members[-1], loop), daemon=True).start()
     try:
+        for number in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, number, count, model, dict(settings), dict(loading)))
+            process.start()
+            theirs.close()
+            members.append(_Member(process, ours, loop.create_future()))
+            threading.Thread(target=_listen, args=(members[-1], loop), daemon=True).start()
         await asyncio.gather(*(member.ready for member in members))
         yield LocalReplicas(members)
     finally:

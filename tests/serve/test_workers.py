@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.serve.board import Board, Place
-from mmada.serve.workers import device_of_worker, listen
+from mmada.serve.workers import _Terminal, device_of_worker, listen
 
 from .process import Server, serving
 
@@ -217,6 +218,21 @@ def test_workers_are_replaced_in_turn_without_losing_or_refusing_requests(tmp_pa
         assert text.count("finishes its requests, and is replaced") == 2
         assert "it is started again" not in text
         assert server.stop() == 0
+
+
+def test_a_closed_terminal_is_no_request_to_replace():
+    pid, terminal = pty.fork()
+    if not pid:
+        found, seen = _Terminal(), []
+        signal.signal(signal.SIGHUP, lambda *_: seen.append(found.has_closed()))
+        signal.alarm(30)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.write(1, b"!")
+        signal.pause()
+        os._exit(0 if seen == [False, True] else 1)
+    assert os.read(terminal, 1) == b"!"
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 @pytest.mark.parametrize(
