@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT := outputs/demo
+SLOW := outputs/slow.json
 MODEL ?= mmada-emoji-chat
 
 .DEFAULT_GOAL := help
@@ -32,8 +33,9 @@ test: setup ## run the default tests on two processes, and name the slowest ten
 test-integration: setup ## run the tests with browsers, processes and whole commands; CI runs both
 	$(BIN)/python -m pytest -n 2 --durations=10 -m "integration and not slow"
 
-test-slow: setup ## run the tests that are marked slow, and properties on more examples
-	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough
+test-slow: setup ## run the tests that are marked slow, and properties on more examples; results in outputs/slow.json
+	$(BIN)/python -m pytest -n 2 --durations=10 -m "slow or hypothesis" --hypothesis-profile=thorough --junit-xml outputs/slow.xml; \
+	status=$$?; $(BIN)/python scripts/slow_summary.py outputs/slow.xml -o $(SLOW) && exit $$status
 
 coverage: setup ## run all tests but the slow ones and say which lines of the package they reach
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=mmada --cov-report=term:skip-covered

@@ -29,6 +29,7 @@ def batch(
     max_num_batched_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass. Bounds its memory.")] = 16384,
     name: Annotated[str | None, typer.Option(help="The model's id in bodies. Default: the last part of --model.")] = None,
     ray: Annotated[bool, typer.Option("--ray", help="Spread replicas over the Ray cluster of RAY_ADDRESS, or of this machine.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine, each with the model.")] = 1,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: how many. Default: one for each GPU.")] = None,
     cache: options.Cache = None,
     loading: options.Loading = options.Loading(),
@@ -50,7 +51,10 @@ def batch(
     from mmada.scale.batch_lines import check_batch
 
     if replicas is not None and not ray:
-        raise InputError(f"replicas={replicas} are spread by Ray; give --ray, or leave it out")
+        raise InputError(f"replicas={replicas} are spread by Ray; give --ray, or --workers {replicas} for processes of this machine")
+    if workers > 1 and (ray or loading.tensor_parallel > 1):
+        other = "--ray" if ray else f"--tensor-parallel {loading.tensor_parallel}"
+        raise InputError(f"--workers {workers} are whole models on this machine, and do not go with {other}; leave one of them out")
     if ray and loading.tensor_parallel > 1:
         raise InputError(
             f"tensor_parallel={loading.tensor_parallel} is of this machine, and --ray spreads whole models over a cluster; leave one of them out"
@@ -80,11 +84,16 @@ def batch(
                 answers = await stack.enter_async_context(
                     ray_replicas(model, settings, {**asdict(loading), "cache": cache}, count=replicas)
                 )
+            elif workers > 1:
+                from mmada.scale.local_replicas import local_replicas
+
+                how = {name: value for name, value in asdict(loading).items() if name != "tensor_parallel"}
+                answers = await stack.enter_async_context(local_replicas(model, settings, {**how, "cache": cache}, count=workers))
             else:
                 from mmada.cli.session import load
 
                 answers = await stack.enter_async_context(Replica(load(model, loading, cache=cache), settings).running())
-            at_a_time = in_flight * (len(answers) if ray else 1)
+            at_a_time = in_flight * (len(answers) if ray or workers > 1 else 1)
             return await answer_batch(lines_of(requests, limit), results, answers, in_flight=at_a_time, on_results=show)
 
     with result_file(output) as results:

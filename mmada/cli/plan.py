@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from mmada.scale.plan import Plan
-    from mmada.scale.training_cost import ModelShape
+    from mmada.scale.plan_config import PlannedRun
+    from mmada.scale.training_cost import ModelShape, TrainingStep
 
 __all__ = ["plan"]
 
@@ -16,9 +18,18 @@ _STEP, _MACHINE = "The step", "The machine"
 
 
 def plan(
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="With --config: overrides, such as loop.accumulate=4.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A run's YAML file, of `mmada train` or `mmada rl`. An option beside it counts more.")
+    ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="A size of `mmada train`, such as 8b; or checkpoint directory, hub name, built-in name.")
-    ] = "8b",
+        str | None,
+        typer.Option(
+            "--model", "-m", help="A size of `mmada train`; or checkpoint directory, hub name, built-in name. Default: the config's, or 8b."
+        ),
+    ] = None,
     gpus: Annotated[str, typer.Option(help="Numbers of GPUs, such as 8,64,512.", rich_help_panel=_MACHINE)] = "8",
     gpu: Annotated[
         str, typer.Option(help="Their kind: a100, a100-40gb, h100, h800, h200, b200, l40s, 4090.", rich_help_panel=_MACHINE)
@@ -36,18 +47,35 @@ def plan(
     tp: Annotated[
         int | None, typer.Option(min=1, help="GPUs that share each block, for tp. Default: a server.", rich_help_panel=_MACHINE)
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Rows of a micro-batch on each GPU.", rich_help_panel=_STEP)] = 1,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Rows of a micro-batch on each GPU. Default: the config's batch, shared out; or 1.", rich_help_panel=_STEP
+        ),
+    ] = None,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens of a row. Default: the model's context.", rich_help_panel=_STEP)] = None,
-    accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches of a step: loop.accumulate.", rich_help_panel=_STEP)] = 1,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Micro-batches of a step: loop.accumulate. Default: 1.", rich_help_panel=_STEP)
+    ] = None,
     scored: Annotated[float, typer.Option(help="Share of the tokens that are masked, and reach the head.", rich_help_panel=_STEP)] = 0.5,
-    dtype: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Of the weights: model.dtype.", rich_help_panel=_STEP)] = "float32",
+    dtype: Annotated[
+        str | None, typer.Option(metavar="float32|bfloat16", help="Of the weights: model.dtype. Default: float32.", rich_help_panel=_STEP)
+    ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="bf16|fp32", help="Of the forward pass: loop.precision.", rich_help_panel=_STEP)
-    ] = "bf16",
-    optimizer: Annotated[str, typer.Option(metavar="adamw|muon", help="stage.optim.name.", rich_help_panel=_STEP)] = "adamw",
-    ema: Annotated[bool, typer.Option("--ema", help="Averaged weights are kept: stage.optim.ema.", rich_help_panel=_STEP)] = False,
-    lora_rank: Annotated[int, typer.Option(min=0, help="lora.rank; 0: all weights are trained.", rich_help_panel=_STEP)] = 0,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="loop.checkpointing.", rich_help_panel=_STEP)] = False,
+        str | None, typer.Option(metavar="bf16|fp32", help="Of the forward pass: loop.precision. Default: bf16.", rich_help_panel=_STEP)
+    ] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(metavar="adamw|muon", help="stage.optim.name. Default: adamw.", rich_help_panel=_STEP)
+    ] = None,
+    ema: Annotated[
+        bool | None, typer.Option("--ema/--no-ema", help="Averaged weights are kept: stage.optim.ema.", rich_help_panel=_STEP)
+    ] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(min=0, help="lora.rank; 0: all weights are trained, the default.", rich_help_panel=_STEP)
+    ] = None,
+    checkpointing: Annotated[
+        bool | None, typer.Option("--checkpointing/--no-checkpointing", help="loop.checkpointing.", rich_help_panel=_STEP)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON on standard output.")] = False,
 ) -> None:
     """Memory, communication and speed of training on many GPUs, by formulas: docs/scale.md says which, and what they were checked against.
@@ -66,36 +94,53 @@ def plan(
     machine = accelerator(gpu)
     if network is not None:
         machine = replace(machine, network_bandwidth=network * 1e9 / 8)
+    if settings and config is None:
+        raise InputError(f"settings={' '.join(settings)!r} change a run's file; give it by --config, or use options such as --accumulate 4")
 
-    if "/" in model:  # a directory or a hub name, not a size
+    run = None if config is None else _run(config, settings or [])
+    if model is not None and "/" in model:  # a directory or a hub name, not a size
         check_model(model)
 
-    from mmada.scale.plan import STRATEGIES
+    from mmada.scale.plan import STRATEGIES, split_of
     from mmada.scale.plan import plan as planned
-    from mmada.scale.training_cost import TrainingStep
 
     if strategy is not None and strategy not in STRATEGIES:
         raise InputError(f"strategy={strategy!r} is unknown: {suggest(strategy, STRATEGIES)}")
-    shape = _shape(model)
-    step = TrainingStep(
-        rows=rows,
-        length=length or shape.config.max_sequence_length,
-        accumulate=accumulate,
-        scored=scored,
-        dtype=dtype,  # type: ignore[arg-type]  # checked there, as are the next two
-        precision=precision,  # type: ignore[arg-type]
-        optimizer=optimizer,  # type: ignore[arg-type]
-        ema=ema,
-        lora_rank=lora_rank,
-        checkpointing=checkpointing,
-    )
+    shape = _shape(model or "8b") if model is not None or run is None else _shape_of(run)
+    given = {
+        "length": length,
+        "accumulate": accumulate,
+        "dtype": dtype,
+        "precision": precision,
+        "optimizer": optimizer,
+        "ema": ema,
+        "lora_rank": lora_rank,
+        "checkpointing": checkpointing,
+    }
+    step = _step(shape, run, scored, {name: value for name, value in given.items() if value is not None})
+    if run is not None and run.tensor_parallel > 1 and tp is None:
+        tp = run.tensor_parallel
+
+    def shared_out(count: int, kind: str) -> TrainingStep:
+        """The step with the rows that a GPU has where `count` share it."""
+        if rows is not None or run is None:
+            return replace(step, rows=rows or 1)
+        groups = count // (split_of(shape, machine, count, tp) if kind == "tp" else 1)
+        return replace(step, rows=run.rows(groups, step.accumulate))
+
     # One GPU has nothing to share, and adapters are not split.
-    others = STRATEGIES[: 2 if lora_rank else None]
+    others = STRATEGIES[: 2 if step.lora_rank else None]
     kinds = {one: [strategy] if strategy else others[: 1 if one == 1 else None] for one in counts}
     tables = {
-        count: [planned(shape, step, machine, num_gpus=count, strategy=one, tp=tp, efficiency=efficiency) for one in kinds[count]]
+        count: [
+            planned(shape, shared_out(count, one), machine, num_gpus=count, strategy=one, tp=tp, efficiency=efficiency)
+            for one in kinds[count]
+        ]
         for count in counts
     }
+    if run is not None:
+        _say(run, shape, {**given, "rows": rows, "model": model}, step)
+    model = model or (run.model if run else "8b")
     if as_json:
         _write_json(model, shape, machine, tables)
     else:
@@ -103,6 +148,51 @@ def plan(
     for count, plans in tables.items():
         if not any(one.fits for one in plans):
             _refuse(min(plans, key=lambda one: one.total_bytes), count, shape, machine, strategy, efficiency)
+
+
+def _run(config: Path, settings: list[str]) -> PlannedRun:
+    from mmada.scale.plan_config import planned_run
+
+    return planned_run(config, settings)
+
+
+def _shape_of(run: PlannedRun) -> ModelShape:
+    """Of the model that a run starts from, or makes."""
+    from mmada.errors import CheckpointError, InputError
+
+    if not run.starts:
+        return _shape(run.model)
+    try:
+        return _shape(run.model)
+    except CheckpointError as error:
+        raise InputError(
+            f"model.start={run.model!r} cannot be looked at ({error}); or give its size by --model, such as --model 8b"
+        ) from error
+
+
+def _step(shape: ModelShape, run: PlannedRun | None, scored: float, given: dict[str, Any]) -> TrainingStep:
+    """Options count more than the run, and this more than what is usual."""
+    from mmada.scale.training_cost import TrainingStep
+
+    own = dict(run.step) if run else {}
+    if "length" in own:
+        own["length"] = min(own["length"], shape.config.max_sequence_length)
+    return TrainingStep(**{"length": shape.config.max_sequence_length, **own, **given, "scored": scored})
+
+
+def _say(run: PlannedRun, shape: ModelShape, given: dict[str, Any], step: TrainingStep) -> None:
+    """What was taken from a run's file, and what was not in it."""
+    from mmada.cli.session import remarks
+
+    changed = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    but = f"; {' '.join(changed)} instead of what it says" if changed else ""
+    remarks.print(f"{run.name}: {run.batch} rows a step, over all GPUs and micro-batches, of {run.model}{but}", markup=False)
+    if given["length"] is None:
+        remarks.print(f"rows count as {step.length} tokens, the model's context, for their length depends on the data; --length sets it")
+    if given["model"] is None and not run.starts:
+        remarks.print(f"the vocabulary of a new model depends on its data; here it has {shape.config.embedding_size} rows")
+    for one in run.remarks:
+        remarks.print(one)
 
 
 def _count(word: str) -> int:
@@ -148,6 +238,7 @@ def _facts(one: Plan) -> dict[str, Any]:
     return {
         "strategy": one.name,
         "fits": one.fits,
+        "rows": one.step.rows,
         "memory_bytes": {name: round(num) for name, num in one.memory_bytes.items()},
         "total_bytes": round(one.total_bytes),
         "capacity_bytes": round(one.capacity_bytes),
@@ -179,7 +270,7 @@ def _write_json(model: str, shape: ModelShape, machine: Any, tables: dict[int, l
 def _write_tables(model: str, shape: ModelShape, step: Any, machine: Any, tables: dict[int, list[Plan]]) -> None:
     trained = step.num_trained(shape)
     typer.echo(
-        f"{model}: {shape.num_parameters / 1e9:.3g} B parameters, {trained / 1e9:.3g} B trained; {step.rows} x {step.length} tokens a GPU, "
+        f"{model}: {shape.num_parameters / 1e9:.3g} B parameters, {trained / 1e9:.3g} B trained; rows of {step.length} tokens, "
         f"weights {step.dtype}, computed in {step.precision}{', checkpointing' if step.checkpointing else ''}"
     )
     typer.echo(f"{machine.name}: {machine.source}")
@@ -190,6 +281,7 @@ def _write_tables(model: str, shape: ModelShape, step: Any, machine: Any, tables
             speed = f"{one.compute_seconds:9.3f} {one.link_seconds:9.3f} {one.step_seconds:8.3f} {one.tokens_per_second:10.4g}"
             typer.echo(f"  {one.name:<7} {fit}{sum(one.sent_bytes.values()) / 1e9:9.1f}   {speed} {one.mfu:5.0%}")
             parts = ", ".join(f"{name} {num / 1e9:.3g}" for name, num in one.memory_bytes.items())
-            typer.echo(f"          {parts}")
+            micro = f", {one.step.accumulate} times" if one.step.accumulate > 1 else ""
+            typer.echo(f"          {one.step.rows} {'row' if one.step.rows == 1 else 'rows'}{micro}; {parts}")
     if any(not one.fits for plans in tables.values() for one in plans):
         typer.echo("\n! does not fit")

@@ -250,12 +250,14 @@ def start(
 
     check_model(model, loading.dtype)
 
+    import torch
+
     from mmada.serve.engine import Engine
     from mmada.serve.http import create_app
     from mmada.serve.listen import address_of, run
     from mmada.serve.request_parser import RequestParser
     from mmada.serve.threads import available, set_threads
-    from mmada.serve.workers import listen, supervise
+    from mmada.serve.workers import device_of_worker, listen, supervise
 
     config, log = _config(host, settings), _begin(host, settings)
     created, worker = int(time.time()), None
@@ -272,10 +274,13 @@ def start(
         if worker is None:
             return
         config = replace(config, num_decoders=max(1, (config.num_decoders or available()) // workers))
+        loading = replace(loading, device=device_of_worker(worker.place.worker, loading.device, torch.cuda.device_count()))
     pipeline = load(model, loading, cache=cache)
     # Loaded now, not by the first request: a server whose images cannot work should not start.
     factor = pipeline.pixels_per_code
     backbone = pipeline.model
+    if backbone.device.type == "cuda":
+        torch.cuda.set_device(backbone.device)
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
     place, folder = (None, None) if worker is None else (worker.place, worker.folder)

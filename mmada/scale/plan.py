@@ -16,7 +16,7 @@ from mmada.errors import InputError
 from mmada.scale.hardware import Accelerator
 from mmada.scale.training_cost import HEAD_BYTES, MAX_LOGITS, ModelShape, TrainingStep
 
-__all__ = ["EFFICIENCY", "LINK_EFFICIENCY", "STRATEGIES", "Plan", "Strategy", "plan", "remedies", "usable_bytes"]
+__all__ = ["EFFICIENCY", "LINK_EFFICIENCY", "STRATEGIES", "Plan", "Strategy", "plan", "remedies", "split_of", "usable_bytes"]
 
 Strategy = Literal["ddp", "fsdp2", "tp"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -97,7 +97,7 @@ def plan(
         raise InputError(f"length={step.length} is above the model's context of {shape.config.max_sequence_length}; give fewer tokens")
     if strategy == "tp" and step.lora_rank:
         raise InputError(f"strategy='tp' splits plain matrices, and lora_rank={step.lora_rank} puts adapters beside them; use ddp or fsdp2")
-    split = _split(shape, gpu, num_gpus, tp) if strategy == "tp" else 1
+    split = split_of(shape, gpu, num_gpus, tp) if strategy == "tp" else 1
     sent = _sent(shape, step, num_gpus, strategy, split)
     within = {name: num for name, num in sent.items() if name in ("activations", "logits")}  # of tensor parallelism, inside a server
     others = sum(sent.values()) - sum(within.values())
@@ -153,7 +153,7 @@ def remedies(
     for count in counts:
         for words, changed in changes:
             for one in dict.fromkeys(strategies):
-                if one == "tp" and (changed.lora_rank or _split(shape, gpu, count, None) == 1):
+                if one == "tp" and (changed.lora_rank or split_of(shape, gpu, count, None) == 1):
                     continue
                 tried = plan(shape, changed, gpu, num_gpus=count, strategy=one, efficiency=efficiency)
                 if tried.fits:
@@ -167,7 +167,8 @@ def remedies(
     return found
 
 
-def _split(shape: ModelShape, gpu: Accelerator, num_gpus: int, tp: int | None) -> int:
+def split_of(shape: ModelShape, gpu: Accelerator, num_gpus: int, tp: int | None) -> int:
+    """GPUs that share each block: `tp`, or without it as many as `plan` takes. Raises InputError for a number that does not divide."""
     config = shape.config
     heads, wide = config.n_kv_heads or config.n_heads, config.mlp_hidden_size or 0
     if shape.config.backbone == "qwen":

@@ -25,12 +25,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mmada.serve.config import ServeConfig
 from mmada.serve.engine import Engine
 from mmada.serve.unread import WatchedTransport
-from mmada.serve.workers import Worker
+from mmada.serve.workers import LEAVE, Worker
 
 __all__ = ["address_of", "run"]
 
 _KEEP_ALIVE = 30
 """Seconds from an answer to the next request of the same connection."""
+_LAST_REQUESTS = 1.0
+"""Seconds for requests of connections that came just before a worker was to leave."""
 _MAX_HEADERS = 32768
 """Bytes of a request's line and headers."""
 
@@ -42,6 +44,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._engine, self._ready, self._worker = engine, ready, worker
         self._opening: set[asyncio.Task[None]] = set()
+        self._is_signaled = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -61,8 +64,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._engine.drain()
-        self.force_exit = self.should_exit
-        self.should_exit = True
+        self.force_exit = self._is_signaled
+        self.should_exit = self._is_signaled = True
 
     def _take(self, worker: Worker) -> None:
         """A connection from the supervisor, or its end."""
@@ -75,10 +78,16 @@ class _Server(uvicorn.Server):
         if not said:
             asyncio.get_running_loop().remove_reader(worker.channel)
             self.handle_exit(signal.SIGTERM, None)
+        if said == LEAVE:
+            asyncio.get_running_loop().call_later(_LAST_REQUESTS, self._leave)
         for descriptor in descriptors:
             task = asyncio.ensure_future(self._open(socket.socket(fileno=descriptor), worker))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
+
+    def _leave(self) -> None:
+        """End as after a signal, but answer what still comes meanwhile: nobody is told that the server ends, for it does not."""
+        self.should_exit = True
 
     async def _open(self, connection: socket.socket, worker: Worker) -> None:
         connection.setblocking(False)

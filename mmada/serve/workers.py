@@ -12,6 +12,8 @@ as with one process.
 
 Workers are forked, after what they import was imported and before anything was computed. One that dies is started again, and takes its own
 connections with it. Workers whose supervisor dies finish what they have, as after SIGTERM.
+
+SIGHUP replaces the workers one after the other: each gets no more connections, finishes what it has, ends, and is started again.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from pathlib import Path
 from mmada.errors import InputError
 from mmada.serve.board import Board, Place
 
-__all__ = ["Worker", "listen", "supervise"]
+__all__ = ["LEAVE", "Worker", "device_of_worker", "listen", "supervise"]
 
 _log = logging.getLogger("mmada.serve")
 
@@ -46,6 +48,8 @@ _LATEST = 30.0
 _BEYOND_DRAIN = 30.0
 """Seconds beyond the drain after which a worker that has not ended is killed."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LEAVE = b"q"
+"""What a supervisor says to a worker that is to finish what it has and end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +77,19 @@ class _Process:
     start_at: float = 0.0
     delay: float = 0.0
     is_ready: bool = False
+    is_leaving: bool = False
+    kill_at: float = math.inf
     num_sent: int = 0
+
+
+def device_of_worker(number: int, device: str | None, num_gpus: int) -> str | None:
+    """Where a worker's model goes: the workers take the GPUs in turn, unless `device` names one, as cuda:1 and cpu do.
+
+    None: where a model goes without workers.
+    """
+    if device not in (None, "cuda") or not num_gpus:
+        return device
+    return f"cuda:{number % num_gpus}"
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -115,6 +131,8 @@ class _Supervisor:
         self._sockets, self._accepts = list(sockets), False
         self._selector = selectors.DefaultSelector()
         self._wakes = socket.socketpair()
+        self._terminal = _Terminal()
+        self._to_replace: list[_Process] = []
         self._num_signals = self._num_passed_on = 0
         self._has_begun = self._is_announced = False
         self._kill_at = math.inf
@@ -122,6 +140,7 @@ class _Supervisor:
     def run(self) -> Worker | None:
         before = {sig: signal.signal(sig, self._count) for sig in _SIGNALS}
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)  # it shall end a wait
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._hung_up)
         for one in (*self._sockets, *self._wakes):
             one.setblocking(False)
         signal.set_wakeup_fd(self._wakes[0].fileno())
@@ -143,6 +162,13 @@ class _Supervisor:
     def _count(self, *_: object) -> None:
         self._num_signals += 1
 
+    def _hung_up(self, *_: object) -> None:
+        """Replace the workers, or end if it was the terminal that was closed; nohup lets the server live on."""
+        if not self._terminal.has_closed():
+            self._to_replace = [process for process in self._processes if not process.is_leaving]
+        elif not self._terminal.is_ignored:
+            self._count()
+
     def _woken(self) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wakes[1].recv(4096)
@@ -151,7 +177,7 @@ class _Supervisor:
         """Until something happens, and what is to be done then."""
         now = time.monotonic()
         times = [process.start_at for process in self._processes if self._has_begun and not process.pid and not self._num_passed_on]
-        until = min([self._kill_at, *times])
+        until = min([self._kill_at, *times, *(process.kill_at for process in self._processes)])
         for key, _ in self._selector.select(None if until == math.inf else max(0.0, until - now)):
             key.data()
         for process in self._processes:
@@ -163,9 +189,25 @@ class _Supervisor:
             self._pass_on()
         if time.monotonic() >= self._kill_at:
             self._kill()
-        self._watch(any(process.is_ready for process in self._processes) and not self._num_passed_on)
+        for process in self._processes:
+            if process.pid and time.monotonic() >= process.kill_at:
+                process.kill_at = math.inf
+                os.kill(process.pid, signal.SIGKILL)
+        self._replace_next()
+        self._watch(any(process.is_ready and not process.is_leaving for process in self._processes) and not self._num_passed_on)
 
     # Processes.
+
+    def _replace_next(self) -> None:
+        """Once all workers take requests, have one leave: so only one is ever missing, and none if its successor cannot start."""
+        if self._num_signals or not self._to_replace or not all(process.is_ready and not process.is_leaving for process in self._processes):
+            return
+        process = self._to_replace.pop(0)
+        assert process.channel is not None
+        process.is_leaving, process.kill_at = True, time.monotonic() + self._drain_seconds + _BEYOND_DRAIN
+        _log.info("worker %d (process %d) finishes its requests, and is replaced", process.number, process.pid)
+        with contextlib.suppress(OSError):  # it is about to end
+            process.channel.send(LEAVE)
 
     def _start_due(self) -> Worker | None:
         """Start what is to run and does not: the first alone, so that a wrong model is an error once."""
@@ -198,6 +240,7 @@ class _Supervisor:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a group that is signalled is the supervisor's matter
         os.setsid()
         self._selector.close()
         for one in (*self._sockets, *self._wakes, *(process.channel for process in self._processes)):
@@ -233,6 +276,10 @@ class _Supervisor:
             return
         if not self._has_begun:
             raise SystemExit(code if code > 0 else 1)
+        was_replaced, process.is_leaving, process.kill_at = process.is_leaving and code == 0, False, math.inf
+        if was_replaced:
+            process.start_at = 0.0
+            return
         now = time.monotonic()
         process.delay = min(_LATEST, 2 * process.delay + 1) if now - process.started < _SOON else 0.0
         process.start_at = now + process.delay
@@ -281,7 +328,7 @@ class _Supervisor:
             return
         with connection:
             for process in sorted(self._processes, key=self._load):
-                if process.channel is None or not process.is_ready:
+                if process.channel is None or not process.is_ready or process.is_leaving:
                     continue
                 try:
                     socket.send_fds(process.channel, [b"c"], [connection.fileno()])
@@ -294,3 +341,24 @@ class _Supervisor:
         """Open connections and generations; those that take nothing come last."""
         num_open = process.num_sent - self._board.read(process.number, "closed")
         return not self._board.read(process.number, "takes"), num_open + self._board.read(process.number, "live")
+
+
+class _Terminal:
+    """The terminal that started this process, if one did: SIGHUP means that it was closed, or that somebody asks for something."""
+
+    def __init__(self) -> None:
+        self.is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._is_there = self._answers()
+
+    def has_closed(self) -> bool:
+        """Since this was asked last."""
+        before, self._is_there = self._is_there, self._answers()
+        return before and not self._is_there
+
+    @staticmethod
+    def _answers() -> bool:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            return False
+        return True

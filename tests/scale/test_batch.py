@@ -103,10 +103,11 @@ def test_requests_share_rounds(debug, tmp_path):
 
 
 @pytest.mark.integration
-def test_killed_in_the_middle_each_result_is_there_once(debug, tmp_path):
+@pytest.mark.parametrize("workers", [[], pytest.param(["--workers", "2"], marks=pytest.mark.slow)], ids=["one", "two processes"])
+def test_killed_in_the_middle_each_result_is_there_once(debug, tmp_path, workers):
     batch = [chat(i, tokens=24) for i in range(24)]
     requests, output = written(tmp_path / "in", batch), tmp_path / "out"
-    words = ["batch", str(requests), "-o", str(output), "--model", "debug", "--device", "cpu", "--in-flight", "3"]
+    words = ["batch", str(requests), "-o", str(output), "--model", "debug", "--device", "cpu", "--in-flight", "3", *workers]
     driver = processes.start(processes.command_line, words, out=tmp_path / "log", preload=processes.SERVING)
     deadline = time.monotonic() + 100
     while not output.exists() or output.read_bytes().count(b"\n") < 4:
@@ -251,7 +252,11 @@ def test_the_verb(tmp_path):
     assert "requests/s" in done.stderr
     again = processes.mmada(run, **options)
     assert "has all 2 results" in again.stderr
-    for words, problem in ((["--strict"], "line 2: the line is no JSON"), (["--replicas", "2"], "give --ray")):
+    for words, problem in (
+        (["--strict"], "line 2: the line is no JSON"),
+        (["--replicas", "2"], "or --workers 2"),
+        (["--ray", "--workers", "2"], "do not go with --ray"),
+    ):
         refused = processes.mmada([*run, *words], **options)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert problem in refused.stderr

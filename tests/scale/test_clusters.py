@@ -15,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from .. import processes
 from ..lazy import later
+from ..processes import free_ports
 
 yaml = later("yaml")
+load_file = later("safetensors.torch", "load_file")
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SCRIPT = DEPLOY / "slurm" / "train.sbatch"
 PROGRAMS = Path(sys.executable).parent
@@ -50,6 +53,17 @@ def launched(words):
     return read, read.training_script_args
 
 
+# A large epsilon: Adam otherwise turns the last bit of a vanishing gradient into a step of full size.
+SMALL = """
+debug: true
+stage: {name: base, optim: {name: adamw, lr: 1.0e-3, eps: 1.0e-3, ema: 0.0}}
+data: {world: shapes}
+loop: {prefetch: 0}
+net: {patch: 4, encoder_ch_mult: [1, 2], decoder_ch_mult: [1, 2]}
+defaults: {max_new_tokens: 32, max_thinking_tokens: 32, block_length: 16, image_height: 32, image_width: 32, image_steps: 2}
+"""
+
+
 @pytest.fixture
 def cluster(tmp_path):
     """A folder with the programs of SLURM that the script calls: srun runs a command as the one node of a job does."""
@@ -76,7 +90,7 @@ def test_the_script_starts_one_run_over_all_nodes(cluster, tmp_path):
     programs, env = cluster
     (programs / "srun").write_text('#!/bin/bash\nprintf "%q " "$@"\n')
     run = {**env, "SLURM_NNODES": "4", "SLURM_GPUS_ON_NODE": "8", "SLURM_JOB_ID": "71234"}
-    done = subprocess.run(["bash", SCRIPT, "a b.yaml", "loop.keep=3"], env=run, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", SCRIPT, "train", "a b.yaml", "loop.keep=3"], env=run, capture_output=True, text=True, check=True)
     program, *words = shlex.split(done.stdout)
     read, rest = launched(words)
     assert program == "torchrun"
@@ -84,7 +98,11 @@ def test_the_script_starts_one_run_over_all_nodes(cluster, tmp_path):
     assert read.rdzv_endpoint == "localhost:31234"
     verb, values = parsed(rest)
     assert (verb, str(values["config"]), values["settings"]) == ("train", "a b.yaml", ["loop.keep=3"])
-    assert subprocess.run(["bash", SCRIPT], env=run, capture_output=True, check=False).returncode == 2
+    other = subprocess.run(["bash", SCRIPT, "rl", "c.yaml", "group=4"], env=run, capture_output=True, text=True, check=True)
+    verb, values = parsed(launched(shlex.split(other.stdout)[1:])[1])
+    assert (verb, str(values["config"]), values["settings"]) == ("rl", "c.yaml", ["group=4"])
+    for words in ([], ["train"], ["a.yaml", "loop.keep=3"]):
+        assert subprocess.run(["bash", SCRIPT, *words], env=run, capture_output=True, check=False).returncode == 2
 
 
 def objects(name):
@@ -158,6 +176,27 @@ def test_the_batch_asks_for_the_replicas_that_there_are():
     assert values["replicas"] == group["replicas"] == group["minReplicas"]
 
 
+def test_the_workers_of_rl_have_a_gpu_each_and_the_one_that_trains_has_its_own():
+    from mmada.rl.config import load
+
+    job = objects("rl-rayjob.yaml")["RayJob"]["spec"]
+    program, *words = shlex.split(job["entrypoint"])
+    verb, values = parsed(words)
+    assert (program, verb) == ("mmada", "rl")
+    config = load(DEPLOY.parent / "configs" / "rl" / "8b-lora.yaml", values["settings"])
+    cluster = job["rayClusterSpec"]
+    head, (group,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    (trainer,), (worker,) = (one["template"]["spec"]["containers"] for one in (head, group))
+    gpus = worker["resources"]["limits"]["nvidia.com/gpu"]
+    assert config.rollouts == "ray"
+    assert config.rollout_workers * config.rollout_gpus == group["replicas"] * gpus == group["minReplicas"] * gpus
+    assert trainer["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert head["rayStartParams"]["num-gpus"] == "0"
+    folders = [mount["mountPath"] for mount in trainer["volumeMounts"]]
+    for path in (str(values["config"]), config.out, config.data.path, config.model.start):
+        assert any(path.startswith(folder + "/") for folder in folders)
+
+
 def test_the_service_has_room_for_its_replicas_and_time_for_their_requests():
     from mmada.scale.serve_config import KEYS, replicas_config
     from mmada.scale.serve_proxy import CALLBACK
@@ -209,7 +248,7 @@ def trained(script, env, folder, *, kill_at=None):
     folder.mkdir()
     (folder / "tiny.yaml").write_text(TINY)
     with (folder / "log").open("w") as log:
-        run = subprocess.Popen(["bash", script, "tiny.yaml"], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
+        run = subprocess.Popen(["bash", script, "train", "tiny.yaml"], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             if kill_at is not None:
                 deadline = time.monotonic() + 200
@@ -241,3 +280,48 @@ def test_a_run_whose_process_is_killed_goes_on_from_the_last_save_by_itself(clus
     assert weights == expected
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "out" / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 25))
+
+
+def agents(folder, script, env, *, nodes=2, per_node=1):
+    """A run whose nodes are launchers of this machine, each with its processes. Returns what they say."""
+    (port,) = free_ports(1)
+    words = [
+        "--nnodes",
+        nodes,
+        "--nproc-per-node",
+        per_node,
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-id",
+        "two",
+        "--rdzv-endpoint",
+        f"localhost:{port}",
+    ]
+    command = [PROGRAMS / "torchrun", *map(str, words), "--local-addr", "localhost", "-m", "mmada", "train", script, "out=nodes"]
+    with (folder / "log").open("w") as log:
+        run = [subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True) for _ in range(nodes)]
+        try:
+            assert [one.wait(300) for one in run] == [0] * nodes, (folder / "log").read_text()
+        finally:
+            for one in run:
+                one.poll() is None and os.killpg(one.pid, signal.SIGKILL)
+    return (folder / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["DDP", "FSDP2"])
+def test_two_nodes_equal_one_process(cluster, tmp_path, strategy):
+    _, env = cluster
+    (tmp_path / "tiny.yaml").write_text(SMALL)
+    done = processes.mmada(["train", "tiny.yaml", "out=one"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    log = agents(tmp_path, "tiny.yaml", env | ({"ACCELERATE_USE_FSDP": "true"} if strategy == "FSDP2" else {}))
+    assert f"2 processes on 2 nodes, {strategy}, cpu;" in log
+    one, nodes = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "nodes"))
+    assert one.keys() == nodes.keys()
+    assert max(float((one[name] - nodes[name]).abs().max()) for name in one) < 1e-6
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()] for name in ("one", "nodes")
+    ]
+    assert len(losses[0]) == 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)

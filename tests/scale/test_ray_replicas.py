@@ -67,3 +67,26 @@ def test_a_killed_replica_is_started_again_and_its_requests_are_answered_once(de
     alone = results(tmp_path / "alone")
     for custom_id, result in results(tmp_path / "out").items():
         assert said(result["response"]["body"]) == said(alone[custom_id]["response"]["body"])
+
+
+@pytest.mark.slow
+def test_four_replicas_answer_as_one(debug, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="Ray is not installed (pip install 'mmada[scale]')")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    requests = written(tmp_path / "in", [chat(i) for i in range(24)])
+
+    async def run():
+        async with ray_replicas("debug", SETTINGS, LOADING, count=4, num_threads=1) as replicas:
+            assert len(set(await replicas.pids())) == 4
+            return await answer_batch(lines_of(requests), found, replicas, in_flight=12)
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")  # more than there are cores: they share
+    try:
+        with result_file(tmp_path / "out") as found:
+            assert asyncio.run(run()).num_answered == 24
+    finally:
+        ray.shutdown()
+    answered(debug, requests, tmp_path / "alone")
+    alone = results(tmp_path / "alone")
+    for custom_id, result in results(tmp_path / "out").items():
+        assert said(result["response"]["body"]) == said(alone[custom_id]["response"]["body"])

@@ -22,12 +22,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def ray():
-    """A cluster of two nodes on this machine. Each has room for one worker."""
+    """A cluster of two nodes on this machine. Each has room for two workers."""
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
     yield ray
     ray.shutdown()
@@ -64,19 +64,20 @@ def test_a_worker_that_dies_is_replaced_and_its_prompts_are_sampled_again(ray, c
         assert codes(third) != codes(here)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_a_run_with_workers_ends_where_one_process_does(ray, config, tmp_path, rank):
+@pytest.mark.parametrize(("rank", "workers"), [(0, 2), (4, 2), (0, 4)])
+def test_a_run_with_workers_ends_where_one_process_does(ray, config, tmp_path, rank, workers):
     if rank:
         config = replace(config, lora=replace(config.lora, rank=rank))
     run(config)
     sent = set()
-    over_ray = replace(config, rollouts="ray", out=str(tmp_path / "ray"))
-    with ray_rollouts(over_ray) as workers:
+    over_ray = replace(config, rollouts="ray", rollout_workers=workers, out=str(tmp_path / "ray"))
+    with ray_rollouts(over_ray) as remote:
+        assert len(set(remote.pids())) == workers
 
         class Remote:
             def begin(self, weights, prompts, decoding, **asked):
                 sent.update(weights)
-                return workers.begin(weights, prompts, decoding, **asked)
+                return remote.begin(weights, prompts, decoding, **asked)
 
         run(over_ray, remote=Remote())
     here, there = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("here", "ray"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -17,7 +18,7 @@ import pytest
 
 from mmada.errors import InputError
 from mmada.serve.board import Board, Place
-from mmada.serve.workers import listen
+from mmada.serve.workers import _Terminal, device_of_worker, listen
 
 from .process import Server, serving
 
@@ -173,11 +174,13 @@ def test_a_worker_that_is_killed_takes_its_streams_alone_and_is_started_again(tw
         connection.close()
 
 
-def test_a_signal_drains_all_workers(two):
+def test_a_signal_drains_all_workers_and_one_that_is_being_replaced(two):
     streams = [Connection(two) for _ in range(2)]
     for i, stream in enumerate(streams):
-        stream.begin(words(i, room=100, stream=True))
+        stream.begin(words(i, room=400, stream=True))
     workers = two.pids()
+    os.kill(two.process.pid, signal.SIGHUP)
+    until(lambda: two.log.read_text().count("Shutting down") == 1)
     two.process.terminate()
     assert all("[DONE]" in stream.rest() for stream in streams)
     two.process.join(60)
@@ -187,6 +190,64 @@ def test_a_signal_drains_all_workers(two):
             os.kill(pid, 0)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(two.address, timeout=5)
+
+
+def test_workers_are_replaced_in_turn_without_losing_or_refusing_requests(tmp_path):
+    with serving(tmp_path / "log", "--workers", "2") as server:
+        before = server.pids()
+        streams = [Connection(server) for _ in range(2)]
+        for i, stream in enumerate(streams):
+            stream.begin(words(i, room=400, stream=True))
+        assert server.process.pid is not None
+        os.kill(server.process.pid, signal.SIGHUP)
+        until(lambda: "Shutting down" in server.log.read_text())
+        assert "finished" not in server.log.read_text()  # the worker ends while its stream runs
+        answers = []
+        while len(server.pids()) < 4 or server.log.read_text().count("Application startup complete") < 4:
+            asking = Connection(server)  # a new one each time: a worker that leaves closes those that wait
+            answers.append(asking.answer(words(1)))
+            asking.close()
+        for stream in streams:
+            assert "[DONE]" in stream.rest()
+            stream.close()
+        assert len(set(answers)) == 1
+        for pid in before:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+        text = server.log.read_text()
+        assert text.count("finishes its requests, and is replaced") == 2
+        assert "it is started again" not in text
+        assert server.stop() == 0
+
+
+def test_a_closed_terminal_is_no_request_to_replace():
+    pid, terminal = pty.fork()
+    if not pid:
+        found, seen = _Terminal(), []
+        signal.signal(signal.SIGHUP, lambda *_: seen.append(found.has_closed()))
+        signal.alarm(30)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.write(1, b"!")
+        signal.pause()
+        os._exit(0 if seen == [False, True] else 1)
+    assert os.read(terminal, 1) == b"!"
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "device", "num_gpus", "chosen"),
+    [
+        (0, None, 2, "cuda:0"),
+        (3, None, 2, "cuda:1"),
+        (1, "cuda", 2, "cuda:1"),
+        (1, "cuda:0", 2, "cuda:0"),
+        (1, "cpu", 2, "cpu"),
+        (1, None, 0, None),
+    ],
+)
+def test_workers_take_the_gpus_in_turn(number, device, num_gpus, chosen):
+    assert device_of_worker(number, device, num_gpus) == chosen
 
 
 def test_a_wrong_model_and_a_taken_port_are_errors_once(tmp_path):

@@ -109,6 +109,16 @@ def test_muon_moves_parts_as_it_moves_whole_matrices(two, name):
         assert not torch.equal(made["whole"][0], tiny.model().model.transformer["blocks"][0].q_proj.weight)
 
 
+@pytest.mark.slow
+def test_four_processes_equal_one(tmp_path):
+    """With DDP and with FSDP2; the parts of Muon's matrices lie with four, and with two groups of two."""
+    assert ranks(tiny.main, "rank", tmp_path / "four", size=4) == [0] * 4
+    test_two_processes_equal_one_with_the_same_global_batch(tmp_path / "four", tmp_path / "whole")
+    test_sharded_weights_equal_one_process_with_the_same_global_batch(tmp_path / "four", tmp_path / "alone")
+    for name in ("muon", "split-muon"):
+        test_muon_moves_parts_as_it_moves_whole_matrices(tmp_path / "four", name)
+
+
 @pytest.mark.integration
 def test_another_number_of_processes_goes_on_with_shards(two, tmp_path):
     shutil.copytree(two / "sharded", tmp_path / "three")
