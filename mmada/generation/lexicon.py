@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,8 @@ class Lexicon:
     """word of any training text -> how often it is there: what a misspelled word is read as; empty: nothing is taken for misspelled"""
     english: tuple[str, ...] = ()
     """words and names that were not taught and are near words that were: no misspellings of these"""
+    own: tuple[str, ...] = ()
+    """words that the records of a finetuning run brought: a prompt with one of them is the model's to read, and no rule's"""
 
     @classmethod
     def load(cls, directory: Path) -> Lexicon | None:
@@ -55,18 +57,35 @@ class Lexicon:
             found = json.loads(file.read_text(encoding="utf-8"))
             near = {word: tuple(things) for word, things in found["near"].items()}
             taught = {str(word): int(number) for word, number in found.get("taught", {}).items()}
-            return cls(tuple(found["things"]), tuple(found["words"]), near, taught, tuple(found.get("english", "").split()))
+            return cls(tuple(found["things"]), tuple(found["words"]), near, taught, tuple(found.get("english", "").split()), tuple(found.get("own", ())))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} is no lexicon ({error!r}); write things, words and near, or delete it") from error
 
     def save(self, directory: Path) -> None:
         """Write lexicon.json into a directory that exists. Raises OSError if it cannot be written."""
         record = {"things": self.things, "words": self.words, "near": self.near, "taught": self.taught, "english": " ".join(self.english)}
+        record |= {"own": self.own} if self.own else {}
         (directory / LEXICON_NAME).write_text(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+
+    def new_words(self, text: str) -> set[str]:
+        """The words of a text that are no entries. In lower case."""
+        return {word for word in _tokens(text) if word[0].isalnum() and not word.isdecimal() and (word,) not in self._entries}
+
+    def with_own(self, words: Iterable[str]) -> Lexicon:
+        """The same, after a finetuning run whose records have these words."""
+        return replace(self, own=tuple(sorted({*self.own, *words})))
+
+    def is_own(self, text: str) -> bool:
+        """Whether a text has a word that came with a finetuning run."""
+        return bool(self.own) and not self._own.isdisjoint(_tokens(text))
+
+    @cached_property
+    def _own(self) -> frozenset[str]:
+        return frozenset(self.own)
 
     @cached_property
     def _entries(self) -> frozenset[tuple[str, ...]]:
-        return frozenset(tuple(_tokens(entry)) for entry in (*self.things, *self.words))
+        return frozenset(tuple(_tokens(entry)) for entry in (*self.things, *self.words, *self.own))
 
     @cached_property
     def _longest(self) -> int:

@@ -234,19 +234,23 @@ class Planner:
 
     def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
         """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""
-        if self.reader is None or request.image is not None or self.defaults.reasons_in_one_row:
+        if self.reader is None or request.image is not None or self.defaults.reasons_in_one_row or self._is_own(request.prompt):
             return None
         return self.reader().check_plan(request.prompt, plan)
 
+    def _is_own(self, prompt: str) -> bool:
+        """Whether a prompt has words of the records by which the checkpoint was finetuned, of which its world knows nothing."""
+        return self.lexicon is not None and self.lexicon.is_own(prompt)
+
     def restated(self, request: DrawRequest) -> DrawRequest:
         """A request in the words that the checkpoint was taught, where its world can tell them."""
-        plain = None if self.reader is None else self.reader().restated(request.prompt)
+        plain = None if self.reader is None or self._is_own(request.prompt) else self.reader().restated(request.prompt)
         return request if plain is None else replace(request, prompt=plain)
 
     def wordings(self, request: DrawRequest) -> tuple[DrawRequest, DrawRequest]:
         """A request in the words by which a plan is made first, and in those for a second plan if that one cannot be drawn."""
         plain = self.restated(request)
-        first = self.reader is not None and self.reader().is_plain(request.prompt)
+        first = self.reader is not None and not self._is_own(request.prompt) and self.reader().is_plain(request.prompt)
         return (plain, request) if first else (request, plain)
 
     def refused(
@@ -273,7 +277,7 @@ class Planner:
     def read(self, request: DrawRequest) -> DrawRequest:
         """A request with its prompt as the checkpoint was taught to read: calm, spelled, and without what is told beside what is asked for."""
         prompt, _ = self._spelled(request.prompt, strict=request.strict)
-        if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row:
+        if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row and not self._is_own(prompt):
             prompt = self.reader().asked(prompt)
         return request if prompt == request.prompt else replace(request, prompt=prompt)
 

@@ -252,6 +252,7 @@ class MMaDA:
                 own = GenerationConfig.load(directory, made.family)
                 before = made.defaults
                 made.use(**{f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != getattr(before, f.name)})
+            made.planner.lexicon = Lexicon.load(directory) or made.planner.lexicon
             return made
         kind = family_of(directory, names=[str(name)], family=family)
         packed_by_others = networks.quantization(directory) is None and checkpoint.read_config(directory).get("quantization_config")

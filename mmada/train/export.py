@@ -122,6 +122,8 @@ def export(directory: Path, weights: Mapping[str, Tensor], *, parts: Parts, has_
         if has_adapter:
             lora.save_adapter(model, weights, path / "adapter")
             defaults.save(path / "adapter")
+            if parts.lexicon is not None:
+                parts.lexicon.save(path / "adapter")
         saved.save_transformer(model, path, state=code_bits.fold(model, lora.merged(model, weights)))
         defaults.save(path)
         if parts.lexicon is not None:
@@ -165,6 +167,7 @@ def export_save(save: Path, target: Path) -> None:
         state.write(target, partial(saved.save_image_tokenizer, network, state=_weights(save, network)))
         return
     parts = load_parts(config, world)
+    parts = replace(parts, lexicon=Lexicon.load(run) or parts.lexicon)
     export(target, _weights(save, parts.model), parts=parts, has_adapter=bool(config.lora.rank))
 
 

@@ -60,6 +60,8 @@ class FileSamples:
     replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
     direct: frozenset[str] = frozenset()
     """tasks of the new records none of which has a thought; a recipe does not say"""
+    own_words: frozenset[str] = frozenset()
+    """words of the new records that the lexicon of the start lacks; a recipe does not say"""
 
     def new_defaults(self, defaults: GenerationConfig) -> dict[str, Any]:
         """What changes in how the model is used: it does not think where the new records never do.
@@ -82,12 +84,12 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     """
     data = config.data
     reader = _Reader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
-    direct = frozenset[str]()
+    direct = own_words = frozenset[str]()
     if data.path.endswith(RECIPES):
         training = reader.recipe(data.path)
     else:
         chosen = reader.file(data.source(data.path), setting="data.path")
-        direct = frozenset(chosen) - reader.thought
+        direct, own_words = frozenset(chosen) - reader.thought, frozenset(reader.words)
         training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
     testing: Mapping[str, ExampleSource] = {}
     if data.eval_path.endswith(RECIPES):
@@ -97,10 +99,12 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     elif data.eval_share:
         testing = apart
     if not data.replay:
-        return FileSamples(training=training, testing=testing, direct=direct)
+        return FileSamples(training=training, testing=testing, direct=direct, own_words=own_words)
     kept = reader.file(DataSource(path=data.replay), setting="data.replay")
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct)
+    return FileSamples(
+        training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct, own_words=own_words
+    )
 
 
 def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, Callable[[Picture], Tensor]]:
@@ -119,6 +123,7 @@ class _Reader:
     """Files as samples of a stage's tasks.
 
     thought  tasks of which a record with a thought was read
+    words    of the records that were read, which the lexicon of the start lacks
     """
 
     config: TrainConfig
@@ -127,6 +132,7 @@ class _Reader:
     settings: ShardSettings | None
     encode: Callable[[Picture], Tensor]
     thought: set[str] = field(default_factory=set)
+    words: set[str] = field(default_factory=set)
 
     @property
     def tasks(self) -> list[str]:
@@ -157,11 +163,14 @@ class _Reader:
 
         def reason(record: Record) -> str | None:
             self.thought.update([record.task] if record.thinking is not None else [])
+            if self.parts.lexicon is not None:
+                self.words.update(self.parts.lexicon.new_words(" ".join((*(turn.text for turn in record.turns), record.answer or ""))))
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 
         chosen, dropped = select_together(reader, reason)
         self.thought.update(gather_object(sorted(self.thought)))
+        self.words.update(gather_object(sorted(self.words)))
         report_dropped(source.path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
         found = {task: chosen[task] for task in tasks if task in chosen}
         if setting and not found:

@@ -38,6 +38,17 @@ def test_what_a_rule_read_otherwise():
     assert LEXICON.respelled("a dog", "one red dog") == ()
 
 
+def test_words_of_a_finetuning_run_are_known_and_no_rule_reads_them(tmp_path):
+    assert LEXICON.new_words("Two Florbs, a dog and 3 zeppelins!") == {"two", "florbs", "zeppelins"}
+    taught = Lexicon(LEXICON.things, LEXICON.words, taught={"flora": 9, "dog": 9}).with_own({"florb", "two"})
+    assert taught.unknown("two florb, a dog, a zeppelin") == ("zeppelin",)
+    assert taught.speller.read("a florb") == ("a florb", ())
+    assert taught.speller.read("a florz")[0] != "a florb"  # nothing is read as what is the user's own
+    assert (taught.is_own("A florb."), taught.is_own("a dog"), LEXICON.is_own("a florb")) == (True, False, False)
+    taught.save(tmp_path)
+    assert Lexicon.load(tmp_path) == taught
+
+
 def test_files(tmp_path):
     assert Lexicon.load(tmp_path) is None
     LEXICON.save(tmp_path)

@@ -14,6 +14,7 @@ from mmada.cli.train import comparison
 from mmada.data import JsonlReader
 from mmada.data.find_world import find_world
 from mmada.errors import CheckpointError, InputError
+from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, DrawRequest, EmptyAnswerError
 from mmada.pipeline import MMaDA
 from mmada.train.config import load
@@ -125,6 +126,18 @@ def test_replay_has_rows_and_losses_of_its_own(folder, tmp_path):
     assert sum(parts) / len(parts) == pytest.approx(outcome.compared["stay"][0])
     few = build_task(config(folder, tmp_path, f"data.replay={folder / 'keep.jsonl'}", "stage.batch=3", "data.replay_share=0.1"))
     assert {component.mixture_weight for component in few.plan.components if component.name.startswith(STAY)} == {1.0}
+
+
+def test_words_of_the_records_are_known_to_the_model_of_the_run(folder, tmp_path):
+    known = tmp_path / "known"
+    MMaDA.from_pretrained(folder / "start").save_pretrained(known)
+    Lexicon(("dog",), ("say", WORDS[0])).save(known)
+    run(config(folder, tmp_path, f"model.start={known}", "lora.rank=2", "stage.steps=1"))
+    export_save(latest(tmp_path / "run" / "state"), tmp_path / "of-a-save")
+    for place in (tmp_path / "run" / "model", tmp_path / "run" / "model" / "adapter", tmp_path / "of-a-save"):
+        made = MMaDA.from_pretrained(place).planner.lexicon
+        assert made is not None
+        assert made.own == tuple(sorted(set(WORDS[1:-1])))
 
 
 def test_the_model_does_not_think_where_the_new_records_never_do(folder, tmp_path, caplog):
