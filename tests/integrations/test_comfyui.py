@@ -148,7 +148,7 @@ def test_a_cancelled_run_stops_at_the_next_step(nodes, comfy, debug):
     assert comfy.updates == []
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_the_workflow_runs(nodes):
     """As ComfyUI does: every node after those that it has links to. Its own nodes, SolidMask and PreviewImage, are stood in for."""
     workflow = json.loads((FOLDER / "workflow.json").read_text())
@@ -162,8 +162,8 @@ def test_the_workflow_runs(nodes):
         else:
             results[key] = call(nodes, node["class_type"], **inputs)
     assert "cat" in results["3"][0]
-    assert results["7"][0] == (1, 64, 80, 3)
-    assert results["8"][0] == (1, 64, 64, 3)
+    assert results["7"][0] == (1, 256, 320, 3)
+    assert results["8"][0] == (1, 256, 256, 3)
 
 
 def test_the_registry_finds_what_it_needs():
