@@ -50,17 +50,17 @@ def tokenize(
     from typing import get_args
 
     from mmada.cli.session import check_data, check_model, remarks
-
-    check_data(source)
-    check_model(model)
-
     from mmada.data.paths import is_address
-    from mmada.data.shard_writer import write_shards
     from mmada.errors import InputError, suggest
-    from mmada.image import FitMode
 
     if is_address(str(target)):
         raise InputError(f"target={str(target)!r} is an address; give a folder of this machine, and copy it there afterwards")
+    check_data(source)
+    check_model(model)
+
+    from mmada.data.shard_writer import write_shards
+    from mmada.image import FitMode
+
     if mode is not None and mode not in get_args(FitMode):
         raise InputError(f"mode={mode!r} is unknown: {suggest(mode, get_args(FitMode))}")
     reader = data.open_data(source, format_name, adapter, rename, images, split)

@@ -57,7 +57,14 @@ class Lexicon:
             found = json.loads(file.read_text(encoding="utf-8"))
             near = {word: tuple(things) for word, things in found["near"].items()}
             taught = {str(word): int(number) for word, number in found.get("taught", {}).items()}
-            return cls(tuple(found["things"]), tuple(found["words"]), near, taught, tuple(found.get("english", "").split()), tuple(found.get("own", ())))
+            return cls(
+                tuple(found["things"]),
+                tuple(found["words"]),
+                near,
+                taught,
+                tuple(found.get("english", "").split()),
+                tuple(found.get("own", ())),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} is no lexicon ({error!r}); write things, words and near, or delete it") from error
 

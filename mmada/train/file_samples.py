@@ -102,9 +102,7 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
         return FileSamples(training=training, testing=testing, direct=direct, own_words=own_words)
     kept = reader.file(DataSource(path=data.replay), setting="data.replay")
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(
-        training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct, own_words=own_words
-    )
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct, own_words=own_words)
 
 
 def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, Callable[[Picture], Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
@@ -89,6 +90,11 @@ def test_a_phone_shows_the_picture_under_the_prompt(browser, server, axe):
         assert recorded["y"] + recorded["height"] <= PHONE["height"], "the first picture is seen without scrolling"
         assert not page.locator("#draw-steps").is_visible(), "settings are folded"
         page.mouse.wheel(0, 400)
+        deadline = time.monotonic() + 10
+        while page.evaluate(
+            "scrollY < Math.min(400, document.documentElement.scrollHeight - innerHeight)"
+        ):  # a wheel's turn takes its time
+            assert time.monotonic() < deadline
         prompt.fill("a cat")
         prompt.press("Enter")
         page.locator("#gallery .card").first.get_by_role("button", name="Save as a file").wait_for()
