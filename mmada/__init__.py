@@ -5,8 +5,19 @@
     model.draw("two red hearts above a dog", seed=3).image.save("out.png")
 
 Names are imported at first use, so that `import mmada` costs milliseconds. After it, transformers' Auto classes know the
-model: AutoConfig, AutoModel, AutoTokenizer, AutoImageProcessor, AutoProcessor (mmada/hub/auto.py). The four paths through the
-code are drawn in docs/map.md.
+model: AutoConfig, AutoModel, AutoTokenizer, AutoImageProcessor, AutoProcessor (mmada/hub/auto.py).
+
+diffusion/, canvas/                          the mathematics; a prompt as a row of tokens with open positions
+model/, image/                               the transformer; pixels <-> codes
+sampling/, families/, hub/                   filling a canvas; published models; checkpoints and transformers' classes
+generation/, data/                           one engine for every request; records, shards and mixtures
+pipeline/, train/, rl/, eval/                `MMaDA`; training; rewards; measuring
+serve/, integrations/                        the OpenAI-compatible server; other libraries
+worlds/, scale/                              sources of samples with exact answers; many machines
+cli/, __main__.py                            the command line; `python -m mmada`
+errors.py                                    what the package raises on purpose
+
+The four paths through the code are drawn in docs/map.md.
 """
 
 from __future__ import annotations

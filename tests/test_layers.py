@@ -137,6 +137,23 @@ def test_worlds_do_not_know_each_other():
         assert others == set(), file
 
 
+FOLDERS = sorted(file.parent for file in PACKAGE.rglob("__init__.py"))
+VERBS = re.compile(r"^\"\"\"`(python -m )?mmada\b")
+"""How the docstring of a verb's file begins."""
+
+
+def parts(folder: Path) -> set[str]:
+    """Modules and packages of a folder; files of verbs are named by the command line itself."""
+    files = {f.stem for f in folder.glob("*.py") if not (folder.name == "cli" and VERBS.match(f.read_text(encoding="utf-8")))}
+    return (files | {init.parent.name for init in folder.glob("*/__init__.py")}) - {"__init__"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(PACKAGE.parent)))
+def test_every_folder_has_a_map(folder):
+    drawn = ast.get_docstring(tree(folder / "__init__.py")) or ""
+    assert sorted(parts(folder) - set(re.findall(r"\w+", drawn))) == []
+
+
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/map.md"])
 def test_documents_have_the_same_layers(document):
     text = (PACKAGE.parent / document).read_text(encoding="utf-8")

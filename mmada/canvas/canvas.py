@@ -119,6 +119,7 @@ class Canvas:
         return replace(self, fields=(self.fields[field],))
 
     def to(self, device: torch.device | str) -> Canvas:
+        """The same canvas with all of its tensors on a device."""
         fields = tuple(replace(f, positions=f.positions.to(device)) for f in self.fields)
         return Canvas(self.tokens.to(device), self.attend.to(device), fields)
 

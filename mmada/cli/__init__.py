@@ -1,4 +1,9 @@
-"""The command line, a file for each verb. Heavy imports happen inside the commands, so that `mmada --help` is instant.
+"""The command line, a file for each verb; evaluate.py is `mmada eval`. Heavy imports happen inside the commands, so that `mmada --help` is
+instant.
+
+options.py    options that several verbs share
+session.py    what verbs have in common while they run: a model, progress, errors, pictures
+terminal.py   a conversation in the terminal
 
 Results go to files and standard output; progress and remarks to standard error. Every error of the package is one sentence on
 standard error.

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["default_name", "serve", "start"]
 
-_LIMITS, _ACCESS = "Limits", "Access"
+_ACCESS = "Access"
+
+
+def _limit(least: float, text: str) -> Any:
+    """An option of the panel of limits, at least `least`."""
+    return typer.Option(min=least, help=text, rich_help_panel="Limits")
 
 
 @options.with_settings()
@@ -55,42 +60,24 @@ def serve(
         ),
     ] = 0,
     threads: Annotated[int, typer.Option(min=0, help="Threads of a process on CPUs. 0: measured at the start; with --replicas, one.")] = 0,
-    max_queue: Annotated[
-        int, typer.Option(min=1, help="Generations that may wait. More are answered with 429.", rich_help_panel=_LIMITS)
-    ] = 128,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of one forward pass. Bounds its memory.", rich_help_panel=_LIMITS)
-    ] = 16384,
-    max_num_batched_logits: Annotated[
-        int, typer.Option(min=1, help="Logits of one forward pass. Bounds its memory, too.", rich_help_panel=_LIMITS)
-    ] = 2**27,
-    cache_gib: Annotated[float, typer.Option(min=0.001, help="Memory for KV caches, in GiB.", rich_help_panel=_LIMITS)] = 4,
-    max_body_mib: Annotated[float, typer.Option(min=0.001, help="Largest body, in MiB.", rich_help_panel=_LIMITS)] = 20,
-    max_image_pixels: Annotated[int, typer.Option(min=1, help="Pixels of all images of a request.", rich_help_panel=_LIMITS)] = 2**24,
-    decode_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds from arrival until a request's images must be decoded.", rich_help_panel=_LIMITS)
-    ] = 10,
-    num_decoders: Annotated[
-        int, typer.Option(min=0, help="Images decoded at a time, each by a process. 0: one for each core.", rich_help_panel=_LIMITS)
-    ] = 0,
-    max_messages: Annotated[int, typer.Option(min=1, help="Messages of one conversation.", rich_help_panel=_LIMITS)] = 1024,
-    max_prompt_chars: Annotated[int, typer.Option(min=1, help="Characters of all texts of a request.", rich_help_panel=_LIMITS)] = 65536,
-    max_stop_chars: Annotated[
-        int, typer.Option(min=1, help="Characters of all stop strings of a request.", rich_help_panel=_LIMITS)
-    ] = 4096,
-    max_n: Annotated[int, typer.Option(min=1, help="Generations of one request.", rich_help_panel=_LIMITS)] = 10,
-    max_steps: Annotated[int, typer.Option(min=1, help="Steps of one generation.", rich_help_panel=_LIMITS)] = 1024,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until a generation is canceled, waiting included.", rich_help_panel=_LIMITS)
-    ] = 600,
-    header_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a connection must have sent its headers.", rich_help_panel=_LIMITS)
-    ] = 20,
-    body_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds in which a body must have arrived.", rich_help_panel=_LIMITS)] = 60,
-    write_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a client must have read what waits for it.", rich_help_panel=_LIMITS)
-    ] = 60,
-    drain: Annotated[float, typer.Option(min=0, help="Seconds to finish running requests after SIGTERM.", rich_help_panel=_LIMITS)] = 60,
+    max_queue: Annotated[int, _limit(1, "Generations that may wait. More are answered with 429.")] = 128,
+    max_num_batched_tokens: Annotated[int, _limit(1, "Tokens of one forward pass. Bounds its memory.")] = 16384,
+    max_num_batched_logits: Annotated[int, _limit(1, "Logits of one forward pass. Bounds its memory, too.")] = 2**27,
+    cache_gib: Annotated[float, _limit(0.001, "Memory for KV caches, in GiB.")] = 4,
+    max_body_mib: Annotated[float, _limit(0.001, "Largest body, in MiB.")] = 20,
+    max_image_pixels: Annotated[int, _limit(1, "Pixels of all images of a request.")] = 2**24,
+    decode_timeout: Annotated[float, _limit(0.1, "Seconds from arrival until a request's images must be decoded.")] = 10,
+    num_decoders: Annotated[int, _limit(0, "Images decoded at a time, each by a process. 0: one for each core.")] = 0,
+    max_messages: Annotated[int, _limit(1, "Messages of one conversation.")] = 1024,
+    max_prompt_chars: Annotated[int, _limit(1, "Characters of all texts of a request.")] = 65536,
+    max_stop_chars: Annotated[int, _limit(1, "Characters of all stop strings of a request.")] = 4096,
+    max_n: Annotated[int, _limit(1, "Generations of one request.")] = 10,
+    max_steps: Annotated[int, _limit(1, "Steps of one generation.")] = 1024,
+    timeout: Annotated[float, _limit(0.1, "Seconds until a generation is canceled, waiting included.")] = 600,
+    header_timeout: Annotated[float, _limit(0.1, "Seconds in which a connection must have sent its headers.")] = 20,
+    body_timeout: Annotated[float, _limit(0.1, "Seconds in which a body must have arrived.")] = 60,
+    write_timeout: Annotated[float, _limit(0.1, "Seconds in which a client must have read what waits for it.")] = 60,
+    drain: Annotated[float, _limit(0, "Seconds to finish running requests after SIGTERM.")] = 60,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every HTTP request.")] = False,
     cache: options.Cache = None,
     loading: options.Loading = options.Loading(),

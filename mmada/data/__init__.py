@@ -3,9 +3,12 @@
     reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py; also tar shards and `datasets`: readers.py
     stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact weights: mixture.py
-    write_shards(reader, "codes", ...)                `mmada tokenize`: shard_writer.py; what it wrote: shards.py
+    write_shards(reader, "codes", ...)                `mmada tokenize`: shard_writer.py, shard_workers.py; what it wrote: shards.py
     check_records(reader, prompts, ...)               `mmada data check`: check.py
     lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
+
+    data_file("s3://bucket/a.jsonl")                  files here or elsewhere: addresses.py; by pattern: paths.py
+    generator(...)                                    random numbers that depend only on a key: seeds.py
 
     find_world("shapes")                              a source of samples with exact answers: world.py, find_world.py
 

@@ -194,6 +194,7 @@ class Manifest:
         return total
 
     def save(self, directory: Path) -> None:
+        """Write the manifest into a directory, at once or not at all."""
         counts = {"num_records": self.num_records, "num_images": self.num_images}
         values = {"format": "mmada shards", "version": VERSION, **counts, **asdict(self)}
         write_file(directory / MANIFEST_NAME, (json.dumps(values, indent=1) + "\n").encode())

@@ -21,7 +21,18 @@ from mmada.sampling import SamplingParams, fast_image, fast_text
 from mmada.sampling.joint import JointParams, Timeline, together
 from mmada.sampling.params import follow_schedule
 
-__all__ = ["LLADA_CONSTANTS", "LLADA_SIZES", "Ability", "EditPrompts", "Facts", "Family", "ParallelPrompts", "able", "text_and_image"]
+__all__ = [
+    "LLADA_CONSTANTS",
+    "LLADA_SIZES",
+    "QWEN3_BLOCKS",
+    "Ability",
+    "EditPrompts",
+    "Facts",
+    "Family",
+    "ParallelPrompts",
+    "able",
+    "text_and_image",
+]
 
 Ability = Literal["chat", "look", "draw", "fill", "inpaint", "edit", "parallel"]
 """What a family can do.
@@ -76,6 +87,15 @@ LLADA_CONSTANTS: Mapping[str, Any] = {"rope_theta": 500000.0, "rms_norm_eps": 1e
 
 LLADA_SIZES: Mapping[str, int] = {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288}
 """Likewise."""
+
+QWEN3_BLOCKS: Mapping[str, Any] = {
+    "backbone": "qwen",
+    "head_norm": True,
+    "attention_layer_norm": False,
+    "image_positions": 0,
+    "short_conv": 0,
+}
+"""Configuration of families whose blocks are shaped like Qwen3's: queries and keys of each head are normalized. Text alone."""
 
 
 def _as_it_is(layout: VocabLayout, facts: Facts) -> VocabLayout:

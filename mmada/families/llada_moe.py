@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mmada.canvas import VocabLayout
 from mmada.errors import CheckpointError
-from mmada.families.family import Facts, Family
+from mmada.families.family import QWEN3_BLOCKS, Facts, Family
 from mmada.families.illada import IlladaPrompts
 from mmada.sampling import SamplingParams
 from mmada.sampling.confidence import narrow_probability
@@ -55,13 +55,7 @@ LLADA_MOE = Family(
     abilities=frozenset({"chat", "fill"}),
     strings={"mask": "<|mask|>"},
     settle=_settle,
-    config={
-        "backbone": "qwen",
-        "head_norm": True,
-        "attention_layer_norm": False,
-        "image_positions": 0,
-        "short_conv": 0,
-    },
+    config=QWEN3_BLOCKS,
     only={
         "hidden_act": ("silu",),
         "attention_bias": (False, None),

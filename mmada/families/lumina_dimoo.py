@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -74,6 +74,14 @@ CONTENT
 """.replace("SENTENCE", json.dumps(ANSWER))
 
 
+class _EditTask(TypedDict, total=False):
+    """What `LuminaPrompts.edit` may be given by name."""
+
+    is_open: Tensor | None
+    restyle: bool
+    sentence: str | None
+
+
 class LuminaPrompts(EditPrompts):
     """A sentence that names the task, the user's words, images inside of these, and a framed answer."""
 
@@ -113,6 +121,7 @@ class LuminaPrompts(EditPrompts):
         answer: str | None = None,
         ids: IdRange | None = None,
     ) -> Canvas:
+        """A question, with or without images, and num_new open positions for the answer. Arguments as in `Prompts.chat`."""
         head = self.insert_images(self.dialogue(messages, thinking=self.style.thinking if thinking else None), images)
         positions = torch.arange(len(head), len(head) + num_new)
         row = [*head, *self.answer_ids(num_new, answer), self.layout.special("answer_end")]
@@ -140,19 +149,9 @@ class LuminaPrompts(EditPrompts):
         sentence = sentence or (STYLE if restyle else EDIT)
         return self._image_row(self.insert_images(self.prompt(sentence, text), images), codes, is_open).masked(self.layout.mask_id)
 
-    def edit_negatives(
-        self,
-        text: str,
-        images: Sequence[Tensor],
-        codes: Tensor,
-        *,
-        is_open: Tensor | None = None,
-        restyle: bool = False,
-        sentence: str | None = None,
-    ) -> tuple[Canvas, Canvas]:
-        """The rows without the words, and without the images."""
-        without_text = self.edit("", images, codes, is_open=is_open, restyle=restyle, sentence=sentence)
-        return without_text, self.edit(text, (), codes, is_open=is_open, restyle=restyle, sentence=sentence)
+    def edit_negatives(self, text: str, images: Sequence[Tensor], codes: Tensor, **task: Unpack[_EditTask]) -> tuple[Canvas, Canvas]:
+        """The rows without the words, and without the images; `task` as in `edit`."""
+        return self.edit("", images, codes, **task), self.edit(text, (), codes, **task)
 
     def twice_broken(self, messages: Sequence[Message], num_new: int, image: Tensor) -> Canvas:
         """Parity only: the published script breaks the rows of an image a second time, in a list cut to h w tokens.

@@ -35,11 +35,13 @@ class ParallelAPrompts(LuminaPrompts, ParallelPrompts):
     __slots__ = ()
 
     def parallel(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None) -> Canvas:
+        """An instruction and source images, then the image (h, w) and num_new positions of text to fill."""
         return self._row(self.insert_images(self.prompt(EDIT, text), images), num_new, codes, is_open)
 
     def parallel_negatives(
         self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
     ) -> tuple[Canvas, ...]:
+        """The rows without the words, and without the images."""
         without_text = self.insert_images(self.prompt(EDIT, ""), images)
         return tuple(self._row(given, num_new, codes, is_open) for given in (without_text, self.prompt(EDIT, text)))
 

@@ -34,6 +34,7 @@ class ParallelMPrompts(ParallelPrompts):
     __slots__ = ()
 
     def parallel(self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None) -> Canvas:
+        """A source image and an instruction, then the image and num_new positions of text to fill. Raises InputError unless there is one source."""
         if len(images) != 1:
             raise InputError(f"{len(images)} source images; MMaDA-Parallel-M edits exactly one")
         return self._row([*self._image(images[0]), *self._wrap(self.encode(text))], num_new, codes, is_open)
@@ -41,6 +42,7 @@ class ParallelMPrompts(ParallelPrompts):
     def parallel_negatives(
         self, text: str, images: Sequence[Tensor], num_new: int, codes: Tensor, *, is_open: Tensor | None = None
     ) -> tuple[Canvas, ...]:
+        """The row with neither source nor words, and as many tokens in their place."""
         source = [self.layout.special("soi"), *[0] * images[0].numel(), self.layout.special("eoi")]
         words = self._filled(self._wrap([]), len(self._wrap(self.encode(text))))
         return (self._row([*source, *words], num_new, codes, is_open),)

@@ -14,7 +14,7 @@ from typing import Any
 
 from mmada.canvas import VocabLayout
 from mmada.families.chatml import ChatMLPrompts
-from mmada.families.family import Facts, Family
+from mmada.families.family import QWEN3_BLOCKS, Facts, Family
 from mmada.sampling import CacheConfig, SamplingParams
 from mmada.sampling.confidence import narrow_probability
 
@@ -89,13 +89,7 @@ SDAR = Family(
     strings={"eos": "<|endoftext|>", "mask": "<|MASK|>", "start_header": "<|im_start|>", "eot": "<|im_end|>"},
     settle=_settle,
     read=_read,
-    config={
-        "backbone": "qwen",
-        "head_norm": True,
-        "attention_layer_norm": False,
-        "image_positions": 0,
-        "short_conv": 0,
-    },
+    config=QWEN3_BLOCKS,
     only={"hidden_act": ("silu",), "attention_bias": (False, None), "use_sliding_window": (False, None)},
     prompts=ChatMLPrompts,
     layouts=frozenset({"chat"}),

@@ -170,6 +170,7 @@ class Planner:
             )
 
     def fits(self, canvas: Canvas) -> bool:
+        """Whether the whole row, given and open tokens, is within the context."""
         return len(canvas) <= self.context
 
     def check_chat(self, request: ChatRequest) -> int:
@@ -338,6 +339,10 @@ class Planner:
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
+        """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.
+
+        Raises InputError if the family does not fill holes, a hole is no such thing, or the holes alone are longer than the context.
+        """
         self.require("fill")
         parts = parse_holes(request.template) if isinstance(request.template, str) else list(request.template)
         num_open = sum(part.num_tokens for part in parts if isinstance(part, Hole))
@@ -354,6 +359,7 @@ class Planner:
         return canvas.only(0), canvas.fields[1]
 
     def drawing_canvas(self, prompt: str, init: InitCodes) -> Canvas:
+        """The row of a drawing. init: codes (h, w), and which of them are open; the closed ones stay as they are."""
         return self.prompts.draw(prompt, self._shaped(init.codes), is_open=self._shaped(init.is_open))
 
     def _shaped(self, grid: Tensor) -> Tensor:
@@ -399,6 +405,12 @@ class Planner:
         return codes, InitCodes(torch.zeros(shape, dtype=torch.long), torch.ones(shape, dtype=torch.bool))
 
     def edit_fill(self, request: EditRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        """An edit by instruction as rows to fill: conditional, and unconditional ones where it is guided.
+
+        sources  codes of the source images, as `sources` gives them with init
+        init     codes (h, w) of the edited image, and which of them are open
+        Settings that the request leaves out are the family's. Given `params`, only `image_cache` changes them.
+        """
         assert isinstance(self.prompts, EditPrompts)
         assert self.family.edit_params is not None
         named = {"steps": request.steps, "guidance_scale": request.guidance_scale, "image_guidance_scale": request.image_guidance_scale}
@@ -416,6 +428,12 @@ class Planner:
         )
 
     def parallel_fill(self, request: ParallelRequest, sources: Sequence[Tensor], init: InitCodes) -> Fill:
+        """A text and an image that are written in the same passes, as rows with two fields: the text, then the image.
+
+        sources, init  as in `edit_fill`
+        Unless it is given, text_steps is half of the new tokens. The image is drawn in the last three quarters of these steps.
+        Raises InputError if image_steps are more than that, where neither an order nor params are given.
+        """
         assert isinstance(self.prompts, ParallelPrompts)
         assert self.family.joint_params is not None
         d, order = self.defaults, {"text_first": text_first, "image_first": image_first}.get(request.order)

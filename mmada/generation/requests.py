@@ -117,6 +117,7 @@ class GenerationConfig:
                 raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
 
     def save(self, directory: Path) -> None:
+        """Write mmada.json into a directory that exists; `load` reads it. Raises OSError if it cannot be written."""
         (directory / DEFAULTS_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod

@@ -179,12 +179,14 @@ class ImageTokenizer(BaseImageTokenizer):
         return self.config.upscale
 
     def decode_codes(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> pixels (B, 3, H, W) around [-1, 1], enlarged `upscale` times along each side."""
         if self.upscaler is None:
             return self.restore_codes(codes)
         features, small = self.decoded(codes)
         return enlarged(small, self.upscale) + self.upscaler(features)  # type: ignore[no-any-return]
 
     def restore_codes(self, codes: Tensor) -> Tensor:
+        """(B, h, w) codes -> pixels (B, 3, H, W) of the size that was encoded, without the upscaler."""
         return self.decoder(self.quantize.signs(codes))  # type: ignore[no-any-return]
 
     def decoded(self, codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,17 @@
-"""The backbone: config.py, attention.py, layers.py, transformer.py, and denoiser.py, which answers the sampler.
+"""The backbone, and the denoiser that answers the sampler.
 
-Needs torch alone. hub/networks.py reads and writes its files, hub/pretrained.py is its class for transformers.
+config.py                     sizes and switches, with the published field names
+transformer.py, layers.py     (tokens, mask) -> logits, in blocks with LLaDA's names
+qwen.py                       the other backbone: blocks with the names of Qwen2 and Qwen3
+attention.py                  attention over rows that are padded and masked, or packed
+image_positions.py            where an image token stands in its image
+denoiser.py                   the sampler's queries -> logits: any mixture of requests in one forward pass
+cache.py                      keys and values of tokens that do not pass through the layers
+quantized.py, precision.py    weights of 8 or 4 bits; whether a CPU is faster with 16
+graphs.py                     layers as CUDA graphs
+tensor_parallel.py, mirror.py a part of every matrix for each process; one of them leads
+
+It needs torch alone. hub/networks.py reads and writes its files, hub/pretrained.py is its class for transformers.
 """
 
 from mmada.model.attention import Packing

@@ -71,6 +71,7 @@ class PolicyBatch:
     ref: Tensor | None = None
 
     def to(self, device: torch.device | str) -> PolicyBatch:
+        """The same batch with all of its tensors on a device."""
         return moved(self, device)
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,6 +80,7 @@ class PolicyBatch:
 
     @classmethod
     def from_state_dict(cls, values: Mapping[str, Any]) -> PolicyBatch:
+        """What `state_dict` wrote."""
         scored = tuple(LogitTargets(**part) for part in values["scored"])
         return cls(**{**values, "scored": scored, "packing": Packing(**values["packing"])})
 

@@ -60,11 +60,13 @@ class Decoding:
                 raise InputError(f"decoding.{name}={getattr(self, name)} must not be negative; 0 is no guidance")
 
     def text(self, planner: Planner) -> SamplingParams:
+        """Parameters of an answer; what is None here is the checkpoint's."""
         named = {"threshold": self.threshold, "block_length": self.block_length, "steps": self.steps, "top_p": self.top_p}
         changes = {name: value for name, value in named.items() if value is not None}
         return planner.text_params(temperature=self.temperature, **changes)
 
     def image(self, planner: Planner) -> SamplingParams:
+        """Parameters of a drawing, by the family's sampler; what is None here is the checkpoint's."""
         d = planner.defaults
         steps = d.image_steps if self.image_steps is None else self.image_steps
         scale = d.guidance_scale if self.guidance_scale is None else self.guidance_scale
@@ -72,6 +74,7 @@ class Decoding:
         return params.with_(top_p=self.top_p)
 
     def edit(self, planner: Planner) -> SamplingParams:
+        """Parameters of an edit; the family must be one that edits by instruction."""
         assert planner.family.edit_params is not None  # setup.py lets no other family through
         named = {"guidance_scale": self.guidance_scale, "image_guidance_scale": self.image_guidance_scale}
         scales = {name: value for name, value in named.items() if value is not None}

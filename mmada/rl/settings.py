@@ -86,6 +86,7 @@ class ObjectiveConfig:
             )
 
     def masking_of(self, part: Segment) -> Masking:
+        """How a part of a rollout is masked: as set, or for "auto" whole where positions see ahead, and by blocks elsewhere."""
         if self.masking != "auto":
             return self.masking
         return "whole" if part.looks_ahead else "block"

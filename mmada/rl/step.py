@@ -33,6 +33,10 @@ class Policy(nn.Module):
         self._denoiser = TransformerDenoiser(model, max_tokens=max_tokens)
 
     def forward(self, batch: PolicyBatch | None = None, *, queries: Sequence[Query] | None = None) -> Tensor | list[Tensor]:
+        """Log-probabilities and entropies (2, N) in nats of the N scored tokens of a batch, in float32 or better.
+
+        With queries instead, their logits, one tensor each and without gradients: what the sampler asks for.
+        """
         if queries is not None:
             with torch.no_grad():
                 return self._denoiser.logits(queries)

@@ -149,6 +149,10 @@ class RLTask:
         return found[step - first]
 
     def losses(self, model: nn.Module, batch: PolicyBatch, device: torch.device) -> Tensor:
+        """Sums of the loss of each task (number of tasks,), to be divided by the normalizers of the whole step.
+
+        It adds clipping, ratios, KL (nats) and entropy (nats) to the log's sums on the way.
+        """
         batch = batch.to(device)
         new, entropy = model(batch).unbind(0)
         found = loss_terms(batch, new, self.config.objective)

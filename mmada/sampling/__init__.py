@@ -3,6 +3,7 @@
 params.py          settings of a sampler
 loop.py            the one loop; joint.py: several fields in the same passes
 token_sampling.py  which token; confidence.py: where first
+penalties.py       what a request asks of single ids
 guidance.py        what conditions add
 draws.py           random numbers
 rank.py            which of several is the likeliest

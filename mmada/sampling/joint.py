@@ -43,10 +43,12 @@ def together(text_steps: int, image_steps: int, *, first: int | None = None) -> 
 
 
 def text_first(text_steps: int, image_steps: int) -> Timeline:
+    """The whole text, then the whole image."""
     return tuple(((0, k),) for k in range(text_steps)) + tuple(((1, k),) for k in range(image_steps))
 
 
 def image_first(text_steps: int, image_steps: int) -> Timeline:
+    """The whole image, then the whole text."""
     return tuple(((1, k),) for k in range(image_steps)) + tuple(((0, k),) for k in range(text_steps))
 
 

@@ -53,6 +53,7 @@ class BatchReport:
         return max(1e-9, time.monotonic() - self.began)
 
     def count(self, result: dict[str, Any]) -> None:
+        """Count a result: failed without a response, refused with a status other than 200, else answered, with its tokens."""
         response = result["response"]
         if response is None:
             self.num_failed += 1

@@ -9,9 +9,11 @@ request_parser.py     a body -> engine requests: requests of the package, and ho
 scheduler.py  whose turn it is: plain records, no tensors
 engine.py     one thread that runs rounds: one denoising step of every request whose turn it is, in one forward pass
 stream.py     what of a growing text may be sent, append-only
-responses.py    outcomes -> bodies and events
+outputs.py    what one generation sends: orders in, events out
+responses.py  outcomes -> bodies and events; refusals.py  errors, in OpenAI's shape
 http.py       the application: routes and errors; openapi.py  how they are described; listen.py  the process and its connections
-middleware.py  names (hosts.py), keys, origins, sizes of bodies; output_stream.py  a request and who waits for it
+middleware.py  names (hosts.py), keys, origins, sizes of bodies; output_stream.py  a request and who waits for it;
+              unread.py  clients that do not read
 workers.py    several processes behind one port; board.py  the counts that they share; threads.py  how many threads a pass takes
 metrics.py    Prometheus
 web/          the studio: static files, at /

@@ -118,6 +118,10 @@ class RequestParser:
         return self._texts(body, requests, seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
+        """Prompts to continue, or texts with a hole before the suffix, `n` times each.
+
+        Raises InputError for texts, lengths or settings beyond the limits.
+        """
         prompts = [body.prompt] if isinstance(body.prompt, str) else body.prompt
         self._check_chars(*prompts, body.suffix or "")
         hole = Hole(body.max_tokens or _DEFAULT_COMPLETION)
@@ -132,6 +136,10 @@ class RequestParser:
         return self._texts(body, requests, seeds[0])
 
     def generation(self, body: GenerationBody) -> ParsedRequest:
+        """Drawings of one prompt, `n` of them with seeds of their own. A client's default size may become the nearest, with a note.
+
+        Raises InputError for a size or settings beyond what the model draws.
+        """
         size, note = self._size(body)
         seeds = self._seeds(body.seed, body.n or 1)
         strict = bool(body.strict)

@@ -468,6 +468,8 @@ class _Response(BaseModel):
 
 
 class ErrorDetail(_Response):
+    """What is wrong, in OpenAI's shape: a sentence, its kind, and the part of the body that it is about."""
+
     message: str
     type: str
     param: str | None
@@ -534,6 +536,8 @@ class ModelFacts(_Response):
 
 
 class ModelCard(_Response):
+    """A model that is served. created: Unix seconds, of the start of the server."""
+
     id: str
     object: Literal["model"] = "model"
     created: int
@@ -542,11 +546,15 @@ class ModelCard(_Response):
 
 
 class ModelList(_Response):
+    """The answer of GET /v1/models: the one model."""
+
     object: Literal["list"] = "list"
     data: list[ModelCard]
 
 
 class TokenDetails(_Response):
+    """Of the completion tokens, how many belong to the thought."""
+
     reasoning_tokens: int
 
 
@@ -562,6 +570,8 @@ class Usage(_Response):
 
 
 class AnswerMessage(_Response):
+    """What the model says. reasoning_content is its thought, null where there is none."""
+
     role: Literal["assistant"] = "assistant"
     content: str
     refusal: None = None
@@ -569,6 +579,8 @@ class AnswerMessage(_Response):
 
 
 class ChatChoice(_Response):
+    """One of the answers. finish_reason: stop, or length where the tokens that were asked for were used up."""
+
     index: int
     message: AnswerMessage
     logprobs: None = None
@@ -577,6 +589,8 @@ class ChatChoice(_Response):
 
 
 class ChatCompletionResponse(_Response):
+    """The answers to a conversation. created: Unix seconds; seed: of the first answer."""
+
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
@@ -587,6 +601,8 @@ class ChatCompletionResponse(_Response):
 
 
 class CompletionChoice(_Response):
+    """One of the texts. finish_reason as in ChatChoice."""
+
     index: int
     text: str
     logprobs: None = None
@@ -594,6 +610,8 @@ class CompletionChoice(_Response):
 
 
 class CompletionResponse(_Response):
+    """Texts that continue prompts, or fill the hole before a suffix. created: Unix seconds; seed: of the first text."""
+
     id: str
     object: Literal["text_completion"] = "text_completion"
     created: int
@@ -604,6 +622,8 @@ class CompletionResponse(_Response):
 
 
 class ImageItem(_Response):
+    """A drawing, as base64 or as a data: URL; the prompt that was drawn, and the thought before it."""
+
     b64_json: str | None = None
     url: str | None = None
     revised_prompt: str | None = None
@@ -617,16 +637,22 @@ class ImageItem(_Response):
 
 
 class InputDetails(_Response):
+    """Tokens of the prompt: of its text and of its images."""
+
     text_tokens: int
     image_tokens: int
 
 
 class OutputDetails(_Response):
+    """Tokens that were filled: of images, and of the text or thought beside them."""
+
     image_tokens: int
     text_tokens: int
 
 
 class ImageUsage(_Response):
+    """Tokens of a response with images; nfe counts model evaluations."""
+
     input_tokens: int
     output_tokens: int
     total_tokens: int
@@ -636,6 +662,8 @@ class ImageUsage(_Response):
 
 
 class ImagesResponse(_Response):
+    """Drawings or edits. created: Unix seconds; size: WIDTHxHEIGHT in pixels; seed: of the first image."""
+
     created: int
     data: list[ImageItem]
     background: Literal["opaque"] = "opaque"

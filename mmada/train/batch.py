@@ -86,6 +86,7 @@ class Batch:
     num_tokens: int
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same batch with all of its tensors on a device."""
         return moved(self, device)
 
 

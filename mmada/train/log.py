@@ -44,6 +44,7 @@ class Log:
             self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the numbers of a step to metrics.jsonl, and hand them to TensorBoard and the services."""
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"step": step, **values}) + "\n")
         if self._board is not None:
@@ -54,6 +55,7 @@ class Log:
             tracker.log(dict(values), step=step)
 
     def close(self) -> None:
+        """End the runs of the services; metrics.jsonl needs no end."""
         for tracker in self._trackers:
             tracker.finish()
         if self._board is not None:

@@ -172,6 +172,11 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
 
 
 def backbone(config: TrainConfig, start: Path | None, family: Family, text: TextTokenizer, *, codebook_size: int) -> Transformer:
+    """The transformer that a run trains: of the checkpoint `start`, or new from the configuration's preset.
+
+    codebook_size  of the image tokenizer; 0: text alone
+    Raises InputError if the checkpoint has other image codes, or quantized matrices and no adapter to train.
+    """
     dtype = getattr(torch, config.model.dtype)
     if start is not None:
         strategy = asked(tensor_parallel=config.loop.tensor_parallel)

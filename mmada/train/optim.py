@@ -255,6 +255,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Move the average towards the weights as they are now, faster in the first updates."""
         share = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         live = [local(self._live[name].detach()).float() for name in self.weights]
         torch._foreach_lerp_([local(average) for average in self.weights.values()], live, share)

@@ -10,6 +10,8 @@
     spec -> grammar                             meaning <-> sentence
     questions, knowledge, arithmetic, drawing, reasoning -> tasks -> verify, drills
     source                                      all of it behind the engine's protocol: `world(varied=0.5)` is what data.world finds
+    asking, reading, plans, lexicon, natural/   prompts as people type them: what they ask for, in the grammar's words
+    variation, showcase                         other artwork; examples for visitors
     rewards, artwork, measure/, recipes/        rewards, a verifier of drawings, suites with their judge, stages of training
 
 Training examples (split="train") never contain a combination that is held out, test examples (split="test") always do: split.py.

@@ -1,9 +1,14 @@
 """Ordinary English about the world of emoji: what visitors type, and what the world cannot do.
 
-natural_draw   drawing requests -> a plan that names what is unknown, and the plain prompt of what is known
-natural_look   questions about pictures
-natural_text   word problems and sums to a hundred, facts about the objects, small talk, and what the model does not know
-voice.py reads the sentences, which several writers wrote (voices/); noise.py spoils them as people in a hurry do.
+drawing.py           `natural_draw`: requests -> a plan that names what is unknown, and the plain prompt of what is known
+looking.py           `natural_look`: questions about pictures, and about what is not in them
+problems.py          `natural_text`: word problems and sums to a hundred, as sums.py works them out; people.py  whom they are about
+talk.py              small talk, facts about the objects, and what the model does not know
+lists.py, frames.py  other words for objects, words that the world lacks; what requests are wrapped in
+voice.py             sentences that several writers wrote (voices/)
+noise.py             spoils them as people in a hurry do
+spelling.py          what a misspelled word is read as
+around.py            what stands before a request
 """
 
 from __future__ import annotations
