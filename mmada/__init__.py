@@ -65,41 +65,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _WHERE = {
-    "mmada.canvas": ("Canvas", "Field"),
-    "mmada.errors": ("CheckpointError", "ImageError", "InputError", "MMaDAError", "MissingDependencyError", "TokenizerError"),
-    "mmada.hub.collator": ("MaskedDiffusionCollator",),
-    "mmada.hub.configs": ("ImageTokenizerConfig", "MMaDAConfig"),
-    "mmada.hub.pretrained": ("ImageTokenizer", "MMadaModelLM"),
-    "mmada.model": ("Transformer", "TransformerConfig", "TransformerDenoiser", "preset"),
-    "mmada.pipeline": ("MMaDA",),
-    "mmada.hub.processor": ("MMaDAImageProcessor", "MMaDAProcessor"),
-    "mmada.canvas.prompts": ("Hole", "Message", "Prompts", "Style"),
-    "mmada.families": ("FAMILIES", "Family"),
-    "mmada.generation.requests": (
-        "Answer",
-        "ChatRequest",
-        "DrawRequest",
-        "Drawing",
-        "EditRequest",
-        "EmptyAnswerError",
-        "FillRequest",
-        "GenerationConfig",
-        "ParallelRequest",
-    ),
-    "mmada.sampling": (
-        "CacheConfig",
-        "Denoising",
-        "SamplingParams",
-        "denoise",
-        "fast_image",
-        "fast_text",
-        "infill",
-        "published_image",
-        "published_text",
-    ),
-    "mmada.canvas.vocab": ("PUBLISHED", "IdRange", "VocabLayout"),
+    "mmada.canvas": "Canvas Field",
+    "mmada.errors": "CheckpointError ImageError InputError MMaDAError MissingDependencyError TokenizerError",
+    "mmada.hub.collator": "MaskedDiffusionCollator",
+    "mmada.hub.configs": "ImageTokenizerConfig MMaDAConfig",
+    "mmada.hub.pretrained": "ImageTokenizer MMadaModelLM",
+    "mmada.model": "Transformer TransformerConfig TransformerDenoiser preset",
+    "mmada.pipeline": "MMaDA",
+    "mmada.hub.processor": "MMaDAImageProcessor MMaDAProcessor",
+    "mmada.canvas.prompts": "Hole Message Prompts Style",
+    "mmada.families": "FAMILIES Family",
+    "mmada.generation.requests": "Answer ChatRequest DrawRequest Drawing EditRequest EmptyAnswerError FillRequest GenerationConfig ParallelRequest",
+    "mmada.sampling": "CacheConfig Denoising SamplingParams denoise fast_image fast_text infill published_image published_text",
+    "mmada.canvas.vocab": "PUBLISHED IdRange VocabLayout",
 }
-_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names.split()}
 
 __all__ = [
     "FAMILIES",

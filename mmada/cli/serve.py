@@ -116,24 +116,18 @@ def serve(
 
             given = f"--workers {workers}" if workers > 1 else "--access-log"
             raise InputError(f"{given} has no effect on the replicas of --replicas {replicas}; leave one of the two out")
-        _start_replicas(model, settings, loading, cache=cache, host=host, port=port, drain=drain, replicas=replicas, threads=threads)
+        own = {"model": model, "replicas": replicas, "cpus": max(1, threads), "cache": cache, "drain": drain}
+        _start_replicas(own, settings, loading, host=host, port=port)
         return
     start(model, settings, loading, cache=cache, host=host, port=port, drain=drain, access_log=access_log, workers=workers, threads=threads)
 
 
-def _start_replicas(
-    model: str,
-    settings: Mapping[str, Any],
-    loading: options.Loading,
-    *,
-    cache: str | None,
-    host: str,
-    port: int,
-    drain: float,
-    replicas: int,
-    threads: int,
-) -> None:
-    """Serve by Ray Serve until a signal comes."""
+def _start_replicas(own: Mapping[str, Any], settings: Mapping[str, Any], loading: options.Loading, *, host: str, port: int) -> None:
+    """Serve by Ray Serve until a signal comes.
+
+    own       fields of ReplicasConfig, without those of loading
+    settings  fields of ServeConfig
+    """
     from dataclasses import asdict
 
     from mmada.cli.session import check_model
@@ -143,28 +137,19 @@ def _start_replicas(
     loads = asdict(loading)
     if (shared := loads.pop("tensor_parallel")) > 1:
         raise InputError(
-            f"replicas={replicas} hold whole models, and tensor_parallel={shared} processes hold one together; leave one of them out"
+            f"replicas={own['replicas']} hold whole models, and tensor_parallel={shared} processes hold one together; leave one of them out"
         )
     check_packages()
     from mmada.scale.serve import serve_replicas
     from mmada.scale.serve_config import ReplicasConfig
 
-    check_model(model, loading.dtype)
+    check_model(own["model"], loading.dtype)
     log = _begin(host, settings)
 
     def announce(url: str) -> None:
-        log.info("%d replicas running on %s (Press CTRL+C to quit)", replicas, url)
+        log.info("%d replicas running on %s (Press CTRL+C to quit)", own["replicas"], url)
 
-    config = ReplicasConfig(
-        model=model,
-        replicas=replicas,
-        cpus=max(1, threads),
-        cache=cache,
-        drain=drain,
-        server=_config(host, settings),
-        **loads,
-    )
-    serve_replicas(config, host=host, port=port, ready=announce)
+    serve_replicas(ReplicasConfig(**own, **loads, server=_config(host, settings)), host=host, port=port, ready=announce)
 
 
 def _config(host: str, settings: Mapping[str, Any]) -> ServeConfig:
