@@ -140,6 +140,8 @@ class MMaDAScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             for i, (row, canvas) in enumerate(zip(rows, canvases, strict=True)):
                 after[row, canvas.fields[0].positions] = denoising.token_ids(i)
                 proposed[row, canvas.fields[0].positions] = denoising.preview(i)
+        if mask_id < num_ids:
+            logits = logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
         shaped = narrowed(logits, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
         found = (after.view_as(sample), proposed.view_as(sample), shaped.view_as(model_output))
         return DiscreteSchedulerOutput(*found) if return_dict else found

@@ -130,6 +130,7 @@ def test_a_step_shapes_logits_and_leaves_what_is_given():
     assert (prev_sample[1, 0] == 2).all()
     assert prev_sample.max() < 5, "no [MASK] is proposed"
     assert (shaped.isfinite().sum(-1) == 2).all()
+    assert not shaped[..., 5].isfinite().any()
     with pytest.raises(InputError, match=r"timestep=0\.3 is none of scheduler\.timesteps; call set_timesteps"):
         scheduler.step(logits, 0.3, sample)
     with pytest.raises(InputError, match=r"model_output \(3, 2, 4\) must be logits"):
