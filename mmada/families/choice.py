@@ -79,7 +79,8 @@ def settled(family: Family, facts: Facts, *, any_size: bool = False, any_constan
             f"config.json is not that of {family.title}: {'; '.join(differences)}; copy the published one, or give "
             f"family={family.name!r} if the model is of another size"
         )
-    return replace(family, layout=family.settle(family.layout, facts), defaults={**family.defaults, **family.read(facts)})
+    config = {**family.config, **family.config_of.get(facts.class_name or "", {})}
+    return replace(family, layout=family.settle(family.layout, facts), defaults={**family.defaults, **family.read(facts)}, config=config)
 
 
 def _goes_by(family: Family, names: Sequence[str]) -> bool:

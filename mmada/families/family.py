@@ -152,6 +152,7 @@ class Family:
     least_context    tokens of a row, where config.json says fewer: what the published code, which has no limit, is asked for
     read             fields of `GenerationConfig` that the files of a checkpoint say, beside `defaults`
     config           fields of the backbone that config.json of a published checkpoint does not have, with their values
+    config_of        class, as config.json names it -> the same of checkpoints of that class alone
     only             fields of config.json -> the values that a checkpoint of this family may have there
     prompts          lays conversations and images out
     image_tokenizer  which kind, or None; `image_tokenizer_dir` is its folder in a checkpoint, `image_tokenizer_folder` that in the hub
@@ -184,6 +185,7 @@ class Family:
     least_context: int = 0
     read: Callable[[Facts], Mapping[str, Any]] = _nothing
     config: Mapping[str, Any] = field(default_factory=dict)
+    config_of: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     prompts: type[Prompts] = Prompts
     image_tokenizer: Literal["magvit-v2", "vqvae"] | None = None

@@ -52,13 +52,17 @@ ILLADA = Family(
     title="iLLaDA",
     # Which id ends a text is not published; the one here only stands until `_settle` has read the files.
     layout=VocabLayout(vocab_size=155136, image_offset=155136, codebook_size=0, mask_id=5, eos_id=2),
-    classes=("LLaDAModelLM",),
+    classes=("LLaDAModelLM", "ILLaDAForCausalLM"),
     model_type="llada",
     hub_names=("GSAI-ML/iLLaDA-8B-Base", "GSAI-ML/iLLaDA-8B-Instruct"),
     license="Apache-2.0",
     abilities=frozenset({"chat", "fill"}),
     strings={"mask": "<[MASK]>"},
     settle=_settle,
+    # Code of others that loads the published files has this class, and tensors as Llama names them. Which is right is seen at the first load.
+    config_of={
+        "ILLaDAForCausalLM": {"backbone": "qwen", "attention_layer_norm": False, "image_positions": 0, "short_conv": 0},
+    },
     constants={"tie_word_embeddings": True, "rope_theta": None, "rms_norm_eps": None},
     sizes={**LLADA_SIZES, "n_kv_heads": 8, "mlp_hidden_size": 14336},
     context=8192,

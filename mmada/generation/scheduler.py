@@ -140,7 +140,7 @@ class Scheduler:
 
     @property
     def num_running(self) -> int:
-        """Tickets of the last round that are not finished."""
+        """Sequences of the last round that are not finished."""
         return sum(not scheduled.gone for scheduled in self._running)
 
     @property
@@ -155,14 +155,14 @@ class Scheduler:
 
     @property
     def num_ready(self) -> int:
-        """Tickets that have something to evaluate."""
+        """Sequences that have something to evaluate."""
         with self._lock:
             return sum(scheduled.num_tokens > 0 for scheduled in self._scheduled_sequences.values())
 
     def submit(
         self, count: int, *, now: float, deadline: float = math.inf, priority: int = 0, urgent: bool = False
     ) -> list[ScheduledSequence]:
-        """Tickets for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
+        """Sequences for `count` generations of one request, all or none. Raises BusyError, ClosedError."""
         with self._lock:
             if self.closed:
                 raise ClosedError("the server is shutting down; send the request again later")

@@ -35,11 +35,11 @@ REWARDS: Mapping[str, str] = {
     "exact": "the answer is the reference",
     "math": "the answer means the reference, by math-verify",
     "correct": "the world's verifier calls the answer, or the drawing, right",
-    "clip": "CLIPScore of a drawing; scorers.clip names the weights",
-    "caption_clip": "CLIPScore of an answer and the picture shown; scorers.clip",
-    "pick": "PickScore; scorers.pick",
-    "image_reward": "ImageReward; scorers.image_reward",
-    "hps": "HPS v2; scorers.hps",
+    "clip": "CLIPScore of a drawing; reward_models.clip names the weights",
+    "caption_clip": "CLIPScore of an answer and the picture shown; reward_models.clip",
+    "pick": "PickScore; reward_models.pick",
+    "image_reward": "ImageReward; reward_models.image_reward",
+    "hps": "HPS v2; reward_models.hps",
     "pixels": "a drawing, or an edit, is the picture that its record has",
 }
 """Name -> what is rewarded, in any world. A world may bring more; "package.module:function" is a reward of your own (docs/rl.md)."""

@@ -6,7 +6,7 @@
     components:
       text: {task: text, layout: chat, noise: [block], weight: 1/p, normalizer: maskable, share: 0.3}
 
-The file's name is the stage's. Fields are those of stages.Stage and stages.Flow; without components it is an ImageStage.
+The file's name is the stage's. Fields are those of stages.Stage and stages.MixtureComponent; without components it is an ImageStage.
 """
 
 from __future__ import annotations

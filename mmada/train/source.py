@@ -234,7 +234,7 @@ class BatchMixture:
             raise InputError(
                 f"batch={batch} leaves no row for the components {empty} with shares {dict(weights)}; raise the batch or the shares"
             )
-        # Flow after component: processes and micro-batches take every n-th row, and so get their share of each component.
+        # Component after component: processes and micro-batches take every n-th row, and so get their share of each component.
         self._slots = [(name, j) for name, n in self.counts.items() for j in range(n)]
 
     def __getitem__(self, position: int) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """The curriculum as values: which rows are seen, how they are noised, and what is scored.
 
-    Flow    one kind of row: its layout, noise, weights and share of the batch
+    MixtureComponent    one kind of row: its layout, noise, weights and share of the batch
     Stage   components that share every forward pass, and how the weights move
 
     noise         what happens to a field of the canvas, drawn for each row

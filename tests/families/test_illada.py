@@ -52,6 +52,28 @@ def test_published_files_say_whether_embeddings_are_tied(tmp_path):
     assert config.max_sequence_length == 8192
 
 
+def test_files_of_the_other_class_have_the_tensors_of_llama(tmp_path):
+    """Logits as transformers' own class has them, where every token attends to every other."""
+    import transformers
+
+    family = named("illada")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = transformers.LlamaConfig(
+        vocab_size=family.layout.vocab_size, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=True, **sizes
+    )
+    llama = transformers.LlamaForCausalLM(config).eval()
+    llama.save_pretrained(tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    published(family, tmp_path, **{**written, "architectures": ["ILLaDAForCausalLM"], "mask_token_id": 5, "eos_token_id": 2})
+    found = networks.load_transformer(tmp_path, family=family_of(tmp_path))
+    tokens = torch.randint(100, (2, 7), generator=torch.Generator().manual_seed(1))
+    everything = torch.zeros(2, 1, 7, 7)
+    with torch.inference_mode():
+        expected = llama(input_ids=tokens, attention_mask=everything).logits
+        assert torch.allclose(found(tokens).logits, expected, atol=1e-5)
+
+
 def test_turns_are_laid_out_by_the_template(model):
     ids = model.prompts.dialogue([Message("system", "Be brief."), Message("user", " Hi ")])
     assert model.prompts.tokenizer.decode(ids) == (
