@@ -234,8 +234,11 @@ def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: I
 
 
 @contextmanager
-def writing(directory: Path) -> Iterator[None]:
-    """Around what writes into a directory, which is made. Raises InputError if it cannot be made, or a file in it cannot be written."""
+def writing(directory: Path, name: str = "directory") -> Iterator[None]:
+    """Around what writes into a directory, which is made.
+
+    Raises InputError, for the argument `name`, if it cannot be made, or a file in it cannot be written.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -245,7 +248,7 @@ def writing(directory: Path) -> Iterator[None]:
         reason = error.strerror if isinstance(error, OSError) else error
         if reason is None:  # not of the file system: of an upload
             raise
-        raise InputError(f"directory={str(directory)!r} cannot be written ({reason}); give a new directory, or make room in it") from error
+        raise InputError(f"{name}={str(directory)!r} cannot be written ({reason}); give a new directory, or make room in it") from error
 
 
 @contextmanager
