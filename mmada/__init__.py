@@ -139,10 +139,25 @@ _FORMER = {
     "Defaults": "GenerationConfig",
     "Recipe": "SamplingParams",
 }
+# Former modules. Only `mmada.prompt` and `from mmada import prompt` come here; `from mmada.prompt import ...` does not.
+_MOVED = {
+    "checkpoint": "hub.checkpoint",
+    "jobs": "generation.planner",
+    "processor": "hub.processor",
+    "prompt": "canvas.prompts",
+    "request": "generation.requests",
+    "tokenizer": "hub.tokenizer",
+    "trace": "pipeline.trace",
+    "vocab": "canvas.vocab",
+}
 
 
 def __getattr__(name: str) -> Any:
     name = _FORMER.get(name, name)
+    if name in _MOVED:  # no AttributeError, whose words `from mmada import ...` hides
+        raise ImportError(
+            f"module mmada.{name} is now mmada.{_MOVED[name]}; what most programs need is in mmada itself", name=f"mmada.{name}"
+        )
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mmada' has no attribute {name!r}")
     try:

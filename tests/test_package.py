@@ -6,7 +6,26 @@ from pathlib import Path
 
 import pytest
 
+import mmada
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "now"),
+    [("mmada", "prompt", r"mmada\.canvas\.prompts"), ("mmada.model", "MMadaModelLM", "`from mmada import MMadaModelLM`")],
+)
+def test_a_former_place_names_the_new_one(module, name, now):
+    with pytest.raises(ImportError, match=now):
+        exec(f"from {module} import {name}", {})
+    with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'nothing'"):
+        _ = importlib.import_module(module).nothing
+
+
+def test_modules_that_moved_are_where_they_are_said_to_be():
+    for name, now in mmada._MOVED.items():
+        assert importlib.util.find_spec(f"mmada.{now}") is not None
+        assert importlib.util.find_spec(f"mmada.{name}") is None
 
 
 @pytest.fixture(scope="module")

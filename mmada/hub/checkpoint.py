@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmada.errors import CheckpointError
+from mmada.errors import CheckpointError, InputError
 
 __all__ = [
     "CONFIG_NAME",
@@ -34,6 +34,7 @@ __all__ = [
     "saving",
     "shapes",
     "weight_files",
+    "writing",
 ]
 
 DEFAULT_MODEL = "mmada-emoji-chat"
@@ -233,9 +234,36 @@ def check(directory: Path, expected: Mapping[str, Sequence[int]], *, optional: I
 
 
 @contextmanager
+def writing(directory: Path, name: str = "directory") -> Iterator[None]:
+    """Around what writes into a directory, which is made.
+
+    Raises InputError, for the argument `name`, if it cannot be made, or a file in it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        if reason is None:  # not of the file system: of an upload
+            raise
+        raise InputError(f"{name}={str(directory)!r} cannot be written ({reason}); give a new directory, or make room in it") from error
+
+
+@contextmanager
 def saving(directory: Path) -> Iterator[None]:
     """Around what writes weights into a directory: afterwards no older ones in the other form, one file or several, are left beside them,
-    which would be read instead. Whoever may read config.json may read the weights, which safetensors writes for their owner alone."""
+    which would be read instead. Whoever may read config.json may read the weights, which safetensors writes for their owner alone.
+
+    Raises InputError as `writing` does.
+    """
+    with writing(directory), _one_form(directory):
+        yield
+
+
+@contextmanager
+def _one_form(directory: Path) -> Iterator[None]:
     forms = directory / SINGLE_NAME, directory / INDEX_NAME
 
     def stamp(file: Path) -> tuple[int, int] | None:

@@ -304,7 +304,6 @@ def _dtype(given: str | torch.dtype, directory: Path) -> torch.dtype:
 
 @contextmanager
 def _written(directory: Path) -> Iterator[Path]:
-    directory.mkdir(parents=True, exist_ok=True)
     with checkpoint.saving(directory):
         yield directory
 

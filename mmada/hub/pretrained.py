@@ -236,7 +236,7 @@ class MMadaModelLM(Transformer, PreTrainedModel):  # type: ignore[misc]
         return loaded  # type: ignore[no-any-return]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
+        """As in transformers; older weights in the directory are replaced, in whatever form they are. Raises InputError if it cannot be written."""
         with checkpoint.saving(Path(save_directory)):
             super().save_pretrained(save_directory, *args, **kwargs)
 
@@ -364,6 +364,6 @@ class ImageTokenizer(image.ImageTokenizer, PreTrainedModel):  # type: ignore[mis
         return super().from_pretrained(directory, *model_args, config=own, **kwargs)  # type: ignore[no-any-return]
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
-        """As in transformers; older weights in the directory are replaced, in whatever form they are."""
+        """As in transformers; older weights in the directory are replaced, in whatever form they are. Raises InputError if it cannot be written."""
         with checkpoint.saving(Path(save_directory)):
             super().save_pretrained(save_directory, *args, **kwargs)

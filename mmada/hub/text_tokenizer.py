@@ -18,6 +18,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mmada.errors import MissingDependencyError
+from mmada.hub import checkpoint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -142,15 +143,15 @@ class TextTokenizer:
         return PreTrainedTokenizerFast(tokenizer_object=self.core, **values)
 
     def save_pretrained(self, directory: str | PathLike[str], **changes: Any) -> None:
-        """Write what `read` and AutoTokenizer take. changes: of tokenizer_config.json."""
+        """Write what `read` and AutoTokenizer take. changes: of tokenizer_config.json. Raises InputError if it cannot be written."""
         path = Path(directory)
-        path.mkdir(parents=True, exist_ok=True)
         self.core.encode_special_tokens = False
-        (path / _FILE).write_text(self.core.to_str(pretty=True), encoding="utf-8")
-        text = json.dumps(self.config | changes, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        (path / _CONFIG).write_text(text, encoding="utf-8")
-        if self.template is not None:
-            (path / _TEMPLATE).write_text(self.template, encoding="utf-8")
+        with checkpoint.writing(path):
+            (path / _FILE).write_text(self.core.to_str(pretty=True), encoding="utf-8")
+            text = json.dumps(self.config | changes, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+            (path / _CONFIG).write_text(text, encoding="utf-8")
+            if self.template is not None:
+                (path / _TEMPLATE).write_text(self.template, encoding="utf-8")
 
     def __len__(self) -> int:
         """Entries, added tokens included."""

@@ -9,7 +9,7 @@ What differs from pipelines over continuous latents:
     guidance_scale  w of u + w (c - u), as everywhere in diffusers; this package says g = w - 1 (sampling/params.py). w <= 1 is off
     latents         codes of the image (B, h, w) int64; a callback sees them, and `output_type="latent"` returns them
     timesteps       t in (0, 1], falling; 1 is fully masked
-    scheduler       says how steps sample; the step itself is the engine's, so there is no scheduler.step
+    scheduler       says how steps sample. The pipeline leaves the steps to the engine; `scheduler.step` is one of them, for loops of one's own
 
 The step of all pictures of a call is one forward pass. Needs the extra: pip install 'mmada[diffusers]'.
 """
@@ -27,12 +27,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mmada.canvas import Canvas, Field, IdRange
 from mmada.errors import InputError, MissingDependencyError, suggest
 from mmada.generation.requests import Drawing, DrawRequest
 from mmada.hub.checkpoint import DEFAULT_MODEL
 from mmada.image import ImageSource
 from mmada.pipeline import MMaDA, Progress
-from mmada.sampling import SamplingParams, fast_image
+from mmada.sampling import Denoising, SamplingParams, fast_image
+from mmada.sampling.token_sampling import narrowed
 
 try:
     from diffusers import ConfigMixin, DiffusionPipeline, SchedulerMixin
@@ -41,24 +43,49 @@ try:
 except ModuleNotFoundError as error:
     raise MissingDependencyError("MMaDAPipeline is a pipeline of diffusers; pip install 'mmada[diffusers]'") from error
 
-__all__ = ["MMaDAPipeline", "MMaDAPipelineOutput", "MMaDAScheduler"]
+__all__ = ["DiscreteSchedulerOutput", "MMaDAPipeline", "MMaDAPipelineOutput", "MMaDAScheduler"]
 
 StepCallback = Callable[["MMaDAPipeline", int, Tensor, dict[str, Tensor]], Mapping[str, Tensor] | None]
 _OUTPUTS = ("pil", "np", "pt", "latent")
 _SCHEDULER_DIR = "scheduler"
+_SAMPLING = ("temperature", "choice_temperature", "top_k", "top_p")
+
+
+@dataclass
+class DiscreteSchedulerOutput(BaseOutput):  # type: ignore[misc]
+    """What one step made of (B, ...) codes; `pred_logits` is the name of diffusers' open pull request 14741, the others are its schedulers' usual ones.
+
+    prev_sample           (B, ...) int64: the codes after the step, open ones still masked
+    pred_original_sample  (B, ...) int64: the same with a proposal wherever a code is open
+    pred_logits           (B, ..., V) float32: what proposals are drawn from, after temperature, top-k and top-p; the largest is 0
+    """
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+    pred_logits: Tensor
 
 
 class MMaDAScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
-    """How the codes of an image are sampled; None leaves a value to the checkpoint.
+    """How the codes of an image are sampled; None throughout leaves it to the checkpoint.
 
     temperature         of the codes
     choice_temperature  Gumbel noise on the confidence, annealed over the steps; 0 always commits the surest codes
+    top_k               propose none but so many of the likeliest codes
+    top_p               propose none but the smallest set of codes whose probability reaches this
+
+    If any is set, the others are those of `mmada.sampling.fast_image`.
     """
 
     order = 1
 
     @register_to_config  # type: ignore[untyped-decorator, unused-ignore]
-    def __init__(self, temperature: float | None = None, choice_temperature: float | None = None) -> None:
+    def __init__(
+        self,
+        temperature: float | None = None,
+        choice_temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> None:
         self.timesteps = torch.ones(0)
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
@@ -67,8 +94,98 @@ class MMaDAScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def params(self, *, steps: int, guidance_scale: float) -> SamplingParams | None:
         """Sampling parameters, with this package's guidance_scale; None where nothing is set."""
-        own = {name: self.config[name] for name in ("temperature", "choice_temperature") if self.config[name] is not None}
+        own = {name: self.config[name] for name in _SAMPLING if self.config[name] is not None}
         return fast_image(steps=steps, guidance_scale=guidance_scale).with_(**own) if own else None
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        *,
+        mask_token_id: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> DiscreteSchedulerOutput | tuple[Tensor, ...]:
+        """The engine's step on its own: propose a code where one is open, and commit the surest.
+
+        model_output   (B, ..., V) logits, with guidance
+        timestep       an element of `timesteps`
+        sample         (B, ...) int64: codes in 0..V-1, and mask_token_id where they are open
+        mask_token_id  default: V. It is never proposed
+        generator      one for all rows, one after the other, or one for each; default: torch's own. Each row draws for all of its codes
+
+        With a new generator and a `sample` that is all open, the steps give the codes that the engine draws with its seed.
+        Raises InputError for shapes that differ, and a timestep that is not one.
+        """
+        if model_output.shape[:-1] != sample.shape or sample.dim() < 2:
+            raise InputError(
+                f"model_output {tuple(model_output.shape)} must be logits (B, ..., V) of sample {tuple(sample.shape)}, which is (B, ...)"
+            )
+        steps, number = len(self.timesteps), self._number(timestep)
+        params = self.params(steps=steps, guidance_scale=0.0) or fast_image(steps=steps, guidance_scale=0.0)
+        num_ids = model_output.shape[-1]
+        mask_id = num_ids if mask_token_id is None else mask_token_id
+        given, logits = sample.flatten(1), model_output.flatten(1, -2).float()
+        after, proposed = given.clone(), given.clone()
+        rows = (given == mask_id).any(1).nonzero()[:, 0].tolist()
+        if rows:
+            canvases = [_canvas(given[row], mask_id, num_ids) for row in rows]
+            generators = _of_rows(generator, len(given))
+            draws = [_OpenDraws(generators[row], canvas) for row, canvas in zip(rows, canvases, strict=True)]
+            denoising = Denoising(canvases, params, mask_id=mask_id, draws=draws)
+            denoising.go_to(number)
+            asked = denoising.inputs().positions[..., None].expand(-1, -1, num_ids)
+            denoising.advance(logits[rows].gather(1, asked))
+            for i, (row, canvas) in enumerate(zip(rows, canvases, strict=True)):
+                after[row, canvas.fields[0].positions] = denoising.token_ids(i)
+                proposed[row, canvas.fields[0].positions] = denoising.preview(i)
+        if mask_id < num_ids:
+            logits = logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
+        shaped = narrowed(logits, temperature=params.temperature, top_k=params.top_k, top_p=params.top_p)
+        found = (after.view_as(sample), proposed.view_as(sample), shaped.view_as(model_output))
+        return DiscreteSchedulerOutput(*found) if return_dict else found
+
+    def _number(self, timestep: float | Tensor) -> int:
+        """Which of the times it is, from 0. Raises InputError."""
+        found = (self.timesteps.cpu() - float(timestep)).abs() < 1e-5
+        if not found.any():
+            raise InputError(f"timestep={float(timestep):g} is none of scheduler.timesteps; call set_timesteps, and give one of its times")
+        return int(found.int().argmax())
+
+
+class _OpenDraws:
+    """Numbers for the open codes of a row, drawn for all of its codes, as the engine draws them for a block."""
+
+    def __init__(self, generator: torch.Generator | None, canvas: Canvas) -> None:
+        self._generator, self._total = generator, len(canvas)
+        self._device = "cpu" if generator is None else generator.device
+        self._open = canvas.fields[0].positions.cpu()
+
+    def numbers(self, slots: range, num_ids: int | None) -> tuple[Tensor, Tensor]:
+        tokens, order = torch.rand(2, self._total, generator=self._generator, device=self._device).cpu()[
+            :, self._open[slots.start : slots.stop]
+        ]
+        return tokens, order
+
+    def integers(self, count: int, below: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self._generator, device=self._device).cpu()
+
+
+def _canvas(codes: Tensor, mask_id: int, num_ids: int) -> Canvas:
+    """A row of codes alone, whose masked positions are open."""
+    never = (mask_id,) if mask_id < num_ids else ()
+    field = Field((codes == mask_id).nonzero()[:, 0], IdRange(0, num_ids, never), len(codes))
+    return Canvas(codes, torch.ones_like(codes, dtype=torch.bool), (field,))
+
+
+def _of_rows(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> Sequence[torch.Generator | None]:
+    """The generator of each row. Raises InputError."""
+    if not isinstance(generator, Sequence):
+        return [generator] * count
+    if len(generator) != count:
+        raise InputError(f"generator has {len(generator)} generators for {count} images; give one, or one for each")
+    return generator
 
 
 @dataclass
@@ -260,9 +377,7 @@ def _output(images: list[Image.Image], codes: Sequence[Tensor], output_type: str
 def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
     """A seed for each image. A generator that nobody has drawn from gives its own seed first; every one moves on."""
     if isinstance(generator, Sequence):
-        if len(generator) != count:
-            raise InputError(f"generator has {len(generator)} generators for {count} images; give one, or one for each")
-        return [seed for one in generator for seed in _seeds(one, 1)]
+        return [seed for one in _of_rows(generator, count) for seed in _seeds(one, 1)]
     used = generator is None or not _is_new(generator)
     device = "cpu" if generator is None else generator.device
     drawn = torch.randint(2**62, (count,), generator=generator, device=device).tolist()

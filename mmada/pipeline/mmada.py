@@ -348,10 +348,15 @@ class MMaDA:
     def save_pretrained(self, directory: str | os.PathLike[str], *, max_shard_size: str = "5GB") -> None:
         """Write weights, both tokenizers and defaults; the published code reads the weights, `from_pretrained` all of it.
 
-        Raises InputError if other processes hold parts of the weights.
+        Raises InputError if other processes hold parts of the weights, or the directory cannot be written.
         """
         self._refuse_split("save_pretrained")
-        path, d = Path(directory), self.defaults
+        path = Path(directory)
+        with checkpoint.writing(path):
+            self._save(path, max_shard_size)
+
+    def _save(self, path: Path, max_shard_size: str) -> None:
+        d = self.defaults
         networks.save_transformer(self.model, path, max_shard_size=max_shard_size)
         d.save(path)
         if self.planner.lexicon is not None:

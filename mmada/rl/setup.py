@@ -21,6 +21,7 @@ from mmada.data.rows import lacking
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
 from mmada.families import Ability
+from mmada.hub import checkpoint
 from mmada.rl.config import NEEDS_REFERENCE, REWARDS, PromptDataConfig, RLConfig, RLTaskConfig
 from mmada.rl.prompts import PromptSource, RecordPrompts, WorldPrompts
 from mmada.rl.rewards import Reward, pictures, text
@@ -69,7 +70,8 @@ def run(
     """
     begin()
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    with checkpoint.writing(out, "out"):
+        pass  # before models are loaded
     task = build_task(config, remote=remote)
     _record(config, out)
     if on_begin is not None:

@@ -22,6 +22,7 @@ from mmada.data.seeds import integer
 from mmada.data.world import Pixels, Split, World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
+from mmada.hub import checkpoint
 from mmada.hub import networks as saved
 from mmada.image import VQVAE
 from mmada.sampling import Denoiser
@@ -61,8 +62,8 @@ def run(
     """
     begin()
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    _record(config, out)
+    with checkpoint.writing(out, "out"):
+        _record(config, out)
     task = build_task(config)
     if on_begin is not None and isinstance(task, DiffusionTask):
         on_begin(task.about)

@@ -28,6 +28,19 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
+def test_the_class_of_transformers_refuses_a_file_too(shared_model, tmp_path):
+    """Its own `save_pretrained` logs that, and returns."""
+    file = tmp_path / "out"
+    file.touch()
+    with pytest.raises(InputError, match="cannot be written \\(File exists\\); give a new directory"):
+        pretrained.MMadaModelLM(plain(shared_model.config.layout).config).save_pretrained(file)
+
+
+def test_an_upload_that_fails_is_no_directory_that_cannot_be_written(tmp_path):
+    with pytest.raises(OSError, match="the hub is away"), checkpoint.saving(tmp_path / "new"):
+        raise OSError("the hub is away")
+
+
 @pytest.mark.parametrize("changes", SIZES)
 def test_both_read_what_either_writes(shared_model, tmp_path, changes):
     model = plain(shared_model.config.layout, **changes)
@@ -63,6 +76,33 @@ def test_every_matrix_of_a_block_is_a_plain_linear_layer(shared_model):
     matrices = [part for block in model.model.transformer["blocks"] for part in block.children() if hasattr(part, "in_features")]
     assert len(matrices) == 7 * model.config.n_layers
     assert {type(part) for part in matrices} == {nn.Linear}
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_all_matrices_of_the_blocks_are_quantized_and_no_others(shared_model, tmp_path, name):
+    model = plain(shared_model.config.layout)
+    networks.save_transformer(model, tmp_path)
+    loaded = networks.load_transformer(tmp_path, quantize_as=name)
+    packed = {at for at, part in loaded.named_modules() if isinstance(part, quantized.QuantizedLinear)}
+    left = {at for at, part in loaded.named_modules() if type(part) in (nn.Linear, nn.Embedding)}
+    wide = {at for at, part in model.named_modules() if type(part) is nn.Linear}
+    assert len(packed) == 7 * model.config.n_layers
+    assert {part.bits for part in loaded.modules() if isinstance(part, quantized.QuantizedLinear)} == {int(name[3:])}
+    assert packed < wide
+    assert left == {"model.transformer.wte", "model.transformer.ff_out"}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_bitsandbytes_quantizes_all_matrices_of_the_blocks(shared_model, tmp_path, bits):
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="the extra quant")
+    from transformers import BitsAndBytesConfig
+
+    networks.save_transformer(plain(shared_model.config.layout), tmp_path)
+    config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    loaded = pretrained.MMadaModelLM.from_pretrained(tmp_path, quantization_config=config)
+    kind = bitsandbytes.nn.Linear4bit if bits == 4 else bitsandbytes.nn.Linear8bitLt
+    assert sum(isinstance(part, kind) for block in loaded.blocks for part in block.modules()) == 7 * loaded.config.n_layers
+    assert {type(part) for name, part in loaded.named_modules() if name.endswith("transformer.ff_out")} == {nn.Linear}
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", torch.float64, "auto"])

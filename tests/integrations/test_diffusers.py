@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from mmada.errors import InputError
+from mmada.generation.requests import DrawRequest
 
 from ..lazy import later
 
@@ -87,6 +88,69 @@ def test_a_part_of_an_image_is_drawn_anew(pipe, debug):
     marked = Image.fromarray(mask)
     found = pipe("a dog", image=before, mask_image=marked, num_inference_steps=2, generator=seeded()).images[0]
     assert found.tobytes() == debug.fill_image(before, marked, prompt="a dog", steps=2, seed=3).image.tobytes()
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 1.0}, {"top_k": 5, "top_p": 0.9}, {"temperature": 0.7, "choice_temperature": 0.0}])
+def test_steps_of_the_scheduler_are_those_of_the_engine(pipe, first_fill, settings):
+    """A loop over `step`, as diffusers' pipelines have it, draws what the engine draws with the seed."""
+    scheduler = MMaDAScheduler(**settings)
+    own = MMaDAPipeline(**{**pipe.components, "scheduler": scheduler})
+    own.set_progress_bar_config(disable=True)
+    expected = own("a cat", num_inference_steps=4, guidance_scale=1.0, generator=seeded(), output_type="latent").images
+    fill = first_fill(pipe.model.planner, DrawRequest("a cat", think=False, params=scheduler.params(steps=4, guidance_scale=0.0)))
+    (field,), num_codes = fill.canvas.fields, pipe.model.layout.codebook_size
+    first = field.ids.start
+    sample, generator = torch.full((1, *expected.shape[1:]), num_codes), seeded()
+    scheduler.set_timesteps(4)
+    for timestep in scheduler.timesteps:
+        tokens = fill.canvas.tokens.clone()
+        tokens[field.positions] = torch.where(sample == num_codes, tokens[field.positions].view_as(sample), sample + first).flatten()
+        with torch.no_grad():
+            logits = pipe.transformer(tokens[None]).logits[:, field.positions, first : first + num_codes]
+        before, stepped = sample, scheduler.step(logits.view(*sample.shape, -1), timestep, sample, generator=generator)
+        sample = stepped.prev_sample
+        assert torch.equal(sample[before != num_codes], before[before != num_codes])
+        assert torch.equal(stepped.pred_original_sample[sample != num_codes], sample[sample != num_codes])
+        assert stepped.pred_original_sample.max() < num_codes
+        assert stepped.pred_logits.shape == (*sample.shape, num_codes)
+    assert torch.equal(sample, expected)
+
+
+def test_a_step_shapes_logits_and_leaves_what_is_given():
+    scheduler = MMaDAScheduler(top_k=2)
+    scheduler.set_timesteps(4)
+    logits = torch.randn(3, 2, 4, 6, generator=seeded())
+    sample = torch.full((3, 2, 4), 5)
+    sample[0], sample[1, 0] = 1, 2  # a finished row, and one that is half open
+    prev_sample, proposed, shaped = scheduler.step(
+        logits, 0.25, sample, mask_token_id=5, generator=[seeded(i) for i in range(3)], return_dict=False
+    )
+    assert torch.equal(prev_sample, proposed), "the last step commits everything"
+    assert (prev_sample[0] == 1).all()
+    assert (prev_sample[1, 0] == 2).all()
+    assert prev_sample.max() < 5, "no [MASK] is proposed"
+    assert (shaped.isfinite().sum(-1) == 2).all()
+    assert not shaped[..., 5].isfinite().any()
+    with pytest.raises(InputError, match=r"timestep=0\.3 is none of scheduler\.timesteps; call set_timesteps"):
+        scheduler.step(logits, 0.3, sample)
+    with pytest.raises(InputError, match=r"model_output \(3, 2, 4\) must be logits"):
+        scheduler.step(logits[..., 0], 0.25, sample)
+    with pytest.raises(InputError, match="2 generators for 3 images"):
+        scheduler.step(logits, 0.25, sample, mask_token_id=5, generator=[seeded(), seeded()])
+
+
+def test_top_k_and_top_p_reach_sampling(pipe):
+    def drawn(**settings):
+        own = MMaDAPipeline(**{**pipe.components, "scheduler": MMaDAScheduler(**settings)})
+        own.set_progress_bar_config(disable=True)
+        return own("a cat", num_inference_steps=2, generator=seeded(), output_type="latent").images
+
+    surest = drawn(temperature=0.0, choice_temperature=0.0)
+    assert torch.equal(drawn(top_k=1, choice_temperature=0.0), surest)
+    assert torch.equal(drawn(top_p=1e-6, choice_temperature=0.0), surest)
+    assert not torch.equal(drawn(choice_temperature=0.0), surest)
+    with pytest.raises(InputError, match="top_p=2 must lie in"):
+        drawn(top_p=2)
 
 
 def test_it_is_saved_and_loaded_with_its_scheduler(pipe, tmp_path):

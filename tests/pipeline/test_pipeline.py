@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from PIL import Image
 from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, ImageError, InputError, MissingDependencyError, TokenizerError
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EmptyAnswerError, FillRequest, GenerationConfig
-from mmada.hub.networks import save_image_tokenizer
+from mmada.hub.networks import save_image_tokenizer, save_transformer
 from mmada.pipeline import MMaDA
 from mmada.sampling import CacheConfig, Ranking, denoise, fast_text, published_image, published_text
 from mmada.sampling.confidence import random_order
@@ -275,6 +277,28 @@ def test_conversations_and_messages(debug):
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}, {"role": "user", "content": "bye"}]
     messages = [Message(t["role"], t["content"]) for t in turns]
     assert ids(run(debug, [ChatRequest(turns)])[0]) == ids(run(debug, [ChatRequest(messages)])[0])
+
+
+def test_a_file_or_a_folder_that_cannot_be_written_is_a_sentence(debug, tmp_path):
+    file = tmp_path / "out"
+    file.write_text("mine")
+    (tmp_path / "full" / "config.json").mkdir(parents=True)  # what is in the way
+    targets = {
+        file: "File exists",
+        file / "inner": "Not a directory",
+        tmp_path / "full": "Is a directory",
+        Path("/proc/nowhere"): "No such file",
+    }
+    for target, reason in targets.items():
+        for save in (debug.save_pretrained, partial(save_transformer, debug.model)):
+            with pytest.raises(
+                InputError, match=rf"^directory='{target}' cannot be written \({reason}.*\); give a new directory, or make room"
+            ):
+                save(target)
+    for save in (debug._text.save_pretrained, partial(save_image_tokenizer, debug.image_tokenizer)):
+        with pytest.raises(InputError, match=rf"^directory='{file}' cannot be written"):
+            save(file)
+    assert file.read_text() == "mine"
 
 
 def test_save_and_load_give_the_same(debug, tmp_path):

@@ -188,3 +188,10 @@ def test_records_are_prompts(tmp_path, caplog):
     assert task.held_out == {}
     (reported,) = caplog.messages
     assert "1 of 2 records are left out (the prompt and its answer are longer than the context 1" in reported
+
+
+def test_a_run_into_a_file_is_a_sentence(tmp_path):
+    out = tmp_path / "run"
+    out.touch()
+    with pytest.raises(InputError, match=r"^out='.*run' cannot be written \(File exists\); give a new directory"):
+        run(load(write(tmp_path, DEBUG), [f"out={out}"]))

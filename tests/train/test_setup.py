@@ -47,6 +47,12 @@ def finished(tmp_path_factory):
     return tmp_path / "run"
 
 
+def test_a_run_into_a_file_is_a_sentence(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(InputError, match=r"^out='.*run' cannot be written \(File exists\); give a new directory"):
+        run(config(tmp_path))
+
+
 def test_a_run_writes_a_model_that_can_be_used(finished):
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml",
