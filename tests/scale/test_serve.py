@@ -356,6 +356,15 @@ def pids(server: Server) -> list[int]:
     return [pid for pid in found if is_ours(pid)]
 
 
+def both(server: Server) -> list[int]:
+    """The same as soon as there are two: Ray names a process after it has started it."""
+    deadline = time.monotonic() + 60
+    while len(found := pids(server)) < 2:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
+    return found
+
+
 def together(calls):
     """Results of functions that are called at the same time."""
     results: dict[int, object] = {}
@@ -404,7 +413,7 @@ def test_a_stream_comes_in_pieces_and_a_client_that_goes_cancels_it(two):
 
 @pytest.mark.slow
 def test_a_replica_that_is_killed_takes_its_requests_alone_and_is_started_again(two):
-    first = pids(two)
+    first = both(two)
     streams = [Stream(two, i, 600) for i in range(6)]
     os.kill(first[0], signal.SIGKILL)
     outcomes = [stream.is_whole for stream in streams]
@@ -421,7 +430,7 @@ def test_a_replica_that_is_killed_takes_its_requests_alone_and_is_started_again(
 
 @pytest.mark.slow
 def test_replicas_are_replaced_without_a_lost_request_and_a_signal_drains_them(two):
-    before = pids(two)
+    before = both(two)
     streams = [Stream(two, i, 400) for i in range(4)]
     assert two.process.pid is not None
     os.kill(two.process.pid, signal.SIGHUP)

@@ -202,7 +202,8 @@ def test_200_mixed_requests(where, request, debug, picture):
         assert time.monotonic() < deadline
         time.sleep(0.1)
         after = server.metrics()
-    assert counted("finished", after) - counted("finished", before) <= len(finished) + 5  # some leave as their answer comes
+    num_left = len(cases) - len(finished)  # some leave as their answer comes
+    assert counted("finished", after) - counted("finished", before) <= len(finished) + num_left // 4
     assert not any(
         "failed" in name and value > before.get(name, 0) for name, value in after.items() if name.startswith("mmada_generations_total")
     )
