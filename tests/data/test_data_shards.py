@@ -184,7 +184,7 @@ def test_processes_write_the_same_bytes_and_the_kill_of_one_costs_nothing(debug,
     others = set(multiprocessing.active_children())  # such as the server that tests of this process share
 
     def kill_a_worker(count: int) -> None:
-        if count >= 8:
+        if count >= 4:  # early: workers that have nothing left to do cannot be killed
             for child in set(multiprocessing.active_children()) - others:
                 os.kill(child.pid, signal.SIGKILL)
 
@@ -192,7 +192,7 @@ def test_processes_write_the_same_bytes_and_the_kill_of_one_costs_nothing(debug,
         write(debug, source, tmp_path / "again", shard_size=2, run=in_processes(2), on_progress=kill_a_worker)
 
     assert not (left := Manifest.load(tmp_path / "again")).complete
-    assert len(left.shards) >= 3
+    assert left.shards
     write(debug, source, tmp_path / "again", shard_size=2, run=in_processes(2))
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
 
