@@ -106,16 +106,10 @@ def debug() -> MMaDA:
 @pytest.fixture(scope="session")
 def first_fill() -> Callable[[Planner, Request], Fill]:
     """What a request's program asks to be filled first."""
-    from mmada.generation.programs import program_of
-    from mmada.generation.steps import Fill, Work
+    from .families.tiny import planned
 
     def found(planner: Planner, request: Request) -> Fill:
-        program = program_of(request, planner)
-        asked = next(program)
-        while isinstance(asked, Work):
-            asked = program.send(asked.function())
-        assert isinstance(asked, Fill)
-        return asked
+        return planned(request, planner)
 
     return found
 
