@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
@@ -72,9 +73,13 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """An opening of `num_tokens` in a text to be filled."""
+    """An opening of `num_tokens` in a text to be filled. Raises InputError unless that is a whole number of at least 1."""
 
     num_tokens: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_tokens, Integral) or self.num_tokens < 1:
+            raise InputError(f"a hole of num_tokens={self.num_tokens!r} must have a whole number of them, at least 1; try Hole(1) or [MASK:1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -471,10 +476,17 @@ class Prompts:
 
 
 _HOLE = re.compile(r"\[MASK(?::(\d+))?\]")
+_LIKE_A_HOLE = re.compile(r"(?i)\[\s*mask\s*(?::[^\]]*)?\]")
 
 
 def parse_holes(template: str) -> list[str | Hole]:
-    """ "The [MASK:3] sat" -> ["The ", Hole(3), " sat"]; [MASK] is one token."""
+    """ "The [MASK:3] sat" -> ["The ", Hole(3), " sat"]; [MASK] is one token.
+
+    Raises InputError for what is written nearly so, such as [mask] or [MASK:three], which a list of parts may contain.
+    """
+    for match in _LIKE_A_HOLE.finditer(template):
+        if not _HOLE.fullmatch(match[0]):
+            raise InputError(f"template has {match[0]!r}, which is no hole; write [MASK], or [MASK:3] for three tokens")
     parts: list[str | Hole] = []
     end = 0
     for match in _HOLE.finditer(template):

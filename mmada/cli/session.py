@@ -55,15 +55,8 @@ def load(name: str, loading: Loading, *, cache: str | None = None) -> MMaDA:
     if loading.quantize is not None and loading.quantize not in ("int8", "int4"):
         raise InputError(f"quantize={loading.quantize!r} is unknown; use int8 or int4, or leave it out")
 
-    import torch
-
     from mmada.pipeline import MMaDA
 
-    if loading.device is not None:
-        try:
-            torch.empty(0, device=loading.device)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            raise InputError(f"device={loading.device!r} cannot be used here; try cpu") from error
     if name == "debug":
         remarks.print("model debug: random weights, its answers and drawings make no sense", style="dim")
     model = MMaDA.from_pretrained(name, **asdict(loading))

@@ -1,6 +1,7 @@
 """From requests to results: one engine, which the pipeline, the server, reinforcement learning, training's samples and evaluation drive.
 
 requests.py   ChatRequest, DrawRequest, FillRequest; Answer and Drawing; a checkpoint's GenerationConfig
+field_types.py  values of records against the types that their fields declare
 settings.py   what users may change of a request, each declared once: command line, server and studio derive from it
 planner.py    canvases and sampling parameters for requests, results for what was filled; no model
 lexicon.py    the words that a checkpoint was taught to draw from; speller.py reads misspelled words as these

@@ -179,6 +179,8 @@ class Planner:
         num_new = request.max_new_tokens
         if num_new is None:
             num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
+        if num_new < 1:
+            raise InputError(f"max_new_tokens={num_new} must be at least 1")
         num_codes = self._least_codes() if request.images else 0
         # A prompt that cannot fit is not worth looking at the pictures for.
         num_words = sum(len(self.prompts.encode(turn.content)) for turn in messages_of(request.messages)) if request.images else 0
@@ -537,6 +539,7 @@ class Planner:
             if request.mask is not None or any(request.extend):
                 raise InputError("mask and extend need an image to start from; give image")
             height, width = request.size or self.drawing_size
+            _whole_tokens("image_height, image_width", (self.defaults.image_height, self.defaults.image_width), self.image_tokenizer.factor)
             _whole_tokens("size", (height, width), factor)
             shape = (height // factor, width // factor)
             self._check_length("drawing", shape[0] * shape[1], shape[0] * shape[1])

@@ -17,6 +17,7 @@ from mmada.canvas import Hole, Message, Style
 from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
+from mmada.generation.field_types import check_types
 from mmada.generation.speller import Correction
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
@@ -115,6 +116,7 @@ class GenerationConfig:
             value, is_whole = getattr(self, name), isinstance(least, int)
             if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or not least <= value < math.inf:
                 raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
+        check_types(self)
 
     def save(self, directory: Path) -> None:
         """Write mmada.json into a directory that exists; `load` reads it. Raises OSError if it cannot be written."""
@@ -187,6 +189,9 @@ class ChatRequest:
     seed: int = 0
     strict: bool = False
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
 
 @dataclass(frozen=True, slots=True)
 class DrawRequest:
@@ -217,6 +222,9 @@ class DrawRequest:
     strict: bool = False
     image_cache: str | None = None
 
+    def __post_init__(self) -> None:
+        check_types(self)
+
 
 @dataclass(frozen=True, slots=True)
 class FillRequest:
@@ -226,6 +234,9 @@ class FillRequest:
     messages: Conversation = ()
     params: SamplingParams | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +260,9 @@ class EditRequest:
     params: SamplingParams | None = None
     seed: int = 0
     image_cache: str | None = None
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 Order = Literal["together", "text_first", "image_first"]
@@ -279,6 +293,7 @@ class ParallelRequest:
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
             raise InputError(f"order={self.order!r} is unknown: {suggest(str(self.order), get_args(Order))}")
+        check_types(self)
 
 
 def edit_request(

@@ -89,6 +89,8 @@ def local(name: str | os.PathLike[str]) -> Path | None:
 
     Raises CheckpointError for what is neither.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise CheckpointError(f"model={name!r} is of type {type(name).__name__}; give a directory, a hub name, or {_names()}")
     if not str(name):
         raise CheckpointError(f"model='' is empty; give a directory, a hub name such as Gen-Verse/MMaDA-8B-MixCoT, or {_names()}")
     path = Path(name).expanduser()

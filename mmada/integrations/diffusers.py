@@ -296,7 +296,9 @@ class MMaDAPipeline(DiffusionPipeline):  # type: ignore[misc]
         think                say first what is to be drawn; None: as the checkpoint is best used
         Raises InputError.
         """
-        self._check(output_type, callback_on_step_end_tensor_inputs, num_images_per_prompt)
+        self._check(output_type, callback_on_step_end_tensor_inputs, num_images_per_prompt, num_inference_steps)
+        if not isinstance(prompt, str | Sequence):
+            raise InputError(f"prompt={prompt!r} must be a text, or a list of texts")
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt or ())
         if len(negatives) != len(prompts):
@@ -319,7 +321,9 @@ class MMaDAPipeline(DiffusionPipeline):  # type: ignore[misc]
         images = _output([image for image, _, _ in drawn], [codes for _, codes, _ in drawn], output_type)
         return MMaDAPipelineOutput(images=images, thinking=[thought for _, _, thought in drawn]) if return_dict else (images,)
 
-    def _check(self, output_type: str, names: Sequence[str], num_images_per_prompt: int) -> None:
+    def _check(self, output_type: str, names: Sequence[str], num_images_per_prompt: int, steps: int | None) -> None:
+        if steps is not None and steps < 1:
+            raise InputError(f"num_inference_steps={steps} must be at least 1")
         if output_type not in _OUTPUTS:
             raise InputError(f"output_type={output_type!r} is unknown: {suggest(output_type, _OUTPUTS)}")
         for name in names:

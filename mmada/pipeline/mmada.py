@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from mmada.hub.processor import MMaDAProcessor
     from mmada.model.mirror import LeadingDenoiser
 
-__all__ = ["DESCRIBE", "MMaDA", "Progress"]
+__all__ = ["DESCRIBE", "MMaDA", "Progress", "usable_device"]
 
 DESCRIBE = "Please describe this image in detail."
 
@@ -159,6 +159,7 @@ class MMaDA:
     ) -> None:
         self.model, self.prompts, self._image_tokenizer = model.eval(), prompts, image_tokenizer
         self.max_tokens, self.max_logits = max_tokens, max_logits
+        self._name = ""
         self._leading = denoiser
         if denoiser is not None:
             denoiser.max_tokens = max_tokens
@@ -172,7 +173,7 @@ class MMaDA:
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike[str],
+        name: str | os.PathLike[str] = checkpoint.DEFAULT_MODEL,
         *,
         image_tokenizer: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
@@ -211,7 +212,7 @@ class MMaDA:
             raise InputError(
                 f"device={str(device)!r} and device_map={options['device_map']!r} both say where the model goes; give one of them"
             )
-        device = torch.device(device) if device is not None else _best_device()
+        device = torch.device(device) if device is not None and tensor_parallel != 1 else usable_device(device or _best_device())
         if tensor_parallel != 1:
             from mmada.pipeline.followers import check_devices
 
@@ -228,6 +229,7 @@ class MMaDA:
                 made.model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
             if quantize is not None:
                 quantize_matrices(made.model, quantize)
+            made._name = "debug"
             return made.to(device) if tensor_parallel == 1 else made._split(device, tensor_parallel)
         directory = checkpoint.find(name, revision=revision, **hub)
         if (adapter := adapter_of(directory)) is not None:
@@ -253,6 +255,7 @@ class MMaDA:
                 before = made.defaults
                 made.use(**{f.name: getattr(own, f.name) for f in fields(own) if getattr(own, f.name) != getattr(before, f.name)})
             made.planner.lexicon = Lexicon.load(directory) or made.planner.lexicon
+            made._name = str(name)
             return made
         kind = family_of(directory, names=[str(name)], family=family)
         packed_by_others = networks.quantization(directory) is None and checkpoint.read_config(directory).get("quantization_config")
@@ -278,6 +281,7 @@ class MMaDA:
         made = cls(model, prompts, images, defaults=defaults, family=kind, denoiser=denoiser)
         made.planner.lexicon = Lexicon.load(directory)
         made.planner.reader = partial(_world, defaults.world) if defaults.world else None
+        made._name = str(name)
         return made
 
     @classmethod
@@ -381,8 +385,9 @@ class MMaDA:
         networks.save_image_tokenizer(self.image_tokenizer, path / IMAGE_TOKENIZER_DIR)
 
     def to(self, device: str | torch.device) -> MMaDA:
-        """Move the networks; returns self. Raises InputError if other processes hold parts of them."""
+        """Move the networks; returns self. Raises InputError for a device that cannot be used, or if other processes hold parts of them."""
         self._refuse_split("to")
+        device = usable_device(device)
         self.model.to(device)
         if isinstance(self._image_tokenizer, BaseImageTokenizer):
             self._image_tokenizer.to(device)
@@ -397,12 +402,14 @@ class MMaDA:
         for name in changes:
             if name not in known:
                 raise InputError(f"{name}={changes[name]!r} is no default of a checkpoint: {suggest(name, known)}")
+        reader = _reader(changes["world"]) if "world" in changes else self.planner.reader
         before, self.planner.defaults = self.defaults, replace(self.defaults, **changes)
         try:
             self.planner.text_params()
         except InputError:
             self.planner.defaults = before
             raise
+        self.planner.reader = reader
         if "style" in changes:
             self.prompts = self.planner.prompts = replace(self.prompts, style=self.defaults.style)
         if "image_tokenizer" in changes:
@@ -481,10 +488,18 @@ class MMaDA:
             "defaults": self.defaults,
             "family": self.family,
         }
-        return made | {"max_tokens": self.max_tokens, "max_logits": self.max_logits}
+        made |= {"max_tokens": self.max_tokens, "max_logits": self.max_logits}
+        return {"made": made, "lexicon": self.planner.lexicon, "reader": self.planner.reader, "name": self._name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__init__(**state["made"])  # type: ignore[misc]
+        self.planner.lexicon, self.planner.reader, self._name = state["lexicon"], state["reader"], state["name"]
+
+    def __repr__(self) -> str:
+        millions = sum(weight.numel() for weight in self.model.parameters()) / 1e6
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        name = f"{self._name!r}, " if self._name else ""
+        return f"MMaDA({name}{self.family.title}, {millions:.4g} M weights, {dtype}, {self.model.device})"
 
     # One request.
 
@@ -510,7 +525,7 @@ class MMaDA:
     def ask(
         self,
         image: ImageSource,
-        question: str,
+        question: str = DESCRIBE,
         *,
         think: bool | None = None,
         max_new_tokens: int | None = None,
@@ -520,7 +535,7 @@ class MMaDA:
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question about an image; strict as in chat."""
+        """Answer a question about an image, or describe it; strict as in chat."""
         return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
     def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
@@ -660,6 +675,14 @@ class MMaDA:
         return result
 
 
+def _reader(world: str) -> Callable[[], World] | None:
+    """What asks a world, "" for none. Raises InputError if it is not installed."""
+    if not world:
+        return None
+    _world(world)
+    return partial(_world, world)
+
+
 @cache
 def _world(name: str) -> World:
     """Looked for when a prompt is first read: a start does not wait for it."""
@@ -711,6 +734,15 @@ def _led(directory: Path, family: Family, dtype: str | torch.dtype, device: torc
 
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
     return lead(Part(directory=str(directory), family=family.name, dtype=name, device=device.type, size=size))
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device that tensors can be made on. Raises InputError for another one."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise InputError(f"device={str(device)!r} cannot be used here; try cpu") from error
+    return torch.device(device)
 
 
 def _best_device() -> torch.device:

@@ -8,7 +8,6 @@ build(Stage, values)           a dataclass value of its own
 from __future__ import annotations
 
 import re
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mmada.errors import InputError, suggest
+from mmada.generation.field_types import options, words
 
 __all__ = ["build", "fill", "mappings", "read_yaml"]
 
@@ -151,11 +151,11 @@ def _value(old: Any, value: Any, hint: Any, where: str) -> Any:
 def _converted(value: Any, hint: Any, where: str) -> Any:
     if value is None and hint is str:  # `model.start=` on a command line
         return ""
-    for option in _options(hint):
+    for option in options(hint):
         converted = _convert(value, option)
         if converted is not None or (value is None and option is type(None)):
             return converted
-    raise InputError(f"{where}={value!r} is not {_words(hint)}")
+    raise InputError(f"{where}={value!r} is not {words(hint)}")
 
 
 def _named(old: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
@@ -167,10 +167,6 @@ def _named(old: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
         if name not in known:
             raise InputError(f"unknown setting {where}.{name}: {suggest(str(name), known)}")
     return tuple(fill(part, value.get(name, {}), f"{where}.{name}.") for name, part in known.items())
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -194,17 +190,3 @@ def _convert(value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     return None
-
-
-def _words(hint: Any) -> str:
-    """A type in words."""
-    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-    words = []
-    for option in _options(hint):
-        if typing.get_origin(option) is Literal:
-            words.append("one of " + ", ".join(map(repr, typing.get_args(option))))
-        elif typing.get_origin(option) is tuple:
-            words.append(f"a list, each {_words(typing.get_args(option)[0])}")
-        else:
-            words.append(names.get(option, str(option)))
-    return " or ".join(words)

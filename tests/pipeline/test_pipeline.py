@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -311,6 +313,37 @@ def test_save_and_load_give_the_same(debug, tmp_path):
     assert half.draw("a cat", seed=3).codes.shape == (8, 8)
 
 
+@pytest.fixture(scope="module")
+def chat() -> MMaDA:
+    return MMaDA.from_pretrained()
+
+
+def test_a_copy_knows_the_same_words(chat):
+    again = pickle.loads(pickle.dumps(chat))
+    assert again.planner.lexicon == chat.planner.lexicon
+    assert again.planner.reader() is chat.planner.reader()
+    assert repr(again) == repr(chat) == "MMaDA('mmada-emoji-chat', MMaDA, 6.43 M weights, float32, cpu)"
+
+
+def test_what_cannot_be_used_is_refused_when_it_is_said(chat):
+    before, reader = chat.defaults, chat.planner.reader
+    for change, message in (({"world": "nope"}, "world 'nope' is not installed"), ({"style": 3}, "style=3 must be Style")):
+        with pytest.raises(InputError, match=message):
+            chat.use(**change)
+    assert (chat.defaults, chat.planner.reader) == (before, reader)
+    for move in (lambda: chat.to("gpu"), lambda: MMaDA.from_pretrained("debug", device="gpu")):
+        with pytest.raises(InputError, match="device='gpu' cannot be used here; try cpu"):
+            move()
+    with pytest.raises(CheckpointError, match="model=None is of type NoneType"):
+        MMaDA.from_pretrained(None)
+
+
+def test_a_size_of_the_checkpoint_is_named_as_it_was_set(debug):
+    odd = copy.copy(debug).use(image_height=30)
+    with pytest.raises(InputError, match=r"image_height, image_width=\(30, 32\) must be multiples of 4 pixels"):
+        odd.draw("x")
+
+
 BAD = {
     "empty prompt": (DrawRequest("  "), "prompt='' is empty"),
     "empty message": (ChatRequest(" "), "content='' of message 0 is empty"),
@@ -326,9 +359,8 @@ BAD = {
     "huge hole": (FillRequest("a [MASK:3000000000]"), "of which 3000000000 are to be filled"),
     "huge drawing": (DrawRequest("x", size=(4 * 10**6, 4 * 10**6)), "the drawing needs 1000000000000 tokens"),
     "huge picture": (DrawRequest("x", image=Image.new("RGB", (400, 400)), extend=(4, 0, 0, 0)), "the picture needs 10100 tokens"),
-    "seed": (DrawRequest("x", seed=0.5), "seed=0.5 must be a whole number"),
     "half a character": (ChatRequest("caf\udce9"), "give UTF-8"),
-    "no room at all": (ChatRequest("x", max_new_tokens=0), "number of new tokens 0 must be at least 1"),
+    "no room at all": (ChatRequest("x", max_new_tokens=0), "max_new_tokens=0 must be at least 1"),
     "too large": (DrawRequest("x", size=(160, 160), think=True), "context has 1024"),
     "no room": (ChatRequest("x", max_new_tokens=-1), "must be at least 1"),
     "size": (DrawRequest("x", size=(33, 32)), r"try \(32, 32\)"),
