@@ -1,7 +1,8 @@
-"""The long description of the package: README.md with links that also work on a package index.
+"""What a wheel has that a checkout has not: the configs, as mmada/configs, and a long description.
 
-A relative link leads nowhere there. With `Source` among [project.urls] it becomes an absolute one; without, its text stays and its
-target goes, and so does a picture. scripts/check_package.py refuses a description with a relative link.
+The description is README.md with links that also work on a package index. A relative link leads nowhere there. With `Source` among
+[project.urls] it becomes an absolute one; without, its text stays and its target goes, and so does a picture. scripts/check_package.py
+refuses a description with a relative link.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 _LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
@@ -41,3 +43,13 @@ class LongDescription(MetadataHookInterface):
         text = (Path(self.root) / "README.md").read_text(encoding="utf-8")
         source = metadata.get("urls", {}).get("Source")
         metadata["readme"] = {"content-type": "text/markdown", "text": long_description(text, source)}
+
+
+class Configs(BuildHookInterface):  # type: ignore[type-arg]
+    """Puts configs/ into a wheel; `pip install -e` finds them in the checkout (mmada/data/paths.py)."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version != "editable":
+            build_data["force_include"]["configs"] = "mmada/configs"

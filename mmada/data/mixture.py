@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from mmada.data.addresses import data_file, is_remote, joined
 from mmada.data.formats import RecordFormat
+from mmada.data.paths import shipped
 from mmada.data.readers import TABLE_SUFFIXES, Endless, Epochs, JsonlReader, TableReader, TableStream, TarReader, permuted, scrambled
 from mmada.data.records import Meta, Record
 from mmada.data.shards import MANIFEST_NAME, ShardSettings, TokenizedReader
@@ -260,11 +261,11 @@ def open_source(
 
 
 def load_recipe(file: Path) -> MixtureConfig:
-    """A recipe from YAML. Raises InputError for what is missing, unknown or of the wrong type."""
+    """A recipe from YAML, also one that comes with the package. Raises InputError for what is missing, unknown or of the wrong type."""
     import yaml
 
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(shipped(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"recipe {str(file)!r} cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -6,6 +6,8 @@
     [a.tar, b.tar]         several are given as a list
 
 A path that exists is never taken for a pattern, so a folder may be named "runs [1]".
+
+    configs/finetune.yaml  a file that comes with the package, unless there is one of that name here
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from mmada.errors import InputError
 
-__all__ = ["expand_braces", "expand_paths", "is_address"]
+__all__ = ["expand_braces", "expand_paths", "is_address", "shipped"]
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/|pipe:")
 
@@ -37,6 +39,14 @@ def expand_paths(pattern: str | os.PathLike[str] | Sequence[str | os.PathLike[st
 def is_address(path: str) -> bool:
     """Whether a path is a URL or a pipe; what exists here is a path."""
     return _ADDRESS.match(path) is not None and not Path(path).exists()
+
+
+def shipped(path: Path) -> Path:
+    """The file, or, where `configs/...` is not there, the one of that name that comes with the package."""
+    package = Path(__file__).parents[1]
+    homes = [package, *([package.parent] if (package.parent / "pyproject.toml").exists() else [])]
+    found = [home / path for home in homes if path.parts[:1] == ("configs",) and (home / path).is_file()]
+    return found[0] if found and not path.exists() else path
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from mmada.data.paths import shipped
 from mmada.errors import InputError, suggest
 from mmada.generation.field_types import options, words
 
@@ -23,15 +24,22 @@ T = TypeVar("T")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping of a YAML file. Raises InputError if it cannot be read, or holds something else."""
+    """The mapping of a YAML file, also of one that comes with the package. Raises InputError if it cannot be read, or holds something else."""
     import yaml
 
+    if path.suffix in (".jsonl", ".json", ".parquet", ".csv", ".tar"):
+        raise InputError(f"config {str(path)!r} is no YAML file; records are named by a setting: configs/finetune.yaml data.path={path}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(shipped(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"config {str(path)!r} cannot be read ({error.strerror}); give an existing YAML file") from error
+        raise InputError(
+            f"config {str(path)!r} cannot be read ({error.strerror}); give an existing YAML file, or one that comes with the package, "
+            "such as configs/finetune.yaml"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"config {str(path)!r} is no text file; give a YAML file") from error
     except yaml.YAMLError as error:
-        raise InputError(f"config {str(path)!r} is not valid YAML: {error}") from error
+        raise InputError(f"config {str(path)!r} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"config {str(path)!r} must be a mapping of names to values")
     return values
@@ -49,7 +57,12 @@ def mappings(path: Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     runs = values.pop("runs", [{}])
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs) or not runs:
         raise InputError(f"config {str(path)!r}: runs must be a list of mappings, one for each run")
-    return [_put(_merge(values, run), settings) for run in runs]
+    made = [_put(_merge(values, run), settings) for run in runs]
+    outs = [run["out"] for run in made if "out" in run]
+    for out in outs:
+        if outs.count(out) > 1:
+            raise InputError(f"out={out!r} is the folder of {outs.count(out)} of the {len(made)} runs of {str(path)!r}; give each one of its own")
+    return made
 
 
 def fill(base: T, values: Mapping[str, Any], where: str = "") -> T:
