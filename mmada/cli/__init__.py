@@ -4,6 +4,7 @@ instant.
 options.py    options that several verbs share
 session.py    what verbs have in common while they run: a model, progress, errors, pictures
 terminal.py   a conversation in the terminal
+usage.py      what is said of a command line that cannot be read
 
 Results go to files and standard output; progress and remarks to standard error. Every error of the package is one sentence on
 standard error.
@@ -20,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmada.cli.usage import Sentences
 from mmada.errors import InputError, MMaDAError
 
 __all__ = ["app", "command_line", "main"]
@@ -64,6 +66,7 @@ def command_line(verbs: Iterable[str] = tuple(_VERBS)) -> typer.Typer:
     """The `mmada` command with some of its verbs: only their files are imported."""
     made = typer.Typer(
         name="mmada",
+        cls=Sentences,
         help="Masked diffusion over text and images in one transformer: chat, understand images, draw, fill, edit.",
         no_args_is_help=True,
         epilog=(

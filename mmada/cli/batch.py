@@ -62,6 +62,8 @@ def batch(
     check_writable(output, "output")
     check_model(model, loading.dtype)
     found = check_batch(requests, limit=limit, strict=strict)
+    if found.num_bad == found.num_lines:
+        raise InputError(f"{requests}: none of the {found.num_lines} lines can be asked; {found.first_problem}")
     if found.num_bad:
         remarks.print(f"warning: {found.num_bad} of {found.num_lines} lines cannot be asked; {found.first_problem}", style="yellow")
 

@@ -231,7 +231,12 @@ def start(
     from mmada.serve.threads import available, set_threads
     from mmada.serve.workers import device_of_worker, listen, supervise
 
+    if workers > available():
+        raise InputError(f"workers={workers} are more than the {available()} cores that this process may use; give {available()} at most")
     config, log = _config(host, settings), _begin(host, settings)
+    if workers == 1:  # known before the model is loaded
+        for one in listen(host, port):
+            one.close()
     created, worker = int(time.time()), None
     if workers > 1:
         sockets = listen(host, port)

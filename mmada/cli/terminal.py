@@ -107,7 +107,7 @@ class Terminal:
         if line.startswith("/"):
             name, _, rest = line[1:].partition(" ")
             if name not in self._commands:
-                raise InputError(f"command /{name} is unknown: {suggest(name, self._commands)}")
+                raise InputError(f"command /{name} is unknown: {suggest(name, [*self._commands, 'quit'])}")
             self._commands[name](rest.strip())
         elif line:
             self._answer(line)

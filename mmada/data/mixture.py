@@ -237,6 +237,8 @@ def format_of(path: str) -> Format:
         return "webdataset"
     if Path(path).is_dir() or Path(path).suffix in TABLE_SUFFIXES:
         return "datasets"
+    if not is_remote(path) and not Path(path).exists() and not any(sign in path for sign in "*?[{"):
+        raise InputError(f"data {path!r} does not exist; check the path, or give format: datasets, if it is a name of the hub")
     raise InputError(f"the format of {path!r} cannot be seen from its ending; give format: {', '.join(get_args(Format))}")
 
 

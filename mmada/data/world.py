@@ -215,8 +215,20 @@ class World(ABC):
         return type(self).verify is not World.verify
 
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
-        """Whether a text without its thoughts, or a drawing, is right. origin: that of the sample which was asked."""
+        """Whether a text without its thoughts, or a drawing, is right.
+
+        origin  that of the sample which was asked
+        answer  a drawing has `image_size`, or any multiple of it where there is a `large_picture`
+        """
         raise InputError(f"world {self.name!r} does not verify answers; reward something else")
+
+    def pixels_of(self, drawn: Image.Image) -> Pixels:
+        """A drawing as `verify` takes it: made smaller if the model draws larger pictures than this world has."""
+        drawn = drawn.convert("RGB")
+        knows_larger = type(self).large_picture is not World.large_picture
+        if self.image_size and not knows_larger and drawn.size != (self.image_size, self.image_size):
+            drawn = drawn.resize((self.image_size, self.image_size))
+        return np.asarray(drawn)
 
     def check_plan(self, prompt: str, plan: str | None) -> str | None:
         """Why a drawing cannot be made of a prompt, in half a sentence; None if it can.

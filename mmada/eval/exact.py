@@ -88,7 +88,7 @@ class ExactSuite:
         return self.world.sample(SampleKey(task=task, split="test", seed=seed, index=index, stream="suite", kinds=kinds))
 
     def _is_right(self, sample: WorldSample, result: Result) -> bool:
-        answer = result.text if isinstance(result, Answer) else np.asarray(result.image.convert("RGB"))
+        answer = result.text if isinstance(result, Answer) else self.world.pixels_of(result.image)
         return self.world.verify(sample.origin, answer)
 
 

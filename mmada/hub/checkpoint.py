@@ -142,7 +142,7 @@ def _root(name: str | os.PathLike[str], revision: str | None, patterns: Sequence
 
 
 def _names() -> str:
-    return "a built-in name: " + ", ".join(["debug", *built_in()])
+    return "a built-in name: " + ", ".join(["debug", *(name for name in built_in() if not name.endswith("-tokenizer"))])
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -153,11 +153,20 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"{directory} is an adapter without its model; load it by MMaDA.from_pretrained, and save that as a checkpoint"
         )
     if not file.exists():
-        raise CheckpointError(f"{directory} has no {CONFIG_NAME}; is it the directory of a checkpoint?")
+        raise CheckpointError(f"{directory} has no {CONFIG_NAME}; {_instead(directory)}")
     values = _json(file)
     if not isinstance(values, dict):
         raise CheckpointError(f"{file} is not a JSON object; copy or download it again")
     return values
+
+
+def _instead(directory: Path) -> str:
+    """What to give for a directory that is no checkpoint: the model of a run, or what a save becomes."""
+    if (directory / "model" / CONFIG_NAME).exists():
+        return f"it looks like a run, whose model is {directory / 'model'}"
+    if (directory.parent / "config.yaml").exists() or (directory.parent.parent / "config.yaml").exists():
+        return f"if it is a save of a run, make a model of it (mmada convert {directory} OUT)"
+    return "is it the directory of a checkpoint?"
 
 
 def weight_files(directory: Path, *, variant: str | None = None) -> list[Path]:

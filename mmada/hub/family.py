@@ -41,6 +41,8 @@ def family_of(directory: Path, *, names: Sequence[str] = (), family: str | None 
     other values than the published one. InputError for an unknown family.
     """
     values = checkpoint.read_config(directory)
+    if values.get("architectures") == ["ImageTokenizer"]:
+        raise CheckpointError(f"{directory} is an image tokenizer; give it as image_tokenizer, and a model beside it")
     wanted = family or values.get(FAMILY_KEY)
     layout = values.get("vocab_layout")
     if layout is not None:  # written by this package: nothing is left to find out

@@ -194,6 +194,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     found = mappings(path, overrides)
     if len(found) != 1:
         raise InputError(f"{path} holds {len(found)} runs; reinforcement learning takes one")
+    if "stage" in found[0]:
+        raise InputError("unknown setting stage: it belongs to training without rewards; run this config by mmada train")
     base = RLConfig(out="runs/rl")
     if fill(Lora(), found[0].get("lora", {}), "lora.").rank:
         base = replace(base, optim=for_adapters(base.optim))
@@ -202,7 +204,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     for task in config.tasks:
         for reward in task.rewards:
             if reward not in known and ":" not in reward:
-                raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}")
+                raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}; one of your own is package.module:function")
     return _debug(config) if config.debug else config
 
 

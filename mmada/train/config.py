@@ -273,6 +273,8 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     stage = values.pop("stage", None)
     section = {"name": stage} if not isinstance(stage, dict) else dict(stage)
     name = str(section.pop("name", ""))
+    if foreign := sorted({"tasks", "objective"} & values.keys()):
+        raise InputError(f"unknown setting {foreign[0]}: it belongs to reinforcement learning; run this config by mmada rl")
     if "optim" in values:
         raise InputError("unknown setting optim: the optimizer belongs to the stage; write stage.optim.lr=..., for example")
     data = fill(DataConfig(), values.get("data", {}), "data.")

@@ -7,7 +7,7 @@ out/            config.yaml  metrics.jsonl  tensorboard/  samples/  state/  mode
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -270,6 +270,17 @@ def _topics(stage: Stage) -> list[str]:
     return sorted({component.task for component in stage.components if component.mixture_weight})
 
 
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], sections: Iterable[str]) -> Iterator[str]:
+    """What some settings were, each by its dotted name, where they differ; of a stage its name alone."""
+    for name in sections:
+        if name == "stage":
+            yield f"stage={before[name]['name']}"
+        elif isinstance(before[name], dict):
+            yield from (f"{name}.{key}={value!r}" for key, value in before[name].items() if value != now[name].get(key))
+        else:
+            yield f"{name}={before[name]!r}"
+
+
 def _record(config: TrainConfig, out: Path) -> None:
     """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
     import yaml
@@ -284,7 +295,7 @@ def _record(config: TrainConfig, out: Path) -> None:
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
         if changed:
-            was = ", ".join(f"{name}={before[name] if name != 'stage' else before[name]['name']}" for name in changed)
+            was = ", ".join(_differences(before, values, changed))
             raise InputError(
                 f"{out} holds a run with other settings ({was}), which cannot be continued; restore them, or start afresh (--fresh)"
             )

@@ -202,9 +202,13 @@ BAD = [
     (["draw", ""], "say what to draw"),
     (["draw", "x", "--size", "33x33"], "try 32x32"),
     (["draw", "x", "--size", "big"], "try 64x64"),
-    (["draw", "x", "--steps", "0"], "--steps"),
-    (["draw", "x", "--seed", "one"], "--seed"),
-    (["draw", "x", "--stepz", "3"], "No such option"),
+    (["draw", "x", "--steps", "0"], "error: --steps=0 must be at least 1; mmada draw --help says more\n"),
+    (["draw", "x", "--guidance-scale", "200"], "--guidance-scale=200 must be at most 100;"),
+    (["draw", "x", "--seed", "one"], "--seed=one must be a whole number;"),
+    (["draw", "x", "--stepz", "3"], "--stepz is no option of mmada draw: did you mean '--steps'?\n"),
+    (["draw", "a", "cat"], "mmada draw makes no use of 'cat'; put a text with spaces in quotes"),
+    (["info", "debug"], "mmada info makes no use of 'debug'; what it takes are options (mmada info --help)"),
+    (["train", "debug.yaml", "--lora.rank=8"], "settings are written without dashes: lora.rank=...\n"),
     (["draw", "x", "-o", "out.xyz"], "no picture format"),
     (["draw", "x", "-o", "/proc/nowhere/out.png"], "cannot be written"),
     (["draw", "x", "-m", "no/such/model"], "is no directory"),
@@ -234,13 +238,13 @@ BAD = [
     (["fill", "-i", "ok.png", "-p", "x", "--extend", "1,2"], "4 whole numbers"),
     (["fill", "a [MASK]", "--best-of", "3", "--mask", "m.png"], "a text with holes makes no use of --mask, --best-of"),
     (["fill", "-i", "ok.png", "-p", "a cat", "--top-k", "2"], "an image makes no use of --top-k"),
-    (["edit", "ok.png"], "Missing argument"),
+    (["edit", "ok.png"], "error: missing argument 'images'; mmada edit --help has an example\n"),
     (["edit", "ok.png", " "], "instruction='' is empty"),
     (["edit", "none.png", "x"], "none.png"),
     (["edit", "ok.png", "x", "--size", "big"], "try 64x64"),
     (["edit", "ok.png", "x", "-o", "out.xyz"], "no picture format"),
     (["edit", "ok.png", "x", "--order", "first"], "order='first' is unknown"),
-    (["edit", "ok.png", "x", "--best-of", "2"], "No such option"),
+    (["edit", "ok.png", "x", "--best-of", "2"], "--best-of is no option of mmada edit; mmada edit --help lists them"),
     (["edit", "ok.png", "x"], "MMaDA cannot edit by an instruction; MMaDA-Parallel-M, Lumina-DiMOO, MMaDA-Parallel-A can, and `mmada fill"),
     (["edit", "ok.png", "x", "-m", "debug"], "redraws a part that a mask marks"),
     (["eval", "speed", "--num", "3"], "mmada eval speed makes no use of --num"),
@@ -249,7 +253,10 @@ BAD = [
     (["eval", "shapes", "--kinds", "colr"], "did you mean 'color'?"),
     (["eval", "judge", "--kinds", "count"], "mmada eval judge makes no use of --kinds"),
     (["info", "-m", "text.png"], "is a file"),
-    (["sing"], "No such command"),
+    (["sing"], "error: no such command 'sing'; mmada --help lists what there is\n"),
+    (["darw", "x"], "error: no such command 'darw'; did you mean 'draw'?\n"),
+    (["data", "chek"], "error: no such command 'chek'; did you mean 'check'?\n"),
+    (["--nope"], "error: --nope is no option of mmada; mmada --help lists them\n"),
 ]
 
 
@@ -260,6 +267,7 @@ def test_bad_input_is_one_sentence_and_status_2(mmada, tmp_path, args, message):
     status, out, err = mmada(*args)
     assert status == 2
     assert message in err
+    assert err.count("\n") == 1
     assert out == ""
 
 

@@ -218,7 +218,9 @@ def test_format_of(path, expected):
 
 def test_formats_that_cannot_be_seen(tmp_path):
     with pytest.raises(InputError, match="give format: jsonl, webdataset, datasets, tokenized"):
-        format_of("data")
+        format_of(__file__)
+    with pytest.raises(InputError, match="data 'nowhere' does not exist; check the path"):
+        format_of("nowhere")
     (tmp_path / "manifest.json").write_text("{}")
     assert format_of(str(tmp_path)) == "tokenized"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from mmada.data.world import World
 from mmada.rl.records import Completion
 from mmada.rl.rewards.combine import Reward
@@ -19,7 +17,7 @@ def correct(world: World) -> Reward:
     def value(sample: Completion) -> float | None:
         if sample.prompt.origin is None:
             return None
-        answer = sample.answer if sample.image is None else np.asarray(sample.image.convert("RGB"))
+        answer = sample.answer if sample.image is None else world.pixels_of(sample.image)
         return float(world.verify(sample.prompt.origin, answer))
 
     def reward(samples: Sequence[Completion]) -> list[float | None]:
