@@ -79,7 +79,9 @@ class Hole:
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_tokens, Integral) or self.num_tokens < 1:
-            raise InputError(f"a hole of num_tokens={self.num_tokens!r} must have a whole number of them, at least 1; try Hole(1) or [MASK:1]")
+            raise InputError(
+                f"a hole of num_tokens={self.num_tokens!r} must have a whole number of them, at least 1; try Hole(1) or [MASK:1]"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

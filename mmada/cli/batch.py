@@ -104,7 +104,10 @@ def batch(
             remarks.print(f"{output} has all {before} results; nothing is left to do")
             return
         with counting("answering", found.num_lines) as tell:
-            show = None if tell is None else lambda report: tell(before + report.num_results)
+
+            def show(report: BatchReport) -> None:
+                tell(before + report.num_results)
+
             report = asyncio.run(run())
         remarks.print(f"wrote {output}: {_counted(report, before)}")
 

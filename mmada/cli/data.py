@@ -341,12 +341,13 @@ def open_data(
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """A bar for `total` records that is told how many are done, or None where nobody looks."""
-    from mmada.cli.session import remarks
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar for `total` records that is told how many are done; a line now and then where there is no terminal."""
+    from mmada.cli.session import now_and_then, remarks
 
     if not remarks.is_terminal:
-        yield None
+        tell = now_and_then()
+        yield lambda done: tell(done / max(1, total), f"{what}: {done:,} of {total:,}")
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Check", "Needs", "diagnose", "doctor"]
 
 Status = Literal["ok", "warning", "failed"]
+_SHOWN = 6
+"""faults of an extra that are listed on a terminal"""
 _PACKAGE = "mmada"
 _MARKS: dict[Status, str] = {"ok": "ok", "warning": "--", "failed": "!!"}
 
@@ -103,9 +105,15 @@ def _lines(checks: list[Check]) -> Iterator[str]:
         if check.section != section:
             section = check.section
             yield section
-        yield f"  {_MARKS[check.status]}  {check.name:<{width}}  {check.found}".rstrip()
+        yield f"  {_MARKS[check.status]}  {check.name:<{width}}  {_shortened(check.found)}".rstrip()
         if check.remedy:
             yield f"      {'':<{width}}  {check.remedy}"
+
+
+def _shortened(found: str) -> str:
+    """The first of many faults, and how many there are; --json has all of them."""
+    faults = found.split("; ")
+    return found if len(faults) <= _SHOWN else f"{'; '.join(faults[:_SHOWN])}; and {len(faults) - _SHOWN} more"
 
 
 def _requirements() -> Iterator[Check]:

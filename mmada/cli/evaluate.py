@@ -51,7 +51,7 @@ def evaluate(
     """
     from rich.progress import Progress
 
-    from mmada.cli.session import check_model, check_writable, free, load, remarks, save, wrote
+    from mmada.cli.session import check_model, check_writable, free, load, now_and_then, remarks, save, wrote
 
     if out is not None:
         check_writable(out, "out")
@@ -96,7 +96,11 @@ def evaluate(
             pipeline.use(threshold=written.threshold)
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
         task = bar.add_task(suite, total=1.0)
-        measured = chosen.run(pipeline, settings, lambda share, what: bar.update(task, completed=share, description=what))
+
+        def on_terminal(share: float, what: str) -> None:
+            bar.update(task, completed=share, description=what)
+
+        measured = chosen.run(pipeline, settings, on_terminal if remarks.is_terminal else now_and_then())
     for line in measured.lines:
         typer.echo(line)
     if out is not None:

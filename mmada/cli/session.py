@@ -34,6 +34,7 @@ __all__ = [
     "check_writable",
     "free",
     "load",
+    "now_and_then",
     "printable",
     "remarks",
     "report",
@@ -191,6 +192,21 @@ def _progress_bar(what: str) -> Iterator[Callable[[Progress], None] | None]:
     with Progress(*columns, console=remarks, transient=True) as bar:
         task = bar.add_task(what, total=1.0, round=0)
         yield lambda progress: bar.update(task, completed=progress.fraction, round=progress.round)
+
+
+def now_and_then(seconds: float = 30) -> Callable[[float, str], None]:
+    """How far a long job is, where no bar can be shown: a line with a share and what is done, at most every so many seconds."""
+    from time import monotonic
+
+    last = monotonic()
+
+    def tell(share: float, what: str) -> None:
+        nonlocal last
+        if monotonic() - last >= seconds:
+            last = monotonic()
+            remarks.print(f"{share:4.0%} {what}")
+
+    return tell
 
 
 def check_output(path: Path, name: str = "output") -> None:

@@ -54,7 +54,7 @@ def load_image(source: ImageSource) -> Image.Image:
         name = f"image of {len(source)} bytes" if isinstance(source, bytes) else f"image={_shown(str(source))!r}"
         opened = _open(source if isinstance(source, bytes) else _read(source), name)
     else:
-        raise InputError(f"image is of type {type(source).__name__}; give a path, the bytes of a file or a PIL image")
+        raise InputError(f"image is of type {type(source).__name__}; give {_remedy(source)}")
     _check_area(opened.width, opened.height, f"{name} has", "give a smaller one")
     if opened.mode in ("I", "F"):
         raise ImageError(f"{name} has mode {opened.mode!r}, whose range of values is open; convert it to 8 or 16 bits")
@@ -64,6 +64,14 @@ def load_image(source: ImageSource) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(opened))
     except Exception as error:  # a corrupt file may raise any type in a decoder
         raise ImageError(f"{name} is truncated or corrupt ({_reason(error)}); save or download it again") from error
+
+
+def _remedy(source: object) -> str:
+    """What to give instead of something that is no source of an image."""
+    if isinstance(getattr(source, "image", None), Image.Image):
+        return "its .image"
+    usual = "a path, the bytes of a file or a PIL image"
+    return f"{usual}, such as PIL.Image.fromarray of it" if hasattr(source, "__array__") else usual
 
 
 def fit(image: Image.Image, *, height: int, width: int, mode: FitMode) -> Image.Image:

@@ -380,6 +380,8 @@ def _output(images: list[Image.Image], codes: Sequence[Tensor], output_type: str
 
 def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
     """A seed for each image. A generator that nobody has drawn from gives its own seed first; every one moves on."""
+    if not isinstance(generator, Sequence | torch.Generator | None):
+        raise InputError(f"generator={generator!r} must be a torch.Generator, or a list of them; try torch.Generator().manual_seed(3)")
     if isinstance(generator, Sequence):
         return [seed for one in _of_rows(generator, count) for seed in _seeds(one, 1)]
     used = generator is None or not _is_new(generator)

@@ -204,7 +204,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     for task in config.tasks:
         for reward in task.rewards:
             if reward not in known and ":" not in reward:
-                raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}; one of your own is package.module:function")
+                raise InputError(
+                    f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}; one of your own is package.module:function"
+                )
     return _debug(config) if config.debug else config
 
 

@@ -27,7 +27,7 @@ from mmada.hub import networks as saved
 from mmada.image import VQVAE
 from mmada.sampling import Denoiser
 from mmada.train import state
-from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.config import RECIPES, DataConfig, ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import STAY, FileSamples, read_samples, with_replay
 from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective, in_range_of, spread_codebook
@@ -58,16 +58,16 @@ def run(
 ) -> TrainResult:
     """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors.
 
-    on_begin  is told which family's model is trained on what
+    on_begin  is told which family's model is trained on what, and what a run that goes on should know
     """
     begin()
-    out = Path(config.out)
+    out, stage = Path(config.out), config.stage
     with checkpoint.writing(out, "out"):
-        _record(config, out)
+        remarks = [*_record(config, out), *_is_done(out, stage.steps)]
     task = build_task(config)
-    if on_begin is not None and isinstance(task, DiffusionTask):
-        on_begin(task.about)
-    stage = config.stage
+    if on_begin is not None:
+        for remark in [*remarks, *([task.about] if isinstance(task, DiffusionTask) else [])]:
+            on_begin(remark)
     return train(task, stage.optim, config.loop, steps=stage.steps, out=out, on_step=on_step, on_plan=on_plan)
 
 
@@ -281,10 +281,22 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], sections: It
             yield f"{name}={before[name]!r}"
 
 
-def _record(config: TrainConfig, out: Path) -> None:
-    """Keep the settings beside the state. Raises InputError if the state there was begun with settings that cannot change."""
+def _is_done(out: Path, steps: int) -> list[str]:
+    """A remark if a run has all of its steps already."""
+    saved = state.latest(out / "state")
+    if saved is None or state.steps_of(saved) < steps:
+        return []
+    return [f"all {steps} steps are done, and nothing is trained; raise stage.steps to go on, or start afresh (--fresh)"]
+
+
+def _record(config: TrainConfig, out: Path) -> list[str]:
+    """Keep the settings beside the state; returns what of the data is not as it was, in sentences.
+
+    Raises InputError if the state there was begun with settings that cannot change.
+    """
     import yaml
 
+    remarks: list[str] = []
     values = yaml.safe_load(yaml.safe_dump(plain(asdict(config))))
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
@@ -299,8 +311,12 @@ def _record(config: TrainConfig, out: Path) -> None:
             raise InputError(
                 f"{out} holds a run with other settings ({was}), which cannot be continued; restore them, or start afresh (--fresh)"
             )
+        before["data"] = plain(asdict(DataConfig())) | before.get("data", {})
+        was = ", ".join(_differences(before, values, ["data"]))
+        remarks = [f"trained with {was} so far; goes on with what is given now"] if was else []
     if PartialState().is_main_process:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return remarks
 
 
 def plain(value: Any) -> Any:

@@ -61,7 +61,9 @@ def mappings(path: Path, overrides: Sequence[str] = ()) -> list[dict[str, Any]]:
     outs = [run["out"] for run in made if "out" in run]
     for out in outs:
         if outs.count(out) > 1:
-            raise InputError(f"out={out!r} is the folder of {outs.count(out)} of the {len(made)} runs of {str(path)!r}; give each one of its own")
+            raise InputError(
+                f"out={out!r} is the folder of {outs.count(out)} of the {len(made)} runs of {str(path)!r}; give each one of its own"
+            )
     return made
 
 

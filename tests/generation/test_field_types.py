@@ -20,7 +20,10 @@ WRONG = {
     "yes": (lambda: ChatRequest("x", think="yes"), "think='yes' must be true or false"),
     "params": (lambda: ChatRequest("x", params={"temperature": 1}), "must be SamplingParams"),
     "seed": (lambda: DrawRequest("x", seed=0.5), "seed=0.5 must be a whole number"),
-    "prompts": (lambda: DrawRequest(["a", "b"]), "prompt=['a', 'b'] must be a text; several are asked for by MMaDA.run, with a request for each"),
+    "prompts": (
+        lambda: DrawRequest(["a", "b"]),
+        "prompt=['a', 'b'] must be a text; several are asked for by MMaDA.run, with a request for each",
+    ),
     "size": (lambda: DrawRequest("x", size="256x256"), "size='256x256' must be 2 values, each a whole number"),
     "sides": (lambda: DrawRequest("x", size=(256,)), "size=(256,) must be 2 values"),
     "scale": (lambda: DrawRequest("x", guidance_scale="high"), "guidance_scale='high' must be a number"),

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from mmada import MMaDA
 from mmada.errors import CheckpointError
 from mmada.hub import checkpoint
+from mmada.hub.family import family_of
 from mmada.hub.networks import load_image_tokenizer, save_transformer
 
 from ..lazy import later
@@ -289,3 +290,16 @@ def test_the_address_of_a_model_is_answered_with_its_name():
         CheckpointError, match=r"model='https://huggingface\.co/a/b-c/tree/main' is an address; give the hub name in it, 'a/b-c'"
     ):
         checkpoint.local("https://huggingface.co/a/b-c/tree/main")
+
+
+def test_a_run_a_save_and_an_image_tokenizer_are_no_models(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"it looks like a run, whose model is .*model$"):
+        checkpoint.read_config(tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    (save := tmp_path / "state" / "step-00000001").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="make a model of it"):
+        checkpoint.read_config(save)
+    with pytest.raises(CheckpointError, match="is an image tokenizer; give it as image_tokenizer"):
+        family_of(checkpoint.find("mmada-emoji-tokenizer"))

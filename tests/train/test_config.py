@@ -1,5 +1,6 @@
 """YAML and key=value fill dataclasses; whatever does not fit is an error that says what would."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,29 @@ def test_samples_come_from_one_place(tmp_path):
     with pytest.raises(InputError, match=r"stage='base' is unknown: .*a recipe of a world needs data.world"):
         load(write(tmp_path, "stage: base"))
     assert load(write(tmp_path, "stage: base\ndata: {world: 'mmada.worlds.shapes:Shapes'}")).stage == stage("base")
+
+
+def test_configs_that_come_with_the_package_are_found_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load(Path("configs/finetune.yaml")).stage.name == "finetune"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "finetune.yaml").write_text("stage: tokenizer\ndata: {world: shapes}\n")
+    assert load(Path("configs/finetune.yaml")).stage.name == "tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("my.jsonl", "{}", "is no YAML file; records are named by a setting: configs/finetune.yaml data.path="),
+        ("run.yaml", "a: [b", "is not valid YAML: "),
+        ("none.yaml", None, "or one that comes with the package, such as configs/finetune.yaml"),
+        ("runs.yaml", "out: a\nruns: [{stage: base}, {stage: base}]\n", "out='a' is the folder of 2 of the 2 runs of"),
+        ("rl.yaml", "objective: {name: espo}\n", "it belongs to reinforcement learning; run this config by mmada rl"),
+    ],
+)
+def test_a_file_that_is_no_config_of_training(tmp_path, name, text, message):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        load_all(tmp_path / name)
+    assert "\n" not in str(caught.value)

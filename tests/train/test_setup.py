@@ -254,6 +254,10 @@ def test_the_command_trains_goes_on_and_begins_afresh(tmp_path):
     assert "from the beginning" in first.output
     again = runner.invoke(app, [str(path)])
     assert "going on from step-00000004" in again.output
+    assert "all 4 steps are done, and nothing is trained; raise stage.steps to go on, or start afresh" in again.output
+    assert "trained with" not in again.output
+    other = runner.invoke(app, [str(path), "data.replay_share=0.25"])
+    assert "trained with data.replay_share=0.5 so far; goes on with what is given now" in other.output
     fresh = runner.invoke(app, [str(path), "--fresh"])
     assert "from the beginning" in fresh.output
     assert (tmp_path / "out.1" / "model").exists()

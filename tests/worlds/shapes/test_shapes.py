@@ -4,11 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmada.data.world import SampleKey, SuiteSettings
 from mmada.eval.exact import ExactSuite, suites_of
 from mmada.pipeline import MMaDA
-from mmada.worlds.shapes import SCENES, Scene, Shapes, render, see
+from mmada.worlds.shapes import SCENES, SIZE, Scene, Shapes, render, see
 
 WORLD = Shapes()
 
@@ -77,3 +78,10 @@ def test_the_suite_counts_what_the_verifier_calls_right(monkeypatch):
 
 def test_a_scene_says_itself():
     assert Scene("red", "circle", "top left").prompt == "a red circle at the top left"
+
+
+def test_a_drawing_of_a_model_that_draws_larger_is_judged_in_the_size_of_the_world():
+    world = Shapes()
+    sample = world.sample(SampleKey(task="draw", split="test", seed=0, index=0, stream="suite"))
+    large = Image.fromarray(sample.drawn).resize((4 * SIZE, 4 * SIZE), Image.Resampling.NEAREST)
+    assert world.verify(sample.origin, world.pixels_of(large))
