@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         GenerationConfig,
         ParallelRequest,
     )
+    from mmada.generation.settings import TextSettings
     from mmada.hub.collator import MaskedDiffusionCollator
     from mmada.hub.configs import ImageTokenizerConfig, MMaDAConfig
     from mmada.hub.pretrained import ImageTokenizer, MMadaModelLM
@@ -76,6 +77,7 @@ _WHERE = {
     "mmada.canvas.prompts": "Hole Message Prompts Style",
     "mmada.families": "FAMILIES Family",
     "mmada.generation.requests": "Answer ChatRequest DrawRequest Drawing EditRequest EmptyAnswerError FillRequest GenerationConfig ParallelRequest",
+    "mmada.generation.settings": "TextSettings",
     "mmada.sampling": "CacheConfig Denoising SamplingParams denoise fast_image fast_text infill published_image published_text",
     "mmada.canvas.vocab": "PUBLISHED IdRange VocabLayout",
 }
@@ -117,6 +119,7 @@ __all__ = [
     "Prompts",
     "SamplingParams",
     "Style",
+    "TextSettings",
     "TokenizerError",
     "Transformer",
     "TransformerConfig",

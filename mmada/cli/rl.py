@@ -19,7 +19,7 @@ __all__ = ["rl"]
 
 
 def rl(
-    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/rl/debug.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or one that comes with the package, such as configs/rl/debug.yaml.")],
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as objective.name=espo group=16.")
     ] = None,

@@ -19,7 +19,7 @@ __all__ = ["begin", "check_paths", "comparison", "finish", "is_loss", "progress"
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="YAML file, such as configs/debug.yaml.")],
+    config: Annotated[Path, typer.Argument(help="YAML file, or one that comes with the package, such as configs/debug.yaml.")],
     settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Overrides, such as stage.optim.lr=1e-3.")] = None,
     fresh: options.Fresh = False,
 ) -> None:

@@ -176,7 +176,7 @@ class Planner:
     def check_chat(self, request: ChatRequest) -> int:
         """Length of the answer, in tokens. Raises InputError if that and the pictures are too long."""
         self.require("look" if request.images else "chat")
-        num_new = request.max_new_tokens
+        num_new = request.wanted_tokens
         if num_new is None:
             num_new = self.defaults.max_thinking_tokens if self.thinks_first(request) else self.defaults.max_new_tokens
         if num_new < 1:
@@ -478,6 +478,13 @@ class Planner:
         )
         own = {"variable_length": d.variable_length, "prompt_in_blocks": d.prompt_in_blocks}
         return params.with_(**{**own, **_params_of(settings), **changes})
+
+    def params_of(self, request: ChatRequest | FillRequest) -> SamplingParams:
+        """How the text of a request is written: as it says, else as the checkpoint is best used."""
+        if isinstance(request.params, SamplingParams):
+            return request.params
+        made = self.text_params if isinstance(request, ChatRequest) else self.fill_params
+        return made(request.params or _AS_SAVED)
 
     def fill_params(self, settings: TextSettings = _AS_SAVED) -> SamplingParams:
         """The checkpoint's sampling parameters for infilling, with a request's settings."""

@@ -68,7 +68,7 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     """Answer a conversation."""
     num_new = planner.check_chat(request)
     codes, warning = (yield Work(partial(planner.seen, request.images, request.seed))) if request.images else ([], None)
-    params = request.params or planner.text_params()
+    params = planner.params_of(request)
     (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     corrections = planner.corrections(request)
     warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
@@ -77,7 +77,7 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:
     """Fill the holes of a text."""
-    (row,) = yield _text(planner, planner.fill_canvas(request), request.params or planner.fill_params(), request.seed)
+    (row,) = yield _text(planner, planner.fill_canvas(request), planner.params_of(request), request.seed)
     return planner.completion(request, row)
 
 

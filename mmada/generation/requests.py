@@ -18,6 +18,7 @@ from mmada.errors import CheckpointError, InputError, MMaDAError, suggest
 from mmada.families import Family
 from mmada.families.mmada import MMADA
 from mmada.generation.field_types import check_types
+from mmada.generation.settings import TextSettings
 from mmada.generation.speller import Correction
 from mmada.hub import checkpoint
 from mmada.hub.family import family_of
@@ -173,10 +174,15 @@ def image_tokenizer_of(directory: Path, family: Family | None = None) -> str:
     return str(own[0]) if own else GenerationConfig.load(directory, family).image_tokenizer
 
 
+def _room(params: SamplingParams | TextSettings | None) -> int | None:
+    return params.max_new_tokens if isinstance(params, TextSettings) else None
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text.
+    """A conversation, with or without images, to be answered.
 
+    params  `TextSettings` change some of the checkpoint's sampling parameters for text, `SamplingParams` replace all of them
     strict  read every word as it is written, where a checkpoint with a lexicon reads misspelled ones as those that it was taught
     """
 
@@ -185,12 +191,21 @@ class ChatRequest:
     think: bool | None = None
     """None: as the checkpoint is best used"""
     max_new_tokens: int | None = None
-    params: SamplingParams | None = None
+    params: SamplingParams | TextSettings | None = None
     seed: int = 0
     strict: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
+        if self.max_new_tokens is not None and _room(self.params) is not None:
+            raise InputError(
+                f"max_new_tokens={self.max_new_tokens} is in params, too, as {_room(self.params)}; leave it out of one of them"
+            )
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """Length of the answer that was asked for, in tokens; None: as the checkpoint is best used."""
+        return _room(self.params) if self.max_new_tokens is None else self.max_new_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,15 +243,17 @@ class DrawRequest:
 
 @dataclass(frozen=True, slots=True)
 class FillRequest:
-    """A text with holes, `[MASK:n]` for n tokens, to be completed; with messages, the text is the answer to them."""
+    """A text with holes, `[MASK:n]` for n tokens, to be completed; with messages, the text is the answer to them. `params` as of a chat."""
 
     template: str | Sequence[str | Hole]
     messages: Conversation = ()
-    params: SamplingParams | None = None
+    params: SamplingParams | TextSettings | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_types(self)
+        if _room(self.params) is not None:
+            raise InputError(f"max_new_tokens={_room(self.params)} has no effect on holes, which have their own length; leave it out")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mmada.errors import InputError, suggest
+from mmada.generation.field_types import check_types
 
 __all__ = [
     "CACHE_NAMES",
@@ -64,6 +65,7 @@ class _Checked:
     def __post_init__(self) -> None:
         for name, known in settings_of(type(self)).items():
             _check(name, getattr(self, name), known)
+        check_types(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

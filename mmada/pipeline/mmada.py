@@ -53,6 +53,7 @@ from mmada.generation.requests import (
     Result,
     image_tokenizer_of,
 )
+from mmada.generation.settings import TextSettings
 from mmada.generation.steps import RequestState
 from mmada.hub import checkpoint, networks, tokenizer
 from mmada.hub.adapters import adapter_of, merge
@@ -510,7 +511,7 @@ class MMaDA:
         images: Sequence[ImageSource] = (),
         think: bool | None = None,
         max_new_tokens: int | None = None,
-        params: SamplingParams | None = None,
+        params: SamplingParams | TextSettings | None = None,
         seed: int = 0,
         strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
@@ -518,6 +519,7 @@ class MMaDA:
     ) -> Answer:
         """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer.
 
+        params: TextSettings(temperature=0.7) changes some of the checkpoint's sampling parameters, SamplingParams replaces all of them.
         strict: read every word as it is written, where a checkpoint with a lexicon would correct misspelled ones (`Answer.corrections`).
         """
         return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
@@ -529,16 +531,16 @@ class MMaDA:
         *,
         think: bool | None = None,
         max_new_tokens: int | None = None,
-        params: SamplingParams | None = None,
+        params: SamplingParams | TextSettings | None = None,
         seed: int = 0,
         strict: bool = False,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question about an image, or describe it; strict as in chat."""
+        """Answer a question about an image, or describe it; params and strict as in chat."""
         return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
 
-    def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
+    def describe(self, image: ImageSource, *, params: SamplingParams | TextSettings | None = None, seed: int = 0) -> Answer:
         """Describe an image in words."""
         return self.ask(image, DESCRIBE, params=params, seed=seed)
 
@@ -573,7 +575,7 @@ class MMaDA:
         template: str | Sequence[str | Hole],
         *,
         messages: Conversation = (),
-        params: SamplingParams | None = None,
+        params: SamplingParams | TextSettings | None = None,
         seed: int = 0,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,

@@ -171,6 +171,8 @@ def linear_anneal(step: int, steps: int) -> float:
 
 
 def _at_least(name: str, value: float | None, least: float) -> None:
+    if isinstance(value, str):
+        raise InputError(f"{name}={value!r} must be a number")
     if value is not None and not (math.isfinite(value) and value >= least):
         raise InputError(f"{name}={value} must be at least {least}, and finite")
 

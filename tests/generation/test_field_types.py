@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmada import ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, Hole, InputError
+from mmada import ChatRequest, DrawRequest, EditRequest, FillRequest, GenerationConfig, Hole, InputError, TextSettings
 
 WRONG = {
     "messages": (lambda: ChatRequest(3), "messages=3 must be a text or a list"),
@@ -49,3 +49,19 @@ def test_what_has_always_fitted_fits():
     DrawRequest("x", guidance_scale=1, think=None)
     FillRequest(["a", Hole(2)])
     GenerationConfig(threshold=1, guidance_scale=np.float64(2))
+
+
+def test_some_settings_of_a_text_may_be_changed_and_the_rest_is_the_checkpoints(debug):
+    hot = ChatRequest("x", params=TextSettings(temperature=0.7, max_new_tokens=5))
+    own = debug.planner.text_params()
+    assert debug.planner.params_of(hot) == own.with_(temperature=0.7)
+    assert debug.planner.check_chat(hot) == 5
+    assert debug.planner.params_of(ChatRequest("x", params=own)) is own
+    assert debug.planner.params_of(FillRequest("[MASK]", params=TextSettings(top_k=3))).top_k == 3
+    for make, message in (
+        (lambda: ChatRequest("x", max_new_tokens=3, params=TextSettings(max_new_tokens=4)), "max_new_tokens=3 is in params, too, as 4"),
+        (lambda: FillRequest("[MASK]", params=TextSettings(max_new_tokens=4)), "max_new_tokens=4 has no effect on holes"),
+        (lambda: TextSettings(temperature="hot"), "temperature='hot' must be a number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make()

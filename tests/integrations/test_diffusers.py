@@ -175,3 +175,7 @@ def test_mistakes_are_named(pipe):
         pipe("a cat", generator=[seeded(), seeded()])
     with pytest.raises(InputError, match="2 texts for 1 prompts"):
         pipe("a cat", negative_prompt=["a", "b"])
+    for wrong, message in (({"prompt": 3}, "prompt=3 must be a text"), ({"generator": 3}, "generator=3 must be a torch.Generator"),
+                           ({"num_inference_steps": 0}, "num_inference_steps=0 must be at least 1")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            pipe(**{"prompt": "a cat", **wrong})
