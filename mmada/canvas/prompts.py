@@ -78,7 +78,8 @@ class Hole:
     num_tokens: int
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_tokens, Integral) or self.num_tokens < 1:
+        given: object = self.num_tokens  # whatever its type says
+        if not isinstance(given, Integral) or given < 1:
             raise InputError(
                 f"a hole of num_tokens={self.num_tokens!r} must have a whole number of them, at least 1; try Hole(1) or [MASK:1]"
             )

@@ -87,7 +87,7 @@ _WANTED = {
 def _value(error: Any) -> str:
     """Option, value and what it must be, if typer knows; else what click says, which contains the value."""
     name = "a value" if error.param is None else str(error.param.opts[0])
-    found = getattr(error.__cause__, "errors", list)()
+    found: list[Any] = getattr(error.__cause__, "errors", list)()
     if not found:
         return f"{name}: {error.message.rstrip('.')}"
     wanted = _WANTED.get(found[0]["type"])

@@ -27,7 +27,8 @@ _SHOWN = 80
 
 def check_types(record: object) -> None:
     """Raise InputError, with name, value and what would fit, for the first field of a dataclass whose value is of another type."""
-    for name, hint in _hints(type(record)).items():
+    kind: Any = type(record)
+    for name, hint in _hints(kind).items():
         value = getattr(record, name)
         if not _fits(value, hint):
             wanted = words(tuple(option for option in options(hint) if option is not type(None)))
@@ -37,9 +38,9 @@ def check_types(record: object) -> None:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: type[Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def options(hint: Any) -> tuple[Any, ...]:
