@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from mmada.canvas import Canvas, Prompts
 from mmada.data.answers import normalize_answer
 from mmada.data.formats import fitting_adapters
-from mmada.data.readers import Indexed, JsonlReader
+from mmada.data.jsonl_reader import JsonlReader
+from mmada.data.order import Indexed
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, SourceLocation
 from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmada.canvas import Prompts
-from mmada.data.readers import Indexed
+from mmada.data.order import Indexed
 from mmada.data.records import Picture, Record, RecordError
 from mmada.data.rows import lengths_of, split_text
 from mmada.data.shards import MANIFEST_NAME, Codes, Manifest, Shard, ShardSettings, differences_of, write_file

@@ -32,9 +32,9 @@ from torch import Tensor
 from mmada.canvas import Prompts
 from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file
 from mmada.data.formats import parse
-from mmada.data.readers import Selection
 from mmada.data.records import Picture, Record, SourceLocation
 from mmada.data.rows import Lengths
+from mmada.data.selection import Selection
 from mmada.errors import ImageError, InputError
 from mmada.image import BaseImageTokenizer, FitMode
 

@@ -33,7 +33,7 @@ from mmada.data import (
     open_source,
     select_by_task,
 )
-from mmada.data.readers import held_out
+from mmada.data.selection import held_out
 from mmada.errors import InputError
 from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
