@@ -1,6 +1,7 @@
 """Training data: records, readers with random access, mixtures, tokenized shards, and a check of all of it.
 
-    reader = JsonlReader("my.jsonl")                  a record a line: records.py, formats.py, jsonl_reader.py, index_cache.py
+    reader = JsonlReader("my.jsonl")                  a record a line: records.py, jsonl_reader.py, index_cache.py
+    parse(value, where, pictures=...)                 an object as a record: formats.py, native_format.py, format_adapters.py, record_draft.py
     TarReader(...), TableReader(...)                  tar shards and `datasets`: tar_reader.py, table_reader.py
     select(reader, reason)                            some of the records: selection.py
     stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer: order.py
@@ -25,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmada.data.check import DataReport, check_records, masked_in_words
-    from mmada.data.formats import ADAPTERS, Folder, RecordFormat, parse
+    from mmada.data.format_adapters import ADAPTERS
+    from mmada.data.formats import RecordFormat, parse
     from mmada.data.jsonl_reader import JsonlReader
     from mmada.data.mixture import DataSource, MixtureConfig, MixturePart, WeightedMixture, load_recipe, open_source
     from mmada.data.order import DataPosition, Endless, Epochs, Indexed, Stream, worker_share
+    from mmada.data.record_draft import Folder
     from mmada.data.records import Meta, Picture, Problem, Record, RecordError, SourceLocation, Thinking, Turn
     from mmada.data.rows import Lengths, lengths_of, split_text
     from mmada.data.selection import Selection, select, select_by_task
@@ -39,10 +42,12 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "check": "DataReport check_records masked_in_words",
-    "formats": "ADAPTERS Folder RecordFormat parse",
+    "format_adapters": "ADAPTERS",
+    "formats": "RecordFormat parse",
     "mixture": "WeightedMixture MixturePart MixtureConfig DataSource load_recipe open_source",
     "jsonl_reader": "JsonlReader",
     "order": "Endless Epochs Indexed DataPosition Stream worker_share",
+    "record_draft": "Folder",
     "records": "Meta Picture Problem Record RecordError Thinking Turn SourceLocation",
     "rows": "Lengths lengths_of split_text",
     "selection": "Selection select select_by_task",

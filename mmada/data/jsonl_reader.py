@@ -16,8 +16,9 @@ from typing import BinaryIO
 import numpy as np
 
 from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file
-from mmada.data.formats import Folder, RecordFormat, parse
+from mmada.data.formats import RecordFormat, parse
 from mmada.data.index_cache import MIN_CACHED_BYTES, Integers, cached_index
+from mmada.data.record_draft import Folder
 from mmada.data.records import Problem, Record, RecordError, SourceLocation
 from mmada.errors import InputError
 

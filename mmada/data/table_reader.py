@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from mmada.data.addresses import RemoteFile, data_file, is_remote
-from mmada.data.formats import Folder, RecordFormat, parse
+from mmada.data.formats import RecordFormat, parse
 from mmada.data.order import permuted
 from mmada.data.paths import expand_paths, is_address
+from mmada.data.record_draft import Folder
 from mmada.data.records import Record, SourceLocation
 from mmada.errors import InputError, MissingDependencyError
 
