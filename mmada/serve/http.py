@@ -44,20 +44,9 @@ from mmada.serve.picture_decoder import PictureDecoder
 from mmada.serve.pictures import Pictures, remote_addresses
 from mmada.serve.refusals import UnknownModelError, about, body_of, body_of_invalid, error_body, status_of
 from mmada.serve.request_parser import ParsedRequest, RequestParser
+from mmada.serve.response_schema import ChatCompletionResponse, CompletionResponse, ImagesResponse, ModelCard, ModelList
 from mmada.serve.responses import ImageResponses, TextResponses, event
-from mmada.serve.schema import (
-    ChatBody,
-    ChatCompletionResponse,
-    CompletionBody,
-    CompletionResponse,
-    EditBody,
-    EditForm,
-    GenerationBody,
-    ImagesResponse,
-    ModelCard,
-    ModelList,
-    VariationForm,
-)
+from mmada.serve.schema import ChatBody, CompletionBody, EditBody, EditForm, GenerationBody, VariationForm
 
 __all__ = ["create_app"]
 

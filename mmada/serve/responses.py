@@ -15,18 +15,13 @@ from typing import Any
 from PIL import Image
 
 from mmada.serve.outputs import Commit, Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
-from mmada.serve.schema import (
+from mmada.serve.response_schema import (
     AnswerMessage,
-    ChatBody,
     ChatChoice,
     ChatCompletionResponse,
-    CompletionBody,
     CompletionChoice,
     CompletionResponse,
-    Format,
-    GenerationBody,
     ImageItem,
-    ImageOptions,
     ImagesResponse,
     ImageUsage,
     InputDetails,
@@ -34,6 +29,7 @@ from mmada.serve.schema import (
     TokenDetails,
     Usage,
 )
+from mmada.serve.schema import ChatBody, CompletionBody, Format, GenerationBody, ImageOptions
 
 __all__ = ["ImageResponses", "TextResponses", "event"]
 
