@@ -33,7 +33,7 @@ from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["DataReport", "Learner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""
@@ -45,7 +45,7 @@ _SHORT = 8
 """Words of an answer up to which another one to the same question is a contradiction. Long answers and captions may be right in many words."""
 
 
-class Learner(Protocol):
+class RecordLearner(Protocol):
     """What a training stage makes of records: train.records.Learner."""
 
     def learns(self, task: str, /) -> bool:
@@ -139,7 +139,7 @@ def check_records(
     prompts: Prompts,
     *,
     grid: tuple[int, int],
-    learner: Learner,
+    learner: RecordLearner,
     open_images: bool = True,
     num_previews: int = 3,
     limit: int = 20,
@@ -192,7 +192,7 @@ class _Check:
         records: Indexed[Record],
         prompts: Prompts,
         grid: tuple[int, int],
-        learner: Learner,
+        learner: RecordLearner,
         open_images: bool,
         limit: int,
     ) -> None:

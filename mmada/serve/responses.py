@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.outputs import Commit, Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
+from mmada.serve.outputs import Commit, Draft, DrawingThought, ImageOutput, PartialImage, TextDelta, TextOutput
 from mmada.serve.response_schema import (
     AnswerMessage,
     ChatChoice,
@@ -159,7 +159,7 @@ class ImageResponses:
         unsaid = {i: {name for name in ("text", "warning", "unknown") if getattr(item, name) is None} for i, item in enumerate(reply.data)}
         return reply.model_dump(exclude={"data": unsaid})
 
-    def preview(self, index: int, preview: Preview) -> bytes:
+    def preview(self, index: int, preview: PartialImage) -> bytes:
         """index, that of the choice, is ours: OpenAI streams one image."""
         data = self._event("partial_image", preview.image)
         return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
@@ -169,7 +169,7 @@ class ImageResponses:
         """Whether the client asked for thinking by name, and so knows of an event that OpenAI's streams do not have."""
         return isinstance(self.body, GenerationBody) and bool(self.body.thinking)
 
-    def thought(self, index: int, thought: Thought) -> bytes:
+    def thought(self, index: int, thought: DrawingThought) -> bytes:
         """An event of ours."""
         kind = f"{self.prefix}.thinking"
         payload = {
