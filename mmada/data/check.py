@@ -83,6 +83,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: NDArray[np.int32]) -> Spread:
+        """The spread of some counts, each of its numbers being one of them. They must not be empty."""
         return cls(*(int(value) for value in np.quantile(values, _QUANTILES, method="higher")))
 
 
@@ -126,6 +127,7 @@ class DataReport:
 
     @property
     def num_problems(self) -> int:
+        """Of all kinds, those beyond the ones that are listed included."""
         return sum(self.counts.values())
 
     def to_dict(self) -> dict[str, object]:

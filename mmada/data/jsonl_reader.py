@@ -65,6 +65,7 @@ class JsonlReader:
 
     @property
     def name(self) -> str:
+        """Of the file, without its folder; records say it as their place."""
         return self.path.name
 
     @property
@@ -114,6 +115,7 @@ def _index_lines(stream: BinaryIO) -> Integers:
 
 
 def read_json(data: bytes, where: SourceLocation, what: str = "line") -> object:
+    """A line or member as an object. Raises RecordError, which calls it `what`, if it is not UTF-8, not JSON, or nested too deeply."""
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

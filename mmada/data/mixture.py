@@ -171,6 +171,7 @@ class DataSource:
 
     @property
     def record_format(self) -> RecordFormat:
+        """How its objects become records; license and language are for records that say none."""
         meta = Meta(license=self.license, lang=self.lang)
         return RecordFormat(adapter=self.adapter, rename=self.rename, meta=meta, prompts_only=self.prompts_only)
 

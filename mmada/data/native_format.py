@@ -25,6 +25,7 @@ __all__ = ["record_of"]
 
 
 def record_of(value: Mapping[str, object], draft: RecordDraft, meta: Meta) -> Record:
+    """The record of a native object. What is wrong goes to the draft, whose caller raises it; `meta` is for records that bring none."""
     value = draft.fields_of(value, "", ("id", "task", "messages", "think", "answer", "meta"), "")
     task = _task(value.get("task"), draft)
     name = value.get("id", str(draft.where))

@@ -98,6 +98,7 @@ class Epochs(Generic[T]):
         return self.items[permuted(position, len(self.items), key=(self.seed, epoch)) if self.shuffle else position]
 
     def place(self, index: int) -> DataPosition:
+        """Epoch and position of an index; `index` is the way back."""
         epoch, position = divmod(index, len(self.items))
         return DataPosition(epoch, position, self.seed)
 

@@ -36,6 +36,7 @@ class Folder:
     root: DataFile
 
     def find(self, name: str) -> DataFile:
+        """The path of an image, which need not exist."""
         return self.root / name
 
 
@@ -53,6 +54,7 @@ class RecordDraft:
         self.spelling: Callable[[str], str] = str
 
     def add(self, field: str, value: object, message: str, kind: Kind = "field") -> None:
+        """Note a problem of a field, under the name that the user wrote. Long values are cut."""
         shown = repr(value)
         shown = shown if len(shown) <= 60 else f"{shown[:40]}… ({len(shown)} characters)"
         self.problems.append(Problem(self.where, self.spelling(self.names.get(field, field)), shown, kind, message))
@@ -84,6 +86,7 @@ class RecordDraft:
         return value
 
     def optional(self, value: object, field: str) -> str | None:
+        """As `text`, but None stays None."""
         return None if value is None else self.text(value, field, "leave it out if there is none")
 
     def picture(self, value: object, field: str) -> Picture | None:

@@ -232,6 +232,7 @@ class Problem:
         return f"{self.where}: {self.field}={self.value} {self.message}" if self.field else f"{self.where}: {self.message}"
 
     def to_dict(self) -> dict[str, object]:
+        """As JSON: where, which field and value, the kind, and the sentence."""
         names = {"file": self.where.file, "line": self.where.line}
         return {**names, "field": self.field, "value": self.value, "kind": self.kind, "message": self.message}
 

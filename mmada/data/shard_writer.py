@@ -53,6 +53,7 @@ class ShardJob:
 
     @property
     def num_shards(self) -> int:
+        """How many shards all records make; the last may be smaller."""
         return -(-len(self.records) // self.shard_size)
 
     def size(self, number: int) -> int:

@@ -57,6 +57,7 @@ class TableReader:
 
     @property
     def name(self) -> str:
+        """The last part of the path or of the hub name; records say it as their place."""
         return Path(self.path).name
 
     @property
@@ -115,6 +116,7 @@ class TableStream:
 
     @property
     def name(self) -> str:
+        """As in `TableReader`."""
         return Path(self.path).name
 
     def __getitem__(self, index: int) -> Record:

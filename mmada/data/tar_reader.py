@@ -79,6 +79,7 @@ class TarReader:
 
     @property
     def name(self) -> str:
+        """Of the shard, or of the first and the last."""
         return self.paths[0].name if len(self.paths) == 1 else f"{self.paths[0].name} … {self.paths[-1].name}"
 
     @property

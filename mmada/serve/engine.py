@@ -117,6 +117,7 @@ class ServingEngine:
     # For other threads.
 
     def start(self) -> None:
+        """Begin to run, and say on the board that this worker takes requests."""
         self._thread.start()
         self._place.write("takes", 1)
 

@@ -75,4 +75,5 @@ class OutputStream:
         return [results[i] for i in range(self._count)]
 
     def cancel(self) -> None:
+        """End what is not finished; the engine drops it before its next step."""
         self._engine.cancel(self._scheduled_sequences)

@@ -65,10 +65,12 @@ class EngineRequest:
 
     @property
     def kind(self) -> str:
+        """Of the request, as metrics name it."""
         return _KINDS[type(self.request)]
 
     @property
     def is_text(self) -> bool:
+        """Whether its result is a text alone."""
         return isinstance(self.request, ChatRequest | FillRequest)
 
 

@@ -52,6 +52,7 @@ class TextResponses:
 
     @property
     def is_chat(self) -> bool:
+        """Whether the chat endpoint was asked, whose bodies have another shape."""
         return isinstance(self.body, ChatBody)
 
     def whole(self, results: Sequence[TextOutput]) -> dict[str, Any]:
@@ -75,15 +76,18 @@ class TextResponses:
     # Chunks of a stream.
 
     def first(self, index: int) -> list[dict[str, Any]]:
+        """Chunks that open a choice: its role, or nothing for completions."""
         return [self._chunk(index, {"role": "assistant", "content": ""})] if self.is_chat else []
 
     def words(self, index: int, words: TextDelta) -> list[dict[str, Any]]:
+        """Chunks for what is new of a choice: of its thinking, then of its answer."""
         if not self.is_chat:
             return [self._chunk(index, words.answer)]
         deltas = [{"reasoning_content": words.thinking}] * bool(words.thinking) + [{"content": words.answer}] * bool(words.answer)
         return [self._chunk(index, delta) for delta in deltas]
 
     def draft(self, index: int, draft: Draft) -> list[dict[str, Any]]:
+        """A chunk with the whole text as it looks now, each piece with its confidence."""
         pieces = [
             {"text": piece.text, "confidence": piece.confidence}
             | ({"top_logprobs": _logprobs(piece.alternatives)} if piece.alternatives else {})
@@ -92,10 +96,12 @@ class TextResponses:
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
+        """The chunk that closes a choice, with its finish reason."""
         chunk = self._chunk(index, {} if self.is_chat else "", result.finish_reason)
         return [chunk if result.warning is None else {**chunk, "warning": result.warning}]
 
     def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
+        """The chunk with the tokens of all choices, if the client asked for it."""
         if not self._shows_usage:
             return []
         return [{**self._chunk(0, {}), "choices": [], "usage": self._usage(results).model_dump()}]
@@ -182,6 +188,7 @@ class ImageResponses:
         return event(payload, kind)
 
     def completed(self, index: int, result: ImageOutput) -> bytes:
+        """The last event of an image: picture, trace if asked for, and usage."""
         data = self._event("completed", result.drawing.image)
         item = self._item(result, with_image=False).model_dump(exclude_none=True)
         trace = {} if result.commits is None else {"trace": _trace(result.commits)}

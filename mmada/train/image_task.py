@@ -62,6 +62,7 @@ class ImageBatch:
 
     @classmethod
     def of(cls, pictures: Sequence[NDArray[np.uint8]], *, factor: int, large: Sequence[NDArray[np.uint8]] | None = None) -> ImageBatch:
+        """A batch of pictures (H, W, 3) uint8 of one size. factor: pixels along a code's side; large: the same ones, larger."""
         pixels, count = _pixels(torch.from_numpy(np.stack(pictures))), len(pictures)
         return cls(
             pixels,
@@ -128,6 +129,7 @@ class PixelObjective(nn.Module):
         self.tokenizer, self.has_gradient = tokenizer, has_gradient
 
     def forward(self, pixels: Tensor, large: Tensor | None = None) -> Tensor:
+        """pixels (B, 3, H, W) in [-1, 1] -> (5,), in the order of `LOSSES`. With `large`, the upscaler alone is measured."""
         if large is not None:
             error = self._upscaled(pixels, large)
             quantizer = entropy = error.new_zeros(())
