@@ -39,6 +39,7 @@ __all__ = [
     "about_drawings",
     "against",
     "best_of",
+    "calculator",
     "calibration",
     "cases",
     "cost",
@@ -196,6 +197,16 @@ def perturbed(result: Mapping[str, Any]) -> str:
     for noise, title in NOISE_TITLES.items():
         found = [shares.get(f"noise_{noise}_{part}") for part in PERTURBED]
         lines.append(f"| {title} | " + " | ".join("\u2013" if one is None else f"{one.correct} of {one.total}" for one in found) + " |")
+    return "\n".join(lines)
+
+
+def calculator(result: Mapping[str, Any]) -> str:
+    """Right answers and forward passes without and with the calculator, a row for each kind of prompt."""
+    lines = ["| asked | without | with | passes without | passes with |", "|---" * 5 + "|"]
+    for row in result["rows"]:
+        both = row["without"], row["with"]
+        passes = [f"{found['mean_forwards']:.1f}" if "mean_forwards" in found else "\u2013" for found in both]
+        lines.append(f"| {row['asked']} | " + " | ".join([*(_cell(_share(found)) for found in both), *passes]) + " |")
     return "\n".join(lines)
 
 
