@@ -35,6 +35,7 @@ from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
+from mmada.train.own_words import OwnWords
 from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
 from mmada.train.setup import plain
@@ -72,8 +73,8 @@ def run(
     out = Path(config.out)
     with checkpoint.writing(out, "out"):
         pass  # before models are loaded
-    task = build_task(config, remote=remote)
     _record(config, out)
+    task = build_task(config, remote=remote)
     if on_begin is not None:
         on_begin(f"a model of {task.planner.family.title} is rewarded for {', '.join(plan.name for plan in config.active)}")
     return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
@@ -106,11 +107,14 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
         reference = policy if config.lora.rank else copy.deepcopy(policy).eval().requires_grad_(False)
     if config.loop.compile:
         networks.compile_blocks(policy)
+    words = OwnWords(parts.lexicon)
+    sources = _prompts(config, world, parts, "train", words)
+    parts = words.kept(parts, config.out)
     return RLTask(
         config=config,
         module=policy,
         planner=planner,
-        sources=_prompts(config, world, parts, "train"),
+        sources=sources,
         rewards={
             plan.name: {name: (float(weight), _reward(name, config, world)) for name, weight in plan.rewards.items()}
             for plan in config.active
@@ -196,8 +200,8 @@ def _correct(world: World | None) -> Reward:
     return correct(world)
 
 
-def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) -> dict[str, PromptSource]:
-    """Task -> prompts, of the training or the test side; without records for the test, none."""
+def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split, words: OwnWords | None = None) -> dict[str, PromptSource]:
+    """Task -> prompts, of the training or the test side; without records for the test, none. words: reads the records that are prompts."""
     if world is not None:
         made = partial(WorldPrompts, world, seed=config.seed, split=split, upscale=1 if parts.images is None else parts.images.upscale)
         return {plan.name: made(plan.name, think=plan.think, kinds=plan.kinds) for plan in config.active}
@@ -230,7 +234,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
             return "the prompt and its answer are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
-    chosen, dropped = select_together(reader, reason)
+    chosen, dropped = select_together(reader, reason, words)
     report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
     found: dict[str, PromptSource] = {}
     for plan in config.active:

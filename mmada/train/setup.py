@@ -34,6 +34,7 @@ from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective, in_ran
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
+from mmada.train.own_words import OwnWords
 from mmada.train.plan import Plan, asked, begin
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
@@ -146,8 +147,9 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
         made = (_samples_of_world(world, config, stage, parts, split) for split in ("train", "test"))
         found = FileSamples(training=next(made), testing=next(made))
     else:
-        found = read_samples(config, stage, parts)
-        parts = _with_words(config, _with_defaults(config, parts, found), found)
+        words = OwnWords(parts.lexicon)
+        found = read_samples(config, stage, parts, words)
+        parts = words.kept(_with_defaults(config, parts, found), config.out)
     training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
     for component in present:
@@ -216,18 +218,6 @@ def _with_defaults(config: TrainConfig, parts: Parts, found: FileSamples) -> Par
             values["defaults"] = {**values.get("defaults", {}), **changes}
             file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return replace(parts, defaults=replace(parts.defaults, **changes))
-
-
-def _with_words(config: TrainConfig, parts: Parts, found: FileSamples) -> Parts:
-    """The parts with a lexicon that has the words of the new records; kept beside the run's config.yaml, too."""
-    if parts.lexicon is None or not found.own_words:
-        return parts
-    lexicon = parts.lexicon.with_own(found.own_words)
-    if PartialState().is_main_process:
-        out = Path(config.out)
-        out.mkdir(parents=True, exist_ok=True)
-        lexicon.save(out)
-    return replace(parts, lexicon=lexicon)
 
 
 def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Parts, split: Split) -> dict[str, ExampleSource]:
