@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmada.errors import CheckpointError
+from mmada.generation.closest import Closest
 from mmada.generation.speller import Correction, Speller
 
 __all__ = ["LEXICON_NAME", "Lexicon"]
@@ -99,6 +100,10 @@ class Lexicon:
         return max(map(len, self._entries), default=1)
 
     @cached_property
+    def _closest(self) -> Closest:
+        return Closest(self.things, cutoff=_SPELLING)
+
+    @cached_property
     def speller(self) -> Speller:
         """Who reads misspelled words, all of a prompt's and not only those that are drawn."""
         known = {word for entry in self._entries for word in entry} | {form for word in self.near for form in (word, f"{word}s")}
@@ -136,14 +141,14 @@ class Lexicon:
         found: dict[str, None] = {}
         for phrase in phrases[:_COMPARED]:
             found |= dict.fromkeys(self._like(phrase))
-            if len(found) >= most:  # spelling is compared with every thing, which a long list of words should not cost
+            if len(found) >= most:  # what more there is would not be shown
                 break
         return tuple(found)[:most]
 
     def _like(self, phrase: str) -> Iterator[str]:
         for word in (phrase, *reversed(phrase.split()[-_COMPARED:])):
             own = next((form for form in (word, word.removesuffix("s")) if form in self.near), None)
-            like = get_close_matches(word, self.things, 1, _SPELLING) if own is None else self.near[own]
+            like = tuple(filter(None, [self._closest.to(word)])) if own is None else self.near[own]
             yield from like
             if like or own is not None:
                 return
