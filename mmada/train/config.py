@@ -38,6 +38,7 @@ __all__ = [
     "check_quantized",
     "load",
     "load_all",
+    "small",
 ]
 
 
@@ -78,31 +79,59 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTokenizerSettings:
-    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig."""
+    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig. Beside `start`, a size that is given must be that of `start`."""
 
     start: str = ""
     """directory or hub name to go on from; empty: random weights"""
     kind: Literal["", "magvit-v2", "vqvae"] = ""
     """of the networks; empty: that of `start`, or magvit-v2. A VQ-VAE takes widths and blocks of its encoder from here, which its decoder mirrors"""
-    ch: int = 32
-    encoder_ch_mult: tuple[int, ...] = (1, 2)
-    encoder_num_res_blocks: tuple[int, ...] = (1, 1)
-    decoder_ch_mult: tuple[int, ...] = (1, 2)
-    decoder_num_res_blocks: tuple[int, ...] = (1, 1)
-    z_channels: int = 12
-    """bits of a code; of a VQ-VAE: channels of a codebook vector"""
+    ch: int = 0
+    """channels, which encoder_ch_mult multiplies; 0: as `start`, or 32"""
+    encoder_ch_mult: tuple[int, ...] = ()
+    """one factor for each level; empty: as `start`, or 1, 2; so is decoder_ch_mult"""
+    encoder_num_res_blocks: tuple[int, ...] = ()
+    """for each level; empty: as `start`, or 1, 1; so is decoder_num_res_blocks"""
+    decoder_ch_mult: tuple[int, ...] = ()
+    decoder_num_res_blocks: tuple[int, ...] = ()
+    z_channels: int = 0
+    """bits of a code; of a VQ-VAE: channels of a codebook vector. 0: as `start`, or 12"""
     num_codes: int = 0
-    """of a VQ-VAE's codebook; 0: 2^z_channels"""
-    patch: int = 1
-    """pixels along the side of the square that the first layer takes as one"""
-    encoder_kernel: int = 3
-    """1: each square of pixels is encoded by itself, and means the same anywhere"""
+    """of a VQ-VAE's codebook; 0: as `start`, or 2^z_channels"""
+    patch: int = 0
+    """pixels along the side of the square that the first layer takes as one; 0: as `start`, or 1"""
+    encoder_kernel: int = 0
+    """1: each square of pixels is encoded by itself, and means the same anywhere; 0: as `start`, or 3"""
     upscale: int = 1
     """pixels that are decoded for one that was encoded, along a side; above `start`'s: an upscaler is added to it"""
     upscaler_ch: int = 256
     """channels of the upscaler at each code"""
     upscaler_num_res_blocks: int = 2
     """its residual blocks"""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The sizes that are set, by name."""
+        return {name: value for name in ("num_codes", *_USUAL_SIZES) if (value := getattr(self, name))}
+
+    def whole(self) -> ImageTokenizerSettings:
+        """The same, of a new tokenizer: the usual sizes for those that are not set."""
+        return replace(self, **{**_USUAL_SIZES, **self.given})
+
+    def without_sizes(self) -> ImageTokenizerSettings:
+        """The same with no size set, so that it has those of `start`."""
+        return replace(self, **{name: type(value)() for name, value in self.given.items()})
+
+
+_USUAL_SIZES: Mapping[str, Any] = {
+    "ch": 32,
+    "encoder_ch_mult": (1, 2),
+    "encoder_num_res_blocks": (1, 1),
+    "decoder_ch_mult": (1, 2),
+    "decoder_num_res_blocks": (1, 1),
+    "z_channels": 12,
+    "patch": 1,
+    "encoder_kernel": 3,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,8 +309,9 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if fill(Lora(), values.get("lora", {}), "lora.").rank:
         stage = replace(stage, optim=for_adapters(stage.optim))
     config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
-    if isinstance(config.stage, ImageStage) and not (config.net.kind or config.net.start):
-        config = replace(config, net=replace(config.net, kind=config.stage.kind))  # goes into the run's config.yaml
+    if not config.net.start:
+        kind = config.net.kind or (config.stage.kind if isinstance(config.stage, ImageStage) else "")
+        config = replace(config, net=replace(config.net, kind=kind).whole())  # goes into the run's config.yaml
     return _debug(config) if config.debug else config
 
 
@@ -309,7 +339,13 @@ def _debug(config: TrainConfig) -> TrainConfig:
         config,
         stage=stage,
         model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
-        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6, num_codes=0),
+        net=config.net if config.net.start else small(config.net),
         data=replace(config.data, held_out=2, num_samples=1, size=64),
         loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
     )
+
+
+def small(net: ImageTokenizerSettings) -> ImageTokenizerSettings:
+    """A new tokenizer of a debug run."""
+    net = net.whole()
+    return replace(net, ch=8, encoder_num_res_blocks=(1,) * len(net.encoder_ch_mult), z_channels=6, num_codes=0)

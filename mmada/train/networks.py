@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -39,11 +40,13 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
     """size: pixels along a side of its pictures; 0: any. Raises InputError for settings that its kind has not, or if net.start is of another."""
     if net.start:
         return _started(net, seed=seed).train()
+    net = net.whole()
     if net.kind == "vqvae":
         _check_vqvae(net, size)
         return _new_vqvae(net, seed=seed).train()
     if net.num_codes:
         raise InputError(f"net.num_codes={net.num_codes} is that of a codebook; MAGVIT-v2 has 2^z_channels codes: set net.z_channels")
+    _check_upscaler(net)
     sizes = asdict(net)
     del sizes["start"], sizes["kind"], sizes["num_codes"]
     with torch.random.fork_rng(devices=[]):
@@ -57,6 +60,7 @@ def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     kind = "vqvae" if isinstance(start, VQVAE) else "magvit-v2"
     if net.kind not in ("", kind):
         raise InputError(f"net.start={net.start!r} is a {kind} tokenizer, and net.kind={net.kind}; leave one of them out")
+    _check_sizes(net, start)
     if net.upscale in (1, start.upscale):
         return start
     if not isinstance(start, ImageTokenizer):
@@ -66,6 +70,47 @@ def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     return _with_upscaler(start, net, seed=seed)
 
 
+def _check_sizes(net: ImageTokenizerSettings, start: BaseImageTokenizer) -> None:
+    """Raises InputError for sizes that are given and are not those of net.start."""
+    found, asked = _sizes_of(start), net.given
+    if start.upscale > 1:
+        asked |= _of_upscaler(net)
+    else:
+        _check_upscaler(net)
+    if others := {name: value for name, value in asked.items() if found.get(name) != value}:
+        named = ", ".join(f"net.{name}={value}" for name, value in others.items())
+        has = ", ".join(f"{name}={found[name]}" if name in found else f"no {name}" for name in others)
+        raise InputError(f"net.start={net.start!r} has {has}, and {named} says otherwise; leave that out, or start from another tokenizer")
+
+
+def _of_upscaler(net: ImageTokenizerSettings) -> dict[str, Any]:
+    """What is said of an upscaler and is not usual."""
+    usual = ImageTokenizerSettings()
+    return {name: value for name in ("upscaler_ch", "upscaler_num_res_blocks") if (value := getattr(net, name)) != getattr(usual, name)}
+
+
+def _check_upscaler(net: ImageTokenizerSettings) -> None:
+    """Raises InputError for sizes of an upscaler where none is made."""
+    if net.upscale == 1 and (said := _of_upscaler(net)):
+        name, value = next(iter(said.items()))
+        raise InputError(f"net.{name}={value} is that of an upscaler, and net.upscale=1 makes none; set net.upscale, or leave it out")
+
+
+def _sizes_of(start: BaseImageTokenizer) -> dict[str, Any]:
+    """The sizes of a tokenizer, by the names of ImageTokenizerSettings."""
+    if isinstance(start, ImageTokenizer):
+        return {**start.config.to_dict(), "num_codes": start.codebook_size}
+    assert isinstance(start, VQVAE)
+    config = start.config
+    return {
+        "ch": config.norm_num_groups,
+        "encoder_ch_mult": tuple(width // config.norm_num_groups for width in config.block_out_channels),
+        "encoder_num_res_blocks": (config.layers_per_block,) * len(config.block_out_channels),
+        "z_channels": config.embedding_size,
+        "num_codes": config.num_vq_embeddings,
+    }
+
+
 _OF_MAGVIT = (
     "decoder_ch_mult", "decoder_num_res_blocks", "patch", "encoder_kernel", "upscale", "upscaler_ch", "upscaler_num_res_blocks"
 )  # fmt: skip
@@ -73,7 +118,7 @@ _OF_MAGVIT = (
 
 def _check_vqvae(net: ImageTokenizerSettings, size: int) -> None:
     """Raises InputError for settings that a VQ-VAE has not, or that do not fit together."""
-    usual = ImageTokenizerSettings()
+    usual = ImageTokenizerSettings().whole()
     if others := [name for name in _OF_MAGVIT if getattr(net, name) != getattr(usual, name)]:
         raise InputError(
             f"net.{others[0]}={getattr(net, others[0])} is a setting of MAGVIT-v2 alone; leave it out beside net.kind=vqvae, whose decoder "
@@ -109,6 +154,7 @@ def _with_upscaler(start: ImageTokenizer, net: ImageTokenizerSettings, *, seed: 
 
 def _new_vqvae(net: ImageTokenizerSettings, *, seed: int) -> VQVAE:
     """Random weights, as wide, as deep and with as many codes as `net` says of the encoder."""
+    net = net.whole()
     sizes = VQVAEConfig(
         block_out_channels=tuple(net.ch * multiple for multiple in net.encoder_ch_mult),
         layers_per_block=max(net.encoder_num_res_blocks),
