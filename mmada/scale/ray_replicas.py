@@ -144,8 +144,8 @@ async def ray_replicas(
 
     count        replicas; None: one for each GPU of the cluster, or one
     num_threads  of torch, in each; None: torch's own choice
-    Raises MissingDependencyError without Ray, InputError for more replicas than the cluster has room for, or replicas that do not start, and
-    before Ray is started what loading the model would raise.
+    Raises MissingDependencyError without Ray, InputError for more replicas than the cluster has room for, or replicas that do not start. Before
+    Ray is started, it raises what loading the model would raise.
     """
     check_loading(model, loading)
     with connected("--ray") as ray:

@@ -195,8 +195,8 @@ def serve_replicas(config: ReplicasConfig, *, host: str, port: int, ready: Calla
 
     config  its `gpus` are chosen here: one for each replica, where the cluster has any and `device` is no CPU
     ready   called with the server's address when all replicas take requests
-    Raises MissingDependencyError without Ray Serve, InputError for a port that is taken, a cluster that has Ray Serve already, or no room, and
-    before Ray is started what loading the model would raise.
+    Raises MissingDependencyError without Ray Serve, InputError for a port that is taken, a cluster that has Ray Serve already, or no room.
+    Before Ray is started, it raises what loading the model would raise.
     """
     from mmada.serve.listen import address_of
     from mmada.serve.workers import listen
