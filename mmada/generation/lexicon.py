@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -26,7 +27,8 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[^\w\s]")
 _SPELLING = 0.8
 """How alike two words must be for one to be taken for the other, misspelled (difflib's ratio)."""
 
-
+_MANY = 10
+"""Phrases that make a word known by itself: "red" is taught with all that is red."""
 _COMPARED = 8
 """Phrases, and words of a phrase, that are compared with every thing: a prompt of a thousand words is not worth more."""
 
@@ -46,7 +48,8 @@ class Lexicon:
     english: tuple[str, ...] = ()
     """words and names that were not taught and are near words that were: no misspellings of these"""
     own: tuple[str, ...] = ()
-    """words that the records of a finetuning run brought: a prompt with one of them is the model's to read, and no rule's"""
+    """words that the records of a finetuning run brought: a prompt with one of them is the model's to read, and no rule's. Colors are no such
+    words, though they are known within phrases alone (`_MANY`)"""
 
     @classmethod
     def load(cls, directory: Path) -> Lexicon | None:
@@ -84,12 +87,13 @@ class Lexicon:
         return replace(self, own=tuple(sorted({*self.own, *words})))
 
     def is_own(self, text: str) -> bool:
-        """Whether a text has a word that came with a finetuning run."""
+        """Whether a text has a word that came with a finetuning run, and was not in many phrases before."""
         return bool(self.own) and not self._own.isdisjoint(_tokens(text))
 
     @cached_property
     def _own(self) -> frozenset[str]:
-        return frozenset(self.own)
+        phrases = Counter(word for entry in (*self.things, *self.words) for word in {*_tokens(entry)})
+        return frozenset(word for word in self.own if phrases[word] < _MANY)
 
     @cached_property
     def _entries(self) -> frozenset[tuple[str, ...]]:

@@ -108,6 +108,8 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     if config.loop.compile:
         networks.compile_blocks(policy)
     words = OwnWords(parts.lexicon)
+    if world is not None:
+        words.read_world(world, known=parts.defaults.world)
     sources = _prompts(config, world, parts, "train", words)
     parts = words.kept(parts, config.out)
     return RLTask(

@@ -17,12 +17,15 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from mmada.data import Endless, Epochs, Indexed, Record, RecordError, TableStream, WeightedMixture
+from mmada.data.world import World
 from mmada.generation.lexicon import Lexicon
 from mmada.train import state
 from mmada.train.export import Parts
 
 __all__ = ["OwnWords", "share_of"]
 
+_NUM_TEXTS = 3000
+"""Texts of a world that are read: it has no end."""
 _log = logging.getLogger("mmada.train")
 
 
@@ -35,8 +38,17 @@ class OwnWords:
 
     def read(self, record: Record) -> None:
         """A record that takes part: what its turns say, and what it answers."""
+        self._read(" ".join((*(turn.text for turn in record.turns), record.answer or "")))
+
+    def _read(self, text: str) -> None:
         if self._lexicon is not None:
-            self._found |= self._lexicon.new_words(" ".join((*(turn.text for turn in record.turns), record.answer or "")))
+            self._found |= self._lexicon.new_words(text)
+
+    def read_world(self, world: World, *, known: str) -> None:
+        """What a world says, unless it is the one that the start knows: its words are the lexicon's, or meant to be unknown."""
+        if self._lexicon is not None and world.name != known and PartialState().is_main_process:
+            for text in world.corpus(_NUM_TEXTS):
+                self._read(text)
 
     def read_all(self, records: Endless[Record]) -> None:
         """All records of an endless order, each process its share of them. A stream has no end, so a warning says that it is not read."""

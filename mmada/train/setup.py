@@ -141,15 +141,17 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     parts = load_parts(config, world)
     model, prompts, defaults = parts.model, parts.prompts, parts.defaults
     stage = settled(stage if world is None else _without_records(stage, world), defaults, parts.family)
+    words = OwnWords(parts.lexicon)
     if world is not None:
         if parts.images is not None:
             check_size(world, defaults)
+        words.read_world(world, known=defaults.world)
         made = (_samples_of_world(world, config, stage, parts, split) for split in ("train", "test"))
         found = FileSamples(training=next(made), testing=next(made))
     else:
-        words = OwnWords(parts.lexicon)
         found = read_samples(config, stage, parts, words)
-        parts = words.kept(_with_defaults(config, parts, found), config.out)
+        parts = _with_defaults(config, parts, found)
+    parts = words.kept(parts, config.out)
     training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
     for component in present:

@@ -10,7 +10,7 @@ from mmada.data import DataSource, Epochs, WeightedMixture, open_source
 from mmada.generation.lexicon import Lexicon
 from mmada.rl import config as rl_config
 from mmada.rl import setup as rl_setup
-from mmada.train.config import load
+from mmada.train.config import DataConfig, load
 from mmada.train.export import load_parts
 from mmada.train.own_words import OwnWords
 from mmada.train.setup import build_task
@@ -84,6 +84,18 @@ def test_records_that_are_left_out_bring_no_words(start, tmp_path):
     write(tmp_path / "mine.jsonl", "florb", "plome " * 3000)
     build_task(training(start, tmp_path, tmp_path / "mine.jsonl"))
     assert Lexicon.load(tmp_path / "run").own == ("florb",)
+
+
+@pytest.mark.parametrize("known", ["", "shapes"])
+def test_a_world_brings_its_words_unless_the_start_knows_it(start, tmp_path, known):
+    config = replace(training(start, tmp_path, ""), data=DataConfig(world="shapes"), defaults={**DEFAULTS, "world": known})
+    build_task(config)
+    assert ("triangle" in Lexicon.load(tmp_path / "run").own) if not known else not (tmp_path / "run" / "lexicon.json").exists()
+    rl = tmp_path / "rl.yaml"
+    values = {"model": {"start": str(start)}, "data": {"world": "shapes"}, "out": str(tmp_path / "rl"), "objective": {"kl_weight": 0}}
+    rl.write_text(yaml.safe_dump({**values, "tasks": {"text": {"prompts": 1, "rewards": {"format": 1}}}, "defaults": config.defaults}))
+    made = exported(rl_setup.build_task(rl_config.load(rl)), tmp_path)
+    assert ("triangle" in made.own) is (not known)
 
 
 def test_a_run_that_goes_on_with_other_records_keeps_the_words_of_the_first(start, tmp_path):
