@@ -31,14 +31,14 @@ from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import ModelConfig, TrainConfig
+from mmada.train.config import TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
 from mmada.train.own_words import OwnWords
 from mmada.train.plan import Plan, begin
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import net_before, plain
+from mmada.train.setup import plain, sized_before
 from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "check_remote", "load_policy", "run"]
@@ -266,9 +266,8 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        for name, default in (("data", PromptDataConfig()), ("model", ModelConfig())):  # what an older version did not know had its default
-            before[name] = plain(asdict(default)) | before.get(name, {})
-        before["net"] = net_before(before.get("net", {}), config.net)
+        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
+        before |= {name: sized_before(before.get(name, {}), section) for name, section in (("model", config.model), ("net", config.net))}
         before.setdefault("rollout_staleness", 0)
         tasks = {task["name"]: task for task in before.get("tasks", [])}
         before["tasks"] = [_completed(task, tasks.get(task["name"])) for task in values["tasks"]]

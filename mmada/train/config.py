@@ -12,9 +12,9 @@ Unknown names are errors that suggest the nearest known one; values are checked 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
@@ -34,29 +34,57 @@ __all__ = [
     "ImageTokenizerSettings",
     "ModelConfig",
     "SampleSource",
+    "Sized",
     "TrainConfig",
     "check_quantized",
     "load",
     "load_all",
-    "small",
+    "small_model",
+    "small_net",
 ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """What a transformer stage starts from."""
+class Sized:
+    """Settings of a network that is new, or goes on from its `start`: a size that is not set is that of the start, or else the usual one."""
+
+    usual: ClassVar[Mapping[str, Any]]
+    """sizes of a new one"""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The sizes that are set, by name."""
+        unset = self._unset
+        return {name: value for name in self.usual if (value := getattr(self, name)) != unset[name]}
+
+    @property
+    def _unset(self) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(self) if field.name in self.usual}
+
+    def whole(self) -> Self:
+        """The same, of a new network: the usual sizes for those that are not set."""
+        return replace(self, **{**self.usual, **self.given})
+
+    def without_sizes(self) -> Self:
+        """The same with no size set, so that it has those of its start."""
+        return replace(self, **self._unset)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig(Sized):
+    """What a transformer stage starts from. Beside `start`, sizes that are given must be those of `start`."""
 
     start: str = ""
     """checkpoint directory, hub name or `out/model` of another run; empty: random weights and a new text tokenizer"""
     family: str = ""
     """name of a family (docs/families.md), such as lumina-dimoo: what a new model is of, or what the files of `start` are read as. Empty: mmada,
     or what the files say"""
-    preset: str = "3m"
-    """size of a new model (mmada.model.PRESETS)"""
-    num_merges: int = 700
-    """byte-pair merges of a new text tokenizer, learned from the data; 0: bytes"""
-    max_sequence_length: int = 512
-    """context of a new model, in tokens; `start` has its own"""
+    preset: str = ""
+    """size of a new model (mmada.model.PRESETS); empty: as `start`, or 3m"""
+    num_merges: int | None = None
+    """byte-pair merges of a new text tokenizer, learned from the data; 0: bytes. null: the tokenizer of `start`, or 700"""
+    max_sequence_length: int = 0
+    """context of a new model, in tokens; 0: that of `start`, or 512"""
     code_bits: bool = False
     """image codes share a map of their bits while they are trained (train/code_bits.py); look-up-free codes only"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -71,14 +99,16 @@ class ModelConfig:
             raise InputError(f"model.family={self.family!r} is unknown: {suggest(self.family, FAMILIES)}")
         if self.quantize:
             check_name(self.quantize)
-        if self.preset not in PRESETS:
+        if self.preset and self.preset not in PRESETS:
             raise InputError(f"model.preset={self.preset!r} is unknown: {suggest(self.preset, PRESETS)}")
-        if self.num_merges < 0 or self.max_sequence_length < 1:
+        if (self.num_merges or 0) < 0 or self.max_sequence_length < 0:
             raise InputError(f"model.num_merges={self.num_merges} and max_sequence_length={self.max_sequence_length} must be positive")
+
+    usual: ClassVar[Mapping[str, Any]] = {"preset": "3m", "num_merges": 700, "max_sequence_length": 512}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTokenizerSettings:
+class ImageTokenizerSettings(Sized):
     """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig. Beside `start`, a size that is given must be that of `start`."""
 
     start: str = ""
@@ -108,30 +138,17 @@ class ImageTokenizerSettings:
     upscaler_num_res_blocks: int = 2
     """its residual blocks"""
 
-    @property
-    def given(self) -> dict[str, Any]:
-        """The sizes that are set, by name."""
-        return {name: value for name in ("num_codes", *_USUAL_SIZES) if (value := getattr(self, name))}
-
-    def whole(self) -> ImageTokenizerSettings:
-        """The same, of a new tokenizer: the usual sizes for those that are not set."""
-        return replace(self, **{**_USUAL_SIZES, **self.given})
-
-    def without_sizes(self) -> ImageTokenizerSettings:
-        """The same with no size set, so that it has those of `start`."""
-        return replace(self, **{name: type(value)() for name, value in self.given.items()})
-
-
-_USUAL_SIZES: Mapping[str, Any] = {
-    "ch": 32,
-    "encoder_ch_mult": (1, 2),
-    "encoder_num_res_blocks": (1, 1),
-    "decoder_ch_mult": (1, 2),
-    "decoder_num_res_blocks": (1, 1),
-    "z_channels": 12,
-    "patch": 1,
-    "encoder_kernel": 3,
-}
+    usual: ClassVar[Mapping[str, Any]] = {
+        "ch": 32,
+        "encoder_ch_mult": (1, 2),
+        "encoder_num_res_blocks": (1, 1),
+        "decoder_ch_mult": (1, 2),
+        "decoder_num_res_blocks": (1, 1),
+        "z_channels": 12,
+        "num_codes": 0,
+        "patch": 1,
+        "encoder_kernel": 3,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -309,6 +326,8 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if fill(Lora(), values.get("lora", {}), "lora.").rank:
         stage = replace(stage, optim=for_adapters(stage.optim))
     config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
+    if not config.model.start:
+        config = replace(config, model=config.model.whole())
     if not config.net.start:
         kind = config.net.kind or (config.stage.kind if isinstance(config.stage, ImageStage) else "")
         config = replace(config, net=replace(config.net, kind=kind).whole())  # goes into the run's config.yaml
@@ -338,14 +357,21 @@ def _debug(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         stage=stage,
-        model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
-        net=config.net if config.net.start else small(config.net),
+        model=small_model(config.model),
+        net=small_net(config.net),
         data=replace(config.data, held_out=2, num_samples=1, size=64),
         loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
     )
 
 
-def small(net: ImageTokenizerSettings) -> ImageTokenizerSettings:
-    """A new tokenizer of a debug run."""
-    net = net.whole()
-    return replace(net, ch=8, encoder_num_res_blocks=(1,) * len(net.encoder_ch_mult), z_channels=6, num_codes=0)
+def small_model(model: ModelConfig) -> ModelConfig:
+    """The transformer of a debug run; what it starts from has its own sizes."""
+    return model.without_sizes() if model.start else replace(model, preset="debug", num_merges=0, max_sequence_length=2048)
+
+
+def small_net(net: ImageTokenizerSettings) -> ImageTokenizerSettings:
+    """The new image tokenizer of a debug run; what it starts from has its own sizes."""
+    if net.start:
+        return net.without_sizes()
+    blocks = (1,) * len(net.whole().encoder_ch_mult)
+    return replace(net.whole(), ch=8, encoder_num_res_blocks=blocks, z_channels=6, num_codes=0)

@@ -21,11 +21,11 @@ from mmada.hub.adapters import portable_name
 from mmada.hub.family import FAMILY_KEY
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
-from mmada.model import Transformer, preset
+from mmada.model import Transformer, TransformerConfig, preset
 from mmada.model.layers import PreNormBlock
 from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
-from mmada.train.config import ImageTokenizerSettings, TrainConfig
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.plan import asked
 
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
@@ -200,19 +200,20 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
     """That of the start; or a new one, which is made once from the world's corpus and kept beside the state."""
     if start is not None:
         return tokenizer.load(start, family.layout, family)
-    kept = Path(config.out) / "tokenizer"
+    kept, num_merges = Path(config.out) / "tokenizer", config.model.whole().num_merges
+    assert num_merges is not None  # whole
     with PartialState().main_process_first():
         if not kept.exists():
             corpus: Iterable[str] = ()
-            if config.model.num_merges:
+            if num_merges:
                 if world is None:
                     raise InputError(
-                        f"model.num_merges={config.model.num_merges} are learned from a world's texts, and there is no data.world; "
+                        f"model.num_merges={num_merges} are learned from a world's texts, and there is no data.world; "
                         "set model.num_merges=0 for bytes, or model.start"
                     )
                 corpus = world.corpus(_NUM_CORPUS)
             special = (*family.new_strings.values(), *family.tags)
-            made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges, special=special)
+            made = tokenizer.byte_level(corpus, num_merges=num_merges, special=special)
             state.write(kept, made.save_pretrained)
         return TextTokenizer.read(kept)
 
@@ -223,8 +224,9 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
     codebook_size  of the image tokenizer; 0: text alone
     Raises InputError if the checkpoint has other image codes, or quantized matrices and no adapter to train.
     """
-    dtype = getattr(torch, config.model.dtype)
+    dtype, new = getattr(torch, config.model.dtype), config.model.whole()
     if start is not None:
+        _check_start(config.model, networks.transformer_config(start, family=family))
         strategy = asked(tensor_parallel=config.loop.tensor_parallel)
         # The maps of code_bits are added to rows that must be there.
         deferred = strategy in ("FSDP2", "tensor parallelism") and not config.model.code_bits
@@ -242,7 +244,7 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
         layout = family.new_layout(len(text), codebook_size=codebook_size)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
-            sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
+            sizes = preset(new.preset, layout=layout, max_sequence_length=new.max_sequence_length)
             model = Transformer(replace(sizes, extra={FAMILY_KEY: family.name}, **family.config) if config.model.family else sizes)
             model.to(dtype)
     tokenizer.check(text, model.config.layout, family)
@@ -253,6 +255,21 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
     if config.loop.checkpointing:
         model.checkpoint_gradients()
     return model
+
+
+def _check_start(model: ModelConfig, found: TransformerConfig) -> None:
+    """Raises InputError for sizes of a new model or text tokenizer that are given and are not those of model.start. found: of that."""
+    beside = f"model.start={model.start!r} has"
+    if "num_merges" in model.given:
+        raise InputError(f"model.num_merges={model.num_merges} are those of a new text tokenizer, and {beside} its own; leave them out")
+    if (length := model.max_sequence_length) not in (0, found.max_sequence_length):
+        raise InputError(f"model.max_sequence_length={length}, and {beside} {found.max_sequence_length}; leave it out")
+    if model.preset:
+        wanted = preset(model.preset)
+        others = [name for name in ("d_model", "n_layers", "n_heads", "mlp_hidden_size") if getattr(wanted, name) != getattr(found, name)]
+        sizes = [", ".join(f"{name}={getattr(config, name)}" for name in others) for config in (wanted, found)]
+        if others:
+            raise InputError(f"model.preset={model.preset!r} has {sizes[0]}, and {beside} {sizes[1]}; leave the preset out")
 
 
 def freeze(module: nn.Module, patterns: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "check_size", "net_before", "plain", "run"]
+__all__ = ["build_task", "check_size", "plain", "run", "sized_before"]
 
 _log = logging.getLogger("mmada.train")
 
@@ -271,9 +271,8 @@ def _record(config: TrainConfig, out: Path) -> None:
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         # What an older version did not know had its default.
-        for name, defaults in (("model", ModelConfig()), ("lora", Lora())):
-            before[name] = plain(asdict(defaults)) | before[name]
-        before["net"] = net_before(before["net"], config.net)
+        before["lora"] = plain(asdict(Lora())) | before["lora"]
+        before |= {name: sized_before(before[name], section) for name, section in (("model", config.model), ("net", config.net))}
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
         if changed:
@@ -285,10 +284,12 @@ def _record(config: TrainConfig, out: Path) -> None:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
-def net_before(recorded: Mapping[str, Any], net: ImageTokenizerSettings) -> dict[str, Any]:
-    """A run's recorded settings of an image tokenizer. Sizes that are left to `start` now are not compared: earlier versions wrote the usual ones."""
-    left_open = {name: value for name, value in plain(asdict(net)).items() if net.start and name not in net.given and not value}
-    return {**plain(asdict(ImageTokenizerSettings().whole())), **recorded, **left_open}
+def sized_before(recorded: Mapping[str, Any], section: ModelConfig | ImageTokenizerSettings) -> dict[str, Any]:
+    """A section as a run recorded it. What an older version did not know had its default, and sizes that are left to `start` now are not
+    compared: older versions wrote the usual ones beside it."""
+    open_now = section.usual.keys() - section.given.keys() if section.start else ()
+    left_open = {name: plain(getattr(section, name)) for name in open_now}
+    return {**plain(asdict(type(section)().whole())), **recorded, **left_open}
 
 
 def plain(value: Any) -> Any:

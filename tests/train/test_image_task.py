@@ -205,7 +205,7 @@ def test_a_vqvae_is_exported_with_its_averaged_weights_and_gone_on_from(tmp_path
 def test_sizes_beside_a_start_are_its_own(tmp_path, kind):
     (tmp_path / "run.yaml").write_text(f"stage: {'vqvae' if kind == 'vqvae' else 'tokenizer'}\ndata: {{world: shapes}}\ndebug: true\n")
     save_image_tokenizer(new_image_tokenizer(load(tmp_path / "run.yaml").net, seed=0, size=32), tmp_path / "start")
-    start = [f"net.start={tmp_path / 'start'}", f"out={tmp_path / 'run'}"]
+    start = [f"net.start={tmp_path / 'start'}", f"out={tmp_path / 'run'}", "debug=false"]
 
     def built(*settings):
         return build_task(load(tmp_path / "run.yaml", [*start, *settings]))
@@ -235,5 +235,3 @@ def test_a_run_of_an_earlier_version_from_a_start_goes_on(tmp_path):
     export_save(save, tmp_path / "again")
     assert load_image_tokenizer(tmp_path / "again").config.ch == 8
     run(load(tmp_path / "run.yaml", start))
-    with pytest.raises(InputError, match="holds a run with other settings"):
-        run(load(tmp_path / "run.yaml", [*start, "net.ch=8"]))
