@@ -123,6 +123,11 @@ class EmojiWorld(World):
 
         return restated(prompt)
 
+    def completed(self, thought: str, is_closed: bool) -> tuple[str, bool] | None:
+        from mmada.worlds.emoji.natural.calculator import completed
+
+        return completed(thought, is_closed)
+
     def with_commas(self, text: str) -> str:
         from mmada.worlds.emoji.reading import with_commas
 
