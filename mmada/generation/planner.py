@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,7 +61,7 @@ class Reader(Protocol):
     def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
     def with_commas(self, text: str) -> str: ...
-    def completed(self, thought: str, is_closed: bool) -> tuple[str, bool] | None: ...
+    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -350,7 +351,10 @@ class Planner:
             return None
         if self.reader is None:
             raise InputError("calculator=True needs a checkpoint with a world whose rules can be asked; leave it out")
-        return None if params.propose_any or params.block_length is None else guide_of(self.prompts, self.reader().completed)
+        if params.propose_any or params.block_length is None:
+            return None
+        prompt = self._heard(messages_of(request.messages)[-1].content, strict=request.strict)
+        return guide_of(self.prompts, partial(self.reader().completed, prompt))
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.

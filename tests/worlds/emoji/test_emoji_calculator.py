@@ -9,21 +9,22 @@ from mmada.worlds.emoji.tasks import KINDS, sample
 
 
 def thoughts(make, num):
+    """Prompts with their thoughts."""
     rng = np.random.default_rng(4)
-    found = [make(rng).think for _ in range(num)]
-    return [thought for thought in found if thought]
+    found = [make(rng) for _ in range(num)]
+    return [(example.prompt, example.think) for example in found if example.think]
 
 
-def assert_agrees(thought):
+def assert_agrees(prompt, thought):
     """Of any beginning of a right thought it knows how it goes on, or nothing."""
     for stop in range(len(thought) + 1):
-        known = completed(thought[:stop], False)
+        known = completed(prompt, thought[:stop], False)
         if known is not None:
             text, ends = known
-            assert thought.startswith(text) or text == thought[:stop], (thought, stop, text)
+            assert thought.startswith(text) or text == thought[:stop], (prompt, thought, stop, text)
             assert text.startswith(thought[:stop])
             assert not ends or text == thought
-    closed = completed(thought, True)
+    closed = completed(prompt, thought, True)
     assert closed is None or closed[0] == thought
 
 
@@ -31,14 +32,14 @@ def assert_agrees(thought):
 def test_it_agrees_with_the_thoughts_of_ordinary_english(task):
     found = thoughts(lambda rng: natural_example(task, rng), 150)
     assert len(found) > 50
-    for thought in found:
-        assert_agrees(thought)
+    for prompt, thought in found:
+        assert_agrees(prompt, thought)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
-    for thought in thoughts(lambda rng: sample(kind, rng, "train"), 25):
-        assert_agrees(thought)
+    for prompt, thought in thoughts(lambda rng: sample(kind, rng, "train"), 25):
+        assert_agrees(prompt, thought)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,8 @@ def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
     ],
 )
 def test_what_is_wrong_is_put_right(written, known, ends):
-    assert completed(written, False) == (known, ends)
-    assert completed(written, True) == (known, ends)
+    assert completed("", written, False) == (known, ends)
+    assert completed("", written, True) == (known, ends)
 
 
 @pytest.mark.parametrize(
@@ -79,5 +80,28 @@ def test_what_is_wrong_is_put_right(written, known, ends):
     ],
 )
 def test_of_what_it_cannot_work_out_it_says_nothing(thought):
-    assert completed(thought, False) is None
-    assert completed(thought, True) is None
+    assert completed("", thought, False) is None
+    assert completed("", thought, True) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ("Is 52 bigger than 29?", "52 is more"),
+        ("52 > 29?", "52 is more"),
+        ("which is the smaller one, 52 or 29", "29 is less"),
+        ("is 52 below 29", "29 is less"),
+        ("what is more small, 52 or 29?", "29 is less"),
+    ],
+)
+def test_the_prompt_says_which_number_is_asked_for(prompt, meant):
+    for written in ("52, 29:", "52, 29: 2", "52, 29: 52 is less", "52, 29: 29 is more"):
+        assert completed(prompt, written, False) == (f"52, 29: {meant}", False)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["52 or 29?", "Is 52 not larger than 29?", "Isn\u2019t 52 larger than 29?", "which is larger, and which smaller: 52, 29?"]
+)
+def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
+    assert completed(prompt, "52, 29:", False) is None
+    assert completed(prompt, "52, 29: 29", False) == ("52, 29: 29 is less", False)

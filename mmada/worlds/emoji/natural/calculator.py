@@ -1,10 +1,11 @@
 """A calculator for thoughts: the arithmetic that is wrong in one, and how one that has said what it computes goes on.
 
-    completed("71 - 34: 11 - 4 = 9")            71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37                    a step, once its colon is there
-    completed("19, + 5, - 3;")                  19, + 5, - 3; 19 + 5: ... = 24; 24 - 3: ... = 21           a plan, once it is closed
-    completed("52, 29: 5")                      52, 29: 52 is more                                         a comparison, once it says which
+    completed(prompt, "71 - 34: 11 - 4 = 9")    71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37                    a step, once its colon is there
+    completed(prompt, "19, + 5, - 3;")          19, + 5, - 3; 19 + 5: ... = 24; 24 - 3: ... = 21           a plan, once it is closed
+    completed(prompt, "52, 29: 5")              52, 29: 52 is more                                         a comparison, once it says which
 
-What is to be computed is the model's to say. A thought of another form, or a step that thoughts cannot work out, stays as it is.
+What is to be computed is the model's to say. Of a prompt one thing alone is read: the word that asks for the larger number, or for the smaller.
+A thought of another form, or a step that thoughts cannot work out, stays as it is.
 """
 
 from __future__ import annotations
@@ -18,18 +19,29 @@ __all__ = ["completed"]
 _STEP = re.compile(r"(\d{1,4}) ([-+*/]) (\d{1,4}):")
 _PLAN = re.compile(r"(\d{1,4})((?:, [-+*/] \d{1,4})+);")
 _PLANNED = re.compile(r", ([-+*/]) (\d{1,4})")
-_COMPARISON = re.compile(r"(\d{1,4}), (\d{1,4}): (\d{1,4})(?: is (more|less))?")
+_COMPARISON = re.compile(r"(\d{1,4}), (\d{1,4}):(?: (\d{1,4})(?: is (more|less))?)?")
+_ASKED = {
+    "more": re.compile(
+        r"\b(more|larger|bigger|greater|higher|max|maximum|most|largest|biggest|greatest|highest|above|over|exceeds?|beats?)\b(?! (small|little|low))|>"
+    ),
+    "less": re.compile(
+        r"\b(less|smaller|lower|fewer|lesser|min|minimum|least|smallest|lowest|fewest|below|under|more (small|little|low))\b|<"
+    ),
+}
+_TURNED = re.compile(r"\b(not|cannot|(is|are|was|does|do|wo|ca)n.?t)\b")
+"""words with which a comparison may mean the opposite"""
 
 
-def completed(thought: str, is_closed: bool) -> tuple[str, bool] | None:
+def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None:
     """A thought with its arithmetic right, as far as that is certain, and whether it ends there; None: nothing is known of it.
 
+    prompt     what is thought about
     is_closed  whether the thought has ended
     """
     if plan := _PLAN.match(thought):
         return _planned(plan) or _steps(thought, is_closed)
     if comparison := _COMPARISON.match(thought):
-        return _compared(thought, comparison)
+        return _compared(prompt, thought, comparison)
     return _steps(thought, is_closed)
 
 
@@ -44,21 +56,31 @@ def _planned(plan: re.Match[str]) -> tuple[str, bool] | None:
     return " ".join([plan[0], "; ".join(steps)]), True
 
 
-def _compared(thought: str, comparison: re.Match[str]) -> tuple[str, bool] | None:
-    """Which of two numbers is named is the model's to say; that it is the larger one, or the smaller, is not."""
+def _compared(prompt: str, thought: str, comparison: re.Match[str]) -> tuple[str, bool] | None:
+    """Which number is meant is said by the prompt, if a word of it says so, and else by the thought: the number that it names, or its word."""
     left, right, named, word = comparison.groups()
     if int(left) == int(right):
         return None
     larger, smaller = sorted((left, right), key=int, reverse=True)
-    meant = [number for number in (left, right) if number == named] or [n for n in (left, right) if word is None and n.startswith(named)]
+    asked = _asked(prompt)
+    meant = [number for number in (left, right) if number == named] or [
+        n for n in (left, right) if named and not word and n.startswith(named)
+    ]
+    if asked or (word and len(meant) != 1):
+        meant = [larger if (asked or word) == "more" else smaller]
     if len(meant) != 1:
-        meant = [{"more": larger, "less": smaller}[word]] if word is not None else []
-    if not meant:
         return None
     said = f"{left}, {right}: {meant[0]} is {'more' if meant[0] == larger else 'less'}"
     if thought.startswith(f"{said};"):
         return f"{said}; {left} -> {'yes' if meant[0] == left else 'no'}", True
     return said, False
+
+
+def _asked(prompt: str) -> str | None:
+    """more or less; None if a prompt has no word for it, or several that disagree."""
+    said = prompt.lower()
+    found = [direction for direction, words in _ASKED.items() if words.search(said)]
+    return found[0] if len(found) == 1 and not _TURNED.search(said) else None
 
 
 def _steps(thought: str, is_closed: bool) -> tuple[str, bool] | None:
