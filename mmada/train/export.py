@@ -177,6 +177,9 @@ def _settings(values: Mapping[str, Any], run: Path) -> TrainConfig:
     sections = (("model", ModelConfig()), ("net", ImageTokenizerSettings()), ("lora", Lora()))
     try:
         parts: dict[str, Any] = {name: fill(default, values.get(name, {}), f"{name}.") for name, default in sections}
+        for name in ("model", "net"):
+            if parts[name].start:  # whose sizes they are; earlier versions wrote the usual ones beside it
+                parts[name] = parts[name].without_sizes()
         return replace(
             TrainConfig(stage=STAGES["finetune"], out=str(run), defaults=values.get("defaults", {}), **parts),
             seed=int(values["seed"]),
