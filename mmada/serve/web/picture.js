@@ -24,6 +24,10 @@ export class Picture {
     return this.record.frames.at(-1);
   }
 
+  get isWhole() {
+    return this.record.seed !== undefined;
+  }
+
   take(url) {
     this.record.frames.push(url);
     this.player.grow(this.record.frames.length);
