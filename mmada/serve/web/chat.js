@@ -12,7 +12,7 @@ import { fromFile, toFile, wordsOf } from "./share.js";
 import * as store from "./store.js";
 
 const BENDS = ["temperature", "guidance_scale", "repetition_penalty", "frequency_penalty", "presence_penalty"];
-const MOST_TURN = 1200; // characters of a message that are shown at first
+const MOST_TURN = 600; // characters of a message that are shown at first
 const POLITE = String.raw`(?:please,?\s+|(?:can|could|would|will)\s+you\s+(?:please\s+)?|(?:now|then)\s+|i(?:\s+want|\s+would\s+like|'d\s+like)\s+you\s+to\s+)*`;
 const VERB = String.raw`(?:draw|paint|sketch|(?:show|make|give|generate|create)\s+(?:me\s+)?an?\s+(?:picture|drawing|image|sketch)\s+of)`;
 const ASKS_FOR_PICTURE = new RegExp(String.raw`^${POLITE}${VERB}(?:\s+me\b)?\s*[:\s]\s*(.+?)(?:,?\s+please)?\s*[.!?]*$`, "is");
@@ -145,7 +145,7 @@ export class Chat {
     if (!this.studio.isFree(this)) return;
     if (!text && !this.picture) {
       const ways = [this.studio.can("look") && "add a picture", this.studio.can("draw") && "say “draw a cat”"].filter(Boolean);
-      hint(["Ask something", ...ways].join(", or ") + ".");
+      hint(`${new Intl.ListFormat("en", { type: "disjunction" }).format(["Ask something", ...ways])}.`);
       find("chat-text").focus();
       return;
     }
@@ -227,7 +227,7 @@ export class Chat {
 
   /** An answer that is all there is part of what the model is told next. */
   settled(reply, message) {
-    if (reply.record.note) return; // stopped
+    if (reply.record.note || reply.record.badge) return; // stopped, or somebody else's
     if (reply.record.answer.trim()) this.messages.push(message, { role: "assistant", content: reply.record.answer });
     addFile(reply, this.last, message);
   }
@@ -256,9 +256,11 @@ export class Chat {
 
   /** An answer from a file. */
   open(result) {
-    const reply = Reply.of(result, isCertain(result.request?.body ?? {}));
-    reply.facts.prepend("From a file · ");
-    find("dialogue").append(this.turn({ content: wordsOf(result) }), reply.box);
+    const message = { role: "user", content: wordsOf(result) };
+    const answer = { ...result, ...isCertain(result.request?.body ?? {}), badge: "From a file" };
+    const exchange = { id: store.newId(), at: Date.now(), conversation: this.conversation, message, answer };
+    this.showExchange(exchange);
+    this.save(exchange);
     this.latest();
   }
 

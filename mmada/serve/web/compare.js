@@ -134,9 +134,11 @@ export class Compare {
     const sides = SIDES.map(fillSide);
     row.scrollIntoView({ block: "nearest" });
     await Promise.all(sides);
+    const wasStopped = this.abort.signal.aborted;
     this.working(false);
-    if (record.sides.filter(Boolean).length === SIDES.length && row.isConnected) await store.put("comparisons", record);
-    tell("Compared.");
+    const isWhole = record.sides.filter(Boolean).length === SIDES.length;
+    if (isWhole && row.isConnected) await store.put("comparisons", record);
+    tell(isWhole ? "Compared." : wasStopped ? "Stopped." : "Not compared.");
   }
 
   /** A place for a comparison, the newest first. Returns its row of sides. */

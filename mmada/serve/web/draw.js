@@ -166,7 +166,8 @@ export class Draw {
       }
       const [width, height] = this.studio.facts.image_size.split("x").map(Number);
       const frame = await croppedPictureOf(file, width, height);
-      this.keep({ id: store.newId(), at: Date.now(), kind: "drawing", title: file.name || "A picture", pictures: [{ frames: [frame] }], thoughts: [] });
+      const badge = `Your picture, as ${width} × ${height}`;
+      this.keep({ id: store.newId(), at: Date.now(), kind: "drawing", title: file.name || "A picture", badge, pictures: [{ frames: [frame] }], thoughts: [] });
     } catch (error) {
       hint(problem(error));
     }
@@ -184,16 +185,17 @@ export class Draw {
 
   /** Take a result away, and leave a way back where it stood. */
   forget(card) {
-    const { result } = card;
-    const place = element("p", { className: "removed", role: "status" }, "Removed. ", button("Undo", () => {
+    const { id } = card.result;
+    const stored = store.get("drawings", id);
+    const place = element("p", { className: "removed", role: "status" }, "Removed. ", button("Undo", async () => {
       place.replaceWith(card.box);
-      this.cards.set(result.id, card);
-      if (card.wholePart) this.save(card.wholePart);
-      card.title.scrollIntoView({ block: "nearest" });
+      this.cards.set(id, card);
+      const record = await stored;
+      if (record) this.save(record);
     }));
     card.box.replaceWith(place);
-    this.cards.delete(result.id);
-    store.remove("drawings", result.id).then(() => this.channel.postMessage({ removed: result.id }));
+    this.cards.delete(id);
+    store.remove("drawings", id).then(() => this.channel.postMessage({ removed: id }));
     place.lastElementChild.focus({ preventScroll: true });
   }
 

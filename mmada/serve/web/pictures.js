@@ -76,6 +76,7 @@ export function download(address, name) {
 export function takeFiles(area, input, use, { kinds = /^image\/|json$/, named = /\.json$/i, most = 1, wanted = "a picture or a saved result" } = {}) {
   const take = async (files) => {
     const fit = files.filter((file) => kinds.test(file.type) || named.test(file.name));
+    hint();
     for (const file of fit.slice(0, most)) await use(file);
     const others = files.length - Math.min(fit.length, most);
     if (!fit.length) hint(`${files[0].name || "This"} cannot be opened: ${wanted} is wanted here.`);

@@ -94,7 +94,8 @@ export class Reply {
     else this.settle();
     this.warning.textContent = record.warning ?? "";
     this.warning.hidden = !record.warning;
-    const facts = record.ms === undefined ? [] : [`${(record.ms / 1000).toFixed(1)} s`];
+    const facts = record.badge ? [record.badge] : [];
+    if (record.ms !== undefined) facts.push(`${(record.ms / 1000).toFixed(1)} s`);
     if (record.usage) {
       facts.push(`${record.usage.completion_tokens} tokens in ${record.usage.nfe} evaluations`, `${record.usage.tokens_per_forward.toFixed(1)} tokens each`);
     }

@@ -60,7 +60,7 @@ export function fromData(data, name) {
     const head = { id: newId(), at: Number.isFinite(at) ? at : Date.now(), kind: data.kind, model: body.model, title: text(data.title) };
     return { ...head, seed: maybe(number, data.seed), request, ...read(plain(data.result)) };
   } catch (error) {
-    throw wrong(name, error.message);
+    throw wrong(name, error instanceof TypeError ? "a part is missing in it" : error.message);
   }
 }
 

@@ -10,7 +10,7 @@ const NAME = "mmada-studio";
 const VERSION = 2; // one more whenever STORES has
 const STORES = ["drawings", "exchanges", "comparisons"];
 const MOST = 60; // records of each store
-const PATIENCE = 3000; // milliseconds in which a database opens
+const PATIENCE = 1500; // milliseconds in which a database opens
 const MOST_CHARACTERS = 4_000_000; // of a drawing's steps; of larger ones only the end is kept
 
 let opening;

@@ -75,6 +75,7 @@ class Studio {
       find("server-problem").replaceChildren();
       find("model").replaceChildren(...this.cards.map((card) => new Option(card.id, card.id)));
       this.choose();
+      hint();
       for (const button of sends) button.disabled = false;
       tell("Ready.");
     } catch (error) {
