@@ -400,6 +400,7 @@ def test_a_result_is_a_file_that_any_studio_opens(page, browser, server, tmp_pat
             else:
                 other.locator(":is(h3, .turn.user)", has_text=change["title"]).wait_for()
             other.get_by_role("tab", name="Draw").click()
+        assert "plain" in (other.locator(".turn.assistant").last.get_attribute("class") or ""), "confidence of sampled tokens has no colors"
         record["result"]["pictures"][0]["frames"] = ["https://example.com/track.png"]
         (tmp_path / "evil.json").write_text(json.dumps(record))
         other.locator("#draw-file").set_input_files(tmp_path / "evil.json")
@@ -427,6 +428,7 @@ def hostile(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
     yield {**record, "title": "<img src=x onerror=alert(1)>", "path": "/v1/images/edits"}, ""
     yield with_picture(trace={"steps": [1e300, "x"] * 32, "confidences": [7] * 64}) | {"title": "odd trace"}, ""
     yield answer("messages that are none", {"messages": 5}, []), ""
+    yield answer("hot", {"temperature": 1}, [[{"text": "a", "confidence": 0.1}]]), ""
 
 
 def test_two_settings_side_by_side_with_one_seed(page):

@@ -120,6 +120,11 @@ def test_a_phone_shows_the_picture_under_the_prompt(browser, server, axe):
             box = control.bounding_box()
             assert box["x"] + box["width"] <= places[1]["x"], "controls of one picture do not lie on those of the next"
 
+        page.locator("#gallery .cells").first.tap()
+        assert "Square at" in page.get_by_role("tooltip").inner_text(), "a finger that is lifted has tapped"
+        page.locator("#draw-prompt").tap()
+        assert not page.get_by_role("tooltip").is_visible()
+
         page.get_by_role("tab", name="Chat").click()
         for text in ("one", "two", "three"):
             reply = ask(page, text)

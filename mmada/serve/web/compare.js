@@ -4,7 +4,7 @@
 import { Card } from "./card.js";
 import { addFile, fill, isCertain } from "./chat.js";
 import { draw, drawingOf } from "./drawing.js";
-import { button, element, find, folded, hint, isValid, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { button, element, find, folded, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
 import { takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
@@ -136,20 +136,20 @@ export class Compare {
     await Promise.all(sides);
     const wasStopped = this.abort.signal.aborted;
     this.working(false);
-    const isWhole = record.sides.filter(Boolean).length === SIDES.length;
-    if (isWhole && row.isConnected) await store.put("comparisons", record);
-    tell(isWhole ? "Compared." : wasStopped ? "Stopped." : "Not compared.");
+    if (isWhole(record) && row.isConnected) await store.put("comparisons", record);
+    tell(isWhole(record) ? "Compared." : wasStopped ? "Stopped." : "Not compared.");
   }
 
   /** A place for a comparison, the newest first. Returns its row of sides. */
-  place({ id, title }) {
+  place(record) {
+    const { id, title } = record;
     const row = element("div", { className: "pair" });
     const remove = button("Remove", () => {
-      box.remove();
       store.remove("comparisons", id);
-      find("compare-prompt").focus({ preventScroll: true });
+      takeAway(box, () => isWhole(record) && store.put("comparisons", record));
     }, { className: "quiet", "aria-label": `Remove: ${title.slice(0, MOST_TITLE)}` });
     const box = element("article", { className: "comparison" }, element("div", { className: "row" }, element("h3", { dir: "auto" }, folded(title, MOST_TITLE)), element("span", { className: "spacer" }), remove), row);
+    settleRemoved(find("comparisons"));
     find("comparisons").prepend(box);
     return row;
   }
@@ -215,6 +215,11 @@ export class Compare {
     find("compare-hint").replaceChildren();
     if (isWorking) tell("Comparing …");
   }
+}
+
+/** Whether both sides of a comparison came. */
+function isWhole({ sides }) {
+  return sides.filter(Boolean).length === SIDES.length;
 }
 
 /** A finished side. */

@@ -3,7 +3,7 @@
 import { Card } from "./card.js";
 import { draw, drawingOf, drawUnlike } from "./drawing.js";
 import { Editor, maskOfObject } from "./editor.js";
-import { button, element, find, hint, isValid, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { find, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
 import { croppedPictureOf, fitted, takeFiles } from "./pictures.js";
 import { Settings } from "./settings.js";
 import { fromData, fromFile } from "./share.js";
@@ -46,7 +46,7 @@ export class Draw {
   /** What was drawn before; for a first visit, a recording. */
   async restore() {
     const earlier = (await store.all("drawings")).slice(-MOST_CARDS);
-    store.showEach(earlier, (result) => this.cards.has(result.id) || this.add(Card.of(result, this.options(result))));
+    store.showEach(earlier, (result) => this.showKept(result));
     if (!this.cards.size) await this.showRecording();
   }
 
@@ -64,7 +64,14 @@ export class Draw {
     if (removed) this.cards.get(removed)?.box.remove();
     this.cards.delete(removed);
     const result = added && (await store.get("drawings", added));
-    if (result && !this.cards.has(added)) this.add(Card.of(result, this.options(result)));
+    if (result) this.showKept(result);
+  }
+
+  showKept(result) {
+    if (this.cards.has(result.id)) return;
+    const card = Card.of(result, this.options(result));
+    card.kept = result;
+    this.add(card);
   }
 
   options({ badge } = {}) {
@@ -180,28 +187,24 @@ export class Draw {
   }
 
   save(result) {
+    this.cards.get(result.id).kept = result;
     store.put("drawings", store.lighter(result)).then(() => this.channel.postMessage({ added: result.id }));
   }
 
   /** Take a result away, and leave a way back where it stood. */
   forget(card) {
     const { id } = card.result;
-    const stored = store.get("drawings", id);
-    const place = element("p", { className: "removed", role: "status" }, "Removed. ", button("Undo", async () => {
-      place.replaceWith(card.box);
-      this.cards.set(id, card);
-      const record = await stored;
-      if (record) this.save(record);
-    }));
-    card.box.replaceWith(place);
     this.cards.delete(id);
     store.remove("drawings", id).then(() => this.channel.postMessage({ removed: id }));
-    place.lastElementChild.focus({ preventScroll: true });
+    takeAway(card.box, () => {
+      this.cards.set(id, card);
+      if (card.kept) this.save(card.kept);
+    });
   }
 
   add(card) {
     this.recorded?.box.remove();
-    for (const place of document.querySelectorAll("#gallery > .removed")) place.remove();
+    settleRemoved(find("gallery"));
     this.cards.set(card.result.id, card);
     find("gallery").prepend(card.box);
     while (find("gallery").children.length > MOST_CARDS) find("gallery").lastElementChild.remove();

@@ -136,6 +136,21 @@ export function folded(text, most) {
   return box;
 }
 
+/** Take an element away, and leave a line in its place that brings it back, until the next thing comes. */
+export function takeAway(box, undo) {
+  const place = element("p", { className: "removed", role: "status" }, "Removed. ", button("Undo", () => {
+    place.replaceWith(box);
+    undo();
+  }));
+  box.replaceWith(place);
+  place.lastElementChild.focus({ preventScroll: true });
+}
+
+/** Nothing can be brought back any more. */
+export function settleRemoved(list) {
+  for (const place of list.querySelectorAll(".removed")) place.remove();
+}
+
 /** A few words on a button, for a moment. */
 export function flash(target, text) {
   target.dataset.name ??= target.textContent;

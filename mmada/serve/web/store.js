@@ -43,6 +43,7 @@ async function using(store, mode, act) {
     return await new Promise((resolve, reject) => {
       const transaction = database.transaction(store, mode);
       const request = act(transaction.objectStore(store));
+      transaction.commit?.(); // at once, should the page be left now
       transaction.oncomplete = () => resolve(request.result);
       transaction.onerror = transaction.onabort = () => reject(transaction.error);
     });

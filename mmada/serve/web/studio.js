@@ -32,6 +32,12 @@ class Studio {
       this.load();
     });
     find("model").addEventListener("change", () => this.choose());
+    addEventListener("click", (event) => find("access").contains(event.target) || (find("access").open = false));
+    find("access").addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      find("access").open = false;
+      find("access").firstElementChild.focus();
+    });
     for (const button of document.querySelectorAll("[data-copy]")) {
       button.addEventListener("click", () => this.copyLast(button));
     }
