@@ -118,6 +118,11 @@ export class Card {
     return isBare;
   }
 
+  /** Whether the model said that it cannot. */
+  get isRefused() {
+    return this.box.classList.contains("refused");
+  }
+
   /** What of a result is whole; null if nothing is. */
   get wholePart() {
     const { pictures, thoughts } = this.result;

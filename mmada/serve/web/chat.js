@@ -60,8 +60,12 @@ export class Chat {
   }
 
   showExchange(exchange) {
-    const { message, answer, drawing } = exchange;
-    if (drawing) {
+    const { message, answer, drawing, refusal } = exchange;
+    if (refusal) {
+      const card = new Card({ title: refusal.prompt, pictures: [], thoughts: [] }, this.cardOptions());
+      card.fail(new Error(refusal.message));
+      find("dialogue").append(this.turn(message), card.box);
+    } else if (drawing) {
       const card = Card.of(drawing, this.cardOptions());
       find("dialogue").append(this.turn(message), card.box);
     } else if (answer) {
@@ -217,9 +221,9 @@ export class Chat {
   failed(exchange, reply, error) {
     const text = wordsOf({ request: { body: { messages: [exchange.message] } } });
     reply.fail(problem(error, () => {
-      if (!this.studio.isFree(this)) return;
+      if (!this.studio.isFree(this)) return false;
       if (find("chat-text").value === text) setValue(find("chat-text"), "");
-      this.answer(exchange, reply.box);
+      return this.answer(exchange, reply.box);
     }));
     if (!find("chat-text").value && !this.picture) setValue(find("chat-text"), text);
     tell("Not answered.");
@@ -247,6 +251,7 @@ export class Chat {
       if (isWhole) this.save({ ...exchange, drawing: store.lighter(card.result) });
     } catch (error) {
       card.fail(error, () => this.studio.isFree(this) && this.draw(exchange, prompt, card.box));
+      if (card.isRefused) this.save({ ...exchange, refusal: { prompt, message: error.message } });
       tell("Not drawn.");
     } finally {
       this.working(false);

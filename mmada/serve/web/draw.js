@@ -237,8 +237,9 @@ export class Draw {
       isWhole = await (plan === undefined ? draw(card, how) : drawUnlike(card, { ...how, plan, tries: MOST_PLANS }));
     } catch (error) {
       const again = () => {
+        if (!this.studio.isFree(this)) return false;
         card.box.remove();
-        this.run(title, request, { count, plan, prompt });
+        return this.run(title, request, { count, plan, prompt });
       };
       card.fail(error, again);
       tell("Not drawn.");

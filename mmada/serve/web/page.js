@@ -50,14 +50,11 @@ export function hint(...parts) {
   document.querySelector("[role=tabpanel]:not([hidden]) .composer > .hint").replaceChildren(...parts);
 }
 
-/** Say in place what went wrong, with a button that tries again. */
+/** Say in place what went wrong, with a button that tries again. again() is false where it cannot now, and the button stays. */
 export function problem(error, again) {
   const box = element("p", { className: "problem", role: "alert" }, sentence(error.message));
   if (again) {
-    box.append(" ", button("Try again", () => {
-      box.remove();
-      again();
-    }));
+    box.append(" ", button("Try again", () => again() === false || box.remove()));
   }
   if (error.status === 401) {
     find("access").open = true;
