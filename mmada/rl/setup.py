@@ -35,7 +35,7 @@ from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
-from mmada.train.plan import Plan, begin
+from mmada.train.plan import RunPlan, begin
 from mmada.train.protocols import StepReport, TrainResult
 from mmada.train.setup import plain
 from mmada.train.stages import STAGES
@@ -59,7 +59,7 @@ def run(
     config: RLConfig,
     *,
     on_step: Callable[[StepReport], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[RunPlan], None] | None = None,
     on_begin: Callable[[str], None] | None = None,
     remote: RemoteRollouts | None = None,
 ) -> TrainResult:

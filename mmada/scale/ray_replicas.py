@@ -73,6 +73,7 @@ class RayReplicas:
         return len(self._members)
 
     async def answer(self, line: BatchLine) -> dict[str, Any]:
+        """Ask the least busy replica, and another if it dies. Raises ReplicaDownError if none comes back, LostError after several."""
         from ray.exceptions import RayActorError, RayTaskError
 
         for _ in range(_MAX_DEATHS):
@@ -97,6 +98,7 @@ class RayReplicas:
         return [await member.handle.pid.remote() for member in self._members]
 
     def close(self) -> None:
+        """Wait no longer for replicas that are being started again."""
         for member in self._members:
             if member.reviving is not None:
                 member.reviving.cancel()

@@ -79,14 +79,14 @@ class Replica:
         metrics_text: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         from mmada.serve.config import ServeConfig
-        from mmada.serve.engine import Engine
+        from mmada.serve.engine import ServingEngine
         from mmada.serve.http import create_app
         from mmada.serve.request_parser import RequestParser
 
         config = ServeConfig(**settings)
         kept, device = pipeline.bytes_per_token, pipeline.model.device
         factor = pipeline.pixels_per_code
-        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept, place=place)
+        self.engine = ServingEngine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept, place=place)
         parser = RequestParser(pipeline.planner, config, factor=factor)
         self.app = create_app(self.engine, parser, config, created=created, metrics_text=metrics_text)
 

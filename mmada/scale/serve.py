@@ -62,15 +62,19 @@ class ServeCounts:
         self._counts = Counts()
 
     async def created(self) -> int:
+        """Seconds since 1970 that all replicas say of their model."""
         return self._counts.created()
 
     async def exchange(self, replica: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Enter a replica's numbers; returns the sums over the others."""
         return self._counts.exchange(replica, numbers)
 
     async def add(self, replica: str, counted: Any) -> None:
+        """Enter what a replica has counted since it began."""
         self._counts.add(replica, counted)
 
     async def total(self, replica: str, counted: Any) -> Any:
+        """The same, and the sums over all replicas that there were."""
         return self._counts.total(replica, counted)
 
 

@@ -64,6 +64,7 @@ class Parts:
 
     @property
     def planner(self) -> Planner:
+        """A planner for samples and evaluation with these parts."""
         context = self.model.config.max_sequence_length
         return Planner(self.prompts, self.defaults, context=context, image_tokenizer=self._encoder, family=self.family)
 

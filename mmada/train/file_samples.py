@@ -33,7 +33,7 @@ from mmada.data import (
     open_source,
     select_by_task,
 )
-from mmada.data.readers import held_out
+from mmada.data.selection import held_out
 from mmada.errors import InputError
 from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
@@ -83,7 +83,7 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     Raises InputError for files that cannot be read, and for tasks with too few records to hold any out.
     """
     data = config.data
-    reader = _Reader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
+    reader = _FileReader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
     direct = own_words = frozenset[str]()
     if data.path.endswith(RECIPES):
         training = reader.recipe(data.path)
@@ -117,7 +117,7 @@ def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _FileReader:
     """Files as samples of a stage's tasks.
 
     thought  tasks of which a record with a thought was read

@@ -34,7 +34,7 @@ from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective, in_ran
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
-from mmada.train.plan import Plan, asked, begin
+from mmada.train.plan import RunPlan, asked, begin
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
@@ -53,7 +53,7 @@ def run(
     config: TrainConfig,
     *,
     on_step: Callable[[StepReport], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[RunPlan], None] | None = None,
     on_begin: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors.
