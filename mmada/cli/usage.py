@@ -17,12 +17,14 @@ class Sentences(TyperGroup):
     """The root of the commands. Raises InputError where a group of typer raises its own errors of usage."""
 
     def make_context(self, *arguments: Any, **keywords: Any) -> Any:
+        """As a group of typer does. Raises InputError for options that the root does not know."""
         try:
             return super().make_context(*arguments, **keywords)
         except Exception as error:
             raise _said(error) from error
 
     def invoke(self, *arguments: Any, **keywords: Any) -> Any:
+        """As a group of typer does. Raises InputError for a command line that its verb cannot read."""
         try:
             return super().invoke(*arguments, **keywords)
         except Exception as error:

@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.unread import WatchedTransport
 from mmada.serve.workers import LEAVE, Worker
 
@@ -40,7 +40,7 @@ _MAX_HEADERS = 32768
 class _Server(uvicorn.Server):
     """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None, worker: Worker | None) -> None:
+    def __init__(self, config: uvicorn.Config, engine: ServingEngine, ready: Callable[[str], None] | None, worker: Worker | None) -> None:
         super().__init__(config)
         self._engine, self._ready, self._worker = engine, ready, worker
         self._opening: set[asyncio.Task[None]] = set()
@@ -160,7 +160,7 @@ def _without_query(record: logging.LogRecord) -> bool:
 
 def run(
     app: FastAPI,
-    engine: Engine,
+    engine: ServingEngine,
     config: ServeConfig,
     *,
     host: str,

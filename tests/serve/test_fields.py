@@ -10,17 +10,8 @@ from pydantic import BaseModel, ValidationError
 from mmada.generation.requests import DrawRequest
 from mmada.serve.config import ServeConfig
 from mmada.serve.request_parser import ParsedRequest, RequestParser
-from mmada.serve.schema import (
-    IGNORED,
-    UNSUPPORTED,
-    ChatBody,
-    CompletionBody,
-    EditBody,
-    EditForm,
-    GenerationBody,
-    StreamOptions,
-    VariationForm,
-)
+from mmada.serve.schema import ChatBody, CompletionBody, EditBody, EditForm, GenerationBody, StreamOptions, VariationForm
+from mmada.serve.strict_body import IGNORED, UNSUPPORTED
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "seed": 1}
 COMPLETION = {"prompt": "a", "seed": 1}
@@ -71,6 +62,7 @@ IMAGES: dict[str, object] = {
     "steps": 5,
     "best_of": 2,
     "image_cache": "max-logit",
+    "image_threshold": 0.001,
 }
 HONOURED: dict[type[BaseModel], dict[str, object]] = {
     ChatBody: {
@@ -83,6 +75,7 @@ HONOURED: dict[type[BaseModel], dict[str, object]] = {
         "chat_template_kwargs": {"enable_thinking": True},
         "ignore_eos": True,
         "strict": True,
+        "calculator": False,
     },
     CompletionBody: {**TEXTS, "prompt": "b", "suffix": "c", "max_tokens": 3},
     GenerationBody: {**IMAGES, "thinking": True, "strict": True},
