@@ -222,7 +222,7 @@ class _Generations:
         arrived = time.monotonic()
 
         def read() -> tuple[_M, list[FormField]]:
-            fields = parsed_form(data, request.headers.get("content-type", ""))
+            fields = parsed_form(data, request.headers.get("content-type", ""), self._config)
             return _validated(model, _texts_of(fields, files=files), strict=False), fields
 
         body, fields = await self._reading(read)
@@ -472,10 +472,10 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(body_of_invalid(error.errors(), error.body), 400)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-        return JSONResponse(error_body(str(error.detail), kind), error.status_code, headers=_headers(error.headers))
+        return JSONResponse(error_body(_sentence(request, error), kind), error.status_code, headers=_headers(error.headers))
 
     @app.exception_handler(MMaDAError)
     async def ours(request: Request, error: Exception) -> JSONResponse:
@@ -498,6 +498,17 @@ def _given(request: Request) -> set[str]:
     """The fields of the request's body, if it was read."""
     found: set[str] = getattr(request.state, "given", set())
     return found
+
+
+def _sentence(request: Request, error: HTTPException) -> str:
+    """What is wrong with a path or a method, or what the error says itself."""
+    path = str(request.scope["path"])[:80]
+    if error.status_code == 404:
+        return f"this server has no path {path!r}; GET /openapi.json lists those that it has"
+    if error.status_code == 405:
+        methods = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or "another method"
+        return f"{path} does not take {request.method}; use {methods}"
+    return str(error.detail)
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
