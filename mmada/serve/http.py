@@ -175,7 +175,8 @@ class _Generations:
         else:
             form, fields, arrived = await self._form(request, EditForm, files=("image", "image[]", "mask"))
             uploads = [("image", field.value) for field in fields if field.name in ("image", "image[]")]
-            masks = [("mask", field.value) for field in fields if field.name == "mask"][-1:]
+            masks = [("mask", field.value) for field in fields if field.name == "mask"]
+            _at_most_one("mask", masks)
             images = await self._pictures(request, [*uploads, *masks], arrived=arrived, uploaded=True)
             mask = images.pop() if masks else None
         parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images, mask)))
@@ -185,8 +186,9 @@ class _Generations:
     async def variations(self, request: Request) -> Response:
         """Draw a random part of an image anew, led by what it shows."""
         form, fields, arrived = await self._form(request, VariationForm, files=("image",))
-        upload = next((field.value for field in fields if field.name == "image"), "")
-        (image,) = await self._pictures(request, [("image", upload)], arrived=arrived, uploaded=True)
+        uploads = [("image", field.value) for field in fields if field.name == "image"]
+        _at_most_one("image", uploads)
+        (image,) = await self._pictures(request, uploads or [("image", "")], arrived=arrived, uploaded=True)
         prompt, made_up = form.prompt, None
         if prompt is None:
             engine_request = await self._fitting(lambda: self._parser.description(image))
@@ -400,12 +402,19 @@ def _texts_of(fields: Sequence[FormField], *, files: tuple[str, ...]) -> dict[st
     for field in fields:
         if field.name in files:
             continue
-        if not isinstance(field.value, str):
-            raise InputError(f"{field.name[:64]} is a file; send it as text")
-        if field.name in texts:
-            raise InputError(f"{field.name[:64]} is given twice; give it once")
+        with about(field.name[:64]):
+            if not isinstance(field.value, str):
+                raise InputError(f"{field.name[:64]} is a file; send it as text")
+            if field.name in texts:
+                raise InputError(f"{field.name[:64]} is given twice; give it once")
         texts[field.name] = field.value
     return texts
+
+
+def _at_most_one(name: str, uploads: Sequence[object]) -> None:
+    if len(uploads) > 1:
+        with about(name):
+            raise InputError(f"{name} is given {len(uploads)} times; give it once")
 
 
 def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
