@@ -22,6 +22,7 @@ def ask(
     think: options.Think = None,
     seed: options.Seed = 0,
     strict: options.AsWritten = False,
+    calculator: options.Calculator = None,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
     force: options.Force = False,
@@ -53,6 +54,7 @@ def ask(
             params=params,
             seed=seed,
             strict=strict,
+            calculator=calculator,
             on_step=on_step,
         )
     show(answer)

@@ -24,6 +24,7 @@ def chat(
     think: options.Think = None,
     seed: options.Seed = 0,
     strict: options.AsWritten = False,
+    calculator: options.Calculator = None,
     settings: TextSettings = TextSettings(),
     trace: options.Trace = None,
     force: options.Force = False,
@@ -46,14 +47,23 @@ def chat(
     if message is None:
         from mmada.cli.terminal import Terminal
 
-        terminal = Terminal(pipeline, think=think, seed=seed, strict=strict, max_new_tokens=settings.max_new_tokens, params=params)
+        terminal = Terminal(
+            pipeline, think=think, seed=seed, strict=strict, calculator=calculator, max_new_tokens=settings.max_new_tokens, params=params
+        )
         terminal.run(sys.stdin)
         if terminal.num_failed and not terminal.is_shown:  # whoever reads the answers has not seen it
             raise typer.Exit(2)
         return
     with watched("answering", trace, force=force) as on_step:
         answer = pipeline.chat(
-            message, think=think, seed=seed, strict=strict, max_new_tokens=settings.max_new_tokens, params=params, on_step=on_step
+            message,
+            think=think,
+            seed=seed,
+            strict=strict,
+            calculator=calculator,
+            max_new_tokens=settings.max_new_tokens,
+            params=params,
+            on_step=on_step,
         )
     show(answer)
 

@@ -82,6 +82,7 @@ def evaluate(
         guidance_scale=drawn.guidance_scale,
         best_of=drawn.best_of,
         threshold=written.threshold,
+        image_threshold=drawn.image_threshold,
         cache=written.cache,
         batch=batch,
         model=model,
@@ -92,8 +93,8 @@ def evaluate(
     pipeline = None
     if chosen.needs_model:
         pipeline = load(model, loading, cache=written.cache)
-        if written.threshold is not None:
-            pipeline.use(threshold=written.threshold)
+        thresholds = {"threshold": written.threshold, "image_threshold": drawn.image_threshold}
+        pipeline.use(**{name: value for name, value in thresholds.items() if value is not None})
     with Progress(console=remarks, transient=True, disable=not remarks.is_terminal) as bar:
         task = bar.add_task(suite, total=1.0)
         measured = chosen.run(pipeline, settings, lambda share, what: bar.update(task, completed=share, description=what))

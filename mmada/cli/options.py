@@ -80,6 +80,13 @@ Cache = Annotated[
 Size = Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="In pixels. Default: the checkpoint's.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a prompt with words that the checkpoint does not know, and correct none.")]
 AsWritten = Annotated[bool, typer.Option("--strict", help="Read every word as it is written: correct no misspelled ones.")]
+Calculator = Annotated[
+    bool | None,
+    typer.Option(
+        "--calculator/--no-calculator",
+        help="Let rules write what is certain of a thought, such as the result of a sum that it has set up, or not. Default: the checkpoint's.",
+    ),
+]
 Trace = Annotated[Path | None, typer.Option("--trace", help="Save how it was denoised: .gif for an animation, .png for a strip.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write the image to.")]
 

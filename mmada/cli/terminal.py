@@ -44,10 +44,11 @@ class Terminal:
         max_new_tokens: int | None,
         params: SamplingParams | None = None,
         strict: bool = False,
+        calculator: bool | None = None,
         console: Console | None = None,
     ) -> None:
         self.pipeline, self.think, self.seed = pipeline, think, seed
-        self.max_new_tokens, self.params, self.strict = max_new_tokens, params, strict
+        self.max_new_tokens, self.params, self.strict, self.calculator = max_new_tokens, params, strict, calculator
         self.draws_thinking: bool | None = think
         """None: as the checkpoint does by default, until /think says otherwise"""
         self.console = console or Console(highlight=False, markup=False, emoji=False)
@@ -123,6 +124,7 @@ class Terminal:
                 max_new_tokens=self.max_new_tokens,
                 params=self.params,
                 strict=self.strict,
+                calculator=self.calculator,
                 on_step=lambda progress: live.update(self._look(progress)),
             )
         if answer.thinking and self.is_shown:

@@ -15,6 +15,7 @@
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
     asked, is_asked_for     what of a drawing prompt asks for something to be seen
     with_commas             commas of lists, in what a chat is asked
+    completed               what of a thought is certain by rule
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
     showcase, limits        what visitors of the studio may try with one click, and what a model of the world cannot do
     rewards, suites         rewards and measurements of its own
@@ -138,6 +139,8 @@ class SuiteSettings:
     guidance_scale: float | None = None
     best_of: int = 1
     threshold: float | None = None
+    """of texts"""
+    image_threshold: float | None = None
     cache: str | None = None
     batch: int = 32
     """requests that share forward passes"""
@@ -235,6 +238,16 @@ class World(ABC):
 
     def restated(self, prompt: str) -> str | None:
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
+        return None
+
+    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None:
+        """What of a thought is certain by rule, such as the result of a sum that it has set up; None: nothing is.
+
+        prompt     the turn that is thought about
+        is_closed  whether the thought has ended
+        Returns the thought from its beginning with what was wrong in it put right, nothing behind that, and what follows for certain. Also
+        whether it ends there.
+        """
         return None
 
     def with_commas(self, text: str) -> str:

@@ -34,7 +34,8 @@ class ExactSuite:
 
     world: World
     options: ClassVar[tuple[str, ...]] = (
-        "model", "num", "kinds", "modes", "seed", "steps", "guidance_scale", "threshold", "cache", "image_tokenizer", "batch", "device", "dtype",
+        "model", "num", "kinds", "modes", "seed", "steps", "guidance_scale", "threshold", "image_threshold", "cache",
+        "image_tokenizer", "batch", "device", "dtype",
     )  # fmt: skip
     needs_model: ClassVar[bool] = True
 

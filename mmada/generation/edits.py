@@ -30,7 +30,7 @@ def instructed_edit(
 ) -> EditRequest | ParallelRequest:
     """The request for an edit as a family does it.
 
-    drawn  of which steps, guidance_scale and image_cache count
+    drawn  of which steps, guidance_scale, image_cache and image_threshold count
     think  write a text, too; None: if a setting of the text is given, or the family edits in no other way
     size   (height, width) in pixels
     Raises InputError, which says who can, if the family cannot; and for settings that do not go together.
@@ -48,12 +48,18 @@ def instructed_edit(
             edits.image_guidance_scale,
             seed=seed,
             image_cache=drawn.image_cache,
+            image_threshold=drawn.image_threshold,
         )
     if restyle:
         raise InputError("restyle=True has no form with a text beside the image; leave out one of them")
     if drawn.image_cache not in (None, "none"):
         raise InputError(
             f"image_cache={drawn.image_cache!r} keeps logits of an image, and a text in the same passes changes them; "
+            "leave it out, or edit without a text"
+        )
+    if drawn.image_threshold not in (None, 1):
+        raise InputError(
+            f"image_threshold={drawn.image_threshold} ends a drawing before its last step, and a text in the same passes has steps of its own; "
             "leave it out, or edit without a text"
         )
     order: Order = edits.order or "together"  # type: ignore[assignment]  # one of ORDER_NAMES

@@ -371,6 +371,7 @@ class Engine:
             stop_ids=[i for i in self._layout.end_ids if i != self._layout.eos_id],
             seeds=[seed for _, seed in rows],
             negatives=[fill.negatives[k].to(self._device) for k in range(len(fills[0].negatives)) for fill, _ in rows] or None,
+            guides=[fill.guide for fill, _ in rows],
             record=states[0].record,
             num_alternatives=states[0].num_alternatives,
         )

@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from mmada.canvas.prompts import Thought
 from mmada.errors import ContextError, ImageError, InputError
 from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
 from mmada.families.mmada import MMADA
+from mmada.generation.guide import guide_of
 from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
 from mmada.generation.settings import TextSettings, changed
@@ -41,7 +43,7 @@ from mmada.image import (
     psnr,
     windows,
 )
-from mmada.sampling import SamplingParams, infill, named_cache, named_image_cache
+from mmada.sampling import Guide, SamplingParams, infill, named_cache, named_image_cache
 from mmada.sampling.joint import image_first, text_first
 
 __all__ = ["Planner", "seed_of"]
@@ -59,6 +61,7 @@ class Reader(Protocol):
     def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
     def restated(self, prompt: str) -> str | None: ...
     def with_commas(self, text: str) -> str: ...
+    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -338,6 +341,21 @@ class Planner:
         ]
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
 
+    def guide(self, request: ChatRequest, params: SamplingParams) -> Guide | None:
+        """Who knows parts of an answer for certain; None where nobody does, or nothing is thought.
+
+        Raises InputError if the request wants a calculator, and the checkpoint has none.
+        """
+        wanted = self.defaults.calculator if request.calculator is None else request.calculator
+        if not wanted or not self.thinks_first(request):
+            return None
+        if self.reader is None:
+            raise InputError("calculator=True needs a checkpoint with a world whose rules can be asked; leave it out")
+        if params.propose_any or params.block_length is None:
+            return None
+        prompt = self._heard(messages_of(request.messages)[-1].content, strict=request.strict)
+        return guide_of(self.prompts, partial(self.reader().completed, prompt))
+
     def fill_canvas(self, request: FillRequest) -> Canvas:
         """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.
 
@@ -409,7 +427,7 @@ class Planner:
 
         sources  codes of the source images, as `sources` gives them with init
         init     codes (h, w) of the edited image, and which of them are open
-        Settings that the request leaves out are the family's. Given `params`, only `image_cache` changes them.
+        Settings that the request leaves out are the family's. Given `params`, only `image_cache` and `image_threshold` change them.
         """
         assert isinstance(self.prompts, EditPrompts)
         assert self.family.edit_params is not None
@@ -417,6 +435,9 @@ class Planner:
         params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
         image_cache = request.image_cache or (self.defaults.image_cache if request.params is None else None)
         params = params if image_cache is None else params.with_(cache=named_image_cache(image_cache))
+        of_checkpoint = self.defaults.image_threshold if request.params is None else None
+        threshold = of_checkpoint if request.image_threshold is None else request.image_threshold
+        params = params if threshold is None else params.with_(**_committing(threshold))
         asked = (request.prompt, sources, self._shaped(init.codes))
         return Fill(
             canvas=self.prompts.edit(*asked, restyle=request.restyle),
@@ -492,11 +513,14 @@ class Planner:
             own: dict[str, object] = {"steps": request.steps, "guidance_scale": request.guidance_scale}
             own = {name: value for name, value in own.items() if value is not None}
             own |= {} if request.image_cache is None else {"cache": named_image_cache(request.image_cache)}
+            own |= {} if request.image_threshold is None else _committing(request.image_threshold)
             return request.params.with_(**own)
         scale = d.guidance_scale if request.guidance_scale is None else request.guidance_scale
         steps = d.image_steps if request.steps is None else request.steps
         image_cache = named_image_cache(d.image_cache if request.image_cache is None else request.image_cache)
-        return self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale).with_(cache=image_cache)
+        params = self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
+        threshold = d.image_threshold if request.image_threshold is None else request.image_threshold
+        return params.with_(cache=image_cache, **_committing(threshold))
 
     # Pictures to codes.
 
@@ -637,6 +661,13 @@ def _params_of(settings: TextSettings) -> dict[str, object]:
     found = changed(settings)
     found.pop("max_new_tokens", None)
     return found | ({"cache": named_cache(found["cache"])} if "cache" in found else {})
+
+
+def _committing(image_threshold: float) -> dict[str, float | None]:
+    """What it changes of an image's sampling parameters. 1 is off, since a code may be that sure in float64. Raises InputError."""
+    if not 0 < image_threshold <= 1:
+        raise InputError(f"image_threshold={image_threshold} must be above 0 and at most 1; 1 commits what the steps ask, and no more")
+    return {"threshold": None if image_threshold == 1 else image_threshold}
 
 
 def _whole_tokens(name: str, values: Sequence[int], factor: int, *, least: int = 1) -> None:

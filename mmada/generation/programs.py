@@ -69,7 +69,8 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     num_new = planner.check_chat(request)
     codes, warning = (yield Work(partial(planner.seen, request.images, request.seed))) if request.images else ([], None)
     params = request.params or planner.text_params()
-    (row,) = yield _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
+    fill = _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
+    (row,) = yield replace(fill, guide=planner.guide(request, params))
     corrections = planner.corrections(request)
     warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
     return replace(planner.answer(row), warning=warning, corrections=corrections)

@@ -81,6 +81,8 @@ class GenerationConfig:
     edit_side: int = 0
     """pixels; with `image_crops`, an edit has the area of a square of that side, and at most that of an image; 0: that of an image"""
     image_steps: int = 15
+    image_threshold: float = 1.0
+    """an image code is committed when its probability reaches this, beyond what the steps ask; 1: what they ask, and no more"""
     guidance_scale: float = 3.5
     image_cache: str = "none"
     """of the keys, values and logits of a drawing: none or max-logit (sampling/logit_cache.py); an approximation"""
@@ -96,6 +98,8 @@ class GenerationConfig:
     """what ChatRequest.think=None means"""
     thinks_before_drawing: bool = False
     """what DrawRequest.think=None means for a drawing that starts from words alone"""
+    calculator: bool = False
+    """what ChatRequest.calculator=None means"""
     draw_thinking_temperature: float = 0.0
     """of the thoughts before a drawing; above 0, other seeds arrange things otherwise"""
     reasons_in_one_row: bool = False
@@ -115,6 +119,10 @@ class GenerationConfig:
             value, is_whole = getattr(self, name), isinstance(least, int)
             if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or not least <= value < math.inf:
                 raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
+        if not 0 < self.image_threshold <= 1:
+            raise InputError(
+                f"image_threshold={self.image_threshold} must be above 0 and at most 1; 1 commits what the steps ask, and no more"
+            )
 
     def save(self, directory: Path) -> None:
         """Write mmada.json into a directory that exists; `load` reads it. Raises OSError if it cannot be written."""
@@ -142,6 +150,7 @@ _LEAST: Mapping[str, int | float] = {
     "image_width": 1,
     "edit_side": 0,
     "image_steps": 1,
+    "image_threshold": 0.0,
     "guidance_scale": 0.0,
     "draw_thinking_temperature": 0.0,
 }
@@ -176,6 +185,8 @@ class ChatRequest:
     """A conversation, with or without images, to be answered. `params` overrides the checkpoint's sampling parameters for text.
 
     strict  read every word as it is written, where a checkpoint with a lexicon reads misspelled ones as those that it was taught
+    calculator  let the rules of the checkpoint's world write what is certain of a thought, such as the result of a sum that it has set up.
+                What is wrong by them is put right. None: as the checkpoint is best used
     """
 
     messages: Conversation
@@ -186,6 +197,7 @@ class ChatRequest:
     params: SamplingParams | None = None
     seed: int = 0
     strict: bool = False
+    calculator: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +212,8 @@ class DrawRequest:
     best_of   how many are drawn, with seeds of their own, the first with `seed`; the one that the model itself finds likeliest is kept
     strict    read every word as it is written, and refuse a prompt with words that the checkpoint does not know, instead of drawing the rest
     image_cache  what is not evaluated at every step: none or max-logit; None: as the checkpoint is best used
+    image_threshold  probability at which codes are committed beyond what the steps ask, so that fewer are taken; 1: what they ask, and no more;
+                     None: as the checkpoint is best used
     """
 
     prompt: str
@@ -216,6 +230,7 @@ class DrawRequest:
     best_of: int = 1
     strict: bool = False
     image_cache: str | None = None
+    image_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +251,7 @@ class EditRequest:
     restyle   give the first image the style of the second, instead of following the prompt
     size      (height, width) in pixels, to which sources are brought, too; None: as `Planner.edit_size` has it for the first source
     guidance_scale, image_guidance_scale  how strongly the words and the sources count; None: as the checkpoint's family has it
-    image_cache  as of a `DrawRequest`
+    image_cache, image_threshold  as of a `DrawRequest`
     """
 
     prompt: str
@@ -249,6 +264,7 @@ class EditRequest:
     params: SamplingParams | None = None
     seed: int = 0
     image_cache: str | None = None
+    image_threshold: float | None = None
 
 
 Order = Literal["together", "text_first", "image_first"]

@@ -114,7 +114,7 @@ class ImageSettings(_Checked):
     """How an image is drawn. None leaves a setting to the checkpoint. Raises InputError for a value that cannot be used."""
 
     negative_prompt: str = _setting("What the image should not show.", default="")
-    steps: int | None = _setting("Denoising steps.", at_least=1, checkpoint="image_steps", slider=(1, 64, 1))
+    steps: int | None = _setting("Denoising steps, at most.", at_least=1, checkpoint="image_steps", slider=(1, 64, 1))
     guidance_scale: float | None = _setting(
         "How closely to follow the prompt; 0 is off.",
         at_least=0,
@@ -127,6 +127,13 @@ class ImageSettings(_Checked):
         "Between full passes, evaluate only what the model is least sure of. Fewer tokens a step; an approximation.",
         choices=IMAGE_CACHE_NAMES,
         checkpoint="image_cache",
+    )
+    image_threshold: float | None = _setting(
+        "Confidence at which image tokens are committed beyond what the steps ask. The drawing then takes fewer steps. 1 is off.",
+        above=0,
+        at_most=1,
+        checkpoint="image_threshold",
+        slider=(0.5, 1, 0.01),
     )
     best_of: int = _setting(
         "Candidates for each image. The one that the model finds most likely is kept.", default=1, at_least=1, at_most=64, slider=(1, 8, 1)

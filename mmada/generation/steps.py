@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas
 from mmada.generation.scheduler import ScheduledSequence
-from mmada.sampling import Denoising, DenoisingStep, JointDenoising, JointParams, MaxLogitCacheConfig, Ranking, SamplingParams
+from mmada.sampling import Denoising, DenoisingStep, Guide, JointDenoising, JointParams, MaxLogitCacheConfig, Ranking, SamplingParams
 
 __all__ = ["BegunProgram", "Fill", "InitCodes", "Program", "Rank", "RequestState", "SequenceState", "Work"]
 
@@ -44,6 +44,7 @@ class Fill:
     init       of a drawing: what it starts from. None: a text is filled
     thinking   of a drawing: what was thought before it
     prompt     of a drawing: what is drawn
+    guide      of a text: who knows parts of it for certain
     """
 
     canvas: Canvas
@@ -54,6 +55,7 @@ class Fill:
     init: InitCodes | None = None
     thinking: str | None = None
     prompt: str = ""
+    guide: Guide | None = None
 
     @property
     def num_open(self) -> int:

@@ -498,14 +498,17 @@ class MMaDA:
         params: SamplingParams | None = None,
         seed: int = 0,
         strict: bool = False,
+        calculator: bool | None = None,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
         """Answer a question, or the last turn of a conversation. Raises EmptyAnswerError if there is no answer.
 
         strict: read every word as it is written, where a checkpoint with a lexicon would correct misspelled ones (`Answer.corrections`).
+        calculator: let the rules of the checkpoint's world write what is certain of a thought, such as the result of a sum that it has set up.
+        None: as the checkpoint has it.
         """
-        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
+        return self._one(ChatRequest(messages, images, think, max_new_tokens, params, seed, strict, calculator), Answer, on_step, trace)
 
     def ask(
         self,
@@ -517,11 +520,12 @@ class MMaDA:
         params: SamplingParams | None = None,
         seed: int = 0,
         strict: bool = False,
+        calculator: bool | None = None,
         on_step: Callable[[Progress], None] | None = None,
         trace: bool = False,
     ) -> Answer:
-        """Answer a question about an image; strict as in chat."""
-        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict), Answer, on_step, trace)
+        """Answer a question about an image; strict and calculator as in chat."""
+        return self._one(ChatRequest(question, [image], think, max_new_tokens, params, seed, strict, calculator), Answer, on_step, trace)
 
     def describe(self, image: ImageSource, *, params: SamplingParams | None = None, seed: int = 0) -> Answer:
         """Describe an image in words."""

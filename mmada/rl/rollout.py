@@ -138,7 +138,9 @@ def generate_rollouts(
 def _program(prompt: Prompt, seed: int, decoding: Decoding, planner: Planner) -> Program[Result]:
     request, answer_length = replace(prompt.request, seed=seed), decoding.max_new_tokens
     if isinstance(request, ChatRequest):
-        return chat(replace(request, params=decoding.text(planner), max_new_tokens=answer_length or request.max_new_tokens), planner)
+        length = answer_length or request.max_new_tokens
+        # What a world's rules write, no policy has chosen.
+        return chat(replace(request, params=decoding.text(planner), max_new_tokens=length, calculator=False), planner)
     if isinstance(request, EditRequest):  # in the size of the rows that are learned
         size = (planner.defaults.image_height, planner.defaults.image_width)
         return edit(replace(request, params=decoding.edit(planner), size=size), planner)

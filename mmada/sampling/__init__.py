@@ -11,7 +11,7 @@ logit_cache.py     what is not evaluated anew
 """
 
 from mmada.sampling.joint import JointDenoising, JointParams
-from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, denoise
+from mmada.sampling.loop import Denoiser, Denoising, DenoisingStep, Guide, denoise
 from mmada.sampling.params import (
     CACHES,
     IMAGE_CACHES,
@@ -35,6 +35,7 @@ __all__ = [
     "Denoiser",
     "Denoising",
     "DenoisingStep",
+    "Guide",
     "JointDenoising",
     "JointParams",
     "MaxLogitCacheConfig",

@@ -20,9 +20,9 @@ tokens alone or in a batch. Ids outside the field's range are never proposed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,11 +35,19 @@ from mmada.sampling.params import CacheConfig, MaxLogitCacheConfig, SamplingPara
 from mmada.sampling.penalties import biased, counted, penalized
 from mmada.sampling.token_sampling import narrowed, sample_tokens, sample_with_probability
 
-__all__ = ["Denoiser", "Denoising", "DenoisingStep", "Steppable", "denoise"]
+__all__ = ["Denoiser", "Denoising", "DenoisingStep", "Guide", "Steppable", "denoise"]
 
 
 LOGITS_AT_ONCE = 2**24
 """Numbers of logits that a step works on together, 64 MiB of float32: sampling needs about five copies of them. More are taken in pieces."""
+
+
+Guide: TypeAlias = Callable[[Sequence[int]], Sequence[int] | None]
+"""Knows parts of a text for certain. It is called with what a row has written, when a block is finished or the text ends.
+
+It returns what shall stand there instead; None: nothing is changed. Blocks that were finished before stay. If it is longer, the model is not asked
+about what it adds. If it is shorter, the rest of the block is open again. Each answer must go further in agreement with the next than the last did.
+"""
 
 
 class Denoiser(Protocol):
@@ -73,6 +81,7 @@ class Denoising:
     draws       where each row's random numbers come from instead of its seed
     beside      denoisings of the same canvases and negatives that fill other fields of them; each sees what any of them commits. None: it is
                 alone. Otherwise there may be more negatives than its scales need, which are kept up to date and not evaluated
+    guides      of each row, who knows parts of its text for certain; None: nobody. Only for rows that are written block by block
     eos_id      ends a text, if params.stop_at_eos and the field may hold it, and fills what is behind the end
     stop_ids    further ids that end it, such as the end of a turn
     record      keep `trace`, a list of `DenoisingStep`: costs a copy to the host each step
@@ -92,6 +101,7 @@ class Denoising:
         negatives: Sequence[Canvas] | None = None,
         draws: Sequence[Draws] | None = None,
         beside: Sequence[Denoising] | None = None,
+        guides: Sequence[Guide | None] | None = None,
         record: bool = False,
         num_alternatives: int = 0,
     ) -> None:
@@ -133,6 +143,9 @@ class Denoising:
         """per row, "stop" if an end token ended it"""
         self.trace: list[DenoisingStep] = []
 
+        if guides is not None and any(guides) and (params.propose_any or params.block_length is None):
+            raise InputError("guides= need a text that is written block by block, with ids of the field alone; give block_length=N")
+        self._guides = [None] * rows if guides is None else list(guides)
         self._record = record
         self._num_alternatives = min(num_alternatives, self.ids.stop - self.ids.start) if record else 0
         self._eos = eos_id if params.stop_at_eos and eos_id is not None and eos_id in self.ids else None
@@ -144,6 +157,8 @@ class Denoising:
         self._num_blocks = [params.num_blocks(*size) for size in sizes]
         self._steps_in_block = [params.steps_per_block(*size) or 1 for size in sizes]
         self._block, self._step = [0] * rows, [0] * rows
+        self._guided_from: dict[int, int] = {}
+        """row -> the first slot of the block that its guide changed or went on from; what follows was not evaluated since"""
         self._live = list(range(rows))
         self._asked = self._live  # the rows of the step that is being taken
         self._num_open = [len(self._range(row)) for row in self._live]
@@ -280,7 +295,9 @@ class Denoising:
     def num_final(self, row: int) -> int:
         """How many leading slots are committed: what a stream may already send."""
         is_open = self._open[row, : self.counts[row]]
-        return int(is_open.int().argmax()) if bool(is_open.any()) else self.counts[row]
+        num_final = int(is_open.int().argmax()) if bool(is_open.any()) else self.counts[row]
+        # A guide may change the active block.
+        return num_final if self._guides[row] is None or row not in self._live else min(num_final, self._slots_of_block(row).start)
 
     def num_blocks_done(self, row: int) -> int:
         """How many blocks of a row are finished, all of them once it has ended; known without asking the device."""
@@ -323,8 +340,10 @@ class Denoising:
             if self.params.full_attention or not self._block[row] or cache.refresh is not None:
                 return start, stop
             assert self.params.block_length is not None  # checked by Recipe
-            # Of what came before, which sees no further, the last block alone has changed.
-            return max(start, places[slots.start] - self.params.block_length), stop
+            # Of what came before, which sees no further, the last block alone has changed, and what a guide wrote.
+            guided = self._guided_from.get(row, slots.start)
+            changed = min(places[slots.start] - self.params.block_length, places[guided] - (0 if guided else self._begun[row]))
+            return max(start, changed), stop
         # The prompt's part of a block changes with it.
         first, last = places[slots.start] - (0 if self._block[row] else self._begun[row]), places[slots.stop - 1] + 1
         return max(start, first - cache.before), stop if cache.after is None else min(stop, last + cache.after)
@@ -509,9 +528,14 @@ class Denoising:
             self.num_forwards[row] += 1
             self._step[row] += 1
             self._num_open[row] = num_left
+            if (num_left == 0 or has_ended) and self._follow_guide(row, has_ended=bool(has_ended)):
+                if self._block[row] < self._num_blocks[row]:
+                    survivors.append(row)
+                continue
             out_of_steps = self.params.steps is not None and self._step[row] == self._steps_in_block[row]
             if num_left == 0 or out_of_steps:
                 before = self._range(row)
+                self._guided_from.pop(row, None)
                 self._block[row], self._step[row] = self._block[row] + 1, 0
                 # Slots beyond what the range was are all open; those that stay in it are the ones left.
                 after = self._range(row)
@@ -529,6 +553,39 @@ class Denoising:
         if self._logit_cache is not None:
             steps = [(self._step[r], self._steps_in_block[r]) for r in survivors] * self._num_evaluated
             self._logit_cache.select([len(self.canvases) * k + r for k in range(self._num_evaluated) for r in survivors], steps=steps)
+
+    def _follow_guide(self, row: int, *, has_ended: bool) -> bool:
+        """Write what a row's guide knows for certain, and go to the block of the first slot behind it. Returns whether that changes anything.
+
+        What it says against finished blocks is not followed, for they may have been sent.
+        Raises InputError for ids that the field does not allow.
+        """
+        guide, slots = self._guides[row], self._slots_of_block(row)
+        if guide is None:
+            return False
+        end = int(torch.isin(self._filled[row, : slots.stop], self._ends).int().argmax()) if has_ended else slots.stop
+        written = self._filled[row, :end].tolist()
+        if (found := guide(written)) is None or (wanted := list(found)[: self.counts[row]]) == written:
+            return False
+        first = next((i for i, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), min(len(written), len(wanted)))
+        if first < slots.start:
+            return False
+        if any(token not in self.ids for token in wanted[first:]):
+            raise InputError(f"a guide wrote {wanted[first:]}; ids of the field are {self.ids.start} to {self.ids.stop - 1}")
+        stop = max(slots.stop, len(wanted))
+        self._filled[row, first:stop] = self.mask_id
+        self._filled[row, first : len(wanted)] = torch.tensor(wanted[first:], device=self._filled.device)
+        self._open[row, :stop] = torch.arange(stop, device=self._open.device) >= len(wanted)
+        self._to_sequences(torch.tensor([row], device=self._open.device))
+        if self._record:
+            added = range(first, len(wanted))
+            self.trace.append(DenoisingStep(row, self.num_forwards[row] - 1, tuple(added), tuple(wanted[first:]), (1.0,) * len(added)))
+        self._guided_from[row] = slots.start
+        self._step[row], width = 0, self.params.block_length
+        assert width is not None  # checked when the guides were given
+        self._block[row] = self._num_blocks[row] if len(wanted) == self.counts[row] else (len(wanted) + self._begun[row]) // width
+        self._num_open[row] = self._slots_of_block(row).stop - len(wanted)
+        return True
 
     def _forget(self, row: int) -> None:
         """Give back the keys and values of a row."""

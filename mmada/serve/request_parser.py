@@ -118,7 +118,7 @@ class RequestParser:
         strict = bool(body.strict)
         with about("messages"):
             fitted = {seed: self._planner.looked_at(images, seed) if self._planner.defaults.image_crops else images for seed in seeds}
-        requests = [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed, strict) for seed in seeds]
+        requests = [ChatRequest(messages, fitted[seed], body.thinks, room, params, seed, strict, body.calculator) for seed in seeds]
         return self._texts(body, requests, seeds[0])
 
     def completion(self, body: CompletionBody) -> ParsedRequest:
@@ -208,7 +208,9 @@ class RequestParser:
         size, note = self._size(form)
         if pictures:
             self._check_area(*(size or self._planner.edit_size(pictures[0])))
-        drawn = ImageSettings(steps=steps, guidance_scale=form.guidance_scale, image_cache=form.image_cache)
+        drawn = ImageSettings(
+            steps=steps, guidance_scale=form.guidance_scale, image_cache=form.image_cache, image_threshold=form.image_threshold
+        )
         edits = EditSettings(**_given(form, EditSettings), max_new_tokens=form.max_completion_tokens)
         seeds = self._seeds(form.seed, form.n or 1)
         requests = [

@@ -318,6 +318,11 @@ class ChatBody(TextOptions):
     reasoning: Reasoning | None = Field(None, description="Extension: the effort as an object.")
     chat_template_kwargs: TemplateOptions | None = Field(None, description="Extension: thinking on or off, as other servers are told.")
     strict: bool | None = Field(None, description="Extension: read every word as it is written, and correct no misspelled ones.")
+    calculator: bool | None = Field(
+        None,
+        description="Extension: let rules write what is certain of a thought, such as the result of a sum that it has set up, or not. "
+        "Default: the checkpoint's.",
+    )
 
     @property
     def thinks(self) -> bool | None:

@@ -77,4 +77,4 @@ def _request(task: TaskName, sample: TrainingExample, planner: Planner, *, think
     seen = [planner.image_tokenizer.restore_images(codes.view(1, *planner.grid))[0] for codes in sample.seen]
     if task in EDIT_TASKS:
         return edit_request(task, sample.prompt, seen, size=planner.drawing_size, seed=seed)
-    return ChatRequest(sample.messages, seen, think=thinks, seed=seed)
+    return ChatRequest(sample.messages, seen, think=thinks, seed=seed, calculator=False)

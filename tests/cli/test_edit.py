@@ -99,6 +99,7 @@ def test_who_edits_only_while_writing_does_so_unasked(mmada, models):
         ("mmada-parallel-a", ["--no-think", "--text-steps", "3"], "text_steps=3 is about a text beside the image, and none is wanted"),
         ("mmada-parallel-a", ["--think", "--restyle"], "restyle=True has no form with a text beside the image"),
         ("mmada-parallel-a", ["--think", "--image-cache", "max-logit"], "image_cache='max-logit' keeps logits of an image"),
+        ("mmada-parallel-a", ["--think", "--image-threshold", "0.9"], "image_threshold=0.9 ends a drawing before its last step"),
         ("mmada-parallel-m", ["--steps", "7", "--text-steps", "8"], "image_steps=7 are more than the last three quarters"),
     ],
 )

@@ -118,7 +118,7 @@ def test_settings_reach_the_parameters(debug):
 def test_only_what_was_given_changes_anything():
     assert changed(TextSettings()) == {} == changed(ImageSettings(best_of=1))
     assert changed(ImageSettings(steps=4, negative_prompt="x")) == {"steps": 4, "negative_prompt": "x"}
-    known = {"negative_prompt": str, "steps": int, "guidance_scale": float, "image_cache": str, "best_of": int}
+    known = {"negative_prompt": str, "steps": int, "guidance_scale": float, "image_cache": str, "image_threshold": float, "best_of": int}
     assert named_settings(ImageSettings) == known
 
 

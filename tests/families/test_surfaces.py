@@ -81,6 +81,20 @@ def test_an_edit_with_a_cache_evaluates_less_and_is_exact_where_nothing_is_left_
         model.run([replace(asked, image_cache="max")])
 
 
+@pytest.mark.parametrize("name", ["lumina-dimoo", "mmada-parallel-a"])
+def test_edits_end_sooner_where_codes_are_sure(models, name):
+    model, asked = models[name], EditRequest("a hat", [PICTURE], steps=8, seed=8)
+    (sure,) = model.run([replace(asked, image_threshold=1e-9)])
+    assert sure.num_forwards == 1
+    try:
+        model.use(image_threshold=1e-9)
+        by_checkpoint, whole = model.run([asked, replace(asked, image_threshold=1)])
+    finally:
+        model.use(image_threshold=1.0)
+    assert by_checkpoint.codes.tolist() == sure.codes.tolist()
+    assert whole.num_forwards == 8
+
+
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name not in TEMPLATED])
 def test_requests_of_every_kind_share_steps(models, name):
     """Each result is that of the request alone."""

@@ -1,4 +1,4 @@
-"""The planner: which cache a drawing gets."""
+"""The planner: which cache a drawing gets, and when its codes are committed."""
 
 from __future__ import annotations
 
@@ -30,3 +30,31 @@ def test_a_checkpoint_names_its_cache(debug):
     assert num_evaluated(model, image_cache="none") == num_evaluated(debug)
     with pytest.raises(InputError, match="image_cache='prefix' is unknown"):
         model.use(image_cache="prefix")
+
+
+def num_steps(model: MMaDA, **settings: object) -> int:
+    (drawing,) = model.run([DrawRequest("a cat", think=False, steps=8, **settings)])
+    return drawing.num_forwards
+
+
+def test_sure_codes_end_a_drawing_sooner(debug):
+    assert num_steps(debug) == num_steps(debug, image_threshold=1) == 8
+    assert num_steps(debug, image_threshold=1e-9) == 1
+    few = fast_image(steps=4).with_(threshold=1e-9)
+    assert num_steps(debug, params=few) == 1
+    assert num_steps(debug, params=few, image_threshold=1.0) == 8
+
+
+def test_a_checkpoint_names_how_sure_codes_must_be(debug):
+    model = MMaDA.debug().use(image_threshold=1e-9)
+    assert num_steps(model) == 1
+    assert num_steps(model, image_threshold=1) == 8
+
+
+@pytest.mark.parametrize("value", [0, -1.0, 1.5, float("nan")])
+def test_a_threshold_that_is_no_probability_is_refused(debug, value):
+    message = f"image_threshold={value} must be "
+    with pytest.raises(InputError, match=message):
+        debug.run([DrawRequest("a cat", think=False, image_threshold=value)])
+    with pytest.raises(InputError, match=message):
+        MMaDA.debug().use(image_threshold=value)

@@ -112,6 +112,19 @@ def test_a_model_that_does_not_see_ahead_loses_nothing(build_model, guidance, sh
     assert denoiser.num_tokens < whole.num_tokens / 2
 
 
+def test_text_that_somebody_knows_costs_an_exact_cache_nothing(model):
+    """What a guide writes over several blocks is evaluated with the next block that the model writes."""
+    params = SamplingParams(steps=12, block_length=4, temperature=1.0, full_attention=False)
+    known = [*range(3, 9), *range(10)]
+    rows, guides = [canvas(7, 24), canvas(3, 24, before=2)], [lambda ids: known if len(ids) < 16 else None, None]
+    cached, _ = run(model, params.with_(cache=CacheConfig()), rows, guides=guides)
+    plain, _ = run(model, params, rows, guides=guides)
+    assert cached.token_ids(0)[:16].tolist() == known
+    assert [(s.row, s.step, s.slots, s.token_ids) for s in cached.trace] == [(s.row, s.step, s.slots, s.token_ids) for s in plain.trace]
+    for one, other in zip(cached.trace, plain.trace, strict=True):
+        assert one.confidences == pytest.approx(other.confidences, rel=1e-4)
+
+
 @torch.no_grad()
 def test_a_memory_grows_with_its_row(model, tokens):
     kv_cache, block_ids = KVCache(), torch.tensor([0, 0, 0, 2, 2, 4, 4, 4, 6, 6])

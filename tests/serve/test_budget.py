@@ -229,6 +229,7 @@ drawn = {
     "quality": st.just("low"),
     "guidance_scale": scale,
     "image_cache": st.sampled_from(["none", "max-logit"]),
+    "image_threshold": st.sampled_from([0.5, 1]),
     "best_of": few,
     "negative_prompt": texts,
     "size": st.sampled_from(["1024x1024", "120x124", "9" * 10**5]),
@@ -250,6 +251,7 @@ FIELDS: dict[type[BaseModel], dict[str, st.SearchStrategy[Any]]] = {
         "reasoning": st.just({"effort": "low"}),
         "chat_template_kwargs": st.just({"enable_thinking": True}),
         "strict": st.booleans(),
+        "calculator": st.just(False),
     },
     CompletionBody: {
         **written,

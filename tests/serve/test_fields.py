@@ -71,6 +71,7 @@ IMAGES: dict[str, object] = {
     "steps": 5,
     "best_of": 2,
     "image_cache": "max-logit",
+    "image_threshold": 0.001,
 }
 HONOURED: dict[type[BaseModel], dict[str, object]] = {
     ChatBody: {
@@ -83,6 +84,7 @@ HONOURED: dict[type[BaseModel], dict[str, object]] = {
         "chat_template_kwargs": {"enable_thinking": True},
         "ignore_eos": True,
         "strict": True,
+        "calculator": False,
     },
     CompletionBody: {**TEXTS, "prompt": "b", "suffix": "c", "max_tokens": 3},
     GenerationBody: {**IMAGES, "thinking": True, "strict": True},

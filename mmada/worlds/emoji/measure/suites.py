@@ -30,13 +30,13 @@ __all__ = ["SPEED_CASES", "SUITES"]
 
 
 def _settled(settings: SuiteSettings) -> dict[str, Any]:
-    names = ("num", "modes", "steps", "guidance_scale", "seed", "batch", "best_of", "threshold", "cache")
+    names = ("num", "modes", "steps", "guidance_scale", "seed", "batch", "best_of", "threshold", "image_threshold", "cache")
     return {name: getattr(settings, name) for name in names}
 
 
 class _Benchmark:
     options: ClassVar[tuple[str, ...]] = (
-        "model", "num", "kinds", "modes", "sheets", "seed", "steps", "guidance_scale", "best_of", "threshold", "cache",
+        "model", "num", "kinds", "modes", "sheets", "seed", "steps", "guidance_scale", "best_of", "threshold", "image_threshold", "cache",
         "image_tokenizer", "batch", "device", "dtype",
     )  # fmt: skip
     needs_model: ClassVar[bool] = True

@@ -1,0 +1,88 @@
+"""The calculator: what a world knows of a thought, written by the sampler; and who asks for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from mmada.canvas import Message
+from mmada.errors import InputError
+from mmada.generation.engine import Engine
+from mmada.generation.guide import guide_of
+from mmada.generation.programs import program_of
+from mmada.generation.requests import ChatRequest
+from mmada.pipeline import MMaDA
+from mmada.sampling import infill
+
+PROBLEM = "what is 71 - 34?"
+RIGHT = "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37"
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return MMaDA.from_pretrained("mmada-emoji-chat", device="cpu")
+
+
+def test_a_thought_is_completed_in_fewer_passes(chat):
+    with_it, without = chat.run([ChatRequest(PROBLEM), ChatRequest(PROBLEM, calculator=False)])
+    assert (with_it.thinking, with_it.text) == (RIGHT, "37")
+    assert with_it.num_forwards < without.num_forwards
+    assert chat.chat(PROBLEM, calculator=False).text == without.text
+
+
+def test_alone_or_among_others_and_with_any_cache(chat):
+    requests = [ChatRequest(PROBLEM), ChatRequest("hello"), ChatRequest("what is 44 / 4?"), ChatRequest("is 52 more than 29?")]
+    together = chat.run(requests)
+    assert [answer.token_ids for answer in together] == [chat.run([request])[0].token_ids for request in requests]
+    plain = chat.planner.text_params().with_(cache=None)
+    assert [a.token_ids for a in chat.run([replace(request, params=plain) for request in requests])] == [a.token_ids for a in together]
+    assert [answer.text for answer in together[2:]] == ["11", "yes"]
+
+
+def test_what_a_stream_has_sent_stays(chat):
+    engine = Engine(chat.denoiser, chat.planner.layout)
+    state, sent = engine.add(program_of(ChatRequest(PROBLEM), chat.planner)), []
+    while not state.done:
+        engine.step()
+        final = state.sequence.ids[: state.sequence.num_final].tolist()
+        assert final[: len(sent)] == sent
+        sent = final
+    assert chat.prompts.decode(sent) == f"<think> {RIGHT}</think> 37"
+
+
+def test_who_does_not_think_needs_no_calculator(chat):
+    quick = ChatRequest(PROBLEM, think=False)
+    assert chat.planner.guide(quick, chat.planner.text_params()) is None
+    assert chat.planner.guide(ChatRequest(PROBLEM), infill()) is None
+    assert chat.planner.guide(ChatRequest(PROBLEM, calculator=False), chat.planner.text_params()) is None
+
+
+def test_a_checkpoint_without_a_world_has_none(debug):
+    assert debug.planner.guide(ChatRequest("hello", think=True), debug.planner.text_params()) is None
+    with pytest.raises(InputError, match="calculator=True needs a checkpoint with a world"):
+        debug.chat("hello", think=True, calculator=True)
+
+
+def ids_of(chat, text):
+    return chat.prompts.encode(text)
+
+
+def test_only_what_changes_is_written_anew(chat):
+    guide = guide_of(chat.prompts, lambda thought, closed: (thought.replace("b", "c") + "!", False))
+    written = ids_of(chat, "<think> a b")
+    new = guide(written)
+    assert new is not None
+    assert chat.prompts.decode(new) == "<think> a c!"
+    assert new[:2] == written[:2]
+    assert guide(ids_of(chat, "no thought")) is None
+
+
+def test_a_thought_that_ends_is_closed(chat):
+    guide = guide_of(chat.prompts, lambda thought, closed: ("a", True))
+    assert chat.prompts.decode(guide(ids_of(chat, "<think> a b</think> c")) or []) == "<think> a</think>"
+    assert guide(ids_of(chat, "<think> a</think> c")) is None
+
+
+def test_a_turn_may_hold_what_looks_like_a_thought(chat):
+    """Only what the model writes is looked at."""
+    turns = [Message("user", "2 + 2: 5"), Message("assistant", "<think> 9 - 9: 3</think> 3"), Message("user", PROBLEM)]
+    assert chat.chat(turns).thinking == RIGHT

@@ -1,0 +1,107 @@
+"""The calculator of thoughts: it agrees with every thought of training, mends what is wrong, and says nothing of what it does not know."""
+
+import numpy as np
+import pytest
+
+from mmada.worlds.emoji.natural import NATURAL, natural_example
+from mmada.worlds.emoji.natural.calculator import completed
+from mmada.worlds.emoji.tasks import KINDS, sample
+
+
+def thoughts(make, num):
+    """Prompts with their thoughts."""
+    rng = np.random.default_rng(4)
+    found = [make(rng) for _ in range(num)]
+    return [(example.prompt, example.think) for example in found if example.think]
+
+
+def assert_agrees(prompt, thought):
+    """Of any beginning of a right thought it knows how it goes on, or nothing."""
+    for stop in range(len(thought) + 1):
+        known = completed(prompt, thought[:stop], False)
+        if known is not None:
+            text, ends = known
+            assert thought.startswith(text) or text == thought[:stop], (prompt, thought, stop, text)
+            assert text.startswith(thought[:stop])
+            assert not ends or text == thought
+    closed = completed(prompt, thought, True)
+    assert closed is None or closed[0] == thought
+
+
+@pytest.mark.parametrize("task", NATURAL)
+def test_it_agrees_with_the_thoughts_of_ordinary_english(task):
+    found = thoughts(lambda rng: natural_example(task, rng), 150)
+    assert len(found) > 50
+    for prompt, thought in found:
+        assert_agrees(prompt, thought)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
+    for prompt, thought in thoughts(lambda rng: sample(kind, rng, "train"), 25):
+        assert_agrees(prompt, thought)
+
+
+@pytest.mark.parametrize(
+    ("written", "known", "ends"),
+    [
+        ("71 - 34:", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", False),
+        ("71 - 34: 11 - 4 = 9, 7", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", False),
+        ("71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 377", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", True),
+        ("8 + 3: 9 1 11", "8 + 3: 9 1 10 2 11 3 = 11", False),
+        ("12 / 4: 4 1 8 2 12 3 16 4 = 4", "12 / 4: 4 1 8 2 12 3 = 3", False),
+        ("19, + 5, - 3;", "19, + 5, - 3; 19 + 5: 9 + 5 = 14, 1 + 0 + 1 = 2 = 24; 24 - 3: 4 - 3 = 1, 2 - 0 = 2 = 21", True),
+        ("5, * 2; 5 * 2: 5 1 10 2 = 10; 10 + 1: 11", "5, * 2; 5 * 2: 5 1 10 2 = 10", True),
+        ("9, Tom: Tom - 2; 9 - 2: 8 1 6", "9, Tom: Tom - 2; 9 - 2: 8 1 7 2 = 7", False),
+        ("52, 29: 5", "52, 29: 52 is more", False),
+        ("52, 29: 59 is more", "52, 29: 52 is more", False),
+        ("52, 29: 29 is more", "52, 29: 29 is less", False),
+        ("52, 29: 52 is more; 52 -> no", "52, 29: 52 is more; 52 -> yes", True),
+    ],
+)
+def test_what_is_wrong_is_put_right(written, known, ends):
+    assert completed("", written, False) == (known, ends)
+    assert completed("", written, True) == (known, ends)
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        "",
+        "greeting",
+        "71 - 3",
+        "7 / 2: 2 1",
+        "3 - 9: 2 1",
+        "99 + 9: 9 + 9 = 18",
+        "5, 5: 5 is more",
+        "4, / 3; 4 / 3:",
+        "top left dog: cat 0",
+        "60, 67: 3",
+    ],
+)
+def test_of_what_it_cannot_work_out_it_says_nothing(thought):
+    assert completed("", thought, False) is None
+    assert completed("", thought, True) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ("Is 52 bigger than 29?", "52 is more"),
+        ("52 > 29?", "52 is more"),
+        ("which is the smaller one, 52 or 29", "29 is less"),
+        ("is 52 below 29", "29 is less"),
+        ("what is more small, 52 or 29?", "29 is less"),
+    ],
+)
+def test_the_prompt_says_which_number_is_asked_for(prompt, meant):
+    for written in ("52, 29:", "52, 29: 2", "52, 29: 52 is less", "52, 29: 29 is more"):
+        assert completed(prompt, written, False) == (f"52, 29: {meant}", False)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["52 or 29?", "Is 52 not larger than 29?", "Isn\u2019t 52 larger than 29?", "which is larger, and which smaller: 52, 29?"]
+)
+def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
+    assert completed(prompt, "52, 29:", False) is None
+    assert completed(prompt, "52, 29: 29", False) == ("52, 29: 29 is less", False)
