@@ -209,6 +209,8 @@ def _timed(config: ServeConfig, closed: Callable[[], None]) -> type[asyncio.Prot
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._watch()
+            if self._is_answering() and len(self.conn.trailing_data[0]) <= _MAX_HEADERS:
+                self.flow.resume_reading()  # uvicorn stops at a next request that comes early, and then would not notice that the client goes
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._relax()
@@ -236,6 +238,9 @@ def _timed(config: ServeConfig, closed: Callable[[], None]) -> type[asyncio.Prot
 
         def _unsupported_upgrade_warning(self) -> None:
             """Some clients ask for HTTP/2 with every request. That they get HTTP/1.1 is nothing to warn of."""
+
+        def _is_answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
         def _watch(self) -> None:
             """The alarm runs while nothing is asked: from the first moment, or from the first byte of a further request."""

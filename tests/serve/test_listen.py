@@ -94,6 +94,21 @@ def test_garbage_behind_an_answer_closes_the_connection_and_no_more(server):
     assert "Fatal error" not in server.log.read_text()
 
 
+def test_a_client_that_sends_on_and_leaves_is_noticed(server):
+    """Behind a request, nothing was read any more until it was answered, the end of the connection neither."""
+    cancelled = 'mmada_generations_total{kind="chat",outcome="cancelled"}'
+    before = server.settled().get(cancelled, 0)
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 900}).encode()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(server.address, timeout=60) as connection:
+        connection.sendall(head.encode() + body)
+        server.wait_for("mmada_generations_running", 1)
+        for piece in (b"\r\n", head.encode()):
+            connection.sendall(piece)
+            time.sleep(0.05)
+    server.wait_for(cancelled, before + 1)
+
+
 def test_open_files_are_as_many_as_the_system_allows():
     """Each connection is one, and 1,024 idle ones kept everybody else out for twenty seconds."""
     resource = pytest.importorskip("resource")
