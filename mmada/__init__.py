@@ -22,6 +22,7 @@ The four paths through the code are drawn in docs/map.md.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 from mmada.hub import auto
@@ -139,7 +140,7 @@ _FORMER = {
     "Defaults": "GenerationConfig",
     "Recipe": "SamplingParams",
 }
-# Former modules. Only `mmada.prompt` and `from mmada import prompt` come here; `from mmada.prompt import ...` does not.
+# Former modules, for whoever imports them.
 _MOVED = {
     "checkpoint": "hub.checkpoint",
     "jobs": "generation.planner",
@@ -152,12 +153,26 @@ _MOVED = {
 }
 
 
+def _moved(name: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        f"module mmada.{name} is now mmada.{_MOVED[name]}; what most programs need is in mmada itself", name=f"mmada.{name}"
+    )
+
+
+class _Moved:
+    """The last finder of modules: what comes here was found nowhere."""
+
+    @staticmethod
+    def find_spec(fullname: str, path: object = None, target: object = None) -> None:
+        package, _, name = fullname.partition(".")
+        if package == __name__ and name in _MOVED:
+            raise _moved(name)
+
+
 def __getattr__(name: str) -> Any:
     name = _FORMER.get(name, name)
     if name in _MOVED:  # no AttributeError, whose words `from mmada import ...` hides
-        raise ImportError(
-            f"module mmada.{name} is now mmada.{_MOVED[name]}; what most programs need is in mmada itself", name=f"mmada.{name}"
-        )
+        raise _moved(name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'mmada' has no attribute {name!r}")
     try:
@@ -175,3 +190,4 @@ def __dir__() -> list[str]:
 
 
 auto.register()
+sys.meta_path.append(_Moved)

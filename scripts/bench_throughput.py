@@ -3,9 +3,10 @@
     git worktree add ../before COMMIT
     python scripts/bench_throughput.py --before ../before --after-options "--workers 2" -o docs/results/serve_throughput.json
 
-Each checkout serves in a process of its own, with its default settings and the options given. Three loads are measured:
+Each checkout serves in a process of its own, with its default settings and the options given. Four loads are measured:
 
     images    16 clients draw, without thinking            drawings per second
+    planned   16 clients draw, with the model's defaults   drawings per second
     text      64 clients chat, with the model's defaults   chats per second
     alone     one client chats, alone and then beside 16 clients who draw    95th percentile of its seconds
 
@@ -52,8 +53,13 @@ def chat(i: int) -> Request:
     return "/v1/chat/completions", {"model": "bench", "messages": messages, "seed": i}
 
 
+def plan_and_draw(i: int) -> Request:
+    return "/v1/images/generations", {"model": "bench", "prompt": PROMPTS[i % len(PROMPTS)], "seed": i}
+
+
 def draw(i: int) -> Request:
-    return "/v1/images/generations", {"model": "bench", "prompt": PROMPTS[i % len(PROMPTS)], "seed": i, "thinking": False}
+    path, body = plan_and_draw(i)
+    return path, {**body, "thinking": False}
 
 
 class Client:
@@ -138,11 +144,13 @@ def measured(address: tuple[str, int], *, scale: float) -> dict[str, float]:
         await rate(address, 8, draw, 8)
         await rate(address, 8, chat, 8)
         images = await rate(address, DRAWERS, draw, int(96 * scale))
+        planned = await rate(address, DRAWERS, plan_and_draw, int(96 * scale))
         text = await rate(address, CHATTERS, chat, int(512 * scale))
         alone = await load(address, 1, map(chat, range(int(100 * scale))))
         loaded = await beside(address, int(60 * scale))
         return {
             "images_per_second": images,
+            "planned_images_per_second": planned,
             "texts_per_second": text,
             "chat_alone_p50_seconds": statistics.median(alone),
             "chat_alone_p95_seconds": p95(alone),
@@ -216,6 +224,7 @@ def summary(turns: dict[str, list[dict[str, float]]], arguments: argparse.Namesp
         after, suffix = medians[name], "" if name == "after" else f"_{name}"
         return {
             f"images_ratio{suffix}": round(after["images_per_second"] / before["images_per_second"], 2),
+            f"planned_images_ratio{suffix}": round(after["planned_images_per_second"] / before["planned_images_per_second"], 2),
             f"text_ratio{suffix}": round(after["texts_per_second"] / before["texts_per_second"], 2),
             f"chat_p95_loaded_over_alone{suffix}": after["chat_p95_loaded_over_alone"],
         }

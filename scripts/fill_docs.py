@@ -140,6 +140,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     ),
     "perturbed": _emoji("perturbed", tables.perturbed),
     "calibration": _emoji("calibration", tables.calibration),
+    "calculator": _emoji("calculator", tables.calculator),
+    "image-threshold": _against(
+        {"0.9": "emoji-image-threshold-0.9", "0.98, the default": "emoji-max", "1, as many as the steps ask": "emoji-image-threshold-1"},
+        "Drawing",
+    ),
     "natural": lambda: tables.natural(report.load(RESULTS / "natural.json"), report.load(RESULTS / "natural-before.json")),
 }
 

@@ -25,7 +25,11 @@ def test_a_former_place_names_the_new_one(module, name, now):
 def test_modules_that_moved_are_where_they_are_said_to_be():
     for name, now in mmada._MOVED.items():
         assert importlib.util.find_spec(f"mmada.{now}") is not None
-        assert importlib.util.find_spec(f"mmada.{name}") is None
+        for statement in (f"import mmada.{name}", f"from mmada.{name} import x", f"from mmada import {name}"):
+            with pytest.raises(ModuleNotFoundError, match=rf"^module mmada\.{name} is now mmada\.{now};"):
+                exec(statement, {})
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'mmada\.nothing'"):
+        importlib.import_module("mmada.nothing")
 
 
 @pytest.fixture(scope="module")

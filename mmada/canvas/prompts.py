@@ -153,12 +153,16 @@ class Tokenizer(Protocol):
 
     def __len__(self) -> int: ...
 
-    def get_vocab(self) -> dict[str, int]: ...
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id."""
+        ...
 
     def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
         """Ids of a text, nothing added. special_tokens: strings such as <|eot_id|> become the one token of that name."""
 
-    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of ids. skip_special_tokens leaves out tokens that are no text."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

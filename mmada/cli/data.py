@@ -326,7 +326,7 @@ def open_data(
 ) -> Reader:
     """The reader of a command's input. Raises InputError."""
     from mmada.data.mixture import DataSource, open_source
-    from mmada.data.readers import TableStream
+    from mmada.data.table_reader import TableStream
     from mmada.errors import InputError
 
     pairs = [pair.partition("=") for pair in rename or ()]

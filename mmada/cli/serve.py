@@ -224,7 +224,7 @@ def start(
 
     import torch
 
-    from mmada.serve.engine import Engine
+    from mmada.serve.engine import ServingEngine
     from mmada.serve.http import create_app
     from mmada.serve.listen import address_of, allow_many_connections, run
     from mmada.serve.request_parser import RequestParser
@@ -257,7 +257,7 @@ def start(
     if backbone.device.type == "cpu":
         log.info("%d threads for each pass", set_threads(pipeline.denoiser, pipeline.planner, threads, available(workers)))
     place, folder = (None, None) if worker is None else (worker.place, worker.folder)
-    engine = Engine(
+    engine = ServingEngine(
         pipeline.planner,
         pipeline.denoiser,
         config,

@@ -12,7 +12,7 @@ import typer
 from mmada.cli import options
 
 if TYPE_CHECKING:
-    from mmada.train.plan import Plan
+    from mmada.train.plan import RunPlan
     from mmada.train.protocols import StepReport, TrainResult
 
 __all__ = ["begin", "check_paths", "comparison", "finish", "is_loss", "progress", "say", "show_plan", "train"]
@@ -81,7 +81,7 @@ def is_main_process(what: str, *, extra: str) -> bool:
     return is_main
 
 
-def show_plan(plan: Plan) -> None:
+def show_plan(plan: RunPlan) -> None:
     """Say who holds what, and what is lost by it."""
     from mmada.cli.session import remarks
 

@@ -56,14 +56,17 @@ class RemoteFile:
 
     @property
     def name(self) -> str:
+        """The last part of the address."""
         return self.address.rstrip("/").rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
+        """The ending of the name, with its dot."""
         return Path(self.name).suffix
 
     @property
     def parent(self) -> RemoteFile:
+        """The folder that it lies in."""
         return RemoteFile(self.address.rstrip("/").rpartition("/")[0])
 
     def check(self) -> None:
@@ -72,10 +75,12 @@ class RemoteFile:
             pass
 
     def exists(self) -> bool:
+        """Whether a file or a folder is there."""
         with _looking(self.address) as (system, path):
             return bool(system.exists(path))
 
     def is_file(self) -> bool:
+        """Whether a file is there, and no folder."""
         with _looking(self.address) as (system, path):
             return bool(system.isfile(path))
 
@@ -95,10 +100,12 @@ class RemoteFile:
             return cast(BinaryIO, io.BufferedReader(system.open(path, mode), _AHEAD))
 
     def read_bytes(self) -> bytes:
+        """Its content."""
         with _looking(self.address) as (system, path):
             return bytes(system.cat_file(path))
 
     def read_range(self, start: int, stop: int) -> bytes:
+        """Bytes start to stop - 1."""
         with _looking(self.address) as (system, path):
             return bytes(system.cat_file(path, start=start, end=stop))
 

@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from mmada.canvas import Canvas, Prompts
 from mmada.data.answers import normalize_answer
 from mmada.data.formats import fitting_adapters
-from mmada.data.readers import Indexed, JsonlReader
+from mmada.data.jsonl_reader import JsonlReader
+from mmada.data.order import Indexed
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, SourceLocation
 from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["DataReport", "Learner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""
@@ -44,7 +45,7 @@ _SHORT = 8
 """Words of an answer up to which another one to the same question is a contradiction. Long answers and captions may be right in many words."""
 
 
-class Learner(Protocol):
+class RecordLearner(Protocol):
     """What a training stage makes of records: train.records.Learner."""
 
     def learns(self, task: str, /) -> bool:
@@ -82,6 +83,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: NDArray[np.int32]) -> Spread:
+        """The spread of some counts, each of its numbers being one of them. They must not be empty."""
         return cls(*(int(value) for value in np.quantile(values, _QUANTILES, method="higher")))
 
 
@@ -125,6 +127,7 @@ class DataReport:
 
     @property
     def num_problems(self) -> int:
+        """Of all kinds, those beyond the ones that are listed included."""
         return sum(self.counts.values())
 
     def to_dict(self) -> dict[str, object]:
@@ -138,7 +141,7 @@ def check_records(
     prompts: Prompts,
     *,
     grid: tuple[int, int],
-    learner: Learner,
+    learner: RecordLearner,
     open_images: bool = True,
     num_previews: int = 3,
     limit: int = 20,
@@ -191,7 +194,7 @@ class _Check:
         records: Indexed[Record],
         prompts: Prompts,
         grid: tuple[int, int],
-        learner: Learner,
+        learner: RecordLearner,
         open_images: bool,
         limit: int,
     ) -> None:

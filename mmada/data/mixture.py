@@ -23,9 +23,12 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar, get_args
 
 from mmada.data.addresses import data_file, is_remote, joined
 from mmada.data.formats import RecordFormat
-from mmada.data.readers import TABLE_SUFFIXES, Endless, Epochs, JsonlReader, TableReader, TableStream, TarReader, permuted, scrambled
+from mmada.data.jsonl_reader import JsonlReader
+from mmada.data.order import Endless, Epochs, permuted, scrambled
 from mmada.data.records import Meta, Record
 from mmada.data.shards import MANIFEST_NAME, ShardSettings, TokenizedReader
+from mmada.data.table_reader import TABLE_SUFFIXES, TableReader, TableStream
+from mmada.data.tar_reader import TarReader
 from mmada.errors import InputError, suggest
 
 __all__ = ["DataSource", "Format", "MixtureConfig", "MixturePart", "Reader", "WeightedMixture", "format_of", "load_recipe", "open_source"]
@@ -168,6 +171,7 @@ class DataSource:
 
     @property
     def record_format(self) -> RecordFormat:
+        """How its objects become records; license and language are for records that say none."""
         meta = Meta(license=self.license, lang=self.lang)
         return RecordFormat(adapter=self.adapter, rename=self.rename, meta=meta, prompts_only=self.prompts_only)
 

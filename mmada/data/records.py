@@ -13,7 +13,8 @@
     restyle       the same, with two images       none       image                               learned: image, the first in the second's style
     parallel      one turn of the user, images    may have   text and image                      learned: think, text, image
 
-formats.py makes a `Record` of such an object, or of the forms that other data sets have; train/records.py makes training canvases of it.
+formats.py makes a `Record` of such an object, or of the forms that other data sets have (format_adapters.py).
+train/records.py makes training canvases of it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from mmada.errors import ImageError, InputError
 
 __all__ = [
     "EDIT_TASKS",
+    "PART_FIELDS",
+    "present",
     "ROLES",
     "TASKS",
     "Kind",
@@ -50,7 +53,8 @@ TASKS: tuple[TaskName, ...] = get_args(TaskName)
 EDIT_TASKS: tuple[TaskName, ...] = ("edit", "restyle", "parallel")
 """Tasks that start from images and end in one."""
 ROLES = ("system", "user", "assistant")
-_PARTS: Mapping[str, str] = {"text": "text", "image": "image"}  # type of a content part -> the field that holds it
+PART_FIELDS: Mapping[str, str] = {"text": "text", "image": "image"}
+"""Type of a content part -> the field that holds it."""
 
 
 # What a record is.
@@ -176,15 +180,16 @@ class Record:
         think = None
         if self.thinking is not None:
             verifier = self.thinking.verifier
-            judged = verifier and _present(name=verifier.name, passed=verifier.passed, score=verifier.score)
-            think = _present(text=self.thinking.text, source=self.thinking.source, verifier=judged)
-        meta = _present(license=self.meta.license, lang=self.meta.lang, source=self.meta.source, extra=dict(self.meta.extra) or None)
-        answer = _present(text=self.answer, image=self.image and name_of(self.image))
+            judged = verifier and present(name=verifier.name, passed=verifier.passed, score=verifier.score)
+            think = present(text=self.thinking.text, source=self.thinking.source, verifier=judged)
+        meta = present(license=self.meta.license, lang=self.meta.lang, source=self.meta.source, extra=dict(self.meta.extra) or None)
+        answer = present(text=self.answer, image=self.image and name_of(self.image))
         messages = [{"role": turn.role, "content": _content(turn, name_of)} for turn in self.turns]
-        return _present(id=self.id, task=self.task, messages=messages or None, think=think, answer=answer, meta=meta or None)
+        return present(id=self.id, task=self.task, messages=messages or None, think=think, answer=answer, meta=meta or None)
 
 
-def _present(**values: object) -> dict[str, object]:
+def present(**values: object) -> dict[str, object]:
+    """The fields that have a value, as an object of our format leaves the others out."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -227,6 +232,7 @@ class Problem:
         return f"{self.where}: {self.field}={self.value} {self.message}" if self.field else f"{self.where}: {self.message}"
 
     def to_dict(self) -> dict[str, object]:
+        """As JSON: where, which field and value, the kind, and the sentence."""
         names = {"file": self.where.file, "line": self.where.line}
         return {**names, "field": self.field, "value": self.value, "kind": self.kind, "message": self.message}
 

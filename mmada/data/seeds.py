@@ -28,6 +28,7 @@ def uniforms(count: int, *key: int | str) -> tuple[float, ...]:
 
 
 def generator(*key: int | str) -> np.random.Generator:
+    """A numpy generator (Philox) that depends on the key alone, with the same numbers on every machine."""
     return np.random.Generator(np.random.Philox(key=np.frombuffer(_digest(key, 16), np.uint64)))
 
 

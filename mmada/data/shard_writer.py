@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmada.canvas import Prompts
-from mmada.data.readers import Indexed
+from mmada.data.order import Indexed
 from mmada.data.records import Picture, Record, RecordError
 from mmada.data.rows import lengths_of, split_text
 from mmada.data.shards import MANIFEST_NAME, Codes, Manifest, Shard, ShardSettings, differences_of, write_file
@@ -53,6 +53,7 @@ class ShardJob:
 
     @property
     def num_shards(self) -> int:
+        """How many shards all records make; the last may be smaller."""
         return -(-len(self.records) // self.shard_size)
 
     def size(self, number: int) -> int:
@@ -61,8 +62,8 @@ class ShardJob:
 
     def make(self, number: int, on_share: Callable[[float], None] | None = None) -> Shard:
         """Write the files of a shard. on_share: is told what share of its pictures is encoded."""
-        draft = _Draft(self.records, self._indices(number), self.prompts, self.settings, self.context)
-        encoder = _Encoder(self.image_tokenizer, self.settings, self.batch_size)
+        draft = _ShardDraft(self.records, self._indices(number), self.prompts, self.settings, self.context)
+        encoder = _PictureEncoder(self.image_tokenizer, self.settings, self.batch_size)
         with ThreadPoolExecutor(self.num_threads) as pool:
             for share in draft.encode(encoder, pool):
                 if on_share is not None:
@@ -214,7 +215,7 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(handle)
 
 
-class _Encoder:
+class _PictureEncoder:
     """Pictures -> codes, a batch at a time."""
 
     def __init__(self, image_tokenizer: BaseImageTokenizer, settings: ShardSettings, batch_size: int) -> None:
@@ -238,7 +239,7 @@ def _dtype(settings: ShardSettings) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if settings.codebook_size <= 2**16 else np.int32
 
 
-class _Draft:
+class _ShardDraft:
     """A shard on its way: its records, and each different picture of theirs once."""
 
     def __init__(self, records: Indexed[Record], indices: range, prompts: Prompts, settings: ShardSettings, context: int | None) -> None:
@@ -260,7 +261,7 @@ class _Draft:
                 raise InputError(f"{record.where}: its images are codes already; tokenize the original records")
             self.records += [record] if context is None else split_text(record, prompts, context=context)
 
-    def encode(self, encoder: _Encoder, pool: ThreadPoolExecutor) -> Iterator[float]:
+    def encode(self, encoder: _PictureEncoder, pool: ThreadPoolExecutor) -> Iterator[float]:
         """Compute the codes of all pictures; yields how much of it is done."""
         pictures = {picture.key: picture for record in self.records for picture in record.pictures}
         waiting, done = iter(pictures), 0

@@ -32,9 +32,9 @@ from torch import Tensor
 from mmada.canvas import Prompts
 from mmada.data.addresses import DataFile, Ranges, RemoteFile, data_file
 from mmada.data.formats import parse
-from mmada.data.readers import Selection
 from mmada.data.records import Picture, Record, SourceLocation
 from mmada.data.rows import Lengths
+from mmada.data.selection import Selection
 from mmada.errors import ImageError, InputError
 from mmada.image import BaseImageTokenizer, FitMode
 
@@ -180,14 +180,17 @@ class Manifest:
 
     @property
     def num_records(self) -> int:
+        """Of all shards."""
         return sum(shard.num_records for shard in self.shards)
 
     @property
     def num_images(self) -> int:
+        """Of all shards, equal ones of a shard counted once."""
         return sum(shard.num_images for shard in self.shards)
 
     @property
     def dropped(self) -> Counter[str]:
+        """Reason -> number of records that were left out, over all shards."""
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(shard.dropped)
@@ -309,10 +312,12 @@ class TokenizedReader:
 
     @property
     def name(self) -> str:
+        """Of the folder."""
         return self.directory.name
 
     @property
     def fingerprint(self) -> str:
+        """Changes if any file of a shard does: made of their sha256."""
         return sha256("".join(digest for shard in self._shards for _, digest in shard.files.values()).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:

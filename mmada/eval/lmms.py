@@ -36,7 +36,7 @@ Mode = Literal["understanding", "generation"]
 _KNOWN = frozenset({"do_sample", "max_new_tokens", "until", "temperature", "top_p", "top_k"})
 
 
-class _Asked(NamedTuple):
+class _TaskArguments(NamedTuple):
     """The arguments of a request of the kind `generate_until`."""
 
     context: str
@@ -89,7 +89,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers, cut at the first stop text, or JSON with the path of a drawing. Raises InputError for what is no image."""
-        asked = [_Asked(*request.args) for request in requests]
+        asked = [_TaskArguments(*request.args) for request in requests]
         times: Counter[str] = Counter()
         answers: list[str] = []
         with tqdm(total=len(asked), disable=self.rank != 0, desc="generate_until") as bar:
@@ -114,7 +114,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
         """Raises InputError: an answer is one turn."""
         raise InputError("mmada answers one turn at a time; use a task whose output_type is generate_until")
 
-    def _answers(self, group: Sequence[_Asked], seeds: Sequence[int]) -> list[str]:
+    def _answers(self, group: Sequence[_TaskArguments], seeds: Sequence[int]) -> list[str]:
         try:
             results = self.model.run([self._request(one, seed) for one, seed in zip(group, seeds, strict=True)])
         except EmptyAnswerError as error:
@@ -124,7 +124,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
             for result, one, seed in zip(results, group, seeds, strict=True)
         ]
 
-    def _request(self, one: _Asked, seed: int) -> Request:
+    def _request(self, one: _TaskArguments, seed: int) -> Request:
         if self.mode == "generation":
             return DrawRequest(one.context, seed=seed)
         for name in sorted(one.settings.keys() - _KNOWN - self._left_out):
@@ -134,7 +134,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
         params = self.model.planner.text_params(**_sampling(one.settings))
         return ChatRequest(one.context, self._images(one), self.think, None if num_new is None else int(num_new), params, seed)
 
-    def _images(self, one: _Asked) -> list[Image.Image]:
+    def _images(self, one: _TaskArguments) -> list[Image.Image]:
         """What a task shows; None and nothing both mean no image."""
         found = one.doc_to_visual(self.task_dict[one.task][one.split][one.doc_id]) if one.doc_to_visual is not None else None
         for visual in found or ():
@@ -142,7 +142,7 @@ class LmmsModel(lmms):  # type: ignore[misc]
                 raise InputError(f"task={one.task!r} shows a {type(visual).__name__}; mmada looks at images, not at videos or sounds")
         return list(found or ())
 
-    def _saved(self, drawing: Drawing, one: _Asked, seed: int) -> str:
+    def _saved(self, drawing: Drawing, one: _TaskArguments, seed: int) -> str:
         """As JSON: what was drawn, and where it was written."""
         self.output_image_dir.mkdir(parents=True, exist_ok=True)
         path = self.output_image_dir / f"{one.task}_{one.split}_{one.doc_id}_{seed}.png".replace("/", "_")

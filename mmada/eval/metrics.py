@@ -26,6 +26,7 @@ class Share:
 
     @property
     def value(self) -> float:
+        """As a number in [0, 1]."""
         return self.correct / self.total
 
     @property
@@ -37,6 +38,7 @@ class Share:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     def to_dict(self) -> dict[str, float | int]:
+        """As JSON, with the bounds of its interval, rounded to four digits."""
         low, high = self.interval
         return {"correct": self.correct, "total": self.total, "value": round(self.value, 4), "low": round(low, 4), "high": round(high, 4)}
 

@@ -32,7 +32,9 @@ class TemplateTokenizer(Protocol):
         """Strings that are one token each, whatever stands beside them."""
         ...
 
-    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]: ...
+    def encode(self, text: str, *, special_tokens: bool = False) -> list[int]:
+        """As in `canvas.prompts.Tokenizer`."""
+        ...
 
 
 def template_ids(tokenizer: TemplateTokenizer, messages: Sequence[Message]) -> list[int]:

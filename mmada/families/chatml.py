@@ -40,6 +40,7 @@ class ChatMLPrompts(Prompts):
     follows_files: ClassVar[bool] = True
 
     def dialogue(self, messages: Sequence[Message], *, thinking: str | None = None) -> list[int]:
+        """As in `Prompts`, by the template of the tokenizer's files if it has one, and by ChatML otherwise."""
         if not messages or messages[-1].role != "user":
             raise InputError(f"the last of {len(messages)} messages must be the user's; add the question")
         for i, message in enumerate(messages):

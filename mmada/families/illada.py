@@ -27,6 +27,7 @@ class IlladaPrompts(Prompts):
     has_headers: ClassVar[bool] = False
 
     def dialogue(self, messages: Sequence[Message], *, thinking: str | None = None) -> list[int]:
+        """As in `Prompts`, by the template of the tokenizer's files. Raises InputError if the tokenizer cannot have one."""
         if not messages or messages[-1].role != "user":
             raise InputError(f"the last of {len(messages)} messages must be the user's; add the question")
         if any(not message.content.strip() for message in messages):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from mmada.errors import CheckpointError
+from mmada.generation.closest import Closest
 from mmada.generation.speller import Correction, Speller
 
 __all__ = ["LEXICON_NAME", "Lexicon"]
@@ -25,7 +27,8 @@ _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*|[^\w\s]")
 _SPELLING = 0.8
 """How alike two words must be for one to be taken for the other, misspelled (difflib's ratio)."""
 
-
+_MANY = 10
+"""Phrases that make a word known by itself: "red" is taught with all that is red."""
 _COMPARED = 8
 """Phrases, and words of a phrase, that are compared with every thing: a prompt of a thousand words is not worth more."""
 
@@ -45,7 +48,8 @@ class Lexicon:
     english: tuple[str, ...] = ()
     """words and names that were not taught and are near words that were: no misspellings of these"""
     own: tuple[str, ...] = ()
-    """words that the records of a finetuning run brought: a prompt with one of them is the model's to read, and no rule's"""
+    """words that the records of a finetuning run brought: a prompt with one of them is the model's to read, and no rule's. Colors are no such
+    words, though they are known within phrases alone (`_MANY`)"""
 
     @classmethod
     def load(cls, directory: Path) -> Lexicon | None:
@@ -83,12 +87,13 @@ class Lexicon:
         return replace(self, own=tuple(sorted({*self.own, *words})))
 
     def is_own(self, text: str) -> bool:
-        """Whether a text has a word that came with a finetuning run."""
+        """Whether a text has a word that came with a finetuning run, and was not in many phrases before."""
         return bool(self.own) and not self._own.isdisjoint(_tokens(text))
 
     @cached_property
     def _own(self) -> frozenset[str]:
-        return frozenset(self.own)
+        phrases = Counter(word for entry in (*self.things, *self.words) for word in {*_tokens(entry)})
+        return frozenset(word for word in self.own if phrases[word] < _MANY)
 
     @cached_property
     def _entries(self) -> frozenset[tuple[str, ...]]:
@@ -97,6 +102,10 @@ class Lexicon:
     @cached_property
     def _longest(self) -> int:
         return max(map(len, self._entries), default=1)
+
+    @cached_property
+    def _closest(self) -> Closest:
+        return Closest(self.things, cutoff=_SPELLING)
 
     @cached_property
     def speller(self) -> Speller:
@@ -136,14 +145,14 @@ class Lexicon:
         found: dict[str, None] = {}
         for phrase in phrases[:_COMPARED]:
             found |= dict.fromkeys(self._like(phrase))
-            if len(found) >= most:  # spelling is compared with every thing, which a long list of words should not cost
+            if len(found) >= most:  # what more there is would not be shown
                 break
         return tuple(found)[:most]
 
     def _like(self, phrase: str) -> Iterator[str]:
         for word in (phrase, *reversed(phrase.split()[-_COMPARED:])):
             own = next((form for form in (word, word.removesuffix("s")) if form in self.near), None)
-            like = get_close_matches(word, self.things, 1, _SPELLING) if own is None else self.near[own]
+            like = tuple(filter(None, [self._closest.to(word)])) if own is None else self.near[own]
             yield from like
             if like or own is not None:
                 return

@@ -145,6 +145,7 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
+        """Sequences that are in the queue and have not begun."""
         return len(self._scheduled_sequences) - self.num_running
 
     @property

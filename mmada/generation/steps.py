@@ -110,10 +110,12 @@ class Rank:
 
     @property
     def num_tokens(self) -> int:
+        """Of all canvases, as each pass reads them."""
         return sum(len(canvas) for canvas in self.canvases)
 
     @property
     def num_logits(self) -> int:
+        """Of one pass, the larger if halves differ: every canvas at half of the positions, on the ids of the field."""
         ids, positions = self.canvases[0].fields[0].ids, self.canvases[0].fields[0].positions
         return len(self.canvases) * -(-len(positions) // 2) * (ids.stop - ids.start)
 
@@ -151,6 +153,7 @@ class SequenceState:
 
     @property
     def done(self) -> bool:
+        """Whether the sampler is through with this row; the other rows of its denoising may go on."""
         return self.row not in self.denoising.live
 
     @property
@@ -175,10 +178,12 @@ class SequenceState:
 
     @property
     def num_forwards(self) -> int:
+        """Model evaluations that this row took part in."""
         return self.denoising.num_forwards[self.row]
 
     @property
     def finish_reason(self) -> Literal["stop", "length"]:
+        """ "stop" if the row was ended, by an end token or by whoever follows it; "length" otherwise."""
         return self.denoising.finish_reasons[self.row]
 
     @property

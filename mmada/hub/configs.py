@@ -63,6 +63,7 @@ class MMaDAConfig(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def num_kept_values(self) -> int:
+        """Numbers that a cache keeps of a token, over all layers."""
         return self.transformer.num_kept_values
 
     @classmethod

@@ -44,6 +44,7 @@ from mmada.model.tensor_parallel import SplitTransformer, TPGroup, check_split
 __all__ = [
     "IMAGE_TOKENIZER_TYPE",
     "TRANSFORMER_TYPE",
+    "check_transformer",
     "image_factor",
     "image_tokenizer_config",
     "load_image_tokenizer",
@@ -119,6 +120,24 @@ def quantization(directory: Path) -> str | None:
     return str(name)
 
 
+def check_transformer(
+    directory: Path, *, family: Family | None = None, quantize_as: str | None = None
+) -> tuple[TransformerConfig, str | None]:
+    """What `load_transformer` would refuse, found in the headers of the files: (configuration, quantization of the files).
+
+    Raises CheckpointError for anything that is missing, left over, misshapen or cut short, InputError for a quantization that cannot be had.
+    """
+    config, saved = transformer_config(directory, family=family), quantization(directory)
+    if quantize_as is not None:
+        check_name(quantize_as)
+    if saved is not None and quantize_as not in (None, saved):
+        raise InputError(
+            f"quantize={quantize_as!r}: {directory} is quantized as {saved} already; leave quantize out, or give the checkpoint that it was made of"
+        )
+    checkpoint.check(directory, shapes(config, quantization=saved))
+    return config, saved
+
+
 def load_transformer(
     directory: Path,
     *,
@@ -137,14 +156,7 @@ def load_transformer(
     deferred     read no weights yet, where that can be (weights.Unread): each process will read the rows that it holds
     Raises CheckpointError for anything that is missing, left over, misshapen or cut short, InputError for a quantization that cannot be had.
     """
-    config, saved = transformer_config(directory, family=family), quantization(directory)
-    if quantize_as is not None:
-        check_name(quantize_as)
-    if saved is not None and quantize_as not in (None, saved):
-        raise InputError(
-            f"quantize={quantize_as!r}: {directory} is quantized as {saved} already; leave quantize out, or give the checkpoint that it was made of"
-        )
-    checkpoint.check(directory, shapes(config, quantization=saved))
+    config, saved = check_transformer(directory, family=family, quantize_as=quantize_as)
     model = skeleton(lambda: Transformer(config))
     if name := saved or quantize_as:
         quantize(model, name)

@@ -70,6 +70,7 @@ class NetworkShape:
         return tuple(self.ch * factor for factor in self.ch_mult)
 
     def attends(self, level: int) -> bool:
+        """Whether blocks of a level have attention, which depends on its resolution. Level 0 is that of the pixels."""
         return self.resolution // 2**level in self.attn_resolutions
 
 
@@ -234,6 +235,7 @@ class Decoder(nn.Module):
         return F.silu(self.norm_out(x))
 
     def pixels(self, features: Tensor) -> Tensor:
+        """What `features` returns -> (B, 3, h f, w f)."""
         x = self.conv_out(features)
         return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x
 

@@ -58,6 +58,7 @@ class Upscaler(nn.Module):
         return F.pixel_shuffle(self.conv_out(F.silu(self.hidden(F.silu(cells)))), self.patch)
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, features, h, w) of the decoder -> (B, 3, h side, w side)."""
         return self.draw(self.conv_in(features))
 
 

@@ -244,6 +244,7 @@ class VQVAE(BaseImageTokenizer):
         return self.quantize(latent)  # type: ignore[no-any-return]
 
     def decode_codes(self, codes: Tensor) -> Tensor:
+        """`decode` of codes that have been checked: vectors of the codebook through the decoder."""
         return self.decoder(self.post_quant_conv(self.quantize.vectors(codes)))  # type: ignore[no-any-return]
 
     def encoding_tensors(self) -> dict[str, Tensor]:

@@ -40,10 +40,12 @@ class LedTransformer(SplitTransformer):
     asking_thread: int | None = None
 
     def trunk(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As in `Transformer`. Raises InputError if anything but the denoiser asks, for followers would not hear of it."""
         self._check()
         return super().trunk(*args, **kwargs)
 
     def head(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As in `Transformer`, with the errors of `trunk`."""
         self._check()
         return super().head(*args, **kwargs)
 

@@ -200,6 +200,7 @@ class SplitTransformer(Transformer):
         return _held(super().head_weight)
 
     def head(self, hidden: Tensor, vocab: tuple[int, int] | None = None) -> Tensor:
+        """As in `Transformer`: each process multiplies its columns, and the products are summed."""
         weight = self.head_weight if vocab is None else self.head_weight[vocab[0] : vocab[1]]
         own = _exchanged(hidden, self.tp.own, self.tp.gather)
         if not is_wider(own, weight):

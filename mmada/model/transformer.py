@@ -290,12 +290,15 @@ class Transformer(nn.Module):
         return weight
 
     def get_input_embeddings(self) -> nn.Module:
+        """The embedding, under the name that transformers asks for."""
         return self._part("embedding")
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another module in its place."""
         self._set_part("embedding", value)
 
     def get_output_embeddings(self) -> nn.Module:
+        """The head, or the embedding where the two are one (`weight_tying`)."""
         return self._part("embedding" if self.config.weight_tying else "head")
 
     def resize_token_embeddings(self, *_: object, **__: object) -> nn.Module:
@@ -305,6 +308,7 @@ class Transformer(nn.Module):
         )
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Put another module in the place of what `get_output_embeddings` returns."""
         self._set_part("embedding" if self.config.weight_tying else "head", new_embeddings)
 
 

@@ -21,7 +21,7 @@ from mmada.rl.advantage import Scale
 from mmada.rl.objective import ObjectiveConfig
 from mmada.rl.prompts import PROMPT_TASKS
 from mmada.rl.rollout import Decoding
-from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource, check_quantized
+from mmada.train.config import RECIPES, ImageTokenizerSettings, ModelConfig, SampleSource, check_quantized, small_model, small_net
 from mmada.train.loop import LoopConfig
 from mmada.train.lora import Lora, for_adapters
 from mmada.train.optim import OptimizerConfig
@@ -203,6 +203,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
         for reward in task.rewards:
             if reward not in known and ":" not in reward:
                 raise InputError(f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}")
+    config = replace(config, net=config.net if config.net.start else config.net.whole())
     return _debug(config) if config.debug else config
 
 
@@ -217,8 +218,8 @@ def _debug(config: RLConfig) -> RLConfig:
         steps=4,
         group=4,
         tasks=tasks,
-        model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
-        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6),
+        model=small_model(config.model),
+        net=small_net(config.net),
         data=replace(config.data, held_out=2, num_samples=1),
         loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
     )

@@ -34,7 +34,9 @@ PROMPT_TASKS = ("text", "understand", "draw", "reason_draw", "edit", "restyle")
 class PromptSource(Protocol):
     """indices >= 0, without end -> prompts of one task; each depends on its own index alone."""
 
-    def take(self, indices: Sequence[int]) -> list[Prompt]: ...
+    def take(self, indices: Sequence[int]) -> list[Prompt]:
+        """The prompts of these indices, in their order."""
+        ...
 
 
 class WorldPrompts:
@@ -126,6 +128,7 @@ class PromptLearner:
     """references are not learned, so their length does not matter"""
 
     def learns(self, task: str) -> bool:
+        """Whether records of a task can become prompts."""
         return task in PROMPT_TASKS
 
     def left_out(self, record: Record) -> str | None:
@@ -140,6 +143,7 @@ class PromptLearner:
         return "the prompt and its answer are longer than the context" if longest > self.context else None
 
     def rows(self, record: Record) -> dict[str, Canvas]:
+        """ "prompt" -> the canvas of a rollout, with open codes or an open answer of `max_new_tokens`. Images count by their size alone."""
         codes = self.prompts.shaped(torch.zeros(self.grid[0] * self.grid[1], dtype=torch.long), self.grid)
         if record.task in ("draw", "reason_draw"):
             return {"prompt": self.prompts.draw(record.turns[-1].text, codes)}

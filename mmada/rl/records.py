@@ -109,6 +109,7 @@ class Segment:
 
     @property
     def field(self) -> Field:
+        """The one field of its canvas."""
         return self.canvas.fields[0]
 
     @property

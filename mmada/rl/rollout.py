@@ -99,7 +99,9 @@ class RemoteRollouts(Protocol):
 
     def begin(
         self, weights: Mapping[str, Tensor], prompts: Sequence[Prompt], decoding: Decoding, *, num: int, seed: int, record: bool
-    ) -> PendingRollouts: ...
+    ) -> PendingRollouts:
+        """Ask for rollouts with these weights and return at once; `result` of what is returned waits."""
+        ...
 
 
 def generate_rollouts(

@@ -31,13 +31,14 @@ from mmada.rl.rollout import RemoteRollouts
 from mmada.rl.step import Policy
 from mmada.rl.task import RLTask
 from mmada.train import networks, state
-from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
+from mmada.train.config import TrainConfig
 from mmada.train.export import Parts, export, load_parts
 from mmada.train.file_samples import encoding, report_dropped, select_together
 from mmada.train.loop import train
-from mmada.train.plan import Plan, begin
+from mmada.train.own_words import OwnWords
+from mmada.train.plan import RunPlan, begin
 from mmada.train.protocols import StepReport, TrainResult
-from mmada.train.setup import plain
+from mmada.train.setup import plain, sized_before
 from mmada.train.stages import STAGES
 
 __all__ = ["build_task", "check_processes", "check_remote", "load_policy", "run"]
@@ -59,7 +60,7 @@ def run(
     config: RLConfig,
     *,
     on_step: Callable[[StepReport], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[RunPlan], None] | None = None,
     on_begin: Callable[[str], None] | None = None,
     remote: RemoteRollouts | None = None,
 ) -> TrainResult:
@@ -72,8 +73,8 @@ def run(
     out = Path(config.out)
     with checkpoint.writing(out, "out"):
         pass  # before models are loaded
-    task = build_task(config, remote=remote)
     _record(config, out)
+    task = build_task(config, remote=remote)
     if on_begin is not None:
         on_begin(f"a model of {task.planner.family.title} is rewarded for {', '.join(plan.name for plan in config.active)}")
     return train(task, config.optim, config.loop, steps=config.steps, out=out, on_step=on_step, on_plan=on_plan, optim_key="optim")
@@ -106,11 +107,16 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
         reference = policy if config.lora.rank else copy.deepcopy(policy).eval().requires_grad_(False)
     if config.loop.compile:
         networks.compile_blocks(policy)
+    words = OwnWords(parts.lexicon)
+    if world is not None:
+        words.read_world(world, known=parts.defaults.world)
+    sources = _prompts(config, world, parts, "train", words)
+    parts = words.kept(parts, config.out)
     return RLTask(
         config=config,
         module=policy,
         planner=planner,
-        sources=_prompts(config, world, parts, "train"),
+        sources=sources,
         rewards={
             plan.name: {name: (float(weight), _reward(name, config, world)) for name, weight in plan.rewards.items()}
             for plan in config.active
@@ -196,8 +202,8 @@ def _correct(world: World | None) -> Reward:
     return correct(world)
 
 
-def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) -> dict[str, PromptSource]:
-    """Task -> prompts, of the training or the test side; without records for the test, none."""
+def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split, words: OwnWords | None = None) -> dict[str, PromptSource]:
+    """Task -> prompts, of the training or the test side; without records for the test, none. words: reads the records that are prompts."""
     if world is not None:
         made = partial(WorldPrompts, world, seed=config.seed, split=split, upscale=1 if parts.images is None else parts.images.upscale)
         return {plan.name: made(plan.name, think=plan.think, kinds=plan.kinds) for plan in config.active}
@@ -230,7 +236,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split) 
             return "the prompt and its answer are longer than the context"
         return "a picture file is missing" if any(p.is_missing for turn in record.turns for p in turn.pictures) else None
 
-    chosen, dropped = select_together(reader, reason)
+    chosen, dropped = select_together(reader, reason, words)
     report_dropped(path, len(reader), dropped, f"context {context}, answer lengths {max(answer_lengths.values())} at most")
     found: dict[str, PromptSource] = {}
     for plan in config.active:
@@ -260,9 +266,8 @@ def _record(config: RLConfig, out: Path) -> None:
     file = out / "config.yaml"
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sections = (("data", PromptDataConfig()), ("model", ModelConfig()), ("net", ImageTokenizerSettings()))
-        for name, default in sections:  # what an older version did not know had its default
-            before[name] = plain(asdict(default)) | before.get(name, {})
+        before["data"] = plain(asdict(PromptDataConfig())) | before.get("data", {})  # what an older version did not know had its default
+        before |= {name: sized_before(before.get(name, {}), section) for name, section in (("model", config.model), ("net", config.net))}
         before.setdefault("rollout_staleness", 0)
         tasks = {task["name"]: task for task in before.get("tasks", [])}
         before["tasks"] = [_completed(task, tasks.get(task["name"])) for task in values["tasks"]]

@@ -61,10 +61,12 @@ class Experience:
     batches: tuple[tuple[PolicyBatch, ...], ...]
 
     def state_dict(self) -> dict[str, Any]:
+        """As plain objects and tensors, for a save."""
         return {"first_step": self.first_step, "batches": [[batch.state_dict() for batch in part] for part in self.batches]}
 
     @classmethod
     def from_state_dict(cls, values: Mapping[str, Any]) -> Experience:
+        """What `state_dict` returned, as it was."""
         return cls(values["first_step"], tuple(tuple(map(PolicyBatch.from_state_dict, part)) for part in values["batches"]))
 
 
@@ -115,6 +117,7 @@ class RLTask:
         return torch.tensor([float(task.weight) for task in self.config.active])
 
     def prepared(self, accelerator: Accelerator, model: nn.Module) -> None:
+        """Move what the policy is compared with to the device, or share it out as the policy is."""
         self._accelerator, self._model = accelerator, model
         if self.planner.layout.codebook_size:
             self.planner.image_tokenizer.to(accelerator.device)
@@ -125,6 +128,7 @@ class RLTask:
                 self.reference.to(accelerator.device)
 
     def measures(self) -> dict[str, tuple[float, float]]:
+        """Name -> (sum, count) of what rounds and updates measured since the last call."""
         return self._measures.take()
 
     def batches(self, step: int, *, rank: int, world: int, accumulate: int) -> tuple[PolicyBatch, ...]:

@@ -93,6 +93,7 @@ class JointParams:
         return self.fields[0].temperature
 
     def num_blocks(self, num_open: int, num_given: int = 0) -> int:
+        """One: all fields are filled together."""
         return 1
 
     @property
@@ -188,6 +189,7 @@ class JointDenoising:
         return torch.cat([field.preview(0) for field in self.fields])
 
     def num_blocks_done(self, row: int) -> int:
+        """1 at the end, 0 before it."""
         return int(self.done)
 
     def num_final(self, row: int) -> int:

@@ -46,10 +46,12 @@ class BatchReport:
 
     @property
     def num_results(self) -> int:
+        """Lines that were written: answers, refusals and failures."""
         return self.num_answered + self.num_refused + self.num_failed
 
     @property
     def seconds(self) -> float:
+        """Since the run began."""
         return max(1e-9, time.monotonic() - self.began)
 
     def count(self, result: dict[str, Any]) -> None:

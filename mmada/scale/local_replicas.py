@@ -61,6 +61,7 @@ class LocalReplicas:
         return [member.process.pid for member in self._members if member.is_up]
 
     async def answer(self, line: BatchLine) -> dict[str, Any]:
+        """Ask the least busy process, and another if it dies. Raises ReplicaDownError if none lives, LostError after several deaths."""
         for _ in range(_MAX_DEATHS):
             living = [member for member in self._members if member.is_up]
             if not living:

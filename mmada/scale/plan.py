@@ -59,14 +59,17 @@ class Plan:
 
     @property
     def total_bytes(self) -> float:
+        """Memory that one GPU needs."""
         return sum(self.memory_bytes.values())
 
     @property
     def fits(self) -> bool:
+        """Whether that is what a GPU has, or less."""
         return self.total_bytes <= self.capacity_bytes
 
     @property
     def name(self) -> str:
+        """As tables say it: the strategy, and with tensor parallelism its degree."""
         return f"tp{self.tp}" if self.strategy == "tp" else self.strategy
 
 

@@ -102,10 +102,10 @@ def _planned(name: str, config: train.TrainConfig | rl.RLConfig, batch: int, opt
         remarks = (*remarks, f"model.quantize={model.quantize} is left out: the frozen matrices count in {model.dtype}")
     return PlannedRun(
         name=name,
-        model=model.start or model.preset,
+        model=model.start or model.whole().preset,
         starts=bool(model.start),
         batch=batch,
-        step={**step, **({} if model.start else {"length": model.max_sequence_length})},
+        step={**step, **({} if model.start else {"length": model.whole().max_sequence_length})},
         tensor_parallel=loop.tensor_parallel,
         remarks=remarks,
     )

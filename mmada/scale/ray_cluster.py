@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from mmada.errors import InputError, MissingDependencyError
 
-__all__ = ["connected"]
+__all__ = ["connected", "on_cpus", "raised"]
+
+_RAISED = re.compile(r"^(?:\w+\.)*\w+(?:Error|Exception): (.+)$", re.MULTILINE)
+
+
+def raised(report: str) -> str:
+    """What the last error of a report of Ray says, which holds tracebacks; the report itself if it holds none."""
+    found = _RAISED.findall(report)
+    return found[-1] if found else report
 
 
 @contextmanager
@@ -41,3 +50,12 @@ def connected(setting: str, *, environment: Mapping[str, str] | None = None) -> 
     finally:
         if not was_connected:
             ray.shutdown()
+
+
+def on_cpus(device: str | None, resources: Mapping[str, float]) -> bool:
+    """Whether replicas run on CPUs: because that is asked for, or the cluster has no GPU. Raises InputError if one is asked for all the same."""
+    if str(device or "").startswith("cpu"):
+        return True
+    if str(device or "").startswith("cuda") and not resources.get("GPU"):
+        raise InputError(f"device={device!r} cannot be used: the cluster has no GPU; try cpu, or leave it out")
+    return not resources.get("GPU")

@@ -20,8 +20,8 @@ from typing import Any
 from mmada.errors import InputError
 from mmada.scale.batch import LostError
 from mmada.scale.batch_lines import BatchLine
-from mmada.scale.ray_cluster import connected
-from mmada.scale.replica import Replica, ReplicaDownError, load
+from mmada.scale.ray_cluster import connected, on_cpus, raised
+from mmada.scale.replica import Replica, ReplicaDownError, check_loading, load
 
 __all__ = ["RayReplicas", "ray_replicas"]
 
@@ -73,6 +73,7 @@ class RayReplicas:
         return len(self._members)
 
     async def answer(self, line: BatchLine) -> dict[str, Any]:
+        """Ask the least busy replica, and another if it dies. Raises ReplicaDownError if none comes back, LostError after several."""
         from ray.exceptions import RayActorError, RayTaskError
 
         for _ in range(_MAX_DEATHS):
@@ -97,6 +98,7 @@ class RayReplicas:
         return [await member.handle.pid.remote() for member in self._members]
 
     def close(self) -> None:
+        """Wait no longer for replicas that are being started again."""
         for member in self._members:
             if member.reviving is not None:
                 member.reviving.cancel()
@@ -144,11 +146,13 @@ async def ray_replicas(
 
     count        replicas; None: one for each GPU of the cluster, or one
     num_threads  of torch, in each; None: torch's own choice
-    Raises MissingDependencyError without Ray, InputError for more replicas than the cluster has room for.
+    Raises MissingDependencyError without Ray, InputError for more replicas than the cluster has room for, or replicas that do not start. Before
+    Ray is started, it raises what loading the model would raise.
     """
+    check_loading(model, loading)
     with connected("--ray") as ray:
         cluster = ray.cluster_resources()
-        on_cpu = str(loading.get("device") or "").startswith("cpu") or not cluster.get("GPU")
+        on_cpu = on_cpus(loading.get("device"), cluster)
         room = int(cluster.get("CPU" if on_cpu else "GPU", 0))
         wanted = (1 if on_cpu else room) if count is None else count
         if wanted > room:
@@ -161,7 +165,10 @@ async def ray_replicas(
             max_concurrency=_PENDING,
         )(_Actor)
         replicas = RayReplicas([actor.remote(model, dict(settings), dict(loading), num_threads) for _ in range(wanted)])
-        await replicas.pids()
+        try:
+            await replicas.pids()
+        except ray.exceptions.RayActorError as error:
+            raise InputError(f"the replicas could not be started: {raised(str(error))}") from error
         try:
             yield replicas
         finally:

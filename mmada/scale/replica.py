@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from mmada.errors import InputError, MissingDependencyError, MMaDAError
+from mmada.hub import checkpoint
+from mmada.hub.adapters import adapter_of
+from mmada.hub.family import family_of
+from mmada.hub.networks import check_transformer, quantization
+from mmada.model.quantized import check_name
 from mmada.pipeline import MMaDA
+from mmada.sampling.params import named_cache
 from mmada.scale.batch_lines import BatchLine
 from mmada.serve.board import Place
 
-__all__ = ["Replica", "ReplicaDownError", "batch_settings", "check_packages", "load"]
+__all__ = ["Replica", "ReplicaDownError", "batch_settings", "check_loading", "check_packages", "load"]
 
 _DAY = 86400.0
 
@@ -53,6 +60,32 @@ def batch_settings(name: str, *, in_flight: int, max_num_batched_tokens: int, ti
     }
 
 
+def check_loading(model: str, loading: Mapping[str, Any]) -> None:
+    """Raises what `load` would raise, in a moment: no weights are read. For who starts processes that would load, fail and be tried again.
+
+    Of a hub name only what says what it is gets fetched. Where RAY_ADDRESS names a cluster, its nodes fetch it, and it is not looked up here.
+    """
+    quantize, cache, images = (loading.get(name) for name in ("quantize", "cache", "image_tokenizer"))
+    if quantize is not None:
+        check_name(quantize)
+    if cache is not None:
+        named_cache(cache)
+    if images is not None:
+        checkpoint.local(images)
+    if model == "debug":
+        return
+    directory = checkpoint.local(model)
+    if directory is None:
+        if not os.environ.get("RAY_ADDRESS"):
+            checkpoint.read_config(checkpoint.find(model, patterns=("*.json",)))
+    elif (adapter := adapter_of(directory)) is not None:
+        check_loading(adapter.base, loading)
+    elif quantization(directory) is not None or "quantization_config" not in checkpoint.read_config(
+        directory
+    ):  # else transformers reads it
+        check_transformer(directory, family=family_of(directory, names=[model]), quantize_as=quantize)
+
+
 def load(model: str, loading: Mapping[str, Any]) -> MMaDA:
     """loading: arguments of MMaDA.from_pretrained, and `cache`."""
     options = dict(loading)
@@ -79,14 +112,14 @@ class Replica:
         metrics_text: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         from mmada.serve.config import ServeConfig
-        from mmada.serve.engine import Engine
+        from mmada.serve.engine import ServingEngine
         from mmada.serve.http import create_app
         from mmada.serve.request_parser import RequestParser
 
         config = ServeConfig(**settings)
         kept, device = pipeline.bytes_per_token, pipeline.model.device
         factor = pipeline.pixels_per_code
-        self.engine = Engine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept, place=place)
+        self.engine = ServingEngine(pipeline.planner, pipeline.denoiser, config, device=device, bytes_per_token=kept, place=place)
         parser = RequestParser(pipeline.planner, config, factor=factor)
         self.app = create_app(self.engine, parser, config, created=created, metrics_text=metrics_text)
 

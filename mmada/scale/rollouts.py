@@ -119,6 +119,7 @@ class RayRollouts:
         return AskedRollouts(self, self._version, [ray.put(dict(weights))], prompts, (decoding, num, seed, record))
 
     def worker(self, place: int) -> Any:
+        """The actor at a place, which `replace` may have changed."""
         return self._workers[place]
 
     def replace(self, place: int, dead: Any) -> None:

@@ -27,8 +27,8 @@ from typing import Any
 
 from mmada.errors import InputError, MissingDependencyError
 from mmada.generation.scheduler import ClosedError
-from mmada.scale.ray_cluster import connected
-from mmada.scale.replica import Replica, check_packages, load
+from mmada.scale.ray_cluster import connected, on_cpus, raised
+from mmada.scale.replica import Replica, check_loading, check_packages, load
 from mmada.scale.serve_config import KEYS, ReplicasConfig, replicas_config
 from mmada.scale.serve_counts import PERIOD, Counts, RemotePlace
 from mmada.scale.serve_proxy import CALLBACK
@@ -62,15 +62,19 @@ class ServeCounts:
         self._counts = Counts()
 
     async def created(self) -> int:
+        """Seconds since 1970 that all replicas say of their model."""
         return self._counts.created()
 
     async def exchange(self, replica: str, numbers: Mapping[str, int]) -> dict[str, int]:
+        """Enter a replica's numbers; returns the sums over the others."""
         return self._counts.exchange(replica, numbers)
 
     async def add(self, replica: str, counted: Any) -> None:
+        """Enter what a replica has counted since it began."""
         self._counts.add(replica, counted)
 
     async def total(self, replica: str, counted: Any) -> Any:
+        """The same, and the sums over all replicas that there were."""
         return self._counts.total(replica, counted)
 
 
@@ -196,12 +200,14 @@ def serve_replicas(config: ReplicasConfig, *, host: str, port: int, ready: Calla
     config  its `gpus` are chosen here: one for each replica, where the cluster has any and `device` is no CPU
     ready   called with the server's address when all replicas take requests
     Raises MissingDependencyError without Ray Serve, InputError for a port that is taken, a cluster that has Ray Serve already, or no room.
+    Before Ray is started, it raises what loading the model would raise.
     """
     from mmada.serve.listen import address_of
     from mmada.serve.workers import listen
 
     check_packages()
     serve = _serve()
+    check_loading(config.model, config.loading)
     variable, value = CALLBACK
     os.environ.setdefault(variable, value)
     free = listen(host, port)  # an error now, and not in a proxy
@@ -259,9 +265,7 @@ def _deploy(config: ReplicasConfig) -> None:
 def _reason() -> str:
     """What the last replica that did not start had raised; empty if Ray does not say."""
     found = _serve().status().applications.get(NAME)
-    messages = [deployment.message for deployment in found.deployments.values()] if found else []
-    raised = re.findall(r"^(?:\w+\.)*\w+(?:Error|Exception): (.+)$", "\n".join(messages), re.MULTILINE)
-    return raised[-1] if raised else ""
+    return raised("\n".join(deployment.message for deployment in found.deployments.values())) if found else ""
 
 
 def _serve() -> Any:
@@ -276,8 +280,7 @@ def _serve() -> Any:
 def _gpus(config: ReplicasConfig) -> float:
     import ray
 
-    on_cpu = str(config.device or "").startswith("cpu") or not ray.cluster_resources().get("GPU")
-    return 0.0 if on_cpu else 1.0
+    return 0.0 if on_cpus(config.device, ray.cluster_resources()) else 1.0
 
 
 def _check_room(config: ReplicasConfig) -> None:

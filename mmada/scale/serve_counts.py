@@ -36,6 +36,7 @@ class RemotePlace(Place):
         return self.others.get(name, 0)
 
     def own(self) -> dict[str, int]:
+        """Name -> its own number, for the exchange with the others."""
         return {name: self.board.read(self.worker, name) for name in get_args(Count)}
 
 

@@ -53,6 +53,7 @@ class ModelShape:
 
     @property
     def num_parameters(self) -> int:
+        """Of all tensors."""
         return sum(_size(shape) for shape in self.tensors.values())
 
     @property
@@ -62,6 +63,7 @@ class ModelShape:
 
     @property
     def num_in_blocks(self) -> int:
+        """Of the tensors of all blocks."""
         return sum(_size(shape) for name, shape in self.tensors.items() if in_block(name))
 
     @property
@@ -76,6 +78,7 @@ class ModelShape:
 
     @property
     def num_head_rows(self) -> int:
+        """Ids that the head has a row for, padding of the vocabulary included."""
         return self.config.embedding_size or self.config.vocab_size
 
     def num_adapter_parameters(self, rank: int, targets: tuple[str, ...]) -> int:
@@ -132,6 +135,7 @@ class TrainingStep:
 
     @property
     def weight_bytes(self) -> int:
+        """Of a weight that is stored."""
         return 4 if self.dtype == "float32" else 2
 
     @property
@@ -141,6 +145,7 @@ class TrainingStep:
 
     @property
     def compute_bytes(self) -> int:
+        """Of a number in the forward pass."""
         return 2 if self.precision == "bf16" or self.dtype == "bfloat16" else 4
 
     @property
@@ -149,9 +154,11 @@ class TrainingStep:
         return self.rows * self.length
 
     def num_trained(self, shape: ModelShape) -> int:
+        """Parameters that are trained: those of the adapters, or all."""
         return shape.num_adapter_parameters(self.lora_rank, self.lora_targets) if self.lora_rank else shape.num_parameters
 
     def num_frozen(self, shape: ModelShape) -> int:
+        """Parameters that adapters leave as they are; 0 without adapters."""
         return shape.num_parameters if self.lora_rank else 0
 
     def state_bytes(self, shape: ModelShape) -> dict[str, float]:

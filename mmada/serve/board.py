@@ -29,9 +29,11 @@ class Board:
         self._numbers = memoryview(mmap.mmap(-1, 8 * num_workers * len(_COLUMNS))).cast("q")
 
     def read(self, worker: int, name: Count) -> int:
+        """A worker's number."""
         return int(self._numbers[worker * len(_COLUMNS) + _COLUMNS[name]])
 
     def write(self, worker: int, name: Count, value: int) -> None:
+        """Set a worker's number; only the worker itself does that while it lives."""
         self._numbers[worker * len(_COLUMNS) + _COLUMNS[name]] = value
 
     def clear(self, worker: int) -> None:
@@ -48,9 +50,11 @@ class Place:
     worker: int = 0
 
     def write(self, name: Count, value: int) -> None:
+        """Set an own number."""
         self.board.write(self.worker, name, value)
 
     def add(self, name: Count, value: int) -> None:
+        """Add to an own number. The worker must do so in one thread at a time."""
         self.write(name, self.board.read(self.worker, name) + value)
 
     def elsewhere(self, name: Count) -> int:

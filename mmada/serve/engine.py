@@ -22,8 +22,7 @@ from typing import Any
 import torch
 
 from mmada.errors import InputError, MMaDAError
-from mmada.generation.engine import Engine as GenerationEngine
-from mmada.generation.engine import ExpiredError
+from mmada.generation.engine import Engine, ExpiredError
 from mmada.generation.planner import Planner
 from mmada.generation.programs import program_of
 from mmada.generation.requests import Drawing
@@ -33,9 +32,9 @@ from mmada.sampling import Denoiser
 from mmada.serve.board import Place
 from mmada.serve.config import ServeConfig
 from mmada.serve.metrics import Metrics
-from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, OutputStream, TextDelta
+from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, OutputProcessor, TextDelta
 
-__all__ = ["Engine"]
+__all__ = ["ServingEngine"]
 
 _log = logging.getLogger("mmada.serve")
 
@@ -52,14 +51,14 @@ class _ActiveRequest:
     on_event: Callable[[Event], None]
     arrived: float
     lags: Callable[[], bool]
-    output: OutputStream | None = None
+    output: OutputProcessor | None = None
     state: RequestState[Any] | None = None
     begun: bool = False
     has_block: bool = False
     num_blocks: int = 0
 
 
-class Engine:
+class ServingEngine:
     """Serves engine requests with one model.
 
     planner   turns requests into programs
@@ -99,7 +98,7 @@ class Engine:
         self._active: dict[int, _ActiveRequest] = {}
         # One, so that the pictures of a generation come in order.
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="mmada-pictures")
-        self._engine = GenerationEngine(
+        self._engine = Engine(
             denoiser,
             planner.layout,
             device=device,
@@ -119,6 +118,7 @@ class Engine:
     # For other threads.
 
     def start(self) -> None:
+        """Begin to run, and say on the board that this worker takes requests."""
         self._thread.start()
         self._place.write("takes", 1)
 
@@ -249,7 +249,7 @@ class Engine:
             assert active_request.state is not None
             self._engine.later(active_request.state, draw, lambda event: self._tell(active_request, event))
 
-        active_request.output = OutputStream(active_request.engine_request, self._planner, later)
+        active_request.output = OutputProcessor(active_request.engine_request, self._planner, later)
         begun = active_request.engine_request.begun
         active_request.state = self._engine.add(
             program_of(active_request.engine_request.request, self._planner) if begun is None else begun,

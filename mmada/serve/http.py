@@ -1,6 +1,6 @@
 """The application: routes, and what goes wrong on them.
 
-    engine = Engine(model.planner, model.denoiser, config, device=model.model.device)   # bytes_per_token=..., with a cache
+    engine = ServingEngine(model.planner, model.denoiser, config, device=model.model.device)   # bytes_per_token=..., with a cache
     run(create_app(engine, Reader(model.planner, config, factor=model.pixels_per_code), config), engine, host="127.0.0.1", port=8000)
 
 A client that goes away cancels its generations. Errors have OpenAI's shape and status. 400 is what was asked, 401 key, 404 model or
@@ -34,30 +34,19 @@ from mmada.errors import InputError, MMaDAError
 from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.serve.bodies import FormField, GoneError, content_type, parsed_form, parsed_json, request_body
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.image_fetcher import Fetcher
 from mmada.serve.middleware import RequestMiddleware
 from mmada.serve.openapi import ERRORS, answers, form_body, json_body
 from mmada.serve.output_stream import OutputStream
-from mmada.serve.outputs import Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
+from mmada.serve.outputs import Draft, DrawingThought, ImageOutput, PartialImage, TextDelta, TextOutput
 from mmada.serve.picture_decoder import PictureDecoder
 from mmada.serve.pictures import Pictures, remote_addresses
 from mmada.serve.refusals import UnknownModelError, about, body_of, body_of_invalid, error_body, status_of
 from mmada.serve.request_parser import ParsedRequest, RequestParser
+from mmada.serve.response_schema import ChatCompletionResponse, CompletionResponse, ImagesResponse, ModelCard, ModelList
 from mmada.serve.responses import ImageResponses, TextResponses, event
-from mmada.serve.schema import (
-    ChatBody,
-    ChatCompletionResponse,
-    CompletionBody,
-    CompletionResponse,
-    EditBody,
-    EditForm,
-    GenerationBody,
-    ImagesResponse,
-    ModelCard,
-    ModelList,
-    VariationForm,
-)
+from mmada.serve.schema import ChatBody, CompletionBody, EditBody, EditForm, GenerationBody, VariationForm
 
 __all__ = ["create_app"]
 
@@ -74,7 +63,7 @@ _FETCH_SECONDS = 10.0
 
 
 def create_app(
-    engine: Engine,
+    engine: ServingEngine,
     parser: RequestParser,
     config: ServeConfig,
     *,
@@ -130,7 +119,7 @@ class _Web(StaticFiles):
 class _Generations:
     """The routes that generate."""
 
-    def __init__(self, engine: Engine, parser: RequestParser, config: ServeConfig) -> None:
+    def __init__(self, engine: ServingEngine, parser: RequestParser, config: ServeConfig) -> None:
         self._engine, self._parser, self._config = engine, parser, config
         self._readers = ThreadPoolExecutor(_NUM_READERS, thread_name_prefix="mmada-read")
         self._fitters = ThreadPoolExecutor(config.num_decoders or os.cpu_count() or 1, thread_name_prefix="mmada-fit")
@@ -361,10 +350,10 @@ async def _image_events(output: OutputStream, responses: ImageResponses) -> Asyn
         async for item in output.events(every=_HEARTBEAT):
             if item is None:
                 yield b": waiting\n\n"
-            elif isinstance(item[1], Thought):
+            elif isinstance(item[1], DrawingThought):
                 if responses.sends_thinking:
                     yield responses.thought(item[0], item[1])
-            elif isinstance(item[1], Preview):
+            elif isinstance(item[1], PartialImage):
                 yield await asyncio.to_thread(responses.preview, item[0], item[1])
             elif isinstance(item[1], ImageOutput):
                 yield await asyncio.to_thread(responses.completed, item[0], item[1])
@@ -429,7 +418,7 @@ def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
 
 def _add_status(
     app: FastAPI,
-    engine: Engine,
+    engine: ServingEngine,
     config: ServeConfig,
     parser: RequestParser,
     *,

@@ -31,7 +31,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.refusals import error_body
 from mmada.serve.unread import WatchedTransport
 from mmada.serve.workers import LEAVE, Worker
@@ -48,8 +48,6 @@ _MAX_HEADERS = 32768
 """Bytes of a request's line and headers."""
 _FREE_PIECES, _LEAST_PIECE = 4096, 256
 """Chunks of a body that may be of any size, and bytes of each further one, on average."""
-
-
 _MAX_FILES = 65536
 
 
@@ -70,7 +68,12 @@ class _Server(uvicorn.Server):
     """On the first signal takes nothing new and finishes what it has; a second one ends it at once."""
 
     def __init__(
-        self, config: uvicorn.Config, engine: Engine, ready: Callable[[str], None] | None, worker: Worker | None, drain_seconds: float
+        self,
+        config: uvicorn.Config,
+        engine: ServingEngine,
+        ready: Callable[[str], None] | None,
+        worker: Worker | None,
+        drain_seconds: float,
     ) -> None:
         super().__init__(config)
         self._engine, self._ready, self._worker, self._drain_seconds = engine, ready, worker, drain_seconds
@@ -267,7 +270,7 @@ def _without_query(record: logging.LogRecord) -> bool:
 
 def run(
     app: FastAPI,
-    engine: Engine,
+    engine: ServingEngine,
     config: ServeConfig,
     *,
     host: str,

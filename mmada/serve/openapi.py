@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mmada.serve.schema import ErrorResponse
+from mmada.serve.response_schema import ErrorResponse
 
 __all__ = ["ERRORS", "answers", "form_body", "json_body"]
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOutput, TextOutput
 
 __all__ = ["OutputStream"]
@@ -24,7 +24,7 @@ class OutputStream:
     """
 
     def __init__(
-        self, engine: Engine, engine_requests: Sequence[EngineRequest], *, priority: int = 0, arrived: float | None = None
+        self, engine: ServingEngine, engine_requests: Sequence[EngineRequest], *, priority: int = 0, arrived: float | None = None
     ) -> None:
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
@@ -88,4 +88,5 @@ class OutputStream:
         return self._num_sent - self._num_taken > _MOST_WAITING * self._count
 
     def cancel(self) -> None:
+        """End what is not finished; the engine drops it before its next step."""
         self._engine.cancel(self._scheduled_sequences)

@@ -1,7 +1,7 @@
-"""What one generation sends: orders come in, events go out, and an `OutputStream` says which are due after a step.
+"""What one generation sends: orders come in, events go out, and an `OutputProcessor` says which are due after a step.
 
 Admitted, then for a text   TextDelta* (streams), Draft* (drafts), TextOutput
-            for a drawing   Thought?, Preview*, ImageOutput
+            for a drawing   DrawingThought?, PartialImage*, ImageOutput
 or Failed, at any time
 """
 
@@ -31,11 +31,11 @@ __all__ = [
     "Event",
     "Failed",
     "ImageOutput",
-    "OutputStream",
-    "Preview",
+    "OutputProcessor",
+    "PartialImage",
     "TextDelta",
     "TextOutput",
-    "Thought",
+    "DrawingThought",
 ]
 
 
@@ -65,10 +65,12 @@ class EngineRequest:
 
     @property
     def kind(self) -> str:
+        """Of the request, as metrics name it."""
         return _KINDS[type(self.request)]
 
     @property
     def is_text(self) -> bool:
+        """Whether its result is a text alone."""
         return isinstance(self.request, ChatRequest | FillRequest)
 
 
@@ -112,7 +114,7 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Thought:
+class DrawingThought:
     """What was thought before a drawing, and what is drawn now."""
 
     thinking: str | None
@@ -120,7 +122,7 @@ class Thought:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Preview:
+class PartialImage:
     """A drawing as it looks on the way."""
 
     index: int
@@ -182,11 +184,11 @@ class Failed:
     error: MMaDAError
 
 
-Event = Admitted | TextDelta | Draft | Thought | Preview | TextOutput | ImageOutput | Failed
+Event = Admitted | TextDelta | Draft | DrawingThought | PartialImage | TextOutput | ImageOutput | Failed
 
 
 @dataclass(slots=True)
-class OutputStream:
+class OutputProcessor:
     """Follows one generation.
 
     later  computes something apart from the engine's thread, and tells what comes of it as an event
@@ -221,7 +223,7 @@ class OutputStream:
                 self._preview(row)
             elif isinstance(state.asked, Fill) and state.asked is not row.fill:  # the thought is done, and the drawing begins
                 self.num_thinking_tokens = self._num_said(row.ids.tolist())
-                yield Thought(state.asked.thinking, state.asked.prompt)
+                yield DrawingThought(state.asked.thinking, state.asked.prompt)
             return
         if self.order.drafts and (row.done or not lags):
             yield self._draft(row)
@@ -306,7 +308,7 @@ class OutputStream:
         if init is not None and wanted and step < steps and (step * (wanted + 1)) // steps > ((step - 1) * (wanted + 1)) // steps:
             draw = partial(self.planner.render, init, self.planner.codes(init, row.preview[row.fill.num_text :]))
             index, self.num_previews = self.num_previews, self.num_previews + 1
-            self.later(lambda: Preview(index, draw()))
+            self.later(lambda: PartialImage(index, draw()))
 
     def _num_codes(self, tokens: Tensor) -> int:
         ids = self.planner.layout.image_ids

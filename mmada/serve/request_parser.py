@@ -31,17 +31,15 @@ from mmada.serve.config import ServeConfig
 from mmada.serve.outputs import EngineRequest
 from mmada.serve.pictures import data_url, transparent_part
 from mmada.serve.refusals import about
+from mmada.serve.response_schema import ExampleFacts, ModelFacts, SettingFacts
 from mmada.serve.schema import (
     ChatBody,
     ChatMessage,
     CompletionBody,
     EditForm,
-    ExampleFacts,
     GenerationBody,
     ImageOptions,
     ImagePart,
-    ModelFacts,
-    SettingFacts,
     TextOptions,
     TextPart,
     VariationForm,

@@ -14,19 +14,14 @@ from typing import Any
 
 from PIL import Image
 
-from mmada.serve.outputs import Commit, Draft, ImageOutput, Preview, TextDelta, TextOutput, Thought
-from mmada.serve.schema import (
+from mmada.serve.outputs import Commit, Draft, DrawingThought, ImageOutput, PartialImage, TextDelta, TextOutput
+from mmada.serve.response_schema import (
     AnswerMessage,
-    ChatBody,
     ChatChoice,
     ChatCompletionResponse,
-    CompletionBody,
     CompletionChoice,
     CompletionResponse,
-    Format,
-    GenerationBody,
     ImageItem,
-    ImageOptions,
     ImagesResponse,
     ImageUsage,
     InputDetails,
@@ -34,6 +29,7 @@ from mmada.serve.schema import (
     TokenDetails,
     Usage,
 )
+from mmada.serve.schema import ChatBody, CompletionBody, Format, GenerationBody, ImageOptions
 
 __all__ = ["ImageResponses", "TextResponses", "event"]
 
@@ -56,6 +52,7 @@ class TextResponses:
 
     @property
     def is_chat(self) -> bool:
+        """Whether the chat endpoint was asked, whose bodies have another shape."""
         return isinstance(self.body, ChatBody)
 
     def whole(self, results: Sequence[TextOutput]) -> dict[str, Any]:
@@ -79,15 +76,18 @@ class TextResponses:
     # Chunks of a stream.
 
     def first(self, index: int) -> list[dict[str, Any]]:
+        """Chunks that open a choice: its role, or nothing for completions."""
         return [self._chunk(index, {"role": "assistant", "content": ""})] if self.is_chat else []
 
     def words(self, index: int, words: TextDelta) -> list[dict[str, Any]]:
+        """Chunks for what is new of a choice: of its thinking, then of its answer."""
         if not self.is_chat:
             return [self._chunk(index, words.answer)]
         deltas = [{"reasoning_content": words.thinking}] * bool(words.thinking) + [{"content": words.answer}] * bool(words.answer)
         return [self._chunk(index, delta) for delta in deltas]
 
     def draft(self, index: int, draft: Draft) -> list[dict[str, Any]]:
+        """A chunk with the whole text as it looks now, each piece with its confidence."""
         pieces = [
             {"text": piece.text, "confidence": piece.confidence}
             | ({"top_logprobs": _logprobs(piece.alternatives)} if piece.alternatives else {})
@@ -96,10 +96,12 @@ class TextResponses:
         return [{**self._chunk(index, {} if self.is_chat else ""), "mmada": {"draft": pieces}}]
 
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
+        """The chunk that closes a choice, with its finish reason."""
         chunk = self._chunk(index, {} if self.is_chat else "", result.finish_reason)
         return [chunk if result.warning is None else {**chunk, "warning": result.warning}]
 
     def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
+        """The chunk with the tokens of all choices, if the client asked for it."""
         if not self._shows_usage:
             return []
         return [{**self._chunk(0, {}), "choices": [], "usage": self._usage(results).model_dump()}]
@@ -163,7 +165,7 @@ class ImageResponses:
         unsaid = {i: {name for name in ("text", "warning", "unknown") if getattr(item, name) is None} for i, item in enumerate(reply.data)}
         return reply.model_dump(exclude={"data": unsaid})
 
-    def preview(self, index: int, preview: Preview) -> bytes:
+    def preview(self, index: int, preview: PartialImage) -> bytes:
         """index, that of the choice, is ours: OpenAI streams one image."""
         data = self._event("partial_image", preview.image)
         return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
@@ -173,7 +175,7 @@ class ImageResponses:
         """Whether the client asked for thinking by name, and so knows of an event that OpenAI's streams do not have."""
         return isinstance(self.body, GenerationBody) and bool(self.body.thinking)
 
-    def thought(self, index: int, thought: Thought) -> bytes:
+    def thought(self, index: int, thought: DrawingThought) -> bytes:
         """An event of ours."""
         kind = f"{self.prefix}.thinking"
         payload = {
@@ -186,6 +188,7 @@ class ImageResponses:
         return event(payload, kind)
 
     def completed(self, index: int, result: ImageOutput) -> bytes:
+        """The last event of an image: picture, trace if asked for, and usage."""
         data = self._event("completed", result.drawing.image)
         item = self._item(result, with_image=False).model_dump(exclude_none=True)
         trace = {} if result.commits is None else {"trace": _trace(result.commits)}

@@ -34,6 +34,7 @@ class WatchedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
+        """As the transport does; from then on it is watched."""
         self._written += len(data)
         self._transport.write(data)
         if self._alarm is None:

@@ -5,6 +5,7 @@ stages.py, recipes.py                   a stage as a value; stages by name
 setup.py, networks.py, grow.py          from a configuration to a task; networks loaded or new; a larger vocabulary
 source.py, file_samples.py, world.py    where samples come from: files, or a world
 records.py, replay.py, prefetch.py      records become rows; records of what should stay; work ahead of time
+own_words.py                            the records' new words, which the trained model knows
 batch.py, rows.py                       rows are noised, and laid end to end
 scoring.py, step.py                     log-probabilities of masked tokens; a batch becomes a loss
 task.py, image_task.py, protocols.py    the transformer's task, the image tokenizer's; what the loop asks of either

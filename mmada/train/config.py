@@ -12,9 +12,9 @@ Unknown names are errors that suggest the nearest known one; values are checked 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from mmada.data.mixture import DataSource, Format
 from mmada.errors import InputError, suggest
@@ -34,28 +34,57 @@ __all__ = [
     "ImageTokenizerSettings",
     "ModelConfig",
     "SampleSource",
+    "Sized",
     "TrainConfig",
     "check_quantized",
     "load",
     "load_all",
+    "small_model",
+    "small_net",
 ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
-    """What a transformer stage starts from."""
+class Sized:
+    """Settings of a network that is new, or goes on from its `start`: a size that is not set is that of the start, or else the usual one."""
+
+    usual: ClassVar[Mapping[str, Any]]
+    """sizes of a new one"""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The sizes that are set, by name."""
+        unset = self._unset
+        return {name: value for name in self.usual if (value := getattr(self, name)) != unset[name]}
+
+    @property
+    def _unset(self) -> dict[str, Any]:
+        return {field.name: field.default for field in fields(self) if field.name in self.usual}
+
+    def whole(self) -> Self:
+        """The same, of a new network: the usual sizes for those that are not set."""
+        return replace(self, **{**self.usual, **self.given})
+
+    def without_sizes(self) -> Self:
+        """The same with no size set, so that it has those of its start."""
+        return replace(self, **self._unset)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig(Sized):
+    """What a transformer stage starts from. Beside `start`, sizes that are given must be those of `start`."""
 
     start: str = ""
     """checkpoint directory, hub name or `out/model` of another run; empty: random weights and a new text tokenizer"""
     family: str = ""
     """name of a family (docs/families.md), such as lumina-dimoo: what a new model is of, or what the files of `start` are read as. Empty: mmada,
     or what the files say"""
-    preset: str = "3m"
-    """size of a new model (mmada.model.PRESETS)"""
-    num_merges: int = 700
-    """byte-pair merges of a new text tokenizer, learned from the data; 0: bytes"""
-    max_sequence_length: int = 512
-    """context of a new model, in tokens; `start` has its own"""
+    preset: str = ""
+    """size of a new model (mmada.model.PRESETS); empty: as `start`, or 3m"""
+    num_merges: int | None = None
+    """byte-pair merges of a new text tokenizer, learned from the data; 0: bytes. null: the tokenizer of `start`, or 700"""
+    max_sequence_length: int = 0
+    """context of a new model, in tokens; 0: that of `start`, or 512"""
     code_bits: bool = False
     """image codes share a map of their bits while they are trained (train/code_bits.py); look-up-free codes only"""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -70,39 +99,56 @@ class ModelConfig:
             raise InputError(f"model.family={self.family!r} is unknown: {suggest(self.family, FAMILIES)}")
         if self.quantize:
             check_name(self.quantize)
-        if self.preset not in PRESETS:
+        if self.preset and self.preset not in PRESETS:
             raise InputError(f"model.preset={self.preset!r} is unknown: {suggest(self.preset, PRESETS)}")
-        if self.num_merges < 0 or self.max_sequence_length < 1:
+        if (self.num_merges or 0) < 0 or self.max_sequence_length < 0:
             raise InputError(f"model.num_merges={self.num_merges} and max_sequence_length={self.max_sequence_length} must be positive")
+
+    usual: ClassVar[Mapping[str, Any]] = {"preset": "3m", "num_merges": 700, "max_sequence_length": 512}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTokenizerSettings:
-    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig."""
+class ImageTokenizerSettings(Sized):
+    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig. Beside `start`, a size that is given must be that of `start`."""
 
     start: str = ""
     """directory or hub name to go on from; empty: random weights"""
     kind: Literal["", "magvit-v2", "vqvae"] = ""
     """of the networks; empty: that of `start`, or magvit-v2. A VQ-VAE takes widths and blocks of its encoder from here, which its decoder mirrors"""
-    ch: int = 32
-    encoder_ch_mult: tuple[int, ...] = (1, 2)
-    encoder_num_res_blocks: tuple[int, ...] = (1, 1)
-    decoder_ch_mult: tuple[int, ...] = (1, 2)
-    decoder_num_res_blocks: tuple[int, ...] = (1, 1)
-    z_channels: int = 12
-    """bits of a code; of a VQ-VAE: channels of a codebook vector"""
+    ch: int = 0
+    """channels, which encoder_ch_mult multiplies; 0: as `start`, or 32"""
+    encoder_ch_mult: tuple[int, ...] = ()
+    """one factor for each level; empty: as `start`, or 1, 2; so is decoder_ch_mult"""
+    encoder_num_res_blocks: tuple[int, ...] = ()
+    """for each level; empty: as `start`, or 1, 1; so is decoder_num_res_blocks"""
+    decoder_ch_mult: tuple[int, ...] = ()
+    decoder_num_res_blocks: tuple[int, ...] = ()
+    z_channels: int = 0
+    """bits of a code; of a VQ-VAE: channels of a codebook vector. 0: as `start`, or 12"""
     num_codes: int = 0
-    """of a VQ-VAE's codebook; 0: 2^z_channels"""
-    patch: int = 1
-    """pixels along the side of the square that the first layer takes as one"""
-    encoder_kernel: int = 3
-    """1: each square of pixels is encoded by itself, and means the same anywhere"""
+    """of a VQ-VAE's codebook; 0: as `start`, or 2^z_channels"""
+    patch: int = 0
+    """pixels along the side of the square that the first layer takes as one; 0: as `start`, or 1"""
+    encoder_kernel: int = 0
+    """1: each square of pixels is encoded by itself, and means the same anywhere; 0: as `start`, or 3"""
     upscale: int = 1
     """pixels that are decoded for one that was encoded, along a side; above `start`'s: an upscaler is added to it"""
     upscaler_ch: int = 256
     """channels of the upscaler at each code"""
     upscaler_num_res_blocks: int = 2
     """its residual blocks"""
+
+    usual: ClassVar[Mapping[str, Any]] = {
+        "ch": 32,
+        "encoder_ch_mult": (1, 2),
+        "encoder_num_res_blocks": (1, 1),
+        "decoder_ch_mult": (1, 2),
+        "decoder_num_res_blocks": (1, 1),
+        "z_channels": 12,
+        "num_codes": 0,
+        "patch": 1,
+        "encoder_kernel": 3,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -280,8 +326,11 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if fill(Lora(), values.get("lora", {}), "lora.").rank:
         stage = replace(stage, optim=for_adapters(stage.optim))
     config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
-    if isinstance(config.stage, ImageStage) and not (config.net.kind or config.net.start):
-        config = replace(config, net=replace(config.net, kind=config.stage.kind))  # goes into the run's config.yaml
+    if not config.model.start:
+        config = replace(config, model=config.model.whole())
+    if not config.net.start:
+        kind = config.net.kind or (config.stage.kind if isinstance(config.stage, ImageStage) else "")
+        config = replace(config, net=replace(config.net, kind=kind).whole())  # goes into the run's config.yaml
     return _debug(config) if config.debug else config
 
 
@@ -308,8 +357,21 @@ def _debug(config: TrainConfig) -> TrainConfig:
     return replace(
         config,
         stage=stage,
-        model=replace(config.model, preset="debug", num_merges=0, max_sequence_length=2048),
-        net=replace(config.net, ch=8, encoder_num_res_blocks=(1,) * len(config.net.encoder_ch_mult), z_channels=6, num_codes=0),
+        model=small_model(config.model),
+        net=small_net(config.net),
         data=replace(config.data, held_out=2, num_samples=1, size=64),
         loop=replace(config.loop, log_every=1, eval_every=4, sample_every=4, save_every=2, compile=False),
     )
+
+
+def small_model(model: ModelConfig) -> ModelConfig:
+    """The transformer of a debug run; what it starts from has its own sizes."""
+    return model.without_sizes() if model.start else replace(model, preset="debug", num_merges=0, max_sequence_length=2048)
+
+
+def small_net(net: ImageTokenizerSettings) -> ImageTokenizerSettings:
+    """The new image tokenizer of a debug run; what it starts from has its own sizes."""
+    if net.start:
+        return net.without_sizes()
+    blocks = (1,) * len(net.whole().encoder_ch_mult)
+    return replace(net.whole(), ch=8, encoder_num_res_blocks=blocks, z_channels=6, num_codes=0)

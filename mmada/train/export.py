@@ -64,6 +64,7 @@ class Parts:
 
     @property
     def planner(self) -> Planner:
+        """A planner for samples and evaluation with these parts."""
         context = self.model.config.max_sequence_length
         return Planner(self.prompts, self.defaults, context=context, image_tokenizer=self._encoder, family=self.family)
 
@@ -176,6 +177,9 @@ def _settings(values: Mapping[str, Any], run: Path) -> TrainConfig:
     sections = (("model", ModelConfig()), ("net", ImageTokenizerSettings()), ("lora", Lora()))
     try:
         parts: dict[str, Any] = {name: fill(default, values.get(name, {}), f"{name}.") for name, default in sections}
+        for name in ("model", "net"):
+            if parts[name].start:  # whose sizes they are; earlier versions wrote the usual ones beside it
+                parts[name] = parts[name].without_sizes()
         return replace(
             TrainConfig(stage=STAGES["finetune"], out=str(run), defaults=values.get("defaults", {}), **parts),
             seed=int(values["seed"]),

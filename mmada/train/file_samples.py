@@ -1,7 +1,7 @@
 """What a run reads from files: the user's records, those of them that are held out, and records of what should stay.
 
-    found = read_samples(config, stage, parts)     task -> samples, of four kinds
-    with_replay(stage, tasks, share)               the stage's components, and beside them `stay_NAME` for the tasks of the replay
+    found = read_samples(config, stage, parts, words)     task -> samples, of four kinds
+    with_replay(stage, tasks, share)                      the stage's components, and beside them `stay_NAME` for the tasks of the replay
 
 Rows of replay are components of their own, so that their losses are logged, evaluated and compared apart from those of the new task.
 """
@@ -33,11 +33,12 @@ from mmada.data import (
     open_source,
     select_by_task,
 )
-from mmada.data.readers import held_out
+from mmada.data.selection import held_out
 from mmada.errors import InputError
 from mmada.generation.requests import GenerationConfig
 from mmada.train.config import RECIPES, TrainConfig
 from mmada.train.export import Parts
+from mmada.train.own_words import OwnWords, share_of
 from mmada.train.records import Learner
 from mmada.train.source import ExampleSource, RecordExamples
 from mmada.train.stages import OPTIONAL_TASKS, MixtureComponent, Stage
@@ -60,8 +61,6 @@ class FileSamples:
     replay_testing: Mapping[str, ExampleSource] = field(default_factory=dict)
     direct: frozenset[str] = frozenset()
     """tasks of the new records none of which has a thought; a recipe does not say"""
-    own_words: frozenset[str] = frozenset()
-    """words of the new records that the lexicon of the start lacks; a recipe does not say"""
 
     def new_defaults(self, defaults: GenerationConfig) -> dict[str, Any]:
         """What changes in how the model is used: it does not think where the new records never do.
@@ -77,19 +76,20 @@ class FileSamples:
         return changes
 
 
-def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples:
+def read_samples(config: TrainConfig, stage: Stage, parts: Parts, words: OwnWords) -> FileSamples:
     """The samples of data.path, eval_path, eval_share and replay. Records that do not fit are left out and counted.
 
+    words  reads the records of data.path that take part
     Raises InputError for files that cannot be read, and for tasks with too few records to hold any out.
     """
     data = config.data
-    reader = _Reader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
-    direct = own_words = frozenset[str]()
+    reader = _FileReader(config, stage, parts, *encoding(parts, num_kept=data.num_kept_codes))
+    direct = frozenset[str]()
     if data.path.endswith(RECIPES):
-        training = reader.recipe(data.path)
+        training = reader.recipe(data.path, words)
     else:
-        chosen = reader.file(data.source(data.path), setting="data.path")
-        direct, own_words = frozenset(chosen) - reader.thought, frozenset(reader.words)
+        chosen = reader.file(data.source(data.path), setting="data.path", words=words)
+        direct = frozenset(chosen) - reader.thought
         training, apart = reader.split(chosen, data.eval_share, "data.eval_share") if data.eval_share else (reader.samples(chosen), {})
     testing: Mapping[str, ExampleSource] = {}
     if data.eval_path.endswith(RECIPES):
@@ -99,10 +99,10 @@ def read_samples(config: TrainConfig, stage: Stage, parts: Parts) -> FileSamples
     elif data.eval_share:
         testing = apart
     if not data.replay:
-        return FileSamples(training=training, testing=testing, direct=direct, own_words=own_words)
+        return FileSamples(training=training, testing=testing, direct=direct)
     kept = reader.file(DataSource(path=data.replay), setting="data.replay")
     replay, replay_testing = reader.split(kept, _HELD_OUT_REPLAY, "data.replay")
-    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct, own_words=own_words)
+    return FileSamples(training=training, testing=testing, replay=replay, replay_testing=replay_testing, direct=direct)
 
 
 def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, Callable[[Picture], Tensor]]:
@@ -117,11 +117,10 @@ def encoding(parts: Parts, *, num_kept: int = 0) -> tuple[ShardSettings | None, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Reader:
+class _FileReader:
     """Files as samples of a stage's tasks.
 
     thought  tasks of which a record with a thought was read
-    words    of the records that were read, which the lexicon of the start lacks
     """
 
     config: TrainConfig
@@ -130,23 +129,26 @@ class _Reader:
     settings: ShardSettings | None
     encode: Callable[[Picture], Tensor]
     thought: set[str] = field(default_factory=set)
-    words: set[str] = field(default_factory=set)
 
     @property
     def tasks(self) -> list[str]:
         return sorted({component.task for component in self.stage.components if component.mixture_weight})
 
-    def recipe(self, path: str) -> dict[str, ExampleSource]:
+    def recipe(self, path: str, words: OwnWords | None = None) -> dict[str, ExampleSource]:
         """A recipe's parts, as they are: nothing is left out. Raises InputError if it lacks one that is not optional."""
         recipe, root = load_recipe(Path(path)), self.config.data.root or Path(path).parent
         names = {part.name for part in recipe.parts}
-        return {
-            task: RecordExamples(recipe[task].open(root, seed=self.config.seed, settings=self.settings), self.encode)
+        opened = {
+            task: recipe[task].open(root, seed=self.config.seed, settings=self.settings)
             for task in self.tasks
             if task in names or task not in OPTIONAL_TASKS
         }
+        if words is not None:
+            for records in opened.values():
+                words.read_all(records)
+        return {task: RecordExamples(records, self.encode) for task, records in opened.items()}
 
-    def file(self, source: DataSource, *, setting: str = "") -> dict[str, Selection[Record]]:
+    def file(self, source: DataSource, *, setting: str = "", words: OwnWords | None = None) -> dict[str, Selection[Record]]:
         """Task -> the records of a file that fit family, answer lengths and context and have their pictures.
 
         setting  that names a file which must hold some
@@ -161,14 +163,11 @@ class _Reader:
 
         def reason(record: Record) -> str | None:
             self.thought.update([record.task] if record.thinking is not None else [])
-            if self.parts.lexicon is not None:
-                self.words.update(self.parts.lexicon.new_words(" ".join((*(turn.text for turn in record.turns), record.answer or ""))))
             is_missing = record.task in tasks and any(picture.is_missing for picture in record.pictures)
             return "a picture file is missing" if is_missing else learner.left_out(record)
 
-        chosen, dropped = select_together(reader, reason)
+        chosen, dropped = select_together(reader, reason, words)
         self.thought.update(gather_object(sorted(self.thought)))
-        self.words.update(gather_object(sorted(self.words)))
         report_dropped(source.path, len(reader), dropped, f"context {context}, answer length {learner.answer_length}")
         found = {task: chosen[task] for task in tasks if task in chosen}
         if setting and not found:
@@ -195,12 +194,20 @@ class _Reader:
 
 
 def select_together(
-    records: Indexed[Record], reason: Callable[[Record], str | None]
+    records: Indexed[Record], reason: Callable[[Record], str | None], words: OwnWords | None = None
 ) -> tuple[dict[str, Selection[Record]], dict[str, int]]:
-    """As `select_by_task`, in every process. Each reads its part of the records, and is told what the others found."""
-    state, n = PartialState(), len(records)
-    rank, world = state.process_index, state.num_processes
-    chosen, dropped = select_by_task(records, reason, part=range(n * rank // world, n * (rank + 1) // world))
+    """As `select_by_task`, in every process. Each reads its part of the records, and is told what the others found.
+
+    words  reads those that are chosen
+    """
+
+    def noted(record: Record) -> str | None:
+        why = reason(record)
+        if why is None and words is not None:
+            words.read(record)
+        return why
+
+    chosen, dropped = select_by_task(records, noted, part=share_of(len(records)))
     indices, counts = dict[str, list[int]](), Counter[str]()
     for found, left_out in gather_object([({task: part.indices.tolist() for task, part in chosen.items()}, dropped)]):
         counts.update(left_out)

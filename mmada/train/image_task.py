@@ -33,7 +33,7 @@ from mmada.image.base import Reconstruction
 from mmada.image.upscaler import enlarged, squares
 from mmada.train.stages import ImageStage
 
-__all__ = ["LOSSES", "ImageBatch", "ImageTask", "Pictures", "PixelObjective", "in_range_of", "signed", "sobel", "spread_codebook"]
+__all__ = ["LOSSES", "ImageBatch", "ImageTask", "EndlessPictures", "PixelObjective", "in_range_of", "signed", "sobel", "spread_codebook"]
 
 _LATENTS_PER_CODE = 4
 _MOST_PICTURES = 256
@@ -45,7 +45,7 @@ FLAT = 17
 LOSSES = ("l1", "l2", "gradient", "quantizer", "entropy")
 
 
-class Pictures(Protocol):
+class EndlessPictures(Protocol):
     """index >= 0 -> (H, W, 3) uint8, without end, all of one size."""
 
     def __getitem__(self, index: int, /) -> NDArray[np.uint8]: ...
@@ -62,6 +62,7 @@ class ImageBatch:
 
     @classmethod
     def of(cls, pictures: Sequence[NDArray[np.uint8]], *, factor: int, large: Sequence[NDArray[np.uint8]] | None = None) -> ImageBatch:
+        """A batch of pictures (H, W, 3) uint8 of one size. factor: pixels along a code's side; large: the same ones, larger."""
         pixels, count = _pixels(torch.from_numpy(np.stack(pictures))), len(pictures)
         return cls(
             pixels,
@@ -89,7 +90,7 @@ def signed(tokenizer: BaseImageTokenizer, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def spread_codebook(tokenizer: VQVAE, pictures: Pictures, *, seed: int) -> None:
+def spread_codebook(tokenizer: VQVAE, pictures: EndlessPictures, *, seed: int) -> None:
     """Put the vectors of a new codebook where latents of pictures are, each drawn from the different ones among them.
 
     As drawn by `VQVAE`, all vectors lie around 0 and a few of them are nearest to all latents, so that the others never move.
@@ -128,6 +129,7 @@ class PixelObjective(nn.Module):
         self.tokenizer, self.has_gradient = tokenizer, has_gradient
 
     def forward(self, pixels: Tensor, large: Tensor | None = None) -> Tensor:
+        """pixels (B, 3, H, W) in [-1, 1] -> (5,), in the order of `LOSSES`. With `large`, the upscaler alone is measured."""
         if large is not None:
             error = self._upscaled(pixels, large)
             quantizer = entropy = error.new_zeros(())
@@ -164,11 +166,11 @@ class ImageTask:
 
     stage: ImageStage
     module: PixelObjective
-    pictures: Pictures
-    held_out: Pictures
+    pictures: EndlessPictures
+    held_out: EndlessPictures
     num_held_out: int = 64
-    large: Pictures | None = None
-    large_held_out: Pictures | None = None
+    large: EndlessPictures | None = None
+    large_held_out: EndlessPictures | None = None
     on_export: Callable[[Path, Mapping[str, Tensor]], None] | None = None
 
     @property

@@ -30,7 +30,7 @@ from mmada.train import state
 from mmada.train.interrupt import signals_noted
 from mmada.train.log import Log
 from mmada.train.optim import Ema, OptimizerConfig, build, lr_scale, set_lr, settings_kept
-from mmada.train.plan import Plan
+from mmada.train.plan import RunPlan
 from mmada.train.prefetch import prefetched
 from mmada.train.protocols import Compares, MicroBatch, NonFiniteLossError, StepReport, TrainHooks, TrainResult, TrainTask
 from mmada.train.saver import Saver
@@ -106,7 +106,7 @@ def train(
     steps: int,
     out: Path,
     on_step: Callable[[StepReport], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[RunPlan], None] | None = None,
     optim_key: str = "stage.optim",
 ) -> TrainResult:
     """Train up to `steps` optimizer steps, from the last save in `out` if there is one.
@@ -199,7 +199,7 @@ class _Runner:
     out: Path
     on_step: Callable[[StepReport], None] | None
     live: state.Live
-    plan: Plan
+    plan: RunPlan
     progress: state.TrainState
     log: Log | None
     saver: Saver

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -20,11 +21,11 @@ from mmada.hub.adapters import portable_name
 from mmada.hub.family import FAMILY_KEY
 from mmada.hub.text_tokenizer import TextTokenizer
 from mmada.image import VQVAE, BaseImageTokenizer, ImageTokenizer, ImageTokenizerConfig, VQVAEConfig
-from mmada.model import Transformer, preset
+from mmada.model import Transformer, TransformerConfig, preset
 from mmada.model.layers import PreNormBlock
 from mmada.model.quantized import quantization_of
 from mmada.train import code_bits, lora, state
-from mmada.train.config import ImageTokenizerSettings, TrainConfig
+from mmada.train.config import ImageTokenizerSettings, ModelConfig, TrainConfig
 from mmada.train.plan import asked
 
 __all__ = ["backbone", "compile_blocks", "freeze", "image_tokenizer", "new_image_tokenizer", "text_tokenizer"]
@@ -39,11 +40,13 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
     """size: pixels along a side of its pictures; 0: any. Raises InputError for settings that its kind has not, or if net.start is of another."""
     if net.start:
         return _started(net, seed=seed).train()
+    net = net.whole()
     if net.kind == "vqvae":
         _check_vqvae(net, size)
         return _new_vqvae(net, seed=seed).train()
     if net.num_codes:
         raise InputError(f"net.num_codes={net.num_codes} is that of a codebook; MAGVIT-v2 has 2^z_channels codes: set net.z_channels")
+    _check_upscaler(net)
     sizes = asdict(net)
     del sizes["start"], sizes["kind"], sizes["num_codes"]
     with torch.random.fork_rng(devices=[]):
@@ -57,6 +60,7 @@ def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     kind = "vqvae" if isinstance(start, VQVAE) else "magvit-v2"
     if net.kind not in ("", kind):
         raise InputError(f"net.start={net.start!r} is a {kind} tokenizer, and net.kind={net.kind}; leave one of them out")
+    _check_sizes(net, start)
     if net.upscale in (1, start.upscale):
         return start
     if not isinstance(start, ImageTokenizer):
@@ -66,6 +70,47 @@ def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     return _with_upscaler(start, net, seed=seed)
 
 
+def _check_sizes(net: ImageTokenizerSettings, start: BaseImageTokenizer) -> None:
+    """Raises InputError for sizes that are given and are not those of net.start."""
+    found, asked = _sizes_of(start), net.given
+    if start.upscale > 1:
+        asked |= _of_upscaler(net)
+    else:
+        _check_upscaler(net)
+    if others := {name: value for name, value in asked.items() if found.get(name) != value}:
+        named = ", ".join(f"net.{name}={value}" for name, value in others.items())
+        has = ", ".join(f"{name}={found[name]}" if name in found else f"no {name}" for name in others)
+        raise InputError(f"net.start={net.start!r} has {has}, and {named} says otherwise; leave that out, or start from another tokenizer")
+
+
+def _of_upscaler(net: ImageTokenizerSettings) -> dict[str, Any]:
+    """What is said of an upscaler and is not usual."""
+    usual = ImageTokenizerSettings()
+    return {name: value for name in ("upscaler_ch", "upscaler_num_res_blocks") if (value := getattr(net, name)) != getattr(usual, name)}
+
+
+def _check_upscaler(net: ImageTokenizerSettings) -> None:
+    """Raises InputError for sizes of an upscaler where none is made."""
+    if net.upscale == 1 and (said := _of_upscaler(net)):
+        name, value = next(iter(said.items()))
+        raise InputError(f"net.{name}={value} is that of an upscaler, and net.upscale=1 makes none; set net.upscale, or leave it out")
+
+
+def _sizes_of(start: BaseImageTokenizer) -> dict[str, Any]:
+    """The sizes of a tokenizer, by the names of ImageTokenizerSettings."""
+    if isinstance(start, ImageTokenizer):
+        return {**start.config.to_dict(), "num_codes": start.codebook_size}
+    assert isinstance(start, VQVAE)
+    config = start.config
+    return {
+        "ch": config.norm_num_groups,
+        "encoder_ch_mult": tuple(width // config.norm_num_groups for width in config.block_out_channels),
+        "encoder_num_res_blocks": (config.layers_per_block,) * len(config.block_out_channels),
+        "z_channels": config.embedding_size,
+        "num_codes": config.num_vq_embeddings,
+    }
+
+
 _OF_MAGVIT = (
     "decoder_ch_mult", "decoder_num_res_blocks", "patch", "encoder_kernel", "upscale", "upscaler_ch", "upscaler_num_res_blocks"
 )  # fmt: skip
@@ -73,7 +118,7 @@ _OF_MAGVIT = (
 
 def _check_vqvae(net: ImageTokenizerSettings, size: int) -> None:
     """Raises InputError for settings that a VQ-VAE has not, or that do not fit together."""
-    usual = ImageTokenizerSettings()
+    usual = ImageTokenizerSettings().whole()
     if others := [name for name in _OF_MAGVIT if getattr(net, name) != getattr(usual, name)]:
         raise InputError(
             f"net.{others[0]}={getattr(net, others[0])} is a setting of MAGVIT-v2 alone; leave it out beside net.kind=vqvae, whose decoder "
@@ -109,6 +154,7 @@ def _with_upscaler(start: ImageTokenizer, net: ImageTokenizerSettings, *, seed: 
 
 def _new_vqvae(net: ImageTokenizerSettings, *, seed: int) -> VQVAE:
     """Random weights, as wide, as deep and with as many codes as `net` says of the encoder."""
+    net = net.whole()
     sizes = VQVAEConfig(
         block_out_channels=tuple(net.ch * multiple for multiple in net.encoder_ch_mult),
         layers_per_block=max(net.encoder_num_res_blocks),
@@ -154,19 +200,20 @@ def text_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, w
     """That of the start; or a new one, which is made once from the world's corpus and kept beside the state."""
     if start is not None:
         return tokenizer.load(start, family.layout, family)
-    kept = Path(config.out) / "tokenizer"
+    kept, num_merges = Path(config.out) / "tokenizer", config.model.whole().num_merges
+    assert num_merges is not None  # whole
     with PartialState().main_process_first():
         if not kept.exists():
             corpus: Iterable[str] = ()
-            if config.model.num_merges:
+            if num_merges:
                 if world is None:
                     raise InputError(
-                        f"model.num_merges={config.model.num_merges} are learned from a world's texts, and there is no data.world; "
+                        f"model.num_merges={num_merges} are learned from a world's texts, and there is no data.world; "
                         "set model.num_merges=0 for bytes, or model.start"
                     )
                 corpus = world.corpus(_NUM_CORPUS)
             special = (*family.new_strings.values(), *family.tags)
-            made = tokenizer.byte_level(corpus, num_merges=config.model.num_merges, special=special)
+            made = tokenizer.byte_level(corpus, num_merges=num_merges, special=special)
             state.write(kept, made.save_pretrained)
         return TextTokenizer.read(kept)
 
@@ -177,8 +224,9 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
     codebook_size  of the image tokenizer; 0: text alone
     Raises InputError if the checkpoint has other image codes, or quantized matrices and no adapter to train.
     """
-    dtype = getattr(torch, config.model.dtype)
+    dtype, new = getattr(torch, config.model.dtype), config.model.whole()
     if start is not None:
+        _check_start(config.model, networks.transformer_config(start, family=family))
         strategy = asked(tensor_parallel=config.loop.tensor_parallel)
         # The maps of code_bits are added to rows that must be there.
         deferred = strategy in ("FSDP2", "tensor parallelism") and not config.model.code_bits
@@ -196,7 +244,7 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
         layout = family.new_layout(len(text), codebook_size=codebook_size)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # restored by fork_rng
-            sizes = preset(config.model.preset, layout=layout, max_sequence_length=config.model.max_sequence_length)
+            sizes = preset(new.preset, layout=layout, max_sequence_length=new.max_sequence_length)
             model = Transformer(replace(sizes, extra={FAMILY_KEY: family.name}, **family.config) if config.model.family else sizes)
             model.to(dtype)
     tokenizer.check(text, model.config.layout, family)
@@ -207,6 +255,21 @@ def backbone(config: TrainConfig, start: Path | None, family: Family, text: Text
     if config.loop.checkpointing:
         model.checkpoint_gradients()
     return model
+
+
+def _check_start(model: ModelConfig, found: TransformerConfig) -> None:
+    """Raises InputError for sizes of a new model or text tokenizer that are given and are not those of model.start. found: of that."""
+    beside = f"model.start={model.start!r} has"
+    if "num_merges" in model.given:
+        raise InputError(f"model.num_merges={model.num_merges} are those of a new text tokenizer, and {beside} its own; leave them out")
+    if (length := model.max_sequence_length) not in (0, found.max_sequence_length):
+        raise InputError(f"model.max_sequence_length={length}, and {beside} {found.max_sequence_length}; leave it out")
+    if model.preset:
+        wanted = preset(model.preset)
+        others = [name for name in ("d_model", "n_layers", "n_heads", "mlp_hidden_size") if getattr(wanted, name) != getattr(found, name)]
+        sizes = [", ".join(f"{name}={getattr(config, name)}" for name in others) for config in (wanted, found)]
+        if others:
+            raise InputError(f"model.preset={model.preset!r} has {sizes[0]}, and {beside} {sizes[1]}; leave the preset out")
 
 
 def freeze(module: nn.Module, patterns: tuple[str, ...]) -> None:

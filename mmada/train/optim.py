@@ -159,6 +159,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move the weights that have a gradient. There is no closure."""
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             directions = []

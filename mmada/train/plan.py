@@ -2,7 +2,7 @@
 
     accelerate launch, torchrun  ->  environment  ->  asked()   what a user wants
     begin()                          the processes meet, before anything is loaded
-    in_force(accelerator, ...)       what accelerate made of it, as a `Plan`; not what was asked for is an error
+    in_force(accelerator, ...)       what accelerate made of it, as a `RunPlan`; not what was asked for is an error
 
 Launchers and accelerate leave out in silence what they cannot do: `accelerate launch --cpu` starts one process, whatever its file says, and
 DeepSpeed on a CPU would be plain DDP. Here that is an error.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator, PartialState
     from torch import nn
 
-__all__ = ["Plan", "Strategy", "asked", "begin", "check_groups", "in_force"]
+__all__ = ["RunPlan", "Strategy", "asked", "begin", "check_groups", "in_force"]
 
 Strategy: TypeAlias = Literal["one process", "DDP", "FSDP2", "DeepSpeed", "tensor parallelism"]
 
@@ -40,7 +40,7 @@ _NOT_IN_FSDP = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
+class RunPlan:
     """What is in force. `str` is one line for a user.
 
     device      type of the devices, one a process
@@ -203,7 +203,7 @@ def check_groups(tensor_parallel: int, environ: Mapping[str, str] = os.environ) 
         )
 
 
-def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp32", "bf16"], *, tensor_parallel: int = 1) -> Plan:
+def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp32", "bf16"], *, tensor_parallel: int = 1) -> RunPlan:
     """What is carried out. Raises InputError if something else was asked for.
 
     module     what is trained, sharded if it will be; precision, tensor_parallel: of the run's settings (loop.precision)
@@ -225,7 +225,7 @@ def in_force(accelerator: Accelerator, module: nn.Module, precision: Literal["fp
         )
     plugin = accelerator.state.deepspeed_plugin
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return Plan(
+    return RunPlan(
         strategy=found,
         num_processes=num_processes,
         num_nodes=_num_nodes(os.environ, num_processes),

@@ -25,7 +25,9 @@ class MicroBatch(Protocol):
     def normalizers(self) -> Tensor: ...
 
     @property
-    def num_tokens(self) -> int: ...
+    def num_tokens(self) -> int:
+        """Tokens that the model reads, for a run's speed."""
+        ...
 
 
 class TrainTask(Protocol):

@@ -34,7 +34,8 @@ from mmada.train.image_task import ImageBatch, ImageTask, PixelObjective, in_ran
 from mmada.train.loop import train
 from mmada.train.lora import Lora
 from mmada.train.networks import compile_blocks, freeze, new_image_tokenizer
-from mmada.train.plan import Plan, asked, begin
+from mmada.train.own_words import OwnWords
+from mmada.train.plan import RunPlan, asked, begin
 from mmada.train.protocols import StepReport, TrainResult, TrainTask
 from mmada.train.records import check_layout, settled
 from mmada.train.samples import write_samples
@@ -44,7 +45,7 @@ from mmada.train.step import DiffusionLoss
 from mmada.train.task import BatchPlan, DiffusionTask
 from mmada.train.world import WorldPictures, WorldSamples
 
-__all__ = ["build_task", "check_size", "plain", "run"]
+__all__ = ["build_task", "check_size", "plain", "run", "sized_before"]
 
 _log = logging.getLogger("mmada.train")
 
@@ -53,7 +54,7 @@ def run(
     config: TrainConfig,
     *,
     on_step: Callable[[StepReport], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[RunPlan], None] | None = None,
     on_begin: Callable[[str], None] | None = None,
 ) -> TrainResult:
     """Train up to the stage's number of steps, from the last save in `out` if there is one. Raises the package's errors.
@@ -140,14 +141,17 @@ def _diffusion_task(config: TrainConfig, stage: Stage) -> DiffusionTask:
     parts = load_parts(config, world)
     model, prompts, defaults = parts.model, parts.prompts, parts.defaults
     stage = settled(stage if world is None else _without_records(stage, world), defaults, parts.family)
+    words = OwnWords(parts.lexicon)
     if world is not None:
         if parts.images is not None:
             check_size(world, defaults)
+        words.read_world(world, known=defaults.world)
         made = (_samples_of_world(world, config, stage, parts, split) for split in ("train", "test"))
         found = FileSamples(training=next(made), testing=next(made))
     else:
-        found = read_samples(config, stage, parts)
-        parts = _with_words(config, _with_defaults(config, parts, found), found)
+        found = read_samples(config, stage, parts, words)
+        parts = _with_defaults(config, parts, found)
+    parts = words.kept(parts, config.out)
     training, testing = found.training, found.testing
     present = tuple(component if component.task in training else replace(component, mixture_weight=0.0) for component in stage.components)
     for component in present:
@@ -218,18 +222,6 @@ def _with_defaults(config: TrainConfig, parts: Parts, found: FileSamples) -> Par
     return replace(parts, defaults=replace(parts.defaults, **changes))
 
 
-def _with_words(config: TrainConfig, parts: Parts, found: FileSamples) -> Parts:
-    """The parts with a lexicon that has the words of the new records; kept beside the run's config.yaml, too."""
-    if parts.lexicon is None or not found.own_words:
-        return parts
-    lexicon = parts.lexicon.with_own(found.own_words)
-    if PartialState().is_main_process:
-        out = Path(config.out)
-        out.mkdir(parents=True, exist_ok=True)
-        lexicon.save(out)
-    return replace(parts, lexicon=lexicon)
-
-
 def _samples_of_world(world: World, config: TrainConfig, stage: Stage, parts: Parts, split: Split) -> dict[str, ExampleSource]:
     """The world's samples, by task. Raises InputError if a component asks for a task that it has not, or lays one out as it cannot be."""
 
@@ -279,8 +271,8 @@ def _record(config: TrainConfig, out: Path) -> None:
     if file.exists() and state.latest(out / "state") is not None:
         before = yaml.safe_load(file.read_text(encoding="utf-8"))
         # What an older version did not know had its default.
-        for name, defaults in (("model", ModelConfig()), ("net", ImageTokenizerSettings()), ("lora", Lora())):
-            before[name] = plain(asdict(defaults)) | before[name]
+        before["lora"] = plain(asdict(Lora())) | before["lora"]
+        before |= {name: sized_before(before[name], section) for name, section in (("model", config.model), ("net", config.net))}
         changed = [name for name in ("model", "net", "lora", "seed", "debug") if before[name] != values[name]]
         changed += ["stage"] if before["stage"]["name"] != values["stage"]["name"] else []
         if changed:
@@ -290,6 +282,14 @@ def _record(config: TrainConfig, out: Path) -> None:
             )
     if PartialState().is_main_process:
         file.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def sized_before(recorded: Mapping[str, Any], section: ModelConfig | ImageTokenizerSettings) -> dict[str, Any]:
+    """A section as a run recorded it. What an older version did not know had its default, and sizes that are left to `start` now are not
+    compared: older versions wrote the usual ones beside it."""
+    open_now = section.usual.keys() - section.given.keys() if section.start else ()
+    left_open = {name: plain(getattr(section, name)) for name in open_now}
+    return {**plain(asdict(type(section)().whole())), **recorded, **left_open}
 
 
 def plain(value: Any) -> Any:

@@ -60,13 +60,17 @@ class TrainingExample:
 class ExampleSource(Protocol):
     """indices >= 0, without end -> samples; each depends on its own index alone."""
 
-    def take(self, indices: Sequence[int]) -> list[TrainingExample]: ...
+    def take(self, indices: Sequence[int]) -> list[TrainingExample]:
+        """The examples of these indices, in their order."""
+        ...
 
 
 class RowSource(Protocol):
     """indices >= 0, without end -> rows of a component; each depends on its own index alone."""
 
-    def rows(self, indices: Sequence[int]) -> list[Row]: ...
+    def rows(self, indices: Sequence[int]) -> list[Row]:
+        """The rows of these indices, in their order."""
+        ...
 
 
 class RecordExamples:

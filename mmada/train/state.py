@@ -117,6 +117,7 @@ class Live:
 
     @property
     def is_sharded(self) -> bool:
+        """Whether any weight is shared out between processes."""
         return any(map(sharding.is_sharded, self.model.parameters()))
 
     @property

@@ -73,6 +73,7 @@ class BatchPlan:
         return parts
 
     def collate(self, rows: Sequence[ComponentRow], components: Sequence[MixtureComponent] | None = None) -> Batch:
+        """Rows packed into a batch of the stage. components: all of the plan's by default."""
         mask_value = self.stage.mask_value
         return collate(rows, components or self.components, layout=self.layout, mask_value=mask_value, round_to=self.round_to)
 

@@ -10,8 +10,18 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from mmada.data import DataSource, ImageCodes, JsonlReader, Manifest, TarReader, TokenizedReader, load_recipe, open_source, write_shards
-from mmada.data import readers as data_readers
+from mmada.data import (
+    DataSource,
+    ImageCodes,
+    JsonlReader,
+    Manifest,
+    TarReader,
+    TokenizedReader,
+    index_cache,
+    load_recipe,
+    open_source,
+    write_shards,
+)
 from mmada.data.addresses import Ranges, RemoteFile, data_file, is_remote, joined
 from mmada.errors import ImageError, InputError, MissingDependencyError
 from mmada.train.prefetch import prefetched
@@ -102,7 +112,7 @@ def test_processes_of_a_loader_read_at_an_address(there):
 
 
 def test_an_index_is_kept_for_this_user_until_the_file_changes(here, there, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_readers, "_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(index_cache, "_CACHE", tmp_path / "cache")
     for _ in range(2):
         assert len(JsonlReader(f"{there}/a.jsonl", min_cached_bytes=1)) == NUM
         assert len(list((tmp_path / "cache").iterdir())) == 1

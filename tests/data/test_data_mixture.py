@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from mmada.data import Epochs, Stream, WeightedMixture, load_recipe
+from mmada.data.jsonl_reader import JsonlReader
 from mmada.data.mixture import _CIRCLE, _STEP, DataSource, MixturePart, _num_below, format_of, open_source
-from mmada.data.readers import JsonlReader, TableReader, TableStream, TarReader
+from mmada.data.table_reader import TableReader, TableStream
+from mmada.data.tar_reader import TarReader
 from mmada.errors import InputError, MMaDAError
 
 RECIPES = sorted((Path(__file__).parents[2] / "configs" / "data").glob("*.yaml"))

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmada.data import Epochs, JsonlReader, RecordError, Stream, TableReader, TableStream, TarReader, select, worker_share
 from mmada.data.formats import RecordFormat
+from mmada.data.order import DataPosition, permuted
 from mmada.data.paths import expand_braces, expand_paths
-from mmada.data.readers import DataPosition, permuted
 from mmada.errors import InputError, MissingDependencyError
 
 

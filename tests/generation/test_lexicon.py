@@ -49,6 +49,14 @@ def test_words_of_a_finetuning_run_are_known_and_no_rule_reads_them(tmp_path):
     assert Lexicon.load(tmp_path) == taught
 
 
+def test_a_color_that_records_name_leaves_other_prompts_to_the_rules():
+    phrases = [f"red {thing}" for thing in ("car", "book", "rose", "phone", "guitar", "apple", "heart", "circle", "square", "chili")]
+    known = Lexicon(("dog",), ("a", "flag of peru", *phrases))
+    taught = known.with_own(known.new_words("a red flag"))
+    assert (taught.own, taught.unknown("a red flag")) == (("flag", "red"), ())
+    assert [taught.is_own(text) for text in ("a red flag", "a flag", "a red car", "a red dog")] == [True, True, False, False]
+
+
 def test_files(tmp_path):
     assert Lexicon.load(tmp_path) is None
     LEXICON.save(tmp_path)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mmada.errors import InputError, MissingDependencyError
+from mmada.errors import CheckpointError, InputError, MissingDependencyError
 from mmada.scale.batch import answer_batch
 from mmada.scale.batch_lines import lines_of
 from mmada.scale.batch_results import result_file
+from mmada.scale.ray_cluster import raised
 from mmada.scale.ray_replicas import ray_replicas
 from mmada.scale.replica import batch_settings
 
@@ -31,6 +32,37 @@ def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
 
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'mmada\[scale\]'"):
+        asyncio.run(run())
+
+
+def test_a_model_that_is_not_there_is_said_before_ray_is_started(monkeypatch):
+    async def run():
+        async with ray_replicas("nosuch", SETTINGS, LOADING):
+            pass
+
+    monkeypatch.setattr("mmada.scale.ray_replicas.connected", lambda *_: pytest.fail("Ray is started"))
+    with pytest.raises(CheckpointError, match="'nosuch' is no directory"):
+        asyncio.run(run())
+
+
+def test_of_a_report_of_ray_the_last_error_is_shown():
+    report = "The actor died:\n  File x\nValueError: 3\n\nDuring it:\n  File y\nmmada.errors.CheckpointError: x has no y; copy it again"
+    assert raised(report) == "x has no y; copy it again"
+    assert raised("The actor died.") == "The actor died."
+
+
+@pytest.mark.slow
+def test_replicas_that_do_not_start_are_a_sentence(debug, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is not installed (pip install 'mmada[scale]')")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    debug.save_pretrained(tmp_path / "half")
+    (tmp_path / "half" / "tokenizer.json").unlink()  # which only loading finds
+
+    async def run():
+        async with ray_replicas(str(tmp_path / "half"), SETTINGS, LOADING):
+            pass
+
+    with pytest.raises(InputError, match=r"^the replicas could not be started: the tokenizer in .*half cannot be read"):
         asyncio.run(run())
 
 

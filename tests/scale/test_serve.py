@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from mmada.errors import InputError, MissingDependencyError
+from mmada.errors import InputError, MissingDependencyError, MMaDAError
 from mmada.scale import serve
 from mmada.scale.batch_lines import BatchLine
-from mmada.scale.ray_cluster import connected
-from mmada.scale.replica import Replica
+from mmada.scale.ray_cluster import connected, on_cpus
+from mmada.scale.replica import Replica, check_loading
 from mmada.scale.serve_config import KEYS, ReplicasConfig, replicas_config
 from mmada.scale.serve_counts import Counts
 from mmada.scale.serve_proxy import CALLBACK, ProxyMiddleware, middlewares
@@ -95,6 +95,46 @@ def test_a_cluster_that_is_not_reached_is_a_sentence(monkeypatch):
         connected("--ray"),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": "owner/nosuch"}, "'owner/nosuch' is not in the local cache|is neither a directory nor a repository"),
+        ({"model": "cut"}, "its header promises"),
+        ({"model": "adapter"}, "its header promises"),
+        ({"cache": "doual"}, "cache='doual' is unknown: did you mean 'dual'"),
+        ({"quantize": "int3"}, "quantize='int3' is unknown"),
+        ({"image_tokenizer": "nosuch"}, "'nosuch' is no directory"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_before_ray_is_started(debug, tmp_path, monkeypatch, changes, words):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "cut")}))
+    debug.save_pretrained(tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(serve, "_serve", lambda: None)
+    monkeypatch.setattr(serve, "connected", lambda *_, **__: pytest.fail("Ray is started"))
+    with pytest.raises(MMaDAError, match=words):
+        serve.serve_replicas(ReplicasConfig(**changes), host="127.0.0.1", port=0, ready=print)
+
+
+def test_what_a_node_has_to_fetch_is_not_looked_up_here(debug, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmada.hub.checkpoint.find", lambda *_, **__: pytest.fail("a hub name is looked up"))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    check_loading("owner/nosuch", {})
+    debug.save_pretrained(tmp_path / "whole")
+    check_loading(str(tmp_path / "whole"), {"quantize": "int8", "cache": "prefix"})
+
+
+def test_a_gpu_is_asked_for_where_there_is_one():
+    asked = [on_cpus("cpu", {"GPU": 2.0}), on_cpus(None, {}), on_cpus("mps", {}), on_cpus(None, {"GPU": 2.0})]
+    assert asked == [True, True, True, False]
+    with pytest.raises(InputError, match="device='cuda:0' cannot be used: the cluster has no GPU"):
+        on_cpus("cuda:0", {"CPU": 4.0})
 
 
 # Counts.

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from mmada.generation.settings import ORDER_NAMES
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.http import create_app
 from mmada.serve.request_parser import RequestParser
 from mmada.serve.schema import ChatBody, CompletionBody, EditBody, GenerationBody, VariationForm
@@ -79,7 +79,7 @@ class _Meter:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("mmada.serve.engine.ThreadPoolExecutor", _MeteredPool)
             patch.setattr("mmada.serve.http.ThreadPoolExecutor", _MeteredPool)
-            self._engine = Engine(debug.planner, self._denoiser(debug.denoiser), CONFIG)
+            self._engine = ServingEngine(debug.planner, self._denoiser(debug.denoiser), CONFIG)
             self._engine._turn = self._metered(self._engine._turn)  # type: ignore[method-assign]
             self._app = create_app(self._engine, RequestParser(debug.planner, CONFIG, factor=debug.image_tokenizer.factor), CONFIG)
         self._runner = asyncio.Runner(loop_factory=_MeteredLoop)

@@ -17,15 +17,15 @@ from mmada.generation.requests import ChatRequest, DrawRequest, EmptyAnswerError
 from mmada.generation.scheduler import BusyError, ClosedError
 from mmada.sampling import Denoising, fast_text, named_cache
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
-from mmada.serve.outputs import Admitted, Draft, EngineRequest, Failed, ImageOutput, Preview, TextDelta, TextOutput
+from mmada.serve.engine import ServingEngine
+from mmada.serve.outputs import Admitted, Draft, EngineRequest, Failed, ImageOutput, PartialImage, TextDelta, TextOutput
 
 
 class Followed:
     """An engine, and what it tells."""
 
     def __init__(self, model, config: ServeConfig, denoiser=None) -> None:
-        self.engine = Engine(model.planner, denoiser or model.denoiser, config)
+        self.engine = ServingEngine(model.planner, denoiser or model.denoiser, config)
         self.received: queue.Queue = queue.Queue()
         self.events: dict[int, list] = {}
 
@@ -183,7 +183,7 @@ def test_drafts_show_the_whole_text_and_how_sure_it_is(debug, followed):
 def test_previews_are_spread_over_the_steps(debug, followed, wanted, expected):
     followed.submit(EngineRequest(request=DrawRequest("a cat", seed=6), num_previews=wanted))
     (result,) = followed.wait(0)
-    previews = [event for event in followed.events[0] if isinstance(event, Preview)]
+    previews = [event for event in followed.events[0] if isinstance(event, PartialImage)]
     assert [preview.index for preview in previews] == list(range(expected))
     assert all(preview.image.size == result.drawing.image.size for preview in previews)
     assert same(result, alone(debug, DrawRequest("a cat", seed=6)))

@@ -10,17 +10,8 @@ from pydantic import BaseModel, ValidationError
 from mmada.generation.requests import DrawRequest
 from mmada.serve.config import ServeConfig
 from mmada.serve.request_parser import ParsedRequest, RequestParser
-from mmada.serve.schema import (
-    IGNORED,
-    UNSUPPORTED,
-    ChatBody,
-    CompletionBody,
-    EditBody,
-    EditForm,
-    GenerationBody,
-    StreamOptions,
-    VariationForm,
-)
+from mmada.serve.schema import ChatBody, CompletionBody, EditBody, EditForm, GenerationBody, StreamOptions, VariationForm
+from mmada.serve.strict_body import IGNORED, UNSUPPORTED
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "seed": 1}
 COMPLETION = {"prompt": "a", "seed": 1}

@@ -20,7 +20,7 @@ import uvicorn
 from mmada.errors import ImageError
 from mmada.serve import image_fetcher
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.http import create_app
 from mmada.serve.image_fetcher import Fetcher, fetch, is_public
 from mmada.serve.request_parser import RequestParser
@@ -221,7 +221,7 @@ def seen(url: str) -> dict[str, object]:
 def address(debug) -> Iterator[str]:
     """A server in this process, where `site` is taken for a public one."""
     config = ServeConfig(allow_remote_images=True, max_images=4)
-    engine = Engine(debug.planner, debug.denoiser, config)
+    engine = ServingEngine(debug.planner, debug.denoiser, config)
     app = create_app(engine, RequestParser(debug.planner, config, factor=debug.image_tokenizer.factor), config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ from mmada.families import FAMILIES
 from mmada.generation.requests import EditRequest, ParallelRequest
 from mmada.generation.settings import ORDER_NAMES
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.http import create_app
 from mmada.serve.request_parser import RequestParser
 
@@ -36,7 +36,7 @@ def served():
     with ExitStack() as running:
         for name in ("mmada", "lumina-dimoo", "mmada-parallel-m"):
             model = tiny(FAMILIES[name])
-            engine = Engine(model.planner, model.denoiser, config)
+            engine = ServingEngine(model.planner, model.denoiser, config)
             app = create_app(engine, RequestParser(model.planner, config, factor=model.image_tokenizer.factor), config)
             found[name] = model, running.enter_context(TestClient(app))
         yield found

@@ -114,7 +114,7 @@ def test_wishes_that_disagree_are_refused():
 def test_a_checkpoint_that_was_taught_to_thinks_by_default(debug):
     """As `mmada chat` does."""
     from mmada.generation.planner import Planner
-    from mmada.serve.outputs import OutputStream
+    from mmada.serve.outputs import OutputProcessor
 
     thoughtful = replace(debug.defaults, thinks_before_answering=True)
     planner = Planner(debug.prompts, thoughtful, context=1024, image_tokenizer=lambda: debug.image_tokenizer)
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_was_taught_to_thinks_by_default(debug):
     for fields, thinks in (({}, True), ({"reasoning_effort": "none"}, False)):
         (engine_request,) = parser.chat(chat(**fields)).engine_requests
         assert planner.thinks_first(engine_request.request) is thinks
-        assert OutputStream(engine_request, planner, lambda _: None).text._waits is thinks
+        assert OutputProcessor(engine_request, planner, lambda _: None).text._waits is thinks
     assert parser.facts().thinks_before_answering
 
 

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from mmada.generation.scheduler import BusyError
 from mmada.serve.config import ServeConfig
-from mmada.serve.engine import Engine
+from mmada.serve.engine import ServingEngine
 from mmada.serve.http import create_app
 from mmada.serve.request_parser import RequestParser
 
@@ -70,7 +70,7 @@ INNER = re.compile(
 @pytest.fixture(scope="module")
 def http(debug) -> Iterator[TestClient]:
     config = ServeConfig(name="debug", max_steps=64)
-    engine = Engine(debug.planner, debug.denoiser, config, device=debug.model.device)
+    engine = ServingEngine(debug.planner, debug.denoiser, config, device=debug.model.device)
     app: FastAPI = create_app(engine, RequestParser(debug.planner, config, factor=debug.image_tokenizer.factor), config)
     with TestClient(app) as client:
         yield client

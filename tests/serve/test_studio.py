@@ -169,6 +169,83 @@ def test_a_blank_prompt_is_a_hint_and_problems_are_shown_in_place(page):
     page.locator(".turn.assistant .facts", has_text="evaluations").wait_for()
 
 
+def test_a_double_click_is_one_click_and_a_second_drawing_waits(page):
+    """The second half of a double click stopped the drawing, or removed the comparison that had just come under the pointer."""
+    show_settings(page)
+    page.locator("#draw-steps").fill("64")
+    page.get_by_label("Prompt", exact=True).fill("a cat")
+    page.get_by_role("button", name="Draw", exact=True).dblclick()
+    page.get_by_label("Prompt", exact=True).press("Enter")
+    assert "One at a time" in page.locator("#draw-hint").inner_text()
+    page.locator("#gallery .card").get_by_role("button", name="Save as a file").wait_for()
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("What both get").fill("a dog")
+    page.get_by_role("button", name="Compare", exact=True).dblclick()
+    page.get_by_role("status").get_by_text("Compared.").wait_for()
+    assert page.locator(".comparison").count() == 1
+
+
+def test_a_wrong_setting_is_shown_though_its_drawer_was_closed(page):
+    show_settings(page)
+    page.locator("#draw-seed").fill("1.5")
+    page.locator("#panel-draw details.settings > summary").click()
+    page.get_by_label("Prompt", exact=True).fill("a cat")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    assert page.locator("#draw-seed").is_visible()
+    assert page.evaluate("document.activeElement.id") == "draw-seed"
+
+
+def test_long_prompts_are_folded_and_others_run_from_right_to_left(page):
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.fill("\N{DOG FACE}" * 2000)
+    prompt.press("Enter")
+    title = page.locator("#gallery h3").first
+    page.locator("#gallery .problem").wait_for()
+    assert title.inner_text().endswith("Show all")
+    title.get_by_role("button", name="Show all").click()
+    assert title.inner_text() == "\N{DOG FACE}" * 2000
+    prompt.fill("\N{ARABIC LETTER ALEF}\N{ARABIC LETTER BEH}")
+    for box in (prompt, draw(page, "\N{ARABIC LETTER ALEF}\N{ARABIC LETTER BEH}", seed=1, steps=1).locator("h3")):
+        assert box.evaluate("box => getComputedStyle(box).direction") == "rtl"
+
+
+DROP = """([type, files]) => {
+    const data = new DataTransfer();
+    for (const [name, kind, text] of files) data.items.add(new File([text], name, { type: kind }));
+    const options = { bubbles: true, cancelable: true };
+    const event = type === "paste" ? new ClipboardEvent(type, { clipboardData: data, ...options }) : new DragEvent(type, { dataTransfer: data, ...options });
+    document.body.dispatchEvent(event);
+    return event.defaultPrevented;
+}"""
+
+
+def test_files_are_taken_anywhere_on_the_page_and_others_are_refused_in_words(page):
+    hint = page.locator("#draw-hint")
+    svg = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
+    assert page.evaluate(DROP, ["drop", [["a.svg", "image/svg+xml", svg], ["b.svg", "image/svg+xml", svg], ["c.txt", "text/plain", "hi"]]])
+    hint.get_by_text("1 of 3 files was left out.").wait_for()
+    assert page.locator("#gallery h3").all_inner_texts() == ["b.svg", "a.svg"]
+    assert page.evaluate(DROP, ["drop", [["c.txt", "text/plain", "hi"]]]), "the browser would leave the page for the file"
+    hint.get_by_text("c.txt cannot be opened: a picture or a saved result is wanted here.").wait_for()
+    page.evaluate(DROP, ["drop", [["d.png", "image/png", "hi"]]])
+    hint.get_by_text("This file is no picture that the browser can read.").wait_for()
+    page.get_by_role("tab", name="Chat").click()
+    page.evaluate(DROP, ["paste", [["image.svg", "image/svg+xml", svg]]])
+    page.get_by_alt_text("The picture to send").wait_for()
+
+
+@pytest.mark.parametrize(
+    "blocked", ["IDBFactory.prototype.open = () => ({})", "Object.defineProperty(window, 'indexedDB', { value: undefined })"]
+)
+def test_without_a_database_the_page_goes_on(browser, server, blocked):
+    context = browser.new_context(reduced_motion="reduce")
+    context.add_init_script(blocked)
+    with opened(browser, server, context=context) as page:
+        page.locator(".badge", has_text="Recorded").wait_for()
+        draw(page, "a cat", seed=1, steps=1)
+    context.close()
+
+
 def test_chat_unmasks_and_keeps_what_the_server_said(page, server):
     page.get_by_role("tab", name="Chat").click()
     page.get_by_label("Think first").check()
@@ -220,7 +297,7 @@ def test_what_is_drawn_said_and_typed_survives_a_reload(page):
     source = card.locator("figure img").first.get_attribute("src")
     page.get_by_label("Prompt", exact=True).fill("half a prom")
     page.get_by_role("tab", name="Chat").click()
-    page.get_by_label("Message").fill("Please draw a dog.")
+    page.get_by_label("Message").fill("Could you draw me a dog, please?")
     with page.expect_request("**/v1/images/generations") as sent:
         page.keyboard.press("Enter")
     assert sent.value.post_data_json["prompt"] == "a dog"
@@ -230,7 +307,7 @@ def test_what_is_drawn_said_and_typed_survives_a_reload(page):
     page.reload()
     assert page.url.endswith("#chat"), "the address names the tab"
     page.locator(".turn.assistant .facts", has_text="evaluations").wait_for()
-    assert page.locator(".turn.user").all_inner_texts() == ["Please draw a dog.", "hello"]
+    assert page.locator(".turn.user").all_inner_texts() == ["Could you draw me a dog, please?", "hello"]
     assert page.locator(".turn.assistant .answer").inner_text() == answer
     assert page.locator("#dialogue .card figure img").first.get_attribute("src").startswith("data:image/png")
     page.go_back()
@@ -238,7 +315,25 @@ def test_what_is_drawn_said_and_typed_survives_a_reload(page):
     assert page.get_by_label("Prompt", exact=True).input_value() == "half a prom"
     assert page.locator("#gallery .card figure img").first.get_attribute("src") == source
     page.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Undo").click()
+    page.reload()
+    page.locator("#gallery .card h3", has_text="a cat").wait_for()
+    page.get_by_role("button", name="Remove").click()
     page.get_by_role("tab", name="Chat").click()
+    page.get_by_role("button", name="New chat").click()
+    page.get_by_role("button", name="Undo").click()
+    page.locator(".turn.user", has_text="hello").wait_for()
+
+    page.route("**/v1/chat/completions", lambda route: None)  # a server that does not answer
+    page.get_by_label("Message").fill("how are you?")
+    with page.expect_request("**/v1/chat/completions"):
+        page.keyboard.press("Enter")
+    page.reload()
+    page.unroute("**/v1/chat/completions")
+    again = page.locator(".turn.assistant", has_text="Not answered.")
+    again.get_by_role("button", name="Try again").click()
+    page.locator(".turn.assistant .facts", has_text="evaluations").nth(1).wait_for()
+    assert page.locator(".turn.user").all_inner_texts()[-1] == "how are you?"
     page.get_by_role("button", name="New chat").click()
     page.reload()
     page.get_by_text("It unmasks all over").wait_for()
@@ -297,10 +392,43 @@ def test_a_result_is_a_file_that_any_studio_opens(page, browser, server, tmp_pat
         copy.get_by_role("button", name="Use its settings").click()
         values = [other.locator(field).input_value() for field in ("#draw-prompt", "#draw-seed", "#draw-steps")]
         assert values == ["a cat", "7", "6"]
+        for change, why in hostile(record):
+            (tmp_path / "evil.json").write_text(json.dumps(change))
+            other.locator("#draw-file").set_input_files(tmp_path / "evil.json")
+            if why:
+                other.locator("#draw-hint").get_by_text(f"evil.json cannot be opened: {why}.").wait_for()
+            else:
+                other.locator(":is(h3, .turn.user)", has_text=change["title"]).wait_for()
+            other.get_by_role("tab", name="Draw").click()
+        assert "plain" in (other.locator(".turn.assistant").last.get_attribute("class") or ""), "confidence of sampled tokens has no colors"
         record["result"]["pictures"][0]["frames"] = ["https://example.com/track.png"]
         (tmp_path / "evil.json").write_text(json.dumps(record))
         other.locator("#draw-file").set_input_files(tmp_path / "evil.json")
         other.locator(".problem").get_by_text("evil.json cannot be opened: a picture in it is none.").wait_for()
+
+
+def hostile(record: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Files that somebody might send, with why each is refused; nothing for those that do no harm."""
+    frame = record["result"]["pictures"][0]["frames"][-1]
+
+    def with_picture(**changes: Any) -> dict[str, Any]:
+        return {**record, "result": {"pictures": [{"frames": [frame], **changes}], "thoughts": []}}
+
+    def answer(title: str, settings: dict[str, Any], drafts: Any) -> dict[str, Any]:
+        result = {"drafts": drafts, "answer": "a", "thoughts": ""}
+        return {**record, "kind": "answer", "title": title, "settings": settings, "prompt": None, "result": result}
+
+    yield {**record, "title": "x" * 300_000}, "a text in it has more than 200000 characters"
+    yield {**record, "kind": "constructor"}, "it holds neither a drawing nor an answer"
+    yield {**record, "seed": "1"}, "a number is missing in it"
+    yield with_picture(frames=[frame] * 6000), "a list in it has more than 5000 items"
+    yield with_picture(frames=["data:image/png;base64,AAAA"]), "a picture in it is none"
+    yield with_picture(trace={"steps": [0] * 200_000, "confidences": []}), "a list in it has more than 65536 items"
+    yield answer("no", {}, [[None]]), "a part is missing in it"
+    yield {**record, "title": "<img src=x onerror=alert(1)>", "path": "/v1/images/edits"}, ""
+    yield with_picture(trace={"steps": [1e300, "x"] * 32, "confidences": [7] * 64}) | {"title": "odd trace"}, ""
+    yield answer("messages that are none", {"messages": 5}, []), ""
+    yield answer("hot", {"temperature": 1}, [[{"text": "a", "confidence": 0.1}]]), ""
 
 
 def test_two_settings_side_by_side_with_one_seed(page):

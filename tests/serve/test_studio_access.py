@@ -65,6 +65,14 @@ def test_axe_finds_nothing_in_light_and_dark(browser, server, axe):
         page.get_by_role("button", name="Compare", exact=True).click()
         page.get_by_role("status").get_by_text("Compared.").wait_for()
         assert faults(page, axe) == []
+        page.get_by_role("tab", name="Draw").click()
+        page.get_by_label("Prompt", exact=True).fill("a long prompt " * 200)
+        page.keyboard.press("Enter")
+        page.locator(".card.bare .problem").wait_for()
+        page.get_by_role("button", name="Remove").nth(1).click()
+        page.get_by_role("button", name="Undo").wait_for()
+        page.keyboard.press("Shift+Tab")
+        assert faults(page, axe) == []
 
 
 def test_axe_finds_faults(page_with_a_fault, axe):
@@ -103,6 +111,19 @@ def test_a_phone_shows_the_picture_under_the_prompt(browser, server, axe):
         assert composer["y"] >= 0
         assert composer["y"] + composer["height"] <= frame["y"], "the prompt stays in view and covers nothing of the picture"
         assert frame["y"] + frame["height"] <= PHONE["height"]
+
+        show_settings(page)
+        page.locator("#draw-count").fill("3")
+        draw(page, "a dog", seed=1, steps=2)
+        places = [figure.bounding_box() for figure in page.locator("#gallery .card figure").all()[:2]]
+        for control in page.locator("#gallery .card").first.locator("figure").first.locator(".player :is(button, input, select)").all():
+            box = control.bounding_box()
+            assert box["x"] + box["width"] <= places[1]["x"], "controls of one picture do not lie on those of the next"
+
+        page.locator("#gallery .cells").first.tap()
+        assert "Square at" in page.get_by_role("tooltip").inner_text(), "a finger that is lifted has tapped"
+        page.locator("#draw-prompt").tap()
+        assert not page.get_by_role("tooltip").is_visible()
 
         page.get_by_role("tab", name="Chat").click()
         for text in ("one", "two", "three"):

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from mmada.errors import InputError
-from mmada.hub.networks import load_image_tokenizer
+from mmada.hub.networks import load_image_tokenizer, save_image_tokenizer
 from mmada.image import VQVAE, ImageTokenizer, ImageTokenizerConfig
 from mmada.image.quantizer import entropy_loss, quantizer_loss
 from mmada.train import loop
@@ -198,3 +199,39 @@ def test_a_vqvae_is_exported_with_its_averaged_weights_and_gone_on_from(tmp_path
         build_task(load(tmp_path / "run.yaml", [*start, "net.kind=magvit-v2"]))
     with pytest.raises(InputError, match=r"net\.upscale=2 adds an upscaler to a MAGVIT-v2 tokenizer"):
         build_task(load(tmp_path / "run.yaml", [*start, "net.upscale=2"]))
+
+
+@pytest.mark.parametrize("kind", ["magvit-v2", "vqvae"])
+def test_sizes_beside_a_start_are_its_own(tmp_path, kind):
+    (tmp_path / "run.yaml").write_text(f"stage: {'vqvae' if kind == 'vqvae' else 'tokenizer'}\ndata: {{world: shapes}}\ndebug: true\n")
+    save_image_tokenizer(new_image_tokenizer(load(tmp_path / "run.yaml").net, seed=0, size=32), tmp_path / "start")
+    start = [f"net.start={tmp_path / 'start'}", f"out={tmp_path / 'run'}", "debug=false"]
+
+    def built(*settings):
+        return build_task(load(tmp_path / "run.yaml", [*start, *settings]))
+
+    built("net.ch=8", "net.encoder_ch_mult=[1, 2]", "net.z_channels=6", "net.num_codes=64")
+    with pytest.raises(InputError, match=r"net\.start='.*start' has ch=8, z_channels=6, and net\.ch=32, net\.z_channels=4 says otherwise"):
+        built("net.ch=32", "net.z_channels=4")
+    with pytest.raises(InputError, match=r"net\.upscaler_ch=16 is that of an upscaler, and net\.upscale=1 makes none"):
+        built("net.upscaler_ch=16")
+    if kind == "vqvae":
+        with pytest.raises(InputError, match=r"has no patch, and net\.patch=2 says otherwise"):
+            built("net.patch=2")
+
+
+def test_a_run_of_an_earlier_version_from_a_start_goes_on(tmp_path):
+    """It wrote the usual sizes beside the start, whatever its sizes were."""
+    (tmp_path / "run.yaml").write_text("stage: tokenizer\ndata: {world: shapes}\ndebug: true\n")
+    save_image_tokenizer(new_image_tokenizer(load(tmp_path / "run.yaml").net, seed=0, size=32), tmp_path / "start")
+    start = [f"net.start={tmp_path / 'start'}", f"out={tmp_path / 'run'}", "loop.prefetch=0"]
+    run(load(tmp_path / "run.yaml", start))
+    file = tmp_path / "run" / "config.yaml"
+    written = yaml.safe_load(file.read_text())
+    assert written["net"]["ch"] == 0
+    written["net"] |= {"ch": 32, "encoder_ch_mult": [1, 2], "z_channels": 12, "patch": 1}
+    file.write_text(yaml.safe_dump(written))
+    (save,) = sorted((tmp_path / "run" / "state").glob("step-*"))[-1:]
+    export_save(save, tmp_path / "again")
+    assert load_image_tokenizer(tmp_path / "again").config.ch == 8
+    run(load(tmp_path / "run.yaml", start))

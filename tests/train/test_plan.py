@@ -13,7 +13,7 @@ from torch import nn
 
 from mmada.errors import InputError, MissingDependencyError
 from mmada.train import plan
-from mmada.train.plan import Plan
+from mmada.train.plan import RunPlan
 
 from ..processes import ROOT, command_line, mmada, ranks
 
@@ -101,7 +101,7 @@ def test_what_is_in_force_must_be_what_was_asked_for(monkeypatch):
 
 
 def test_the_line_says_who_holds_what_and_the_warning_what_is_lost():
-    eight = Plan(
+    eight = RunPlan(
         strategy="FSDP2",
         num_processes=16,
         num_nodes=2,

@@ -15,8 +15,9 @@ from mmada.data import JsonlReader
 from mmada.data.shard_writer import write_shards
 from mmada.errors import InputError
 from mmada.pipeline import MMaDA
-from mmada.train.config import load
-from mmada.train.setup import build_task, run
+from mmada.train import export
+from mmada.train.config import ModelConfig, load
+from mmada.train.setup import _record, build_task, run
 from mmada.train.stages import STAGES
 from mmada.train.state import latest
 
@@ -187,6 +188,41 @@ def test_own_records_finetune_a_model(finished, tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()
 
 
+def test_sizes_beside_a_start_are_its_own(finished, tmp_path):
+    def built(**sizes):
+        return build_task(config(tmp_path, model={"start": str(finished / "model"), **sizes}, debug=False))
+
+    built(preset="debug", max_sequence_length=2048)
+    for sizes, message in (
+        (
+            {"preset": "3m"},
+            r"model\.preset='3m' has d_model=192, n_layers=6, .* and model\.start='.*' has d_model=64, n_layers=2, .*; leave the",
+        ),
+        ({"max_sequence_length": 8}, r"model\.max_sequence_length=8, and model\.start='.*' has 2048; leave it out"),
+        ({"num_merges": 0}, r"model\.num_merges=0 are those of a new text tokenizer, and model\.start='.*' has its own"),
+    ):
+        with pytest.raises(InputError, match=message):
+            built(**sizes)
+    assert ModelConfig().whole() == ModelConfig(preset="3m", num_merges=700, max_sequence_length=512)
+
+
+def test_a_run_of_an_earlier_version_from_a_start_goes_on_and_a_new_one_keeps_its_sizes(finished, tmp_path):
+    """It wrote the usual sizes of a new model beside the start, whatever its sizes were."""
+    settings = config(tmp_path, model={"start": str(finished / "model")})
+    (tmp_path / "run" / "state" / "step-00000001").mkdir(parents=True)
+    _record(settings, tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    written = yaml.safe_load(file.read_text())
+    assert written["model"]["preset"] == ""
+    written["model"] |= {"preset": "3m", "num_merges": 700, "max_sequence_length": 512}
+    file.write_text(yaml.safe_dump(written))
+    _record(settings, tmp_path / "run")
+    file.write_text(yaml.safe_dump(written))
+    assert export._settings(written, tmp_path / "run").model.given == {}
+    with pytest.raises(InputError, match="holds a run with other settings"):
+        _record(config(tmp_path, model={"start": str(finished / "model"), "preset": "debug"}, debug=False), tmp_path / "run")
+
+
 def test_records_that_take_no_part_are_counted_by_reason(finished, tmp_path, caplog):
     def line(task, question, answer):
         return json.dumps({"task": task, "messages": [{"role": "user", "content": question}], "answer": {"text": answer}}) + "\n"
@@ -194,7 +230,7 @@ def test_records_that_take_no_part_are_counted_by_reason(finished, tmp_path, cap
     path = tmp_path / "own.jsonl"
     path.write_text(line("text", "one?", "1") + line("text", "long " * 3000, "2") + line("text", "two?", "long " * 300) + "{\n")
     data = {"path": str(path)}
-    model = {"start": str(finished / "model"), "max_sequence_length": 8}  # of a new model: the start has its own context
+    model = {"start": str(finished / "model")}
     job = build_task(config(tmp_path, model=model, data=data, stage="finetune", debug=False))
     assert list(job.plan.sources) == ["text"]
     (reported,) = caplog.messages

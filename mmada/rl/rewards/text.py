@@ -28,6 +28,7 @@ _SECONDS = 5
 
 
 def think_format(samples: Sequence[Completion]) -> list[float | None]:
+    """1 for the form that was asked for, 0 for another; None for drawings without thinking."""
     return [_form(sample) if _is_text(sample) else None for sample in samples]
 
 

@@ -1,23 +1,27 @@
 // The chat: a conversation whose answers unmask before one's eyes. "draw …" goes to the drawer, and the picture is the answer.
 
-import { stream } from "./api.js";
+import { ServerError, stream } from "./api.js";
 import { Card } from "./card.js";
 import { draw, drawingOf } from "./drawing.js";
 import { NUM_ALTERNATIVES } from "./inspector.js";
-import { button, element, find, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { button, element, find, folded, hint, isValid, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
 import { blobOf, download, pictureOf, takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
-import { fromFile, toFile } from "./share.js";
+import { fromFile, toFile, wordsOf } from "./share.js";
 import * as store from "./store.js";
 
-const ASKS_FOR_PICTURE = /^(?:please\s+)?(?:draw|paint|sketch|(?:show|make|give)\s+me\s+a\s+(?:picture|drawing)\s+of)\s+(?:me\s+)?(.+?)(?:,?\s+please)?[.!]?$/is;
+const BENDS = ["temperature", "guidance_scale", "repetition_penalty", "frequency_penalty", "presence_penalty"];
+const MOST_TURN = 600; // characters of a message that are shown at first
+const POLITE = String.raw`(?:please,?\s+|(?:can|could|would|will)\s+you\s+(?:please\s+)?|(?:now|then)\s+|i(?:\s+want|\s+would\s+like|'d\s+like)\s+you\s+to\s+)*`;
+const VERB = String.raw`(?:draw|paint|sketch|(?:show|make|give|generate|create)\s+(?:me\s+)?an?\s+(?:picture|drawing|image|sketch)\s+of)`;
+const ASKS_FOR_PICTURE = new RegExp(String.raw`^${POLITE}${VERB}(?:\s+me\b)?\s*[:\s]\s*(.+?)(?:,?\s+please)?\s*[.!?]*$`, "is");
 
 export class Chat {
   constructor(studio) {
     Object.assign(this, { studio, messages: [], picture: null, abort: null, last: null });
     this.settings = new Settings(find("chat-settings"), "chat");
-    takeFiles(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file), /^image\/|json$/);
+    takeFiles(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file));
     find("attachment-remove").addEventListener("click", () => this.attach(null));
     find("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -25,7 +29,7 @@ export class Chat {
     });
     keep(find("chat-text"));
     sendsWithEnter(find("chat-text"));
-    find("chat-text").addEventListener("input", () => (find("chat-hint").textContent = ""));
+    find("chat-text").addEventListener("input", () => find("chat-hint").replaceChildren());
     find("chat-stop").addEventListener("click", () => this.abort?.abort());
     find("chat-new").addEventListener("click", () => this.clear());
     find("chat-colors").addEventListener("change", () => find("dialogue").classList.toggle("plain", !find("chat-colors").checked));
@@ -47,19 +51,33 @@ export class Chat {
     kept.set("conversation", this.conversation);
     const earlier = exchanges.filter((exchange) => exchange.conversation === this.conversation);
     if (this.abort || this.messages.length) return;
-    for (const exchange of earlier) this.showExchange(exchange);
+    this.showAll(earlier);
+  }
+
+  showAll(exchanges) {
+    store.showEach(exchanges, (exchange) => this.showExchange(exchange));
     this.latest();
   }
 
-  showExchange({ message, answer, drawing }) {
-    this.turn(message);
-    if (drawing) {
-      find("dialogue").append(Card.of(drawing, this.cardOptions()).box);
-      return;
+  showExchange(exchange) {
+    const { message, answer, drawing, refusal } = exchange;
+    if (refusal) {
+      const card = new Card({ title: refusal.prompt, pictures: [], thoughts: [] }, this.cardOptions());
+      card.fail(new Error(refusal.message));
+      find("dialogue").append(this.turn(message), card.box);
+    } else if (drawing) {
+      const card = Card.of(drawing, this.cardOptions());
+      find("dialogue").append(this.turn(message), card.box);
+    } else if (answer) {
+      const reply = Reply.of(answer, answer);
+      find("dialogue").append(this.turn(message), reply.box);
+      this.settled(reply, message);
+    } else {
+      const place = element("div", { className: "turn assistant" }, element("p", { className: "hint" }, "Not answered. ", button("Try again", () => {
+        if (this.studio.isFree(this)) this.reply(exchange, place);
+      })));
+      find("dialogue").append(this.turn(message), place);
     }
-    const reply = Reply.of(answer, answer);
-    find("dialogue").append(reply.box);
-    this.settled(reply, message);
   }
 
   cardOptions() {
@@ -81,7 +99,7 @@ export class Chat {
       if (file.type.startsWith("image/")) this.attach(await pictureOf(file));
       else this.studio.showResult(await fromFile(file));
     } catch (error) {
-      find("dialogue").append(problem(error));
+      hint(problem(error));
     }
   }
 
@@ -93,20 +111,33 @@ export class Chat {
     find("chat-text").focus();
   }
 
-  /** Begin anew; what was said is forgotten. */
-  clear() {
+  /** Begin anew; what was said is forgotten, unless one takes that back at once. */
+  async clear() {
     this.abort?.abort();
-    store.removeConversation(this.conversation);
-    this.messages = [];
-    this.conversation = store.newId();
-    kept.set("conversation", this.conversation);
-    find("dialogue").replaceChildren();
+    const { conversation } = this;
+    this.begin(store.newId());
     this.attach(null);
+    const said = await store.removeConversation(conversation);
+    if (said.length) hint("The conversation is forgotten. ", button("Undo", () => {
+      if (!this.studio.isFree(this)) return;
+      for (const exchange of said) store.put("exchanges", exchange);
+      this.begin(conversation);
+      this.showAll(said);
+      find("chat-text").focus();
+    }));
+  }
+
+  begin(conversation) {
+    this.messages = [];
+    this.conversation = conversation;
+    kept.set("conversation", conversation);
+    find("dialogue").replaceChildren();
+    find("chat-hint").replaceChildren();
   }
 
   /** One click on an example. */
   async example({ text, picture, think }) {
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     find("chat-think").checked = think ?? find("chat-think").checked;
     setValue(find("chat-text"), text);
     if (picture) await this.attachFile(picture.startsWith("data:") ? blobOf(picture) : await (await fetch(picture)).blob());
@@ -115,30 +146,40 @@ export class Chat {
 
   ask() {
     const text = find("chat-text").value.trim();
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     if (!text && !this.picture) {
-      find("chat-hint").textContent = this.studio.can("draw") ? "Ask something, add a picture, or say “draw a cat”." : "Ask something.";
+      const ways = [this.studio.can("look") && "add a picture", this.studio.can("draw") && "say “draw a cat”"].filter(Boolean);
+      hint(`${new Intl.ListFormat("en", { type: "disjunction" }).format(["Ask something", ...ways])}.`);
       find("chat-text").focus();
       return;
     }
-    if (!find("chat-form").reportValidity()) return;
+    if (!isValid(find("chat-form"))) return;
     const message = { role: "user", content: this.picture ? [{ type: "text", text }, { type: "image_url", image_url: { url: this.picture } }].slice(text ? 0 : 1) : text };
-    const wanted = this.picture || !this.studio.can("draw") ? null : ASKS_FOR_PICTURE.exec(text)?.[1];
-    this.turn(message);
+    const exchange = { id: store.newId(), at: Date.now(), conversation: this.conversation, message };
+    const place = element("div", { className: "turn assistant" });
+    find("dialogue").append(this.turn(message), place);
     setValue(find("chat-text"), "");
     this.attach(null);
-    if (wanted) this.draw(message, wanted);
-    else this.answer(message);
+    store.put("exchanges", exchange); // so that a reload does not lose what was asked
+    this.reply(exchange, place);
   }
 
-  /** What the user said, on the page. */
+  /** Answer a message, with words or with a picture, in the place of an element. */
+  reply(exchange, place) {
+    const { content } = exchange.message;
+    const wanted = typeof content === "string" && this.studio.can("draw") ? ASKS_FOR_PICTURE.exec(content)?.[1] : undefined;
+    if (wanted) this.draw(exchange, wanted, place);
+    else this.answer(exchange, place);
+  }
+
+  /** What the user said, as an element. */
   turn({ content }) {
-    const turn = element("div", { className: "turn user" });
+    const turn = element("div", { className: "turn user", dir: "auto" });
     for (const part of typeof content === "string" ? [{ type: "text", text: content }] : content) {
-      if (part.type === "text") turn.append(part.text);
+      if (part.type === "text") turn.append(folded(part.text, MOST_TURN));
       else turn.prepend(element("img", { src: part.image_url.url, alt: "Your picture", className: "pixels" }));
     }
-    find("dialogue").append(turn);
+    return turn;
   }
 
   request(message) {
@@ -150,18 +191,17 @@ export class Chat {
     return seed === undefined ? body : { ...body, seed };
   }
 
-  async answer(message) {
-    if (this.abort) return;
+  async answer(exchange, place) {
+    const { message } = exchange;
     const body = this.request(message);
     const reply = new Reply(isCertain(body));
-    find("dialogue").append(reply.box);
-    this.latest();
+    place.replaceWith(reply.box);
+    this.inView(reply.box);
     this.last = { path: "/v1/chat/completions", body };
     this.working(true);
     try {
       await fill(reply, this.last, this.abort.signal);
-      this.latest();
-      this.save({ message, answer: { ...reply.record, ...isCertain(body), request: this.last, model: body.model } });
+      this.inView(reply.box);
       this.settled(reply, message);
       tell("Answered.");
     } catch (error) {
@@ -169,81 +209,92 @@ export class Chat {
         reply.finish("stopped");
         tell("Stopped.");
       } else {
-        reply.fail(problem(error, () => {
-          if (this.abort) return;
-          reply.box.remove();
-          this.answer(message);
-        }));
-        tell("Not answered.");
+        this.failed(exchange, reply, error);
       }
     } finally {
       this.working(false);
     }
+    if (reply.record.ms !== undefined) this.save({ ...exchange, answer: { ...reply.record, ...isCertain(body), request: this.last, model: body.model } });
+  }
+
+  /** What went wrong, a way on, and the words where they can be changed. */
+  failed(exchange, reply, error) {
+    const text = wordsOf({ request: { body: { messages: [exchange.message] } } });
+    reply.fail(problem(error, () => {
+      if (!this.studio.isFree(this)) return false;
+      if (find("chat-text").value === text) setValue(find("chat-text"), "");
+      return this.answer(exchange, reply.box);
+    }));
+    if (!find("chat-text").value && !this.picture) setValue(find("chat-text"), text);
+    tell("Not answered.");
   }
 
   /** An answer that is all there is part of what the model is told next. */
   settled(reply, message) {
+    if (reply.record.note || reply.record.badge) return; // stopped, or somebody else's
     if (reply.record.answer.trim()) this.messages.push(message, { role: "assistant", content: reply.record.answer });
     addFile(reply, this.last, message);
   }
 
-  async draw(message, prompt) {
+  async draw(exchange, prompt, place) {
     const body = { model: this.studio.model, prompt, ...this.studio.parts.draw.thinking(this.studio.facts.thinks_before_drawing) };
     const seed = numberOf(find("chat-seed"));
     if (seed !== undefined) body.seed = seed;
     const card = new Card(drawingOf(prompt, { path: "/v1/images/generations", body }), this.cardOptions());
     card.begin(1);
-    find("dialogue").append(card.box);
-    this.latest();
+    place.replaceWith(card.box);
+    this.inView(card.box);
     this.last = card.result.request;
     this.working(true);
     try {
       const isWhole = await draw(card, { prompt, facts: this.studio.facts, signal: this.abort.signal });
-      if (isWhole) this.save({ message, drawing: store.lighter(card.result) });
+      if (isWhole) this.save({ ...exchange, drawing: store.lighter(card.result) });
     } catch (error) {
-      card.fail(error, () => {
-        if (this.abort) return;
-        card.box.remove();
-        this.draw(message, prompt);
-      });
+      card.fail(error, () => this.studio.isFree(this) && this.draw(exchange, prompt, card.box));
+      if (card.isRefused) this.save({ ...exchange, refusal: { prompt, message: error.message } });
       tell("Not drawn.");
     } finally {
       this.working(false);
-      this.latest();
+      this.inView(card.box);
     }
   }
 
   /** An answer from a file. */
   open(result) {
-    const message = result.request?.body.messages?.at(-1);
-    const isSaid = typeof message?.content === "string";
-    this.turn({ content: isSaid ? message.content : result.title });
-    const reply = Reply.of(result, { certain: true });
-    reply.facts.prepend("From a file · ");
-    find("dialogue").append(reply.box);
+    const message = { role: "user", content: wordsOf(result) };
+    const answer = { ...result, ...isCertain(result.request?.body ?? {}), badge: "From a file" };
+    const exchange = { id: store.newId(), at: Date.now(), conversation: this.conversation, message, answer };
+    this.showExchange(exchange);
+    this.save(exchange);
     this.latest();
   }
 
+  /** Keep an exchange, unless its conversation was forgotten meanwhile. */
   save(exchange) {
-    store.put("exchanges", { id: store.newId(), at: Date.now(), conversation: this.conversation, ...exchange });
+    if (exchange.conversation === this.conversation) store.put("exchanges", exchange);
   }
 
   /** The end of the conversation is in view. */
   latest() {
-    find("dialogue").lastElementChild?.scrollIntoView({ block: "nearest" });
+    this.inView(find("dialogue").lastElementChild);
+  }
+
+  inView(box) {
+    box?.scrollIntoView({ block: "nearest" });
   }
 
   working(isWorking) {
     this.abort = isWorking ? new AbortController() : null;
     swap(find("chat-send"), find("chat-stop"), isWorking);
     find("dialogue").setAttribute("aria-busy", isWorking);
+    if (isWorking) find("chat-hint").replaceChildren();
     if (isWorking) tell("Answering …");
   }
 }
 
-/** Confidence is a probability of the model only where the likeliest token is always taken. */
+/** Confidence is a probability of the model only where the likeliest token is always taken, and nothing bends the logits. */
 export function isCertain(body) {
-  return { certain: !body.temperature && !body.guidance_scale };
+  return { certain: !BENDS.some((name) => body[name]) };
 }
 
 /** Stream an answer into a reply. */
@@ -253,6 +304,7 @@ export async function fill(reply, request, signal) {
     request.seed = chunk.seed;
     reply.take(chunk);
   }
+  if (!reply.record.reason) throw new ServerError("The answer ended before it was complete.", 0);
   reply.finish();
 }
 

@@ -4,14 +4,15 @@
 import { Card } from "./card.js";
 import { addFile, fill, isCertain } from "./chat.js";
 import { draw, drawingOf } from "./drawing.js";
-import { button, element, find, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { button, element, find, folded, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
 import { takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
-import { fromFile } from "./share.js";
+import { fromFile, wordsOf } from "./share.js";
 import * as store from "./store.js";
 
 const SIDES = ["a", "b"];
+const MOST_TITLE = 160; // characters that are shown at first
 const KINDS = { drawing: "image_settings", answer: "text_settings" };
 const FACTS = { image_size: "64x64" }; // until the server has said its own; pictures have a size of their own
 
@@ -26,20 +27,21 @@ export class Compare {
     for (const box of document.querySelectorAll(".sides details")) box.open = !matchMedia("(max-width: 860px)").matches;
     keep(find("compare-prompt"));
     sendsWithEnter(find("compare-prompt"));
-    find("compare-prompt").addEventListener("input", () => this.hint(""));
+    find("compare-prompt").addEventListener("input", () => find("compare-hint").replaceChildren());
     find("compare-stop").addEventListener("click", () => this.abort?.abort());
     for (const radio of document.querySelectorAll("[name=compare-kind]")) radio.addEventListener("change", () => this.studio.card && this.setDefaults(this.studio.facts));
-    takeFiles(find("panel-compare"), find("compare-file"), (file) => this.open(file), /json$/);
+    takeFiles(find("panel-compare"), find("compare-file"), (file) => this.open(file), { kinds: /json$/, wanted: "a saved result" });
     find("compare-settings-again").addEventListener("click", () => this.use(null));
     this.restore();
   }
 
   /** What was compared before. */
   async restore() {
-    for (const record of await store.all("comparisons")) {
+    store.showEach(await store.all("comparisons"), (record) => {
+      const boxes = record.sides.map((side) => boxOf(side, this.facts));
       const row = this.place(record);
-      for (const [i, side] of record.sides.entries()) this.section(row, i, side.label).append(boxOf(side, this.facts));
-    }
+      for (const [i, side] of record.sides.entries()) this.section(row, i, side.label).append(boxes[i]);
+    });
   }
 
   get kind() {
@@ -50,15 +52,12 @@ export class Compare {
     return this.studio.card ? this.studio.facts : FACTS;
   }
 
-  hint(text) {
-    find("compare-hint").textContent = text;
-  }
-
   setDefaults(facts) {
     this.use(null);
     const [drawings, answers] = document.querySelectorAll("[name=compare-kind]");
     drawings.disabled = !facts.abilities.includes("draw");
     if (drawings.disabled) answers.checked = true;
+    find("compare-prompt").placeholder = this.kind === "drawing" ? "What to draw with both settings" : "What to ask with both settings";
     for (const side of SIDES) {
       this.settings[side].show(facts[KINDS[this.kind]]);
       const models = this.studio.cards.map((card) => new Option(card.id, card.id, false, card.id === this.studio.model));
@@ -69,19 +68,34 @@ export class Compare {
     this.settings.b.set(this.kind === "drawing" ? { steps: Math.max(1, Math.round(facts.image_steps / 4)) } : { threshold: 0.3 });
   }
 
+  /** One click on an example. */
+  example({ text, of }) {
+    if (!this.studio.isFree(this)) return;
+    this.choose(of === "chat" ? "answer" : "drawing");
+    setValue(find("compare-prompt"), text);
+    this.compare();
+  }
+
+  /** What kind is compared, with the settings that it has. */
+  choose(kind) {
+    const radio = document.querySelector(`[name=compare-kind][value=${kind}]`);
+    if (radio.checked && !this.file) return;
+    radio.checked = true;
+    this.setDefaults(this.studio.facts);
+  }
+
   /** A result that a studio saved, in the place of B; A gets its words, its seed and its settings. */
   async open(file) {
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     try {
       const result = await fromFile(file);
-      document.querySelector(`[name=compare-kind][value=${result.kind}]`).checked = true;
-      this.setDefaults(this.studio.facts);
+      this.choose(result.kind);
       setValue(find("compare-prompt"), wordsOf(result));
       find("compare-seed").value = result.seed ?? "";
       this.settings.a.set(result.request?.body ?? {});
       this.use({ name: file.name, result });
     } catch (error) {
-      find("compare-hint").replaceChildren(problem(error));
+      hint(problem(error));
     }
   }
 
@@ -96,13 +110,13 @@ export class Compare {
 
   async compare() {
     const prompt = find("compare-prompt").value.trim();
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     if (!prompt) {
-      this.hint(this.kind === "drawing" ? "Say what to draw." : "Ask something.");
+      hint(this.kind === "drawing" ? "Say what to draw." : "Ask something.");
       find("compare-prompt").focus();
       return;
     }
-    if (!find("compare-form").reportValidity()) return;
+    if (!isValid(find("compare-form"))) return;
     const { file, kind } = this;
     const seed = numberOf(find("compare-seed")) ?? Math.floor(Math.random() * 2 ** 31);
     const record = { id: store.newId(), at: Date.now(), title: `${prompt} · seed ${seed}`, sides: [] };
@@ -120,20 +134,22 @@ export class Compare {
     const sides = SIDES.map(fillSide);
     row.scrollIntoView({ block: "nearest" });
     await Promise.all(sides);
+    const wasStopped = this.abort.signal.aborted;
     this.working(false);
-    if (record.sides.filter(Boolean).length === SIDES.length && row.isConnected) await store.put("comparisons", record);
-    tell("Compared.");
+    if (isWhole(record) && row.isConnected) await store.put("comparisons", record);
+    tell(isWhole(record) ? "Compared." : wasStopped ? "Stopped." : "Not compared.");
   }
 
   /** A place for a comparison, the newest first. Returns its row of sides. */
-  place({ id, title }) {
+  place(record) {
+    const { id, title } = record;
     const row = element("div", { className: "pair" });
     const remove = button("Remove", () => {
-      box.remove();
       store.remove("comparisons", id);
-      find("compare-prompt").focus({ preventScroll: true });
-    }, { className: "quiet", "aria-label": `Remove: ${title}` });
-    const box = element("article", { className: "comparison" }, element("div", { className: "row" }, element("h3", {}, title), element("span", { className: "spacer" }), remove), row);
+      takeAway(box, () => isWhole(record) && store.put("comparisons", record));
+    }, { className: "quiet", "aria-label": `Remove: ${title.slice(0, MOST_TITLE)}` });
+    const box = element("article", { className: "comparison" }, element("div", { className: "row" }, element("h3", { dir: "auto" }, folded(title, MOST_TITLE)), element("span", { className: "spacer" }), remove), row);
+    settleRemoved(find("comparisons"));
     find("comparisons").prepend(box);
     return row;
   }
@@ -196,22 +212,22 @@ export class Compare {
     this.abort = isWorking ? new AbortController() : null;
     swap(find("compare-send"), find("compare-stop"), isWorking);
     for (const control of [find("compare-file"), find("compare-settings-again")]) control.disabled = isWorking;
+    find("compare-hint").replaceChildren();
     if (isWorking) tell("Comparing …");
   }
+}
+
+/** Whether both sides of a comparison came. */
+function isWhole({ sides }) {
+  return sides.filter(Boolean).length === SIDES.length;
 }
 
 /** A finished side. */
 function boxOf({ kind, result }, facts) {
   if (kind === "drawing") return Card.of(result, { facts, acts: {} }).box;
-  const reply = Reply.of(result, { certain: result.certain ?? true });
+  const reply = Reply.of(result, isCertain(result.request?.body ?? {}));
   if (result.request) addFile(reply, result.request, { content: wordsOf(result) });
   return reply.box;
-}
-
-/** What was asked for. */
-function wordsOf({ request, title }) {
-  const said = request?.body.prompt ?? request?.body.messages?.at(-1)?.content;
-  return typeof said === "string" ? said : title ?? "";
 }
 
 function describedFile({ name, result }) {

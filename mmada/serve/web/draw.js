@@ -3,7 +3,7 @@
 import { Card } from "./card.js";
 import { draw, drawingOf, drawUnlike } from "./drawing.js";
 import { Editor, maskOfObject } from "./editor.js";
-import { find, keep, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
+import { find, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
 import { croppedPictureOf, fitted, takeFiles } from "./pictures.js";
 import { Settings } from "./settings.js";
 import { fromData, fromFile } from "./share.js";
@@ -11,6 +11,7 @@ import * as store from "./store.js";
 
 const MOST_CARDS = 30;
 const NUM_VARIATIONS = 3;
+const MOST_FILES = 8; // that are opened at once
 const MOST_PLANS = 9; // that are given up, of a prompt that leaves little to plan
 const RECORDED = { image_size: "64x64" };
 
@@ -33,10 +34,10 @@ export class Draw {
     });
     keep(find("draw-prompt"));
     sendsWithEnter(find("draw-prompt"));
-    find("draw-prompt").addEventListener("input", () => this.hint(""));
+    find("draw-prompt").addEventListener("input", () => find("draw-hint").replaceChildren());
     find("draw-dice").addEventListener("click", () => (find("draw-seed").value = newSeed()));
     find("draw-stop").addEventListener("click", () => this.abort?.abort());
-    takeFiles(find("panel-draw"), find("draw-file"), (file) => this.open(file), /^image\/|json$/);
+    takeFiles(find("panel-draw"), find("draw-file"), (file) => this.open(file), { most: MOST_FILES });
     this.channel = new BroadcastChannel("mmada-drawings");
     this.channel.addEventListener("message", ({ data }) => this.hear(data));
     this.restore();
@@ -45,7 +46,7 @@ export class Draw {
   /** What was drawn before; for a first visit, a recording. */
   async restore() {
     const earlier = (await store.all("drawings")).slice(-MOST_CARDS);
-    for (const result of earlier) if (!this.cards.has(result.id)) this.add(Card.of(result, this.options(result)));
+    store.showEach(earlier, (result) => this.showKept(result));
     if (!this.cards.size) await this.showRecording();
   }
 
@@ -63,11 +64,18 @@ export class Draw {
     if (removed) this.cards.get(removed)?.box.remove();
     this.cards.delete(removed);
     const result = added && (await store.get("drawings", added));
-    if (result && !this.cards.has(added)) this.add(Card.of(result, this.options(result)));
+    if (result) this.showKept(result);
   }
 
-  options() {
-    return { facts: this.studio.card ? this.studio.facts : RECORDED, acts: this.acts };
+  showKept(result) {
+    if (this.cards.has(result.id)) return;
+    const card = Card.of(result, this.options(result));
+    card.kept = result;
+    this.add(card);
+  }
+
+  options({ badge } = {}) {
+    return { facts: this.studio.card ? this.studio.facts : RECORDED, acts: this.acts, badge };
   }
 
   setDefaults(facts) {
@@ -75,10 +83,6 @@ export class Draw {
     find("draw-count").max = Math.min(8, facts.max_n);
     setValue(find("draw-count"), 1);
     find("draw-think").checked = facts.thinks_before_drawing;
-  }
-
-  hint(text) {
-    find("draw-hint").textContent = text;
   }
 
   /** What every request for pictures has. */
@@ -90,13 +94,13 @@ export class Draw {
 
   draw() {
     const prompt = find("draw-prompt").value.trim();
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     if (!prompt) {
-      this.hint("Say what to draw, or take an example.");
+      hint("Say what to draw, or take an example.");
       find("draw-prompt").focus();
       return;
     }
-    if (!find("draw-form").reportValidity()) return;
+    if (!isValid(find("draw-form"))) return;
     if (matchMedia("(pointer: coarse)").matches) find("draw-prompt").blur(); // the keyboard would cover the picture
     const body = { ...this.common(), prompt, ...this.thinking(find("draw-think").checked) };
     const count = Number(find("draw-count").value);
@@ -105,6 +109,7 @@ export class Draw {
   }
 
   drawThis(prompt, think) {
+    if (!this.studio.isFree(this)) return;
     setValue(find("draw-prompt"), prompt);
     if (think) find("draw-think").checked = true;
     this.studio.show("draw");
@@ -117,7 +122,7 @@ export class Draw {
 
   /** The same words planned anew with new seeds; a picture without words has a random part of it drawn anew. */
   vary(view, card) {
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     const { request } = card.result;
     const prompt = request?.path === "/v1/images/generations" ? request.body.prompt : view.record.prompt;
     const most = this.studio.facts.max_n;
@@ -134,9 +139,10 @@ export class Draw {
   }
 
   async edit(view) {
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     const { facts } = this.studio;
     const { url } = await fitted(view.url, facts);
+    if (find("editor").open) return;
     const wanted = await this.editor.open({ url, record: view.record }, facts.image_factor, facts.edits_by_instruction, facts.edit_orders);
     if (wanted) this.redo(url, wanted);
   }
@@ -150,7 +156,7 @@ export class Draw {
 
   /** Redraw one thing of an example's picture. */
   async redoExample({ text, prompt, picture, at }) {
-    if (this.abort || !this.studio.isReady) return;
+    if (!this.studio.isFree(this)) return;
     const { facts } = this.studio;
     const { url, scale } = await fitted(picture, facts);
     const mask = await maskOfObject(url, facts.image_factor, at.map((place) => scale * place));
@@ -167,31 +173,38 @@ export class Draw {
       }
       const [width, height] = this.studio.facts.image_size.split("x").map(Number);
       const frame = await croppedPictureOf(file, width, height);
-      this.keep({ id: store.newId(), at: Date.now(), kind: "drawing", title: file.name || "A picture", pictures: [{ frames: [frame] }], thoughts: [] });
+      const badge = `Your picture, as ${width} × ${height}`;
+      this.keep({ id: store.newId(), at: Date.now(), kind: "drawing", title: file.name || "A picture", badge, pictures: [{ frames: [frame] }], thoughts: [] });
     } catch (error) {
-      find("gallery").prepend(problem(error));
+      hint(problem(error));
     }
   }
 
   /** Show a finished result, and keep it. */
-  keep(result, badge) {
-    this.add(Card.of(result, { ...this.options(), badge }, { plays: true }));
+  keep(result) {
+    this.add(Card.of(result, this.options(result), { plays: true }));
     this.save(result);
   }
 
   save(result) {
+    this.cards.get(result.id).kept = result;
     store.put("drawings", store.lighter(result)).then(() => this.channel.postMessage({ added: result.id }));
   }
 
+  /** Take a result away, and leave a way back where it stood. */
   forget(card) {
-    card.box.remove();
-    this.cards.delete(card.result.id);
-    store.remove("drawings", card.result.id).then(() => this.channel.postMessage({ removed: card.result.id }));
-    find("draw-prompt").focus({ preventScroll: true });
+    const { id } = card.result;
+    this.cards.delete(id);
+    store.remove("drawings", id).then(() => this.channel.postMessage({ removed: id }));
+    takeAway(card.box, () => {
+      this.cards.set(id, card);
+      if (card.kept) this.save(card.kept);
+    });
   }
 
   add(card) {
     this.recorded?.box.remove();
+    settleRemoved(find("gallery"));
     this.cards.set(card.result.id, card);
     find("gallery").prepend(card.box);
     while (find("gallery").children.length > MOST_CARDS) find("gallery").lastElementChild.remove();
@@ -218,19 +231,22 @@ export class Draw {
     reveal(card.box);
     this.last = request;
     this.working(true);
+    let isWhole = false;
     try {
       const how = { prompt, facts: this.studio.facts, signal: this.abort.signal };
-      const isWhole = await (plan === undefined ? draw(card, how) : drawUnlike(card, { ...how, plan, tries: MOST_PLANS }));
-      if (isWhole) this.save(card.result);
+      isWhole = await (plan === undefined ? draw(card, how) : drawUnlike(card, { ...how, plan, tries: MOST_PLANS }));
     } catch (error) {
       const again = () => {
+        if (!this.studio.isFree(this)) return false;
         card.box.remove();
-        this.run(title, request, { count, plan, prompt });
+        return this.run(title, request, { count, plan, prompt });
       };
       card.fail(error, again);
       tell("Not drawn.");
     } finally {
       this.working(false);
+      const kept = isWhole ? card.result : card.wholePart;
+      if (kept && card.box.isConnected) this.save(kept);
     }
   }
 
@@ -238,7 +254,7 @@ export class Draw {
     this.abort = isWorking ? new AbortController() : null;
     swap(find("draw-send"), find("draw-stop"), isWorking);
     find("gallery").setAttribute("aria-busy", isWorking);
-    for (const asks of document.querySelectorAll("#gallery .asks")) asks.disabled = isWorking;
+    find("draw-hint").replaceChildren();
     if (isWorking) tell("Drawing …");
   }
 }

@@ -1,6 +1,6 @@
 // From a request for pictures to a card that fills: the one way in which all tabs draw.
 
-import { stream } from "./api.js";
+import { ServerError, stream } from "./api.js";
 import { tell } from "./page.js";
 import { NUM_ALTERNATIVES } from "./inspector.js";
 import { blobOf } from "./pictures.js";
@@ -58,13 +58,14 @@ async function whole(card, act) {
   card.result.nfe = 0;
   try {
     await act(performance.now());
+    if (card.views.some((view) => !view.isWhole)) throw new ServerError("The answer ended before it was complete.", 0);
     card.end();
     tell("Drawn.");
     return true;
   } catch (error) {
     if (error.name !== "AbortError") throw error;
     for (const view of card.views) view.player.pause();
-    card.end("stopped");
+    card.end("Stopped");
     tell("Stopped.");
     return false;
   }

@@ -8,7 +8,7 @@ import { download, loaded } from "./pictures.js";
 const PAINT = "Paint what is to be drawn anew.";
 const INSTRUCT = "Say what is to be changed. Or paint a part, and only that is drawn anew.";
 const ORDERS = { none: "none", together: "with the picture", text_first: "before the picture", image_first: "after the picture" };
-const KEYS = "Keys: arrows move, space paints, with shift erases.";
+const KEYS = matchMedia("(hover: none)").matches ? "" : "Keys: arrows move, space paints, with shift erases.";
 
 export class Editor {
   constructor() {
@@ -70,9 +70,10 @@ export class Editor {
     this.canvas.width = this.width * this.scale;
     this.canvas.height = this.height * this.scale;
     find("editor-brush").max = Math.max(2, Math.ceil(this.columns / 2));
-    setValue(find("editor-brush"), Math.max(1, Math.round(this.columns / 4)));
+    const hasObjects = this.objects.some(Boolean);
+    setValue(find("editor-brush"), hasObjects ? 1 : Math.max(1, Math.round(this.columns / 4))); // one touch takes a thing and nothing beside it
     find("editor-erase").checked = false;
-    find("editor-whole").checked = this.objects.some(Boolean);
+    find("editor-whole").checked = hasObjects;
     find("editor-title").textContent = byInstruction ? "Edit the picture" : "Redraw a part";
     find("editor-prompt").value = byInstruction ? "" : picture.record.prompt ?? "";
     find("editor-problem").textContent = "";

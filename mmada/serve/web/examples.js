@@ -16,7 +16,9 @@ export function showExamples(facts, run) {
   const list = (facts.examples.length ? facts.examples : GENERAL).filter(isPossible);
   const drawn = list.find((example) => example.kind === "draw");
   const asked = [...list.filter((example) => example.kind === "chat"), ...(drawn ? [{ ...drawn, kind: "chat", text: `draw ${drawn.text}` }] : [])];
-  for (const [tab, mine] of Object.entries({ draw: list, chat: asked })) {
+  const compared = [drawn, list.find((example) => example.kind === "chat" && !example.picture)].filter(Boolean);
+  const pairs = compared.map((example) => ({ ability: example === drawn ? "Many steps or few" : "Sure or quick", text: example.text, kind: "compare", of: example.kind }));
+  for (const [tab, mine] of Object.entries({ draw: list, chat: asked, compare: pairs })) {
     find(`${tab}-examples`).replaceChildren(...mine.map((example) => exampleButton(example, run)));
   }
   for (const box of document.querySelectorAll(".limits")) {
@@ -26,8 +28,9 @@ export function showExamples(facts, run) {
 }
 
 function exampleButton(example, run) {
-  const shown = element("button", { type: "button", className: "example" }, element("small", {}, example.ability), " ", element("span", {}, example.text));
+  const words = element("span", { dir: "auto" }, example.text);
+  const shown = element("button", { type: "button", className: "example" }, element("small", {}, example.ability), " ", words);
   if (example.picture) shown.prepend(element("img", { src: example.picture, alt: "", className: "pixels", width: 36, height: 36 }));
-  shown.addEventListener("click", () => run(example));
+  shown.addEventListener("click", (event) => event.detail < 2 && run(example));
   return element("li", {}, shown);
 }

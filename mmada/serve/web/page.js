@@ -45,14 +45,16 @@ export function tell(text) {
   find("status").textContent = text;
 }
 
-/** Say in place what went wrong, with a button that tries again. */
+/** Say something beside the prompt of the tab that is open, or show an element there. */
+export function hint(...parts) {
+  document.querySelector("[role=tabpanel]:not([hidden]) .composer > .hint").replaceChildren(...parts);
+}
+
+/** Say in place what went wrong, with a button that tries again. again() is false where it cannot now, and the button stays. */
 export function problem(error, again) {
   const box = element("p", { className: "problem", role: "alert" }, sentence(error.message));
   if (again) {
-    box.append(" ", button("Try again", () => {
-      box.remove();
-      again();
-    }));
+    box.append(" ", button("Try again", () => again() === false || box.remove()));
   }
   if (error.status === 401) {
     find("access").open = true;
@@ -92,8 +94,58 @@ export function sendsWithEnter(area) {
   area.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
-    area.form.requestSubmit();
+    if (!event.repeat) area.form.requestSubmit();
   });
+}
+
+/** Whether all fields of a form can be sent. The browser says what is wrong with one, which must be unfolded for that. */
+export function isValid(form) {
+  for (const field of form.querySelectorAll(":invalid")) {
+    const box = field.closest("details");
+    if (box) box.open = true;
+  }
+  return form.reportValidity();
+}
+
+/** A double click is one click: what has come under the pointer between its halves was not meant, nor was what a held key meets. */
+export function guardDoubleClicks() {
+  let clicked = null;
+  const stop = (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  addEventListener("click", (event) => {
+    const target = event.target.closest("button, summary, a");
+    if (event.detail > 1 && target !== clicked) stop(event);
+    else clicked = target;
+  }, true);
+  addEventListener("keydown", (event) => event.repeat && event.key === "Enter" && event.target.closest("button") && stop(event), true);
+}
+
+/** A text of which only the beginning is shown, if it is long, with a button for the rest. */
+export function folded(text, most) {
+  if (text.length <= most) return text;
+  const box = element("span", { tabIndex: -1 }, `${text.slice(0, most).replace(/[\uD800-\uDBFF]$/, "")}… `);
+  box.append(button("Show all", () => {
+    box.replaceChildren(text);
+    box.focus();
+  }, { className: "more" }));
+  return box;
+}
+
+/** Take an element away, and leave a line in its place that brings it back, until the next thing comes. */
+export function takeAway(box, undo) {
+  const place = element("p", { className: "removed", role: "status" }, "Removed. ", button("Undo", () => {
+    place.replaceWith(box);
+    undo();
+  }));
+  box.replaceWith(place);
+  place.lastElementChild.focus({ preventScroll: true });
+}
+
+/** Nothing can be brought back any more. */
+export function settleRemoved(list) {
+  for (const place of list.querySelectorAll(".removed")) place.remove();
 }
 
 /** A few words on a button, for a moment. */

@@ -24,6 +24,10 @@ export class Picture {
     return this.record.frames.at(-1);
   }
 
+  get isWhole() {
+    return this.record.seed !== undefined;
+  }
+
   take(url) {
     this.record.frames.push(url);
     this.player.grow(this.record.frames.length);
@@ -106,7 +110,8 @@ export class Picture {
     };
     this.cells.addEventListener("pointermove", follow);
     this.cells.addEventListener("pointerdown", follow);
-    this.cells.addEventListener("pointerleave", leave);
+    this.cells.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && leave()); // a finger that is lifted has tapped
+    this.cells.addEventListener("pointercancel", leave); // it scrolls
     this.cells.addEventListener("focus", () => this.cells.matches(":focus-visible") && show());
     this.cells.addEventListener("blur", leave);
     this.cells.addEventListener("keydown", (event) => {

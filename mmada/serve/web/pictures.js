@@ -1,15 +1,12 @@
 // Pictures: from files, as data: URLs of some size, and back to files.
 
-import { element } from "./page.js";
+import { element, hint } from "./page.js";
 
 export async function loaded(url) {
   const image = new Image();
   image.src = url;
-  try {
-    await image.decode();
-  } catch {
-    throw new Error("This file is no picture that the browser can read.");
-  }
+  const isRead = await image.decode().then(() => image.naturalWidth > 0, () => false);
+  if (!isRead) throw new Error("This file is no picture that the browser can read.");
   return image;
 }
 
@@ -72,28 +69,42 @@ export function download(address, name) {
   element("a", { href: address, download: name }).click();
 }
 
-/** Call use(file) for a picture, or another file of `kinds`, that is chosen, pasted or dropped. */
-export function takeFiles(area, input, use, kinds = /^image\//) {
-  const first = (files) => [...files].find((file) => kinds.test(file.type));
+/**
+ * Call use(file) for files that are chosen, or pasted or dropped anywhere while `area` is shown: at most `most` of those that fit.
+ * kinds: of their types, and `named` of their names, since not every system knows the type of JSON. What does not fit is said.
+ */
+export function takeFiles(area, input, use, { kinds = /^image\/|json$/, named = /\.json$/i, most = 1, wanted = "a picture or a saved result" } = {}) {
+  const take = async (files) => {
+    const fit = files.filter((file) => kinds.test(file.type) || named.test(file.name));
+    hint();
+    for (const file of fit.slice(0, most)) await use(file);
+    const others = files.length - Math.min(fit.length, most);
+    if (!fit.length) hint(`${files[0].name || "This"} cannot be opened: ${wanted} is wanted here.`);
+    else if (others) hint(`${others} of ${files.length} files ${others === 1 ? "was" : "were"} left out.`);
+  };
+  const isShown = () => !area.hidden && !document.querySelector("dialog[open]");
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   input.addEventListener("change", () => {
-    if (input.files[0]) use(input.files[0]);
+    if (input.files.length) take([...input.files]);
     input.value = "";
   });
-  area.addEventListener("paste", (event) => {
-    const file = first(event.clipboardData.files);
-    if (!file) return;
+  document.addEventListener("paste", (event) => {
+    const files = [...event.clipboardData.files];
+    const hasWords = ["text/plain", "text/html"].every((type) => event.clipboardData.types.includes(type)); // with a picture of them, as from a table
+    if (!isShown() || !files.length || hasWords) return;
     event.preventDefault();
-    use(file);
+    take(files);
   });
-  area.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    area.classList.add("dropping");
+  document.addEventListener("dragover", (event) => {
+    if (!hasFiles(event)) return;
+    event.preventDefault(); // or the browser would leave the page for the file
+    area.classList.toggle("dropping", isShown());
   });
-  area.addEventListener("dragleave", () => area.classList.remove("dropping"));
-  area.addEventListener("drop", (event) => {
-    event.preventDefault();
+  document.addEventListener("dragleave", (event) => !event.relatedTarget && area.classList.remove("dropping"));
+  document.addEventListener("drop", (event) => {
     area.classList.remove("dropping");
-    const file = first(event.dataTransfer.files);
-    if (file) use(file);
+    if (!hasFiles(event)) return;
+    event.preventDefault();
+    if (isShown()) take([...event.dataTransfer.files]);
   });
 }

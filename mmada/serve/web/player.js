@@ -22,7 +22,10 @@ export class Player {
     this.range.addEventListener("input", () => this.go(Number(this.range.value)));
     this.output = element("output", { className: "step" });
     this.speeds = element("select", { "aria-label": "Speed" }, ...SPEEDS.map((value) => new Option(`${value}×`, value, false, value === speed)));
-    this.speeds.addEventListener("change", () => (speed = Number(this.speeds.value)));
+    this.speeds.addEventListener("change", () => {
+      speed = Number(this.speeds.value);
+      for (const other of document.querySelectorAll(".player select")) other.value = speed; // one speed for all
+    });
     this.box = element("div", { className: "player", hidden: true }, this.toggle, back, this.range, forward, this.output, this.speeds);
     this.mark();
   }

@@ -12,9 +12,9 @@ export class Reply {
   constructor({ certain = true } = {}) {
     this.record = { drafts: [], answer: "", thoughts: "" };
     this.began = performance.now();
-    this.thinkingText = element("div", { className: "thinking-text" });
+    this.thinkingText = element("div", { className: "thinking-text", dir: "auto" });
     this.thinking = element("details", { className: "thinking", open: true, hidden: true }, element("summary", {}, "Thinking"), this.thinkingText);
-    this.answerText = element("div", { className: "answer" });
+    this.answerText = element("div", { className: "answer", dir: "auto" });
     this.player = new Player("Steps of the answer", PACE, (index, isEnd) => this.show(index, isEnd));
     this.legend = element("p", { className: "legend", hidden: true },
       "How sure: ", element("span", { className: "token unsure" }, "60–90 %"), " ", element("span", { className: "token doubtful" }, "below 60 %"));
@@ -89,12 +89,13 @@ export class Reply {
 
   end(hurry) {
     const { record } = this;
-    if (record.note) this.player.pause();
+    if (record.note && record.drafts.length) this.player.go(hurry ? record.drafts.length - 1 : this.player.at);
     else if (record.drafts.length) this.player.finish(hurry);
     else this.settle();
     this.warning.textContent = record.warning ?? "";
     this.warning.hidden = !record.warning;
-    const facts = record.ms === undefined ? [] : [`${(record.ms / 1000).toFixed(1)} s`];
+    const facts = record.badge ? [record.badge] : [];
+    if (record.ms !== undefined) facts.push(`${(record.ms / 1000).toFixed(1)} s`);
     if (record.usage) {
       facts.push(`${record.usage.completion_tokens} tokens in ${record.usage.nfe} evaluations`, `${record.usage.tokens_per_forward.toFixed(1)} tokens each`);
     }
@@ -106,6 +107,7 @@ export class Reply {
 
   fail(box) {
     this.player.pause();
+    this.answerText.hidden = !this.record.drafts.length;
     this.box.append(box);
     box.scrollIntoView({ block: "nearest" });
   }

@@ -41,7 +41,9 @@ export class Settings {
   set(values) {
     for (const setting of this.list) {
       const input = find(this.id(setting.name));
-      setValue(input, values[setting.name] ?? setting.default ?? (setting.slider ? rest(setting) : ""));
+      const usual = setting.default ?? (setting.slider ? rest(setting) : "");
+      setValue(input, values[setting.name] ?? usual);
+      if (input.selectedIndex === -1) setValue(input, usual); // a file may name a choice that is none
     }
   }
 
@@ -76,9 +78,9 @@ function inputOf(setting, id) {
   return number;
 }
 
-/** Where a slider stands that has no default: at the end at which it changes nothing. */
+/** Where a slider stands that has no default: where it changes nothing, which is 1 for what must be above 0, and else 0. */
 function rest(setting) {
-  return setting.minimum === 0 ? setting.slider[0] : setting.slider[1];
+  return setting.exclusive_minimum === 0 ? 1 : 0;
 }
 
 function shown(range, setting) {

@@ -4,12 +4,17 @@
 //
 // What is opened comes from somebody else. It is taken apart field by field, pictures are data: URLs of pictures, and nothing of it is sent.
 
+import { loaded } from "./pictures.js";
 import { newId } from "./store.js";
 
 const FORMAT = "mmada-result";
 const PATHS = ["/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/images/variations"];
 const PICTURE = /^data:image\/(png|jpeg|webp);base64,[A-Za-z0-9+/]+=*$/;
 const MOST_BYTES = 64_000_000;
+const MOST_CHARACTERS = 200_000; // of a text
+const MOST_ITEMS = 5000; // of a list: steps, and tokens of a text
+const MOST_PLACES = 65_536; // tokens of a picture
+const MOST_PICTURES = 64;
 
 /** The text of a file. */
 export function toFile({ id, at, kind, model, title, seed, request, ...result }) {
@@ -27,15 +32,25 @@ export async function fromFile(file) {
   } catch {
     throw new Error(`${file.name} is no JSON; open a file that this page saved.`);
   }
-  return fromData(data, file.name);
+  const result = fromData(data, file.name);
+  const shown = (result.pictures ?? []).map(({ frames }) => loaded(frames.at(-1)));
+  await Promise.all(shown).catch(() => {
+    throw wrong(file.name, NO_PICTURE);
+  });
+  return result;
+}
+
+const NO_PICTURE = "a picture in it is none";
+
+function wrong(name, what) {
+  return new Error(`${name} cannot be opened: ${what}.`);
 }
 
 export function fromData(data, name) {
-  const wrong = (what) => new Error(`${name} cannot be opened: ${what}.`);
-  if (data?.format !== FORMAT) throw wrong("it is no result that a studio saved");
-  if (data.version !== 1) throw wrong(`its version is ${data.version}, and this page reads 1`);
-  const read = { drawing: drawingOf, answer: answerOf }[data.kind];
-  if (!read) throw wrong("it holds neither a drawing nor an answer");
+  if (data?.format !== FORMAT) throw wrong(name, "it is no result that a studio saved");
+  if (data.version !== 1) throw wrong(name, "its version is another one than 1, which this page reads");
+  const read = new Map([["drawing", drawingOf], ["answer", answerOf]]).get(data.kind);
+  if (!read) throw wrong(name, "it holds neither a drawing nor an answer");
   try {
     const body = { ...plain(data.settings), model: text(data.model) };
     if (data.prompt !== null) body.prompt = text(data.prompt);
@@ -45,12 +60,19 @@ export function fromData(data, name) {
     const head = { id: newId(), at: Number.isFinite(at) ? at : Date.now(), kind: data.kind, model: body.model, title: text(data.title) };
     return { ...head, seed: maybe(number, data.seed), request, ...read(plain(data.result)) };
   } catch (error) {
-    throw wrong(error.message);
+    throw wrong(name, error instanceof TypeError ? "a part is missing in it" : error.message);
   }
 }
 
+/** What was asked for, of a result of this page or of another one. */
+export function wordsOf({ request, title }) {
+  const { prompt, messages } = request?.body ?? {};
+  const said = prompt ?? (Array.isArray(messages) ? messages.at(-1)?.content : undefined);
+  return typeof said === "string" ? said : title ?? "";
+}
+
 function drawingOf(result) {
-  const pictures = list(result.pictures).map((one) => ({
+  const pictures = list(result.pictures, MOST_PICTURES).map((one) => ({
     frames: list(one.frames).map(picture),
     prompt: maybe(text, one.prompt),
     seed: maybe(number, one.seed),
@@ -63,8 +85,10 @@ function drawingOf(result) {
 }
 
 function traceOf({ steps, confidences, top_logprobs }) {
-  const likely = maybe((places) => list(places).map((place) => maybe(alternatives, place)), top_logprobs);
-  return { steps: list(steps).map(orNull), confidences: list(confidences).map(orNull), ...(likely && { top_logprobs: likely }) };
+  const likely = maybe((places) => list(places, MOST_PLACES).map((place) => maybe(alternatives, place)), top_logprobs);
+  const sure = list(confidences, MOST_PLACES).map(shareOrNull);
+  const when = list(steps, MOST_PLACES).map((step, place) => (Number.isInteger(step) && step >= 0 && typeof sure[place] === "number" ? step : null));
+  return { steps: when, confidences: sure, ...(likely && { top_logprobs: likely }) };
 }
 
 /** The likeliest tokens of a place: texts, or numbers of codes. */
@@ -74,7 +98,7 @@ function alternatives(value) {
 
 function pieceOf(piece) {
   const likely = maybe(alternatives, piece.top_logprobs);
-  return { text: text(piece.text), confidence: orNull(piece.confidence), ...(likely && { top_logprobs: likely }) };
+  return { text: text(piece.text), confidence: shareOrNull(piece.confidence), ...(likely && { top_logprobs: likely }) };
 }
 
 function answerOf(result) {
@@ -91,20 +115,23 @@ function maybe(read, value) {
 
 function text(value) {
   if (typeof value !== "string") throw new Error("a text is missing in it");
+  if (value.length > MOST_CHARACTERS) throw new Error(`a text in it has more than ${MOST_CHARACTERS} characters`);
   return value;
 }
 
 function number(value) {
-  if (typeof value !== "number") throw new Error("a number is missing in it");
+  if (!Number.isFinite(value)) throw new Error("a number is missing in it");
   return value;
 }
 
-function orNull(value) {
-  return typeof value === "number" ? value : null;
+/** A probability, or null. */
+function shareOrNull(value) {
+  return value >= 0 && value <= 1 && typeof value === "number" ? value : null;
 }
 
-function list(value) {
+function list(value, most = MOST_ITEMS) {
   if (!Array.isArray(value)) throw new Error("a list is missing in it");
+  if (value.length > most) throw new Error(`a list in it has more than ${most} items`);
   return value;
 }
 
@@ -114,6 +141,6 @@ function plain(value) {
 }
 
 function picture(value) {
-  if (typeof value !== "string" || !PICTURE.test(value)) throw new Error("a picture in it is none");
+  if (typeof value !== "string" || !PICTURE.test(value)) throw new Error(NO_PICTURE);
   return value;
 }

@@ -10,6 +10,7 @@ const NAME = "mmada-studio";
 const VERSION = 2; // one more whenever STORES has
 const STORES = ["drawings", "exchanges", "comparisons"];
 const MOST = 60; // records of each store
+const PATIENCE = 1500; // milliseconds in which a database opens
 const MOST_CHARACTERS = 4_000_000; // of a drawing's steps; of larger ones only the end is kept
 
 let opening;
@@ -30,6 +31,7 @@ function open() {
     };
     request.onerror = () => reject(request.error);
     request.onblocked = () => reject(new Error("A tab with an older page holds the database."));
+    setTimeout(() => reject(new Error("The browser does not open its database.")), PATIENCE);
   });
   opening.catch(() => (opening = undefined));
   return opening;
@@ -41,6 +43,7 @@ async function using(store, mode, act) {
     return await new Promise((resolve, reject) => {
       const transaction = database.transaction(store, mode);
       const request = act(transaction.objectStore(store));
+      transaction.commit?.(); // at once, should the page be left now
       transaction.oncomplete = () => resolve(request.result);
       transaction.onerror = transaction.onabort = () => reject(transaction.error);
     });
@@ -53,9 +56,20 @@ export function newId() {
   return `${Date.now()}-${crypto.getRandomValues(new Uint32Array(2)).join("")}`;
 }
 
-/** All records of a store, oldest first. */
+/** All records of a store in the order in which they came, which their ids have. */
 export async function all(store) {
-  return ((await using(store, "readonly", (records) => records.getAll())) ?? []).sort((a, b) => a.at - b.at);
+  return (await using(store, "readonly", (records) => records.getAll())) ?? [];
+}
+
+/** Show records one by one. One that this page cannot show, because another version of it wrote it, is left out. */
+export function showEach(records, show) {
+  for (const record of records) {
+    try {
+      show(record);
+    } catch (error) {
+      console.warn("a record is left out", error);
+    }
+  }
 }
 
 export function get(store, id) {
@@ -72,8 +86,11 @@ export function remove(store, id) {
   return using(store, "readwrite", (records) => records.delete(id));
 }
 
+/** Forget a conversation. Returns what it was. */
 export async function removeConversation(conversation) {
-  for (const exchange of await all("exchanges")) if (exchange.conversation === conversation) await remove("exchanges", exchange.id);
+  const said = (await all("exchanges")).filter((exchange) => exchange.conversation === conversation);
+  for (const exchange of said) await remove("exchanges", exchange.id);
+  return said;
 }
 
 /** A drawing without its steps, where they are large. */

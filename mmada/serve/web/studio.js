@@ -5,10 +5,11 @@ import { Chat } from "./chat.js";
 import { Compare } from "./compare.js";
 import { Draw } from "./draw.js";
 import { showExamples } from "./examples.js";
-import { find, flash, problem, showValues, tell } from "./page.js";
+import { element, find, flash, guardDoubleClicks, hint, problem, showValues, tell } from "./page.js";
 import { asCurl, asPython, copy } from "./snippets.js";
 
 const TABS = ["draw", "chat", "compare"];
+const PATIENCE = 3000; // milliseconds without an answer of the server before the page says that it waits
 const SMALL = 128; // a picture with fewer pixels shows them as squares instead of a blur
 
 document.addEventListener(
@@ -31,6 +32,12 @@ class Studio {
       this.load();
     });
     find("model").addEventListener("change", () => this.choose());
+    addEventListener("click", (event) => find("access").contains(event.target) || (find("access").open = false));
+    find("access").addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      find("access").open = false;
+      find("access").firstElementChild.focus();
+    });
     for (const button of document.querySelectorAll("[data-copy]")) {
       button.addEventListener("click", () => this.copyLast(button));
     }
@@ -39,8 +46,14 @@ class Studio {
 
   /** Whether a checkpoint is known; says so where it is not. */
   get isReady() {
-    if (!this.card) tell("The server has not said yet which model it has.");
+    if (!this.card) hint("The server has not said yet which model it has.");
     return Boolean(this.card);
+  }
+
+  /** Whether a tab can begin something; says so where it cannot. */
+  isFree(part) {
+    if (part.abort) hint("One at a time: wait for this one, or stop it.");
+    return !part.abort && this.isReady;
   }
 
   get model() {
@@ -61,14 +74,21 @@ class Studio {
     const sends = [...document.querySelectorAll("#draw-send, #chat-send, #compare-send, #draw-file, .example")];
     for (const button of sends) button.disabled = true;
     find("server-problem").replaceChildren();
+    tell("Connecting …");
+    const waiting = setTimeout(() => find("server-problem").replaceChildren(element("p", { className: "hint" }, "Waiting for the server …")), PATIENCE);
     try {
       this.cards = await getModels();
+      find("server-problem").replaceChildren();
       find("model").replaceChildren(...this.cards.map((card) => new Option(card.id, card.id)));
       this.choose();
+      hint();
       for (const button of sends) button.disabled = false;
       tell("Ready.");
     } catch (error) {
       find("server-problem").replaceChildren(problem(error, () => this.load()));
+      tell("");
+    } finally {
+      clearTimeout(waiting);
     }
   }
 
@@ -85,8 +105,9 @@ class Studio {
   }
 
   runExample(example) {
-    this.show(example.kind === "chat" ? "chat" : "draw");
-    if (example.kind === "chat") this.parts.chat.example(example);
+    this.show({ chat: "chat", compare: "compare" }[example.kind] ?? "draw");
+    if (example.kind === "compare") this.parts.compare.example(example);
+    else if (example.kind === "chat") this.parts.chat.example(example);
     else if (example.kind === "edit") this.parts.draw.redoExample(example);
     else this.parts.draw.drawThis(example.text, example.think);
   }
@@ -117,6 +138,7 @@ class Studio {
   open() {
     const wanted = location.hash.slice(1);
     const name = this.tabs.includes(wanted) ? wanted : this.tabs[0];
+    if (find(`panel-${name}`).hidden && find("editor").open) find("editor").close(); // as the back button may do
     for (const other of TABS) {
       find(`tab-${other}`).setAttribute("aria-selected", other === name);
       find(`tab-${other}`).tabIndex = other === name ? 0 : -1;
@@ -132,7 +154,7 @@ class Studio {
   /** A result from a file, where it belongs. */
   showResult(result) {
     this.show(result.kind === "drawing" ? "draw" : "chat");
-    if (result.kind === "drawing") this.parts.draw.keep(result, "From a file");
+    if (result.kind === "drawing") this.parts.draw.keep({ ...result, badge: "From a file" });
     else this.parts.chat.open(result);
     tell("Opened.");
   }
@@ -158,4 +180,5 @@ class Studio {
   }
 }
 
+guardDoubleClicks();
 new Studio();

@@ -56,6 +56,7 @@ class Step:
 
     @property
     def result(self) -> int:
+        """Of the operation; it must be +, - or *."""
         return {"+": self.left + self.right, "-": self.left - self.right, "*": self.left * self.right}[self.operation]
 
     @property

@@ -48,9 +48,11 @@ class Chooser:
         self.templates: list[Combination] = []
 
     def chance(self, probability: float) -> bool:
+        """True with this probability."""
         return self.rng.random() < probability
 
     def pick(self, options: Sequence[T], /) -> T:
+        """One of the options, all equally likely."""
         return options[int(self.rng.random() * len(options))]
 
     def between(self, low: int, high: int) -> int:
@@ -67,6 +69,7 @@ class Chooser:
         return option
 
     def shuffled(self, options: Iterable[T]) -> list[T]:
+        """All options, in a random order."""
         left = list(options)
         return [left.pop(int(self.rng.random() * len(left))) for _ in range(len(left))]
 

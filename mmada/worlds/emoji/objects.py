@@ -107,6 +107,7 @@ class EmojiObject:
     """backgrounds on which its outline is hard to see"""
 
     def is_a(self, category: str) -> bool:
+        """Whether a category is its own or the parent of that."""
         return category in (self.category, PARENT_CATEGORY.get(self.category))
 
     @property

@@ -43,6 +43,8 @@ Verifier: TypeAlias = "Callable[[NDArray[np.uint8]], Sequence[Seen]]"
 
 
 def correct(samples: Sequence[Completion]) -> list[float | None]:
+    """1 for a right text, 0 for a wrong or empty one; None if the prompt has no answer or is of another source."""
+
     def value(sample: Completion, example: Example) -> float | None:
         return float(is_correct(example, sample.answer)) if example.answer and sample.text else None if not example.answer else 0.0
 
@@ -50,6 +52,8 @@ def correct(samples: Sequence[Completion]) -> list[float | None]:
 
 
 def caption(samples: Sequence[Completion]) -> list[float | None]:
+    """1, 0.5 or 0 as at the top; None if the prompt asks for no caption."""
+
     def value(sample: Completion, example: Example) -> float | None:
         if example.spec is None or example.scene is None or example.task != "understand":
             return None
@@ -63,6 +67,8 @@ def caption(samples: Sequence[Completion]) -> list[float | None]:
 
 
 def drawn(samples: Sequence[Completion], *, verifier: Verifier) -> list[float | None]:
+    """1 if what the verifier sees satisfies the request, 0 otherwise; None for texts."""
+
     def value(example: Example, seen: Seen) -> float:
         assert example.spec is not None
         return float(satisfies(example.spec, seen.cells, background=seen.background))

@@ -72,6 +72,7 @@ class SceneSpec:
 
     @property
     def total(self) -> int:
+        """Objects altogether."""
         return sum(n for _, n in self.counts)
 
 

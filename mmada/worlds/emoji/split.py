@@ -128,6 +128,7 @@ class Templates:
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
+        """The options that are not held out."""
         return tuple(option for option in self.options if option not in self.held_out)
 
 

@@ -42,6 +42,7 @@ class Scene:
 
     @property
     def prompt(self) -> str:
+        """The words that ask for it."""
         return f"a {self.color} {self.shape} at the {self.place}"
 
     @property

@@ -83,6 +83,7 @@ class Outcome:
     samples: list[tuple[Example, Result, bool]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON; shares by type of what was held out, mean passes and seconds of an example."""
         types = Counter(self.held_out)
         return {
             "kind": self.kind,

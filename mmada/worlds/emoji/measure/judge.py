@@ -118,6 +118,7 @@ class Judge(nn.Module):
         return findings
 
     def save(self, path: Path) -> None:
+        """Write the weights as safetensors, numbers with 16 bits."""
         from safetensors.torch import save_file
 
         save_file(
@@ -126,6 +127,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Judge:
+        """A judge from such a file, in float32, ready to look."""
         from safetensors.torch import load_file
 
         tensors = load_file(path)

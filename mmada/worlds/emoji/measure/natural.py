@@ -68,6 +68,8 @@ def strange(num: int, seed: int) -> tuple[Wish, ...]:
 
 
 class Natural:
+    """`mmada eval` of requests in ordinary English: the right picture, and what the world lacks said. Rows by kind and by noise."""
+
     options: ClassVar[tuple[str, ...]] = ("model", "num", "seed", "image_tokenizer", "batch", "device", "dtype")
     needs_model: ClassVar[bool] = True
 

@@ -153,6 +153,8 @@ def _talk(intention: str, seed: int) -> list[_Asked]:
 
 
 class Strangers:
+    """`mmada eval` of a stranger's prompts; the rows are listed at the top."""
+
     options: ClassVar[tuple[str, ...]] = ("model", "num", "kinds", "seed", "image_tokenizer", "batch", "device", "dtype")
     needs_model: ClassVar[bool] = True
 

@@ -39,6 +39,7 @@ __all__ = [
     "about_drawings",
     "against",
     "best_of",
+    "calculator",
     "calibration",
     "cases",
     "cost",
@@ -199,6 +200,16 @@ def perturbed(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def calculator(result: Mapping[str, Any]) -> str:
+    """Right answers and forward passes without and with the calculator, a row for each kind of prompt."""
+    lines = ["| asked | without | with | passes without | passes with |", "|---" * 5 + "|"]
+    for row in result["rows"]:
+        both = row["without"], row["with"]
+        passes = [f"{found['mean_forwards']:.1f}" if "mean_forwards" in found else "\u2013" for found in both]
+        lines.append(f"| {row['asked']} | " + " | ".join([*(_cell(_share(found)) for found in both), *passes]) + " |")
+    return "\n".join(lines)
+
+
 def calibration(result: Mapping[str, Any]) -> str:
     """Right among drawings in groups by their score, and of several drawings of a prompt; a column for each mode."""
     modes = result["modes"]
@@ -254,6 +265,7 @@ def best_of(one: Mapping[str, Any], several: Mapping[str, Any]) -> str:
 
 
 def about_drawings(results: Mapping[str, Any]) -> str:
+    """What the judge says of real scenes, reconstructions and unknown art; one row each."""
     judge = results["judge"]
     rows = [
         ("real scenes that the judge reads exactly", _cell(_share(judge["real"]))),
@@ -272,6 +284,7 @@ def about_drawings(results: Mapping[str, Any]) -> str:
 
 
 def cost(results: Mapping[str, Any]) -> str:
+    """A row for each case of `mmada eval speed`: forward passes, seconds once loaded, and seconds of the whole command."""
     lines = ["| | forwards | seconds, model loaded | seconds, whole command |", "|---|---|---|---|"]
     for name, case in results["cases"].items():
         lines.append(f"| {name} | {case['forwards']:g} | {case['warm_seconds']:.2f} | {case['cold_seconds']:.1f} |")
@@ -279,6 +292,7 @@ def cost(results: Mapping[str, Any]) -> str:
 
 
 def cases(results: Mapping[str, Any]) -> str:
+    """A row for each case of scripts/gpu/bench_8b.py: forward passes, seconds with CUDA graphs and without, tokens per second."""
     lines = ["| | forwards | seconds without graphs | seconds | seconds a forward | tokens per second |", "|---|---|---|---|---|---|"]
     for name, case in results["cases"].items():
         seconds, eager, forwards = case["seconds"], case["eager_seconds"], case["forwards"]
@@ -287,6 +301,7 @@ def cases(results: Mapping[str, Any]) -> str:
 
 
 def training(results: Mapping[str, Any]) -> str:
+    """A row for each training run, and one for all minutes together."""
     lines = ["| run | steps | tokens | minutes | tokens per second | share of the matrix rate |", "|---|---|---|---|---|---|"]
     for name, run in {**results["runs"], **results.get("gpu", {})}.items():
         share = f"{100 * run['share_of_matrix_rate']:.0f} % of {run['matrix_gflops']:.0f} GFLOP/s" if "matrix_gflops" in run else "–"

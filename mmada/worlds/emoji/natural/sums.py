@@ -22,6 +22,7 @@ MOST_MULTIPLES = 12
 
 
 def result_of(operation: str, left: int, right: int) -> int:
+    """The result of one operation, + - * or /; a quotient without its remainder."""
     if operation == "/":
         return left // right
     return Step(left, operation, right).result

@@ -56,5 +56,6 @@ class Voice(Chooser):
     """A chooser whose sentences are mostly those of the voices, where these have any for a table."""
 
     def template(self, table: Templates) -> str:
+        """A line of the voices for the table, or now and then, or if they have none, one of its own."""
         lines = sections().get(table.name, ())
         return super().template(table) if not lines or self.chance(_OWN) else self.pick(lines)
