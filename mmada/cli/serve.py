@@ -226,12 +226,13 @@ def start(
 
     from mmada.serve.engine import ServingEngine
     from mmada.serve.http import create_app
-    from mmada.serve.listen import address_of, run
+    from mmada.serve.listen import address_of, allow_many_connections, run
     from mmada.serve.request_parser import RequestParser
     from mmada.serve.threads import available, set_threads
     from mmada.serve.workers import device_of_worker, listen, supervise
 
     config, log = _config(host, settings), _begin(host, settings)
+    allow_many_connections()
     created, worker = int(time.time()), None
     if workers > 1:
         sockets = listen(host, port)
