@@ -2,6 +2,7 @@
 
     MMaDAError
     ├── InputError (also ValueError)       a bad argument: names it, its value and the remedy
+    │   └── ContextError                 a request that needs more tokens than the model's context has
     ├── CheckpointError (also ValueError)  weights or configuration that do not fit; lists all mismatches
     ├── TokenizerError (also ValueError)   a text tokenizer that does not belong to the vocabulary layout
     ├── ImageError (also ValueError)       an image that cannot be read or has an unusable size
@@ -18,6 +19,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "CheckpointError",
+    "ContextError",
     "ImageError",
     "InputError",
     "MMaDAError",
@@ -37,6 +39,10 @@ class MMaDAError(Exception):
 
 class InputError(MMaDAError, ValueError):
     """An argument has a value that cannot be used."""
+
+
+class ContextError(InputError):
+    """A request needs more tokens than the model's context has."""
 
 
 class CheckpointError(MMaDAError, ValueError):

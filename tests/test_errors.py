@@ -8,6 +8,7 @@ from mmada.errors import MMaDAError, suggest
     ("name", "also"),
     [
         ("InputError", ValueError),
+        ("ContextError", errors.InputError),
         ("CheckpointError", ValueError),
         ("TokenizerError", ValueError),
         ("ImageError", ValueError),

@@ -46,6 +46,7 @@ def causal_block_ids(num_given: int, num_open: int, block_length: int, *, prompt
 
     prompt_in_blocks  blocks are counted from the beginning of the prompt, and its last one may hold the first open positions, too (SDAR)
     """
+    block_length = min(block_length, num_given + num_open + 1)  # a block beyond the row is the row; torch knows no number above 2^63
     if prompt_in_blocks:
         return 2 * (torch.arange(num_given + num_open) // block_length)
     blocks = torch.arange(num_open) // block_length

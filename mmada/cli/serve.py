@@ -226,7 +226,7 @@ def start(
 
     from mmada.serve.engine import ServingEngine
     from mmada.serve.http import create_app
-    from mmada.serve.listen import address_of, run
+    from mmada.serve.listen import address_of, allow_many_connections, run
     from mmada.serve.request_parser import RequestParser
     from mmada.serve.threads import available, set_threads
     from mmada.serve.workers import device_of_worker, listen, supervise
@@ -237,6 +237,7 @@ def start(
     if workers == 1:  # known before the model is loaded
         for one in listen(host, port):
             one.close()
+    allow_many_connections()
     created, worker = int(time.time()), None
     if workers > 1:
         sockets = listen(host, port)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mmada.canvas import Canvas, Field, Hole, Message, Prompts, VocabLayout, messages_of, parse_holes, split_thinking
 from mmada.canvas.prompts import Thought
-from mmada.errors import ImageError, InputError
+from mmada.errors import ContextError, ImageError, InputError
 from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPrompts
 from mmada.families.mmada import MMADA
 from mmada.generation.guide import guide_of
@@ -165,9 +165,9 @@ class Planner:
         return fill
 
     def _check_length(self, what: str, num_tokens: int, num_open: int) -> None:
-        """Raises InputError for what is longer than the context; before a canvas is made, num_tokens is what it will have at least."""
+        """Raises ContextError for what is longer than the context; before a canvas is made, num_tokens is what it will have at least."""
         if num_tokens > self.context:
-            raise InputError(
+            raise ContextError(
                 f"the {what} needs {num_tokens} tokens, of which {num_open} are to be filled, and the model's context has {self.context}; "
                 "shorten the prompt, or ask for fewer new tokens or a smaller image"
             )

@@ -11,6 +11,7 @@ values and escapes there can be. Strings alone may be long: they carry pictures.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,10 @@ __all__ = ["FormField", "GoneError", "content_type", "parsed_form", "parsed_json
 
 _SLICE = 65536
 _MAX_FIELDS, _MAX_FILES = 64, 32
-_MAX_HEAD = 16384
+_MAX_HEAD = 4096
 """Bytes of the headers of one field of a form."""
+_MAX_DIGITS = 64
+"""Characters of a number. Longer ones say nothing that a double can hold, and take time with their square."""
 _MAX_BOUNDARY = 70
 """Characters, by RFC 2046."""
 
@@ -57,12 +60,38 @@ def parsed_json(data: bytes, config: ServeConfig) -> Any:
     """Raises InputError for what is no JSON, or holds more than a request may."""
     _check_size(data, config)
     try:
-        values = json.loads(data)
+        values = json.loads(data, parse_int=_whole_number, parse_float=_number, object_pairs_hook=_object)
+    except InputError:  # which is a ValueError, too
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(f"the body is no JSON ({error})") from error
     if isinstance(values, dict):
         _check_counts(values, config)
     return values
+
+
+def _whole_number(text: str) -> int:
+    return int(_short(text))
+
+
+def _number(text: str) -> float:
+    return float(_short(text))
+
+
+def _short(text: str) -> str:
+    if len(text) > _MAX_DIGITS:
+        raise InputError(f"the body has a number of {len(text)} characters, {text[:16]}…; give it with {_MAX_DIGITS} at most")
+    return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a field that is given twice, one value would be dropped."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)[:64]
+        raise InputError(f"{twice} is given twice in one object; give it once")
+    return found
 
 
 def _check_size(data: bytes, config: ServeConfig) -> None:
@@ -130,10 +159,13 @@ class FormField:
     value: str | bytes
 
 
-def parsed_form(data: bytes, header: str) -> list[FormField]:
+def parsed_form(data: bytes, header: str, config: ServeConfig) -> list[FormField]:
     """The fields of a form by its Content-Type; none of a body of another type. Raises InputError for one that cannot be read."""
     kind, options = parse_options_header(header)
     if kind == b"application/x-www-form-urlencoded":
+        most = 12 * config.max_prompt_chars  # a character takes four bytes at most, and each may be written as %41
+        if len(data) > most:
+            raise InputError(f"the form has {len(data)} bytes, {most} are allowed without files; send multipart/form-data")
         try:
             pairs = parse_qsl(data.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
         except ValueError as error:

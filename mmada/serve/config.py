@@ -108,3 +108,5 @@ class ServeConfig:
                 )
         if any(not key.strip() for key in self.api_keys):
             raise InputError("api_keys has an empty key, which would open the server to everybody; leave it out, or give a key")
+        if any(key != key.strip() or not key.isascii() or not key.isprintable() for key in self.api_keys):
+            raise InputError("api_keys has a key that no client can send in a header; give printable ASCII, without spaces at its ends")

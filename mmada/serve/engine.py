@@ -50,6 +50,7 @@ class _ActiveRequest:
     engine_request: EngineRequest
     on_event: Callable[[Event], None]
     arrived: float
+    lags: Callable[[], bool]
     output: OutputProcessor | None = None
     state: RequestState[Any] | None = None
     begun: bool = False
@@ -138,10 +139,12 @@ class ServingEngine:
         *,
         priority: int = 0,
         arrived: float | None = None,
+        lags: Callable[[], bool] = lambda: False,
     ) -> list[ScheduledSequence]:
         """Take the engine requests of one request, all or none; tell(i, event) is called with what happens to request i.
 
         arrived  when the request came (time.monotonic), from which its time is counted; None: now
+        lags     whether so much waits to be read that drafts are left out
         Raises BusyError if the queue is full, ClosedError after `drain`.
         """
         now = time.monotonic() if arrived is None else arrived
@@ -159,7 +162,7 @@ class ServingEngine:
                     self.metrics.generations.labels(engine_request.kind, "refused").inc()
                 raise
             for i, (scheduled, engine_request) in enumerate(zip(scheduled_sequences, engine_requests, strict=True)):
-                self._inbox.append(_ActiveRequest(scheduled, engine_request, lambda event, i=i: on_event(i, event), now))  # type: ignore[misc]
+                self._inbox.append(_ActiveRequest(scheduled, engine_request, lambda event, i=i: on_event(i, event), now, lags))  # type: ignore[misc]
             self._publish()
             self._changed.notify()
         return scheduled_sequences
@@ -175,12 +178,16 @@ class ServingEngine:
         self._scheduler.closed = True
         self._place.write("takes", 0)
 
-    def stop(self) -> None:
-        """Give up everything and end the thread."""
+    def give_up(self) -> None:
+        """Take nothing new, and give up what is there after the round that is under way: whoever waits is told."""
         self.drain()
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def stop(self) -> None:
+        """Give up everything and end the thread."""
+        self.give_up()
         self._thread.join()
         self._pictures.shutdown(cancel_futures=True)
 
@@ -275,7 +282,7 @@ class ServingEngine:
         assert active_request.output is not None
         assert state.sequence is not None
         self._count_blocks(active_request, state)
-        for event in active_request.output.after_step(state):
+        for event in active_request.output.after_step(state, lags=active_request.lags()):
             self._tell(active_request, event)
         if active_request.output.is_enough(state):
             self._engine.cut(state)

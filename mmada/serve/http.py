@@ -164,7 +164,8 @@ class _Generations:
         else:
             form, fields, arrived = await self._form(request, EditForm, files=("image", "image[]", "mask"))
             uploads = [("image", field.value) for field in fields if field.name in ("image", "image[]")]
-            masks = [("mask", field.value) for field in fields if field.name == "mask"][-1:]
+            masks = [("mask", field.value) for field in fields if field.name == "mask"]
+            _at_most_one("mask", masks)
             images = await self._pictures(request, [*uploads, *masks], arrived=arrived, uploaded=True)
             mask = images.pop() if masks else None
         parsed = await self._fitting(lambda: self._parser.begun(self._parser.edit(form, images, mask)))
@@ -174,8 +175,9 @@ class _Generations:
     async def variations(self, request: Request) -> Response:
         """Draw a random part of an image anew, led by what it shows."""
         form, fields, arrived = await self._form(request, VariationForm, files=("image",))
-        upload = next((field.value for field in fields if field.name == "image"), "")
-        (image,) = await self._pictures(request, [("image", upload)], arrived=arrived, uploaded=True)
+        uploads = [("image", field.value) for field in fields if field.name == "image"]
+        _at_most_one("image", uploads)
+        (image,) = await self._pictures(request, uploads or [("image", "")], arrived=arrived, uploaded=True)
         prompt, made_up = form.prompt, None
         if prompt is None:
             engine_request = await self._fitting(lambda: self._parser.description(image))
@@ -211,7 +213,7 @@ class _Generations:
         arrived = time.monotonic()
 
         def read() -> tuple[_M, list[FormField]]:
-            fields = parsed_form(data, request.headers.get("content-type", ""))
+            fields = parsed_form(data, request.headers.get("content-type", ""), self._config)
             return _validated(model, _texts_of(fields, files=files), strict=False), fields
 
         body, fields = await self._reading(read)
@@ -389,12 +391,19 @@ def _texts_of(fields: Sequence[FormField], *, files: tuple[str, ...]) -> dict[st
     for field in fields:
         if field.name in files:
             continue
-        if not isinstance(field.value, str):
-            raise InputError(f"{field.name[:64]} is a file; send it as text")
-        if field.name in texts:
-            raise InputError(f"{field.name[:64]} is given twice; give it once")
+        with about(field.name[:64]):
+            if not isinstance(field.value, str):
+                raise InputError(f"{field.name[:64]} is a file; send it as text")
+            if field.name in texts:
+                raise InputError(f"{field.name[:64]} is given twice; give it once")
         texts[field.name] = field.value
     return texts
+
+
+def _at_most_one(name: str, uploads: Sequence[object]) -> None:
+    if len(uploads) > 1:
+        with about(name):
+            raise InputError(f"{name} is given {len(uploads)} times; give it once")
 
 
 def _validated(model: type[_M], values: Any, *, strict: bool) -> _M:
@@ -461,10 +470,10 @@ def _add_errors(app: FastAPI) -> None:
         return JSONResponse(body_of_invalid(error.errors(), error.body), 400)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-        return JSONResponse(error_body(str(error.detail), kind), error.status_code, headers=_headers(error.headers))
+        return JSONResponse(error_body(_sentence(request, error), kind), error.status_code, headers=_headers(error.headers))
 
     @app.exception_handler(MMaDAError)
     async def ours(request: Request, error: Exception) -> JSONResponse:
@@ -487,6 +496,17 @@ def _given(request: Request) -> set[str]:
     """The fields of the request's body, if it was read."""
     found: set[str] = getattr(request.state, "given", set())
     return found
+
+
+def _sentence(request: Request, error: HTTPException) -> str:
+    """What is wrong with a path or a method, or what the error says itself."""
+    path = str(request.scope["path"])[:80]
+    if error.status_code == 404:
+        return f"this server has no path {path!r}; GET /openapi.json lists those that it has"
+    if error.status_code == 405:
+        methods = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or "another method"
+        return f"{path} does not take {request.method}; use {methods}"
+    return str(error.detail)
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

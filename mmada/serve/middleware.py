@@ -5,7 +5,11 @@ client ──► Guard ──► application          every answer carries an x-
              403 sent by another site's page
              421 sent to a name that is not this server's
              408 a body that does not arrive
-             413 a body that is too large: read to its end and thrown away, so that the client gets to read the answer
+             413 a body that is too large
+             503 cut off at the end of the process
+
+A body that the answer does not wait for is read to its end and thrown away before it. A connection that is closed with bytes unread is reset,
+and then the client does not get to read the answer.
 """
 
 from __future__ import annotations
@@ -36,8 +40,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _OPEN_TO_ALL = ("/health", "/openapi.json")
+_CUT_OFF = "the server shut down before the request was finished; send it again"
 _DISCARD_BYTES = 256 * 2**20
-_DISCARD_SECONDS = 10.0
+_DISCARD_SECONDS, _DISCARD_PAUSE = 10.0, 1.0
+"""For all of a body that nobody wants, and without anything of it."""
 
 
 class RequestMiddleware:
@@ -54,25 +60,28 @@ class RequestMiddleware:
         number = scope.get("request_id") or secrets.token_hex(8)  # a proxy in front may have given one
         begun = False
 
+        headers = dict(scope["headers"])
+        body = _Body(receive, self._config, headers)
+
         async def send_with_id(message: MutableMapping[str, Any]) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
+                await body.discard()
                 begun = True
                 message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", number.encode())]}
             await send(message)
 
-        headers = dict(scope["headers"])
         problem = self._problem(scope, headers)
-        body = _Body(receive, self._config)
-        if problem is None and body.announced_too_large(headers):
-            if b"expect" not in headers:
-                await body.discard()
+        if problem is None and body.announced_too_large:
             problem = 413, error_body(body.too_large, "invalid_request_error", code="body_too_large")
         if problem is not None:
             await _answer(send_with_id, *problem)
             return
         try:
             await self._app(scope, body.receive, send_with_id)
+        except asyncio.CancelledError:  # the process ends, and does not wait any longer
+            if not begun:
+                await _answer(send_with_id, 503, error_body(_CUT_OFF, "server_error", code="unavailable"))
         except Exception as error:
             _log.error("request %s failed", number, exc_info=True)
             if not begun:
@@ -119,39 +128,45 @@ def _is_of_another_site(headers: Mapping[bytes, bytes]) -> bool:
 class _Body:
     """The body of a request, as it arrives. Raises HTTPException when it is too large, or too slow."""
 
-    def __init__(self, receive: Receive, config: ServeConfig) -> None:
+    def __init__(self, receive: Receive, config: ServeConfig, headers: Mapping[bytes, bytes]) -> None:
         self._receive, self._config = receive, config
         self._size = 0
-        self._complete = False
+        self._length = headers.get(b"content-length", b"0")
+        has_none = self._length == b"0" and b"transfer-encoding" not in headers
+        self._complete, self._is_held_back = False, has_none or b"expect" in headers
         self._deadline = time.monotonic() + config.body_timeout
 
     @property
     def too_large(self) -> str:
         return f"the body has more than {self._config.max_body_bytes} bytes; send smaller or fewer images"
 
-    def announced_too_large(self, headers: dict[bytes, bytes]) -> bool:
-        length = headers.get(b"content-length", b"0")
-        return length.isdigit() and int(length) > self._config.max_body_bytes
+    @property
+    def announced_too_large(self) -> bool:
+        return self._length.isdigit() and int(self._length) > self._config.max_body_bytes
 
     async def receive(self) -> MutableMapping[str, Any]:
+        self._is_held_back = False
         if self._complete:
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), max(0.001, self._deadline - time.monotonic()))
         except (TimeoutError, asyncio.TimeoutError) as error:
+            self._is_held_back = True
             raise HTTPException(408, f"the body did not arrive within {self._config.body_timeout:g} seconds") from error
         self._note(message)
         if self._size > self._config.max_body_bytes:
-            await self.discard()
             raise HTTPException(413, self.too_large)
         return message
 
     async def discard(self) -> None:
-        """Read the rest for nothing, up to a limit."""
+        """Read the rest for nothing, up to a limit. A client that sends none yet, or no longer, is not waited for."""
+        if self._is_held_back:
+            return
         deadline = time.monotonic() + _DISCARD_SECONDS
         while not self._complete and self._size < _DISCARD_BYTES:
+            left = min(_DISCARD_PAUSE, deadline - time.monotonic())
             try:
-                self._note(await asyncio.wait_for(self._receive(), max(0.001, deadline - time.monotonic())))
+                self._note(await asyncio.wait_for(self._receive(), max(0.001, left)))
             except (TimeoutError, asyncio.TimeoutError):
                 return
 

@@ -11,6 +11,9 @@ from mmada.serve.outputs import Admitted, EngineRequest, Event, Failed, ImageOut
 
 __all__ = ["OutputStream"]
 
+_MOST_WAITING = 32
+"""Events of a generation that may wait for its client before drafts are left out."""
+
 
 class OutputStream:
     """Submits engine requests, and delivers what happens to them. Raises BusyError, ClosedError.
@@ -27,11 +30,14 @@ class OutputStream:
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._engine, self._count = engine, len(engine_requests)
 
+        self._num_sent = self._num_taken = 0
+
         def on_event(index: int, event: Event) -> None:
+            self._num_sent += 1
             with contextlib.suppress(RuntimeError):  # the loop is closed, so nobody waits any more
                 loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
-        self._scheduled_sequences = engine.submit(engine_requests, on_event, priority=priority, arrived=arrived)
+        self._scheduled_sequences = engine.submit(engine_requests, on_event, priority=priority, arrived=arrived, lags=self._lags)
         self._early: list[tuple[int, Event]] = []
         self.num_prompt_tokens = [0] * self._count
         """of each engine request, once it was found to be a good one"""
@@ -48,6 +54,8 @@ class OutputStream:
                 left -= 1
             else:
                 self._early.append((index, event))
+                continue
+            self._num_taken += 1
 
     async def events(self, *, every: float | None = None) -> AsyncIterator[tuple[int, Event] | None]:
         """What happens, until all engine requests are finished; None when nothing did for `every` seconds. Raises the error of one that failed."""
@@ -61,6 +69,7 @@ class OutputStream:
                 except (TimeoutError, asyncio.TimeoutError):
                     yield None
                     continue
+            self._num_taken += 1
             if isinstance(event, Failed):
                 raise event.error
             left -= isinstance(event, (TextOutput, ImageOutput))
@@ -73,6 +82,10 @@ class OutputStream:
             if item is not None and isinstance(item[1], (TextOutput, ImageOutput)):
                 results[item[0]] = item[1]
         return [results[i] for i in range(self._count)]
+
+    def _lags(self) -> bool:
+        """Whether the client reads more slowly than there is news; asked in the engine's thread."""
+        return self._num_sent - self._num_taken > _MOST_WAITING * self._count
 
     def cancel(self) -> None:
         """End what is not finished; the engine drops it before its next step."""

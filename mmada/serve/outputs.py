@@ -214,8 +214,8 @@ class OutputProcessor:
         else:
             self.text = None
 
-    def after_step(self, state: RequestState[Any]) -> Iterator[Event]:
-        """What is new after a step of the generation."""
+    def after_step(self, state: RequestState[Any], *, lags: bool = False) -> Iterator[Event]:
+        """What is new after a step of the generation. lags: the client does not keep up, so that the next draft, or the last, is for this one too."""
         row = state.sequence
         assert row is not None
         if self.text is None:
@@ -225,7 +225,7 @@ class OutputProcessor:
                 self.num_thinking_tokens = self._num_said(row.ids.tolist())
                 yield DrawingThought(state.asked.thinking, state.asked.prompt)
             return
-        if self.order.drafts:
+        if self.order.drafts and (row.done or not lags):
             yield self._draft(row)
         if not (self.order.streams or self.order.stop) or row.done:
             return

@@ -158,7 +158,9 @@ class _Worker:
             process.stdin.flush()
             head = json.loads(process.stdout.readline())
             pixels = process.stdout.read(head.get("num_bytes", 0))
-        except (OSError, ValueError) as error:  # its pipe is closed, or ends in the middle of a line
+            if len(pixels) < head.get("num_bytes", 0):
+                raise EOFError
+        except (OSError, ValueError, EOFError) as error:  # its pipe is closed, or ends in the middle
             self.kill()
             raise ImageError(f"the image of {len(data)} bytes cannot be decoded; save it again, or send a smaller one") from error
         if "num_pixels" in head:

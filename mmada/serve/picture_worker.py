@@ -17,10 +17,12 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageOps
@@ -79,7 +81,11 @@ def decoded(data: bytes, *, max_pixels: int, max_scans: int, max_parts: int) -> 
 def _count_parts(data: bytes, *, max_scans: int, max_parts: int) -> None:
     if data.startswith(b"\xff\xd8"):
         _at_most(_bounded(_jpeg_segments(data), max_parts), max_parts, "segments")
-        _at_most(data.count(b"\xff\xda"), max_scans, "scans")  # pixels never look like this mark
+        # Pixels never look like the mark of a scan; what a camera writes behind its picture, such as a film, does so at times.
+        if data.count(b"\xff\xda") > max_scans:
+            marks = list(islice(_jpeg_marks(data), max_parts + 1))
+            _at_most(marks.count(0xDA), max_scans, "scans")
+            _at_most(len(marks), max_parts, "segments")
     elif data.startswith(b"\x89PNG\r\n\x1a\n"):
         _at_most(_bounded(_chunks(data, 8, "big", extra=4), max_parts), max_parts, "chunks")
     elif data.startswith(b"RIFF"):
@@ -118,6 +124,18 @@ def _jpeg_segments(data: bytes) -> Iterator[int]:
         at += (1 if mark == 0xFF else 2) if is_bare else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
 
+_MARK = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+"""Those without a length stand between pixels, and are skipped with them."""
+
+
+def _jpeg_marks(data: bytes) -> Iterator[int]:
+    """The marks of a JPEG's own picture, from its first segment to its end."""
+    at = 2
+    while (found := _MARK.search(data, at)) and (mark := data[found.end() - 1]) != 0xD9:
+        yield mark
+        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+
+
 def _chunks(data: bytes, at: int, order: Any, *, extra: int) -> Iterator[int]:
     """Places of the chunks of a PNG, whose length comes first, or of a RIFF file, whose length comes second and is even."""
     while at + 8 <= len(data):
@@ -146,6 +164,7 @@ def _gif_blocks(data: bytes) -> Iterator[int]:
 def main() -> None:
     """Serve tasks until the other side closes."""
     _modest(int(sys.argv[1]))
+    Image.MAX_IMAGE_PIXELS = None  # each task has a limit of its own, and its reply says how many there are
     tasks, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
     while line := tasks.readline():

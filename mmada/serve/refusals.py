@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-from mmada.errors import ImageError, InputError, MMaDAError
+from mmada.errors import ContextError, ImageError, InputError, MMaDAError
 from mmada.generation.engine import EngineError, ExpiredError
 from mmada.generation.scheduler import BusyError, ClosedError
 
@@ -69,6 +69,9 @@ def body_of(error: MMaDAError, given: Collection[str] = ()) -> dict[str, Any]:
     kind, code = _KINDS.get(status_of(error), ("invalid_request_error", None))
     if isinstance(error, UnknownModelError):
         return error_body(str(error), kind, param="model", code="model_not_found")
+    if isinstance(error, ContextError):  # by this code, clients know that they have to shorten a conversation
+        param = next((name for name in ("messages", "prompt") if name in given), None)
+        return error_body(str(error), kind, param=param, code="context_length_exceeded")
     named = re.match(r"(\w+)=", str(error))
     param = error.param or (named[1] if named and named[1] in given else None)
     return error_body(str(error), kind, param=param, code=code or ("invalid_image" if isinstance(error, ImageError) else None))

@@ -47,7 +47,8 @@ from mmada.serve.schema import (
 
 __all__ = ["ParsedRequest", "RequestParser"]
 
-_SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
+_SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
+_ID = re.compile("0|[1-9][0-9]{0,8}")
 _CLIENTS_SIZES = ("256x256", "512x512", "1024x1024", "1536x1024", "1024x1536", "1792x1024", "1024x1792")
 """Sizes that OpenAI's models have, which clients send unasked."""
 _PRIORITY = {"flex": -1, "priority": 1, "fast": 1}
@@ -99,6 +100,9 @@ class RequestParser:
                 content = DESCRIBE
             if message.role == "assistant" and not content.strip():
                 continue  # an answer of ours that stayed empty, sent back: there is nothing in it to be seen
+            if not content.strip():
+                with about(f"messages.{i}.content"):
+                    raise InputError(f"content='' of message {i} is empty; write a prompt")
             messages.append(Message("system" if message.role == "developer" else message.role, content))
         self._check_chars(*(message.content for message in messages))
         if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
@@ -414,7 +418,7 @@ class RequestParser:
         layout = self._planner.layout
         bias = {}
         for name, value in (body.logit_bias or {}).items():
-            if not name.isdecimal() or len(name) > 9 or int(name) not in layout.text_ids:
+            if not _ID.fullmatch(name) or int(name) not in layout.text_ids:
                 raise InputError(f"logit_bias={name[:40]!r} is no id of a text token; give numbers from 0 to {layout.text_ids.stop - 1}")
             if value:
                 bias[int(name)] = value

@@ -143,6 +143,7 @@ def test_who_sees_whom():
         [1, 1, 1, 1, 0, 0, 1, 1],
     ]
     assert causal_block_ids(2, 5, 2).tolist() == [0, 0, 2, 2, 4, 4, 6]
+    assert causal_block_ids(2, 3, 10**30).tolist() == [0, 0, 2, 2, 2]
     cut = TWICE.cut(2, 6)
     assert (cut.block_ids.tolist(), cut.position_ids.tolist()) == ([2, 2, 1, 1], [0, 1, 0, 1])
 

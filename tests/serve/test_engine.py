@@ -334,6 +334,33 @@ def test_stopping_tells_those_who_wait(debug, mixture):
     assert not served.engine.healthy
 
 
+def test_what_is_given_up_is_told_at_once(debug, mixture):
+    served = Followed(debug, ServeConfig(), slow(debug, 0.05))
+    served.engine.start()
+    served.submit(EngineRequest(request=mixture[0]))
+    served.engine.give_up()
+    assert "before the generation was finished" in str(served.wait(0)[0].error)
+    served.engine.stop()
+
+
+def test_a_client_that_lags_gets_fewer_drafts_and_no_less_in_the_last(debug):
+    """Drafts of a client that did not read piled up without end."""
+    served = Followed(debug, ServeConfig())
+    served.engine.start()
+    order = EngineRequest(request=ChatRequest("hi", max_new_tokens=8), drafts=True, num_alternatives=2)
+    drafts = []
+    for number, lags in enumerate((False, True)):
+        served.events[number] = []
+        served.engine.submit([order], lambda _, event, n=number: served.received.put((n, event)), lags=lambda lags=lags: lags)
+        served.wait(number)
+        drafts.append([event for event in served.events[number] if isinstance(event, Draft)])
+    many, (one,) = drafts
+    assert len(many) == 8
+    assert [piece.text for piece in one.pieces] == [piece.text for piece in many[-1].pieces]
+    assert all(len(piece.alternatives) == 2 for piece in one.pieces)
+    served.engine.stop()
+
+
 def test_an_engine_that_breaks_says_so(debug, mixture, monkeypatch, caplog):
     served = Followed(debug, ServeConfig())
     monkeypatch.setattr(served.engine, "_round", lambda: torch.ones(2).reshape(3))

@@ -73,6 +73,14 @@ def test_without_a_key_nothing_is_told(narrow, header, path):
     assert_error(body, 401)
 
 
+def test_a_large_body_that_is_refused_is_read_before_the_answer(narrow):
+    """A client that asks to close the connection was reset while it sent, and never read why."""
+    for key, expected in (("wrong", 401), (KEY, 413)):
+        status, _, body = ask(narrow, "/v1/nothing", b"x" * 8_000_000, Authorization=f"Bearer {key}", Connection="close")
+        assert status == expected
+        assert_error(body, expected)
+
+
 @pytest.mark.integration
 def test_any_of_the_keys_opens(narrow):
     assert [len(narrow.client(api_key=key).models.list().data) for key in (KEY, OTHER_KEY)] == [1, 1]
@@ -143,7 +151,10 @@ BAD_BODIES = {
     "true as number": (b'{"messages": [{"role": "user", "content": "x"}], "n": true}', 400, "n=true must be"),
     "infinity": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": 1e999}', 400, "temperature"),
     "nan": (b'{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}', 400, "temperature"),
-    "huge number": (b'{"messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 4000 + b"}", 400, "seed"),
+    "huge number": (b'{"messages": [{"role": "user", "content": "x"}], "seed": ' + b"9" * 60 + b"}", 400, "seed"),
+    "a number of many digits": (b'{"messages": [], "seed": ' + b"9" * 4000 + b"}", 400, "a number of 4000 characters, 999"),
+    "a field twice": (b'{"messages": [{"role": "user", "content": "x"}], "n": 1, "n": 2}', 400, "n is given twice"),
+    "a field twice inside": (b'{"messages": [{"role": "user", "content": "x", "content": "y"}]}', 400, "content is given twice"),
     "half a character": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
     "half a character in a name": (b'{"\\ud800": 1}', 400, "unknown"),
     "half a character in a tag": (b'{"messages": [{"role": "user", "content": [{"type": "\\ud800"}]}]}', 400, "messages.0"),
@@ -180,6 +191,10 @@ def test_unknown_paths_and_methods(narrow):
         status, _, body = ask(narrow, path, b"", method=method)
         assert status == expected
         assert_error(body, status)
+    assert body["error"]["message"] == "/v1/chat/completions does not take GET; use POST"
+    assert ask(narrow, "/v1/responses")[2]["error"]["message"].startswith(
+        "this server has no path '/v1/responses'; GET /openapi.json lists"
+    )
 
 
 HOSTILE = ["nothing", "text", "half", "flipped", "bomb", "svg", "header alone", "postscript", "tiff"]
@@ -283,6 +298,16 @@ def test_an_error_that_nobody_foresaw(caplog):
     error = json.loads(body["body"])["error"]
     assert (error["type"], number in error["message"]) == ("server_error", True)
     assert f"request {number} failed" in caplog.text
+
+
+def test_what_is_cut_off_at_the_end_is_told_so(caplog):
+    async def app(_scope, _receive, _send):
+        raise asyncio.CancelledError
+
+    start, body = run_guard(ServeConfig(), [], app)
+    assert start["status"] == 503
+    assert json.loads(body["body"])["error"]["code"] == "unavailable"
+    assert not caplog.text
 
 
 # Clients that go away.

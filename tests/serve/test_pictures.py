@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
@@ -21,7 +22,7 @@ from mmada.errors import ImageError
 from mmada.generation.scheduler import BusyError
 from mmada.image import load_image
 from mmada.serve.config import ServeConfig
-from mmada.serve.picture_decoder import PictureDecoder
+from mmada.serve.picture_decoder import PictureDecoder, _Worker
 from mmada.serve.picture_worker import RefusedError, decoded
 from mmada.serve.pictures import Pictures
 
@@ -130,6 +131,20 @@ def test_a_jpeg_of_too_many_scans():
         read(many_scans(40, side=16))
 
 
+def test_scans_are_those_of_the_picture_itself():
+    """Phones write films behind their pictures, in which the mark of a scan occurs by chance every 64 KB."""
+    film = b"\xff\xda\0\x08" * 100
+    assert read(saved(Image.new("L", (16, 16)), "JPEG") + film).size == (16, 16)
+    assert read(many_scans(20, side=16) + film).size == (16, 16)
+    with pytest.raises(RefusedError, match="has more than 32 scans"):
+        read(many_scans(40, side=16) + film)
+    with pytest.raises(RefusedError, match="has more than 64 segments"):
+        read(many_scans(20, side=16)[:-2] + b"\xff\xfe\0\2" * 100 + film)
+    begun = time.thread_time()
+    read(saved(Image.new("L", (16, 16)), "JPEG")[:-2] + b"\xff\xd0" * 2_000_000 + b"\xff\xd9" + film)
+    assert time.thread_time() - begun < 0.5
+
+
 def test_counting_is_linear():
     """A file of a million parts is refused after as many steps as are allowed."""
     for data in (png_of_chunks(300_000), gif_of_comments(300_000), jpeg_of_comments(300_000), jpeg_with_junk(10**6)):
@@ -199,6 +214,28 @@ def test_never_more_pictures_than_decoders():
         decoder.close()
 
     asyncio.run(check())
+
+
+def test_a_picture_far_above_the_limit_is_called_too_large(run):
+    """PIL has a limit of its own, and what is above that was called corrupt."""
+    huge = png(Image.new("1", (20_000, 10_000)))
+
+    async def check(decoder: PictureDecoder) -> None:
+        with pytest.raises(ImageError, match="have 200000000 pixels or more"):
+            await Pictures(ServeConfig(), decoder, arrived=time.monotonic() + 60).from_bytes(huge)
+
+    run(check)
+
+
+def test_a_decoder_that_dies_in_its_reply(tmp_path, monkeypatch):
+    """It was an error of ours, and the next picture was sent to the dead process."""
+    script = tmp_path / "worker.py"
+    script.write_text('import sys\nsys.stdin.buffer.readline()\nprint(\'{"mode": "L", "size": [4, 4], "num_bytes": 16}\\nxx\', end=\'\')')
+    monkeypatch.setattr("mmada.serve.picture_decoder.picture_worker", SimpleNamespace(__file__=str(script)))
+    worker = _Worker(2**30)
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        worker.ask({}, b"")
+    assert not worker.is_usable
 
 
 def test_a_decoder_that_dies_is_replaced(run):

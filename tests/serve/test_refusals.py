@@ -128,7 +128,8 @@ def test_every_400_points_into_the_body(http, monkeypatch, path):
             if error["param"] is not None:
                 num_named += 1
                 assert resolves(error["param"], body), (error, place, how)
-                assert error["message"].startswith(error["param"]) or "." in error["param"] or error["code"] == "invalid_image", error
+                elsewhere = error["code"] in ("invalid_image", "context_length_exceeded")
+                assert error["message"].startswith(error["param"]) or "." in error["param"] or elsewhere, error
     assert num_refused > 20
     assert num_named / num_refused > 0.8
 
@@ -178,6 +179,7 @@ class Refuses:
             "max_completion_tokens=5000 does not fit the model's context of 1024 tokens; ask for fewer",
         ),
         ("/v1/chat/completions", {"max_token": 5}, "max_token", "max_token=5 is unknown: did you mean 'max_tokens'?"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": " "}]}, "messages.0.content", None),
         ("/v1/images/generations", {"size": "7x7"}, "size", None),
         ("/v1/images/generations", {"num_inference_steps": 65}, "num_inference_steps", "num_inference_steps=65 is above 64; ask for fewer"),
         (
@@ -193,3 +195,15 @@ def test_sentences(http, path, change, param, message):
     error = http.post(path, json={**body, **change}).json()["error"]
     assert error["param"] == param
     assert message is None or error["message"] == message
+
+
+@pytest.mark.parametrize(
+    ("path", "param"), [("/v1/chat/completions", "messages"), ("/v1/completions", "prompt"), ("/v1/images/generations", "prompt")]
+)
+def test_a_context_that_is_too_small_has_the_code_that_clients_know(http, path, param):
+    """Frameworks shorten a conversation when they read this code."""
+    text = "x" * 3000
+    body = {"messages": [{"role": "user", "content": text}]} if param == "messages" else {"prompt": text}
+    answer = http.post(path, json=body)
+    assert answer.status_code == 400
+    assert (answer.json()["error"]["code"], answer.json()["error"]["param"]) == ("context_length_exceeded", param)

@@ -228,7 +228,8 @@ def test_a_closed_terminal_is_no_request_to_replace():
         signal.alarm(30)
         os.kill(os.getpid(), signal.SIGHUP)
         os.write(1, b"!")
-        signal.pause()
+        while len(seen) < 2:  # a signal that came before does not end a pause
+            time.sleep(0.01)
         os._exit(0 if seen == [False, True] else 1)
     assert os.read(terminal, 1) == b"!"
     os.close(terminal)
