@@ -57,7 +57,7 @@ def test_the_recording_is_small_and_says_what_it_is_of():
     (picture,) = record["result"]["pictures"]
     assert path.stat().st_size < 300_000
     assert (record["model"], record["prompt"]) == ("mmada-emoji-chat", "two red hearts above a dog")
-    assert len(picture["frames"]) == 24
+    assert len(picture["frames"]) == 1 + max(picture["trace"]["steps"]) > 8
     assert len(picture["trace"]["steps"]) == 64
 
 
