@@ -10,8 +10,8 @@ from mmada.sampling import Guide
 
 __all__ = ["Complete", "guide_of"]
 
-Complete = Callable[[str, bool], tuple[str, bool] | None]
-"""A thought, and whether it is closed -> the same with what is certain, and whether it ends with that (`World.completed`)."""
+Complete = Callable[[str, bool], tuple[str, str | None] | None]
+"""A thought, and whether it is closed -> the same with what is certain, and the answer if it ends with that (`World.completed`)."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
@@ -22,25 +22,27 @@ def guide_of(prompts: Prompts, complete: Complete) -> Guide:
     def guide(ids: Sequence[int]) -> list[int] | None:
         pieces = [prompts.decode([token]) for token in ids]
         written = "".join(pieces)
-        wanted = _completed(written, complete)
-        if wanted is None or written.startswith(wanted):
-            return None
+        wanted, is_whole = _completed(written, complete)
+        if wanted is None or (written == wanted if is_whole else written.startswith(wanted)):
+            return None if not is_whole or prompts.layout.eos_id in ids else [*ids, prompts.layout.eos_id]
         shared = next((i for i, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), min(len(written), len(wanted)))
         ends = [end for end in accumulate(map(len, pieces)) if end <= shared]
-        rest = prompts.encode(wanted[ends[-1] if ends else 0 :])
-        kept = list(ids[: len(ends)])
-        return [*kept, *rest] if "".join(map(prompts.decode, ([token] for token in [*kept, *rest]))) == wanted else None
+        new = [*ids[: len(ends)], *prompts.encode(wanted[ends[-1] if ends else 0 :])]
+        if "".join(prompts.decode([token]) for token in new) != wanted:
+            return None
+        return [*new, prompts.layout.eos_id] if is_whole else new
 
     return guide
 
 
-def _completed(written: str, complete: Complete) -> str | None:
-    """An answer up to where its thought is certain; None if nothing is."""
+def _completed(written: str, complete: Complete) -> tuple[str | None, bool]:
+    """An answer up to where it is certain, None if nothing is; and whether that is all of it."""
     before, opened, rest = written.partition(_OPEN)
     thought, closed, _ = rest.partition(_CLOSE)
     begin = len(thought) - len(thought.lstrip())
     found = complete(thought[begin:].rstrip() if closed else thought[begin:], bool(closed)) if opened else None
     if found is None:
-        return None
-    text, ends = found
-    return "".join((before, opened, thought[:begin], text, _CLOSE if ends else ""))
+        return None, False
+    text, answer = found
+    said = "".join((before, opened, thought[:begin], text))
+    return (said, False) if answer is None else (f"{said}{_CLOSE} {answer}", True)

@@ -529,7 +529,9 @@ class Denoising:
             self._step[row] += 1
             self._num_open[row] = num_left
             if (num_left == 0 or has_ended) and self._follow_guide(row, has_ended=bool(has_ended)):
-                if self._block[row] < self._num_blocks[row]:
+                if self._eos is not None and bool(self._has_ended(torch.tensor([row], device=rows.device))):
+                    self._end(row)
+                elif self._block[row] < self._num_blocks[row]:
                     survivors.append(row)
                 continue
             out_of_steps = self.params.steps is not None and self._step[row] == self._steps_in_block[row]
@@ -565,7 +567,10 @@ class Denoising:
             return False
         end = int(torch.isin(self._filled[row, : slots.stop], self._ends).int().argmax()) if has_ended else slots.stop
         written = self._filled[row, :end].tolist()
-        if (found := guide(written)) is None or (wanted := list(found)[: self.counts[row]]) == written:
+        if (found := guide(written)) is None:
+            return False
+        wanted = list(found)[: self.counts[row]]
+        if wanted == written or (has_ended and wanted == self._filled[row, : end + 1].tolist()):
             return False
         first = next((i for i, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), min(len(written), len(wanted)))
         if first < slots.start:

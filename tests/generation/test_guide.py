@@ -67,7 +67,7 @@ def ids_of(chat, text):
 
 
 def test_only_what_changes_is_written_anew(chat):
-    guide = guide_of(chat.prompts, lambda thought, closed: (thought.replace("b", "c") + "!", False))
+    guide = guide_of(chat.prompts, lambda thought, closed: (thought.replace("b", "c") + "!", None))
     written = ids_of(chat, "<think> a b")
     new = guide(written)
     assert new is not None
@@ -76,10 +76,17 @@ def test_only_what_changes_is_written_anew(chat):
     assert guide(ids_of(chat, "no thought")) is None
 
 
-def test_a_thought_that_ends_is_closed(chat):
-    guide = guide_of(chat.prompts, lambda thought, closed: ("a", True))
-    assert chat.prompts.decode(guide(ids_of(chat, "<think> a b</think> c")) or []) == "<think> a</think>"
-    assert guide(ids_of(chat, "<think> a</think> c")) is None
+def test_a_thought_that_ends_has_its_answer_and_nothing_behind(chat):
+    guide, end = guide_of(chat.prompts, lambda thought, closed: ("a", "c")), chat.planner.layout.eos_id
+    whole = ids_of(chat, "<think> a</think> c")
+    for written in ("<think> a b</think> d", "<think> a", "<think> a</think> c and more", "<think> a</think> c"):
+        assert guide(ids_of(chat, written)) == [*whole, end]
+    assert guide([*whole, end]) is None
+
+
+def test_numbers_beyond_those_of_training_are_worked_out(chat):
+    answer = chat.chat("What is 99 + 99?")
+    assert (answer.text, answer.finish_reason) == ("198", "stop")
 
 
 def test_a_turn_may_hold_what_looks_like_a_thought(chat):

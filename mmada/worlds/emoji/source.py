@@ -123,7 +123,7 @@ class EmojiWorld(World):
 
         return restated(prompt)
 
-    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None:
+    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
         from mmada.worlds.emoji.natural.calculator import completed
 
         return completed(prompt, thought, is_closed)

@@ -9,59 +9,67 @@ from mmada.worlds.emoji.tasks import KINDS, sample
 
 
 def thoughts(make, num):
-    """Prompts with their thoughts."""
+    """Prompts with their thoughts and answers."""
     rng = np.random.default_rng(4)
     found = [make(rng) for _ in range(num)]
-    return [(example.prompt, example.think) for example in found if example.think]
+    return [(example.prompt, example.think, example.answer) for example in found if example.think]
 
 
-def assert_agrees(prompt, thought):
+def assert_agrees(prompt, thought, answer):
     """Of any beginning of a right thought it knows how it goes on, or nothing."""
     for stop in range(len(thought) + 1):
         known = completed(prompt, thought[:stop], False)
         if known is not None:
-            text, ends = known
+            text, said = known
             assert thought.startswith(text) or text == thought[:stop], (prompt, thought, stop, text)
             assert text.startswith(thought[:stop])
-            assert not ends or text == thought
-    closed = completed(prompt, thought, True)
-    assert closed is None or closed[0] == thought
+            assert said is None or (text, said) == (thought, answer)
+    assert completed(prompt, thought, True) in (None, (thought, answer))
 
 
 @pytest.mark.parametrize("task", NATURAL)
 def test_it_agrees_with_the_thoughts_of_ordinary_english(task):
     found = thoughts(lambda rng: natural_example(task, rng), 150)
     assert len(found) > 50
-    for prompt, thought in found:
-        assert_agrees(prompt, thought)
+    for example in found:
+        assert_agrees(*example)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
-    for prompt, thought in thoughts(lambda rng: sample(kind, rng, "train"), 25):
-        assert_agrees(prompt, thought)
+    for example in thoughts(lambda rng: sample(kind, rng, "train"), 25):
+        assert_agrees(*example)
 
 
 @pytest.mark.parametrize(
-    ("written", "known", "ends"),
+    ("written", "known", "answer"),
     [
-        ("71 - 34:", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", False),
-        ("71 - 34: 11 - 4 = 9, 7", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", False),
-        ("71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 377", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", True),
-        ("8 + 3: 9 1 11", "8 + 3: 9 1 10 2 11 3 = 11", False),
-        ("12 / 4: 4 1 8 2 12 3 16 4 = 4", "12 / 4: 4 1 8 2 12 3 = 3", False),
-        ("19, + 5, - 3;", "19, + 5, - 3; 19 + 5: 9 + 5 = 14, 1 + 0 + 1 = 2 = 24; 24 - 3: 4 - 3 = 1, 2 - 0 = 2 = 21", True),
-        ("5, * 2; 5 * 2: 5 1 10 2 = 10; 10 + 1: 11", "5, * 2; 5 * 2: 5 1 10 2 = 10", True),
-        ("9, Tom: Tom - 2; 9 - 2: 8 1 6", "9, Tom: Tom - 2; 9 - 2: 8 1 7 2 = 7", False),
-        ("52, 29: 5", "52, 29: 52 is more", False),
-        ("52, 29: 59 is more", "52, 29: 52 is more", False),
-        ("52, 29: 29 is more", "52, 29: 29 is less", False),
-        ("52, 29: 52 is more; 52 -> no", "52, 29: 52 is more; 52 -> yes", True),
+        ("71 - 34:", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", None),
+        ("71 - 34: 11 - 4 = 9, 7", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", None),
+        ("71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 377", "71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37", "37"),
+        ("8 + 3: 9 1 11", "8 + 3: 9 1 10 2 11 3 = 11", None),
+        ("12 / 4: 4 1 8 2 12 3 16 4 = 4", "12 / 4: 4 1 8 2 12 3 = 3", None),
+        ("99 + 99:", "99 + 99: 9 + 9 = 18, 9 + 9 + 1 = 19 = 198", None),
+        ("19, + 5, - 3;", "19, + 5, - 3; 19 + 5: 9 + 5 = 14, 1 + 0 + 1 = 2 = 24; 24 - 3: 4 - 3 = 1, 2 - 0 = 2 = 21", "21"),
+        ("5, * 2; 5 * 2: 5 1 10 2 = 10; 10 + 1: 11", "5, * 2; 5 * 2: 5 1 10 2 = 10", "10"),
+        ("9, Tom: Tom - 2; 9 - 2: 8 1 6", "9, Tom: Tom - 2; 9 - 2: 8 1 7 2 = 7", None),
+        ("52, 29: 5", "52, 29: 52 is more", None),
+        ("52, 29: 59 is more", "52, 29: 52 is more", None),
+        ("52, 29: 29 is more", "52, 29: 29 is less", None),
+        ("52, 29: 52 is more; 52 -> no", "52, 29: 52 is more; 52 -> yes", "yes"),
     ],
 )
-def test_what_is_wrong_is_put_right(written, known, ends):
-    assert completed("", written, False) == (known, ends)
-    assert completed("", written, True) == (known, ends)
+def test_what_is_wrong_is_put_right(written, known, answer):
+    assert completed("", written, False) == (known, answer)
+    assert completed("", written, True) == (known, answer)
+
+
+@pytest.mark.parametrize(
+    ("thought", "answer"), [("8 + 3: 9 1 10 2 11 3 = 11", "11"), ("52, 29: 52 is more", "52"), ("9, Tom: Tom - 2; 9 - 2: 8 1 7 2 = 7", "7")]
+)
+def test_a_thought_that_is_closed_has_an_answer(thought, answer):
+    assert completed("", thought, False) == (thought, None)
+    assert completed("", thought, True) == (thought, answer)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +80,7 @@ def test_what_is_wrong_is_put_right(written, known, ends):
         "71 - 3",
         "7 / 2: 2 1",
         "3 - 9: 2 1",
-        "99 + 9: 9 + 9 = 18",
+        "3 * 40: 3",
         "5, 5: 5 is more",
         "4, / 3; 4 / 3:",
         "top left dog: cat 0",
@@ -96,7 +104,7 @@ def test_of_what_it_cannot_work_out_it_says_nothing(thought):
 )
 def test_the_prompt_says_which_number_is_asked_for(prompt, meant):
     for written in ("52, 29:", "52, 29: 2", "52, 29: 52 is less", "52, 29: 29 is more"):
-        assert completed(prompt, written, False) == (f"52, 29: {meant}", False)
+        assert completed(prompt, written, False) == (f"52, 29: {meant}", None)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +112,4 @@ def test_the_prompt_says_which_number_is_asked_for(prompt, meant):
 )
 def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
     assert completed(prompt, "52, 29:", False) is None
-    assert completed(prompt, "52, 29: 29", False) == ("52, 29: 29 is less", False)
+    assert completed(prompt, "52, 29: 29", False) == ("52, 29: 29 is less", None)

@@ -5,14 +5,14 @@
     completed(prompt, "52, 29: 5")              52, 29: 52 is more                                         a comparison, once it says which
 
 What is to be computed is the model's to say. Of a prompt one thing alone is read: the word that asks for the larger number, or for the smaller.
-A thought of another form, or a step that thoughts cannot work out, stays as it is.
+A thought of another form, or a step that thoughts cannot work out, stays as it is. The answer to a thought that is complete is its last result.
 """
 
 from __future__ import annotations
 
 import re
 
-from mmada.worlds.emoji.natural.sums import is_step, result_of, worked
+from mmada.worlds.emoji.natural.sums import MOST_MULTIPLES, result_of, worked
 
 __all__ = ["completed"]
 
@@ -32,8 +32,8 @@ _TURNED = re.compile(r"\b(not|cannot|(is|are|was|does|do|wo|ca)n.?t)\b")
 """words with which a comparison may mean the opposite"""
 
 
-def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | None:
-    """A thought with its arithmetic right, as far as that is certain, and whether it ends there; None: nothing is known of it.
+def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+    """A thought with its arithmetic right, as far as that is certain, and the answer if it is complete; None: nothing is known of it.
 
     prompt     what is thought about
     is_closed  whether the thought has ended
@@ -41,22 +41,31 @@ def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, bool] | 
     if plan := _PLAN.match(thought):
         return _planned(plan) or _steps(thought, is_closed)
     if comparison := _COMPARISON.match(thought):
-        return _compared(prompt, thought, comparison)
+        return _compared(prompt, thought, is_closed, comparison)
     return _steps(thought, is_closed)
 
 
-def _planned(plan: re.Match[str]) -> tuple[str, bool] | None:
+def _can(operation: str, left: int, right: int) -> bool:
+    """Whether a step is written as thoughts write it. They were taught numbers to a hundred; larger ones are written in the same way."""
+    if operation == "-":
+        return left >= right
+    if operation == "*":
+        return right <= MOST_MULTIPLES
+    return operation == "+" or (right > 0 and left % right == 0 and (right == 2 or left // right <= MOST_MULTIPLES))
+
+
+def _planned(plan: re.Match[str]) -> tuple[str, str | None] | None:
     """All of a thought whose plan is closed; None if a step of it cannot be worked out."""
     value, steps = int(plan[1]), []
     for operation, operand in _PLANNED.findall(plan[2]):
-        if not is_step(operation, value, int(operand)):
+        if not _can(operation, value, int(operand)):
             return None
         steps.append(worked(operation, value, int(operand)))
         value = result_of(operation, value, int(operand))
-    return " ".join([plan[0], "; ".join(steps)]), True
+    return " ".join([plan[0], "; ".join(steps)]), str(value)
 
 
-def _compared(prompt: str, thought: str, comparison: re.Match[str]) -> tuple[str, bool] | None:
+def _compared(prompt: str, thought: str, is_closed: bool, comparison: re.Match[str]) -> tuple[str, str | None] | None:
     """Which number is meant is said by the prompt, if a word of it says so, and else by the thought: the number that it names, or its word."""
     left, right, named, word = comparison.groups()
     if int(left) == int(right):
@@ -72,8 +81,9 @@ def _compared(prompt: str, thought: str, comparison: re.Match[str]) -> tuple[str
         return None
     said = f"{left}, {right}: {meant[0]} is {'more' if meant[0] == larger else 'less'}"
     if thought.startswith(f"{said};"):
-        return f"{said}; {left} -> {'yes' if meant[0] == left else 'no'}", True
-    return said, False
+        answer = "yes" if meant[0] == left else "no"
+        return f"{said}; {left} -> {answer}", answer
+    return said, meant[0] if is_closed and thought == said else None
 
 
 def _asked(prompt: str) -> str | None:
@@ -83,16 +93,19 @@ def _asked(prompt: str) -> str | None:
     return found[0] if len(found) == 1 and not _TURNED.search(said) else None
 
 
-def _steps(thought: str, is_closed: bool) -> tuple[str, bool] | None:
+def _steps(thought: str, is_closed: bool) -> tuple[str, str | None] | None:
     """The steps of a thought that has no plan, or one with names: the first that is wrong, or the last."""
     segments, before = thought.split("; "), ""
     for i, segment in enumerate(segments):
         is_last = i == len(segments) - 1
-        if (step := _STEP.match(segment)) and is_step(step[2], int(step[1]), int(step[3])):
-            right = worked(step[2], int(step[1]), int(step[3]))
-            done = segment == right or (is_last and not is_closed and segment == f"{right};")
-            if not done:
+        if (step := _STEP.match(segment)) and _can(step[2], int(step[1]), int(step[3])):
+            operation, left, right = step[2], int(step[1]), int(step[3])
+            said = worked(operation, left, right)
+            if is_last and not is_closed and segment == f"{said};":
+                return None  # another step follows
+            if is_last or segment != said:
                 # Digits behind the result, or words, belong to nothing.
-                return before + right, segment.startswith(right)
+                is_complete = segment.startswith(said) and (segment != said or is_closed)
+                return before + said, str(result_of(operation, left, right)) if is_complete else None
         before += f"{segment}; "
     return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 from mmada.worlds.emoji.arithmetic import MAX_VALUE, Step
 from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 
-__all__ = ["LARGEST", "allowed", "is_step", "result_of", "worked"]
+__all__ = ["LARGEST", "MOST_MULTIPLES", "allowed", "is_step", "result_of", "worked"]
 
 LARGEST = 100
 """No number of a problem is larger."""
