@@ -161,6 +161,7 @@ class Denoising:
         """row -> the first slot of the block that its guide changed or went on from; what follows was not evaluated since"""
         self._live = list(range(rows))
         self._asked = self._live  # the rows of the step that is being taken
+        self._asked_window: _Window | None = None  # and their open slots, if `inputs` has found them
         self._num_open = [len(self._range(row)) for row in self._live]
 
         # Every table has one column more than it needs, a place for writes that are not meant: slot N, position L.
@@ -234,7 +235,7 @@ class Denoising:
         self._asked = self._live if rows is None else list(rows)
         if not self._asked or not set(self._asked) <= set(self._live):
             raise InputError(f"rows={self._asked} must be some of the rows that are not finished, {self._live}")
-        window = self._window()
+        window = self._asked_window = self._window()
         rows = self._evaluated_rows()
         index = torch.tensor(rows, device=self._slots.device)
         copies = len(rows) // len(self._asked)
@@ -253,7 +254,8 @@ class Denoising:
 
     def advance(self, logits: Tensor) -> None:
         """Commit tokens by the logits (R, Q, ids.stop - ids.start) that the last `inputs()` asked for."""
-        window, evaluated = self._window(), self._evaluated_rows()
+        window, evaluated = self._asked_window or self._window(), self._evaluated_rows()
+        self._asked_window = None
         num_asked = window.slot.shape[1] if self._logit_cache is None else max(map(self._logit_cache.num_positions, evaluated))
         expected = (len(evaluated), num_asked, self.ids.stop - self.ids.start)
         if tuple(logits.shape) != expected:
@@ -281,7 +283,7 @@ class Denoising:
     def drop(self, row: int) -> None:
         """Take no further step of a row, which keeps what it has; its keys and values are given back."""
         self._live = [other for other in self._live if other != row]
-        self._asked = self._live
+        self._asked, self._asked_window = self._live, None
         self._forget(row)
 
     def token_ids(self, row: int) -> Tensor:

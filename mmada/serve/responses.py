@@ -167,7 +167,7 @@ class ImageResponses:
 
     def preview(self, index: int, preview: PartialImage) -> bytes:
         """index, that of the choice, is ours: OpenAI streams one image."""
-        data = self._event("partial_image", preview.image)
+        data = self._event("partial_image", preview.image, compress_level=1)  # it is looked at for a moment
         return event({**data, "partial_image_index": preview.index, "index": index}, str(data["type"]))
 
     @property
@@ -203,10 +203,11 @@ class ImageResponses:
     def _quality(self) -> Any:
         return "low" if self.body.quality == "low" else "high" if self.body.quality in ("high", "xhigh", "max", "hd") else "medium"
 
-    def _encoded(self, image: Image.Image) -> str:
-        buffer = BytesIO()
-        quality = {} if self._format == "png" else {"quality": 90 if self.body.output_compression is None else self.body.output_compression}
-        image.save(buffer, format=self._format, **quality)
+    def _encoded(self, image: Image.Image, *, compress_level: int = 3) -> str:
+        """compress_level: of a PNG. A drawing at 3 is an eighth larger than at PIL's own 6, in less than half of the time."""
+        buffer, asked = BytesIO(), self.body.output_compression
+        how = {"compress_level": compress_level} if self._format == "png" else {"quality": 90 if asked is None else asked}
+        image.save(buffer, format=self._format, **how)
         return base64.b64encode(buffer.getvalue()).decode()
 
     def _item(self, result: ImageOutput, *, with_image: bool = True) -> ImageItem:
@@ -221,10 +222,10 @@ class ImageResponses:
             item.b64_json = self._encoded(drawing.image)
         return item
 
-    def _event(self, kind: str, image: Image.Image) -> dict[str, Any]:
+    def _event(self, kind: str, image: Image.Image, *, compress_level: int = 3) -> dict[str, Any]:
         return {
             "type": f"{self.prefix}.{kind}",
-            "b64_json": self._encoded(image),
+            "b64_json": self._encoded(image, compress_level=compress_level),
             "created_at": int(time.time()),
             "size": _size(image),
             "quality": self._quality,
