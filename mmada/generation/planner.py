@@ -437,7 +437,7 @@ class Planner:
         params = request.params or self.family.edit_params(**{name: value for name, value in named.items() if value is not None})
         image_cache = request.image_cache or (self.defaults.image_cache if request.params is None else None)
         params = params if image_cache is None else params.with_(cache=named_image_cache(image_cache))
-        of_checkpoint = self.defaults.image_threshold if request.params is None else None
+        of_checkpoint = self._image_threshold(request.steps) if request.params is None else None
         threshold = of_checkpoint if request.image_threshold is None else request.image_threshold
         params = params if threshold is None else params.with_(**_committing(threshold))
         asked = (request.prompt, sources, self._shaped(init.codes))
@@ -528,8 +528,13 @@ class Planner:
         steps = d.image_steps if request.steps is None else request.steps
         image_cache = named_image_cache(d.image_cache if request.image_cache is None else request.image_cache)
         params = self.family.image_params(steps=min(steps, int(init.is_open.sum())), guidance_scale=scale)
-        threshold = d.image_threshold if request.image_threshold is None else request.image_threshold
+        threshold = self._image_threshold(request.steps) if request.image_threshold is None else request.image_threshold
         return params.with_(cache=image_cache, **_committing(threshold))
+
+    def _image_threshold(self, steps: int | None) -> float:
+        """The checkpoint's, for as many steps as it takes, or more. With fewer, what is not sure would be left to the last step."""
+        d = self.defaults
+        return d.image_threshold if steps is None or steps >= d.image_steps else 1.0
 
     # Pictures to codes.
 

@@ -84,7 +84,8 @@ class GenerationConfig:
     """pixels; with `image_crops`, an edit has the area of a square of that side, and at most that of an image; 0: that of an image"""
     image_steps: int = 15
     image_threshold: float = 1.0
-    """an image code is committed when its probability reaches this, beyond what the steps ask; 1: what they ask, and no more"""
+    """an image code is committed when its probability reaches this, beyond what the steps ask; 1: what they ask, and no more. A request for fewer
+    steps than image_steps has 1, unless it names another one"""
     guidance_scale: float = 3.5
     image_cache: str = "none"
     """of the keys, values and logits of a drawing: none or max-logit (sampling/logit_cache.py); an approximation"""
