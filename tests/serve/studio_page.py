@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 from collections.abc import Iterator
+from importlib.resources import files
 from io import BytesIO
 from typing import Any
 
@@ -34,7 +36,13 @@ def opened(browser: Any, server: Server, *, path: str = "/", context: Any = None
         yield page
     finally:
         page.close() if context else own.close()
-    assert problems == []
+    assert problems == [], problems
+
+
+def recorded_steps() -> int:
+    """Of the drawing that the page opens with."""
+    record = json.loads(files("mmada.serve").joinpath("web", "recorded.json").read_text(encoding="utf-8"))
+    return len(record["result"]["pictures"][0]["frames"])
 
 
 def decoded(data_url: str) -> Image.Image:

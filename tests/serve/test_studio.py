@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from .process import Server, png, serving
-from .studio_page import ask, copied, decoded, draw, opened, show_settings
+from .studio_page import ask, copied, decoded, draw, opened, recorded_steps, show_settings
 
 pytestmark = pytest.mark.integration
 
@@ -38,9 +38,10 @@ def test_it_opens_on_draw_with_a_recorded_drawing_that_plays(browser, server):
         assert card.locator(".step").inner_text() == stopped
         card.get_by_label("Speed").select_option("4×")
         card.get_by_role("button", name="Play", exact=True).click()
-        card.locator(".step", has_text="24/24").wait_for()
+        last = recorded_steps()
+        card.locator(".step", has_text=f"{last}/{last}").wait_for()
         card.get_by_role("button", name="One step back").click()
-        assert card.locator(".step").inner_text() == "23/24"
+        assert card.locator(".step").inner_text() == f"{last - 1}/{last}"
 
 
 def test_draw_step_edit_and_vary(page, server):

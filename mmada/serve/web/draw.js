@@ -47,7 +47,7 @@ export class Draw {
   async restore() {
     const earlier = (await store.all("drawings")).slice(-MOST_CARDS);
     store.showEach(earlier, (result) => this.showKept(result));
-    if (!this.cards.size) await this.showRecording();
+    if (!this.cards.size) await this.showRecording().catch((error) => console.warn("no recording", error)); // a server that has gone since
   }
 
   async showRecording() {
