@@ -25,12 +25,12 @@ def guide_of(prompts: Prompts, complete: Complete) -> Guide:
         wanted, is_whole = _completed(written, complete)
         if wanted is None or (written == wanted if is_whole else written.startswith(wanted)):
             return None if not is_whole or prompts.layout.eos_id in ids else [*ids, prompts.layout.eos_id]
-        shared = next((i for i, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), min(len(written), len(wanted)))
-        ends = [end for end in accumulate(map(len, pieces)) if end <= shared]
-        new = [*ids[: len(ends)], *prompts.encode(wanted[ends[-1] if ends else 0 :])]
-        if "".join(prompts.decode([token]) for token in new) != wanted:
+        kept = sum(wanted.startswith(begun) for begun in accumulate(pieces))
+        rest = wanted[len("".join(pieces[:kept])) :]
+        new = prompts.encode(rest)
+        if "".join(prompts.decode([token]) for token in new) != rest:
             return None
-        return [*new, prompts.layout.eos_id] if is_whole else new
+        return [*ids[:kept], *new, *([prompts.layout.eos_id] if is_whole else [])]
 
     return guide
 

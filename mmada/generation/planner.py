@@ -28,7 +28,17 @@ from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPromp
 from mmada.families.mmada import MMADA
 from mmada.generation.guide import guide_of
 from mmada.generation.lexicon import Lexicon
-from mmada.generation.requests import Answer, ChatRequest, Drawing, DrawRequest, EditRequest, FillRequest, GenerationConfig, ParallelRequest
+from mmada.generation.requests import (
+    Answer,
+    ChatRequest,
+    Drawing,
+    DrawRequest,
+    EditRequest,
+    FillRequest,
+    GenerationConfig,
+    ParallelRequest,
+    check_image_threshold,
+)
 from mmada.generation.settings import TextSettings, changed
 from mmada.generation.speller import Correction, corrections_said
 from mmada.generation.steps import Fill, InitCodes, SequenceState
@@ -680,8 +690,7 @@ def _params_of(settings: TextSettings) -> dict[str, object]:
 
 def _committing(image_threshold: float) -> dict[str, float | None]:
     """What it changes of an image's sampling parameters. 1 is off, since a code may be that sure in float64. Raises InputError."""
-    if not 0 < image_threshold <= 1:
-        raise InputError(f"image_threshold={image_threshold} must be above 0 and at most 1; 1 commits what the steps ask, and no more")
+    check_image_threshold(image_threshold)
     return {"threshold": None if image_threshold == 1 else image_threshold}
 
 

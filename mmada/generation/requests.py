@@ -40,6 +40,7 @@ __all__ = [
     "ParallelRequest",
     "Request",
     "Result",
+    "check_image_threshold",
     "edit_request",
     "image_tokenizer_of",
 ]
@@ -122,10 +123,7 @@ class GenerationConfig:
             value, is_whole = getattr(self, name), isinstance(least, int)
             if isinstance(value, bool) or not isinstance(value, int if is_whole else int | float) or not least <= value < math.inf:
                 raise InputError(f"{name}={value!r} must be a {'whole ' if is_whole else ''}number of at least {least:g}")
-        if not 0 < self.image_threshold <= 1:
-            raise InputError(
-                f"image_threshold={self.image_threshold} must be above 0 and at most 1; 1 commits what the steps ask, and no more"
-            )
+        check_image_threshold(self.image_threshold)
         check_types(self)
 
     def save(self, directory: Path) -> None:
@@ -143,6 +141,12 @@ class GenerationConfig:
             return cls(**{**values, "style": Style(**_known(values.get("style", {}), Style))})
         except ValueError as error:
             raise CheckpointError(f"{file} cannot be used ({error}); mend it, or copy or download it again") from error
+
+
+def check_image_threshold(image_threshold: float) -> None:
+    """Raises InputError unless it is a probability above 0."""
+    if not 0 < image_threshold <= 1:
+        raise InputError(f"image_threshold={image_threshold} must be above 0 and at most 1; 1 commits what the steps ask, and no more")
 
 
 _LEAST: Mapping[str, int | float] = {
