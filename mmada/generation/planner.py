@@ -637,7 +637,10 @@ class Planner:
         """What was written, taken apart. num_tokens: how much of the row is text; None: all of it."""
         ids = row.ids[:num_tokens]
         said = split_thinking(self.prompts.decode(ids))
-        return Answer(said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace)
+        wants_picture = bool(self.defaults.picture_thought) and (said.thinking or "").strip() == self.defaults.picture_thought
+        return Answer(
+            said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace, wants_picture=wants_picture
+        )
 
     def completion(self, request: FillRequest, row: SequenceState) -> Answer:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""

@@ -22,6 +22,12 @@ def chat():
     return MMaDA.from_pretrained("mmada-emoji-chat", device="cpu")
 
 
+def test_an_answer_says_that_a_picture_is_asked_for(chat):
+    wanted, greeting = chat.run([ChatRequest("draw a cat"), ChatRequest("hello")])
+    assert (wanted.thinking, wanted.wants_picture, greeting.wants_picture) == ("picture wanted", True, False)
+    assert not chat.use(picture_thought="").chat("draw a cat").wants_picture
+
+
 def test_a_thought_is_completed_in_fewer_passes(chat):
     with_it, without = chat.run([ChatRequest(PROBLEM), ChatRequest(PROBLEM, calculator=False)])
     assert (with_it.thinking, with_it.text) == (RIGHT, "37")

@@ -44,14 +44,28 @@ def test_digits_that_may_go_on_are_left_alone():
 
 @pytest.mark.parametrize(
     "prompt",
-    ["12.5 + 3", "1,5 + 2", "what is -3 + 5", "5 minus -3", "2+3*4", "(2+3)*4", "2*(3+4)", "20% of 50", "5!", "2^5", "square root of 16", "1/2 + 1/4"],
+    [
+        "12.5 + 3",
+        "1,5 + 2",
+        "what is -3 + 5",
+        "5 minus -3",
+        "2+3*4",
+        "(2+3)*4",
+        "2*(3+4)",
+        "20% of 50",
+        "5!",
+        "2^5",
+        "square root of 16",
+        "1/2 + 1/4",
+    ],
 )
 def test_other_than_whole_numbers_in_a_row_is_beyond_thoughts(prompt):
     assert is_beyond(prompt)
 
 
 @pytest.mark.parametrize(
-    "prompt", ["3 - 9", "2 * 3 + 4", "1,000 + 5", "12 x 3", "Add 3, 4 and 5!", "Quick, 8 plus 14!", "60 square meters", "16 percent, 3 more", "7 -3"]
+    "prompt",
+    ["3 - 9", "2 * 3 + 4", "1,000 + 5", "12 x 3", "Add 3, 4 and 5!", "Quick, 8 plus 14!", "60 square meters", "16 percent, 3 more", "7 -3"],
 )
 def test_whole_numbers_in_a_row_are_not(prompt):
     assert not is_beyond(prompt)

@@ -1,7 +1,7 @@
 """Numbers as prompts write them, and what of them a thought may have misread.
 
-    as_written("Seventy-two pages, thirty read. pages to go?", [("", "22"), (", - ", "30")])    ["72", "30"]
-    is_beyond("12.5 + 3")    True: thoughts are about whole numbers, one step after the other
+as_written("Seventy-two pages, thirty read. pages to go?", [("", "22"), (", - ", "30")])    ["72", "30"]
+is_beyond("12.5 + 3")    True: thoughts are about whole numbers, one step after the other
 """
 
 from __future__ import annotations
