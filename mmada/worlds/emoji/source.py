@@ -95,7 +95,7 @@ class EmojiWorld(World):
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         drawn = ("text", "understand", "draw", "reason_draw")
-        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn} | NATURAL
+        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn} | dict(NATURAL)
 
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
         if isinstance(answer, str):
