@@ -17,7 +17,7 @@ from mmada.generation.lexicon import Lexicon
 from mmada.generation.requests import ChatRequest, DrawRequest, GenerationConfig
 from mmada.generation.speller import Correction
 
-__all__ = ["PromptReader", "WorldRules"]
+__all__ = ["PromptReader"]
 
 _NAMES_UNKNOWN = "unknown:"
 """What plans begin with where `plans_name_unknown`."""
