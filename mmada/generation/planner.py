@@ -268,8 +268,8 @@ class Planner:
             raise InputError("calculator=True needs a checkpoint with a world whose rules can be asked; leave it out")
         if params.propose_any or params.block_length is None:
             return None
-        prompt = self.reader.heard(messages_of(request.messages)[-1].content, strict=request.strict)
-        return guide_of(self.prompts, partial(self.world().completed, prompt))
+        turns = [self.reader.heard(turn.content, strict=request.strict) for turn in messages_of(request.messages) if turn.role == "user"]
+        return guide_of(self.prompts, partial(self.world().completed, turns)) if turns else None
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.

@@ -42,6 +42,11 @@ def test_digits_that_may_go_on_are_left_alone():
     assert as_written("45 and 13", [("", "7")], is_open=True) == ["45"]
 
 
+def test_numbers_of_earlier_turns_are_known():
+    assert as_written("and 5 more?", [("", "14"), (", + ", "5")], earlier="I have 14 eggs") == ["14", "5"]
+    assert as_written("and 5 more, then 3?", [("", "14")], earlier="I have 14 eggs") == ["14"]
+
+
 @pytest.mark.parametrize(
     "prompt",
     [

@@ -42,25 +42,26 @@ _TURNED = re.compile(r"\b(not|cannot|(is|are|was|does|do|wo|ca)n.?t)\b")
 """words with which a comparison may mean the opposite"""
 
 
-def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+def completed(prompt: str, thought: str, is_closed: bool, *, earlier: str = "") -> tuple[str, str | None] | None:
     """A thought with its arithmetic right, as far as that is certain, and the answer if it is complete; None: nothing is known of it.
 
     prompt     what is thought about
     is_closed  whether the thought has ended
+    earlier    what was said before the prompt, whose numbers a thought may have, too
     """
     if thought[:1].isdigit() and is_beyond(prompt):
         return BEYOND
-    read, end = _as_read(prompt, thought, is_closed)
+    read, end = _as_read(prompt, thought, is_closed, earlier)
     return _continued(prompt, read, is_closed) or (None if read == thought else (read[:end], None))
 
 
-def _as_read(prompt: str, thought: str, is_closed: bool) -> tuple[str, int]:
+def _as_read(prompt: str, thought: str, is_closed: bool, earlier: str) -> tuple[str, int]:
     """A thought whose first numbers, those of its plan, are the prompt's, and where these end, with a sign behind them."""
     head = _HEAD.match(thought)
     if head is None:
         return thought, 0
     is_open = not is_closed and head.end() == len(thought)
-    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open))
+    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open, earlier=earlier))
     said = re.sub(r"\d+", lambda _: next(numbers), head[0])
     return said + thought[head.end() :], len(said) + 1
 

@@ -49,14 +49,15 @@ def numbers_in(prompt: str) -> list[int]:
     return found
 
 
-def as_written(prompt: str, parts: Sequence[tuple[str, str]], *, is_open: bool = False) -> list[str]:
+def as_written(prompt: str, parts: Sequence[tuple[str, str]], *, is_open: bool = False, earlier: str = "") -> list[str]:
     """The numbers of a plan. One that the prompt does not name is that of the prompt which is most like it, of those that are left.
 
     parts    what stands between two numbers, such as ", - ", and the number behind it, in digits
     is_open  whether digits of the last number may follow
+    earlier  what was said before the prompt
     """
     left = list(named := [str(number) for number in numbers_in(prompt)])
-    known = {*named, *_implied_by(prompt.lower())}
+    known = {*named, *_implied_by(prompt.lower()), *map(str, numbers_in(earlier))}
     found = [number for _, number in parts]
     for number in found:
         if number in left:
