@@ -91,8 +91,14 @@ def test_a_thought_that_ends_has_its_answer_and_nothing_behind(chat):
 
 
 def test_numbers_beyond_those_of_training_are_worked_out(chat):
-    answer = chat.chat("What is 99 + 99?")
-    assert (answer.text, answer.finish_reason) == ("198", "stop")
+    asked = {
+        "What is 99 + 99?": "198",
+        "what is 3 - 9?": "-6",
+        "what is 7 / 2": "3 1/2",
+        "what's 9 divided by 0": "Nothing can be divided by 0.",
+    }
+    answers = chat.run([ChatRequest(prompt) for prompt in asked])
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [(said, "stop") for said in asked.values()]
 
 
 def test_a_turn_may_hold_what_looks_like_a_thought(chat):
