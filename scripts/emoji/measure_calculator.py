@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,23 @@ from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.measure.strangers import Strangers
 from mmada.worlds.emoji.natural.problems import natural_expression, natural_problem, natural_story, natural_sum
+from mmada.worlds.emoji.natural.voice import TAUGHT
 from mmada.worlds.emoji.split import Split
 from mmada.worlds.emoji.verify import is_correct
 
 Maker = Callable[[Chooser, Split], Example]
 VOICES: Mapping[str, Maker] = {
     "sums in signs, in sentences of training": natural_expression,
-    "sums and comparisons, in sentences of training": natural_sum,
-    "word problems, in sentences of training": natural_problem,
+    "sums and comparisons, in sentences of training": partial(natural_sum, voices=TAUGHT),
+    "word problems, in sentences of training": partial(natural_problem, voices=TAUGHT),
     "stories of the grammar, with other people": natural_story,
 }
-STRANGERS = {"sums": "sums to a hundred, by a stranger", "problems": "word problems, by a stranger"}
+STRANGERS = {
+    "sums": "sums to a hundred, by a stranger",
+    "problems": "word problems, by a stranger",
+    "others_sums": "sums and comparisons, by two more writers",
+    "others_problems": "word problems, by two more writers",
+}
 
 
 def main() -> None:

@@ -178,6 +178,9 @@ STRANGERS: Mapping[str, tuple[str, ...]] = {
     "word problems": ("problems",),
     "sums to a hundred, in words and signs": ("sums",),
     "small talk, and what it cannot do": ("talk",),
+    "word problems, by two more writers": ("others_problems",),
+    "sums and comparisons, by two more writers": ("others_sums",),
+    "small talk, by two more writers": ("others_talk",),
 }
 """Row of the table -> kinds of the suite, or what their names begin with."""
 

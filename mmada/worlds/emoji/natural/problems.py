@@ -35,9 +35,9 @@ _SMALL = 0.6
 """share of the problems that stay within twenty"""
 
 
-def natural_problem(c: Chooser, split: Split) -> Example:
-    """A word problem of the voices."""
-    tables = sentences("problem")
+def natural_problem(c: Chooser, split: Split, voices: tuple[str, ...] = ()) -> Example:
+    """A word problem of some voices, by default of all."""
+    tables = sentences("problem", voices)
     expression = c.weighted({name: len(lines) ** 0.5 for name, lines in tables.items()})
     return problem_of(c, split, expression, lambda: c.pick(tables[expression]))
 
@@ -116,9 +116,9 @@ def _said(c: Chooser, numbers: Mapping[str, int]) -> dict[str, str]:
 _COMPARED = {"a > b": "more", "a < b": "less", "max(a, b)": "more", "min(a, b)": "less"}
 
 
-def natural_sum(c: Chooser, split: Split) -> Example:
-    """A sum, a product, a quotient or a comparison of two numbers, in words or signs."""
-    tables = sentences("sum")
+def natural_sum(c: Chooser, split: Split, voices: tuple[str, ...] = ()) -> Example:
+    """A sum, a product, a quotient or a comparison of two numbers, in words or signs, of some voices, by default of all."""
+    tables = sentences("sum", voices)
     kind = c.weighted({name: 3.0 if name in ("a + b", "a - b") else 1.5 if name in ("a * b", "a / b") else 1.0 for name in tables})
     return sum_of(c, kind, lambda: c.pick(tables[kind]))
 

@@ -52,9 +52,9 @@ def sections(voices: tuple[str, ...] = ()) -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
-def sentences(kind: str) -> Mapping[str, tuple[str, ...]]:
-    """What stands behind the first word of a heading -> lines: sentences("talk") has greeting, thanks, ..."""
-    return {name.removeprefix(f"{kind} "): lines for name, lines in sections().items() if name.startswith(f"{kind} ")}
+def sentences(kind: str, voices: tuple[str, ...] = ()) -> Mapping[str, tuple[str, ...]]:
+    """What stands behind the first word of a heading -> lines of some voices, by default of all: sentences("talk") has greeting, thanks, ..."""
+    return {name.removeprefix(f"{kind} "): lines for name, lines in sections(voices).items() if name.startswith(f"{kind} ")}
 
 
 class Voice(Chooser):
