@@ -136,6 +136,18 @@ def test_numbers_are_those_of_the_prompt(prompt, written, known):
 
 
 @pytest.mark.parametrize(
+    ("prompt", "written", "known"),
+    [
+        ("Ten drips a minute. How many in 8 minutes?", "10, * 10;", "10, * 10,"),
+        ("12 eggs, 3 broke and 4 came", "12, - 3; 12 - 3", "12, - 3,"),
+        ("add 3, 4 and 5", "3 + 4: 4 1 5 2 6 3 7 4 = 7</think>", "3 + 4: 4 1 5 2 6 3 7 4 = 7; 7"),
+    ],
+)
+def test_a_thought_goes_on_until_it_has_used_the_numbers_of_the_prompt(prompt, written, known):
+    assert completed(prompt, written, False) == (known, None)
+
+
+@pytest.mark.parametrize(
     ("prompt", "thought", "answer"),
     [
         ("what is 123 + 456", "123 + 456: 3 + 6 = 9, 12 + 45 = 57 = 579", "579"),

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from mmada.worlds.emoji.natural.figures import as_written, expression_of, is_beyond
+from mmada.worlds.emoji.natural.figures import as_written, expression_of, is_beyond, left_over
 from mmada.worlds.emoji.natural.sums import exact, is_like_taught, mixed, worked, worked_beyond
 
 __all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed"]
@@ -83,10 +83,11 @@ def _as_read(prompt: str, thought: str, is_closed: bool, earlier: str) -> tuple[
 
 def _continued(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
     if plan := _PLAN.match(thought):
-        return _planned(plan)
+        is_short = left_over(prompt, re.findall(r"\d+", plan[0]))
+        return (f"{plan[0][:-1]},", None) if is_short else _planned(plan)
     if comparison := _COMPARISON.match(thought):
         return _compared(prompt, thought, is_closed, comparison)
-    return _steps(thought, is_closed)
+    return _steps(prompt, thought, is_closed)
 
 
 def _planned(plan: re.Match[str]) -> tuple[str, str]:
@@ -130,9 +131,13 @@ def _asked(prompt: str) -> str | None:
     return found[0] if len(found) == 1 and not _TURNED.search(said) else None
 
 
-def _steps(thought: str, is_closed: bool) -> tuple[str, str | None] | None:
-    """The steps of a thought that has no plan, or one with names: the first that is wrong, or the last."""
+def _steps(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+    """The steps of a thought that has no plan, or one with names: the first that is wrong, or the last.
+
+    Without a plan a thought goes on until it has used all numbers of the prompt.
+    """
     segments, before = thought.split("; "), ""
+    has_plan = _STEP.match(thought) is None
     for i, segment in enumerate(segments):
         is_last = i == len(segments) - 1
         if step := _STEP.match(segment):
@@ -144,7 +149,16 @@ def _steps(thought: str, is_closed: bool) -> tuple[str, str | None] | None:
                 return None  # another step follows
             if is_last or segment != said:
                 # Digits behind the result, or words, belong to nothing.
-                is_complete = segment.startswith(said) and (segment != said or is_closed)
-                return before + said, mixed(exact(operation, Fraction(left), right)) if is_complete else None
+                result = mixed(exact(operation, Fraction(left), right))
+                if not segment.startswith(said) or (segment == said and not is_closed):
+                    return before + said, None
+                is_short = not has_plan and left_over(prompt, _used(segments[: i + 1]))
+                return (f"{before}{said}; {result}", None) if is_short else (before + said, result)
         before += f"{segment}; "
     return None
+
+
+def _used(segments: Sequence[str]) -> list[str]:
+    """Numbers of a chain of steps: both of the first, and what each other one adds."""
+    first, *others = (step for step in map(_STEP.match, segments) if step)
+    return [first[1], first[3], *(step[3] for step in others)]

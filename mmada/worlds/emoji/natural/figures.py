@@ -13,7 +13,7 @@ from functools import cache
 
 from mmada.data.answers import NUMBER_FORMS
 
-__all__ = ["as_written", "expression_of", "is_beyond", "numbers_in"]
+__all__ = ["as_written", "expression_of", "is_beyond", "left_over", "numbers_in"]
 
 _NOT_COUNTED = ("one", "zero")
 """words that may stand for no number: "the red one\""""
@@ -78,6 +78,15 @@ def as_written(prompt: str, parts: Sequence[tuple[str, str]], *, is_open: bool =
             found[i] = max(left, key=lambda other: SequenceMatcher(a=number, b=other, autojunk=False).ratio())
             left.remove(found[i])
     return found
+
+
+def left_over(prompt: str, numbers: Sequence[str]) -> list[str]:
+    """Numbers of a prompt that a plan with these numbers, in digits, does not use."""
+    left = [str(number) for number in numbers_in(prompt)]
+    for number in numbers:
+        if number in left:
+            left.remove(number)
+    return left
 
 
 def _implied_by(said: str) -> set[str]:
