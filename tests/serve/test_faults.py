@@ -198,6 +198,25 @@ def test_unknown_paths_and_methods(narrow):
     )
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "meant"),
+    [
+        ("POST", "/v1/chat/completions/", "/v1/chat/completions"),
+        ("POST", "/v1//chat/completions", "/v1/chat/completions"),
+        ("POST", "/v1/v1/images/edits", "/v1/images/edits"),
+        ("POST", "/chat/completions", "/v1/chat/completions"),
+        ("GET", "/v1/models/", "/v1/models"),
+        ("GET", "/v1/health", "/health"),
+    ],
+)
+def test_a_path_that_is_nearly_one_is_named(narrow, method, path, meant):
+    """A slash behind a path was a redirect, which a client may follow without its body."""
+    status, _, body = ask(narrow, path, b"{}", method=method)
+    assert status == 404
+    assert_error(body, status)
+    assert body["error"]["message"] == f"this server has no path {path!r}; use {meant!r}"
+
+
 HOSTILE = ["nothing", "text", "half", "flipped", "bomb", "svg", "header alone", "postscript", "tiff"]
 
 
