@@ -97,7 +97,8 @@ def check(
     check_data(file)
     check_model(model)
 
-    from mmada.data.check import adapter_hint, check_records
+    from mmada.data.check import check_records
+    from mmada.data.format_hints import format_hint
     from mmada.data.shards import TokenizedReader, text_hash
     from mmada.errors import InputError
 
@@ -126,7 +127,7 @@ def check(
             on_progress=on_progress,
         )
     if not report.tasks:
-        raise InputError(f"none of the {report.num_records} objects is a record; the first: {report.problems[0]}{adapter_hint(reader)}")
+        raise InputError(f"none of the {report.num_records} objects is a record; the first: {report.problems[0]}{format_hint(reader)}")
     typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else _in_words(report, limit))
     if report.num_problems:
         raise typer.Exit(1)
@@ -390,7 +391,7 @@ def opening(path: str) -> Iterator[None]:
                 return
             bar.update(task, description=f"{path}: {num_files:,} files")
 
-    sys.stderr = _Before(own, stop)  # type: ignore[assignment]
+    sys.stderr = _Before(own, stop)
     bar.start()
     Thread(target=count, daemon=True).start()
     try:

@@ -257,6 +257,13 @@ def test_shards_that_were_made_for_another_model_are_refused(finished, tmp_path)
         )
 
 
+def test_records_under_other_names_are_an_error_that_says_how_to_read_them(tmp_path, finished):
+    (tmp_path / "own.jsonl").write_text('{"prompt": "Hi", "completion": "Ho"}\n')
+    data = {"path": str(tmp_path / "own.jsonl")}
+    with pytest.raises(InputError, match="read it with data.adapter=instruction 'data.rename={instruction: prompt, output: completion}'"):
+        build_task(config(tmp_path, model={"start": str(finished / "model")}, data=data, stage="finetune"))
+
+
 def test_records_of_no_task_of_the_stage_are_an_error(tmp_path, finished):
     path = tmp_path / "own.jsonl"
     path.write_text(
