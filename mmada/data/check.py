@@ -31,7 +31,7 @@ from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""

@@ -50,7 +50,9 @@ def fitting_formats(
     plain = [RecordFormat(adapter=name, prompts_only=prompts_only) for name in ADAPTERS]
     if fitting := [one for one in plain if _reads(one, objects, pictures)]:
         return fitting
-    renamed = (RecordFormat(adapter="instruction", rename=names, prompts_only=prompts_only) for names in _renames(objects[0][0], prompts_only))
+    renamed = (
+        RecordFormat(adapter="instruction", rename=names, prompts_only=prompts_only) for names in _renames(objects[0][0], prompts_only)
+    )
     return [one for one in renamed if _reads(one, objects, pictures)][:1]
 
 
