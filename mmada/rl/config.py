@@ -9,6 +9,7 @@ objective: {name: unigrpo, updates: 2}
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,6 +54,8 @@ class RLTaskConfig:
     """One task's part of a batch. Raises InputError if its parts do not fit together."""
 
     name: str
+    task: str = ""
+    """of the world, whose prompts these are; empty: the name. So one task of a world may have several parts, with kinds and weights of their own"""
     prompts: int = 0
     """for each batch of rollouts, over all processes; 0: the task takes no part"""
     weight: float = 1.0
@@ -65,7 +68,14 @@ class RLTaskConfig:
     """name -> weight"""
     decoding: Decoding = field(default_factory=Decoding)
 
+    @property
+    def of_world(self) -> str:
+        """The task of the world, or of records."""
+        return self.task or self.name
+
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.name):
+            raise InputError(f"tasks.{self.name}: a name is made of letters, digits, - and _, for logs and files have it")
         if self.prompts < 0 or not self.weight >= 0:
             raise InputError(
                 f"tasks.{self.name}: prompts={self.prompts} and weight={self.weight} must not be negative; 0 turns the task off"
@@ -124,6 +134,7 @@ class RLConfig:
     unfinished: Literal["score", "zero", "drop"] = "zero"
     """a text without end token: rewarded as it is; no reward at all; or out of its group. It is counted in any case"""
     tasks: tuple[RLTaskConfig, ...] = tuple(RLTaskConfig(name=name) for name in PROMPT_TASKS)
+    """of records these; of a world any, by names of your own"""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(lr=1e-6, weight_decay=0.0, schedule="constant", warmup=5, clip=1.0)
@@ -199,8 +210,15 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     base = RLConfig(out="runs/rl")
     if fill(Lora(), found[0].get("lora", {}), "lora.").rank:
         base = replace(base, optim=for_adapters(base.optim))
+    base = replace(base, tasks=(*base.tasks, *_own_parts(found[0])))
     config = fill(base, found[0])
-    known = {*REWARDS, *(find_world(config.data.world, config.data.options).rewards() if config.data.world else ())}
+    world = find_world(config.data.world, config.data.options) if config.data.world else None
+    for task in config.tasks:
+        if world is None and task.task:
+            raise InputError(f"tasks.{task.name}.task={task.task!r} is of data.world alone; records say which task they are of")
+        if world is not None and task.prompts and task.of_world not in world.tasks:
+            raise InputError(f"tasks.{task.name} is no task of world {world.name!r}: {suggest(task.of_world, world.tasks)}")
+    known = {*REWARDS, *(world.rewards() if world is not None else ())}
     for task in config.tasks:
         for reward in task.rewards:
             if reward not in known and ":" not in reward:
@@ -208,6 +226,24 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
                     f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}; one of your own is package.module:function"
                 )
     return _debug(config) if config.debug else config
+
+
+def _own_parts(values: Mapping[str, Any]) -> tuple[RLTaskConfig, ...]:
+    """Parts of a run, with their names alone, that are none of PROMPT_TASKS: of a world a part may have any name. Raises InputError for a
+    part whose task the world does not have."""
+    data, tasks = values.get("data"), values.get("tasks")
+    if not isinstance(data, dict) or not isinstance(tasks, dict) or not isinstance(data.get("world"), str):
+        return ()
+    world = find_world(data["world"], data.get("options", {}))
+    own = [str(name) for name in tasks if name not in PROMPT_TASKS]
+    for name in own:
+        task = tasks[name].get("task", name) if isinstance(tasks[name], dict) else name
+        if task not in world.tasks:
+            raise InputError(
+                f"tasks.{name} is no task of world {world.name!r}: {suggest(str(task), world.tasks)}; a part with a name of your own says which "
+                f"task it is: tasks.{name}.task"
+            )
+    return tuple(RLTaskConfig(name=name) for name in own)
 
 
 def _debug(config: RLConfig) -> RLConfig:

@@ -44,6 +44,7 @@ class WorldPrompts:
 
     think  share that asks for thinking; plain drawings never do, drawings that need it always
     kinds  of the task; empty: all of them
+    name   of this part of a run, which the prompts bear; empty: the task's
     upscale  how many times as large as the world's pictures the model draws, along a side
     Raises InputError if the world does not have the task, or a kind is unknown or of another task.
     """
@@ -57,6 +58,7 @@ class WorldPrompts:
         split: Split = "train",
         think: float = 1.0,
         kinds: Sequence[str] = (),
+        name: str = "",
         upscale: int = 1,
     ) -> None:
         if task not in world.tasks:
@@ -66,7 +68,7 @@ class WorldPrompts:
             if kind not in known:
                 raise InputError(f"kind={kind!r} is none of task {task}: {suggest(kind, known)}")
         self.world, self.task, self.seed, self.split, self.think, self.kinds = world, task, seed, split, think, tuple(kinds)
-        self.upscale = upscale
+        self.name, self.upscale = name or task, upscale
 
     def take(self, indices: Sequence[int]) -> list[Prompt]:
         return [self._prompt(index) for index in indices]
@@ -76,7 +78,7 @@ class WorldPrompts:
         key = SampleKey(task=self.task, split=self.split, seed=self.seed, index=index, stream="prompt", kinds=self.kinds)
         sample = self.world.sample(key)
         request = request_of(sample, think=key.uniform("prompt thinks") < self.think, upscale=self.upscale)
-        return Prompt(task=self.task, index=index, request=request, reference=sample.answer, origin=sample.origin)
+        return Prompt(task=self.name, index=index, request=request, reference=sample.answer, origin=sample.origin)
 
 
 class RecordPrompts:

@@ -96,9 +96,9 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     parts, policy = load_policy(config, world)
     planner = parts.planner
     for plan in config.active:
-        parts.require(_ABILITIES.get(plan.name, "chat"))
+        parts.require(_ABILITIES.get(plan.of_world, "chat"))
         params = plan.decoding.text(planner)
-        if config.objective.masking == "whole" and not params.looks_ahead and plan.name not in ("draw", "edit", "restyle"):
+        if config.objective.masking == "whole" and not params.looks_ahead and plan.of_world not in ("draw", "edit", "restyle"):
             raise InputError(
                 "objective.masking='whole' shows the room behind the active block, which this model never sees; use auto or block"
             )
@@ -207,7 +207,7 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split, 
     """Task -> prompts, of the training or the test side; without records for the test, none. words: reads the records that are prompts."""
     if world is not None:
         made = partial(WorldPrompts, world, seed=config.seed, split=split, upscale=1 if parts.images is None else parts.images.upscale)
-        return {plan.name: made(plan.name, think=plan.think, kinds=plan.kinds) for plan in config.active}
+        return {plan.name: made(plan.of_world, name=plan.name, think=plan.think, kinds=plan.kinds) for plan in config.active}
     path = config.data.path if split == "train" else config.data.eval_path
     if not path:
         return {}

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from mmada.cli import app
 from mmada.errors import InputError
 from mmada.rl.config import RLConfig, load
+from mmada.rl.prompts import WorldPrompts
 from mmada.rl.setup import build_task, check_processes, check_remote, run
+from mmada.worlds.shapes import Shapes
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs" / "rl").glob("*.yaml"))
@@ -82,6 +84,37 @@ def test_settings_that_cannot_be_used_are_errors(tmp_path, setting, message):
     file = write(tmp_path, "data: {world: shapes}\ntasks: {text: {prompts: 2, rewards: {format: 1}}}")
     with pytest.raises(InputError, match=message):
         load(file, [setting])
+
+
+def test_parts_of_a_worlds_tasks_have_names_of_your_own(tmp_path):
+    part = "{task: understand, kinds: [%s], prompts: 2, rewards: {correct: 1}}"
+    named = f"{{shapes: {part % 'shape'}, colors: {part % 'color'}, interview: {{prompts: 1, rewards: {{correct: 1}}}}}}"
+    config = load(write(tmp_path, f"data: {{world: shapes}}\ntasks: {named}"), ["tasks.colors.prompts=3"])
+    assert [(part.name, part.of_world, part.prompts) for part in config.active] == [
+        ("shapes", "understand", 2),
+        ("colors", "understand", 3),
+        ("interview", "interview", 1),
+    ]
+    source = WorldPrompts(Shapes(), "understand", name="counts", seed=0)
+    assert {prompt.task for prompt in source.take(range(3))} == {"counts"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("{a/b: {task: text}}", "tasks.a/b: a name is made of"),
+        ("{counts: {weight: 2}}", "tasks.counts is no task of world 'shapes'.*tasks.counts.task"),
+        ("{counts: {task: undrstand}}", "did you mean 'understand'"),
+    ],
+)
+def test_names_that_mean_no_task_are_errors(tmp_path, tasks, message):
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, f"data: {{world: shapes}}\ntasks: {tasks}"))
+
+
+def test_records_have_no_parts(tmp_path):
+    with pytest.raises(InputError, match="tasks.text.task='draw' is of data.world alone"):
+        load(write(tmp_path, "data: {path: x.jsonl}\ntasks: {text: {task: draw}}"))
 
 
 def test_parts_that_do_not_fit_together_are_errors(tmp_path):

@@ -5,6 +5,7 @@
     sums      14 - 9 = | 5|, 3 + 4 - 2 = | 5|, ...                                             what steps come to
     signs     Tom has 9 nuts. Tom gives 4 to Mia. Tom finds 6 more. 9, | Tom|: Tom | -| 4, | +|    which step an event is
     facts     bee is | an insect|, a fruit is | a food|, banana -> | yellow|, ...              what is to be known
+    plans     My granny baked 14 rolls and gave 9 away. How many are left? | 14|, | -| | 9|     what a story in ordinary English computes
 
 A thought has two or three such places in a row of a hundred tokens; a drill has one in every five.
 """
@@ -25,7 +26,7 @@ from mmada.worlds.emoji.knowledge import recalled
 from mmada.worlds.emoji.objects import objects
 from mmada.worlds.emoji.sentences import EVENTS, GIFTS
 from mmada.worlds.emoji.split import Split, is_held_out
-from mmada.worlds.emoji.tasks import FEWEST_ITEMS, picture, sample
+from mmada.worlds.emoji.tasks import FEWEST_ITEMS, held_out_in, picture, sample
 
 __all__ = ["DRILLS", "drill"]
 
@@ -58,6 +59,9 @@ _NUM_FACTS = 8
 _NUM_EVENTS = (4, 8)
 _GIFT_SHARE = 0.5
 """Fewest and most steps of a story whose signs are asked for."""
+_PROBLEM_SHARE = 0.75
+_PLAN = re.compile(r"\d+(, [-+*/] \d+)+")
+_PART = re.compile(r" \d+| [-+*/]")
 
 
 def _find(c: Chooser, split: Split) -> Facts:
@@ -150,12 +154,36 @@ def _facts(c: Chooser, split: Split) -> Facts:
     return [(f"{', ' if i else ''}{given}", learnt) for i, (_, given, learnt) in enumerate(facts)]
 
 
+def _plans(c: Chooser, split: Split) -> Facts:
+    """A word problem and the plan of its thought: the signs, and of every second one the numbers, too."""
+    from mmada.worlds.emoji.natural.noise import noisy  # which waits for torch, as the rest of natural/ does
+    from mmada.worlds.emoji.natural.problems import natural_problem, natural_story
+
+    example = (natural_problem if c.chance(_PROBLEM_SHARE) else natural_story)(c, split)
+    plan = (example.think or "").partition(";")[0]
+    if held_out_in(example) or not _PLAN.fullmatch(plan):
+        raise DeadEndError
+    learns_numbers = c.chance(0.5)
+    facts: Facts = []
+    given, place = noisy(c, example.prompt), 0
+    for match in _PART.finditer(f" {plan}"):
+        given += f" {plan}"[place : match.start()]
+        place = match.end()
+        if learns_numbers or not match.group()[1:].isdigit():
+            facts.append((given, match.group()))
+            given = ""
+        else:
+            given += match.group()
+    return facts
+
+
 DRILLS: Mapping[str, Callable[[Chooser, Split], Facts]] = {
     "find": _find,
     "conclude": _conclude,
     "sums": _sums,
     "signs": _signs,
     "facts": _facts,
+    "plans": _plans,
 }
 """Skill -> what makes an example of it."""
 

@@ -95,7 +95,7 @@ class EmojiWorld(World):
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         drawn = ("text", "understand", "draw", "reason_draw")
-        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn}
+        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn} | NATURAL
 
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
         if isinstance(answer, str):
@@ -187,7 +187,7 @@ def _examples(key: SampleKey) -> tuple[Example, ...]:
     """One example, or several about one scene."""
     rng = key.rng()
     if key.task in NATURAL:
-        return (natural_example(key.task, rng, key.split),)
+        return (natural_example(key.task, rng, key.split, key.kinds),)
     if key.task == "interview":
         return _interview(rng, key.split)
     if key.task == "described":

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from mmada.worlds.emoji import natural
 from mmada.worlds.emoji.natural import NATURAL, natural_example
-from mmada.worlds.emoji.natural.calculator import completed
+from mmada.worlds.emoji.natural.calculator import BEYOND, completed
 from mmada.worlds.emoji.tasks import KINDS, sample
 
 
@@ -28,7 +29,8 @@ def assert_agrees(prompt, thought, answer):
 
 
 @pytest.mark.parametrize("task", NATURAL)
-def test_it_agrees_with_the_thoughts_of_ordinary_english(task):
+def test_it_agrees_with_the_thoughts_of_ordinary_english(task, monkeypatch):
+    monkeypatch.setattr(natural, "noisy", lambda c, text: text)  # a misspelled number is read before it comes here
     found = thoughts(lambda rng: natural_example(task, rng), 150)
     assert len(found) > 50
     for example in found:
@@ -53,6 +55,15 @@ def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
         ("19, + 5, - 3;", "19, + 5, - 3; 19 + 5: 9 + 5 = 14, 1 + 0 + 1 = 2 = 24; 24 - 3: 4 - 3 = 1, 2 - 0 = 2 = 21", "21"),
         ("5, * 2; 5 * 2: 5 1 10 2 = 10; 10 + 1: 11", "5, * 2; 5 * 2: 5 1 10 2 = 10", "10"),
         ("9, Tom: Tom - 2; 9 - 2: 8 1 6", "9, Tom: Tom - 2; 9 - 2: 8 1 7 2 = 7", None),
+        ("3 - 9: 2 1", "3 - 9: 9 - 3 = 6 = -6", None),
+        ("7 / 2: 2 1", "7 / 2: 3 * 2 = 6, 7 - 6 = 1 = 3 1/2", None),
+        ("400 / 8:", "400 / 8: 50 * 8 = 400 = 50", None),
+        ("12 * 34: 1", "12 * 34: 12 * 30 = 360, 12 * 4 = 48 = 408", None),
+        ("12345 + 1:", "12345 + 1: 5 + 1 = 6, 1234 + 0 = 1234 = 12346", None),
+        ("2, - 5, * 3, + 1;", "2, - 5, * 3, + 1; 2 - 5: 5 - 2 = 3 = -3; -3 * 3 = -9; -9 + 1 = -8", "-8"),
+        ("4, / 3, * 3;", "4, / 3, * 3; 4 / 3: 1 * 3 = 3, 4 - 3 = 1 = 1 1/3; 1 1/3 * 3 = 4", "4"),
+        ("8 / 0: 0", "8 / 0", "Nothing can be divided by 0."),
+        ("8, + 1, / 0;", "8, + 1, / 0; 9 / 0", "Nothing can be divided by 0."),
         ("52, 29: 5", "52, 29: 52 is more", None),
         ("52, 29: 59 is more", "52, 29: 52 is more", None),
         ("52, 29: 29 is more", "52, 29: 29 is less", None),
@@ -78,11 +89,7 @@ def test_a_thought_that_is_closed_has_an_answer(thought, answer):
         "",
         "greeting",
         "71 - 3",
-        "7 / 2: 2 1",
-        "3 - 9: 2 1",
-        "3 * 40: 3",
         "5, 5: 5 is more",
-        "4, / 3; 4 / 3:",
         "top left dog: cat 0",
         "60, 67: 3",
     ],
@@ -113,3 +120,26 @@ def test_the_prompt_says_which_number_is_asked_for(prompt, meant):
 def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
     assert completed(prompt, "52, 29:", False) is None
     assert completed(prompt, "52, 29: 29", False) == ("52, 29: 29 is less", None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "written", "known"),
+    [
+        ("Seventy-two pages, thirty read. How many are left?", "22, - 3", "72, - 3"),
+        ("13 coins and a dozen", "12, + 2, ", "12, + 13,"),
+        ("what is 123 + 456", "13 + 4", "123 + 4"),
+        ("is 52 larger than 29?", "25, 29: 2", "52, 29: 52 is more"),
+    ],
+)
+def test_numbers_are_those_of_the_prompt(prompt, written, known):
+    assert completed(prompt, written, False) == (known, None)
+
+
+def test_numbers_that_are_still_being_written_are_left_alone():
+    assert completed("45 and 13 more", "4", False) is None
+    assert completed("45 and 13 more", "45, + 1", False) is None
+
+
+def test_what_no_thought_can_work_out_is_said():
+    assert completed("what is 12.5 + 3", "12 + 3:", False) == BEYOND
+    assert completed("a picture of 12.5 cats", "unknown", False) is None

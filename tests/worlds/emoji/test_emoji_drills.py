@@ -184,6 +184,19 @@ def test_facts_are_those_of_the_table_of_objects() -> None:
     assert min(kinds[kind] for kind in ("colour", "kingdom", "clue", "category", "parent")) > 20
 
 
+def test_plans_are_those_of_stories_in_ordinary_english() -> None:
+    rng = np.random.default_rng(23)
+    learned = set()
+    for _ in range(60):
+        pieces = drill("plans", rng)
+        story, *plan = re.split(r" (?=\d+,)", "".join(pieces))[-2:]
+        assert re.fullmatch(r"\d+(, [-+*/] \d+)+|\d+(, [-+*/] \d+)*, [-+*/]", plan[-1]), pieces  # of signs alone, the last one is the end
+        assert all(re.fullmatch(r" (\d+|[-+*/])", piece) for piece in pieces[1::2])
+        learned |= set("".join(pieces[1::2]))
+        assert story
+    assert set(" +-*/") < learned
+
+
 def test_the_same_state_gives_the_same_drill_and_an_unknown_skill_is_named() -> None:
     for skill in DRILLS:
         assert drill(skill, np.random.default_rng(3)) == drill(skill, np.random.default_rng(3))

@@ -105,17 +105,20 @@ def test_every_stage_has_a_debug_form_that_builds(tmp_path):
         assert build_task(load(file)).batches(0, rank=0, world=1, accumulate=1)[0].num_tokens > 0
 
 
-@pytest.mark.parametrize("path", sorted(p for p in CONFIGS.glob("*.yaml") if p.stem != "max"), ids=lambda p: p.stem)
+REINFORCED = ("max", "visitor-rl")
+
+
+@pytest.mark.parametrize("path", sorted(p for p in CONFIGS.glob("*.yaml") if p.stem not in REINFORCED), ids=lambda p: p.stem)
 def test_every_config_names_its_world(path):
     assert load(path).data.world == "emoji"
 
 
-def test_the_config_of_reinforcement_learning_rewards_what_the_world_brings():
-    config = load_rl(CONFIGS / "max.yaml")
-    rewards = {name for task in config.active for name in task.rewards}
-    assert rewards <= {*REWARDS, *EmojiWorld().rewards()}
-    assert {"drawn", "objects", "likeness"} <= rewards
-    assert load_rl(CONFIGS / "max.yaml", ["debug=true"]).steps == 4
+@pytest.mark.parametrize(("name", "some"), zip(REINFORCED, ({"drawn", "objects", "likeness"}, {"correct"}), strict=True))
+def test_configs_of_reinforcement_learning_reward_what_the_world_brings(name, some):
+    config = load_rl(CONFIGS / f"{name}.yaml")
+    rewards = {reward for task in config.active for reward in task.rewards}
+    assert some <= rewards <= {*REWARDS, *EmojiWorld().rewards()}
+    assert load_rl(CONFIGS / f"{name}.yaml", ["debug=true"]).steps == 4
 
 
 def test_the_base_model_can_be_trained_on(tmp_path):

@@ -93,6 +93,12 @@ def test_prompts_of_the_emoji_world_depend_on_their_index_alone():
         WorldPrompts(EmojiWorld(), "text", seed=0, kinds=("count",))
 
 
+def test_prompts_in_ordinary_english_have_kinds():
+    for kind, made in (("story", "natural_problem"), ("sum", "natural_sum")):
+        prompts = WorldPrompts(EmojiWorld(), "natural_text", name="part", seed=0, kinds=(kind,)).take(range(6))
+        assert {(prompt.task, prompt.origin.kind) for prompt in prompts} == {("part", made)}
+
+
 def test_emoji_world_does_not_wait_for_torch():
     code = "import sys, mmada.worlds.emoji; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})

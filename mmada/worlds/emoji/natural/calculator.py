@@ -3,23 +3,33 @@
     completed(prompt, "71 - 34: 11 - 4 = 9")    71 - 34: 11 - 4 = 7, 7 - 1 - 3 = 3 = 37                    a step, once its colon is there
     completed(prompt, "19, + 5, - 3;")          19, + 5, - 3; 19 + 5: ... = 24; 24 - 3: ... = 21           a plan, once it is closed
     completed(prompt, "52, 29: 5")              52, 29: 52 is more                                         a comparison, once it says which
+    completed("12.5 + 3", "12")                 beyond me                                                  what no thought can work out
 
-What is to be computed is the model's to say. Of a prompt one thing alone is read: the word that asks for the larger number, or for the smaller.
-A thought of another form, or a step that thoughts cannot work out, stays as it is. The answer to a thought that is complete is its last result.
+What is to be computed is the model's to say. Of a prompt two things are read: its numbers (figures.py), and the word that asks for the larger one
+or the smaller. Results below zero, fractions and large products, which thoughts were not taught, are worked out in their manner (sums.py).
+A thought of another form stays as it is. The answer to a thought that is complete is its last result.
 """
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-from mmada.worlds.emoji.natural.sums import MOST_MULTIPLES, result_of, worked
+from mmada.worlds.emoji.natural.figures import as_written, is_beyond
+from mmada.worlds.emoji.natural.sums import exact, is_like_taught, mixed, worked, worked_beyond
 
-__all__ = ["completed"]
+__all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed"]
 
-_STEP = re.compile(r"(\d{1,4}) ([-+*/]) (\d{1,4}):")
-_PLAN = re.compile(r"(\d{1,4})((?:, [-+*/] \d{1,4})+);")
-_PLANNED = re.compile(r", ([-+*/]) (\d{1,4})")
-_COMPARISON = re.compile(r"(\d{1,4}), (\d{1,4}):(?: (\d{1,4})(?: is (more|less))?)?")
+BEYOND = ("beyond me", "I cannot work that out. I add, subtract, multiply and divide whole numbers, one after the other.")
+"""Thought and answer where a prompt asks for another kind of sum."""
+DIVIDED_BY_ZERO = "Nothing can be divided by 0."
+
+_STEP = re.compile(r"(\d{1,9}) ([-+*/]) (\d{1,9}):")
+_HEAD = re.compile(r"\d{1,9}(?:,? [-+*/] \d{1,9}|, \d{1,9})*(?=[,:; ]|$)")
+_PART = re.compile(r"([-+*/, ]*)(\d+)")
+_PLAN = re.compile(r"(\d{1,9})((?:, [-+*/] \d{1,9})+);")
+_PLANNED = re.compile(r", ([-+*/]) (\d{1,9})")
+_COMPARISON = re.compile(r"(\d{1,9}), (\d{1,9}):(?: (\d{1,9})(?: is (more|less))?)?")
 _ASKED = {
     "more": re.compile(
         r"\b(more|larger|bigger|greater|higher|max|maximum|most|largest|biggest|greatest|highest|above|over|exceeds?|beats?)\b(?! (small|little|low))|>"
@@ -38,31 +48,47 @@ def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | No
     prompt     what is thought about
     is_closed  whether the thought has ended
     """
+    if thought[:1].isdigit() and is_beyond(prompt):
+        return BEYOND
+    read, end = _as_read(prompt, thought, is_closed)
+    return _continued(prompt, read, is_closed) or (None if read == thought else (read[:end], None))
+
+
+def _as_read(prompt: str, thought: str, is_closed: bool) -> tuple[str, int]:
+    """A thought whose first numbers, those of its plan, are the prompt's, and where these end, with a sign behind them."""
+    head = _HEAD.match(thought)
+    if head is None:
+        return thought, 0
+    is_open = not is_closed and head.end() == len(thought)
+    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open))
+    said = re.sub(r"\d+", lambda _: next(numbers), head[0])
+    return said + thought[head.end() :], len(said) + 1
+
+
+def _continued(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
     if plan := _PLAN.match(thought):
-        return _planned(plan) or _steps(thought, is_closed)
+        return _planned(plan)
     if comparison := _COMPARISON.match(thought):
         return _compared(prompt, thought, is_closed, comparison)
     return _steps(thought, is_closed)
 
 
-def _can(operation: str, left: int, right: int) -> bool:
-    """Whether a step is written as thoughts write it. They were taught numbers to a hundred; larger ones are written in the same way."""
-    if operation == "-":
-        return left >= right
-    if operation == "*":
-        return right <= MOST_MULTIPLES
-    return operation == "+" or (right > 0 and left % right == 0 and (right == 2 or left // right <= MOST_MULTIPLES))
-
-
-def _planned(plan: re.Match[str]) -> tuple[str, str | None] | None:
-    """All of a thought whose plan is closed; None if a step of it cannot be worked out."""
-    value, steps = int(plan[1]), []
+def _planned(plan: re.Match[str]) -> tuple[str, str]:
+    """All of a thought whose plan is closed."""
+    value, steps = Fraction(int(plan[1])), list[str]()
     for operation, operand in _PLANNED.findall(plan[2]):
-        if not _can(operation, value, int(operand)):
-            return None
-        steps.append(worked(operation, value, int(operand)))
-        value = result_of(operation, value, int(operand))
-    return " ".join([plan[0], "; ".join(steps)]), str(value)
+        if operation == "/" and int(operand) == 0:
+            return f"{plan[0]} {mixed(value)} / 0", DIVIDED_BY_ZERO
+        steps.append(_worked(operation, value, int(operand)))
+        value = exact(operation, value, int(operand))
+    return " ".join([plan[0], "; ".join(steps)]), mixed(value)
+
+
+def _worked(operation: str, left: Fraction, right: int) -> str:
+    """A step as thoughts write it. They were taught numbers to a hundred; larger ones are written in the same way."""
+    if left >= 0 and left.denominator == 1 and is_like_taught(operation, int(left), right):
+        return worked(operation, int(left), right)
+    return worked_beyond(operation, left, right)
 
 
 def _compared(prompt: str, thought: str, is_closed: bool, comparison: re.Match[str]) -> tuple[str, str | None] | None:
@@ -98,14 +124,16 @@ def _steps(thought: str, is_closed: bool) -> tuple[str, str | None] | None:
     segments, before = thought.split("; "), ""
     for i, segment in enumerate(segments):
         is_last = i == len(segments) - 1
-        if (step := _STEP.match(segment)) and _can(step[2], int(step[1]), int(step[3])):
+        if step := _STEP.match(segment):
             operation, left, right = step[2], int(step[1]), int(step[3])
-            said = worked(operation, left, right)
+            if operation == "/" and right == 0:
+                return f"{before}{left} / 0", DIVIDED_BY_ZERO
+            said = _worked(operation, Fraction(left), right)
             if is_last and not is_closed and segment == f"{said};":
                 return None  # another step follows
             if is_last or segment != said:
                 # Digits behind the result, or words, belong to nothing.
                 is_complete = segment.startswith(said) and (segment != said or is_closed)
-                return before + said, str(result_of(operation, left, right)) if is_complete else None
+                return before + said, mixed(exact(operation, Fraction(left), right)) if is_complete else None
         before += f"{segment}; "
     return None

@@ -14,7 +14,7 @@ from importlib.resources import files
 from mmada.data.answers import NUMBER_WORDS
 from mmada.worlds.emoji.natural.lists import KINDS_OF_WORDS, SYNONYMS, ordinary_words, plural_of, unknown_words
 from mmada.worlds.emoji.natural.people import THINGS, names
-from mmada.worlds.emoji.natural.voice import sections
+from mmada.worlds.emoji.natural.voice import TAUGHT, sections
 from mmada.worlds.emoji.objects import objects
 from mmada.worlds.emoji.scenes import BACKGROUNDS
 from mmada.worlds.emoji.split import Split
@@ -31,8 +31,9 @@ _MISSPELLED = ("frend", "meny", "ooops", "wats", "wher", "wich", "yoo")
 
 @cache
 def taught_words() -> Mapping[str, int]:
-    """Word of the voices, of an object or of a list -> about how often training had it. Names of people are left out."""
-    said = (re.sub(r"\{.*?\}", " ", line.lower()) for section, lines in sections().items() if section != "talk nonsense" for line in lines)
+    """Word of the voices that chat was taught, of an object or of a list -> about how often training had it. Names of people are left out."""
+    taught = sections(TAUGHT).items()
+    said = (re.sub(r"\{.*?\}", " ", line.lower()) for section, lines in taught if section != "talk nonsense" for line in lines)
     found = Counter(word for line in said for word in re.findall(r"(?<!['\w])[a-z]+(?!['\w])", line))
     for thing in objects().values():
         nouns = (thing.name, thing.plural, *(form for word in SYNONYMS.get(thing.name, ()) for form in (word, plural_of(word))))

@@ -18,7 +18,10 @@ from importlib.resources import files
 from mmada.worlds.emoji.chooser import Chooser
 from mmada.worlds.emoji.split import Templates
 
-__all__ = ["Voice", "read_sections", "sections", "sentences"]
+__all__ = ["TAUGHT", "Voice", "read_sections", "sections", "sentences"]
+
+TAUGHT = ("asks", "child", "developer", "grandmother", "learner", "passerby", "teacher")
+"""Voices that mmada-emoji-chat was taught. The others came after it."""
 
 _OWN = 0.15
 """share of the sentences that stay the grammar's"""
@@ -37,10 +40,12 @@ def read_sections(text: str) -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def sections() -> Mapping[str, tuple[str, ...]]:
-    """Section -> the lines of all voices."""
+def sections(voices: tuple[str, ...] = ()) -> Mapping[str, tuple[str, ...]]:
+    """Section -> the lines of some voices, by default of all."""
     found: dict[str, list[str]] = {}
     for file in sorted(files(__package__).joinpath("voices").iterdir(), key=lambda file: file.name):
+        if voices and file.name.removesuffix(".txt") not in voices:
+            continue
         for section, lines in read_sections(file.read_text(encoding="utf-8")).items():
             found.setdefault(section, []).extend(lines)
     return {section: tuple(lines) for section, lines in found.items()}
