@@ -377,7 +377,8 @@ def opening(path: str) -> Iterator[None]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     own, is_over = sys.stderr, Event()
-    columns = (SpinnerColumn(), TextColumn("opening {task.description}", markup=False), TimeElapsedColumn())
+    # The path comes last, for it may be longer than a line.
+    columns = (SpinnerColumn(), TextColumn("opening"), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     bar = Progress(*columns, console=Console(file=own, force_terminal=True), transient=True, redirect_stdout=False, redirect_stderr=False)
     task = bar.add_task(path, total=None)
 
@@ -389,7 +390,7 @@ def opening(path: str) -> Iterator[None]:
         for num_files in _num_files(path):
             if is_over.is_set():
                 return
-            bar.update(task, description=f"{path}: {num_files:,} files")
+            bar.update(task, description=f"{num_files:,} files in {path}")
 
     sys.stderr = _Before(own, stop)
     bar.start()
