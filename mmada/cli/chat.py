@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,11 +66,12 @@ def chat(
             params=params,
             on_step=on_step,
         )
-    show(answer)
+    which = [] if model == DEFAULT_MODEL else ["--model", str(model)]
+    show(answer, shlex.join([message, *which]))
 
 
-def show(answer: Answer) -> None:
-    """The answer on standard output, thinking dim on standard error."""
+def show(answer: Answer, to_draw: str = "") -> None:
+    """The answer on standard output, thinking dim on standard error. to_draw: arguments of the command that draws what was said."""
     from mmada.cli.session import printable, remarks
 
     if answer.thinking:
@@ -77,3 +79,5 @@ def show(answer: Answer) -> None:
     typer.echo(printable(answer.text))
     if answer.warning:
         remarks.print(f"warning: {answer.warning}", style="yellow")
+    if answer.wants_picture and to_draw:
+        remarks.print(printable(f"to draw it: mmada draw {to_draw}"), style="dim")

@@ -133,6 +133,9 @@ class Terminal:
         if answer.warning:
             self._remark(answer.warning)
         self.messages = [*turns, Message("assistant", answer.text)]
+        if answer.wants_picture and self.is_shown:
+            self._remark("drawing it, as /draw does")
+            self._draw(line)
 
     def _look(self, progress: Progress) -> Text:
         """What is final so far, thinking dim, then a bar of how much is left."""

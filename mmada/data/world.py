@@ -252,10 +252,10 @@ class World(ABC):
         """What a drawing prompt asks for, in words that a model of this world was taught; None where that cannot be told."""
         return None
 
-    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+    def completed(self, turns: Sequence[str], thought: str, is_closed: bool) -> tuple[str, str | None] | None:
         """What of a thought is certain by rule, such as the result of a sum that it has set up; None: nothing is.
 
-        prompt     the turn that is thought about
+        turns      what the user said so far; the last one is thought about
         is_closed  whether the thought has ended
         Returns the thought from its beginning with what was wrong in it put right, nothing behind that, and what follows for certain. Also the
         answer, if the thought is complete; None: it may go on.

@@ -4,6 +4,7 @@ requests.py   ChatRequest, DrawRequest, FillRequest; Answer and Drawing; a check
 field_types.py  values of records against the types that their fields declare
 settings.py   what users may change of a request, each declared once: command line, server and studio derive from it
 planner.py    canvases and sampling parameters for requests, results for what was filled; no model
+prompt_reader.py  prompts as the checkpoint was taught to read them, and what of them is unknown
 lexicon.py    the words that a checkpoint was taught to draw from; speller.py reads misspelled words as these
 closest.py    the entry of a list that is spelled most like a word
 guide.py      what a world knows of a thought for certain, such as a result: the sampler writes it without asking the model

@@ -19,28 +19,33 @@ _OPEN, _CLOSE = "<think>", "</think>"
 def guide_of(prompts: Prompts, complete: Complete) -> Guide:
     """A guide of answers that begin with a thought. A tokenizer in whose tokens the certain text cannot be written leaves them as they are."""
 
-    def guide(ids: Sequence[int]) -> list[int] | None:
+    eos = prompts.layout.eos_id
+
+    def guide(row: Sequence[int]) -> list[int] | None:
+        has_ended = eos in row
+        ids = row[: list(row).index(eos)] if has_ended else row
         pieces = [prompts.decode([token]) for token in ids]
         written = "".join(pieces)
-        wanted, is_whole = _completed(written, complete)
+        wanted, is_whole = _completed(written, complete, has_ended)
         if wanted is None or (written == wanted if is_whole else written.startswith(wanted)):
-            return None if not is_whole or prompts.layout.eos_id in ids else [*ids, prompts.layout.eos_id]
+            return None if not is_whole or has_ended else [*ids, eos]
         kept = sum(wanted.startswith(begun) for begun in accumulate(pieces))
         rest = wanted[len("".join(pieces[:kept])) :]
         new = prompts.encode(rest)
         if "".join(prompts.decode([token]) for token in new) != rest:
             return None
-        return [*ids[:kept], *new, *([prompts.layout.eos_id] if is_whole else [])]
+        return [*ids[:kept], *new, *([eos] if is_whole else [])]
 
     return guide
 
 
-def _completed(written: str, complete: Complete) -> tuple[str | None, bool]:
-    """An answer up to where it is certain, None if nothing is; and whether that is all of it."""
+def _completed(written: str, complete: Complete, has_ended: bool) -> tuple[str | None, bool]:
+    """An answer up to where it is certain, None if nothing is; and whether that is all of it. A thought that ends the text is closed, too."""
     before, opened, rest = written.partition(_OPEN)
     thought, closed, _ = rest.partition(_CLOSE)
     begin = len(thought) - len(thought.lstrip())
-    found = complete(thought[begin:].rstrip() if closed else thought[begin:], bool(closed)) if opened else None
+    is_closed = bool(closed) or has_ended
+    found = complete(thought[begin:].rstrip() if is_closed else thought[begin:], is_closed) if opened else None
     if found is None:
         return None, False
     text, answer = found

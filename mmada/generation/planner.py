@@ -9,11 +9,9 @@ No model is needed here; the engine brings the forward passes (engine.py).
 from __future__ import annotations
 
 import operator
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from mmada.families import FAMILIES, Ability, EditPrompts, Family, ParallelPromp
 from mmada.families.mmada import MMADA
 from mmada.generation.guide import guide_of
 from mmada.generation.lexicon import Lexicon
+from mmada.generation.prompt_reader import PromptReader, WorldRules
 from mmada.generation.requests import (
     Answer,
     ChatRequest,
@@ -40,7 +39,7 @@ from mmada.generation.requests import (
     check_image_threshold,
 )
 from mmada.generation.settings import TextSettings, changed
-from mmada.generation.speller import Correction, corrections_said
+from mmada.generation.speller import corrections_said
 from mmada.generation.steps import Fill, InitCodes, SequenceState
 from mmada.image import (
     BaseImageTokenizer,
@@ -59,23 +58,6 @@ from mmada.sampling.joint import image_first, text_first
 __all__ = ["Planner", "seed_of"]
 
 _AS_SAVED = TextSettings()
-_NAMES_UNKNOWN = "unknown:"
-"""What plans begin with where `plans_name_unknown`."""
-
-
-class Reader(Protocol):
-    """Who checks prompts and plans, and knows examples of what can be done: what a planner asks of a world (data/world.py)."""
-
-    def check_plan(self, prompt: str, plan: str | None) -> str | None: ...
-    def asked(self, prompt: str) -> str: ...
-    def is_asked_for(self, prompt: str, phrase: str) -> bool: ...
-    def restated(self, prompt: str) -> str | None: ...
-    def with_commas(self, text: str) -> str: ...
-    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None: ...
-    def showcase(self) -> Sequence[Any]: ...
-    @property
-    def limits(self) -> str: ...
-    def is_plain(self, prompt: str) -> bool: ...
 
 
 class Planner:
@@ -99,8 +81,13 @@ class Planner:
         self.family = family
         self.lexicon: Lexicon | None = None
         """the words that the checkpoint was taught to draw from; None: it ships none"""
-        self.reader: Callable[[], Reader] | None = None
+        self.world: Callable[[], WorldRules] | None = None
         """the world of the checkpoint, called when a prompt is first read; None: nobody checks prompts and plans"""
+
+    @property
+    def reader(self) -> PromptReader:
+        """Who reads prompts, by the defaults, words and world of the moment."""
+        return PromptReader(self.defaults, self.lexicon, self.world)
 
     @property
     def layout(self) -> VocabLayout:
@@ -216,66 +203,16 @@ class Planner:
         if request.image is not None or request.strict:  # before it is read word for word, or a picture is looked at
             for what, text in (("request", request.prompt), ("negative prompt", request.negative_prompt)):
                 self._check_length(what, len(self.prompts.encode(text)), 0)
-        if request.strict and self.lexicon is not None and (unknown := self._unknown_as_written(request)):
+        if request.strict and self.lexicon is not None and (unknown := self.reader.unknown_as_written(request)):
             raise InputError(f"prompt={request.prompt!r}: {self.lexicon.sentence(unknown)} Say it in other words, or do not be strict")
-
-    def unknown_in(self, request: DrawRequest) -> tuple[str, ...]:
-        """Phrases of a prompt that the checkpoint does not know; none where it has no lexicon, or goes on from a picture."""
-        return self.lexicon.unknown(request.prompt) if self.lexicon is not None and request.image is None else ()
-
-    def _unknown_as_written(self, request: DrawRequest) -> tuple[str, ...]:
-        """The same of a strict request: words that only a rule would read are unknown, too."""
-        return (*self.unknown_in(self.read(request)), *(written for written, _ in self.corrections(request)))
-
-    def asks_for_more(self, request: DrawRequest, unknown: tuple[str, ...]) -> bool:
-        """Whether a plan of the prompt itself must say if unknown phrases are asked for, where the drawing's plan came from other words."""
-        return self.defaults.plans_name_unknown and not all(self._is_asked_for(request, phrase) for phrase in unknown)
-
-    def _is_asked_for(self, request: DrawRequest, phrase: str) -> bool:
-        return self.reader is not None and self.reader().is_asked_for(request.prompt, phrase)
-
-    def confirmed(self, request: DrawRequest, unknown: tuple[str, ...], thinking: str | None) -> tuple[str, ...]:
-        """Of the phrases that are not known, those that are surely asked for, and those that the plan names too.
-
-        A checkpoint that was not taught to name them has no say: all of them count.
-        A list of words cannot tell what is to be drawn from what is told beside it, as in "two hearts for my wife". A plan can. A plan that
-        wants to draw such a word, as in "car 1", does not make it known. A plan that names a word which the prompt does not have agrees that
-        something is unknown: copying is what a small model does worst.
-        """
-        if not self.defaults.plans_name_unknown or thinking is None:
-            return unknown
-        named = set(re.findall(r"\w+", thinking.lower()))
-        found = tuple(phrase for phrase in unknown if named & set(phrase.split()) or self._is_asked_for(request, phrase))
-        return unknown if not found and thinking.startswith(_NAMES_UNKNOWN) else found
-
-    def objection(self, request: DrawRequest, plan: str | None = None) -> str | None:
-        """Why a prompt, or what was made of it, cannot be drawn; None if it can, or if nobody checks."""
-        if self.reader is None or request.image is not None or self.defaults.reasons_in_one_row or self._is_own(request.prompt):
-            return None
-        return self.reader().check_plan(request.prompt, plan)
-
-    def _is_own(self, prompt: str) -> bool:
-        """Whether a prompt has words of the records by which the checkpoint was finetuned, of which its world knows nothing."""
-        return self.lexicon is not None and self.lexicon.is_own(prompt)
-
-    def restated(self, request: DrawRequest) -> DrawRequest:
-        """A request in the words that the checkpoint was taught, where its world can tell them."""
-        plain = None if self.reader is None or self._is_own(request.prompt) else self.reader().restated(request.prompt)
-        return request if plain is None else replace(request, prompt=plain)
-
-    def wordings(self, request: DrawRequest) -> tuple[DrawRequest, DrawRequest]:
-        """A request in the words by which a plan is made first, and in those for a second plan if that one cannot be drawn."""
-        plain = self.restated(request)
-        first = self.reader is not None and not self._is_own(request.prompt) and self.reader().is_plain(request.prompt)
-        return (plain, request) if first else (request, plain)
 
     def refused(
         self, request: DrawRequest, init: InitCodes, problem: str, *, thinking: str | None = None, num_forwards: int = 0
     ) -> Drawing:
         """A blank picture in place of a drawing that could not be made, of a request as it came."""
-        unknown = self.unknown_in(self.read(request))
+        unknown = self.reader.unknown_in(self.reader.read(request))
         said = f" {self.lexicon.sentence(unknown)}" if self.lexicon is not None and unknown else ""
-        corrections = self.corrections(request)
+        corrections = self.reader.corrections(request)
         factor = self.image_tokenizer.decode_factor
         size = (init.codes.shape[1] * factor, init.codes.shape[0] * factor)
         return Drawing(
@@ -289,40 +226,6 @@ class Planner:
             corrections=corrections,
             problem=" ".join(filter(None, (f"prompt={request.prompt!r} cannot be drawn: {problem}.{said}", corrections_said(corrections)))),
         )
-
-    def read(self, request: DrawRequest) -> DrawRequest:
-        """A request with its prompt as the checkpoint was taught to read: calm, spelled, and without what is told beside what is asked for."""
-        prompt, _ = self._spelled(request.prompt, strict=request.strict)
-        if self.reader is not None and request.image is None and not self.defaults.reasons_in_one_row and not self._is_own(prompt):
-            prompt = self.reader().asked(prompt)
-        return request if prompt == request.prompt else replace(request, prompt=prompt)
-
-    def corrections(self, request: ChatRequest | DrawRequest) -> tuple[Correction, ...]:
-        """What of a prompt, or of the last turn of a user, is read otherwise than it is written."""
-        if isinstance(request, DrawRequest):
-            spelled, corrections = self._spelled(request.prompt, strict=request.strict)
-            by_rule = () if self.lexicon is None else self.lexicon.respelled(spelled, self.read(request).prompt)
-            return (*corrections, *by_rule)
-        asked = [turn.content for turn in messages_of(request.messages) if turn.role == "user"]
-        return self._spelled(asked[-1], strict=request.strict)[1] if asked else ()
-
-    def _spelled(self, text: str, *, strict: bool) -> tuple[str, tuple[Correction, ...]]:
-        """A calm text, with misspelled words as they are read where the checkpoint ships the words that it was taught."""
-        calm = self._calm(text)
-        return (calm, ()) if strict or self.lexicon is None else self.lexicon.speller.read(calm)
-
-    def _heard(self, text: str, *, strict: bool) -> str:
-        """A turn of a user as the checkpoint was taught to read: calm, spelled, and with the commas of its lists."""
-        spelled, _ = self._spelled(text, strict=strict)
-        return spelled if strict or self.reader is None else self.reader().with_commas(spelled)
-
-    def _calm(self, text: str) -> str:
-        """A text without the capitals of a headline, where the checkpoint was taught sentences alone: "DRAW A DOG", "Draw A Dog For Me"."""
-        if not self.defaults.lowers_capitals or len(text) < 2:
-            return text
-        words = re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text)
-        is_headline = len(words) > 2 and all(word[0].isupper() for word in words)
-        return text.capitalize() if text.isupper() or is_headline else text
 
     def thinks_first(self, request: ChatRequest) -> bool:
         """Whether an answer is thought about first."""
@@ -348,7 +251,7 @@ class Planner:
         """codes: (N,) of each picture."""
         ids = self.layout.any_ids if params.propose_any else None
         turns = [
-            replace(turn, content=self._heard(turn.content, strict=request.strict)) if turn.role == "user" else turn
+            replace(turn, content=self.reader.heard(turn.content, strict=request.strict)) if turn.role == "user" else turn
             for turn in messages_of(request.messages)
         ]
         return self.prompts.chat(turns, num_new, images=codes, thinking=self.thinks_first(request), ids=ids)
@@ -361,12 +264,12 @@ class Planner:
         wanted = self.defaults.calculator if request.calculator is None else request.calculator
         if not wanted or not self.thinks_first(request):
             return None
-        if self.reader is None:
+        if self.world is None:
             raise InputError("calculator=True needs a checkpoint with a world whose rules can be asked; leave it out")
         if params.propose_any or params.block_length is None:
             return None
-        prompt = self._heard(messages_of(request.messages)[-1].content, strict=request.strict)
-        return guide_of(self.prompts, partial(self.reader().completed, prompt))
+        turns = [self.reader.heard(turn.content, strict=request.strict) for turn in messages_of(request.messages) if turn.role == "user"]
+        return guide_of(self.prompts, partial(self.world().completed, turns)) if turns else None
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.
@@ -637,7 +540,10 @@ class Planner:
         """What was written, taken apart. num_tokens: how much of the row is text; None: all of it."""
         ids = row.ids[:num_tokens]
         said = split_thinking(self.prompts.decode(ids))
-        return Answer(said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace)
+        wants_picture = bool(self.defaults.picture_thought) and (said.thinking or "").strip() == self.defaults.picture_thought
+        return Answer(
+            said.answer, said.thinking, row.finish_reason, tuple(ids.tolist()), row.num_forwards, row.trace, wants_picture=wants_picture
+        )
 
     def completion(self, request: FillRequest, row: SequenceState) -> Answer:
         """The whole text, its holes filled; one that is open at its end ended for lack of room."""

@@ -71,7 +71,7 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     params = planner.params_of(request)
     fill = _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     (row,) = yield replace(fill, guide=planner.guide(request, params))
-    corrections = planner.corrections(request)
+    corrections = planner.reader.corrections(request)
     warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
     return replace(planner.answer(row), warning=warning, corrections=corrections)
 
@@ -101,32 +101,32 @@ def draw(
     init: InitCodes = planner.init_codes(request) if request.image is None else (yield Work(partial(planner.init_codes, request)))
     given = request
     drawing = _drawing(planner, given, given.prompt, init)  # first of all: what is too long is not read word for word
-    request = planner.read(given)
+    request = planner.reader.read(given)
     if request is not given:
         drawing = _drawing(planner, request, request.prompt, init)
-    unknown, corrections = planner.unknown_in(request), planner.corrections(given)
-    if (problem := planner.objection(request)) is not None:
+    unknown, corrections = planner.reader.unknown_in(request), planner.reader.corrections(given)
+    if (problem := planner.reader.objection(request)) is not None:
         return planner.refused(given, init, problem)
     num_forwards, warning = 0, planner.doubts_of_size(init)
     if planner.thinks(request):
         if request.image is not None:
             raise InputError("think=True cannot start from an image; draw without thinking")
         params = thinking_params or planner.thinking_params()
-        for attempt, asked in enumerate(_TRIES * planner.wordings(request)):
+        for attempt, asked in enumerate(_TRIES * planner.reader.wordings(request)):
             canvas, later = planner.thinking_canvas(asked, init, max_thinking_tokens)
             fill = _text(planner, canvas, params, request.seed if attempt == 0 else seed_of(request.seed, -attempt))
             (thought,) = yield replace(fill, num_later=drawing.num_open)
             num_forwards += thought.num_forwards
             said = planner.thought(thought)
-            problem = planner.objection(request, said.answer)
+            problem = planner.reader.objection(request, said.answer)
             if problem is None:
                 own = said.thinking if asked is request else None
                 # A plan of other words has not seen what they left out.
-                if asked is not request and planner.asks_for_more(request, unknown):
+                if asked is not request and planner.reader.asks_for_more(request, unknown):
                     canvas, _ = planner.thinking_canvas(request, init, max_thinking_tokens)
                     (second,) = yield replace(_text(planner, canvas, params, request.seed), num_later=drawing.num_open)
                     num_forwards, own = num_forwards + second.num_forwards, planner.thought(second).thinking
-                unknown = planner.confirmed(request, unknown, own)  # all of them without a plan of the prompt itself
+                unknown = planner.reader.confirmed(request, unknown, own)  # all of them without a plan of the prompt itself
                 break
         if problem is not None:
             return planner.refused(given, init, problem, thinking=said.thinking, num_forwards=num_forwards)

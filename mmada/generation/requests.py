@@ -96,6 +96,8 @@ class GenerationConfig:
     """dB; a picture that the image tokenizer restores worse is unlike what the checkpoint was taught, and its answer says so; 0: not checked"""
     lowers_capitals: bool = False
     """a prompt in capitals, or In Title Case, is read as a sentence, which is all that the checkpoint was taught"""
+    picture_thought: str = ""
+    """a thought that is nothing but this says that a picture is asked for, where only words can come back; empty: no thought says so"""
     plans_name_unknown: bool = False
     """plans begin with what of the prompt cannot be drawn; words that the lexicon lacks are named only where a plan agrees"""
     thinks_before_answering: bool = False
@@ -360,6 +362,8 @@ class Answer:
     """why the answer may be wrong, such as a picture unlike those that the checkpoint was taught, or a word that was read as another"""
     corrections: tuple[Correction, ...] = ()
     """words that were taken for misspelled, as they were written and as they were read"""
+    wants_picture: bool = False
+    """whether the model took the prompt for one that asks for a picture, which `MMaDA.draw` makes"""
 
     def __str__(self) -> str:
         return self.text

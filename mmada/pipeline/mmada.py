@@ -281,7 +281,7 @@ class MMaDA:
         images = image_tokenizer or image_tokenizer_of(directory, kind)
         made = cls(model, prompts, images, defaults=defaults, family=kind, denoiser=denoiser)
         made.planner.lexicon = Lexicon.load(directory)
-        made.planner.reader = partial(_world, defaults.world) if defaults.world else None
+        made.planner.world = partial(_world, defaults.world) if defaults.world else None
         made._name = str(name)
         return made
 
@@ -403,14 +403,14 @@ class MMaDA:
         for name in changes:
             if name not in known:
                 raise InputError(f"{name}={changes[name]!r} is no default of a checkpoint: {suggest(name, known)}")
-        reader = _reader(changes["world"]) if "world" in changes else self.planner.reader
+        world = _rules(changes["world"]) if "world" in changes else self.planner.world
         before, self.planner.defaults = self.defaults, replace(self.defaults, **changes)
         try:
             self.planner.text_params()
         except InputError:
             self.planner.defaults = before
             raise
-        self.planner.reader = reader
+        self.planner.world = world
         if "style" in changes:
             self.prompts = self.planner.prompts = replace(self.prompts, style=self.defaults.style)
         if "image_tokenizer" in changes:
@@ -490,11 +490,11 @@ class MMaDA:
             "family": self.family,
         }
         made |= {"max_tokens": self.max_tokens, "max_logits": self.max_logits}
-        return {"made": made, "lexicon": self.planner.lexicon, "reader": self.planner.reader, "name": self._name}
+        return {"made": made, "lexicon": self.planner.lexicon, "world": self.planner.world, "name": self._name}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state["made"])  # type: ignore[misc]
-        self.planner.lexicon, self.planner.reader, self._name = state["lexicon"], state["reader"], state["name"]
+        self.planner.lexicon, self.planner.world, self._name = state["lexicon"], state["world"], state["name"]
 
     def __repr__(self) -> str:
         millions = sum(weight.numel() for weight in self.model.parameters()) / 1e6
@@ -681,7 +681,7 @@ class MMaDA:
         return result
 
 
-def _reader(world: str) -> Callable[[], World] | None:
+def _rules(world: str) -> Callable[[], World] | None:
     """What asks a world, "" for none. Raises InputError if it is not installed."""
     if not world:
         return None

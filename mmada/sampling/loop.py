@@ -43,7 +43,7 @@ LOGITS_AT_ONCE = 2**24
 
 
 Guide: TypeAlias = Callable[[Sequence[int]], Sequence[int] | None]
-"""Knows parts of a text for certain. It is called with what a row has written, when a block is finished or the text ends.
+"""Knows parts of a text for certain. It is called with what a row has written, when a block is finished or the text ends, then with its end token.
 
 It returns what shall stand there instead; None: nothing is changed. Blocks that were finished before stay. If it is longer, the model is not asked
 about what it adds. If it is shorter, the rest of the block is open again. Each answer must go further in agreement with the next than the last did.
@@ -567,12 +567,12 @@ class Denoising:
         guide, slots = self._guides[row], self._slots_of_block(row)
         if guide is None:
             return False
-        end = int(torch.isin(self._filled[row, : slots.stop], self._ends).int().argmax()) if has_ended else slots.stop
+        end = int(torch.isin(self._filled[row, : slots.stop], self._ends).int().argmax()) + 1 if has_ended else slots.stop
         written = self._filled[row, :end].tolist()
         if (found := guide(written)) is None:
             return False
         wanted = list(found)[: self.counts[row]]
-        if wanted == written or (has_ended and wanted == self._filled[row, : end + 1].tolist()):
+        if wanted == written or (has_ended and wanted == written[:-1]):
             return False
         first = next((i for i, (a, b) in enumerate(zip(written, wanted, strict=False)) if a != b), min(len(written), len(wanted)))
         if first < slots.start:

@@ -131,7 +131,10 @@ class PartialImage:
 
 @dataclass(frozen=True, slots=True)
 class TextOutput:
-    """A finished text; counts in tokens, num_forwards in model evaluations. warning: why the answer may be wrong."""
+    """A finished text; counts in tokens, num_forwards in model evaluations. warning: why the answer may be wrong.
+
+    wants_picture: whether the model took the prompt for one that asks for a picture
+    """
 
     answer: str
     thinking: str | None
@@ -142,6 +145,7 @@ class TextOutput:
     num_thinking_tokens: int
     num_forwards: int
     warning: str | None = None
+    wants_picture: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +284,7 @@ class OutputProcessor:
             num_thinking_tokens=len(prompts.encode(shown.thinking)) if shown.thinking else 0,
             num_forwards=row.num_forwards,
             warning=state.result.warning,
+            wants_picture=state.result.wants_picture,
         )
 
     def _draft(self, row: SequenceState) -> Draft:

@@ -272,7 +272,7 @@ class RequestParser:
             edits_by_instruction=bool({"edit", "parallel"} & abilities),
             edit_orders=[*(["none"] if "edit" in abilities else []), *(ORDER_NAMES if "parallel" in abilities else [])],
             examples=self._examples(),
-            limits="" if self._planner.reader is None else self._planner.reader().limits,
+            limits="" if self._planner.world is None else self._planner.world().limits,
             max_n=c.max_n,
             max_steps=c.max_steps,
             max_partial_images=c.max_partial_images,
@@ -285,7 +285,7 @@ class RequestParser:
     def _examples(self) -> list[ExampleFacts]:
         """Of the world that the checkpoint names."""
         found = []
-        for piece in () if self._planner.reader is None else self._planner.reader().showcase():
+        for piece in () if self._planner.world is None else self._planner.world().showcase():
             shown, at = piece.picture, piece.at
             if shown is not None and piece.large is not None and piece.large.shape[:2] == self._planner.drawing_size:
                 scale = piece.large.shape[0] // shown.shape[0]

@@ -153,6 +153,9 @@ class ChatChoice(_Response):
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
     warning: str | None = Field(None, description="Extension, left out where there is none: why the answer may be wrong.")
+    wants_picture: bool = Field(
+        False, description="Extension, left out where it is false: the model took the prompt for one that asks for a picture."
+    )
 
 
 class ChatCompletionResponse(_Response):

@@ -33,6 +33,9 @@ from mmada.serve.schema import ChatBody, CompletionBody, Format, GenerationBody,
 
 __all__ = ["ImageResponses", "TextResponses", "event"]
 
+_EXTENSIONS = ("warning", "wants_picture")
+"""Fields of an answer that OpenAI's shapes lack; left out where there is nothing to say."""
+
 
 def event(data: object, name: str | None = None) -> bytes:
     """One server-sent event."""
@@ -65,10 +68,11 @@ class TextResponses:
                     message=AnswerMessage(content=result.answer, reasoning_content=result.thinking),
                     finish_reason=result.finish_reason,
                     warning=result.warning,
+                    wants_picture=result.wants_picture,
                 )
                 for i, result in enumerate(results)
             ]
-            unsaid = {i: {"warning"} for i, result in enumerate(results) if result.warning is None}
+            unsaid = {i: {name for name in _EXTENSIONS if not getattr(result, name)} for i, result in enumerate(results)}
             return ChatCompletionResponse(id=f"chatcmpl-{self.token}", choices=choices, **common).model_dump(exclude={"choices": unsaid})
         texts = [CompletionChoice(index=i, text=result.answer, finish_reason=result.finish_reason) for i, result in enumerate(results)]
         return CompletionResponse(id=f"cmpl-{self.token}", choices=texts, **common).model_dump()
@@ -98,7 +102,7 @@ class TextResponses:
     def last(self, index: int, result: TextOutput) -> list[dict[str, Any]]:
         """The chunk that closes a choice, with its finish reason."""
         chunk = self._chunk(index, {} if self.is_chat else "", result.finish_reason)
-        return [chunk if result.warning is None else {**chunk, "warning": result.warning}]
+        return [{**chunk, **{name: value for name in _EXTENSIONS if (value := getattr(result, name))}}]
 
     def usage_chunk(self, results: Sequence[TextOutput]) -> list[dict[str, Any]]:
         """The chunk with the tokens of all choices, if the client asked for it."""

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -289,6 +290,16 @@ def test_a_conversation(debug, tmp_path, monkeypatch):
     assert "leave (or Ctrl-D)" in said
     assert (terminal.think, terminal.seed, terminal.messages, terminal.images) == (True, 3, [], [])
     assert Image.open("drawing-1.png").size == (32, 32)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_conversation_draws_what_asks_for_a_picture(debug, tmp_path, monkeypatch, is_terminal):
+    monkeypatch.chdir(tmp_path)
+    answer = replace(debug.chat("x", seed=1), wants_picture=True)
+    monkeypatch.setattr(type(debug), "chat", lambda *args, **kwargs: answer)
+    console = Console(file=io.StringIO(), width=100, force_terminal=is_terminal, force_interactive=False, color_system=None)
+    Terminal(debug, think=False, seed=1, max_new_tokens=None, console=console).run(io.StringIO("a dog, please\n"))
+    assert (tmp_path / "drawing-1.png").exists() == is_terminal
 
 
 def test_lines_from_a_pipe_get_answers_and_nothing_else(debug, tmp_path, monkeypatch, capsys):

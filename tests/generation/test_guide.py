@@ -22,6 +22,12 @@ def chat():
     return MMaDA.from_pretrained("mmada-emoji-chat", device="cpu")
 
 
+def test_an_answer_says_that_a_picture_is_asked_for(chat):
+    wanted, greeting = chat.run([ChatRequest("draw a cat"), ChatRequest("hello")])
+    assert (wanted.thinking, wanted.wants_picture, greeting.wants_picture) == ("picture wanted", True, False)
+    assert not chat.use(picture_thought="").chat("draw a cat").wants_picture
+
+
 def test_a_thought_is_completed_in_fewer_passes(chat):
     with_it, without = chat.run([ChatRequest(PROBLEM), ChatRequest(PROBLEM, calculator=False)])
     assert (with_it.thinking, with_it.text) == (RIGHT, "37")
@@ -85,11 +91,21 @@ def test_a_thought_that_ends_has_its_answer_and_nothing_behind(chat):
 
 
 def test_numbers_beyond_those_of_training_are_worked_out(chat):
-    answer = chat.chat("What is 99 + 99?")
-    assert (answer.text, answer.finish_reason) == ("198", "stop")
+    asked = {
+        "What is 99 + 99?": "198",
+        "what is 3 - 9?": "-6",
+        "what is 7 / 2": "3 1/2",
+        "what's 9 divided by 0": "Nothing can be divided by 0.",
+    }
+    answers = chat.run([ChatRequest(prompt) for prompt in asked])
+    assert [(answer.text, answer.finish_reason) for answer in answers] == [(said, "stop") for said in asked.values()]
 
 
 def test_a_turn_may_hold_what_looks_like_a_thought(chat):
     """Only what the model writes is looked at."""
     turns = [Message("user", "2 + 2: 5"), Message("assistant", "<think> 9 - 9: 3</think> 3"), Message("user", PROBLEM)]
     assert chat.chat(turns).thinking == RIGHT
+
+
+def test_nothing_is_certain_where_no_user_spoke(chat):
+    assert chat.planner.guide(ChatRequest([Message("system", "Be brief.")]), chat.planner.text_params()) is None

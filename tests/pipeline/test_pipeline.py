@@ -321,16 +321,16 @@ def chat() -> MMaDA:
 def test_a_copy_knows_the_same_words(chat):
     again = pickle.loads(pickle.dumps(chat))
     assert again.planner.lexicon == chat.planner.lexicon
-    assert again.planner.reader() is chat.planner.reader()
+    assert again.planner.world() is chat.planner.world()
     assert repr(again) == repr(chat) == "MMaDA('mmada-emoji-chat', MMaDA, 6.43 M weights, float32, cpu)"
 
 
 def test_what_cannot_be_used_is_refused_when_it_is_said(chat):
-    before, reader = chat.defaults, chat.planner.reader
+    before, reader = chat.defaults, chat.planner.world
     for change, message in (({"world": "nope"}, "world 'nope' is not installed"), ({"style": 3}, "style=3 must be Style")):
         with pytest.raises(InputError, match=message):
             chat.use(**change)
-    assert (chat.defaults, chat.planner.reader) == (before, reader)
+    assert (chat.defaults, chat.planner.world) == (before, reader)
     for move in (lambda: chat.to("gpu"), lambda: MMaDA.from_pretrained("debug", device="gpu")):
         with pytest.raises(InputError, match="device='gpu' cannot be used here; try cpu"):
             move()

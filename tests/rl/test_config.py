@@ -113,7 +113,7 @@ def test_names_that_mean_no_task_are_errors(tmp_path, tasks, message):
 
 
 def test_records_have_no_parts(tmp_path):
-    with pytest.raises(InputError, match="tasks.text.task='draw' is of data.world alone"):
+    with pytest.raises(InputError, match=r"tasks.text.task='draw' is of data.world alone"):
         load(write(tmp_path, "data: {path: x.jsonl}\ntasks: {text: {task: draw}}"))
 
 

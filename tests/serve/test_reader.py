@@ -16,10 +16,10 @@ from mmada.errors import ImageError, InputError
 from mmada.generation.requests import Drawing
 from mmada.pipeline import DESCRIBE
 from mmada.serve.config import ServeConfig
-from mmada.serve.outputs import ImageOutput
+from mmada.serve.outputs import ImageOutput, TextOutput
 from mmada.serve.pictures import transparent_part
 from mmada.serve.request_parser import RequestParser
-from mmada.serve.responses import ImageResponses
+from mmada.serve.responses import ImageResponses, TextResponses
 from mmada.serve.schema import ChatBody, CompletionBody, EditForm, GenerationBody, VariationForm
 
 from .process import png
@@ -339,3 +339,14 @@ def test_a_reply_has_a_warning_where_there_is_something_to_warn_of():
     (item,) = replies.whole([ImageOutput(replace(drawing, unknown=("zeppelin",)), 5, 4, 2)])["data"]
     assert set(item) - set(plain) == {"unknown"}
     assert item["unknown"] == ["zeppelin"]
+
+
+@pytest.mark.parametrize(("extension", "value"), [("warning", "read otherwise"), ("wants_picture", True)])
+def test_a_choice_of_a_chat_has_extensions_where_there_is_something_to_say(extension, value):
+    plain = TextOutput("4", None, "stop", (5,), num_prompt_tokens=3, num_new_tokens=1, num_thinking_tokens=0, num_forwards=1)
+    said = replace(plain, **{extension: value})
+    replies = TextResponses(ChatBody(messages=[{"role": "user", "content": "2 + 2"}]), "m", seed=0)
+    (bare,), (more,) = (replies.whole([output])["choices"] for output in (plain, said))
+    assert {name: more[name] for name in set(more) - set(bare)} == {extension: value}
+    (bare,), (more,) = (replies.last(0, output) for output in (plain, said))
+    assert {name: more[name] for name in set(more) - set(bare)} == {extension: value}

@@ -123,6 +123,8 @@ def test_a_world_tells_what_may_be_tried():
     assert all(by_kind.values())
     (edit,) = by_kind["edit"]
     assert edit.picture.startswith("data:image/png;base64,")
-    assert all(pipeline.planner.objection(DrawRequest(example.text)) is None for example in by_kind["draw"]), "what is offered can be drawn"
+    assert all(pipeline.planner.reader.objection(DrawRequest(example.text)) is None for example in by_kind["draw"]), (
+        "what is offered can be drawn"
+    )
     debug = MMaDA.debug()
     assert RequestParser(debug.planner, ServeConfig(), factor=8).facts().examples == []

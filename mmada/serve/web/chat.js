@@ -203,10 +203,13 @@ export class Chat {
     this.inView(reply.box);
     this.last = { path: "/v1/chat/completions", body };
     this.working(true);
+    const { content } = message;
+    let asksForPicture = false; // in words that ASKS_FOR_PICTURE does not know
     try {
       await fill(reply, this.last, this.abort.signal);
+      asksForPicture = reply.record.wantsPicture && typeof content === "string" && this.studio.can("draw");
       this.inView(reply.box);
-      this.settled(reply, message);
+      if (!asksForPicture) this.settled(reply, message);
       tell("Answered.");
     } catch (error) {
       if (error.name === "AbortError") {
@@ -218,6 +221,7 @@ export class Chat {
     } finally {
       this.working(false);
     }
+    if (asksForPicture) return this.draw(exchange, content, reply.box);
     if (reply.record.ms !== undefined) this.save({ ...exchange, answer: { ...reply.record, ...isCertain(body), request: this.last, model: body.model } });
   }
 

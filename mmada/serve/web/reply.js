@@ -44,6 +44,7 @@ export class Reply {
     record.usage = chunk.usage ?? record.usage;
     record.reason = chunk.choices[0]?.finish_reason ?? record.reason;
     record.warning = chunk.warning ?? record.warning;
+    record.wantsPicture = chunk.wants_picture ?? record.wantsPicture;
     if (!chunk.mmada) return;
     record.drafts.push(chunk.mmada.draft);
     this.player.grow(record.drafts.length);

@@ -95,7 +95,7 @@ class EmojiWorld(World):
     @property
     def kinds(self) -> Mapping[str, tuple[str, ...]]:
         drawn = ("text", "understand", "draw", "reason_draw")
-        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn} | NATURAL
+        return {task: tuple(kind for kind, entry in KINDS.items() if entry.task == task) for task in drawn} | dict(NATURAL)
 
     def verify(self, origin: Any, answer: str | Pixels) -> bool:
         if isinstance(answer, str):
@@ -123,10 +123,11 @@ class EmojiWorld(World):
 
         return restated(prompt)
 
-    def completed(self, prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+    def completed(self, turns: Sequence[str], thought: str, is_closed: bool) -> tuple[str, str | None] | None:
         from mmada.worlds.emoji.natural.calculator import completed
 
-        return completed(prompt, thought, is_closed)
+        *earlier, prompt = turns
+        return completed(prompt, thought, is_closed, earlier=" ".join(earlier))
 
     def with_commas(self, text: str) -> str:
         from mmada.worlds.emoji.reading import with_commas

@@ -108,10 +108,10 @@ def test_the_words_around_a_request_are_known():
 
 def test_a_plan_is_asked_where_a_word_may_be_told():
     chat = MMaDA.from_pretrained("mmada-emoji-chat").planner
-    assert not chat.asks_for_more(DrawRequest("a purple cat"), ("purple",))
-    assert chat.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
-    assert not chat.asks_for_more(DrawRequest("a dog"), ())
-    assert not MMaDA.from_pretrained("mmada-emoji-max").planner.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
+    assert not chat.reader.asks_for_more(DrawRequest("a purple cat"), ("purple",))
+    assert chat.reader.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
+    assert not chat.reader.asks_for_more(DrawRequest("a dog"), ())
+    assert not MMaDA.from_pretrained("mmada-emoji-max").planner.reader.asks_for_more(DrawRequest("a dog that sleeps"), ("sleeps",))
 
 
 def test_a_refusal_names_the_prompt_as_it_came():

@@ -63,7 +63,7 @@ def test_it_agrees_with_the_thoughts_of_the_grammar(kind):
         ("2, - 5, * 3, + 1;", "2, - 5, * 3, + 1; 2 - 5: 5 - 2 = 3 = -3; -3 * 3 = -9; -9 + 1 = -8", "-8"),
         ("4, / 3, * 3;", "4, / 3, * 3; 4 / 3: 1 * 3 = 3, 4 - 3 = 1 = 1 1/3; 1 1/3 * 3 = 4", "4"),
         ("8 / 0: 0", "8 / 0", "Nothing can be divided by 0."),
-        ("8, + 1, / 0;", "8, + 1, / 0; 9 / 0", "Nothing can be divided by 0."),
+        ("8, + 1, / 0;", "8, + 1, / 0; 8 + 1: 9 1 = 9; 9 / 0", "Nothing can be divided by 0."),
         ("52, 29: 5", "52, 29: 52 is more", None),
         ("52, 29: 59 is more", "52, 29: 52 is more", None),
         ("52, 29: 29 is more", "52, 29: 29 is less", None),
@@ -127,12 +127,27 @@ def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
     [
         ("Seventy-two pages, thirty read. How many are left?", "22, - 3", "72, - 3"),
         ("13 coins and a dozen", "12, + 2, ", "12, + 13,"),
-        ("what is 123 + 456", "13 + 4", "123 + 4"),
+        ("what do 123 and 456 make", "13 + 4", "123 + 4"),
         ("is 52 larger than 29?", "25, 29: 2", "52, 29: 52 is more"),
     ],
 )
 def test_numbers_are_those_of_the_prompt(prompt, written, known):
     assert completed(prompt, written, False) == (known, None)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "thought", "answer"),
+    [
+        ("what is 123 + 456", "123 + 456: 3 + 6 = 9, 12 + 45 = 57 = 579", "579"),
+        ("1+1+1", "1 + 1: 2 1 = 2; 2 + 1: 3 1 = 3", "3"),
+        ("1,200 - 300 = ?", "1200 - 300: 0 - 0 = 0, 120 - 30 = 90 = 900", "900"),
+        ("8 x 2 : 4", "8 * 2: 8 1 16 2 = 16; 16 / 4: 4 1 8 2 12 3 16 4 = 4", "4"),
+        ("6 / 0", "6 / 0", "Nothing can be divided by 0."),
+    ],
+)
+def test_a_sum_in_signs_is_certain_as_soon_as_it_is_thought_of(prompt, thought, answer):
+    assert completed(prompt, "1", False) == (thought, answer)
+    assert completed(prompt, "greeting", False) is None
 
 
 def test_numbers_that_are_still_being_written_are_left_alone():

@@ -86,10 +86,10 @@ def test_plain_prompts_are_planned_in_the_words_of_the_grammar(prompt, is_so):
 def test_a_plan_is_made_of_the_plain_wording_first():
     planner = MMaDA.from_pretrained("mmada-emoji-max").planner
     request = DrawRequest("hey, can u draw a puppy pls")
-    first, second = planner.wordings(request)
+    first, second = planner.reader.wordings(request)
     assert parse(first.prompt) == parse("a dog")
     assert second is request
-    assert planner.wordings(DrawRequest("Draw a dog."))[0].prompt == "Draw a dog."
+    assert planner.reader.wordings(DrawRequest("Draw a dog."))[0].prompt == "Draw a dog."
 
 
 def test_nothing_that_the_grammar_says_is_refused_or_unknown():
@@ -156,13 +156,13 @@ def test_what_cannot_be_drawn_is_said(drawn):
 def test_a_plan_confirms_what_is_unknown():
     planner = MMaDA.from_pretrained("mmada-emoji-max").use(plans_name_unknown=True).planner
     request = DrawRequest("something for my girlfriend")
-    assert planner.confirmed(request, ("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
-    assert planner.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ()
-    assert planner.confirmed(request, ("car", "girlfriend"), "car 1; car 1 center") == ("car",)
-    assert planner.confirmed(request, ("yak",), "unknown: yek; dog 1; dog 1 center") == ("yak",)  # it copies badly
-    assert planner.confirmed(DrawRequest("a yak and a dog"), ("yak",), "dog 1; dog 1 center") == ("yak",)
+    assert planner.reader.confirmed(request, ("girlfriend", "yak"), "unknown: yak; dog 1; dog 1 center") == ("yak",)
+    assert planner.reader.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ()
+    assert planner.reader.confirmed(request, ("car", "girlfriend"), "car 1; car 1 center") == ("car",)
+    assert planner.reader.confirmed(request, ("yak",), "unknown: yek; dog 1; dog 1 center") == ("yak",)  # it copies badly
+    assert planner.reader.confirmed(DrawRequest("a yak and a dog"), ("yak",), "dog 1; dog 1 center") == ("yak",)
     planner = MMaDA.from_pretrained("mmada-emoji-max").planner
-    assert planner.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
+    assert planner.reader.confirmed(request, ("girlfriend",), "red heart 2; red heart 1 left") == ("girlfriend",)
 
 
 def test_a_prompt_in_capitals_is_read(drawn):
@@ -174,7 +174,7 @@ def test_a_prompt_in_capitals_is_read(drawn):
 )
 def test_a_headline_is_read_as_a_sentence(typed, read):
     planner = MMaDA.from_pretrained("mmada-emoji-max").planner
-    assert planner.read(DrawRequest(typed)).prompt == read
+    assert planner.reader.read(DrawRequest(typed)).prompt == read
 
 
 def test_checkpoints_ship_the_words_of_the_world():

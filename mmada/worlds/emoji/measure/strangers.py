@@ -4,12 +4,16 @@ draw, unknown      drawing requests (strangers_draw.txt): the right picture; wha
 look, facts        questions about pictures and about things, in the stranger's words (strangers.txt)
 problems, sums     whole word problems and sums with their answers
 talk               small talk and what cannot be done, by a fixed rubric: the answer belongs to an intention that fits
+others_problems,   the same by two more writers, whom nobody is taught (others/): each sentence once, with numbers, people and things
+others_sums,       of the held-out side
+others_talk
 noise_NAME         some of all these again, each surface noise alone, and none; texts also behind a system turn and behind earlier turns
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -28,6 +32,7 @@ from mmada.worlds.emoji.example import Example
 from mmada.worlds.emoji.knowledge import KNOWLEDGE
 from mmada.worlds.emoji.measure.natural import Wish, drawn, is_honest
 from mmada.worlds.emoji.natural.noise import NOISES, apply
+from mmada.worlds.emoji.natural.problems import problem_of, sum_of
 from mmada.worlds.emoji.natural.talk import ANSWERS
 from mmada.worlds.emoji.natural.voice import read_sections, sections
 from mmada.worlds.emoji.questions import QUESTIONS
@@ -36,7 +41,7 @@ from mmada.worlds.emoji.spec import SceneSpec
 from mmada.worlds.emoji.split import Templates
 from mmada.worlds.emoji.verify import is_correct, normalize_answer
 
-__all__ = ["FITTING", "Strangers", "asked_lines", "strangers_wishes"]
+__all__ = ["FITTING", "Strangers", "asked_lines", "other_lines", "strangers_wishes"]
 
 FITTING: Mapping[str, tuple[str, ...]] = {
     "greeting": ("greeting", "how_are_you"), "how_are_you": ("how_are_you", "greeting"), "thanks": ("thanks", "praise"), "bye": ("bye",),
@@ -87,6 +92,17 @@ def asked_lines() -> Mapping[str, tuple[str, ...]]:
 
 def _plain(line: str) -> str:
     return line.lower().strip(" .!?")
+
+
+@cache
+def other_lines() -> Mapping[str, tuple[str, ...]]:
+    """Section -> what two more writers wrote, without what a training sentence happens to say."""
+    trained = {_plain(line) for lines in sections().values() for line in lines}
+    found: dict[str, list[str]] = {}
+    for file in sorted(files(__package__).joinpath("others").iterdir(), key=lambda file: file.name):
+        for section, lines in read_sections(file.read_text(encoding="utf-8")).items():
+            found.setdefault(section, []).extend(line for line in lines if _plain(line) not in trained)
+    return {section: tuple(dict.fromkeys(lines)) for section, lines in found.items()}
 
 
 @cache
@@ -147,9 +163,23 @@ def _sampled(make: Callable[[Chooser], Example], num: int, seed: int) -> list[_A
     return found
 
 
-def _talk(intention: str, seed: int) -> list[_Asked]:
+def _talk(intention: str, seed: int, lines: Mapping[str, tuple[str, ...]]) -> list[_Asked]:
     fitting = {ANSWERS[name][1] for name in FITTING[intention]}
-    return [_chat(text, lambda said: said in fitting, seed + i) for i, text in enumerate(asked_lines()[f"talk {intention}"])]
+    return [_chat(text, lambda said: said in fitting, seed + i) for i, text in enumerate(lines[f"talk {intention}"])]
+
+
+def _told(kind: str, make: Callable[[Chooser, str, Callable[[], str]], Example], seed: int) -> list[_Asked]:
+    """Each problem or sum of the other writers, with numbers, people and things of the held-out side."""
+    found: list[_Asked] = []
+    c = Chooser(np.random.default_rng(seed))
+    for section, lines in other_lines().items():
+        for line in lines if section.startswith(f"{kind} ") else ():
+            example = None
+            while example is None:
+                with suppress(DeadEndError):
+                    example = make(c, section.removeprefix(f"{kind} "), lambda: line)  # noqa: B023
+            found.append(_chat(example.prompt, _exact(example.answer), seed + len(found)))
+    return found
 
 
 class Strangers:
@@ -196,6 +226,11 @@ class Strangers:
             "sums": asked(lambda: _PROBED["sums"](seed)),
             "talk": asked(lambda: _PROBED["talk"](seed)),
         }
+        plan |= {
+            "others_problems": asked(lambda: _told("problem", lambda c, kind, line: problem_of(c, "test", kind, line), seed)),
+            "others_sums": asked(lambda: _told("sum", sum_of, seed)),
+            "others_talk": asked(lambda: [one for intention in FITTING for one in _talk(intention, seed, other_lines())]),
+        }
         plan |= {f"look_{kind}": asked(lambda kind=kind: _sampled(QUESTIONS[kind], num, seed)) for kind in QUESTIONS}  # type: ignore[misc]
         plan |= {f"facts_{kind}": asked(lambda kind=kind: _sampled(KNOWLEDGE[kind], num, seed)) for kind in KNOWLEDGE}  # type: ignore[misc]
         for noise in ("none", *NOISES):
@@ -216,7 +251,7 @@ def _texts(section: str) -> Callable[[int], list[_Asked]]:
 _PROBED: Mapping[str, Callable[[int], list[_Asked]]] = {
     "problems": _texts("whole problem"),
     "sums": _texts("whole sum"),
-    "talk": lambda seed: [one for intention in FITTING for one in _talk(intention, seed)],
+    "talk": lambda seed: [one for intention in FITTING for one in _talk(intention, seed, asked_lines())],
     "look": lambda seed: [one for kind in QUESTIONS for one in _sampled(QUESTIONS[kind], 4, seed)],
     "facts": lambda seed: [one for kind in KNOWLEDGE for one in _sampled(KNOWLEDGE[kind], 8, seed)],
 }

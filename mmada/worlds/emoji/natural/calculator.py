@@ -5,17 +5,18 @@
     completed(prompt, "52, 29: 5")              52, 29: 52 is more                                         a comparison, once it says which
     completed("12.5 + 3", "12")                 beyond me                                                  what no thought can work out
 
-What is to be computed is the model's to say. Of a prompt two things are read: its numbers (figures.py), and the word that asks for the larger one
-or the smaller. Results below zero, fractions and large products, which thoughts were not taught, are worked out in their manner (sums.py).
-A thought of another form stays as it is. The answer to a thought that is complete is its last result.
+What is to be computed is the model's to say. Of a prompt three things are read: its numbers (figures.py), a sum that it writes in signs, and the
+word that asks for the larger number or the smaller. Results below zero, fractions and large products, which thoughts were not taught, are worked out
+in their manner (sums.py). A thought of another form stays as it is. The answer to a thought that is complete is its last result.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
-from mmada.worlds.emoji.natural.figures import as_written, is_beyond
+from mmada.worlds.emoji.natural.figures import as_written, expression_of, is_beyond
 from mmada.worlds.emoji.natural.sums import exact, is_like_taught, mixed, worked, worked_beyond
 
 __all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed"]
@@ -42,25 +43,40 @@ _TURNED = re.compile(r"\b(not|cannot|(is|are|was|does|do|wo|ca)n.?t)\b")
 """words with which a comparison may mean the opposite"""
 
 
-def completed(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+def completed(prompt: str, thought: str, is_closed: bool, *, earlier: str = "") -> tuple[str, str | None] | None:
     """A thought with its arithmetic right, as far as that is certain, and the answer if it is complete; None: nothing is known of it.
 
     prompt     what is thought about
     is_closed  whether the thought has ended
+    earlier    what was said before the prompt, whose numbers a thought may have, too
     """
     if thought[:1].isdigit() and is_beyond(prompt):
         return BEYOND
-    read, end = _as_read(prompt, thought, is_closed)
+    if thought[:1].isdigit() and (expression := expression_of(prompt)):
+        return _calculated(expression)
+    read, end = _as_read(prompt, thought, is_closed, earlier)
     return _continued(prompt, read, is_closed) or (None if read == thought else (read[:end], None))
 
 
-def _as_read(prompt: str, thought: str, is_closed: bool) -> tuple[str, int]:
+def _calculated(expression: Sequence[tuple[str, int]]) -> tuple[str, str]:
+    """The thought of a sum that a prompt writes in signs, and its answer."""
+    (_, first), *others = expression
+    value, steps = Fraction(first), list[str]()
+    for operation, operand in others:
+        if operation == "/" and operand == 0:
+            return "; ".join([*steps, f"{mixed(value)} / 0"]), DIVIDED_BY_ZERO
+        steps.append(_worked(operation, value, operand))
+        value = exact(operation, value, operand)
+    return "; ".join(steps), mixed(value)
+
+
+def _as_read(prompt: str, thought: str, is_closed: bool, earlier: str) -> tuple[str, int]:
     """A thought whose first numbers, those of its plan, are the prompt's, and where these end, with a sign behind them."""
     head = _HEAD.match(thought)
     if head is None:
         return thought, 0
     is_open = not is_closed and head.end() == len(thought)
-    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open))
+    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open, earlier=earlier))
     said = re.sub(r"\d+", lambda _: next(numbers), head[0])
     return said + thought[head.end() :], len(said) + 1
 
@@ -75,13 +91,8 @@ def _continued(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | N
 
 def _planned(plan: re.Match[str]) -> tuple[str, str]:
     """All of a thought whose plan is closed."""
-    value, steps = Fraction(int(plan[1])), list[str]()
-    for operation, operand in _PLANNED.findall(plan[2]):
-        if operation == "/" and int(operand) == 0:
-            return f"{plan[0]} {mixed(value)} / 0", DIVIDED_BY_ZERO
-        steps.append(_worked(operation, value, int(operand)))
-        value = exact(operation, value, int(operand))
-    return " ".join([plan[0], "; ".join(steps)]), mixed(value)
+    steps, answer = _calculated([("", int(plan[1])), *((operation, int(operand)) for operation, operand in _PLANNED.findall(plan[2]))])
+    return f"{plan[0]} {steps}", answer
 
 
 def _worked(operation: str, left: Fraction, right: int) -> str:

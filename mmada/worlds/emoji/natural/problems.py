@@ -11,7 +11,7 @@ those of the grammar do. Stories of the grammar itself come with other names and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -26,7 +26,7 @@ from mmada.worlds.emoji.objects import noun_index
 from mmada.worlds.emoji.sentences import ITEMS, PEOPLE
 from mmada.worlds.emoji.split import Combination, Split, pairs_among
 
-__all__ = ["natural_expression", "natural_problem", "natural_story", "natural_sum"]
+__all__ = ["natural_expression", "natural_problem", "natural_story", "natural_sum", "problem_of", "sum_of"]
 
 _FEWEST = 2
 """of anything in a story: nouns are plural"""
@@ -39,6 +39,11 @@ def natural_problem(c: Chooser, split: Split) -> Example:
     """A word problem of the voices."""
     tables = sentences("problem")
     expression = c.weighted({name: len(lines) ** 0.5 for name, lines in tables.items()})
+    return problem_of(c, split, expression, lambda: c.pick(tables[expression]))
+
+
+def problem_of(c: Chooser, split: Split, expression: str, template: Callable[[], str]) -> Example:
+    """A word problem that a sentence tells and an expression works out. Raises DeadEndError if its steps are held out, or none of ours."""
     first, *rest = expression.split(" ")
     pairs = list(zip(rest[::2], rest[1::2], strict=True))
     numbers = _numbers(c, expression)
@@ -47,7 +52,7 @@ def natural_problem(c: Chooser, split: Split) -> Example:
     think = _worked_in_a_row(c, values, operations)
     own, other = c.shuffled(names(split))[:2]
     fields = _said(c, numbers) | {"n": own, "m": other, "i": c.pick(THINGS)}
-    prompt = c.pick(tables[expression]).format(**fields)
+    prompt = template().format(**fields)
     return Example(
         task="text",
         kind="natural_problem",
@@ -115,6 +120,11 @@ def natural_sum(c: Chooser, split: Split) -> Example:
     """A sum, a product, a quotient or a comparison of two numbers, in words or signs."""
     tables = sentences("sum")
     kind = c.weighted({name: 3.0 if name in ("a + b", "a - b") else 1.5 if name in ("a * b", "a / b") else 1.0 for name in tables})
+    return sum_of(c, kind, lambda: c.pick(tables[kind]))
+
+
+def sum_of(c: Chooser, kind: str, template: Callable[[], str]) -> Example:
+    """A sum or a comparison that a sentence asks for. Raises DeadEndError if it is held out, or none of ours."""
     most = MAX_VALUE if c.chance(0.35) else LARGEST
     numbers = {"a": c.between(1, most), "b": c.between(1, most)}
     if kind in _COMPARED:
@@ -124,7 +134,7 @@ def natural_sum(c: Chooser, split: Split) -> Example:
         left, operation, right = kind.split(" ")
         think, answer = _worked_once(c, operation, _value(left, numbers), _value(right, numbers))
     letters = set(re.findall(r"\b[ab]\b", kind))
-    prompt = c.pick(tables[kind]).format(**_said(c, {letter: numbers[letter] for letter in letters}))
+    prompt = template().format(**_said(c, {letter: numbers[letter] for letter in letters}))
     return Example(task="text", kind="natural_sum", prompt=prompt, think=think, answer=answer)
 
 
