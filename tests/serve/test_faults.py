@@ -309,7 +309,7 @@ def test_a_body_that_does_not_arrive():
 
 
 def test_a_body_that_is_not_there_is_not_waited_for():
-    """Files are sent while somebody listens for the client's end (Starlette 1.10). Each took a second, and the studio has 25 of them."""
+    """Files are sent while somebody listens for the client's end (Starlette 1.10). Each took a second, and the studio had 27 of them."""
 
     async def app(_scope, receive, send):
         listening = asyncio.ensure_future(receive())
