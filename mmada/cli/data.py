@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmada.rl.prompts import PromptLearner
     from mmada.train.records import Learner
 
-__all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_tokenizers", "open_data"]
+__all__ = ["Tokenizers", "app", "check", "counting", "export_replay", "load_tokenizers", "open_data", "opening"]
 
 app = typer.Typer(name="data", help="Inspect training data.", no_args_is_help=True)
 
@@ -97,7 +97,8 @@ def check(
     check_data(file)
     check_model(model)
 
-    from mmada.data.check import adapter_hint, check_records
+    from mmada.data.check import check_records
+    from mmada.data.format_hints import format_hint
     from mmada.data.shards import TokenizedReader, text_hash
     from mmada.errors import InputError
 
@@ -126,7 +127,7 @@ def check(
             on_progress=on_progress,
         )
     if not report.tasks:
-        raise InputError(f"none of the {report.num_records} objects is a record; the first: {report.problems[0]}{adapter_hint(reader)}")
+        raise InputError(f"none of the {report.num_records} objects is a record; the first: {report.problems[0]}{format_hint(reader)}")
     typer.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False) if as_json else _in_words(report, limit))
     if report.num_problems:
         raise typer.Exit(1)
@@ -335,7 +336,8 @@ def open_data(
             raise InputError(f"rename={field + sign + own!r} must be FIELD=OWN; try caption=txt")
     names = {field: own for field, _, own in pairs}
     source = DataSource(path=path, format=format_name, adapter=adapter, rename=names, images=images, split=split, prompts_only=prompts_only)  # type: ignore[arg-type]
-    reader = open_source(source)
+    with opening(path):
+        reader = open_source(source)
     assert not isinstance(reader, TableStream)  # only where streaming is asked for
     return reader
 
@@ -355,3 +357,71 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=remarks, transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def opening(path: str) -> Iterator[None]:
+    """How long a source is being opened, and how many files a folder has, on a terminal; gives way as soon as another bar is shown there.
+
+    The library `datasets` looks through a folder dozens of times before it says anything, and an index reads a whole file.
+    """
+    import sys
+    from threading import Event, Thread
+
+    from mmada.cli.session import remarks
+
+    if not remarks.is_terminal:
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    own, is_over = sys.stderr, Event()
+    # The path comes last, for it may be longer than a line.
+    columns = (SpinnerColumn(), TextColumn("opening"), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    bar = Progress(*columns, console=Console(file=own, force_terminal=True), transient=True, redirect_stdout=False, redirect_stderr=False)
+    task = bar.add_task(path, total=None)
+
+    def stop() -> None:
+        is_over.set()
+        bar.stop()
+
+    def count() -> None:
+        for num_files in _num_files(path):
+            if is_over.is_set():
+                return
+            bar.update(task, description=f"{num_files:,} files in {path}")
+
+    sys.stderr = _Before(own, stop)
+    bar.start()
+    Thread(target=count, daemon=True).start()
+    try:
+        yield
+    finally:
+        stop()
+        sys.stderr = own
+
+
+class _Before:
+    """A stream that calls something before it is first written to. Who keeps it may write on."""
+
+    def __init__(self, stream: TextIO, act: Callable[[], None]) -> None:
+        self._stream, self._act = stream, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream does."""
+        self._act()
+        return self._stream.write(text)
+
+
+def _num_files(path: str) -> Iterator[int]:
+    """Files found so far, after each folder in a folder."""
+    import os
+
+    found = 0
+    for _, _, names in os.walk(path):
+        found += len(names)
+        yield found

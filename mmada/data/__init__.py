@@ -7,7 +7,7 @@
     stream = Stream(Epochs(reader, seed=0))           endless, reshuffled each epoch, resumed by one integer: order.py
     Mixture({"mine": (Epochs(reader), 0.3), ...})     exact weights: mixture.py
     write_shards(reader, "codes", ...)                `mmada tokenize`: shard_writer.py, shard_workers.py; what it wrote: shards.py
-    check_records(reader, prompts, ...)               `mmada data check`: check.py
+    check_records(reader, prompts, ...)               `mmada data check`: check.py; how else a file could be read: format_hints.py
     lengths_of(record, prompts, ...)                  tokens of a record's row: rows.py; the row itself: train/records.py
 
     data_file("s3://bucket/a.jsonl")                  files here or elsewhere: addresses.py; by pattern: paths.py

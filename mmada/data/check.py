@@ -25,15 +25,13 @@ from numpy.typing import NDArray
 
 from mmada.canvas import Canvas, Prompts
 from mmada.data.answers import normalize_answer
-from mmada.data.formats import fitting_adapters
-from mmada.data.jsonl_reader import JsonlReader
 from mmada.data.order import Indexed
 from mmada.data.records import Kind, Picture, Problem, Record, RecordError, SourceLocation
 from mmada.data.rows import lengths_of
 from mmada.errors import ImageError, InputError
 from mmada.image import load_image
 
-__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "adapter_hint", "check_records", "masked_in_words", "repetition"]
+__all__ = ["DataReport", "RecordLearner", "RowPreview", "Spread", "check_records", "masked_in_words", "repetition"]
 
 CONTEXTS = (128, 256, 512, 1024, 1539, 2048, 4096)
 """Row lengths of the report; 1539 is the published one."""
@@ -395,20 +393,3 @@ def _in_words(ids: list[int], prompts: Prompts, width: int) -> str:
         else:
             words.append(kind if len(run) == 1 else f"{kind} x{len(run)}")
     return " ".join(re.sub(r"\n", "⏎", word) for word in words)
-
-
-def adapter_hint(reader: object) -> str:
-    """Which other adapters could read the first lines of a file, as the end of a sentence; "" if none, or if its own can."""
-    if not isinstance(reader, JsonlReader):
-        return ""
-    common: set[str] | None = None
-    for index in range(min(3, len(reader))):
-        try:
-            value, where = reader.read(index)
-        except RecordError:
-            return ""
-        fitting = set(fitting_adapters(value, where, reader.pictures))
-        common = fitting if common is None else common & fitting
-    if not common or reader.record_format.adapter in common:
-        return ""
-    return f"; its first lines have the form of adapter {' or '.join(sorted(common))}"

@@ -17,7 +17,7 @@ from mmada.data.record_draft import PictureStore, RecordDraft
 from mmada.data.records import Meta, Record, RecordError, SourceLocation
 from mmada.errors import InputError, suggest
 
-__all__ = ["RecordFormat", "fitting_adapters", "parse"]
+__all__ = ["RecordFormat", "parse"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,15 +83,3 @@ def _at(value: object, path: str) -> object:
         return value[path]
     name, _, rest = path.partition(".")
     return _at(value.get(name), rest) if rest and isinstance(value, Mapping) else None
-
-
-def fitting_adapters(value: object, where: SourceLocation, pictures: PictureStore) -> list[str]:
-    """Names of the adapters that could read an object: a hint for an error, never used to choose."""
-    found = []
-    for name in ADAPTERS:
-        try:
-            parse(value, where, pictures=pictures, record_format=RecordFormat(adapter=name))
-        except RecordError:
-            continue
-        found.append(name)
-    return found

@@ -69,10 +69,14 @@ class TableReader:
         return len(self._table)
 
     def __getitem__(self, index: int) -> Record:
+        row, where = self.read(index)
+        return parse(row, where, pictures=self.pictures, record_format=self.record_format)
+
+    def read(self, index: int) -> tuple[dict[str, object], SourceLocation]:
+        """The object of a row, as it is."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        row = _row(self._table[index], self._labels)
-        return parse(row, SourceLocation(self.name, index), pictures=self.pictures, record_format=self.record_format)
+        return _row(self._table[index], self._labels), SourceLocation(self.name, index)
 
 
 class TableStream:

@@ -225,7 +225,6 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
                 raise InputError(
                     f"unknown reward tasks.{task.name}.rewards.{reward}: {suggest(reward, known)}; one of your own is package.module:function"
                 )
-    config = replace(config, net=config.net if config.net.start else config.net.whole())
     return _debug(config) if config.debug else config
 
 

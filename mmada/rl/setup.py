@@ -17,6 +17,7 @@ from accelerate import PartialState
 
 from mmada.data import Epochs, Record, TableStream, lengths_of, open_source
 from mmada.data.find_world import find_world
+from mmada.data.format_hints import format_hint
 from mmada.data.rows import lacking
 from mmada.data.world import Split, World
 from mmada.errors import InputError, suggest
@@ -241,9 +242,8 @@ def _prompts(config: RLConfig, world: World | None, parts: Parts, split: Split, 
     found: dict[str, PromptSource] = {}
     for plan in config.active:
         if plan.name not in chosen:
-            raise InputError(
-                f"data.path={path!r} holds no record of task {plan.name} that fits; see `mmada data check`, or set its prompts=0"
-            )
+            remedy = format_hint(reader, as_settings=True) or "; see `mmada data check`, or set its prompts=0"
+            raise InputError(f"data.path={path!r} holds no record of task {plan.name} that fits{remedy}")
         found[plan.name] = RecordPrompts(
             Epochs(chosen[plan.name], seed=config.seed, shuffle=split == "train"), seed=config.seed, think=plan.think
         )

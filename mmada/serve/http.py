@@ -87,7 +87,8 @@ def create_app(
         generations.decoder.close()
         await asyncio.to_thread(engine.stop)
 
-    app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    # No redirects: a client may follow one without its body, and behind a proxy to the wrong place.
+    app = FastAPI(title="mmada", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     _add_errors(app)
     created = int(time.time()) if created is None else created
     _add_status(app, engine, config, parser, created=created, metrics_text=metrics_text)
@@ -438,6 +439,8 @@ def _add_status(
     @app.get("/v1/models/{name:path}", tags=["status"], response_model=ModelCard, responses=ERRORS)
     async def model(name: str) -> ModelCard:
         """The model, by its id."""
+        if not name:
+            raise HTTPException(404)
         if name != config.name:
             raise UnknownModelError(f"the model {name[:80]!r} does not exist here; use {config.name!r}")
         return await asyncio.to_thread(card)
@@ -502,11 +505,20 @@ def _sentence(request: Request, error: HTTPException) -> str:
     """What is wrong with a path or a method, or what the error says itself."""
     path = str(request.scope["path"])[:80]
     if error.status_code == 404:
-        return f"this server has no path {path!r}; GET /openapi.json lists those that it has"
+        meant = _meant(request)
+        remedy = "GET /openapi.json lists those that it has" if meant is None else f"use {meant!r}"
+        return f"this server has no path {path!r}; {remedy}"
     if error.status_code == 405:
         methods = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or "another method"
         return f"{path} does not take {request.method}; use {methods}"
     return str(error.detail)
+
+
+def _meant(request: Request) -> str | None:
+    """The path that a client means who sends slashes, or /v1, too often or not at all."""
+    plain = "/" + "/".join(part for part in str(request.scope["path"]).split("/") if part not in ("", "v1"))
+    known = {getattr(route, "path", None) for route in request.app.routes}
+    return next((path for path in (f"/v1{plain}", plain) if path in known), None)
 
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:

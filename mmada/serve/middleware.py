@@ -132,8 +132,8 @@ class _Body:
         self._receive, self._config = receive, config
         self._size = 0
         self._length = headers.get(b"content-length", b"0")
-        has_none = self._length == b"0" and b"transfer-encoding" not in headers
-        self._complete, self._is_held_back = False, has_none or b"expect" in headers
+        self._has_none = self._length == b"0" and b"transfer-encoding" not in headers
+        self._complete, self._is_held_back = False, b"expect" in headers
         self._deadline = time.monotonic() + config.body_timeout
 
     @property
@@ -159,8 +159,11 @@ class _Body:
         return message
 
     async def discard(self) -> None:
-        """Read the rest for nothing, up to a limit. A client that sends none yet, or no longer, is not waited for."""
-        if self._is_held_back:
+        """Read the rest for nothing, up to a limit. A client that sends none yet, or no longer, is not waited for.
+
+        Where there is no body, nobody may read here: the application may be reading, too, to see the client go, and takes the only message.
+        """
+        if self._has_none or self._is_held_back:
             return
         deadline = time.monotonic() + _DISCARD_SECONDS
         while not self._complete and self._size < _DISCARD_BYTES:

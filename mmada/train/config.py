@@ -109,7 +109,10 @@ class ModelConfig(Sized):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageTokenizerSettings(Sized):
-    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig. Beside `start`, a size that is given must be that of `start`."""
+    """Kind and sizes of a new image tokenizer; fields as in ImageTokenizerConfig.
+
+    Beside `start`, a size that is given must be that of `start`. Where a transformer is trained, it must be that of its image tokenizer.
+    """
 
     start: str = ""
     """directory or hub name to go on from; empty: random weights"""
@@ -330,9 +333,8 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     config = fill(TrainConfig(stage=fill(stage, section, "stage."), out=f"runs/{name}"), values)
     if not config.model.start:
         config = replace(config, model=config.model.whole())
-    if not config.net.start:
-        kind = config.net.kind or (config.stage.kind if isinstance(config.stage, ImageStage) else "")
-        config = replace(config, net=replace(config.net, kind=kind).whole())  # goes into the run's config.yaml
+    if isinstance(config.stage, ImageStage) and not config.net.start:  # goes into the run's config.yaml
+        config = replace(config, net=replace(config.net, kind=config.net.kind or config.stage.kind).whole())
     return _debug(config) if config.debug else config
 
 

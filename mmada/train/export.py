@@ -167,6 +167,8 @@ def export_save(save: Path, target: Path) -> None:
         network = new_image_tokenizer(config.net, seed=config.seed, size=world.image_size if world else 0)
         state.write(target, partial(saved.save_image_tokenizer, network, state=_weights(save, network)))
         return
+    if not config.debug:  # earlier versions wrote the usual sizes, whatever the image tokenizer was
+        config = replace(config, net=ImageTokenizerSettings())
     parts = load_parts(config, world)
     parts = replace(parts, lexicon=Lexicon.load(run) or parts.lexicon)
     export(target, _weights(save, parts.model), parts=parts, has_adapter=bool(config.lora.rank))

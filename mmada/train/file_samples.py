@@ -33,6 +33,7 @@ from mmada.data import (
     open_source,
     select_by_task,
 )
+from mmada.data.format_hints import format_hint
 from mmada.data.selection import held_out
 from mmada.errors import InputError
 from mmada.generation.requests import GenerationConfig
@@ -172,8 +173,10 @@ class _FileReader:
         found = {task: chosen[task] for task in tasks if task in chosen}
         if setting and not found:
             reasons = f" ({_counted(dropped)})" if dropped else ""
+            hint = format_hint(reader, as_settings=True) if setting == "data.path" else ""
             raise InputError(
-                f"{setting}={source.path!r} holds no record that fits a component of stage {self.stage.name!r}{reasons}; see `mmada data check`"
+                f"{setting}={source.path!r} holds no record that fits a component of stage {self.stage.name!r}{reasons}"
+                f"{hint or '; see `mmada data check`'}"
             )
         return found
 

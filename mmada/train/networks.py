@@ -57,10 +57,7 @@ def new_image_tokenizer(net: ImageTokenizerSettings, *, seed: int, size: int = 0
 def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     """The tokenizer of net.start, with a new upscaler if one is asked for."""
     start = networks.load_image_tokenizer(net.start)
-    kind = "vqvae" if isinstance(start, VQVAE) else "magvit-v2"
-    if net.kind not in ("", kind):
-        raise InputError(f"net.start={net.start!r} is a {kind} tokenizer, and net.kind={net.kind}; leave one of them out")
-    _check_sizes(net, start)
+    _check_sizes(net, start, f"net.start={net.start!r}")
     if net.upscale in (1, start.upscale):
         return start
     if not isinstance(start, ImageTokenizer):
@@ -70,8 +67,11 @@ def _started(net: ImageTokenizerSettings, *, seed: int) -> BaseImageTokenizer:
     return _with_upscaler(start, net, seed=seed)
 
 
-def _check_sizes(net: ImageTokenizerSettings, start: BaseImageTokenizer) -> None:
-    """Raises InputError for sizes that are given and are not those of net.start."""
+def _check_sizes(net: ImageTokenizerSettings, start: BaseImageTokenizer, beside: str) -> None:
+    """Raises InputError for a kind and sizes that are given and are not those of a tokenizer. beside: what it is called in a sentence."""
+    kind = "vqvae" if isinstance(start, VQVAE) else "magvit-v2"
+    if net.kind not in ("", kind):
+        raise InputError(f"{beside} is a {kind} tokenizer, and net.kind={net.kind}; leave one of them out")
     found, asked = _sizes_of(start), net.given
     if start.upscale > 1:
         asked |= _of_upscaler(net)
@@ -80,7 +80,16 @@ def _check_sizes(net: ImageTokenizerSettings, start: BaseImageTokenizer) -> None
     if others := {name: value for name, value in asked.items() if found.get(name) != value}:
         named = ", ".join(f"net.{name}={value}" for name, value in others.items())
         has = ", ".join(f"{name}={found[name]}" if name in found else f"no {name}" for name in others)
-        raise InputError(f"net.start={net.start!r} has {has}, and {named} says otherwise; leave that out, or start from another tokenizer")
+        raise InputError(f"{beside} has {has}, and {named} says otherwise; leave that out, or take another tokenizer")
+
+
+def _check_loaded(net: ImageTokenizerSettings, images: BaseImageTokenizer, name: str) -> None:
+    """Raises InputError for settings of a new tokenizer that are given and are not those of the one that a transformer is trained with."""
+    if net.start:
+        raise InputError(f"net.start={net.start!r} is for stages that train an image tokenizer; set model.image_tokenizer, or leave it out")
+    if net.upscale not in (1, images.upscale):
+        raise InputError(f"net.upscale={net.upscale} is for stages that train an image tokenizer; leave it out beside {name!r}")
+    _check_sizes(net, images, f"the image tokenizer {name!r}")
 
 
 def _of_upscaler(net: ImageTokenizerSettings) -> dict[str, Any]:
@@ -171,7 +180,7 @@ def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, 
     """That of the start, or a new one; None for a family without images.
 
     size  pixels along a side of its pictures, which it must divide; 0: any
-    Raises InputError if it does not.
+    Raises InputError if it does not, and for settings of net that are not its own.
     """
     if family.image_tokenizer is None:
         return None
@@ -184,6 +193,8 @@ def image_tokenizer(config: TrainConfig, start: Path | None, family: Family, *, 
     folder = family.image_tokenizer_folder if name and checkpoint.local(name) is None else ""
     if name:
         images = networks.load_image_tokenizer(name, subfolder=folder)
+        if not config.debug:  # whose sizes are nobody's
+            _check_loaded(config.net, images, name)
     elif family.image_tokenizer == "vqvae":
         images = _new_vqvae(config.net, seed=config.seed)
     else:

@@ -312,9 +312,9 @@ def _record(config: TrainConfig, out: Path) -> list[str]:
 
 
 def sized_before(recorded: Mapping[str, Any], section: ModelConfig | ImageTokenizerSettings) -> dict[str, Any]:
-    """A section as a run recorded it. What an older version did not know had its default, and sizes that are left to `start` now are not
+    """A section as a run recorded it. What an older version did not know had its default. Sizes that are left to what is loaded now are not
     compared: older versions wrote the usual ones beside it."""
-    open_now = section.usual.keys() - section.given.keys() if section.start else ()
+    open_now = section.usual.keys() - section.given.keys() if section != section.whole() else ()
     left_open = {name: plain(getattr(section, name)) for name in open_now}
     return {**plain(asdict(type(section)().whole())), **recorded, **left_open}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mmada.data import ADAPTERS, Folder, Meta, Picture, RecordError, RecordFormat, SourceLocation, lengths_of, parse, split_text
-from mmada.data.formats import fitting_adapters
+from mmada.data.format_hints import fitting_formats
 from mmada.data.records import EDIT_TASKS
 from mmada.errors import InputError
 
@@ -340,11 +340,14 @@ def test_a_source_says_what_its_records_do_not():
 
 
 def test_fitting_adapters():
-    assert fitting_adapters(TEXT, HERE, FOLDER) == ["record"]
-    assert fitting_adapters({"image": "a.png", "caption": "a"}, HERE, FOLDER) == ["draw", "describe"]
-    assert fitting_adapters({"foo": 1}, HERE, FOLDER) == []
+    def fitting(value: object) -> list[str]:
+        return [found.adapter for found in fitting_formats([(value, HERE)], FOLDER)]
+
+    assert fitting(TEXT) == ["record"]
+    assert fitting({"image": "a.png", "caption": "a"}) == ["draw", "describe"]
+    assert fitting({"foo": 1}) == []
     for adapter, value, _ in ADAPTED:
-        assert adapter in fitting_adapters(value, HERE, FOLDER)
+        assert adapter in fitting(value)
     assert {adapter for adapter, _, _ in ADAPTED} | {"record", "describe"} == set(ADAPTERS)
 
 

@@ -21,8 +21,6 @@ def opened(browser: Any, server: Server, *, path: str = "/", context: Any = None
 
     Motion is reduced unless `options` say otherwise, so that answers are there at once.
     """
-    from playwright.sync_api import expect
-
     own = context or browser.new_context(**{"reduced_motion": "reduce", **options})
     own.grant_permissions(["clipboard-read", "clipboard-write"], origin=server.url)
     page = own.new_page()
@@ -31,12 +29,19 @@ def opened(browser: Any, server: Server, *, path: str = "/", context: Any = None
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("request", lambda request: request.url.startswith((server.url, "data:", "blob:")) or problems.append(request.url))
     page.goto(server.url + path)
-    expect(page.locator("#model")).not_to_have_value("")
+    expect_ready(page)
     try:
         yield page
     finally:
         page.close() if context else own.close()
     assert problems == [], problems
+
+
+def expect_ready(page: Any) -> None:
+    """The page knows its model."""
+    from playwright.sync_api import expect
+
+    expect(page.locator("#model")).not_to_have_value("")
 
 
 def recorded_steps() -> int:

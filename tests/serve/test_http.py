@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import timeit
 import urllib.error
 import urllib.request
 
@@ -57,6 +58,11 @@ def test_models_health_and_metrics(client, server):
     assert len(headers["x-request-id"]) == 16
     assert "mmada_generations_waiting" in server.metrics()
     assert get(f"{server.url}/nowhere")[0] == 404
+
+
+def test_the_studios_files_come_at_once(server):
+    """Each took a second: the best of a few, so that a busy machine raises no alarm."""
+    assert min(timeit.repeat(lambda: get(f"{server.url}/studio.js"), number=1, repeat=3)) < 0.5
 
 
 def test_chat(client, debug):

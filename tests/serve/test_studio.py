@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from .process import Server, png, serving
-from .studio_page import ask, copied, decoded, draw, opened, recorded_steps, show_settings
+from .studio_page import ask, copied, decoded, draw, expect_ready, opened, recorded_steps, show_settings
 
 pytestmark = pytest.mark.integration
 
@@ -291,6 +291,67 @@ def test_a_question_about_a_picture(page, picture):
     compile(python, "snippet", "exec")
     assert 'picture("picture.png")' in python
     assert "base64 < picture.png" in copied(page, "Copy as curl")
+
+
+def test_settings_survive_a_reload_and_are_reset(page):
+    def settings() -> list[Any]:
+        return [page.locator(f"#draw-{name}").input_value() for name in ("steps", "seed", "count", "guidance-scale")] + [
+            page.locator("#draw-think").is_checked(),
+            page.locator("#chat-colors").is_checked(),
+        ]
+
+    usual = settings()
+    show_settings(page)
+    for name, value in [("steps", "5"), ("seed", "7"), ("count", "3"), ("guidance-scale", "2.5")]:
+        page.locator(f"#draw-{name}").fill(value)
+    page.locator("#draw-think").set_checked(not usual[4])
+    page.get_by_role("tab", name="Chat").click()
+    show_settings(page)
+    page.get_by_label("Color what is unsure").uncheck()
+    changed = settings()
+    assert all(one != other for one, other in zip(usual, changed, strict=True))
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Answers").check()
+    page.locator("#compare-b-threshold").fill("0.5")
+
+    page.reload()
+    expect_ready(page)
+    assert settings() == changed
+    assert page.get_by_label("Answers").is_checked()
+    assert page.locator("#compare-b-threshold").input_value() == "0.5"
+    assert page.locator("#dialogue").evaluate("box => box.classList.contains('plain')"), "what a control does is done, too"
+
+    for tab in ("Chat", "Draw"):
+        page.get_by_role("tab", name=tab).click()
+        show_settings(page)
+        page.get_by_role("button", name="Reset to defaults").click()
+    assert settings() == usual
+    page.reload()
+    expect_ready(page)
+    assert settings() == usual
+    assert page.locator("#compare-b-threshold").input_value() == "0.5", "each tab has a button of its own"
+
+
+def test_settings_that_cannot_be_are_left_at_their_defaults(page):
+    usual = [page.locator(f"#draw-{name}").input_value() for name in ("steps", "count", "seed")]
+    for kept in (
+        {
+            "version": 1,
+            "model": "debug",
+            "values": {"draw-steps": "-3", "draw-count": "1000", "draw-think": "yes", "draw-seed": "x", "key": "k"},
+        },
+        {"version": 0, "model": "debug", "values": {"draw-steps": "3"}},
+        {"version": 1, "model": "another", "values": {"draw-steps": "3"}},
+        {"version": 1, "model": "debug", "values": None},
+        None,
+        "{",
+    ):
+        text = kept if isinstance(kept, str) else json.dumps(kept)
+        page.evaluate("text => sessionStorage.setItem('mmada-settings-draw-form', text)", text)
+        page.reload()
+        expect_ready(page)
+        assert [page.locator(f"#draw-{name}").input_value() for name in ("steps", "count", "seed")] == usual
+        assert page.locator("#key").input_value() == ""
 
 
 def test_what_is_drawn_said_and_typed_survives_a_reload(page):

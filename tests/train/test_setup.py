@@ -1,6 +1,7 @@
 """Whole runs from a configuration: what they write, what they go on from, and what they refuse."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -206,6 +207,46 @@ def test_sizes_beside_a_start_are_its_own(finished, tmp_path):
     assert ModelConfig().whole() == ModelConfig(preset="3m", num_merges=700, max_sequence_length=512)
 
 
+def test_sizes_beside_an_image_tokenizer_are_its_own(finished, tmp_path):
+    """They were ignored in a run that trains a transformer."""
+
+    def built(*net):
+        return export.load_parts(config(tmp_path, *net, model={"start": str(finished / "model")}, debug=False), None)
+
+    built("net.ch=8", "net.z_channels=6")
+    for setting, message in (
+        ("net.ch=32", r"the image tokenizer '.*' has ch=8, and net\.ch=32 says otherwise"),
+        ("net.kind=vqvae", r"the image tokenizer '.*' is a magvit-v2 tokenizer, and net\.kind=vqvae"),
+        ("net.upscale=2", r"net\.upscale=2 is for stages that train an image tokenizer"),
+        ("net.upscaler_ch=16", r"net\.upscaler_ch=16 is that of an upscaler"),
+        (f"net.start={IMAGES}", r"net\.start='.*' is for stages that train an image tokenizer; set model\.image_tokenizer"),
+    ):
+        with pytest.raises(InputError, match=message):
+            built(setting)
+
+
+def test_a_run_of_an_earlier_version_with_an_image_tokenizer_goes_on(finished, tmp_path):
+    """It wrote the usual sizes beside the image tokenizer, whatever its sizes were."""
+    settings = config(tmp_path, "net={}", model={"start": str(finished / "model")}, debug=False)
+    (tmp_path / "run" / "state" / "step-00000001").mkdir(parents=True)
+    _record(settings, tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    written = yaml.safe_load(file.read_text())
+    assert written["net"]["ch"] == 0
+    file.write_text(yaml.safe_dump({**written, "net": {**written["net"], "ch": 32, "z_channels": 12}}))
+    _record(settings, tmp_path / "run")
+
+
+def test_a_save_of_an_earlier_version_with_an_image_tokenizer_is_exported(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    file = tmp_path / "run" / "config.yaml"
+    written = yaml.safe_load(file.read_text())
+    written |= {"debug": False, "model": {**written["model"], "image_tokenizer": str(finished / "model" / "image_tokenizer")}}
+    file.write_text(yaml.safe_dump({**written, "net": {**written["net"], "ch": 32, "z_channels": 12}}))
+    export.export_save(latest(tmp_path / "run" / "state"), tmp_path / "again")
+    assert MMaDA.from_pretrained(tmp_path / "again").image_tokenizer.config.ch == 8
+
+
 def test_a_run_of_an_earlier_version_from_a_start_goes_on_and_a_new_one_keeps_its_sizes(finished, tmp_path):
     """It wrote the usual sizes of a new model beside the start, whatever its sizes were."""
     settings = config(tmp_path, model={"start": str(finished / "model")})
@@ -255,6 +296,15 @@ def test_shards_that_were_made_for_another_model_are_refused(finished, tmp_path)
                 debug=False,
             )
         )
+
+
+def test_records_under_other_names_are_an_error_that_says_how_to_read_them(tmp_path, finished):
+    (tmp_path / "own.jsonl").write_text('{"prompt": "Hi", "completion": "Ho"}\n')
+    data = {"path": str(tmp_path / "own.jsonl")}
+    with pytest.raises(
+        InputError, match=r"read it with data\.adapter=instruction 'data\.rename=\{instruction: prompt, output: completion\}'"
+    ):
+        build_task(config(tmp_path, model={"start": str(finished / "model")}, data=data, stage="finetune"))
 
 
 def test_records_of_no_task_of_the_stage_are_an_error(tmp_path, finished):
@@ -311,7 +361,10 @@ def test_every_stage_has_a_debug_form_that_builds(tmp_path):
 
 def test_flows_ask_for_what_the_world_has(tmp_path):
     for settings, message in (
-        (["data={path: my.jsonl}", "stage=finetune", "debug=false", f"model.image_tokenizer={IMAGES}"], "learned from a world's texts"),
+        (
+            ["data={path: my.jsonl}", "stage=finetune", "debug=false", f"model.image_tokenizer={IMAGES}", "net={}"],
+            "learned from a world's texts",
+        ),
         (["stage.components.text.task=dance"], r"component 'text': world 'shapes' has no task 'dance'"),
         (["stage.components.text.task=sums"], "layout=chat and task=sums; layout infill goes with texts with gaps"),
         (["stage.components.sums.task=text"], "layout=infill and task=text; layout infill goes with texts with gaps"),

@@ -2,6 +2,7 @@
 
 import { ServerError, stream } from "./api.js";
 import { Card } from "./card.js";
+import { Controls } from "./controls.js";
 import { draw, drawingOf } from "./drawing.js";
 import { NUM_ALTERNATIVES } from "./inspector.js";
 import { button, element, find, folded, hint, isValid, keep, kept, numberOf, problem, sendsWithEnter, setValue, swap, tell } from "./page.js";
@@ -21,6 +22,7 @@ export class Chat {
   constructor(studio) {
     Object.assign(this, { studio, messages: [], picture: null, abort: null, last: null });
     this.settings = new Settings(find("chat-settings"), "chat");
+    this.controls = new Controls(find("chat-form"));
     takeFiles(find("panel-chat"), find("chat-file"), (file) => this.attachFile(file));
     find("attachment-remove").addEventListener("click", () => this.attach(null));
     find("chat-form").addEventListener("submit", (event) => {
@@ -38,10 +40,12 @@ export class Chat {
 
   /** Begin with what suits a checkpoint. */
   setDefaults(facts) {
-    this.settings.show(facts.text_settings);
     find("chat-text").placeholder = this.studio.can("draw") ? "Ask, or say “draw a cat”" : "Ask something";
-    find("chat-think").checked = facts.thinks_before_answering;
-    find("chat-history").checked = facts.context >= 2048; // a small context belongs to a model of single turns
+    this.controls.begin(this.studio.model, () => {
+      this.settings.show(facts.text_settings);
+      find("chat-think").checked = facts.thinks_before_answering;
+      find("chat-history").checked = facts.context >= 2048; // a small context belongs to a model of single turns
+    });
   }
 
   /** The conversation of this tab, or else the last one. */

@@ -3,8 +3,9 @@
 
 import { Card } from "./card.js";
 import { addFile, fill, isCertain } from "./chat.js";
+import { Controls } from "./controls.js";
 import { draw, drawingOf } from "./drawing.js";
-import { button, element, find, folded, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
+import { button, element, find, folded, hint, isValid, keep, kept, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
 import { takeFiles } from "./pictures.js";
 import { Reply } from "./reply.js";
 import { Settings } from "./settings.js";
@@ -20,6 +21,8 @@ export class Compare {
   constructor(studio) {
     Object.assign(this, { studio, abort: null, file: null });
     this.settings = Object.fromEntries(SIDES.map((side) => [side, new Settings(find(`compare-settings-${side}`), `compare-${side}`)]));
+    this.controls = new Controls(find("compare-form"));
+    for (const radio of document.querySelectorAll("[name=compare-kind]")) if (radio.value === kept.get("compare-kind")) radio.checked = true;
     find("compare-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.compare();
@@ -57,7 +60,12 @@ export class Compare {
     const [drawings, answers] = document.querySelectorAll("[name=compare-kind]");
     drawings.disabled = !facts.abilities.includes("draw");
     if (drawings.disabled) answers.checked = true;
+    kept.set("compare-kind", this.kind);
     find("compare-prompt").placeholder = this.kind === "drawing" ? "What to draw with both settings" : "What to ask with both settings";
+    this.controls.begin(this.studio.model, () => this.setSides(facts), () => `-${this.kind}`);
+  }
+
+  setSides(facts) {
     for (const side of SIDES) {
       this.settings[side].show(facts[KINDS[this.kind]]);
       const models = this.studio.cards.map((card) => new Option(card.id, card.id, false, card.id === this.studio.model));
@@ -91,7 +99,7 @@ export class Compare {
       const result = await fromFile(file);
       this.choose(result.kind);
       setValue(find("compare-prompt"), wordsOf(result));
-      find("compare-seed").value = result.seed ?? "";
+      setValue(find("compare-seed"), result.seed ?? "");
       this.settings.a.set(result.request?.body ?? {});
       this.use({ name: file.name, result });
     } catch (error) {

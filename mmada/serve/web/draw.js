@@ -1,6 +1,7 @@
 // The tab that draws: prompts, their pictures in a gallery that is kept, variations and edits.
 
 import { Card } from "./card.js";
+import { Controls } from "./controls.js";
 import { draw, drawingOf, drawUnlike } from "./drawing.js";
 import { Editor, maskOfObject } from "./editor.js";
 import { find, hint, isValid, keep, numberOf, problem, sendsWithEnter, settleRemoved, setValue, swap, takeAway, tell } from "./page.js";
@@ -19,6 +20,7 @@ export class Draw {
   constructor(studio) {
     Object.assign(this, { studio, abort: null, last: null, recorded: null, cards: new Map() });
     this.settings = new Settings(find("draw-settings"), "draw");
+    this.controls = new Controls(find("draw-form"));
     this.editor = new Editor();
     this.acts = {
       edit: (view) => this.edit(view),
@@ -35,7 +37,7 @@ export class Draw {
     keep(find("draw-prompt"));
     sendsWithEnter(find("draw-prompt"));
     find("draw-prompt").addEventListener("input", () => find("draw-hint").replaceChildren());
-    find("draw-dice").addEventListener("click", () => (find("draw-seed").value = newSeed()));
+    find("draw-dice").addEventListener("click", () => setValue(find("draw-seed"), newSeed()));
     find("draw-stop").addEventListener("click", () => this.abort?.abort());
     takeFiles(find("panel-draw"), find("draw-file"), (file) => this.open(file), { most: MOST_FILES });
     this.channel = new BroadcastChannel("mmada-drawings");
@@ -79,10 +81,12 @@ export class Draw {
   }
 
   setDefaults(facts) {
-    this.settings.show(facts.image_settings);
-    find("draw-count").max = Math.min(8, facts.max_n);
-    setValue(find("draw-count"), 1);
-    find("draw-think").checked = facts.thinks_before_drawing;
+    this.controls.begin(this.studio.model, () => {
+      this.settings.show(facts.image_settings);
+      find("draw-count").max = Math.min(8, facts.max_n);
+      setValue(find("draw-count"), 1);
+      find("draw-think").checked = facts.thinks_before_drawing;
+    });
   }
 
   /** What every request for pictures has. */
@@ -217,7 +221,7 @@ export class Draw {
     this.settings.set(settings);
     setValue(find("draw-count"), n ?? 1);
     if (thinking !== undefined) find("draw-think").checked = thinking;
-    find("draw-seed").value = result.seed ?? "";
+    setValue(find("draw-seed"), result.seed ?? "");
     find("draw-prompt").focus();
     tell("Prompt, seed and settings are those of this result.");
   }

@@ -41,6 +41,7 @@ class Studio {
     for (const button of document.querySelectorAll("[data-copy]")) {
       button.addEventListener("click", () => this.copyLast(button));
     }
+    for (const button of document.querySelectorAll("[data-reset]")) button.addEventListener("click", () => this.reset(button));
     this.load();
   }
 
@@ -157,6 +158,13 @@ class Studio {
     if (result.kind === "drawing") this.parts.draw.keep({ ...result, badge: "From a file" });
     else this.parts.chat.open(result);
     tell("Opened.");
+  }
+
+  /** Set the controls of a tab back, and say so on the button for a moment. */
+  reset(button) {
+    this.parts[button.dataset.reset].controls.reset();
+    tell("The settings are the defaults again.");
+    flash(button, "Reset");
   }
 
   /** Copy the last request of a tab, and say so on the button for a moment. */
