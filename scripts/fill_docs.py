@@ -126,6 +126,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rl-12-steps": _emoji("rl-12-steps", tables.gains),
     "rl-direct": lambda: tables.gains(report.load(RESULTS / "rl-direct.json"), ("draw",)),
     "rl-curves": lambda: tables.courses(report.load(RESULTS / "rl-direct.json"), "draw/drawn"),
+    "rl-english": _emoji("rl-english", tables.gains),
     "rl-objectives": _emoji("rl-objectives", tables.objectives),
     "gpu-8b": _emoji("gpu-8b", tables.cases),
     "finetune": _finetune,

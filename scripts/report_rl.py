@@ -11,6 +11,8 @@ One entry for each run, in the given order:
     curves      the rewards of all rounds
     held_out    the evaluations during the run (loop.eval_every)
     judged      with --judge N: share of correct held-out examples of each task, for the run's model and for its start
+                with --natural N also N prompts of each kind of ordinary English, and those of writers whom nobody is taught; all
+                without the calculator
     diversity   with --diversity N: how different eight drawings of the same prompt are, over N held-out prompts (benchmark.diversity)
 
 --judge takes N examples of each kind, the same for all models. It judges them like `mmada eval emoji`, without unseen art styles.
@@ -31,12 +33,19 @@ from typing import Any
 import yaml
 
 from mmada.cli.session import check_writable
+from mmada.data.answers import read_answer
+from mmada.data.world import SampleKey, SuiteSettings
 from mmada.eval import report
+from mmada.eval.exact import run_requests
+from mmada.eval.metrics import Share
 from mmada.pipeline import MMaDA
+from mmada.train.world import request_of
 from mmada.worlds.emoji import KINDS
 from mmada.worlds.emoji.measure import benchmark
 from mmada.worlds.emoji.measure.judge import the_judge
+from mmada.worlds.emoji.measure.strangers import Strangers
 from mmada.worlds.emoji.measure.tables import PARTS, SKILLS, TASKS, share_of
+from mmada.worlds.emoji.source import EmojiWorld
 
 SETTINGS = ("seed", "group", "scale", "tasks", "objective", "optim", "model")
 
@@ -104,12 +113,32 @@ def judged(pipeline: MMaDA, num: int, tasks: Sequence[str], steps: int | None, d
     return found
 
 
+OTHERS = ("others_problems", "others_sums")
+
+
+def in_ordinary_english(pipeline: MMaDA, num: int) -> dict[str, dict[str, Any]]:
+    """Share of right answers, by kind: `num` held-out prompts of each, and what two more writers ask. Thinking, without the calculator."""
+    world, found = EmojiWorld(), dict[str, dict[str, Any]]()
+    plain = pipeline.use(calculator=False)
+    for name in ("problem", "story", "sum"):
+        keys = [SampleKey(task="natural_text", split="test", seed=0, index=i, stream="report", kinds=(name,)) for i in range(num)]
+        samples = [world.sample(key) for key in keys]
+        answers = run_requests(plain, [request_of(sample, think=True, seed=i) for i, sample in enumerate(samples)])
+        right = sum(world.verify(sample.origin, read_answer(str(answer)).answer) for sample, answer in zip(samples, answers, strict=True))
+        found[name] = Share(right, num).to_dict()
+    measured = Strangers().run(plain, SuiteSettings(kinds=OTHERS), lambda share, what: None)
+    return found | {row["kind"]: row for row in measured.values["outcomes"]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="directories of runs")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/results/rl.json"))
     parser.add_argument("--judge", type=int, default=0, metavar="N", help="judge N held-out examples of each kind; 0: none")
     parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=tuple(TASKS), help="whose examples are judged")
+    parser.add_argument(
+        "--natural", type=int, default=0, metavar="N", help="ask N held-out prompts of each kind of ordinary English; 0: none"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a judged drawing; default: the checkpoint's")
     parser.add_argument("--direct", action="store_true", help="judge answers and drawings that nothing was thought about for")
     parser.add_argument("--diversity", type=int, default=0, metavar="N", help="draw N held-out prompts with eight seeds each; 0: none")
@@ -123,6 +152,7 @@ def main() -> None:
         lambda model: benchmark.diversity(load(model), the_judge(), num=arguments.diversity, think=False if arguments.direct else None)
     )
     measure_shares = cache(lambda model: judged(load(model), arguments.judge, arguments.tasks, arguments.steps, arguments.direct))
+    measure_english = cache(lambda model: in_ordinary_english(load(model), arguments.natural))
     for directory, one in zip(arguments.runs, found, strict=True):
         before, after = one["settings"]["model"]["start"], str(directory / "model")
         if arguments.diversity:
@@ -131,6 +161,9 @@ def main() -> None:
             one["judged"] = {
                 task: {"before": measure_shares(before)[task], "after": measure_shares(after)[task]} for task in arguments.tasks
             }
+        if arguments.natural:
+            both = measure_english(before), measure_english(after)
+            one["judged"] = one.get("judged", {}) | {kind: {"before": both[0][kind], "after": both[1][kind]} for kind in both[0]}
     for one in found:
         print(f"{one['directory']}: {one['updates']} updates, {one['rollouts']} rollouts, {one['minutes']} minutes")
         for task, parts in one.get("judged", {}).items():

@@ -344,7 +344,7 @@ def gains(results: Mapping[str, Any], skills: Sequence[str] = ()) -> str:
     lines = [f"| task, held-out, {how} thinking | before | {seeds} | gain |", "|" + "---|" * (3 + len(runs))]
     for task in runs[0]["judged"]:
         before, after = runs[0]["judged"][task]["before"], [run["judged"][task]["after"] for run in runs]
-        lines.append(_gain(TASKS[task], before, after))
+        lines.append(_gain({**TASKS, **ENGLISH}[task], before, after))
         if task in skills:
             lines += [_gain(f"… {name}", share, [one["skills"][name] for one in after]) for name, share in before["skills"].items()]
     if all("diversity" in run for run in runs):
@@ -390,6 +390,15 @@ TASKS: Mapping[str, str] = {
     "reason_draw": "drawings that need thought",
 }
 """Every task of the emoji world, in words."""
+
+ENGLISH: Mapping[str, str] = {
+    "problem": "word problems, in sentences of training",
+    "story": "stories of the grammar, with other people",
+    "sum": "sums and comparisons, in sentences of training",
+    "others_problems": "word problems, by two more writers",
+    "others_sums": "sums and comparisons, by two more writers",
+}
+"""What is asked in ordinary English around reinforcement learning, in words."""
 
 PARTS: Mapping[str, str] = {"text": "Text", "understand": "Understanding", "draw": "Drawing", "reason_draw": "Thinking before drawing"}
 """Task -> its part in SKILLS."""
