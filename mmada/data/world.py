@@ -15,7 +15,7 @@
     verify                  whether an answer is right: then `mmada eval NAME` and the reward `correct` work
     asked, is_asked_for     what of a drawing prompt asks for something to be seen
     with_commas             commas of lists, in what a chat is asked
-    completed               what of a thought is certain by rule
+    completed, doubt_of     what of a thought is certain by rule, and what looks wrong
     check_plan, restated    a look at plans before they are drawn, for checkpoints whose mmada.json names the world
     showcase, limits        what visitors of the studio may try with one click, and what a model of the world cannot do
     rewards, suites         rewards and measurements of its own
@@ -255,11 +255,15 @@ class World(ABC):
     def completed(self, turns: Sequence[str], thought: str, is_closed: bool) -> tuple[str, str | None] | None:
         """What of a thought is certain by rule, such as the result of a sum that it has set up; None: nothing is.
 
-        turns      what the user said so far; the last one is thought about
+        turns      what was said so far; the last one is thought about
         is_closed  whether the thought has ended
         Returns the thought from its beginning with what was wrong in it put right, nothing behind that, and what follows for certain. Also the
         answer, if the thought is complete; None: it may go on.
         """
+        return None
+
+    def doubt_of(self, prompt: str, thought: str) -> str | None:
+        """Why an answer with this thought may be wrong, as a sentence for its warning; None: nothing is known against it."""
         return None
 
     def with_commas(self, text: str) -> str:

@@ -268,8 +268,9 @@ class Planner:
             raise InputError("calculator=True needs a checkpoint with a world whose rules can be asked; leave it out")
         if params.propose_any or params.block_length is None:
             return None
-        turns = [self.reader.heard(turn.content, strict=request.strict) for turn in messages_of(request.messages) if turn.role == "user"]
-        return guide_of(self.prompts, partial(self.world().completed, turns)) if turns else None
+        *earlier, asked = messages_of(request.messages)
+        turns = [*(turn.content for turn in earlier if turn.role != "system"), self.reader.heard(asked.content, strict=request.strict)]
+        return guide_of(self.prompts, partial(self.world().completed, turns))
 
     def fill_canvas(self, request: FillRequest) -> Canvas:
         """The row of a text with holes, each of which is a field of open positions; a string has them as `parse_holes` reads them.

@@ -71,9 +71,9 @@ def chat(request: ChatRequest, planner: Planner) -> Program[Answer]:
     params = planner.params_of(request)
     fill = _text(planner, planner.chat_canvas(request, num_new, codes, params), params, request.seed)
     (row,) = yield replace(fill, guide=planner.guide(request, params))
-    corrections = planner.reader.corrections(request)
-    warning = " ".join(filter(None, (corrections_said(corrections), warning))) or None
-    return replace(planner.answer(row), warning=warning, corrections=corrections)
+    answer, corrections = planner.answer(row), planner.reader.corrections(request)
+    doubt = planner.reader.doubt_of(request, answer.thinking)
+    return replace(answer, warning=" ".join(filter(None, (corrections_said(corrections), warning, doubt))) or None, corrections=corrections)
 
 
 def fill(request: FillRequest, planner: Planner) -> Program[Answer]:

@@ -32,6 +32,7 @@ class WorldRules(Protocol):
     def restated(self, prompt: str) -> str | None: ...
     def with_commas(self, text: str) -> str: ...
     def completed(self, turns: Sequence[str], thought: str, is_closed: bool) -> tuple[str, str | None] | None: ...
+    def doubt_of(self, prompt: str, thought: str) -> str | None: ...
     def showcase(self) -> Sequence[Any]: ...
     @property
     def limits(self) -> str: ...
@@ -104,6 +105,13 @@ class PromptReader:
         if self.world is not None and request.image is None and not self.defaults.reasons_in_one_row and not self._is_own(prompt):
             prompt = self.world().asked(prompt)
         return request if prompt == request.prompt else replace(request, prompt=prompt)
+
+    def doubt_of(self, request: ChatRequest, thinking: str | None) -> str | None:
+        """Why an answer with this thought may be wrong; None: nothing is known against it, or nobody knows."""
+        turns = messages_of(request.messages)
+        if self.world is None or thinking is None or request.images or not turns:
+            return None
+        return self.world().doubt_of(self.heard(turns[-1].content, strict=request.strict), thinking)
 
     def corrections(self, request: ChatRequest | DrawRequest) -> tuple[Correction, ...]:
         """What of a prompt, or of the last turn of a user, is read otherwise than it is written."""

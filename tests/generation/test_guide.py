@@ -105,7 +105,3 @@ def test_a_turn_may_hold_what_looks_like_a_thought(chat):
     """Only what the model writes is looked at."""
     turns = [Message("user", "2 + 2: 5"), Message("assistant", "<think> 9 - 9: 3</think> 3"), Message("user", PROBLEM)]
     assert chat.chat(turns).thinking == RIGHT
-
-
-def test_nothing_is_certain_where_no_user_spoke(chat):
-    assert chat.planner.guide(ChatRequest([Message("system", "Be brief.")]), chat.planner.text_params()) is None

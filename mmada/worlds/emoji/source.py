@@ -129,6 +129,11 @@ class EmojiWorld(World):
         *earlier, prompt = turns
         return completed(prompt, thought, is_closed, earlier=" ".join(earlier))
 
+    def doubt_of(self, prompt: str, thought: str) -> str | None:
+        from mmada.worlds.emoji.natural.calculator import doubt_of
+
+        return doubt_of(prompt, thought)
+
     def with_commas(self, text: str) -> str:
         from mmada.worlds.emoji.reading import with_commas
 

@@ -5,7 +5,7 @@ import pytest
 
 from mmada.worlds.emoji import natural
 from mmada.worlds.emoji.natural import NATURAL, natural_example
-from mmada.worlds.emoji.natural.calculator import BEYOND, completed
+from mmada.worlds.emoji.natural.calculator import BEYOND, completed, doubt_of
 from mmada.worlds.emoji.tasks import KINDS, sample
 
 
@@ -126,7 +126,7 @@ def test_a_prompt_that_does_not_say_so_leaves_it_to_the_model(prompt):
     ("prompt", "written", "known"),
     [
         ("Seventy-two pages, thirty read. How many are left?", "22, - 3", "72, - 3"),
-        ("13 coins and a dozen", "12, + 2, ", "12, + 13,"),
+        ("13 coins and a dozen", "12, + 3, ", "12, + 13,"),
         ("what do 123 and 456 make", "13 + 4", "123 + 4"),
         ("is 52 larger than 29?", "25, 29: 2", "52, 29: 52 is more"),
     ],
@@ -136,15 +136,26 @@ def test_numbers_are_those_of_the_prompt(prompt, written, known):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "written", "known"),
+    ("prompt", "thought", "doubt"),
     [
-        ("Ten drips a minute. How many in 8 minutes?", "10, * 10;", "10, * 10,"),
-        ("12 eggs, 3 broke and 4 came", "12, - 3; 12 - 3", "12, - 3,"),
-        ("add 3, 4 and 5", "3 + 4: 4 1 5 2 6 3 7 4 = 7</think>", "3 + 4: 4 1 5 2 6 3 7 4 = 7; 7"),
+        ("12 eggs, 3 broke and 4 came", "12, - 3; 12 - 3: 11 1 10 2 9 3 = 9", "4 of the question is not in"),
+        ("add 3, 4, 5 and 6", "3 + 4: 4 1 5 2 6 3 7 4 = 7", "5 and 6 of the question are not in"),
+        ("add 3, 4 and 5", "3 + 4: 4 1 5 2 6 3 7 4 = 7; 7 + 5: 8 1 9 2 10 3 11 4 12 5 = 12", None),
+        ("of the two numbers 4 and 3, the larger", "4, 3: 4 is more", None),
+        ("4 cats and 2 dogs", "top left cat: cat 1", None),
+        ("hello, 4", "greeting", None),
     ],
 )
-def test_a_thought_goes_on_until_it_has_used_the_numbers_of_the_prompt(prompt, written, known):
-    assert completed(prompt, written, False) == (known, None)
+def test_a_number_that_a_thought_leaves_out_is_said(prompt, thought, doubt):
+    found = doubt_of(prompt, thought)
+    assert found is doubt if doubt is None else found.startswith(doubt)
+
+
+def test_long_sums_fit_into_a_thought():
+    thought, answer = completed(" + ".join(map(str, range(1, 11))), "1", False)
+    assert (thought[:20], answer) == ("1 + 2 = 3; 3 + 3 = 6", "55")
+    assert len(thought) < 200
+    assert completed("12 * 12 * 12 * 12", "1", False)[1] == "20736"
 
 
 @pytest.mark.parametrize(
@@ -153,7 +164,7 @@ def test_a_thought_goes_on_until_it_has_used_the_numbers_of_the_prompt(prompt, w
         ("what is 123 + 456", "123 + 456: 3 + 6 = 9, 12 + 45 = 57 = 579", "579"),
         ("1+1+1", "1 + 1: 2 1 = 2; 2 + 1: 3 1 = 3", "3"),
         ("1,200 - 300 = ?", "1200 - 300: 0 - 0 = 0, 120 - 30 = 90 = 900", "900"),
-        ("8 x 2 : 4", "8 * 2: 8 1 16 2 = 16; 16 / 4: 4 1 8 2 12 3 16 4 = 4", "4"),
+        ("what is 8 x 2 : 4?", "8 * 2: 8 1 16 2 = 16; 16 / 4: 4 1 8 2 12 3 16 4 = 4", "4"),
         ("6 / 0", "6 / 0", "Nothing can be divided by 0."),
     ],
 )

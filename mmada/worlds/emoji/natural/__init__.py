@@ -3,7 +3,7 @@
 drawing.py           `natural_draw`: requests -> a plan that names what is unknown, and the plain prompt of what is known
 looking.py           `natural_look`: questions about pictures, and about what is not in them
 problems.py          `natural_text`: word problems and sums to a hundred, as sums.py works them out; people.py  whom they are about
-calculator.py        the arithmetic of thoughts, checked and worked out; figures.py  the numbers of prompts
+calculator.py        the arithmetic of thoughts, checked and worked out; figures.py  the numbers of prompts; signs.py  their sums in signs
 talk.py              small talk, facts about the objects, and what the model does not know
 lists.py, frames.py  other words for objects, words that the world lacks; what requests are wrapped in
 voice.py             sentences that several writers wrote (voices/)

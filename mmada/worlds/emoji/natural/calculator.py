@@ -13,17 +13,20 @@ in their manner (sums.py). A thought of another form stays as it is. The answer 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from mmada.worlds.emoji.natural.figures import as_written, expression_of, is_beyond, left_over
+from mmada.worlds.emoji.natural.figures import as_written, left_over
+from mmada.worlds.emoji.natural.signs import expression_of, is_beyond
 from mmada.worlds.emoji.natural.sums import exact, is_like_taught, mixed, worked, worked_beyond
 
-__all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed"]
+__all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed", "doubt_of"]
 
 BEYOND = ("beyond me", "I cannot work that out. I add, subtract, multiply and divide whole numbers, one after the other.")
 """Thought and answer where a prompt asks for another kind of sum."""
 DIVIDED_BY_ZERO = "Nothing can be divided by 0."
+_LONGEST = 290
+"""letters of steps that are counted out or done column by column: a thought has 160 tokens"""
 
 _STEP = re.compile(r"(\d{1,9}) ([-+*/]) (\d{1,9}):")
 _HEAD = re.compile(r"\d{1,9}(?:,? [-+*/] \d{1,9}|, \d{1,9})*(?=[,:; ]|$)")
@@ -60,40 +63,63 @@ def completed(prompt: str, thought: str, is_closed: bool, *, earlier: str = "") 
 
 def _calculated(expression: Sequence[tuple[str, int]]) -> tuple[str, str]:
     """The thought of a sum that a prompt writes in signs, and its answer."""
+    steps, answer = _in_steps(expression, _worked)
+    return (steps, answer) if len(steps) <= _LONGEST else _in_steps(expression, _at_once)
+
+
+def _in_steps(expression: Sequence[tuple[str, int]], worked_out: Callable[[str, Fraction, int], str]) -> tuple[str, str]:
     (_, first), *others = expression
     value, steps = Fraction(first), list[str]()
     for operation, operand in others:
         if operation == "/" and operand == 0:
             return "; ".join([*steps, f"{mixed(value)} / 0"]), DIVIDED_BY_ZERO
-        steps.append(_worked(operation, value, operand))
+        steps.append(worked_out(operation, value, operand))
         value = exact(operation, value, operand)
     return "; ".join(steps), mixed(value)
 
 
 def _as_read(prompt: str, thought: str, is_closed: bool, earlier: str) -> tuple[str, int]:
-    """A thought whose first numbers, those of its plan, are the prompt's, and where these end, with a sign behind them."""
+    """A thought whose first numbers, those of its plan, are the prompt's; and how much of it is these and the sign behind them."""
     head = _HEAD.match(thought)
     if head is None:
         return thought, 0
     is_open = not is_closed and head.end() == len(thought)
-    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open, earlier=earlier))
+    is_whole = thought[head.end() : head.end() + 1] in (":", ";")
+    numbers = iter(as_written(prompt, _PART.findall(head[0]), is_open=is_open, is_whole=is_whole, earlier=earlier))
     said = re.sub(r"\d+", lambda _: next(numbers), head[0])
     return said + thought[head.end() :], len(said) + 1
 
 
+def doubt_of(prompt: str, thought: str) -> str | None:
+    """Which number of a prompt a plan, or a single step, leaves out, in a sentence; None: none, or the thought computes nothing."""
+    head = _HEAD.match(thought)
+    if head is None or " is " in thought or not re.search("[-+*/]", head[0]):
+        return None
+    steps = [step[3] for step in map(_STEP.match, thought.split("; ")) if step] if ", " not in head[0] else []
+    left = left_over(prompt, [*re.findall(r"\d+", head[0]), *steps])
+    return (
+        f"{' and '.join(left)} of the question {'is' if len(left) == 1 else 'are'} not in the computation, so the answer may be wrong."
+        if left
+        else None
+    )
+
+
 def _continued(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
     if plan := _PLAN.match(thought):
-        is_short = left_over(prompt, re.findall(r"\d+", plan[0]))
-        return (f"{plan[0][:-1]},", None) if is_short else _planned(plan)
+        return _planned(plan)
     if comparison := _COMPARISON.match(thought):
         return _compared(prompt, thought, is_closed, comparison)
-    return _steps(prompt, thought, is_closed)
+    return _steps(thought, is_closed)
 
 
 def _planned(plan: re.Match[str]) -> tuple[str, str]:
     """All of a thought whose plan is closed."""
     steps, answer = _calculated([("", int(plan[1])), *((operation, int(operand)) for operation, operand in _PLANNED.findall(plan[2]))])
     return f"{plan[0]} {steps}", answer
+
+
+def _at_once(operation: str, left: Fraction, right: int) -> str:
+    return f"{mixed(left)} {operation} {right} = {mixed(exact(operation, left, right))}"
 
 
 def _worked(operation: str, left: Fraction, right: int) -> str:
@@ -131,13 +157,9 @@ def _asked(prompt: str) -> str | None:
     return found[0] if len(found) == 1 and not _TURNED.search(said) else None
 
 
-def _steps(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
-    """The steps of a thought that has no plan, or one with names: the first that is wrong, or the last.
-
-    Without a plan a thought goes on until it has used all numbers of the prompt.
-    """
+def _steps(thought: str, is_closed: bool) -> tuple[str, str | None] | None:
+    """The steps of a thought that has no plan, or one with names: the first that is wrong, or the last."""
     segments, before = thought.split("; "), ""
-    has_plan = _STEP.match(thought) is None
     for i, segment in enumerate(segments):
         is_last = i == len(segments) - 1
         if step := _STEP.match(segment):
@@ -149,16 +171,7 @@ def _steps(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None]
                 return None  # another step follows
             if is_last or segment != said:
                 # Digits behind the result, or words, belong to nothing.
-                result = mixed(exact(operation, Fraction(left), right))
-                if not segment.startswith(said) or (segment == said and not is_closed):
-                    return before + said, None
-                is_short = not has_plan and left_over(prompt, _used(segments[: i + 1]))
-                return (f"{before}{said}; {result}", None) if is_short else (before + said, result)
+                is_complete = segment.startswith(said) and (segment != said or is_closed)
+                return before + said, mixed(exact(operation, Fraction(left), right)) if is_complete else None
         before += f"{segment}; "
     return None
-
-
-def _used(segments: Sequence[str]) -> list[str]:
-    """Numbers of a chain of steps: both of the first, and what each other one adds."""
-    first, *others = (step for step in map(_STEP.match, segments) if step)
-    return [first[1], first[3], *(step[3] for step in others)]

@@ -1,7 +1,8 @@
-"""Numbers as prompts write them, and what of them a thought may have misread.
+"""Numbers as prompts write them, and those that a thought misread or left out.
 
-as_written("Seventy-two pages, thirty read. pages to go?", [("", "22"), (", - ", "30")])    ["72", "30"]
-is_beyond("12.5 + 3")    True: thoughts are about whole numbers, one step after the other
+numbers_in("two hundred and five eggs, 1,200 nuts")                                [205, 1200]
+as_written("Seventy-two pages, thirty read", [("", "22"), (", - ", "30")])         ["72", "30"]
+left_over("add 3, 4 and 5", ["3", "4"])                                            ["5"]
 """
 
 from __future__ import annotations
@@ -9,75 +10,91 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, partial
 
 from mmada.data.answers import NUMBER_FORMS
 
-__all__ = ["as_written", "expression_of", "is_beyond", "left_over", "numbers_in"]
+__all__ = ["LONGEST", "as_written", "in_digits", "left_over", "numbers_in"]
 
+LONGEST = 2000
+"""letters of a prompt that is looked into"""
+_ALIKE = 0.5
+"""similarity from which a number of the prompt may be meant by another one of a thought"""
 _NOT_COUNTED = ("one", "zero")
 """words that may stand for no number: "the red one\""""
 _IMPLIED = {
     "half|halves?|halved": (2,), "twice|doubles?|doubled|again": (2,), "pairs?|couples?|twins|both": (2,), "same|evenly|equally|fair|as many": (2,),
     "each way|there and back|morning and night": (2,), "fifty[ -]fifty": (2,), "thrice|triples?|tripled|third": (3,), "quarters?": (4,),
-    "weeks?|weekly|days?|daily": (7, 24), "dozens?": (12,), "months?|years?": (12,), "hours?|minutes?|seconds?": (60, 24),
+    "weeks?|weekly|days?|daily": (7, 24), "dozens?|feet|foot|inch(?:es)?": (12,), "months?|years?": (12,), "hours?|minutes?|seconds?": (60, 24),
     "hundreds?|cents?|percent|cm|centimeters?|meters?": (100,), "a|an|one|next|before|after": (1,), "zero|nothing|none|no": (0,),
+    "legs|wheels|corners|sides": (2, 3, 4, 6, 8),
 }  # fmt: skip
 """Words -> numbers that they may stand for."""
 _HALVED = (", * ", ", / ")
 """What stands in plans before a 2 that stories have in many ways: two people, both ways."""
-_BEYOND = re.compile(
-    r"\d[.,]\d(?!\d\d\b)|(?:\d\s*%|\bper ?cent) of\b|\^|\*\*|\u221a|\bsqrt\b|\bsquared\b|\bsquare (?:root )?of\b|\bcubed\b|\bto the power\b|\bfactorial\b"
-    r"|\band a (?:half|third|quarter)\b|\bpoint\b \w+|\baverage\b|\bmean of\b|\bremainder\b|\bmodulo\b|\bprime\b"
-    r"|^\W*\d+!|(?:^|[=(]|\b(?:is|of|plus|minus|times|by|calculate|compute))\s*[-\u2212]\d"
-)
-_SIGN = r"[-+*/x:\u00d7\u00f7\u2212]"
-_NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d{1,9})"
-_MEANT = {"x": "*", "\u00d7": "*", ":": "/", "\u00f7": "/", "\u2212": "-"}
-_SIGNS = re.compile(rf"\d\s*({_SIGN})\s*(?=\d)")
-_EXPRESSION = re.compile(rf"(?<![\w.,]){_NUMBER}(?:\s*{_SIGN}\s*{_NUMBER})+(?![\w])")
-_BEHIND = re.compile(r"\s*(?:$|[^\w\s]|(?:is|be|makes?|equals?|please|pls|plz|thanks?|then|now|for me|dear)\b)")
-"""What may follow a sum that is asked for. "2 + 3 dogs" asks for dogs."""
-_DRAWS = re.compile(r"\b(?:draw|paint|sketch|picture|image)")
-_BRACKETED = re.compile(rf"[()\[\]][^()\[\]]*\d\s*{_SIGN}\s*\d|\d\s*{_SIGN}\s*[(\[]\s*\d")
-_IN_SIGNS = (("multiplied by", "*"), ("divided by", "/"), ("times", "*"), ("plus", "+"), ("minus", "-"))
+_UNITS = r"(?:kg|g|km|cm|mm|m|l|ml|lbs?|oz|ft|h|hrs?|mins?)?"
 
 
 @cache
 def _numbers() -> re.Pattern[str]:
-    words = sorted(NUMBER_FORMS, key=len, reverse=True)
-    return re.compile(rf"(?<![\w.,])(?:(\d{{1,3}}(?:,\d{{3}})+)|(\d+)|({'|'.join(map(re.escape, words))}))(?![\w])")
+    words = "|".join(map(re.escape, sorted(NUMBER_FORMS, key=len, reverse=True)))
+    plain = rf"(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d{{1,9}}(?!\d)|(?:{words})\b)"
+    hundreds = rf"(?:{plain}|a) hundred\b(?:(?: and)? {plain}(?! hundred))?"
+    thousands = rf"(?:{hundreds}|{plain}|a) thousand\b(?:(?: and)? (?:{hundreds}|{plain}))?"
+    return re.compile(rf"(?<![\w.,])(?:{thousands}|{hundreds}|{plain})(?={_UNITS}(?!\w))")
 
 
 def numbers_in(prompt: str) -> list[int]:
     """The numbers that a prompt names, in digits or in words, in their order."""
-    found = []
-    for grouped, digits, word in _numbers().findall(f" {prompt.lower()}"):
-        if word not in _NOT_COUNTED:
-            found.append(int(grouped.replace(",", "") or digits or NUMBER_FORMS[word]))
-    return found
+    said = prompt.lower()[:LONGEST]
+    return [_value(found[0]) for found in _numbers().finditer(said) if found[0] not in _NOT_COUNTED]
 
 
-def as_written(prompt: str, parts: Sequence[tuple[str, str]], *, is_open: bool = False, earlier: str = "") -> list[str]:
+def in_digits(said: str) -> str:
+    """A text with digits for its number words."""
+    return _numbers().sub(lambda found: str(_value(found[0])), said)
+
+
+def _value(said: str) -> int:
+    for word, worth in (("thousand", 1000), ("hundred", 100)):
+        before, is_there, behind = said.partition(f" {word}")
+        if is_there:
+            return worth * _value(before) + (_value(behind.strip().removeprefix("and ")) if behind.strip() else 0)
+    return 1 if said == "a" else int(NUMBER_FORMS.get(said, said.replace(",", "")))
+
+
+def as_written(
+    prompt: str, parts: Sequence[tuple[str, str]], *, is_open: bool = False, is_whole: bool = False, earlier: str = ""
+) -> list[str]:
     """The numbers of a plan. One that the prompt does not name is that of the prompt which is most like it, of those that are left.
 
-    parts    what stands between two numbers, such as ", - ", and the number behind it, in digits
-    is_open  whether digits of the last number may follow
-    earlier  what was said before the prompt
+    It stays as it is if none is like it: stories have numbers in more ways than words that are known here. In a whole plan one
+    alone that is not known, where one alone is left, needs no likeness.
+
+    parts     what stands between two numbers, such as ", - ", and the number behind it, in digits
+    is_open   whether digits of the last number may follow
+    is_whole  whether no number follows
+    earlier   what was said before the prompt
     """
-    left = list(named := [str(number) for number in numbers_in(prompt)])
-    known = {*named, *_implied_by(prompt.lower()), *map(str, numbers_in(earlier))}
+    named = [str(number) for number in numbers_in(prompt)]
+    known = {*named, *_implied_by(prompt.lower()[:LONGEST]), *map(str, numbers_in(earlier))}
     found = [number for _, number in parts]
-    for number in found:
-        if number in left:
-            left.remove(number)
-    for i, (between, number) in enumerate(parts):
-        begins = is_open and i == len(parts) - 1 and any(other.startswith(number) for other in known)
-        is_said = number in known or (number == "2" and between in _HALVED)
-        if not is_said and not begins and left:
-            found[i] = max(left, key=lambda other: SequenceMatcher(a=number, b=other, autojunk=False).ratio())
-            left.remove(found[i])
+    left = left_over(prompt, found)
+    begun = {len(parts) - 1} if is_open and any(other.startswith(found[-1]) for other in known) else set()
+    misread = [
+        i for i, (between, number) in enumerate(parts) if not (number in known or (number == "2" and between in _HALVED) or i in begun)
+    ]
+    is_clear = is_whole and len(misread) == len(left) == 1
+    for i in misread:
+        meant = max(left, key=partial(_likeness, found[i]), default="")
+        if is_clear or _likeness(found[i], meant) >= _ALIKE:
+            found[i] = meant
+            left.remove(meant)
     return found
+
+
+def _likeness(number: str, other: str) -> float:
+    return SequenceMatcher(a=number, b=other, autojunk=False).ratio()
 
 
 def left_over(prompt: str, numbers: Sequence[str]) -> list[str]:
@@ -91,35 +108,3 @@ def left_over(prompt: str, numbers: Sequence[str]) -> list[str]:
 
 def _implied_by(said: str) -> set[str]:
     return {str(number) for words, meant in _IMPLIED.items() if re.search(rf"\b(?:{words})\b", said) for number in meant}
-
-
-def is_beyond(prompt: str) -> bool:
-    """Whether a prompt asks for what is no chain of steps with whole numbers: fractions, negative numbers, powers, brackets, products in sums."""
-    said = prompt.lower()
-    signs = "".join(_SIGNS.findall(_in_signs(said)))
-    return bool(_BEYOND.search(said) or _BRACKETED.search(said) or re.search(r"[-+\u2212].*[*x/:\u00d7\u00f7]", signs))
-
-
-def _in_signs(said: str) -> str:
-    """A text with digits and signs for number words and operations."""
-    for words, sign in _IN_SIGNS:
-        said = re.sub(rf"\b{words}\b", sign, said)
-    return _numbers().sub(lambda match: NUMBER_FORMS.get(match[0], match[0]), said)
-
-
-def expression_of(prompt: str) -> list[tuple[str, int]] | None:
-    """The sum that a prompt writes in signs: signs and numbers, the first sign is empty. None if it has none, or numbers or a noun besides.
-
-    expression_of("what is 1,200 + 30?")    [("", 1200), ("+", 30)]
-    """
-    said = prompt.lower()
-    found = _EXPRESSION.search(said)
-    if (
-        found is None
-        or _DRAWS.search(said)
-        or numbers_in(f"{said[: found.start()]} {said[found.end() :]}")
-        or not _BEHIND.match(said[found.end() :])
-    ):
-        return None
-    signs = ["", *(_MEANT.get(sign, sign) for sign in _SIGNS.findall(found[0]))]
-    return list(zip(signs, (int(number.replace(",", "")) for number in re.findall(_NUMBER, found[0])), strict=True))
