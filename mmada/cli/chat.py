@@ -67,7 +67,7 @@ def chat(
             on_step=on_step,
         )
     which = [] if model == DEFAULT_MODEL else ["--model", str(model)]
-    show(answer, shlex.join([message, *which]))
+    show(answer, shlex.join([*which, *(["--"] if message.startswith("-") else []), message]))
 
 
 def show(answer: Answer, to_draw: str = "") -> None:

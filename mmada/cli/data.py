@@ -403,7 +403,7 @@ def opening(path: str) -> Iterator[None]:
 
 
 class _Before:
-    """A stream that calls something before it is first written to. Who keeps it may write on."""
+    """A stream that calls something before everything that is written to it. Who keeps it may write on."""
 
     def __init__(self, stream: TextIO, act: Callable[[], None]) -> None:
         self._stream, self._act = stream, act

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from mmada.canvas import Prompts
 from mmada.sampling import Guide
@@ -19,11 +19,11 @@ _OPEN, _CLOSE = "<think>", "</think>"
 def guide_of(prompts: Prompts, complete: Complete) -> Guide:
     """A guide of answers that begin with a thought. A tokenizer in whose tokens the certain text cannot be written leaves them as they are."""
 
-    eos = prompts.layout.eos_id
+    eos, ends = prompts.layout.eos_id, set(prompts.layout.end_ids)
 
     def guide(row: Sequence[int]) -> list[int] | None:
-        has_ended = eos in row
-        ids = row[: list(row).index(eos)] if has_ended else row
+        ids = list(takewhile(lambda token: token not in ends, row))
+        has_ended = len(ids) < len(row)
         pieces = [prompts.decode([token]) for token in ids]
         written = "".join(pieces)
         wanted, is_whole = _completed(written, complete, has_ended)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmada.data.find_world import find_world
+from mmada.data.world import World
 from mmada.errors import InputError, suggest
 from mmada.generation.requests import GenerationConfig
 from mmada.rl.advantage import Scale
@@ -216,8 +217,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RLConfig:
     for task in config.tasks:
         if world is None and task.task:
             raise InputError(f"tasks.{task.name}.task={task.task!r} is of data.world alone; records say which task they are of")
-        if world is not None and task.prompts and task.of_world not in world.tasks:
-            raise InputError(f"tasks.{task.name} is no task of world {world.name!r}: {suggest(task.of_world, world.tasks)}")
+        if world is None and task.kinds:
+            raise InputError(
+                f"tasks.{task.name}.kinds={list(task.kinds)} are of data.world alone; leave records of other kinds out of data.path"
+            )
+        if world is not None and task.prompts:
+            _check_task(task.name, task.of_world, world)
     known = {*REWARDS, *(world.rewards() if world is not None else ())}
     for task in config.tasks:
         for reward in task.rewards:
@@ -237,13 +242,21 @@ def _own_parts(values: Mapping[str, Any]) -> tuple[RLTaskConfig, ...]:
     world = find_world(data["world"], data.get("options", {}))
     own = [str(name) for name in tasks if name not in PROMPT_TASKS]
     for name in own:
-        task = tasks[name].get("task", name) if isinstance(tasks[name], dict) else name
-        if task not in world.tasks:
-            raise InputError(
-                f"tasks.{name} is no task of world {world.name!r}: {suggest(str(task), world.tasks)}; a part with a name of your own says which "
-                f"task it is: tasks.{name}.task"
-            )
+        _check_task(name, str(tasks[name].get("task", name) if isinstance(tasks[name], dict) else name), world)
     return tuple(RLTaskConfig(name=name) for name in own)
+
+
+def _check_task(name: str, task: str, world: World) -> None:
+    """Raises InputError for a part of a run whose task the world does not have, or that has nothing to ask."""
+    if task not in world.tasks:
+        raise InputError(
+            f"tasks.{name} is no task of world {world.name!r}: {suggest(task, world.tasks)}; a part with a name of your own says which "
+            f"task it is: tasks.{name}.task"
+        )
+    if task in world.gap_tasks:
+        raise InputError(
+            f"tasks.{name}: the task {task} of world {world.name!r} is of texts with gaps, which ask nothing; choose another task"
+        )
 
 
 def _debug(config: RLConfig) -> RLConfig:

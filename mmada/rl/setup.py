@@ -19,7 +19,7 @@ from mmada.data import Epochs, Record, TableStream, lengths_of, open_source
 from mmada.data.find_world import find_world
 from mmada.data.format_hints import format_hint
 from mmada.data.rows import lacking
-from mmada.data.world import Split, World
+from mmada.data.world import SampleKey, Split, World
 from mmada.errors import InputError, suggest
 from mmada.families import Ability
 from mmada.hub import checkpoint
@@ -96,7 +96,7 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
     parts, policy = load_policy(config, world)
     planner = parts.planner
     for plan in config.active:
-        parts.require(_ABILITIES.get(plan.of_world, "chat"))
+        parts.require(_ability_for(plan, world))
         params = plan.decoding.text(planner)
         if config.objective.masking == "whole" and not params.looks_ahead and plan.of_world not in ("draw", "edit", "restyle"):
             raise InputError(
@@ -127,6 +127,14 @@ def build_task(config: RLConfig, *, remote: RemoteRollouts | None = None) -> RLT
         on_export=partial(export, parts=parts, has_adapter=bool(config.lora.rank)),
         remote=remote,
     )
+
+
+def _ability_for(plan: RLTaskConfig, world: World | None) -> Ability:
+    """What a checkpoint must be able to do for the prompts of a part. Of a task of the world's own its first sample says it."""
+    if world is None or plan.of_world in _ABILITIES:
+        return _ABILITIES.get(plan.of_world, "chat")
+    first = world.sample(SampleKey(task=plan.of_world, split="train", seed=0, index=0, stream="prompt", kinds=plan.kinds))
+    return "look" if first.seen else "draw" if first.drawn is not None else "chat"
 
 
 def load_policy(config: RLConfig, world: World | None) -> tuple[Parts, Policy]:

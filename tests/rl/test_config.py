@@ -112,7 +112,14 @@ def test_names_that_mean_no_task_are_errors(tmp_path, tasks, message):
         load(write(tmp_path, f"data: {{world: shapes}}\ntasks: {tasks}"))
 
 
+def test_texts_with_gaps_ask_nothing(tmp_path):
+    with pytest.raises(InputError, match="the task sums of world 'shapes' is of texts with gaps"):
+        load(write(tmp_path, "data: {world: shapes}\ntasks: {sums: {prompts: 1, rewards: {correct: 1}}}"))
+
+
 def test_records_have_no_parts(tmp_path):
+    with pytest.raises(InputError, match=r"tasks.text.kinds=.* are of data.world alone"):
+        load(write(tmp_path, "data: {path: x.jsonl}\ntasks: {text: {kinds: [sum]}}"))
     with pytest.raises(InputError, match=r"tasks.text.task='draw' is of data.world alone"):
         load(write(tmp_path, "data: {path: x.jsonl}\ntasks: {text: {task: draw}}"))
 
