@@ -137,7 +137,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "quantized": _quantized,
     "strangers": lambda: tables.strangers({"right": report.load(RESULTS / "strangers.json")}),
     "strangers-before": lambda: tables.strangers(
-        {"max": report.load(RESULTS / "strangers-max.json"), "chat": report.load(RESULTS / "strangers.json")}
+        {
+            "max": report.load(RESULTS / "strangers-max.json"),
+            "chat": report.load(RESULTS / "strangers.json"),
+            "a third round": report.load(RESULTS / "strangers-round-3.json"),
+        }
     ),
     "perturbed": _emoji("perturbed", tables.perturbed),
     "calibration": _emoji("calibration", tables.calibration),

@@ -167,6 +167,19 @@ def test_chat_examples_and_a_drawing_asked_for_in_the_chat(page):
     assert ask(page, "What is this?").locator(".answer").inner_text().endswith("car")
 
 
+def test_what_the_model_takes_for_a_picture_is_drawn_in_the_chat(page):
+    said = {"choices": [{"index": 0, "delta": {"content": "I can only write here."}, "finish_reason": None}], "seed": 0}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "seed": 0, "wants_picture": True}
+    events = "".join(f"data: {json.dumps(event)}\n\n" for event in (said, last))
+    reply = {"status": 200, "content_type": "text/event-stream", "body": f"{events}data: [DONE]\n\n"}
+    page.route("**/v1/chat/completions", lambda route: route.fulfill(**reply))
+    page.get_by_role("tab", name="Chat").click()
+    page.get_by_label("Message").fill("I wish for a dog")
+    page.keyboard.press("Enter")
+    page.locator("#dialogue .card").get_by_role("button", name="Ask about it").wait_for()
+    assert page.locator(".turn.assistant").count() == 0, "the picture stands in the place of the answer"
+
+
 def test_a_picture_unlike_those_that_were_taught_is_said_to_be_so(page):
     noise = Image.effect_noise((64, 64), 120).convert("RGB")
     page.get_by_role("tab", name="Chat").click()
