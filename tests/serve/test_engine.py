@@ -383,7 +383,7 @@ def test_a_prompt_that_cannot_be_drawn_is_a_refusal_of_that_request_alone(debug,
         def restated(self, prompt: str) -> str | None:
             return None
 
-    monkeypatch.setattr(debug.planner, "reader", Reader)
+    monkeypatch.setattr(debug.planner, "world", Reader)
     monkeypatch.setattr(debug.planner, "defaults", replace(debug.defaults, reasons_in_one_row=False))
     followed.submit(*(EngineRequest(request=DrawRequest(prompt, think=False, steps=2)) for prompt in ("a dog", "a cat")))
     drawn, refused = followed.wait(0, 1)
