@@ -11,8 +11,8 @@ from mmada.worlds.emoji.scenes import Scene, jittered_item, render
 __all__ = ["LIMITS", "showcase"]
 
 LIMITS = (
-    "A small world: 120 emoji, nine colors, up to four things in a picture, sums to a hundred, a little talk. "
-    "It says what it cannot draw or do. Word problems in free words often go wrong, and it does not notice."
+    "A small world: 120 emoji, nine colors, up to four things in a picture, sums of whole numbers, a little talk. "
+    "It says what it cannot draw or do. Word problems in free words often go wrong, and it seldom notices."
 )
 
 
