@@ -13,7 +13,7 @@ WITHIN = """3 - 9 | 2 * 3 + 4 | 1,000 + 5 | 12 x 3 | Add 3, 4 and 5! | Quick, 8 
 (hi) what is 3 + 4 | I ate 2-3 apples at 7:30 and 4 at 8:00 | What is 2 + 3? And what is 4 * 5? | At this point Tom has 3 | 3 point guards
 on average each of 4 kids has 3 | add 3,4 | 1,2,3: sum? | Chapter 2.3 has 12 pages, I read 5 | At 7.30 I had 5 and ate 2 | halfway point of"""
 OTHERS = """is 2 + 3 more than 4 | two plus two | I want 2 + 3 dogs | How much is 2 + 3? Draw that many. | My train leaves at 10:30. | Today is 12/24/2025.
-12/24/2025 | open 24/7 now | My phone number is 555-1234 | The score was 3-2. How many goals in all? | I bought a 2x4. | 2 + 3 + 4kg | 5 + 3 - one
+12/24/2025 | open 24/7 now | My phone number is 555-1234 | The score was 3-2. How many goals in all? | I bought a 2x4. | 2 + 3 + 4kg
 half of 4 + 6 | 2x + 3 + 4 | John 3:16 | 1+1+1+1+1+1+1+1+1+1+1+1+1"""
 
 
@@ -44,6 +44,26 @@ def test_whole_numbers_in_a_row_are_not(prompt):
 )
 def test_a_sum_in_signs_is_read(prompt, expression):
     assert expression_of(prompt) == expression
+
+
+@pytest.mark.parametrize(
+    ("prompt", "result"),
+    [
+        ("add 3, four and 5", "12"),
+        ("What is the sum of 3, 5, and nine?", "17"),
+        ("seven times eight minus three, please", "53"),
+        ("total 1, 2, 3 and 4", "10"),
+    ],
+)
+def test_longer_sums_in_words_than_were_taught_are_read(prompt, result):
+    assert completed(prompt, "3", False)[1] == result
+
+
+@pytest.mark.parametrize(
+    "prompt", ["add 3 and 4", "add 3, 4 and 5 to 10", "I add 3, 4 and 5 eggs", "2 + 3? And 4 plus 5 plus 6?", "sum 8 9"]
+)
+def test_shorter_or_other_sums_in_words_are_left_to_the_model(prompt):
+    assert expression_of(prompt) is None
 
 
 @pytest.mark.parametrize("prompt", said(OTHERS))

@@ -5,7 +5,7 @@
     completed(prompt, "52, 29: 5")              52, 29: 52 is more                                         a comparison, once it says which
     completed("12.5 + 3", "12")                 beyond me                                                  what no thought can work out
 
-What is to be computed is the model's to say. Of a prompt three things are read: its numbers (figures.py), a sum that it writes in signs, and the
+What is to be computed is the model's to say. Of a prompt three things are read: its numbers (figures.py), a sum that it writes out (signs.py), and the
 word that asks for the larger number or the smaller. Results below zero, fractions and large products, which thoughts were not taught, are worked out
 in their manner (sums.py). A thought of another form stays as it is. The answer to a thought that is complete is its last result.
 """

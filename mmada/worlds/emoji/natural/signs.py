@@ -1,4 +1,4 @@
-"""Sums that prompts write in signs, and sums that no thought can work out.
+"""Sums that prompts write in signs, longer ones in words, and sums that no thought can work out.
 
 expression_of("what is 1,200 + 30?")    [("", 1200), ("+", 30)]
 is_beyond("12.5 + 3")                   True: thoughts are about whole numbers, one step after the other
@@ -20,6 +20,11 @@ _SIGN = rf"(?:\s*[{re.escape(''.join(sign for sign in _MEANT if len(sign) == 1))
 _NUMBER = r"(?:[1-9]\d{0,2}(?:,\d{3})+|0|[1-9]\d{0,8})(?!\d)"
 _EXPRESSION = re.compile(rf"(?<![\w.,]){_NUMBER}(?:{_SIGN}{_NUMBER})+(?!\w)")
 """Numbers with signs between them."""
+_LIST = re.compile(
+    rf"\b(?:add(?: up| together)?|sum(?: up)?|(?:the )?(?:sum|total) of|total)\s+({_NUMBER}(?:\s*,\s*{_NUMBER})+\s*,?\s*(?:and|&)\s*{_NUMBER})"
+)
+_TAUGHT_IN_WORDS = 2
+"""numbers of a sum in words that the model sets up itself"""
 _DATE = re.compile(r"\d/\d+/\d|\d-\d+-\d")
 _GREETED = r"(?:(?:hi|hello|hey|ok|okay|please|pls|and|so|now|then|quick|quickly|dear|there)\b[\s,!.:]*)*"
 _ASKED = (
@@ -50,12 +55,22 @@ def is_beyond(prompt: str) -> bool:
 
 
 def expression_of(prompt: str) -> list[tuple[str, int]] | None:
-    """The sum that a prompt asks for in signs: operations and numbers, the first operation is empty.
+    """The sum that a prompt asks for in signs, or in words if that has more numbers than thoughts were taught.
 
-    None if there is none, or anything besides: a number, a noun, a date, more terms than are worked out.
+    Operations and numbers; the first operation is empty. None if there is none, or anything besides: a number, a noun, a date, more terms than
+    are worked out.
     """
     said = prompt.lower()
-    found = _EXPRESSION.search(said) if len(said) <= LONGEST else None
+    if len(said) > LONGEST:
+        return None
+    in_words = _LIST.sub(lambda found: " + ".join(re.findall(_NUMBER, found[1])), _in_signs(said))
+    longer = None if in_words == said else _asked_for(in_words)
+    return _asked_for(said) or (longer if longer and len(longer) > _TAUGHT_IN_WORDS else None)
+
+
+def _asked_for(said: str) -> list[tuple[str, int]] | None:
+    """The sum in signs that a text asks for, and nothing else."""
+    found = _EXPRESSION.search(said)
     if found is None or _DATE.search(found[0]):
         return None
     if not _IN_FRONT.fullmatch(said[: found.start()]) or not _BEHIND.fullmatch(said[found.end() :]):
