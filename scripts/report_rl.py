@@ -7,6 +7,7 @@ One entry for each run, in the given order:
 
     rewards     means over rollouts of training prompts, in the first and the last tenth of the rounds (at least one),
                 with their standard error over rounds
+    signal      share of groups whose rollouts did not all earn the same, mean over rounds
     kl          mean divergence over the last tenth of the updates
     curves      the rewards of all rounds
     held_out    the evaluations during the run (loop.eval_every)
@@ -33,7 +34,6 @@ from typing import Any
 import yaml
 
 from mmada.cli.session import check_writable
-from mmada.data.answers import read_answer
 from mmada.data.world import SampleKey, SuiteSettings
 from mmada.eval import report
 from mmada.eval.exact import run_requests
@@ -87,6 +87,7 @@ def run(directory: Path) -> dict[str, Any]:
             }
             for part in parts
         },
+        "signal": {name: mean([line[f"signal/{name}"] for line in rounds if f"signal/{name}" in line])["mean"] for name in names},
         "kl": {name: mean([line[f"kl/{name}"] for line in late if f"kl/{name}" in line])["mean"] for name in names},
         "curves": {part.removeprefix("reward/"): [round(line[part], 4) for line in rounds if part in line] for part in parts},
         "held_out": [
@@ -124,7 +125,7 @@ def in_ordinary_english(pipeline: MMaDA, num: int) -> dict[str, dict[str, Any]]:
         keys = [SampleKey(task="natural_text", split="test", seed=0, index=i, stream="report", kinds=(name,)) for i in range(num)]
         samples = [world.sample(key) for key in keys]
         answers = run_requests(plain, [request_of(sample, think=True, seed=i) for i, sample in enumerate(samples)])
-        right = sum(world.verify(sample.origin, read_answer(str(answer)).answer) for sample, answer in zip(samples, answers, strict=True))
+        right = sum(world.verify(sample.origin, str(answer)) for sample, answer in zip(samples, answers, strict=True))
         found[name] = Share(right, num).to_dict()
     measured = Strangers().run(plain, SuiteSettings(kinds=OTHERS), lambda share, what: None)
     return found | {row["kind"]: row for row in measured.values["outcomes"]}

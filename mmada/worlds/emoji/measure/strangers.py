@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, ClassVar, TypeVar
 
@@ -86,8 +86,12 @@ class _Stranger(Chooser):
 def asked_lines() -> Mapping[str, tuple[str, ...]]:
     """Section -> what the stranger wrote, without what a training sentence happens to say in the same words."""
     written = read_sections(files(__package__).joinpath("strangers.txt").read_text(encoding="utf-8"))
-    trained = {_plain(line) for lines in sections().values() for line in lines}
-    return {section: tuple(line for line in lines if _plain(line) not in trained) for section, lines in written.items()}
+    return {section: tuple(line for line in lines if _plain(line) not in _trained()) for section, lines in written.items()}
+
+
+@cache
+def _trained() -> frozenset[str]:
+    return frozenset(_plain(line) for lines in sections().values() for line in lines)
 
 
 def _plain(line: str) -> str:
@@ -97,11 +101,10 @@ def _plain(line: str) -> str:
 @cache
 def other_lines() -> Mapping[str, tuple[str, ...]]:
     """Section -> what two more writers wrote, without what a training sentence happens to say."""
-    trained = {_plain(line) for lines in sections().values() for line in lines}
     found: dict[str, list[str]] = {}
     for file in sorted(files(__package__).joinpath("others").iterdir(), key=lambda file: file.name):
         for section, lines in read_sections(file.read_text(encoding="utf-8")).items():
-            found.setdefault(section, []).extend(line for line in lines if _plain(line) not in trained)
+            found.setdefault(section, []).extend(line for line in lines if _plain(line) not in _trained())
     return {section: tuple(dict.fromkeys(lines)) for section, lines in found.items()}
 
 
@@ -177,7 +180,7 @@ def _told(kind: str, make: Callable[[Chooser, str, Callable[[], str]], Example],
             example = None
             while example is None:
                 with suppress(DeadEndError):
-                    example = make(c, section.removeprefix(f"{kind} "), lambda: line)  # noqa: B023
+                    example = make(c, section.removeprefix(f"{kind} "), partial(str, line))
             found.append(_chat(example.prompt, _exact(example.answer), seed + len(found)))
     return found
 

@@ -18,7 +18,7 @@ from fractions import Fraction
 
 from mmada.worlds.emoji.natural.figures import as_written, left_over
 from mmada.worlds.emoji.natural.signs import expression_of, is_beyond
-from mmada.worlds.emoji.natural.sums import exact, is_like_taught, mixed, worked, worked_beyond
+from mmada.worlds.emoji.natural.sums import at_once, exact, is_like_taught, mixed, worked, worked_beyond
 
 __all__ = ["BEYOND", "DIVIDED_BY_ZERO", "completed", "doubt_of"]
 
@@ -53,10 +53,11 @@ def completed(prompt: str, thought: str, is_closed: bool, *, earlier: str = "") 
     is_closed  whether the thought has ended
     earlier    what was said before the prompt, whose numbers a thought may have, too
     """
-    if thought[:1].isdigit() and is_beyond(prompt):
-        return BEYOND
-    if thought[:1].isdigit() and (expression := expression_of(prompt)):
-        return _calculated(expression)
+    if thought[:1].isdigit():
+        if is_beyond(prompt):
+            return BEYOND
+        if expression := expression_of(prompt):
+            return _calculated(expression)
     read, end = _as_read(prompt, thought, is_closed, earlier)
     return _continued(prompt, read, is_closed) or (None if read == thought else (read[:end], None))
 
@@ -64,7 +65,7 @@ def completed(prompt: str, thought: str, is_closed: bool, *, earlier: str = "") 
 def _calculated(expression: Sequence[tuple[str, int]]) -> tuple[str, str]:
     """The thought of a sum that a prompt writes in signs, and its answer."""
     steps, answer = _in_steps(expression, _worked)
-    return (steps, answer) if len(steps) <= _LONGEST else _in_steps(expression, _at_once)
+    return (steps, answer) if len(steps) <= _LONGEST else _in_steps(expression, at_once)
 
 
 def _in_steps(expression: Sequence[tuple[str, int]], worked_out: Callable[[str, Fraction, int], str]) -> tuple[str, str]:
@@ -97,11 +98,9 @@ def doubt_of(prompt: str, thought: str) -> str | None:
         return None
     steps = [step[3] for step in map(_STEP.match, thought.split("; ")) if step] if ", " not in head[0] else []
     left = left_over(prompt, [*re.findall(r"\d+", head[0]), *steps])
-    return (
-        f"{' and '.join(left)} of the question {'is' if len(left) == 1 else 'are'} not in the computation, so the answer may be wrong."
-        if left
-        else None
-    )
+    if not left:
+        return None
+    return f"{' and '.join(left)} of the question {'is' if len(left) == 1 else 'are'} not in the computation, so the answer may be wrong."
 
 
 def _continued(prompt: str, thought: str, is_closed: bool) -> tuple[str, str | None] | None:
@@ -116,10 +115,6 @@ def _planned(plan: re.Match[str]) -> tuple[str, str]:
     """All of a thought whose plan is closed."""
     steps, answer = _calculated([("", int(plan[1])), *((operation, int(operand)) for operation, operand in _PLANNED.findall(plan[2]))])
     return f"{plan[0]} {steps}", answer
-
-
-def _at_once(operation: str, left: Fraction, right: int) -> str:
-    return f"{mixed(left)} {operation} {right} = {mixed(exact(operation, left, right))}"
 
 
 def _worked(operation: str, left: Fraction, right: int) -> str:

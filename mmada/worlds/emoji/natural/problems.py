@@ -43,7 +43,10 @@ def natural_problem(c: Chooser, split: Split, voices: tuple[str, ...] = ()) -> E
 
 
 def problem_of(c: Chooser, split: Split, expression: str, template: Callable[[], str]) -> Example:
-    """A word problem that a sentence tells and an expression works out. Raises DeadEndError if its steps are held out, or none of ours."""
+    """A word problem that a sentence tells and an expression works out. Raises DeadEndError if its steps are held out, or none of ours.
+
+    template  gives the sentence, with fields, once numbers, people and things are chosen
+    """
     first, *rest = expression.split(" ")
     pairs = list(zip(rest[::2], rest[1::2], strict=True))
     numbers = _numbers(c, expression)
@@ -124,7 +127,10 @@ def natural_sum(c: Chooser, split: Split, voices: tuple[str, ...] = ()) -> Examp
 
 
 def sum_of(c: Chooser, kind: str, template: Callable[[], str]) -> Example:
-    """A sum or a comparison that a sentence asks for. Raises DeadEndError if it is held out, or none of ours."""
+    """A sum or a comparison that a sentence asks for, which `template` gives once the numbers are chosen.
+
+    Raises DeadEndError if it is held out, or none of ours.
+    """
     most = MAX_VALUE if c.chance(0.35) else LARGEST
     numbers = {"a": c.between(1, most), "b": c.between(1, most)}
     if kind in _COMPARED:

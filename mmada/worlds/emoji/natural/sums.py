@@ -19,7 +19,19 @@ from fractions import Fraction
 from mmada.worlds.emoji.arithmetic import MAX_VALUE, Step
 from mmada.worlds.emoji.chooser import Chooser, DeadEndError
 
-__all__ = ["LARGEST", "MOST_MULTIPLES", "allowed", "exact", "is_like_taught", "is_step", "mixed", "result_of", "worked", "worked_beyond"]
+__all__ = [
+    "LARGEST",
+    "MOST_MULTIPLES",
+    "allowed",
+    "at_once",
+    "exact",
+    "is_like_taught",
+    "is_step",
+    "mixed",
+    "result_of",
+    "worked",
+    "worked_beyond",
+]
 
 LARGEST = 100
 """No number of a problem is larger."""
@@ -87,11 +99,16 @@ def worked(operation: str, left: int, right: int) -> str:
     return f"{left} {operation} {right}: {_columns(operation, left, right)} = {result}"
 
 
+def at_once(operation: str, left: Fraction, right: int) -> str:
+    """A step with its result and nothing on the way."""
+    return f"{mixed(left)} {operation} {right} = {mixed(exact(operation, left, right))}"
+
+
 def worked_beyond(operation: str, left: Fraction, right: int) -> str:
     """A step that is not written as thoughts were taught: below zero, with a fraction, or with a large product. The result stands last."""
-    said, result = f"{mixed(left)} {operation} {right}", mixed(exact(operation, left, right))
     if left.denominator > 1 or left < 0:
-        return f"{said} = {result}"
+        return at_once(operation, left, right)
+    said, result = f"{left} {operation} {right}", mixed(exact(operation, left, right))
     if operation == "-":
         return f"{said}: {right} - {left} = {right - left} = {result}"
     if operation == "*":
